@@ -1,0 +1,149 @@
+"""Accelerators, the nodes that hold them and the links between: plain frozen descriptions.
+
+All numbers are in base units (FLOP/s, bytes, bytes/s, s, W, Hz, m2). Peaks are dense and of the
+matrix units alone; link rates are per direction. Where a number comes from stands in `facts`.
+Not modelled here: time, randomness, or anything about a workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+DTYPE_BYTES = {"fp32": 4.0, "tf32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One value of the catalogue with where it comes from."""
+
+    key: str
+    value: float | str
+    text: str
+    source: str
+    date: str
+    confidence: Literal["high", "medium", "low", "assumed"]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one device costs to rent or to buy, at a date and in a region."""
+
+    kind: Literal["rent", "purchase"]
+    amount: float  # currency/s for rent, currency for a purchase
+    currency: str
+    date: str
+    region: str
+    source: str
+    confidence: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator: what its data sheet says and what it sustains."""
+
+    name: str
+    title: str
+    vendor: str
+    architecture: str
+    released: str
+    trains: bool
+    why_not: str  # why it cannot train, when `trains` is false
+    matrix_peak: Mapping[str, float]  # FLOP/s by dtype, dense, matrix units alone
+    vector_peak: Mapping[str, float]  # FLOP/s by dtype
+    matrix_ceiling: Mapping[str, float]  # sustained share of the matrix peak in training, by dtype
+    attention_forward: float  # share of the bf16 peak that fused attention sustains, forward
+    attention_backward: float
+    memory_bytes: float
+    memory_bandwidth: float
+    memory_efficiency: float  # sustained share of the memory bandwidth
+    cache_bytes: float
+    matrix_tile: tuple[int, int, int]  # m, n, k of one unit's output tile
+    compute_units: int
+    clock_hz: float
+    kernel_launch_s: float  # host time to launch one kernel, without any framework
+    power_idle_w: float
+    power_max_w: float
+    die_area_m2: float
+    io_bandwidth: float  # bytes/s, all links and host bus, both directions (export rules)
+    failure_rate: float  # failures per second that stop the device
+    prices: tuple[Price, ...] = ()
+    facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
+
+    def supports(self, dtype: str) -> bool:
+        """Tell whether the matrix units multiply `dtype` natively."""
+        return dtype in self.matrix_peak
+
+
+ScaleUpKind = Literal["switched", "mesh", "supernode"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleUp:
+    """The fast links between the devices of a node or supernode.
+
+    `mesh`: every pair has its own link of `link_bandwidth`, so a group of n devices uses n-1 of
+    the `links`. `switched` and `supernode`: a device may use all its links towards any other.
+    """
+
+    name: str
+    title: str
+    kind: ScaleUpKind
+    domain: int  # devices that it joins
+    links: int  # per device
+    link_bandwidth: float  # bytes/s per direction
+    efficiency: float  # share of the rate that ring and direct collectives sustain
+    in_switch: float  # share of the rate of an all-reduce done by the switch; 0 without
+    all_to_all: float  # share of the rate that expert all-to-all sustains
+    latency_s: float  # per hop of a collective, software included
+    facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes/s per direction of all links of one device."""
+        return self.links * self.link_bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleOut:
+    """The network between nodes, seen from one node's network cards."""
+
+    name: str
+    title: str
+    kind: Literal["rail", "fat-tree", "dual-plane", "multi-plane"]
+    tiers: int
+    nic_bandwidth: float  # bytes/s per direction and card
+    efficiency: float  # share that ring collectives sustain
+    all_to_all: float  # share that all-to-all sustains
+    latency_s: float  # per hop of a collective, software included
+    oversubscription: float  # 1 is non-blocking
+    facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A server: its devices, what joins them, its network cards and what else it draws."""
+
+    name: str
+    title: str
+    device: Device
+    devices: int
+    scale_up: ScaleUp
+    scale_out: ScaleOut
+    nics: int
+    host_power_w: float  # server power without the devices, per node
+    failure_rate: float  # failures per second of the node that are no device's
+    prices: tuple[Price, ...] = ()  # of the whole server
+    facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
+
+    @property
+    def nic_bandwidth_per_device(self) -> float:
+        """Bytes/s per direction that each device has into the network."""
+        return self.nics * self.scale_out.nic_bandwidth / self.devices

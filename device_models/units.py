@@ -1,0 +1,161 @@
+"""Quantities as people write them, and back: the only place where unit prefixes exist.
+
+`parse_quantity("400 Gbit/s", "bandwidth")` gives 5e10 (bytes per second). Inside ersatz every
+number is in the base unit of its dimension (`BASE_UNITS`). A missing or unknown unit is an error.
+Not modelled: compound algebra of units; each dimension lists the units that it accepts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_SI = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_IEC = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+
+
+def _prefixed(unit: str, factor: float = 1.0, prefixes: dict[str, float] = _SI) -> dict[str, float]:
+    return {prefix + unit: scale * factor for prefix, scale in prefixes.items()}
+
+
+_BYTES = _prefixed("B") | _prefixed("B", prefixes=_IEC) | _prefixed("byte") | _prefixed("bit", 1 / 8)
+_TIME = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0, "week": 604800.0, "weeks": 604800.0,
+    "month": 2_629_800.0, "months": 2_629_800.0, "a": 31_557_600.0, "year": 31_557_600.0,
+    "years": 31_557_600.0,
+}  # fmt: skip
+CURRENCIES = ("CNY", "USD", "EUR")
+_COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+UNITS: dict[str, dict[str, float]] = {
+    "time": _TIME,
+    "bytes": _BYTES,
+    "bandwidth": {f"{name}/s": scale for name, scale in _BYTES.items()}
+    | {f"{prefix}bps": scale / 8 for prefix, scale in _SI.items()},
+    "flop_rate": _prefixed("FLOP/s") | _prefixed("FLOPS") | _prefixed("OP/s") | _prefixed("OPS"),
+    "frequency": _prefixed("Hz"),
+    "power": _prefixed("W"),
+    "energy": _prefixed("Wh", 3600.0) | _prefixed("J"),
+    "area": {"mm2": 1e-6, "cm2": 1e-4, "m2": 1.0},
+    "fraction": {"%": 0.01, "": 1.0},
+    "rate": {f"/{name}": 1 / scale for name, scale in _TIME.items()}
+    | {f"%/{name}": 0.01 / scale for name, scale in _TIME.items()},
+    "tokens": {f"{prefix} tokens": scale for prefix, scale in _COUNT.items() if prefix}
+    | {f"{prefix}tokens": scale for prefix, scale in _COUNT.items()},
+    "carbon_intensity": {"kg/kWh": 1 / 3.6e6, "g/kWh": 1e-3 / 3.6e6, "t/MWh": 1e3 / 3.6e9},
+    "mass": {"g": 1e-3, "kg": 1.0, "t": 1e3, "kt": 1e6},
+}
+for _currency in CURRENCIES:
+    _amounts = {f"{prefix}{' ' if prefix else ''}{_currency}": scale for prefix, scale in _COUNT.items()}
+    UNITS.setdefault("money", {}).update(_amounts)
+    UNITS.setdefault("money_rate", {}).update(
+        {f"{name}/{time}": scale / _TIME[time]
+         for name, scale in _amounts.items() for time in ("h", "day", "month", "year")}
+    )  # fmt: skip
+    UNITS.setdefault("energy_price", {}).update(
+        {f"{_currency}/kWh": 1 / 3.6e6, f"{_currency}/MWh": 1 / 3.6e9}
+    )
+
+BASE_UNITS = {
+    "time": "s", "bytes": "B", "bandwidth": "B/s", "flop_rate": "FLOP/s", "frequency": "Hz",
+    "power": "W", "energy": "J", "area": "m2", "fraction": "", "rate": "/s", "tokens": "tokens",
+    "carbon_intensity": "kg/J", "mass": "kg", "money": "currency", "money_rate": "currency/s",
+    "energy_price": "currency/J",
+}  # fmt: skip
+
+_EXAMPLES = {
+    "time": "'90 s' or '54 days'", "bytes": "'80 GiB'", "bandwidth": "'400 Gbit/s' or '50 GB/s'",
+    "flop_rate": "'989.4 TFLOP/s'", "frequency": "'1.8 GHz'", "power": "'700 W'",
+    "energy": "'3 MWh'", "area": "'814 mm2'", "fraction": "'25 %' or 0.25",
+    "rate": "'9 %/year'", "tokens": "'9 T tokens'", "carbon_intensity": "'0.548 kg/kWh'",
+    "mass": "'150 kg'", "money": "'2.8 M CNY'", "money_rate": "'7 CNY/h'",
+    "energy_price": "'0.6 CNY/kWh'",
+}  # fmt: skip
+
+_NUMBER = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
+
+
+class UnitError(ValueError):
+    """A text is no quantity of the wanted dimension; the message says what was expected."""
+
+
+def expected_text(dimension: str) -> str:
+    """Say in words what a quantity of `dimension` looks like, for error messages."""
+    return f"expected a {dimension.replace('_', ' ')} with its unit, like {_EXAMPLES[dimension]}"
+
+
+def parse_quantity(text: object, dimension: str) -> float:
+    """Return the value of `text` in the base unit of `dimension`.
+
+    Plain numbers are accepted for fractions only; every other dimension needs its unit.
+    Raises `UnitError` for a missing or unknown unit, a wrong dimension, NaN or infinity.
+    """
+    units = UNITS[dimension]
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise UnitError(expected_text(dimension))
+    if isinstance(text, int | float):
+        if "" in units and math.isfinite(text):
+            return float(text)
+        raise UnitError(f"has no unit; {expected_text(dimension)}")
+    match = _NUMBER.match(text)
+    if not match:
+        raise UnitError(expected_text(dimension))
+    number, unit = float(match[1].replace("_", "")), " ".join(match[2].split())
+    if unit not in units:
+        if not unit:
+            raise UnitError(f"has no unit; {expected_text(dimension)}")
+        raise UnitError(f"unknown unit {unit!r}; {expected_text(dimension)}")
+    value = number * units[unit]
+    if not math.isfinite(value):
+        raise UnitError(f"is not finite; {expected_text(dimension)}")
+    return value
+
+
+def parse_money(text: object, dimension: str) -> tuple[float, str]:
+    """Return (amount in base units, currency) of a money, money-rate or energy-price text."""
+    value = parse_quantity(text, dimension)
+    currency = next((name for name in CURRENCIES if name in str(text)), "")
+    return value, currency
+
+
+def format_bytes(nbytes: float) -> str:
+    """Write bytes in binary units, as memory sizes are read: '61.3 GiB'."""
+    for unit, scale in (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
+        if abs(nbytes) >= scale:
+            return f"{nbytes / scale:.1f} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration in the unit in which people read it: '54.2 days', '3.1 h', '19.93 s'."""
+    size = abs(seconds)
+    if size >= 2 * 86400:
+        return f"{seconds / 86400:,.1f} days"
+    if size >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    if size >= 180:
+        return f"{seconds / 60:.1f} min"
+    if size >= 1:
+        return f"{seconds:.2f} s"
+    if size >= 1e-3:
+        return f"{seconds * 1e3:.2f} ms"
+    return f"{seconds * 1e6:.1f} us" if size else "0 s"
+
+
+def format_si(value: float, unit: str, digits: int = 3) -> str:
+    """Write a value with a decimal prefix: format_si(9.894e14, 'FLOP/s') is '989 TFLOP/s'."""
+    size = abs(value)
+    for prefix, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size >= scale:
+            return f"{value / scale:.{digits}g} {prefix}{unit}"
+    return f"{value:.{digits}g} {unit}"
+
+
+def format_money(amount: float, currency: str) -> str:
+    """Write money with thousands or millions: '6.35 M CNY'."""
+    size = abs(amount)
+    for prefix, scale in (("B ", 1e9), ("M ", 1e6), ("k ", 1e3)):
+        if size >= scale:
+            return f"{amount / scale:.2f} {prefix}{currency}"
+    return f"{amount:.2f} {currency}"

@@ -1,0 +1,131 @@
+"""Every result that ersatz hands out: flat, frozen, with the meaning and unit of each column.
+
+The clocks hand these up: a step gives a `StepResult` and a `MemoryResult`, a job gives a
+`JobResult`, money and energy give a `CostResult` and an `EnergyResult`. `docs/outputs.md` is
+generated from the column texts here. Nothing is computed in this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+
+def column(meaning: str, unit: str = "") -> Any:
+    """Declare a record's field with its meaning and unit, for the documentation."""
+    return field(metadata={"meaning": meaning, "unit": unit})
+
+
+def columns(record: type) -> list[tuple[str, str, str]]:
+    """Return (name, unit, meaning) of each field of a record type."""
+    described: tuple[Field[Any], ...] = fields(record)
+    return [(f.name, f.metadata.get("unit", ""), f.metadata.get("meaning", "")) for f in described]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One training step in steady state."""
+
+    duration_s: float = column("time from the start of one step to the start of the next", "s")
+    tokens: float = column("tokens of one step (global batch x sequence length)", "tokens")
+    devices: int = column("devices that take part")
+    tokens_per_s_per_device: float = column("tokens per second and device", "tokens/s")
+    model_flop: float = column("FLOPs of one step without recomputation, causal attention", "FLOP")
+    mfu: float = column("model FLOPs (causal attention) / (time x dense peak of the precision)")
+    mfu_noncausal: float = column("the same with the full square of attention counted")
+    mfu_6n: float = column("the same with 6 FLOPs per active weight and no attention")
+    hfu: float = column("executed FLOPs, recomputation included (causal) / (time x peak)")
+    peak_dtype: str = column("the dtype whose dense peak MFU and HFU divide by")
+    bubble_fraction: float = column("share of the step that the mean stage waits in the pipeline")
+    breakdown: Mapping[str, float] = column("seconds of the step by cause, mean over stages", "s")
+    by_stage: tuple[Mapping[str, float], ...] = column("the breakdown of each stage", "s")
+    low80_s: float = column("lower end of the 80 % interval of duration_s", "s")
+    high80_s: float = column("upper end of the 80 % interval of duration_s", "s")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryResult:
+    """Peak memory of the fullest rank and the verdict on it."""
+
+    peak_bytes: float = column("peak of the fullest rank", "B")
+    capacity_bytes: float = column("memory of one device", "B")
+    fits: bool = column("peak_bytes does not exceed capacity_bytes")
+    stage: int = column("pipeline stage of the fullest rank, from 0")
+    parts: Mapping[str, float] = column("bytes of the fullest rank by use", "B")
+    by_stage: tuple[float, ...] = column("peak of each stage", "B")
+    advice: tuple[str, ...] = column("what would make it fit, when it does not")
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A whole training job; times and counts are means over the simulated replicas."""
+
+    steps: int = column("steps to be done")
+    wall_s: float = column("time from start to end", "s")
+    wall_low80_s: float = column("10th percentile of wall_s over the replicas", "s")
+    wall_high80_s: float = column("90th percentile of wall_s over the replicas", "s")
+    productive_s: float = column("time of the steps that count", "s")
+    device_hours: float = column("devices (spares included) x wall time", "device-hours")
+    goodput: float = column("productive_s / wall_s (effective training time ratio)")
+    interruptions: float = column("unplanned stops of the job")
+    interruptions_by_cause: Mapping[str, float] = column("unplanned stops by component")
+    lost_s: Mapping[str, float] = column(
+        "time lost by cause: rework, detection, restart, checkpoint, degraded, evaluation,"
+        " maintenance, waiting",
+        "s",
+    )
+    checkpoint_interval_s: float = column("time between checkpoints", "s")
+    optimal_interval_s: float = column("Young/Daly's interval for this job", "s")
+    mtbf_s: float = column("mean time between interruptions of the job", "s")
+    replicas: int = column("independent draws of the job")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyResult:
+    """Electricity of the whole job at the meter."""
+
+    kwh: float = column("electricity with cooling (PUE)", "kWh")
+    carbon_kg: float = column("emissions of that electricity and the hardware's share", "kg")
+    mean_device_w: float = column("mean power of one device", "W")
+    mean_power_w: float = column("mean power of the whole cluster at the meter", "W")
+    pue: float = column("power at the meter / power of the machines")
+    parts_kwh: Mapping[str, float] = column("electricity by use: devices, hosts, cooling", "kWh")
+
+
+@dataclass(frozen=True, slots=True)
+class CostResult:
+    """Money for the whole job."""
+
+    total: float = column("all parts together", "currency")
+    currency: str = column("ISO code of the currency")
+    per_trillion_tokens: float = column("total / tokens x 1e12", "currency")
+    per_device_hour: float = column("total / device-hours", "currency/h")
+    parts: Mapping[str, float] = column("money by part", "currency")
+    model: str = column("cost model: rent, annuity, depreciation")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A published figure beside the prediction."""
+
+    metric: str = column("dotted name of the predicted value")
+    published: float = column("the published value, in the unit of the metric")
+    predicted: float = column("the predicted value")
+    relative_error: float = column("predicted / published - 1")
+    source: str = column("where it was published")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Everything that `ersatz run` finds out about one case."""
+
+    name: str = column("the case's name")
+    step: StepResult = column("the step")
+    memory: MemoryResult = column("the memory")
+    job: JobResult | None = column("the job, when the scenario has a token budget")
+    cost: CostResult | None = column("the money, when the scenario has prices")
+    energy: EnergyResult | None = column("the energy of the job")
+    published: tuple[Comparison, ...] = column("published figures beside the predictions")
+    assumptions: tuple[str, ...] = column("what was assumed where the scenario is silent")
+    sources: tuple[str, ...] = column("sources of the numbers used")

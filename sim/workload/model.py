@@ -1,0 +1,134 @@
+"""The model to be trained: its shape, its parameters and the FLOPs that MFU is defined by.
+
+Covers decoder-only transformers: dense and mixture-of-experts, MHA / GQA / MLA, gated or plain
+MLP, shared and routed experts, multi-token prediction, tied or untied vocabulary, LoRA.
+Not covered: encoders, state-space layers, vision towers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The mixture-of-experts part of a model's MLP layers."""
+
+    routed: int
+    top_k: int
+    hidden: int  # inner size of one expert
+    shared: int = 0  # experts that every token visits
+    dense_layers: int = 0  # leading layers with a dense MLP
+    groups_limit: int = 0  # most nodes that one token may visit; 0 is no limit
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2): low-rank queries, keys and values."""
+
+    q_rank: int  # 0: queries are projected directly
+    kv_rank: int
+    rope_dim: int
+    nope_dim: int
+    v_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A decoder-only transformer."""
+
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_hidden: int
+    vocab: int
+    gated: bool = True
+    tied: bool = False
+    experts: Experts | None = None
+    latent: LatentAttention | None = None
+    window: int = 0  # sliding window of half of the layers; 0 is none
+    predict_layers: int = 0  # multi-token prediction modules
+    fused_attention: bool = True  # false where biases (ALiBi) keep attention from being fused
+    lora_rank: int = 0  # 0: all weights are trained
+    source: str = ""
+
+    @property
+    def moe_layers(self) -> int:
+        """Number of layers whose MLP is a mixture of experts."""
+        return self.layers - self.experts.dense_layers if self.experts else 0
+
+    @property
+    def mlp_matrices(self) -> int:
+        """Weight matrices of one MLP: three when gated, else two."""
+        return 3 if self.gated else 2
+
+    def attention_params(self) -> int:
+        """Weights of one attention block."""
+        h, a = self.hidden, self.heads
+        if self.latent:
+            m = self.latent
+            q_dim = a * (m.nope_dim + m.rope_dim)
+            q = h * m.q_rank + m.q_rank * q_dim if m.q_rank else h * q_dim
+            kv = h * (m.kv_rank + m.rope_dim) + m.kv_rank * a * (m.nope_dim + m.v_dim)
+            return q + kv + a * m.v_dim * h
+        return h * self.head_dim * (2 * a + 2 * self.kv_heads)
+
+    def mlp_params(self, *, moe: bool, active: bool = False) -> int:
+        """Weights of one MLP, or of its active part when it is a mixture of experts."""
+        matrices, h = self.mlp_matrices, self.hidden
+        if not (moe and self.experts):
+            return matrices * h * self.ffn_hidden
+        e = self.experts
+        visited = e.top_k if active else e.routed
+        return matrices * h * e.hidden * (visited + e.shared) + h * e.routed
+
+    def layer_params(self, *, moe: bool, active: bool = False) -> int:
+        """Weights of one layer, norms included."""
+        return self.attention_params() + self.mlp_params(moe=moe, active=active) + 2 * self.hidden
+
+    def body_params(self, *, active: bool = False) -> int:
+        """Weights of all layers without embedding, head and prediction modules."""
+        dense = self.layers - self.moe_layers
+        total = dense * self.layer_params(moe=False)
+        return total + self.moe_layers * self.layer_params(moe=True, active=active)
+
+    def predict_params(self, *, active: bool = False) -> int:
+        """Weights of the multi-token prediction modules (a layer and a 2h x h projection each)."""
+        layer = self.layer_params(moe=self.experts is not None, active=active)
+        return self.predict_layers * (layer + 2 * self.hidden * self.hidden)
+
+    def params(self, *, active: bool = False, embedding: bool = True) -> int:
+        """Weights of the main model (prediction modules apart), all or active per token."""
+        head = self.hidden * self.vocab
+        vocabulary = (head if self.tied else 2 * head) if embedding else head
+        return self.body_params(active=active) + vocabulary + self.hidden
+
+    def attention_flop_per_token(self, seq_len: int, *, causal: bool) -> float:
+        """Score and value FLOPs of all layers, forward, per token."""
+        score_dim = self.head_dim + self.head_dim
+        if self.latent:
+            score_dim = self.latent.nope_dim + self.latent.rope_dim + self.latent.v_dim
+        span = seq_len / 2 if causal else seq_len
+        windowed = min(span, self.window) if self.window else span
+        mean_span = (span + windowed) / 2
+        return 2.0 * self.heads * score_dim * mean_span * self.layers
+
+    def flop_per_token(
+        self, seq_len: int, *, causal: bool, rule: Literal["6n", "6n+attention"] = "6n+attention"
+    ) -> float:
+        """Training FLOPs per token without recomputation (the numerator of MFU).
+
+        Six per active weight that multiplies (the input embedding is a look-up and does not), plus
+        three times the forward attention FLOPs: over the causal half or the full square.
+        """
+        weights = self.body_params(active=True) + self.hidden * self.vocab
+        weights += self.predict_params(active=True) + self.predict_layers * self.hidden * self.vocab
+        matrix = 6.0 * weights
+        if rule == "6n":
+            return matrix
+        depth = 1 + self.predict_layers / self.layers
+        return matrix + 3.0 * depth * self.attention_flop_per_token(seq_len, causal=causal)
