@@ -1,0 +1,1 @@
+"""What hardware and software can do: pure functions and data, without time or randomness."""

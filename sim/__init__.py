@@ -1,0 +1,1 @@
+"""What happens: from a scenario through a step and a job to money."""
