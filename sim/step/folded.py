@@ -1,0 +1,62 @@
+"""L1: each block as one max-plus matrix, exact when the ranks of a stage are alike.
+
+A block turns the times at which its stage's streams, host and incoming messages are ready into
+the times at which they are next ready: out[i] = max_j (M[i, j] + in[j]). M is found by running the
+block once on the max-plus unit vectors; then a slot costs one small array operation, whatever the
+number of its ops and ranks. With stragglers each stage goes as fast as its slowest rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.step.program import STREAMS, Block, Program
+from sim.step.vector import Array, Stage, VectorStep, alike
+
+WIDTH = len(STREAMS)  # slot 0 of a state is the host's
+
+
+def folded_step(program: Program, slowness: Sequence[float] | None = None) -> float:
+    """Duration in seconds of one step; `slowness` is the slowest rank's factor per stage."""
+    factors = [np.full((1, 1, 1, 1), f) for f in slowness] if slowness else alike(program)
+    vector = VectorStep(program, factors, folds_ranks=True)
+    state = folded_body(vector)
+    barrier = max(float(times.max()) for times in state)
+    return max(
+        float((transfer_matrix(vector, stage, tail, 0) + barrier).max())
+        for stage, tail in enumerate(program.tails)
+    )
+
+
+def folded_body(vector: VectorStep) -> list[Array]:
+    """Walk all slots; returns per stage when host and streams are free."""
+    program = vector.program
+    matrices: dict[tuple[int, object], Array] = {}
+    state = [np.zeros(WIDTH) for _ in range(program.stages)]
+    messages: dict[int, float] = {}
+    for stage, variant, inputs, outputs in program.schedule.walk:
+        matrix = matrices.get((stage, variant))
+        block = program.blocks[stage, variant]
+        if matrix is None:
+            matrix = transfer_matrix(vector, stage, block, len(inputs))
+            matrices[stage, variant] = matrix
+        arrived = [messages.pop(message, -np.inf) for message in inputs]
+        after = (matrix + np.concatenate((state[stage], arrived))).max(axis=1)
+        state[stage] = after[:WIDTH]
+        for row, (_, part) in enumerate(block.sends):
+            if outputs[part] >= 0:
+                messages[outputs[part]] = after[WIDTH + row]
+    return state
+
+
+def transfer_matrix(vector: VectorStep, number: int, block: Block, inputs: int) -> Array:
+    """Return M of shape (WIDTH + sends, WIDTH + inputs): host and streams, then messages."""
+    size = WIDTH + inputs
+    unit = np.full((size, size, 1, 1, 1), -np.inf)
+    unit[range(size), range(size)] = 0.0
+    stage = Stage(list(unit[:WIDTH]), unit[0], -np.inf)
+    ends = vector.run_block(number, block, stage, list(unit[WIDTH:]) or [None])
+    rows = [stage.host, *stage.free[1:], *(ends[index] for index, _ in block.sends)]
+    return np.stack([np.broadcast_to(row, unit.shape[1:]).reshape(size) for row in rows])
