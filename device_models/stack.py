@@ -42,6 +42,7 @@ class Stack:
     expert_imbalance: float  # most loaded expert rank / mean
     node_limited_dispatch: bool  # a token crosses to another node once, not once per expert
     selective_recompute_fraction: float  # of a forward pass that selective recomputation repeats
+    activation_memory: float  # activation bytes kept for the backward pass / fused minimum
     memory_overhead_bytes: float  # framework, context and communication buffers
     memory_fragmentation: float  # allocator overhead as a share of the dynamic memory
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open

@@ -1,0 +1,165 @@
+"""Turn the kernels and collectives of a chunk into ops with times.
+
+An `Assembler` collects consecutive kernels into one compute op, puts collectives where the stack
+puts them (on the compute stream when they block, on a stream of their own when they overlap) and
+notes the dependencies between streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from device_models.collectives import collective_time
+from device_models.device import Node
+from device_models.group import remote_copies
+from device_models.kernels import Kernel, Timer
+from device_models.stack import Stack
+from sim.plan.layout import Communicator
+from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Work, make_op, ticks
+from sim.workload.ops import Comm, HostRead, Join, Piece
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds of kernels and collectives on one kind of node under one stack."""
+
+    node: Node
+    stack: Stack
+    communicators: Mapping[str, Communicator]
+    timer: Timer
+    kernels: dict[Kernel, float] = field(default_factory=dict)
+
+    def kernel(self, kernel: Kernel) -> float:
+        """Seconds of one kernel on the device."""
+        seconds = self.kernels.get(kernel)
+        if seconds is None:
+            seconds = self.kernels[kernel] = self.timer(self.node.device, kernel)
+        return seconds
+
+    def collective(self, kind: str, nbytes: float, group: str) -> float:
+        """Seconds of one collective of the named group."""
+        if nbytes <= 0:
+            return 0.0
+        return collective_time(kind, nbytes, self.communicators[group].group, self.node).seconds
+
+    def exposed(self, comm: Comm) -> float:
+        """Seconds by which a collective makes the step longer beside its partner.
+
+        Cut into c chunks the product and the collective pipeline: together they take
+        max(product, collective) + min(product, collective) / c.
+        """
+        alone = self._exchange(comm) if comm.top_k else self._alone(comm)
+        if comm.partner is None or comm.chunks <= 1:
+            return alone
+        product = self.kernel(comm.partner)
+        return max(product, alone) + min(product, alone) / comm.chunks - product
+
+    def _alone(self, comm: Comm) -> float:
+        return self.collective(comm.kind, comm.nbytes, comm.group)
+
+    def _exchange(self, comm: Comm) -> float:
+        """An expert all-to-all; tokens cross to a node once where the stack sees to it."""
+        group = self.communicators[comm.group].group
+        if not self.stack.node_limited_dispatch or group.nodes == 1:
+            return self._alone(comm)
+        copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
+        kind, share = "node_limited_all_to_all", min(copies / comm.top_k, 1.0)
+        return collective_time(kind, comm.nbytes, group, self.node, crossing=share).seconds
+
+    @property
+    def launch(self) -> float:
+        """Host seconds to issue one kernel."""
+        return self.stack.launch_s + self.node.device.kernel_launch_s
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Builds the ops of one block."""
+
+    times: Times
+    overlaps: bool = False  # the block runs beside another: its collectives take compute from it
+    ops: list[Op] = field(default_factory=list)
+    flop: float = 0.0
+    _work: list[Work] = field(default_factory=list)
+    _after: list[int] = field(default_factory=lambda: [INPUT])
+    _pending: int | None = None
+    _last: int | None = None  # latest op of the compute stream
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Append kernels and collectives in order."""
+        for piece in pieces:
+            if isinstance(piece, Kernel):
+                self.compute(self.times.kernel(piece), piece.category)
+                self.flop += piece.flop
+            elif isinstance(piece, Comm):
+                self._communicate(piece)
+            elif isinstance(piece, Join):
+                self.join()
+            elif isinstance(piece, HostRead):
+                self.compute(0.0, "launch", self.times.stack.host_sync_s)
+                self.flush(host_waits=True)
+
+    def compute(self, seconds: float, category: str, launch: float | None = None) -> None:
+        """Append one kernel to the current compute op."""
+        launch = self.times.launch if launch is None else launch
+        self._work.append(Work(ticks(launch), ticks(seconds), category))
+
+    def tax(self, seconds: float) -> None:
+        """Append what communication of `seconds` takes from the compute that it overlaps."""
+        if seconds > 0 and self.times.stack.overlap_contention > 0:
+            self.compute(seconds * self.times.stack.overlap_contention, "contention", 0.0)
+
+    def flush(self, host_waits: bool = False) -> int | None:
+        """Close the current compute op; returns the index of the latest compute op."""
+        if self._work:
+            op = make_op("compute", COMPUTE, self._work, after=self._after, host_waits=host_waits)
+            self._last = self._append(op)
+            self._work, self._after = [], []
+        return self._last
+
+    def blocking(self, name: str, category: str, seconds: float, sync: tuple[int, ...]) -> int:
+        """Append a collective that holds the compute stream."""
+        self.flush()
+        work = Work(ticks(self.times.launch), ticks(seconds), category)
+        op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False)
+        self._last, self._after = self._append(op), []
+        return self._last
+
+    def beside(
+        self, name: str, stream: int, category: str, seconds: float, sync: tuple[int, ...],
+        after: int | None,
+    ) -> int:  # fmt: skip
+        """Append a collective on a stream of its own; returns its index."""
+        work = Work(ticks(self.times.launch), ticks(seconds), category)
+        waits = () if after is None else (after,)
+        return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False))
+
+    def join(self, index: int | None = None) -> None:
+        """Make the next compute op wait for op `index`, or for the pending collective."""
+        index = self._pending if index is None else index
+        if index is not None:
+            self.flush()
+            self._after.append(index)
+        self._pending = None
+
+    def block(self, sends: tuple[tuple[int, int], ...] = ()) -> Block:
+        """Return the finished block."""
+        self.flush()
+        return Block(tuple(self.ops), sends)
+
+    def _append(self, op: Op) -> int:
+        self.ops.append(op)
+        return len(self.ops) - 1
+
+    def _communicate(self, comm: Comm) -> None:
+        seconds = self.times.exposed(comm)
+        sync = self.times.communicators[comm.group].sync
+        if comm.group == "ep" and self.times.stack.overlap_expert:
+            if self.overlaps:
+                self.tax(seconds)
+            before = self.flush()
+            after = INPUT if before is None else before
+            self._pending = self.beside(comm.name, EXPERT, comm.category, seconds, sync, after)
+        else:
+            self.blocking(comm.name, comm.category, seconds, sync)

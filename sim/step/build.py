@@ -1,0 +1,283 @@
+"""Build the program of a step from a plan: blocks for every stage and phase, and the tail.
+
+Where gradients and parameters travel: with ZeRO 0-2 gradients are reduced in the last backward
+pass of each chunk (beside it when the stack overlaps) and parameters gathered beside the first
+forward pass or after the optimiser; with ZeRO 3 every layer is gathered before each use, one layer
+ahead, and its gradients scattered after each backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from device_models.device import DTYPE_BYTES
+from device_models.kernels import Timer, calibrated_time, memory_kernel
+from sim.plan.layout import Chunk, chunk_params, communicators, rank_shape, split_layers
+from sim.plan.schedules import Schedule, Variant, make_schedule
+from sim.scenario import Pool, Scenario
+from sim.step.assemble import Assembler, Times
+from sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
+from sim.workload.model import Model
+from sim.workload.ops import (
+    PartWork,
+    Shard,
+    embedding_work,
+    head_work,
+    layer_work,
+    predict_work,
+)
+
+
+def build_program(
+    scenario: Scenario, timer: Timer = calibrated_time, *, replicas: int = 0
+) -> tuple[Program, float]:
+    """Return the step's program and the FLOPs that its ranks execute, recomputation included.
+
+    `replicas` counts those that exchange gradients when they are more than the scenario's dp
+    (the others run on another kind of device); gradients then travel only at the end.
+    """
+    parallel, training = scenario.parallel, scenario.training
+    microbatches = training.global_batch // (training.micro_batch * parallel.dp)
+    schedule = make_schedule(
+        parallel.schedule, parallel.pp, microbatches, parallel.vp, parallel.custom_schedule
+    )
+    pools = stage_pools(scenario)
+    builders = [StageBuilder(scenario, pool, timer, replicas) for pool in pools]
+    blocks: dict[tuple[int, Variant], Block] = {}
+    for visit in schedule.walk:
+        key = visit.stage, visit.block
+        if key not in blocks:
+            blocks[key] = builders[visit.stage].block(schedule, *key)
+    tails = tuple(builders[s].tail(schedule, s) for s in range(parallel.pp))
+    flop = _executed_flop(schedule, builders) * parallel.tp * parallel.cp * parallel.dp
+    return Program(schedule, rank_shape(parallel), blocks, tails), flop
+
+
+def stage_pools(scenario: Scenario) -> list[Pool]:
+    """Return the pool that each stage runs on."""
+    names = scenario.parallel.stage_pools
+    if not names:
+        return [scenario.pools[0]] * scenario.parallel.pp
+    by_name = {pool.name: pool for pool in scenario.pools}
+    return [by_name[name] for name in names]
+
+
+def _executed_flop(schedule: Schedule, builders: list[StageBuilder]) -> float:
+    total = 0.0
+    for visit in schedule.walk:
+        for phase, chunk, _ in visit.block:
+            position = schedule.places[visit.stage][chunk].position
+            total += builders[visit.stage].flop.get((phase, position), 0.0)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a chunk with the weights that one rank holds of it."""
+
+    work: PartWork
+    dense: float
+    expert: float
+    is_layer: bool
+
+
+@dataclass(slots=True)
+class StageBuilder:
+    """Builds the blocks of the stages that run on one pool."""
+
+    scenario: Scenario
+    pool: Pool
+    timer: Timer
+    replicas: int = 0
+    times: Times = field(init=False)
+    shard: Shard = field(init=False)
+    chunks: tuple[Chunk, ...] = field(init=False)
+    flop: dict[tuple[str, int], float] = field(default_factory=dict)
+    parts: dict[int, list[_Part]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        s, parallel = self.scenario, self.scenario.parallel
+        groups = communicators(parallel, self.pool.node, self.replicas or parallel.dp)
+        self.times = Times(self.pool.node, self.pool.stack, groups, self.timer)
+        self.chunks = split_layers(s.model, parallel)
+        tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
+        self.shard = Shard(
+            s.model, self.pool.stack, tokens, s.training.sequence_length, s.training.precision,
+            parallel.tp, parallel.cp, parallel.ep, parallel.etp,
+            parallel.sequence_parallel and parallel.tp > 1,
+        )  # fmt: skip
+
+    def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:
+        """Return the block of one slot of a stage."""
+        blocks = [
+            self._phase(schedule, stage, phase, chunk, edge, overlaps=len(variant) > 1)
+            for phase, chunk, edge in variant
+        ]
+        return blocks[0] if len(blocks) == 1 else overlap_blocks(*blocks)
+
+    def _phase(
+        self, schedule: Schedule, stage: int, phase: str, chunk: int, edge: str, *, overlaps: bool
+    ) -> Block:
+        position = schedule.places[stage][chunk].position
+        make = Assembler(self.times, overlaps)
+        if phase == "F":
+            self._forward(make, position, edge == "first")
+            sends = self._send(make, position < schedule.length - 1)
+        elif phase == "W":
+            for part in reversed(self._parts(position)):
+                self._weight_grad(make, part, edge == "last")
+            sends = ()
+        else:
+            self._backward(make, position, whole=phase == "B", last=edge == "last")
+            sends = self._send(make, position > 0)
+        self.flop[phase, position] = make.flop
+        return make.block(sends)
+
+    def _parts(self, position: int) -> list[_Part]:
+        """Embedding, layers, prediction modules and head of the chunk at a position, in order."""
+        if position not in self.parts:
+            self.parts[position] = list(self._describe(self.chunks[position]))
+        return self.parts[position]
+
+    def _describe(self, chunk: Chunk) -> Iterator[_Part]:
+        shard, model = self.shard, self.scenario.model
+        none = Chunk(chunk.position, 0, 0, False, False, 0)
+        kinds = [(replace(none, embedding=True), embedding_work)] if chunk.embedding else []
+        kinds += [(replace(none, dense=1), lambda s: layer_work(s, moe=False))] * chunk.dense
+        kinds += [(replace(none, moe=1), lambda s: layer_work(s, moe=True))] * chunk.moe
+        kinds += [(replace(none, predict=1), predict_work)] * chunk.predict
+        kinds += [(replace(none, head=True), head_work)] if chunk.head else []
+        made: dict[Chunk, _Part] = {}
+        for kind, work in kinds:
+            if kind not in made:
+                weights = chunk_params(model, kind, self.scenario.parallel)
+                made[kind] = _Part(work(shard), *weights, kind.layers > 0)
+            yield made[kind]
+
+    def _forward(self, make: Assembler, position: int, first: bool) -> None:
+        zero = self.scenario.parallel.zero
+        gathers = zero == 3 or (first and 0 < zero and self.pool.stack.overlap_param_gather)
+        ends: list[int | None] = []
+        for part in self._parts(position):
+            if gathers:
+                self._gather(make, part, ends)
+            make.add(part.work.forward)
+            ends.append(make.flush())
+
+    def _backward(self, make: Assembler, position: int, *, whole: bool, last: bool) -> None:
+        parallel = self.scenario.parallel
+        ends: list[int | None] = []
+        for part in reversed(self._parts(position)):
+            if parallel.zero == 3:
+                self._gather(make, part, ends)
+            self._recompute(make, part)
+            make.add(part.work.input_grad)
+            if whole:
+                self._weight_grad(make, part, last)
+            ends.append(make.flush())
+
+    def _recompute(self, make: Assembler, part: _Part) -> None:
+        mode, stack = self.scenario.parallel.recompute, self.pool.stack
+        if not part.is_layer or mode == "none":
+            return
+        if mode == "full":
+            make.add(part.work.forward)
+            return
+        again = Assembler(self.times)
+        again.add(part.work.forward)
+        again.flush()
+        seconds = sum(op.device_s for op in again.ops if op.scales)
+        make.compute(seconds * stack.selective_recompute_fraction, "recompute")
+        make.flop += again.flop * stack.selective_recompute_fraction
+
+    def _weight_grad(self, make: Assembler, part: _Part, last: bool) -> None:
+        make.add(part.work.weight_grad)
+        parallel, stack = self.scenario.parallel, self.pool.stack
+        each_time = parallel.zero == 3
+        if each_time or (last and stack.overlap_grad_reduce and not self._mixed):
+            for group, seconds in self._reduce_times(part.dense, part.expert):
+                make.tax(seconds)
+                sync = self.times.communicators[group].sync
+                make.beside("reduce", REDUCE, "data parallel", seconds, sync, make.flush())
+
+    def _gather(self, make: Assembler, part: _Part, ends: list[int | None]) -> None:
+        """Gather a part's weights one part ahead of its use."""
+        after = ends[-2] if len(ends) > 1 else None
+        make.flush()
+        for group, seconds in self._gather_times(part.dense, part.expert):
+            sync = self.times.communicators[group].sync
+            index = make.beside("gather", GATHER, "data parallel", seconds, sync, after)
+            make.tax(seconds)
+            make.flush()
+            make.join(index)
+
+    @property
+    def _mixed(self) -> bool:
+        """Replicas on several kinds of device exchange gradients only at the end."""
+        return self.replicas > self.scenario.parallel.dp
+
+    def _reduce_times(self, dense: float, expert: float) -> list[tuple[str, float]]:
+        """Time to reduce the gradients of so many weights, by group."""
+        size = DTYPE_BYTES[self.pool.stack.gradient_dtype]
+        kind = "all_reduce" if self.scenario.parallel.zero == 0 else "reduce_scatter"
+        return self._by_group(kind, dense * size, expert * size)
+
+    def _gather_times(self, dense: float, expert: float) -> list[tuple[str, float]]:
+        """Time to gather so many weights in 16 bits, by group."""
+        return self._by_group("all_gather", dense * 2.0, expert * 2.0)
+
+    def _by_group(self, kind: str, dense: float, expert: float) -> list[tuple[str, float]]:
+        if self.scenario.model.lora_rank:
+            return []
+        sizes = (("dp", dense), ("edp", expert))
+        times = [(group, self.times.collective(kind, nbytes, group)) for group, nbytes in sizes]
+        return [(group, seconds) for group, seconds in times if seconds > 0]
+
+    def _send(self, make: Assembler, sends: bool) -> tuple[tuple[int, int], ...]:
+        if not sends:
+            return ()
+        nbytes = 2.0 * self.shard.tokens * self.scenario.model.hidden / self.shard.tp
+        seconds = self.times.collective("send", nbytes, "pp")
+        if self.pool.stack.overlap_p2p:
+            before = make.flush()
+            after = INPUT if before is None else before
+            index = make.beside("send", PIPE, "pipeline", seconds, (), after)
+        else:
+            index = make.blocking("send", "pipeline", seconds, ())
+        return ((index, 0),)
+
+    def tail(self, schedule: Schedule, stage: int) -> Block:
+        """What follows the last gradient: reduction if not done, norm, optimiser, gathering."""
+        make = Assembler(self.times)
+        parallel, stack = self.scenario.parallel, self.pool.stack
+        held = {place.position for place in schedule.places[stage]}
+        parts = [chunk_params(self.scenario.model, self.chunks[q], parallel) for q in sorted(held)]
+        dense, expert = sum(d for d, _ in parts), sum(e for _, e in parts)
+        make.compute(0.0, "launch", stack.step_host_s)
+        if parallel.zero < 3 and (self._mixed or not stack.overlap_grad_reduce):
+            for group, seconds in self._reduce_times(dense, expert):
+                sync = self.times.communicators[group].sync
+                make.blocking("reduce", "data parallel", seconds, sync)
+        norm = self.times.collective("all_reduce", 4.0, "world")
+        make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
+        nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
+        update = memory_kernel("optimizer", nbytes)
+        make.compute(self.times.kernel(update), "optimizer")
+        if 0 < parallel.zero < 3 and not stack.overlap_param_gather:
+            for group, seconds in self._gather_times(dense, expert):
+                sync = self.times.communicators[group].sync
+                make.blocking("gather", "data parallel", seconds, sync)
+        return make.block()
+
+    def _own_params(self, dense: float, expert: float) -> float:
+        """Weights that this rank's optimiser updates."""
+        model: Model = self.scenario.model
+        if model.lora_rank:
+            return 0.005 * (dense + expert)
+        if self.scenario.parallel.zero == 0:
+            return dense + expert
+        groups = self.times.communicators
+        return dense / groups["dp"].group.size + expert / groups["edp"].group.size
+
+

@@ -1,0 +1,398 @@
+"""The work of one layer for one micro-batch on one rank: kernels and collectives in order.
+
+`Shard` says what a rank holds; `layer_work`, `embedding_work`, `head_work` and `predict_work` give
+the forward pass, the input gradient and the weight gradient of a part of the model. FLOPs and bytes
+follow from shapes alone; element-wise bytes are those of fully fused kernels times the stack's
+`elementwise_traffic`.
+
+Not modelled: dropout, biases, and the small tensors of the router's balance loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from device_models.device import DTYPE_BYTES
+from device_models.kernels import Kernel, kernel_constants, matmul, memory_kernel
+from device_models.stack import Stack
+from sim.workload.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Comm:
+    """One collective of the rank's group `group`; it may overlap the matrix product `partner`."""
+
+    name: str
+    category: str
+    kind: str  # a kind of device_models.collectives
+    nbytes: float
+    group: str  # tp, cp, ep
+    partner: Kernel | None = None
+    chunks: int = 1  # pieces in which it is pipelined with the partner
+    top_k: int = 0  # experts that a token visits, for an expert exchange
+    node_limit: int = 0  # most nodes that it visits; 0 is no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The next kernel needs the result of the collective before."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRead:
+    """The host waits for the kernel before and reads a result back."""
+
+
+Piece = Kernel | Comm | Join | HostRead
+
+
+@dataclass(frozen=True, slots=True)
+class PartWork:
+    """Work of one part of the model in the order of execution."""
+
+    forward: tuple[Piece, ...]
+    input_grad: tuple[Piece, ...]
+    weight_grad: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one rank holds of a micro-batch and of every layer."""
+
+    model: Model
+    stack: Stack
+    tokens: float  # of the micro-batch on this rank (sequence / cp x micro-batch)
+    sequence: int  # full sequence length
+    precision: str
+    tp: int
+    cp: int
+    ep: int
+    etp: int
+    sequence_parallel: bool
+
+    @property
+    def spread(self) -> int:
+        """Ranks over which the activations between blocks are spread."""
+        return self.tp if self.sequence_parallel else 1
+
+    @property
+    def attention_width(self) -> tuple[float, float]:
+        """Query-key size and value size summed over this rank's heads."""
+        heads = self.model.heads / self.tp
+        if self.model.latent:
+            m = self.model.latent
+            return heads * (m.nope_dim + m.rope_dim), heads * m.v_dim
+        return heads * self.model.head_dim, heads * self.model.head_dim
+
+    @property
+    def kv_width(self) -> float:
+        """Size of keys (or of values) of one token on this rank."""
+        if self.model.latent:
+            return self.attention_width[0]
+        return max(self.model.kv_heads / self.tp, 1.0) * self.model.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """One weight matrix of a block, this rank's slice: tokens x k -> tokens x n."""
+
+    name: str
+    tokens: float
+    n: float
+    k: float
+    dtype: str
+    groups: int = 1
+    category: str = "matrix"
+    slowdown: float = 1.0
+
+    def forward(self) -> Kernel:
+        return self._product(self.name, self.tokens, self.n, self.k)
+
+    def input_grad(self) -> Kernel:
+        return self._product(f"{self.name} dgrad", self.tokens, self.k, self.n)
+
+    def weight_grad(self) -> tuple[Kernel, ...]:
+        product = self._product(f"{self.name} wgrad", self.n, self.k, self.tokens)
+        extra = kernel_constants().gradient_accumulate_bytes * self.groups * self.n * self.k
+        return (replace(product, nbytes=product.nbytes + extra),)
+
+    def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
+        return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
+                      slowdown=self.slowdown)  # fmt: skip
+
+
+def _elementwise(shard: Shard, name: str, elements: float) -> Kernel:
+    """Bytes of bf16 `elements` read or written, times what the stack moves beyond the minimum."""
+    return memory_kernel(name, 2.0 * elements * shard.stack.elementwise_traffic)
+
+
+def _casts(shard: Shard, name: str, elements: float) -> tuple[Kernel, ...]:
+    """The passes that bring activations or gradients into 8 bits."""
+    if DTYPE_BYTES[shard.precision] > 1:
+        return ()
+    return (memory_kernel(name, 4.0 * elements * shard.stack.cast_traffic, "cast"),)
+
+
+def _gather(shard: Shard, partner: Kernel) -> tuple[Comm, ...]:
+    return _tensor_comm(shard, "gather", "all_gather", partner) if shard.sequence_parallel else ()
+
+
+def _scatter(shard: Shard, partner: Kernel) -> tuple[Comm, ...]:
+    kind = "reduce_scatter" if shard.sequence_parallel else "all_reduce"
+    return _tensor_comm(shard, kind.replace("_", "-"), kind, partner)
+
+
+def _tensor_comm(shard: Shard, name: str, kind: str, partner: Kernel) -> tuple[Comm, ...]:
+    if shard.tp == 1:
+        return ()
+    nbytes = 2.0 * shard.tokens * shard.model.hidden
+    chunks = shard.stack.tp_overlap_chunks
+    return (Comm(f"tensor {name}", "tensor parallel", kind, nbytes, "tp", partner, chunks),)
+
+
+def layer_work(shard: Shard, *, moe: bool) -> PartWork:
+    """Return the work of one transformer layer: an attention block and an MLP block."""
+    attention = _attention_block(shard)
+    mlp = _expert_block(shard) if moe else _mlp_block(shard)
+    return PartWork(
+        attention.forward + mlp.forward,
+        mlp.input_grad + attention.input_grad,
+        mlp.weight_grad + attention.weight_grad,
+    )
+
+
+def _attention_linears(shard: Shard) -> tuple[list[_Linear], _Linear]:
+    """Projections into and out of the attention core."""
+    model, t, dtype = shard.model, shard.tokens, shard.precision
+    query, value = shard.attention_width
+    out = _Linear("out", t, model.hidden, value, dtype)
+    if not model.latent:
+        width = query + 2 * shard.kv_width
+        return [_Linear("qkv", t, width, model.hidden, dtype)], out
+    m, heads = model.latent, model.heads / shard.tp
+    down = (m.q_rank or query) + m.kv_rank + m.rope_dim
+    linears = [_Linear("latent down", t, down, model.hidden, dtype)]
+    if m.q_rank:
+        linears.append(_Linear("q up", t, query, m.q_rank, dtype))
+    linears.append(_Linear("kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank, dtype))
+    return linears, out
+
+
+def _attention_block(shard: Shard) -> PartWork:
+    model, t = shard.model, shard.tokens
+    linears, out = _attention_linears(shard)
+    query, value = shard.attention_width
+    between = t * model.hidden / shard.spread
+    rope = 2 * t * (query + shard.kv_width)
+    inputs = sum(x.tokens * x.k for x in linears) + t * out.k
+    outputs = sum(x.tokens * x.n for x in linears) + t * out.n
+    norm = _elementwise(shard, "norm", 2 * between)
+    forward: list[Piece] = [norm, *_casts(shard, "cast", inputs)]
+    forward += _gather(shard, linears[0].forward())
+    forward += [x.forward() for x in linears]
+    forward += [_elementwise(shard, "rope", rope), *_attention_core(shard, backward=False)]
+    forward += [out.forward(), *_scatter(shard, out.forward())]
+    forward.append(_elementwise(shard, "residual", 3 * between))
+    backward: list[Piece] = [*_casts(shard, "cast", outputs), *_gather(shard, out.input_grad())]
+    backward += [out.input_grad(), *_attention_core(shard, backward=True)]
+    backward.append(_elementwise(shard, "rope back", rope))
+    backward += [x.input_grad() for x in reversed(linears)]
+    backward += _scatter(shard, linears[0].input_grad())
+    backward.append(_elementwise(shard, "norm back", 6 * between))
+    weight = [k for x in (out, *reversed(linears)) for k in x.weight_grad()]
+    return PartWork(tuple(forward), tuple(backward), _trained(shard, weight))
+
+
+def _trained(shard: Shard, weight: list[Kernel]) -> tuple[Piece, ...]:
+    """Weight gradients, of which LoRA keeps only its small matrices (not counted)."""
+    return () if shard.model.lora_rank else tuple(weight)
+
+
+def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
+    """Scores, softmax and values; five products backward for two forward (recomputed scores)."""
+    model, stack, t = shard.model, shard.stack, shard.tokens
+    query, value = shard.attention_width
+    fused = stack.flash_attention and model.fused_attention
+    span = shard.sequence / 2
+    windowed = min(span, model.window) if model.window else span
+    reach = (span + windowed) / 2 if fused else float(shard.sequence)
+    products = (3 * query + 2 * value) if backward and fused else 2 * (query + value) if backward else query + value
+    flop = 2.0 * t * reach * products
+    nbytes = 2.0 * t * (query + 2 * shard.kv_width + value) * (2.5 if backward else 1.0)
+    name = "attention back" if backward else "attention"
+    core = Kernel(name, "attention", "attention", "bf16", flop, nbytes, backward=backward,
+                  sequence=shard.sequence, slowdown=1.0 / stack.attention_factor)  # fmt: skip
+    pieces: list[Piece] = [core]
+    if not fused:
+        scores = t * shard.sequence * model.heads / shard.tp
+        passes = 4.2 if backward else 3.6
+        pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
+    if shard.cp > 1:
+        share = 2.0 * t * 2 * shard.kv_width * shard.cp
+        kind = "all_gather"
+        pieces.append(Comm("context gather", "context parallel", kind, share * (2 if backward else 1),
+                           "cp", core, shard.cp))  # fmt: skip
+    return tuple(pieces)
+
+
+def _mlp_block(shard: Shard) -> PartWork:
+    model, t = shard.model, shard.tokens
+    return _gated_mlp(shard, t, model.ffn_hidden / shard.tp, "")
+
+
+def _gated_mlp(shard: Shard, t: float, inner: float, prefix: str) -> PartWork:
+    """A whole dense MLP block with its norm, collectives and residual."""
+    model = shard.model
+    ways = 2 if model.gated else 1
+    up = _Linear(f"{prefix}up", t, ways * inner, model.hidden, shard.precision)
+    down = _Linear(f"{prefix}down", t, model.hidden, inner, shard.precision)
+    between = t * model.hidden / shard.spread
+    forward: list[Piece] = [
+        _elementwise(shard, "norm", 2 * between),
+        *_casts(shard, "cast", t * (up.k + down.k)),
+        *_gather(shard, up.forward()),
+        up.forward(),
+        _elementwise(shard, "activation", (ways + 1) * t * inner),
+        down.forward(),
+        *_scatter(shard, down.forward()),
+        _elementwise(shard, "residual", 3 * between),
+    ]
+    backward: list[Piece] = [
+        *_casts(shard, "cast", t * (up.n + down.n)),
+        *_gather(shard, down.input_grad()),
+        down.input_grad(),
+        _elementwise(shard, "activation back", (2 * ways + 1) * t * inner),
+        up.input_grad(),
+        *_scatter(shard, up.input_grad()),
+        _elementwise(shard, "norm back", 6 * between),
+    ]
+    weight = [*down.weight_grad(), *up.weight_grad()]
+    return PartWork(tuple(forward), tuple(backward), _trained(shard, weight))
+
+
+@dataclass(frozen=True, slots=True)
+class _Routing:
+    """Tokens and sizes of the expert part on one rank."""
+
+    own: float  # tokens that this rank routes
+    routed: float  # token copies that its experts receive
+    local: int  # experts that it holds
+    inner: float  # inner size of its slice of an expert
+
+
+def _routing(shard: Shard) -> _Routing:
+    experts = shard.model.experts
+    assert experts is not None
+    own = shard.tokens / (shard.tp / shard.etp if shard.sequence_parallel else 1)
+    local = max(experts.routed // shard.ep, 1)
+    routed = own * experts.top_k * shard.stack.expert_imbalance
+    return _Routing(own, routed, local, experts.hidden / shard.etp)
+
+
+def _expert_linears(shard: Shard, r: _Routing) -> tuple[_Linear, _Linear]:
+    rows = r.routed / r.local
+    slow = (1.0 + kernel_constants().expert_rows_half / rows) / shard.stack.expert_efficiency
+    ways = 2 if shard.model.gated else 1
+    h, dtype = shard.model.hidden, shard.precision
+    up = _Linear("experts up", rows, ways * r.inner, h, dtype, r.local, "experts", slow)
+    down = _Linear("experts down", rows, h, r.inner, dtype, r.local, "experts", slow)
+    return up, down
+
+
+def _exchange(shard: Shard, r: _Routing, name: str, dtype: str) -> tuple[Piece, ...]:
+    """All-to-all of the routed tokens over the expert group."""
+    if shard.ep == 1:
+        return ()
+    experts = shard.model.experts
+    assert experts is not None
+    nbytes = r.own * experts.top_k * shard.model.hidden * DTYPE_BYTES[dtype] / shard.etp
+    return (Comm(name, "expert parallel", "all_to_all", nbytes, "ep", top_k=experts.top_k,
+                 node_limit=experts.groups_limit),)  # fmt: skip
+
+
+def _expert_block(shard: Shard) -> PartWork:
+    """Router, dispatch, experts, combine; shared experts run while tokens travel."""
+    model, stack = shard.model, shard.stack
+    experts = model.experts
+    assert experts is not None
+    r = _routing(shard)
+    up, down = _expert_linears(shard, r)
+    router = _Linear("router", r.own, experts.routed, model.hidden, "bf16")
+    permute = memory_kernel(
+        "permute", 2.0 * stack.expert_permute_passes * r.routed * model.hidden, "permute"
+    )
+    between = shard.tokens * model.hidden / shard.spread
+    ways = 2 if model.gated else 1
+    activation = _elementwise(shard, "activation", (ways + 1) * r.routed * r.inner)
+    activation_back = _elementwise(shard, "activation back", (2 * ways + 1) * r.routed * r.inner)
+    shared = _shared_experts(shard)
+    dispatch = stack.expert_dispatch_dtype
+    forward: list[Piece] = [_elementwise(shard, "norm", 2 * between), router.forward()]
+    if stack.moe_host_sync:
+        forward.append(HostRead())
+    forward += [permute, *_exchange(shard, r, "dispatch", dispatch), *shared.forward, Join()]
+    forward += [*_casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
+    forward += [activation, down.forward(), *_exchange(shard, r, "combine", "bf16"), Join()]
+    forward += [permute, _elementwise(shard, "residual", 3 * between)]
+    backward: list[Piece] = [permute, *_exchange(shard, r, "combine back", dispatch)]
+    backward += [*shared.input_grad, Join()]
+    backward += _casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
+    backward += [down.input_grad(), activation_back, up.input_grad()]
+    backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute]
+    backward += [router.input_grad(), _elementwise(shard, "norm back", 6 * between)]
+    weight = [*down.weight_grad(), *up.weight_grad(), *router.weight_grad()]
+    return PartWork(
+        tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad
+    )
+
+
+def _shared_experts(shard: Shard) -> PartWork:
+    experts = shard.model.experts
+    assert experts is not None
+    if not experts.shared:
+        return PartWork((), (), ())
+    whole = _gated_mlp(shard, shard.tokens, experts.shared * experts.hidden / shard.tp, "shared ")
+    keep = {"norm", "residual", "norm back"}  # the routed experts' block has them already
+
+    def strip(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        return tuple(p for p in pieces if not (isinstance(p, Kernel) and p.name in keep))
+
+    return PartWork(strip(whole.forward), strip(whole.input_grad), whole.weight_grad)
+
+
+def embedding_work(shard: Shard) -> PartWork:
+    """Look tokens up, and add their gradients into the table."""
+    moved = 2.0 * shard.tokens * shard.model.hidden
+    look_up = memory_kernel("embedding", 2 * moved)
+    scatter = memory_kernel("embedding back", 4 * moved)
+    comm = _scatter(shard, look_up) if shard.tp > 1 else ()
+    return PartWork((look_up, *(replace(c, chunks=1) for c in comm)), (), (scatter,))
+
+
+def head_work(shard: Shard) -> PartWork:
+    """Final norm, vocabulary projection and loss, always in 16 bits."""
+    model, t = shard.model, shard.tokens
+    head = _Linear("head", t, model.vocab / shard.tp, model.hidden, "bf16", category="vocabulary")
+    traffic = shard.stack.loss_bytes_per_logit * t * model.vocab / shard.tp
+    norm = _elementwise(shard, "norm", 2 * t * model.hidden / shard.spread)
+    forward: list[Piece] = [norm, *_gather(shard, head.forward()), head.forward()]
+    forward.append(memory_kernel("loss", 0.4 * traffic, "vocabulary"))
+    if shard.tp > 1:
+        forward.append(Comm("loss reduce", "tensor parallel", "all_reduce", 8.0 * t, "tp"))
+    backward: list[Piece] = [memory_kernel("loss back", 0.6 * traffic, "vocabulary")]
+    backward += [head.input_grad(), *_scatter(shard, head.input_grad())]
+    weight = [] if model.lora_rank else list(head.weight_grad())
+    return PartWork(tuple(forward), tuple(backward), tuple(weight))
+
+
+def predict_work(shard: Shard) -> PartWork:
+    """One multi-token prediction module: a projection, a layer and the shared head."""
+    project = _Linear("predict", shard.tokens, shard.model.hidden / shard.tp,
+                      2 * shard.model.hidden, shard.precision)  # fmt: skip
+    layer = layer_work(shard, moe=shard.model.experts is not None)
+    head = head_work(shard)
+    return PartWork(
+        (project.forward(), *layer.forward, *head.forward),
+        (*head.input_grad, *layer.input_grad, project.input_grad()),
+        (*head.weight_grad, *layer.weight_grad, *project.weight_grad()),
+    )
