@@ -24,6 +24,7 @@ class Stack:
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step
+    optimizer_state_bytes: float  # master copy and moments kept per parameter
     gradient_dtype: str  # of accumulation and reduction
     gradient_accumulate_bytes: float  # traffic per weight and micro-batch to accumulate
     launch_s: float  # host time per op of the model, framework included

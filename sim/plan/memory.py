@@ -19,7 +19,6 @@ from sim.plan.schedules import Schedule, make_schedule
 from sim.records import MemoryResult
 from sim.scenario import Parallel, Pool, Scenario
 
-MASTER_AND_MOMENTS_BYTES = 12.0  # fp32 master copy and two Adam moments
 LOGIT_BYTES = 10.0  # bf16 logits, their fp32 copy and its gradient
 
 
@@ -81,7 +80,7 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     parts = {
         "weights": state(2.0, parallel.zero == 3),
         "gradients": state(gradient, parallel.zero >= 2),
-        "optimizer": state(MASTER_AND_MOMENTS_BYTES * trained, parallel.zero >= 1),
+        "optimizer": state(stack.optimizer_state_bytes * trained, parallel.zero >= 1),
         "activations": kept + working,
         "gathered weights": _gathered_bytes(scenario, held) if parallel.zero == 3 else 0.0,
         "overhead": stack.memory_overhead_bytes,

@@ -1,0 +1,101 @@
+"""From a scenario to everything that `ersatz run` says: the one way through the clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from device_models.kernels import Timer, calibrated_time
+from sim.job.cost import job_cost
+from sim.job.energy import job_energy
+from sim.job.job import simulate_job
+from sim.plan.memory import plan_memory
+from sim.records import Comparison, RunResult, StepResult
+from sim.scenario import Scenario
+from sim.step.step import busy_share, degraded_step_seconds, simulate_step
+from sim.validation.intervals import half_width, is_measured
+
+
+def run_case(scenario: Scenario, timer: Timer = calibrated_time) -> RunResult:
+    """Simulate one case: memory, step, job, energy and money.
+
+    The job, its energy and its cost are None for a step study (no token budget); the cost is None
+    without a cost section. Raises `InfeasibleError` when no step can be made at all.
+    """
+    memory = plan_memory(scenario)
+    step = simulate_step(scenario, timer)
+    job = energy = cost = None
+    if scenario.training.tokens:
+        job = simulate_job(
+            scenario,
+            step.duration_s,
+            degraded_step_s=_degraded(scenario, step),
+            model_params=scenario.model.params(),
+        )
+        energy = job_energy(scenario, job, busy_share(step))
+        cost = job_cost(scenario, job, energy) if scenario.cost else None
+    result = RunResult(
+        name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
+        published=(), assumptions=(*scenario.assumptions, *_interval_reason(scenario)),
+        sources=tuple(_sources(scenario)),
+    )  # fmt: skip
+    return _with_published(scenario, result)
+
+
+def _degraded(scenario: Scenario, step: StepResult) -> Callable[[int], float]:
+    """Ask the step engine once per number of lost replicas."""
+    known = {0: step.duration_s}
+
+    def seconds(replicas_lost: int) -> float:
+        if replicas_lost not in known:
+            known[replicas_lost] = degraded_step_seconds(scenario, replicas_lost)
+        return known[replicas_lost]
+
+    return seconds
+
+
+def _interval_reason(scenario: Scenario) -> Iterator[str]:
+    for pool in scenario.pools:
+        if not is_measured(pool):
+            yield (
+                f"no measured training run of {pool.node.device.title} was published: the interval"
+                f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
+            )
+
+
+def _sources(scenario: Scenario) -> Iterator[str]:
+    """Sources of the facts of the devices, nodes, links and stacks in use, each once."""
+    seen: set[str] = set()
+    for pool in scenario.pools:
+        for part in (pool.node.device, pool.node, pool.node.scale_up, pool.node.scale_out, pool.stack):
+            used = {fact.source for fact in part.facts.values()}
+            for key, text in part.sources.items():
+                if key in used and text not in seen:
+                    seen.add(text)
+                    yield text
+    if scenario.model.source:
+        yield scenario.model.source
+
+
+def _with_published(scenario: Scenario, result: RunResult) -> RunResult:
+    from dataclasses import replace
+
+    rows = tuple(
+        Comparison(p.metric, p.value, value, value / p.value - 1.0, p.source)
+        for p in scenario.published
+        if (value := predicted_value(result, p.metric)) is not None
+    )
+    return replace(result, published=rows)
+
+
+def predicted_value(result: RunResult, metric: str) -> float | None:
+    """Return the value of a dotted metric such as 'step.duration_s' or 'cost.per_trillion_tokens'.
+
+    A last part that names a key of a mapping (`step.breakdown.bubble`) is looked up in it. None
+    when the part of the result is missing (no job, no cost).
+    """
+    value: object = result
+    for name in metric.split("."):
+        if value is None:
+            return None
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,105 @@
+"""Every schedule against its closed form, its memory and its completeness."""
+
+import pytest
+
+from sim.plan.schedules import PIPELINE_SCHEDULES, Schedule, make_schedule
+
+UNIT = {"F": 1.0, "B": 2.0, "I": 1.0, "W": 1.0}
+
+
+def play(schedule: Schedule, phase: dict[str, float], pair: float) -> tuple[float, float]:
+    """Return (makespan, longest idle time inside a stage's own span) with fixed phase times."""
+    free = [0.0] * schedule.stages
+    first: list[float | None] = [None] * schedule.stages
+    work = [0.0] * schedule.stages
+    sent: dict[int, float] = {-1: 0.0}
+    for stage, block, inputs, outputs in schedule.walk:
+        start = max(free[stage], *(sent[m] for m in inputs))
+        first[stage] = start if first[stage] is None else first[stage]
+        seconds = pair if len(block) == 2 else phase[block[0][0]]
+        free[stage] = start + seconds
+        work[stage] += seconds
+        sent.update({m: free[stage] for m in outputs if m >= 0})
+    idle = [f - (s or 0.0) - w for f, s, w in zip(free, first, work, strict=True)]
+    return max(free), max(idle)
+
+
+@pytest.mark.parametrize(("p", "m"), [(1, 1), (2, 3), (4, 8), (8, 32), (16, 64)])
+@pytest.mark.parametrize("name", ["gpipe", "1f1b"])
+def test_plain_pipelines_take_m_plus_p_minus_1_slots(name: str, p: int, m: int) -> None:
+    # every micro-batch passes every stage: m slots of work and p-1 slots of filling and draining
+    assert play(make_schedule(name, p, m), UNIT, 3.0)[0] == (m + p - 1) * 3.0
+
+
+@pytest.mark.parametrize(("p", "m", "v"), [(2, 4, 2), (4, 8, 2), (4, 8, 3), (8, 16, 4)])
+def test_interleaving_divides_the_bubble_by_the_chunks(p: int, m: int, v: int) -> None:
+    # a chunk takes 1/v of a stage's time, so filling and draining take (p-1)(F+B)/v
+    phases = {name: seconds / v for name, seconds in UNIT.items()}
+    assert play(make_schedule("interleaved", p, m, v), phases, 0.0)[0] == pytest.approx(
+        m * 3.0 + (p - 1) * 3.0 / v
+    )
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (8, 32), (6, 6)])
+def test_zb_h1_leaves_a_third_of_the_bubble(p: int, m: int) -> None:
+    # weight gradients fill the drain: (p-1)(F + I - W), with F = I = W = 1 that is p-1
+    assert play(make_schedule("zb-h1", p, m), UNIT, 0.0)[0] == m * 3.0 + (p - 1) * 1.0
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (4, 12), (8, 16), (8, 32)])
+def test_zb_v_never_idles_between_its_first_and_last_op(p: int, m: int) -> None:
+    makespan, idle = play(make_schedule("zb-v", p, m), UNIT, 0.0)
+    assert idle == 0.0
+    assert makespan == 6.0 * m + (p - 1)  # two chunks of F, I, W each, and the first fill
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 8), (4, 16), (8, 20), (16, 120)])
+def test_dualpipe_bubble_is_the_published_one(p: int, m: int) -> None:
+    # (p/2 - 1)(F&B + B - 3W) with overlapped F&B = 3, whole backward B = 2, W = 1
+    makespan, _ = play(make_schedule("dualpipe", p, m), UNIT, 3.0)
+    assert makespan - 3.0 * m == (p / 2 - 1) * (3 + 2 - 3)
+
+
+def test_dualpipe_of_deepseek_v3_has_the_published_counts() -> None:
+    # rank r of 16 runs F alone 23-r times and overlapped pairs 97+r times, 120 micro-batches
+    schedule = make_schedule("dualpipe", 16, 120)
+    for rank in range(8):
+        order = schedule.orders[rank]
+        alone = sum(len(slot) == 1 and slot[0].phase == "F" for slot in order)
+        pairs = sum(len(slot) == 2 for slot in order)
+        split = rank == 7  # the middle rank runs its first pair one after the other
+        assert (alone, pairs) == (23 - rank + split, 97 + rank - split)
+
+
+def test_memory_in_flight() -> None:
+    assert [make_schedule("1f1b", 4, 8).in_flight(s) for s in range(4)] == [(4,), (3,), (2,), (1,)]
+    assert make_schedule("gpipe", 4, 8).in_flight(0) == (8,)
+    assert [make_schedule("zb-h1", 4, 8).in_flight(s)[0] for s in range(4)] == [4, 3, 2, 1]
+    assert {sum(make_schedule("zb-v", 4, 8).in_flight(s)) for s in range(4)} == {8}  # 2p chunks
+    assert max(sum(make_schedule("dualpipe", 8, 20).in_flight(s)) for s in range(8)) == 8 + 1
+
+
+@pytest.mark.parametrize("name", PIPELINE_SCHEDULES)
+def test_orders_are_data_that_a_caller_may_pass(name: str) -> None:
+    made = make_schedule(name, 4, 8, 2 if name == "interleaved" else 1)
+    if name == "dualpipe":
+        return  # its overlapped slots have no place in the plain form of a custom order
+    plain = tuple(tuple(tuple(slot[0]) for slot in order) for order in made.orders)
+    again = make_schedule(name, 4, 8, 2 if name == "interleaved" else 1, plain)
+    assert again.walk == made.walk
+
+
+def test_wrong_orders_are_named() -> None:
+    with pytest.raises(ValueError, match="expected 1 of each"):
+        make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0),),))
+    with pytest.raises(ValueError, match="circular: stage 0 waits"):
+        backward_first = ((("B", 0, 0), ("F", 0, 0)), (("F", 0, 0), ("B", 0, 0)))
+        make_schedule("1f1b", 2, 1, 1, backward_first)
+    with pytest.raises(ValueError, match="twice"):
+        make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0), ("F", 0, 0), ("B", 0, 0)),))
+    with pytest.raises(ValueError, match="whole groups of 4"):
+        make_schedule("interleaved", 4, 6, 2)
+    with pytest.raises(ValueError, match="even"):
+        make_schedule("dualpipe", 3, 12)
+    with pytest.raises(ValueError, match="at least"):
+        make_schedule("zb-v", 4, 4)

@@ -1,0 +1,79 @@
+"""Quantities cross the border once, and wrong ones say what was expected."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_models.units import (
+    UNITS,
+    UnitError,
+    format_bytes,
+    format_duration,
+    format_money,
+    format_si,
+    parse_money,
+    parse_quantity,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "value"),
+    [
+        ("400 Gbit/s", "bandwidth", 50e9),  # 8 bits a byte
+        ("50 GB/s", "bandwidth", 50e9),
+        ("80 GiB", "bytes", 80 * 2**30),
+        ("80 GB", "bytes", 80e9),
+        ("989.4 TFLOP/s", "flop_rate", 989.4e12),
+        ("54 days", "time", 54 * 86400.0),
+        ("30min", "time", 1800.0),
+        ("9 T tokens", "tokens", 9e12),
+        ("21 %", "fraction", 0.21),
+        (0.21, "fraction", 0.21),
+        ("3600 CNY/h", "money_rate", 1.0),
+        ("2.8 M CNY", "money", 2.8e6),
+        ("0.36 CNY/kWh", "energy_price", 1e-7),
+        ("814 mm2", "area", 814e-6),
+        ("1e3 GB/s", "bandwidth", 1e12),
+    ],
+)
+def test_parsing(text: object, dimension: str, value: float) -> None:
+    assert parse_quantity(text, dimension) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "words"),
+    [
+        ("400", "bandwidth", "has no unit"),
+        (400, "bandwidth", "has no unit"),
+        ("400 Gbits", "bandwidth", "unknown unit 'Gbits'"),
+        ("80 GB/s", "bytes", "unknown unit 'GB/s'"),
+        ("fast", "bandwidth", "expected a bandwidth"),
+        (None, "time", "expected a time"),
+        (True, "fraction", "expected a fraction"),
+        ([], "time", "expected a time"),
+        ("1e999 s", "time", "not finite"),
+        (float("nan"), "fraction", "has no unit"),
+    ],
+)
+def test_wrong_quantities(text: object, dimension: str, words: str) -> None:
+    with pytest.raises(UnitError, match=words):
+        parse_quantity(text, dimension)
+
+
+@given(st.sampled_from(sorted(UNITS)), st.data(), st.floats(1e-6, 1e6))
+def test_every_unit_scales_linearly(dimension: str, data: st.DataObject, number: float) -> None:
+    unit, scale = data.draw(st.sampled_from(sorted(UNITS[dimension].items())))
+    assert parse_quantity(f"{number!r} {unit}", dimension) == pytest.approx(number * scale)
+
+
+def test_money_names_its_currency() -> None:
+    assert parse_money("27.5 CNY/h", "money_rate") == (pytest.approx(27.5 / 3600), "CNY")
+
+
+def test_formats_people_read() -> None:
+    assert format_bytes(61.34 * 2**30) == "61.3 GiB"
+    assert format_duration(54.2 * 86400) == "54.2 days"
+    assert format_duration(19.926) == "19.93 s"
+    assert format_duration(0.0032) == "3.20 ms"
+    assert format_si(9.894e14, "FLOP/s") == "989 TFLOP/s"
+    assert format_money(6.35e6, "CNY") == "6.35 M CNY"
