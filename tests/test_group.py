@@ -1,0 +1,78 @@
+"""Where the members of a group sit, written out by hand and rank by rank."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from links import GB, PLAIN, make_node, scale_up
+
+from device_models.group import Group, group_of, nic_share, remote_copies, wiring_of
+
+
+@pytest.mark.parametrize(
+    ("stride", "size", "expected"),
+    [
+        (1, 8, Group(8, 8, 1)),  # tensor parallel over a whole node
+        (1, 4, Group(4, 4, 2)),  # two such groups in a node
+        (8, 16, Group(16, 1, 8)),  # data parallel beside tp 8: eight rings leave each node
+        (2, 8, Group(8, 4, 2)),  # ranks 0 2 4 6 | 8 10 12 14, and the odd ones beside them
+        (1, 64, Group(64, 8, 1)),
+        (3, 4, Group(4, 1, 3)),  # ranks 0 3 6 | 9: the emptiest node holds one
+        (1, 12, Group(12, 4, 1)),  # ranks 0..7 | 8..11
+        (5, 1, Group(1, 1, 8)),
+    ],
+)
+def test_members_are_packed_in_rank_order(stride: int, size: int, expected: Group) -> None:
+    assert group_of(PLAIN, stride, size) == expected
+
+
+def test_a_supernode_is_one_domain_and_a_split_node_is_two() -> None:
+    supernode = make_node(scale_up("supernode", links=7, domain=384))
+    assert group_of(supernode, 8, 96) == Group(96, 48, 8)
+    two_meshes_of_four = make_node(scale_up("mesh", links=3, domain=4))
+    assert group_of(two_meshes_of_four, 1, 8) == Group(8, 4, 1)
+
+
+@given(domain=st.integers(1, 16), stride=st.integers(1, 20), size=st.integers(1, 20))
+def test_groups_equal_those_written_out_rank_by_rank(domain: int, stride: int, size: int) -> None:
+    node = make_node(scale_up(domain=domain), devices=domain)
+    all_groups = [
+        {start + offset + i * stride for i in range(size)}
+        for start in range(0, domain + 1, stride * size)
+        for offset in range(stride)
+    ]
+    first = [rank // domain for rank in all_groups[0]]
+    beside = sum(any(rank < domain for rank in group) for group in all_groups)
+    expected = Group(size, min(first.count(place) for place in set(first)), beside)
+    assert group_of(node, stride, size) == expected
+
+
+def test_members_share_the_cards_but_no_one_drives_two() -> None:
+    # Four cards of 10 GB/s for eight devices: with all active each gets half a card, with two
+    # active one card each, and a lone member still only its own.
+    wiring = wiring_of(make_node(scale_up(), nics=4))
+    assert nic_share(Group(16, 1, 8), wiring) == 5 * GB
+    assert nic_share(Group(16, 1, 2), wiring) == 10 * GB
+    assert nic_share(Group(16, 1, 1), wiring) == 10 * GB
+
+
+def test_remote_copies_by_hand() -> None:
+    assert remote_copies(1, 8) == 0.0
+    assert remote_copies(4, 1) == pytest.approx(3 / 4)  # one expert, a quarter of them at home
+    # Two experts over two nodes: half the tokens see one node, half two: 1.5, half of it remote.
+    assert remote_copies(2, 2) == pytest.approx(0.75)
+    # DeepSeek-V3, 8 of 8 nodes limited to 4: 4 (1 - 0.75^8) = 3.6 nodes, an eighth its own.
+    assert remote_copies(8, 8, node_limit=4) == pytest.approx(3.15, abs=0.01)
+
+
+@pytest.mark.parametrize("counts", [(8, 0, 1), (4, 8, 1), (0, 0, 1), (8, 8, 0)])
+def test_impossible_groups_are_refused(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="expected 1 <= per_node <= size"):
+        Group(*counts)
+
+
+@pytest.mark.parametrize(("stride", "size"), [(0, 8), (1, 0), (-1, 4)])
+def test_impossible_strides_are_refused(stride: int, size: int) -> None:
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        group_of(PLAIN, stride, size)
