@@ -40,6 +40,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
+_TAGS = frozenset({"map", "seq", "str", "int", "float", "bool", "null"})
+
+
 @dataclass(frozen=True, slots=True)
 class YamlText:
     """A read document: plain `data`, and for each path the (line, column) of key and value."""
@@ -131,6 +134,9 @@ class _Reader:
             self._note(path, mark, "anchors and aliases are not accepted; write the value out")
             return None
         self.seen.add(id(node))
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
+            self._note(path, mark, f"has the tag {node.tag}; expected text or a number")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
