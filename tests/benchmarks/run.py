@@ -1,0 +1,119 @@
+"""Speed of ersatz, in seconds and as a ratio to a plain Python loop on the same machine.
+
+    .venv/bin/python tests/benchmarks/run.py [name ...]
+
+The ratio travels between machines; the seconds are this machine's. Each figure is the least of
+three runs, in seconds of processor time of this process and its children.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from sim.plan.schedules import make_schedule  # noqa: E402
+from sim.step.folded import folded_step  # noqa: E402
+from sim.step.program import COMPUTE, INPUT, TP, Block, Program, Work, make_op, ticks  # noqa: E402
+from sim.step.vector import vector_step  # noqa: E402
+
+
+def calibration_loop() -> None:
+    """A fixed amount of plain Python work: the unit of the ratios."""
+    total = 0
+    for i in range(10_000_000):
+        total += i
+
+
+def layered_program(tp: int, dp: int, p: int = 16, m: int = 128, layers: int = 96) -> Program:
+    """1F1B; per layer and direction: compute, tensor all-reduce, compute, tensor all-reduce."""
+    schedule = make_schedule("1f1b", p, m)
+
+    def block(factor: float) -> Block:
+        compute = make_op("c", COMPUTE, [Work(ticks(1e-5), ticks(1e-3 * factor), "matrix")])
+        first = make_op("c", COMPUTE, list(compute.work), after=(INPUT,))
+        reduce = make_op("r", COMPUTE, [Work(ticks(1e-5), ticks(1e-4), "tensor parallel")],
+                         sync=(TP,), scales=False)  # fmt: skip
+        ops = (first, reduce, *(compute, reduce) * (2 * layers // p - 1))
+        return Block(ops, ((len(ops) - 1, 0),))
+
+    phases = {"F": block(1.0), "B": block(2.0)}
+    blocks = {(v.stage, v.block): phases[v.block[0][0]] for v in schedule.walk}
+    return Program(schedule, (tp, 1, 1, dp), blocks, tuple(Block(()) for _ in range(p)))
+
+
+def each_rank_different(program: Program) -> list[np.ndarray]:
+    """Every rank has a speed of its own."""
+    rng = np.random.default_rng(0)
+    return [1.0 + 0.05 * rng.random(program.shape) for _ in range(program.stages)]
+
+
+def vector(tp: int, dp: int) -> Callable[[], None]:
+    """L2: every op on every rank."""
+    program = layered_program(tp, dp)
+    slowness = each_rank_different(program)
+    return lambda: print(end=f"{vector_step(program, slowness):.3f}"[:0])
+
+
+def folded() -> Callable[[], None]:
+    """L1 of the same step."""
+    program = layered_program(8, 128)
+    return lambda: print(end=f"{folded_step(program):.3f}"[:0])
+
+
+def command(*arguments: str) -> Callable[[], None]:
+    """A whole command, from the start of the process to its end."""
+    ersatz = [sys.executable, "-m", "sim", *arguments]
+    return lambda: subprocess.run(ersatz, check=True, stdout=subprocess.DEVNULL, cwd=ROOT) and None
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def best_of(run: Callable[[], None], times: int = 3) -> float:
+    """Least processor time of several runs."""
+    seconds = []
+    for _ in range(times):
+        start = processor_seconds()
+        run()
+        seconds.append(processor_seconds() - start)
+    return min(seconds)
+
+
+BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
+    "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
+    "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
+    "step, folded (L1)": (folded, 0.05),
+    "ersatz --help": (lambda: command("--help"), 0.3),
+    "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
+}
+
+
+def main(names: list[str]) -> None:
+    """Print every benchmark, or those whose name holds one of `names`."""
+    unit = best_of(calibration_loop)
+    start = time.strftime("%Y-%m-%d")
+    print(f"{start}, calibration loop {unit:.3f} s")
+    print(f"{'benchmark':54} {'seconds':>8} {'target':>7} {'ratio':>7} {'peak MiB':>9}")
+    for name, (prepare, target) in BENCHMARKS.items():
+        if names and not any(part in name for part in names):
+            continue
+        seconds = best_of(prepare())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{name:54} {seconds:8.3f} {target:7.2f} {seconds / unit:7.2f} {peak:9.0f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
