@@ -22,7 +22,7 @@ from sim.scenario import Parallel, Pool, Scenario
 LOGIT_BYTES = 10.0  # bf16 logits, their fp32 copy and its gradient
 
 
-def plan_memory(scenario: Scenario) -> MemoryResult:
+def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
     """Return the peak of each stage and the verdict on the fullest rank."""
     stages = [_stage_parts(scenario, pool, stage) for stage, pool in _stages(scenario)]
     pools = [pool for _, pool in _stages(scenario)]
@@ -37,7 +37,7 @@ def plan_memory(scenario: Scenario) -> MemoryResult:
         stage=worst % scenario.parallel.pp,
         parts=stages[worst],
         by_stage=tuple(peaks),
-        advice=() if fits else tuple(_advice(scenario)),
+        advice=() if fits or not advise else tuple(_advice(scenario)),
     )
 
 

@@ -1,0 +1,71 @@
+"""Predict every row of a table of measured runs, and measure the error of step time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sim.errors import InfeasibleError
+from sim.plan.memory import plan_memory
+from sim.scenario import Scenario
+from sim.step.step import step_seconds
+from sim.validation.intervals import interval80
+from sim.validation.metrics import measured_step_seconds
+from sim.validation.rows import Refused, scenario_of
+from sim.validation.table import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row's outcome; the numbers are None when the row is refused."""
+
+    run: Run
+    scenario: Scenario | None
+    reason: str
+    measured_s: float | None
+    predicted_s: float | None
+    low80_s: float | None
+    high80_s: float | None
+    peak_bytes: float | None
+    memory_fits: bool | None
+
+    @property
+    def relative_error(self) -> float | None:
+        """Predicted / measured step time - 1."""
+        if self.measured_s is None or self.predicted_s is None:
+            return None
+        return self.predicted_s / self.measured_s - 1.0
+
+
+def predict_run(run: Run, *, memory: bool = True) -> Prediction:
+    """Predict one row; never raises for what the row says."""
+    try:
+        scenario = scenario_of(run)
+        measured = measured_step_seconds(run, scenario)
+        if measured is None:
+            raise Refused(f"metric {run.text('metric_name')!r} says nothing of a step's time")
+        predicted = step_seconds(scenario)
+    except Refused as refusal:
+        return _refused(run, str(refusal))
+    except (ValueError, InfeasibleError) as error:
+        return _refused(run, f"no such layout can run: {error}")
+    low, high = interval80(scenario, predicted)
+    peak, fits = (None, None)
+    if memory:
+        result = plan_memory(scenario, advise=False)
+        peak, fits = result.peak_bytes, result.fits
+    return Prediction(run, scenario, "", measured, predicted, low, high, peak, fits)
+
+
+def _refused(run: Run, reason: str) -> Prediction:
+    return Prediction(run, None, reason, None, None, None, None, None, None)
+
+
+def predict_table(
+    runs: Sequence[Run], progress: Callable[[int], None] | None = None
+) -> Iterator[Prediction]:
+    """Predict rows in order; `progress` is told how many are done."""
+    for done, run in enumerate(runs, start=1):
+        yield predict_run(run)
+        if progress:
+            progress(done)
