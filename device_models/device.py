@@ -57,6 +57,7 @@ class Device:
     matrix_ceiling: Mapping[str, float]  # sustained share of the matrix peak in training, by dtype
     attention_forward: float  # share of the bf16 peak that fused attention sustains, forward
     attention_backward: float
+    attention_portable: float  # speed of portable attention kernels (FlashAttention-2) / the best
     memory_bytes: float
     memory_bandwidth: float
     memory_efficiency: float  # sustained share of the memory bandwidth

@@ -47,6 +47,7 @@ class Kernel:
     backward: bool = False
     sequence: int = 0
     slowdown: float = 1.0  # of the software's kernel against the device's best
+    portable: bool = False  # attention by a kernel that is not written for the device
 
 
 def matmul(
@@ -91,8 +92,15 @@ Timer = Callable[[Device, Kernel], float]
 
 def roofline_time(device: Device, kernel: Kernel) -> float:
     """Seconds from the data sheet alone: max of compute and memory time (Williams et al. 2009)."""
-    peak = device.matrix_peak["bf16" if kernel.kind == "attention" else kernel.dtype]
+    attention = kernel.kind == "attention"
+    peak = sixteen_bit_peak(device) if attention else device.matrix_peak[kernel.dtype]
     return max(kernel.flop / peak, kernel.nbytes / device.memory_bandwidth)
+
+
+def sixteen_bit_peak(device: Device) -> float:
+    """Dense matrix peak in FLOP/s of the device's 16-bit format."""
+    peaks = device.matrix_peak
+    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
 
 
 def quantisation(device: Device, kernel: Kernel) -> float:
@@ -115,7 +123,8 @@ def calibrated_time(device: Device, kernel: Kernel) -> float:
     if kernel.kind == "attention":
         share = device.attention_backward if kernel.backward else device.attention_forward
         ramp = 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
-        compute = kernel.flop / (device.matrix_peak["bf16"] * share) * ramp
+        share *= device.attention_portable if kernel.portable else 1.0
+        compute = kernel.flop / (sixteen_bit_peak(device) * share) * ramp
         return max(compute * kernel.slowdown, moved)
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown

@@ -20,7 +20,8 @@ class Stack:
     title: str
     elementwise_traffic: float  # bytes moved by element-wise ops / bytes of the fused minimum
     flash_attention: bool  # fused attention; otherwise the score matrix goes through memory
-    attention_factor: float  # speed of its attention kernels / the device's best
+    portable_attention: bool  # its attention kernels are not written for the device at hand
+    attention_factor: float  # speed of its attention kernels / the device's best of that kind
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step
@@ -28,6 +29,7 @@ class Stack:
     gradient_dtype: str  # of accumulation and reduction
     gradient_accumulate_bytes: float  # traffic per weight and micro-batch to accumulate
     launch_s: float  # host time per op of the model, framework included
+    collective_launch_s: float  # host time to issue one collective
     moe_host_sync: bool  # dropless routing reads token counts back to the host in every layer
     host_sync_s: float  # host time that such a read costs
     step_host_s: float  # host time per step beside the ops (data, optimiser loop, logging)

@@ -73,6 +73,12 @@ class Times:
         return self.stack.launch_s + self.node.device.kernel_launch_s
 
 
+    @property
+    def collective_launch(self) -> float:
+        """Host seconds to issue one collective."""
+        return self.stack.collective_launch_s + self.node.device.kernel_launch_s
+
+
 @dataclass(slots=True)
 class Assembler:
     """Builds the ops of one block."""
@@ -121,7 +127,7 @@ class Assembler:
     def blocking(self, name: str, category: str, seconds: float, sync: tuple[int, ...]) -> int:
         """Append a collective that holds the compute stream."""
         self.flush()
-        work = Work(ticks(self.times.launch), ticks(seconds), category)
+        work = Work(ticks(self.times.collective_launch), ticks(seconds), category)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False)
         self._last, self._after = self._append(op), []
         return self._last
@@ -131,7 +137,7 @@ class Assembler:
         after: int | None,
     ) -> int:  # fmt: skip
         """Append a collective on a stream of its own; returns its index."""
-        work = Work(ticks(self.times.launch), ticks(seconds), category)
+        work = Work(ticks(self.times.collective_launch), ticks(seconds), category)
         waits = () if after is None else (after,)
         return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False))
 

@@ -6,12 +6,12 @@ device are one program each, with the batch split by speed; they meet when gradi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from device_models.kernels import Timer, calibrated_time
+from device_models.kernels import Timer, calibrated_time, sixteen_bit_peak
 from sim.errors import InfeasibleError
 from sim.records import StepResult
 from sim.scenario import Pool, Scenario
@@ -210,15 +210,10 @@ def _result(
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
     """Dense 16-bit matrix peak of all devices."""
     if len(shares) > 1:
-        return sum(_pool_peak(pool) * pool.devices for pool in scenario.pools)
+        return sum(sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools)
     parallel = scenario.parallel
     ranks = parallel.tp * parallel.cp * parallel.dp
-    return sum(_pool_peak(pool) * ranks for pool in stage_pools(scenario))
-
-
-def _pool_peak(pool: Pool) -> float:
-    peaks: Mapping[str, float] = pool.node.device.matrix_peak
-    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+    return sum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
 
 
 def busy_share(result: StepResult) -> float:

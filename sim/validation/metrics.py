@@ -6,6 +6,7 @@ causal half or the full square of attention, with recomputation counted or not.
 
 from __future__ import annotations
 
+from device_models.kernels import sixteen_bit_peak
 from sim.scenario import Scenario
 from sim.validation.table import Run
 
@@ -33,7 +34,7 @@ def measured_step_seconds(run: Run, scenario: Scenario) -> float | None:
     if "tflops" in name:
         return flop / (value * 1e12 * devices)
     if name in ("mfu_percent", "percent_of_peak"):
-        return flop / (value / 100 * peak(scenario) * devices)
+        return flop / (value / 100 * sixteen_bit_peak(scenario.pools[0].node.device) * devices)
     return None
 
 
@@ -47,9 +48,3 @@ def metric_flop(run: Run, scenario: Scenario) -> float:
     if hardware and scenario.parallel.recompute == "full":
         per_token *= 4 / 3
     return per_token * training.global_batch * training.sequence_length
-
-
-def peak(scenario: Scenario) -> float:
-    """Dense 16-bit peak of one device in FLOP/s."""
-    peaks = scenario.pools[0].node.device.matrix_peak
-    return peaks.get("bf16") or peaks["fp16"]

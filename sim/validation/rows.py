@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -60,7 +60,8 @@ def scenario_of(run: Run) -> Scenario:
     model = _model(fill)
     parallel, training = _layout(fill, model, node, stack, precision)
     devices = run.count("n_devices")
-    nodes = max(math.ceil(devices / node.devices), 1)
+    node = trimmed(node, devices)
+    nodes = devices // node.devices
     return Scenario(
         name=run.id, question="", seed=0, model=model,
         pools=(Pool("", node, nodes, stack),), training=training, parallel=parallel,
@@ -83,6 +84,16 @@ def node_of(device: str) -> Node:
         if node.device.name == wanted:
             return node
     raise Refused(f"no node with {known.title} is modelled")
+
+
+def trimmed(node: Node, devices: int) -> Node:
+    """Return the node with as many of its devices as fill whole nodes: 64 of a rack of 72."""
+    used = max(d for d in range(1, node.devices + 1) if devices % d == 0)
+    if used == node.devices:
+        return node
+    nics = max(node.nics * used // node.devices, 1)
+    domain = min(node.scale_up.domain, used) if used < node.scale_up.domain else used
+    return replace(node, devices=used, nics=nics, scale_up=replace(node.scale_up, domain=domain))
 
 
 @lru_cache(maxsize=1)

@@ -221,7 +221,8 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     nbytes = 2.0 * t * (query + 2 * shard.kv_width + value) * (2.5 if backward else 1.0)
     name = "attention back" if backward else "attention"
     core = Kernel(name, "attention", "attention", "bf16", flop, nbytes, backward=backward,
-                  sequence=shard.sequence, slowdown=1.0 / stack.attention_factor)  # fmt: skip
+                  sequence=shard.sequence, slowdown=1.0 / stack.attention_factor,
+                  portable=stack.portable_attention)  # fmt: skip
     pieces: list[Piece] = [core]
     if not fused:
         scores = t * shard.sequence * model.heads / shard.tp
