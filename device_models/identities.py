@@ -1,0 +1,97 @@
+"""What must hold in every file of the catalogue, whatever the values: the tables are tested too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from device_models.device import ScaleUp
+
+Blame = Callable[[tuple[str | int, ...], object, str], None]
+BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6,
+        "fp4": 4}  # fmt: skip
+TOLERANCE = 0.01
+
+
+def total_processing_performance(peaks: Mapping[str, float]) -> float:
+    """Return TPP: the largest over formats of bit length x dense tera-operations per second."""
+    return max((BITS[dtype] * peak / 1e12 for dtype, peak in peaks.items() if dtype != "tf32"), default=0.0)
+
+
+def check_device(values: Mapping[str, Any], blame: Blame) -> None:
+    """Efficiencies are shares, ceilings have peaks, the published TPP follows from the peaks."""
+    for key in ("memory_efficiency", "attention_forward", "attention_backward", "attention_portable"):
+        _share(values, key, blame)
+    for key in ("memory_bytes", "memory_bandwidth", "power_max_w"):
+        _positive(values, key, blame)
+    peaks = values.get("matrix_peak") or {}
+    for dtype, share in (values.get("matrix_ceiling") or {}).items():
+        path = ("matrix_ceiling", dtype)
+        if dtype not in peaks:
+            blame(path, dtype, "has no matrix_peak of this dtype")
+        if share is not None and not 0 < share <= 1:
+            blame(path, share, "expected a share above 0 and at most 1 (achieved at most peak)")
+    for dtype, peak in peaks.items():
+        if dtype not in BITS:
+            blame(("matrix_peak", dtype), dtype, f"expected one of {', '.join(BITS)}")
+        elif peak is not None and peak <= 0:
+            blame(("matrix_peak", dtype), peak, "expected a peak above 0")
+    idle, most = values.get("power_idle_w"), values.get("power_max_w")
+    if idle is not None and most is not None and idle >= most:
+        blame(("power_idle_w",), idle, f"expected less than power_max_w ({most} W)")
+    _check_tpp(values, blame)
+
+
+def _check_tpp(values: Mapping[str, Any], blame: Blame) -> None:
+    stated = values.get("tpp")
+    peaks = {k: v for k, v in (values.get("datasheet_peak") or values.get("matrix_peak") or {}).items()
+             if v and k in BITS}  # fmt: skip
+    if not stated or not peaks:
+        return
+    computed = total_processing_performance(peaks)
+    if abs(computed / stated - 1) > TOLERANCE:
+        blame(("tpp",), stated, f"the peaks give {computed:.0f} (bits x dense TFLOP/s)")
+
+
+def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
+    """Shares are shares, links add up to the published total, a mesh reaches everybody."""
+    for key in ("efficiency", "all_to_all"):
+        _share(values, key, blame)
+    for key in ("domain", "links", "link_bandwidth"):
+        _positive(values, key, blame)
+    links, rate, total = (values.get(k) for k in ("links", "link_bandwidth", "total_bandwidth"))
+    if links and rate and total and abs(links * rate / total - 1) > TOLERANCE:
+        blame(("total_bandwidth",), total, f"links x link_bandwidth is {links * rate:.4g} bytes/s")
+    domain = values.get("domain")
+    if kind == "mesh" and links and domain and links < domain - 1:
+        blame(("links",), links, f"a mesh of {domain} needs {domain - 1} links per device")
+
+
+def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
+    """Shares are shares; oversubscription starts at one."""
+    for key in ("efficiency", "all_to_all"):
+        _share(values, key, blame)
+    _positive(values, "nic_bandwidth", blame)
+    factor = values.get("oversubscription")
+    if factor is not None and factor < 1:
+        blame(("oversubscription",), factor, "expected 1 (non-blocking) or more")
+
+
+def check_node(values: Mapping[str, Any], scale_up: ScaleUp, blame: Blame) -> None:
+    """A node holds at least one device, and its links join at most what is there to join."""
+    _positive(values, "devices", blame)
+    devices = values.get("devices")
+    if devices and scale_up.kind != "supernode" and scale_up.domain > devices:
+        blame(("devices",), devices, f"{scale_up.name} joins {scale_up.domain} devices")
+
+
+def _share(values: Mapping[str, Any], key: str, blame: Blame) -> None:
+    value = values.get(key)
+    if value is not None and not 0 < value <= 1:
+        blame((key,), value, "expected a share above 0 and at most 1")
+
+
+def _positive(values: Mapping[str, Any], key: str, blame: Blame) -> None:
+    value = values.get(key)
+    if value is not None and value <= 0:
+        blame((key,), value, "expected a value above 0")
