@@ -5,6 +5,7 @@ Cross checks that need the hardware and the model stand in `sim.checks`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from sim.workload.model_file import load_model
 
 Blame = Callable[..., None]
 DEFAULT_STACKS = {"huawei": "mindspeed", "amd": "primus"}
+SPARE_SHARE = 0.02
 METRIC_UNITS = {"_s": "time", "_bytes": "bytes", "_kg": "mass"}
 
 
@@ -61,7 +63,7 @@ def resolve(
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
-        job=_job(spec.job),
+        job=_job(spec.job, pools, bool(training.tokens), assumptions),
         cost=_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
@@ -173,8 +175,15 @@ def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
     return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens)
 
 
-def _job(section: JobSection) -> JobSpec:
+def _job(
+    section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]
+) -> JobSpec:
     f, c = section.failures, section.checkpoint
+    spares = section.spare_nodes
+    if spares is None:
+        spares = max(math.ceil(sum(pool.nodes for pool in pools) * SPARE_SHARE), 2)
+        if matters:
+            assumptions.append(f"job.spare_nodes is not given: {spares} (2 %, at least 2)")
     return JobSpec(
         failures=FailureSpec(
             f.scale, f.device_rate, f.node_rate, f.switch_rate, f.software_rate, f.law, f.shape,
@@ -186,7 +195,7 @@ def _job(section: JobSection) -> JobSpec:
         ),
         detection_s=section.detection,
         restart_s=section.restart,
-        spare_nodes=section.spare_nodes,
+        spare_nodes=spares,
         on_loss=section.on_loss,
         evaluation=PauseSpec(section.evaluation.every, section.evaluation.duration),
         maintenance=PauseSpec(section.maintenance.every, section.maintenance.duration),

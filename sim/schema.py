@@ -175,7 +175,9 @@ class JobSection(Section):
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
     detection: Time = Field(300.0, description="until a failure is noticed")
     restart: Time = Field(600.0, description="until the job runs again, without loading")
-    spare_nodes: Count = Field(0, description="nodes kept ready")
+    spare_nodes: Count | None = Field(
+        None, description="nodes kept ready; by default 2 %, at least 2"
+    )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")
     maintenance: PauseSection = Field(PauseSection(), description="regular maintenance")

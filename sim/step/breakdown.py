@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.step.program import COMPUTE, GATHER, INPUT, REDUCE, Program
-from sim.step.vector import Array, Happening, VectorStep, alike, latest
+from sim.step.folded import folded_body
+from sim.step.program import COMPUTE, GATHER, INPUT, REDUCE, STREAMS, Block, Program
+from sim.step.vector import Array, Happening, Stage, VectorStep, alike, latest
 
 Causes = dict[str, float]
 
@@ -74,6 +75,80 @@ class StepTimes:
             for cause, seconds in causes.items():
                 total[cause] += seconds / len(self.by_stage)
         return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def explain_folded(program: Program) -> StepTimes:
+    """Account for a step at L1, when all ranks are alike: exact duration, causes per block.
+
+    A block's waits inside itself are those that it has on its own; what a slot takes beyond that
+    is a bubble as far as its message came late, else the block's own kind of wait.
+    """
+    vector = VectorStep(program, alike(program), folds_ranks=True)
+    stages: list[Causes] = [defaultdict(float) for _ in range(program.stages)]
+    profiles: dict[tuple[int, object], Profile] = {}
+
+    def account(number: int, variant: object, before: Array, arrived: Array, after: Array) -> None:
+        key = number, variant
+        if key not in profiles:
+            block = program.blocks[number, variant]  # type: ignore[index]
+            profiles[key] = Profile.of(program, number, block)
+        free = float(before[COMPUTE])
+        late = max(float(arrived.max(initial=-np.inf)) - free, 0.0)
+        profiles[key].charge(stages[number], float(after[COMPUTE]) - free, late)
+
+    state = folded_body(vector, account)
+    barrier = max(float(times.max()) for times in state)
+    for number, times in enumerate(state):
+        own = float(max(times[GATHER], times[REDUCE], times[COMPUTE]))
+        stages[number]["data parallel"] += own - float(times[COMPUTE])
+        stages[number]["bubble"] += barrier - own
+    ends = []
+    for number, tail in enumerate(program.tails):
+        profile = Profile.of(program, number, tail)
+        profile.charge(stages[number], profile.seconds, 0.0)
+        ends.append(barrier + profile.seconds)
+    duration = max(barrier, *ends)
+    for causes, end in zip(stages, ends, strict=True):
+        causes["bubble"] += duration - end
+    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one block does on its own, from a standing start."""
+
+    seconds: float
+    work: Causes
+    waits: Causes
+
+    @classmethod
+    def of(cls, program: Program, number: int, block: Block) -> Profile:
+        """Run a block alone and account for it."""
+        ledger = Ledger([defaultdict(float) for _ in range(program.stages)], [0.0] * program.stages)
+        step = VectorStep(program, alike(program), ledger)
+        zero = np.zeros((1, 1, 1, 1))
+        step.run_block(number, block, Stage([zero] * len(STREAMS)), [None, None])
+        work: Causes = defaultdict(float)
+        for op in block.ops:
+            for piece in op.work if op.stream == COMPUTE else ():
+                work[piece.category] += piece.seconds
+        causes = ledger.stages[number]
+        waits = {c: s - work.get(c, 0.0) for c, s in causes.items() if s > work.get(c, 0.0)}
+        return cls(ledger.clock[number], dict(work), waits)
+
+    def charge(self, causes: Causes, seconds: float, late: float) -> None:
+        """Add a run of the block that took `seconds`, of which it waited `late` for a message."""
+        for cause, spent in self.work.items():
+            causes[cause] += spent
+        left = seconds - sum(self.work.values())
+        bubble = min(late, left)
+        causes["bubble"] += bubble
+        left -= bubble
+        own = sum(self.waits.values())
+        for cause, wait in self.waits.items():
+            causes[cause] += left * wait / own
+        if not own:
+            causes["launch"] += left
 
 
 def explain_step(program: Program, slowness: Sequence[Array] | None = None) -> StepTimes:

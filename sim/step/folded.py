@@ -8,7 +8,7 @@ number of its ops and ranks. With stragglers each stage goes as fast as its slow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,8 +30,14 @@ def folded_step(program: Program, slowness: Sequence[float] | None = None) -> fl
     )
 
 
-def folded_body(vector: VectorStep) -> list[Array]:
-    """Walk all slots; returns per stage when host and streams are free."""
+Account = Callable[[int, object, Array, Array, Array], None]
+
+
+def folded_body(vector: VectorStep, account: Account | None = None) -> list[Array]:
+    """Walk all slots; returns per stage when host and streams are free.
+
+    `account` is told of every slot: stage, variant, state before, messages and state after.
+    """
     program = vector.program
     matrices: dict[tuple[int, object], Array] = {}
     state = [np.zeros(WIDTH) for _ in range(program.stages)]
@@ -42,8 +48,10 @@ def folded_body(vector: VectorStep) -> list[Array]:
         if matrix is None:
             matrix = transfer_matrix(vector, stage, block, len(inputs))
             matrices[stage, variant] = matrix
-        arrived = [messages.pop(message, -np.inf) for message in inputs]
+        arrived = np.array([messages.pop(message, -np.inf) for message in inputs])
         after = (matrix + np.concatenate((state[stage], arrived))).max(axis=1)
+        if account:
+            account(stage, variant, state[stage], arrived, after)
         state[stage] = after[:WIDTH]
         for row, (_, part) in enumerate(block.sends):
             if outputs[part] >= 0:

@@ -15,7 +15,7 @@ from device_models.kernels import Timer, calibrated_time, sixteen_bit_peak
 from sim.errors import InfeasibleError
 from sim.records import StepResult
 from sim.scenario import Pool, Scenario
-from sim.step.breakdown import StepTimes, explain_step
+from sim.step.breakdown import StepTimes, explain_folded, explain_step
 from sim.step.build import build_program, stage_pools
 from sim.step.folded import folded_step
 from sim.step.program import Program
@@ -26,7 +26,7 @@ WAITS = ("bubble", "launch", "straggler")  # causes during which a device does n
 
 
 def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepResult:
-    """Simulate one step at L2 and account for its time.
+    """Simulate one step and account for its time: at L2 with stragglers, else at L1, its equal.
 
     Raises `InfeasibleError` when a batch cannot be split over replicas of different speed.
     """
@@ -37,7 +37,8 @@ def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepRes
     for number, share in enumerate(shares):
         program, flop = build_program(share, timer, replicas=total if len(shares) > 1 else 0)
         executed += flop
-        runs.append(explain_step(program, straggling(share, program, number)))
+        slowness = straggling(share, program, number)
+        runs.append(explain_step(program, slowness) if slowness else explain_folded(program))
     return _result(scenario, shares, _join(runs), executed)
 
 

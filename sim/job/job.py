@@ -1,0 +1,278 @@
+"""A whole training job under SimPy: steps in closed form, interruptions as events.
+
+Between events the job advances in closed form; a failure interrupts it, the work since the last
+safe checkpoint is lost, and detection, a spare (or waiting, or going on with fewer replicas),
+restart and loading follow; a failure in the meantime starts that again. Many independent replicas
+give a distribution. Not modelled: failures of idle spares, a queue for the storage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import simpy
+
+from sim.errors import InfeasibleError
+from sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
+from sim.job.failures import CAUSES, TAKES_NODE, cluster_failure_rates, failure_times, streams
+from sim.records import JobResult
+from sim.scenario import JobSpec, Scenario
+
+Events = Generator[simpy.Event, Any, None]
+LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",
+          "waiting")  # fmt: skip
+MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """Everything that the replicas of a job share."""
+
+    spec: JobSpec
+    work_s: float  # productive time at full speed
+    interval_s: float
+    cost: CheckpointCost
+    slowdown: Callable[[int], float]  # step time with n replicas lost / full step time
+    spares: int
+    rates: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Undisturbed cycles of work and checkpoint from a given state, in closed form."""
+
+    plan: JobPlan
+    done: float  # work at the start
+    saved: float  # work at the latest checkpoint before the start
+    slowdown: float
+
+    @property
+    def _cycle(self) -> tuple[float, float, float]:
+        """Seconds of work in a cycle, of the whole cycle, and how far into one the start is."""
+        work = self.plan.interval_s * self.slowdown
+        return work, work + self.plan.cost.stop_s, (self.done - self.saved) * self.slowdown
+
+    def seconds_to_end(self) -> float:
+        """Return the time until all work is done; nothing is saved at the very end."""
+        left = self.plan.work_s - self.saved
+        cycles = max(math.ceil(left / self.plan.interval_s) - 1, 0)
+        _, _, into = self._cycle
+        return left * self.slowdown + cycles * self.plan.cost.stop_s - into
+
+    def after(self, elapsed: float) -> tuple[float, float, float, float]:
+        """Return (work done, seconds stopped, work saved, work safe) after `elapsed` seconds."""
+        work_s, cycle, into = self._cycle
+        if elapsed >= self.seconds_to_end():
+            elapsed = self.seconds_to_end()
+            cycles = max(math.ceil((self.plan.work_s - self.saved) / self.plan.interval_s) - 1, 0)
+            done = self.plan.work_s
+            return done, cycles * self.plan.cost.stop_s, done, done
+        cycles = int((elapsed + into) // cycle)
+        rest = elapsed + into - cycles * cycle
+        interval = self.plan.interval_s
+        done = self.saved + cycles * interval + min(rest, work_s) / self.slowdown
+        stopped = cycles * self.plan.cost.stop_s + max(rest - work_s, 0.0)
+        durable = int(max(elapsed + into - self.plan.cost.durable_after_s, 0.0) // cycle)
+        saved = self.saved + cycles * interval
+        return min(done, self.plan.work_s), stopped, saved, self.saved + durable * interval
+
+
+@dataclass(slots=True)
+class Replica:
+    """One draw of the job; all times in seconds."""
+
+    plan: JobPlan
+    env: simpy.Environment
+    rngs: dict[str, np.random.Generator]
+    done: float = 0.0  # productive work
+    saved: float = 0.0  # work at the latest checkpoint
+    safe: float = 0.0  # work that a failure cannot take
+    spares: int = 0
+    missing: int = 0  # replicas that run no more
+    lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    causes: Counter[str] = field(default_factory=Counter)
+    process: simpy.Process | None = None
+    next_evaluation: float = math.inf
+    next_maintenance: float = math.inf
+
+    def run(self) -> Events:
+        """Work until all is done; failures arrive as interrupts."""
+        spec = self.plan.spec
+        self.spares = self.plan.spares
+        self.next_evaluation = spec.evaluation.every_s or math.inf
+        self.next_maintenance = spec.maintenance.every_s or math.inf
+        while self.done < self.plan.work_s:
+            try:
+                yield from self._work()
+            except simpy.Interrupt as interrupt:
+                yield from self._recover(str(interrupt.cause))
+
+    def _work(self) -> Events:
+        """Work and save in cycles until the next pause or the end: one event, whatever happens."""
+        stretch = Stretch(self.plan, self.done, self.saved, self.plan.slowdown(self.missing))
+        pause = min(self.next_evaluation, self.next_maintenance)
+        start = self.env.now
+        try:
+            yield self.env.timeout(min(stretch.seconds_to_end(), max(pause - start, 0.0)))
+        finally:
+            self._advance(stretch, self.env.now - start)
+        if self.done < self.plan.work_s:
+            yield from self._pause()
+
+    def _advance(self, stretch: Stretch, elapsed: float) -> None:
+        """Count what a stretch of `elapsed` seconds has brought."""
+        work, stopped, saved, safe = stretch.after(elapsed)
+        self.lost["degraded"] += elapsed - stopped - (work - self.done)
+        self.lost["checkpoint"] += stopped
+        self.done, self.saved = work, saved
+        self.safe = max(self.safe, safe)
+
+    def _pause(self) -> Events:
+        spec = self.plan.spec
+        if self.env.now >= self.next_evaluation:
+            self.next_evaluation += spec.evaluation.every_s
+            yield from self._spend("evaluation", spec.evaluation.duration_s)
+        if self.env.now >= self.next_maintenance:
+            self.next_maintenance += spec.maintenance.every_s
+            yield from self._spend("maintenance", spec.maintenance.duration_s)
+
+    def _spend(self, cause: str, seconds: float) -> Events:
+        """Let time pass for a cause, counted also when it is interrupted."""
+        start = self.env.now
+        try:
+            yield self.env.timeout(seconds)
+        finally:
+            self.lost[cause] += self.env.now - start
+
+    def _recover(self, cause: str) -> Events:
+        """Lose what is not safe, then detect, replace, restart and load; start over if it fails."""
+        while cause:
+            self._fall_back(cause)
+            spec = self.plan.spec
+            try:
+                yield from self._spend("detection", spec.detection_s)
+                while self.missing and spec.on_loss == "wait":
+                    yield from self._spend("waiting", spec.failures.device_repair_s / 8)
+                yield from self._spend("restart", spec.restart_s + self.plan.cost.load_s)
+                cause = ""
+            except simpy.Interrupt as interrupt:
+                cause = str(interrupt.cause)
+
+    def _fall_back(self, cause: str) -> None:
+        self.causes[cause] += 1
+        if sum(self.causes.values()) > MOST_INTERRUPTIONS:
+            raise InfeasibleError(
+                "the job makes no headway: it is interrupted more often than it can recover"
+            )
+        self.lost["rework"] += self.done - self.safe
+        self.done = self.saved = self.safe
+        if cause in TAKES_NODE:
+            self._replace_node()
+
+    def _replace_node(self) -> None:
+        if self.spares:
+            self.spares -= 1
+        else:
+            self.missing += 1
+        self.env.process(self._repair())
+
+    def _repair(self) -> Events:
+        yield self.env.timeout(self.plan.spec.failures.device_repair_s)
+        if self.missing:
+            self.missing -= 1
+        else:
+            self.spares += 1
+
+    def strike(self, cause: str) -> Events:
+        """Interrupt the job whenever a cause strikes, until the job is over."""
+        for time in failure_times(self.plan.rates[cause], self.plan.spec.failures, self.rngs[cause]):
+            yield self.env.timeout(max(time - self.env.now, 0.0))
+            if self.process is None or not self.process.is_alive:
+                return
+            self.process.interrupt(cause)
+
+
+def run_replica(plan: JobPlan, seed: int, number: int) -> tuple[float, Replica]:
+    """Run one draw of a job; returns (wall time, its record)."""
+    env = simpy.Environment()
+    replica = Replica(plan, env, streams(seed, number))
+    process = replica.process = env.process(replica.run())
+    for cause in CAUSES:
+        env.process(replica.strike(cause))
+    env.run(until=process)
+    return float(env.now), replica
+
+
+def simulate_job(
+    scenario: Scenario,
+    step_s: float,
+    *,
+    degraded_step_s: Callable[[int], float] | None = None,
+    model_params: float,
+) -> JobResult:
+    """Simulate a whole job of `scenario.training.tokens` and summarise its replicas.
+
+    `step_s` is the duration of a step, `degraded_step_s(n)` that with n replicas lost. Raises
+    `InfeasibleError` when failures leave no headway.
+    """
+    training = scenario.training
+    steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
+    plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, model_params)
+    runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
+    return _summary(scenario, plan, steps, runs)
+
+
+def _plan(
+    scenario: Scenario, work_s: float, step_s: float,
+    degraded_step_s: Callable[[int], float] | None, params: float,
+) -> JobPlan:  # fmt: skip
+    spec = scenario.job
+    rates = dict(cluster_failure_rates(scenario.pools, spec.failures))
+    nodes = sum(pool.nodes for pool in scenario.pools)
+    cost = checkpoint_cost(spec.checkpoint, params, nodes)
+    best = daly_interval(max(cost.stop_s, step_s), mean_time_between(rates))
+    interval = min(spec.checkpoint.interval_s or max(best, step_s), work_s)
+
+    def slowdown(missing: int) -> float:
+        if not missing or degraded_step_s is None:
+            return 1.0
+        return degraded_step_s(missing) / step_s
+
+    return JobPlan(spec, work_s, interval, cost, slowdown, spec.spare_nodes, rates)
+
+
+def mean_time_between(rates: dict[str, float]) -> float:
+    """Return the mean time between interruptions in seconds; infinite without failures."""
+    total = sum(rates.values())
+    return 1.0 / total if total else math.inf
+
+
+def _summary(
+    scenario: Scenario, plan: JobPlan, steps: int, runs: list[tuple[float, Replica]]
+) -> JobResult:
+    walls = np.array([wall for wall, _ in runs])
+    spares = plan.spares * scenario.pools[0].node.devices
+    count = len(runs)
+    causes = {c: sum(r.causes[c] for _, r in runs) / count for c in CAUSES if plan.rates[c]}
+    wall = float(walls.mean())
+    return JobResult(
+        steps=steps,
+        wall_s=wall,
+        wall_low80_s=float(np.quantile(walls, 0.1)),
+        wall_high80_s=float(np.quantile(walls, 0.9)),
+        productive_s=plan.work_s,
+        device_hours=(scenario.devices + spares) * wall / 3600.0,
+        goodput=plan.work_s / wall,
+        interruptions=sum(causes.values()),
+        interruptions_by_cause=causes,
+        lost_s={c: sum(r.lost[c] for _, r in runs) / count for c in LOSSES},
+        checkpoint_interval_s=plan.interval_s,
+        optimal_interval_s=daly_interval(plan.cost.stop_s, mean_time_between(plan.rates)),
+        mtbf_s=mean_time_between(plan.rates),
+        replicas=count,
+    )
