@@ -1,0 +1,90 @@
+"""What is modelled: the list of accelerators, and one explained with its sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from device_models.catalog import list_devices, list_nodes, load_device, load_node
+from device_models.device import Device
+from device_models.identities import total_processing_performance
+from device_models.kernels import sixteen_bit_peak
+from device_models.units import format_bytes, format_si
+from sim.report.json_out import plain
+
+
+def device_list_records() -> list[dict[str, Any]]:
+    """Return one flat record per accelerator of the catalogue."""
+    return [_summary(load_device(name)) for name in list_devices()]
+
+
+def _summary(device: Device) -> dict[str, Any]:
+    return {
+        "name": device.name, "title": device.title, "vendor": device.vendor,
+        "released": device.released, "trains": device.trains,
+        "peak_16bit_flop_per_s": sixteen_bit_peak(device),
+        "memory_bytes": device.memory_bytes, "memory_bandwidth": device.memory_bandwidth,
+        "power_max_w": device.power_max_w,
+        "tpp": total_processing_performance(device.matrix_peak),
+    }  # fmt: skip
+
+
+def device_record(name: str) -> dict[str, Any]:
+    """Return everything known of one accelerator, with facts, sources and nodes; may raise."""
+    device = load_device(name)
+    nodes = [n for n in list_nodes() if load_node(n).device.name == device.name]
+    record = plain(device)
+    return {**record, **_summary(device), "nodes": nodes}
+
+
+def render_device_list() -> RenderableType:
+    """Return the table of all accelerators; it fits 100 columns."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "title", "released"):
+        table.add_column(column, no_wrap=True)
+    for column in ("16-bit peak", "memory", "bandwidth", "power"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name in list_devices():
+        d = load_device(name)
+        title = d.title if d.trains else f"{d.title} (no training)"
+        table.add_row(
+            d.name, title[:30], d.released[:7], format_si(sixteen_bit_peak(d), "FLOP/s"),
+            format_bytes(d.memory_bytes), format_si(d.memory_bandwidth, "B/s"),
+            f"{d.power_max_w:.0f} W",
+        )  # fmt: skip
+    return Group(table, Text(""), Text("ersatz devices NAME explains one with its sources."))
+
+
+def render_device(name: str) -> RenderableType:
+    """Return one accelerator with every value, its source, date and confidence; may raise."""
+    device = load_device(name)
+    parts: list[RenderableType] = [
+        Text(f"{device.title} ({device.name}), {device.vendor}, {device.architecture},"
+             f" {device.released}", style="bold")
+    ]  # fmt: skip
+    if not device.trains:
+        parts.append(Text(f"Cannot train: {device.why_not}", style="red"))
+    table = Table(box=None, pad_edge=False)
+    for column, width in (("value", 26), ("", 16), ("source", 8), ("date", 7), ("confidence", 10)):
+        table.add_column(column, min_width=width, no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for fact in device.facts.values():
+        table.add_row(fact.key, fact.text, fact.source, fact.date, fact.confidence, fact.note)
+    parts += [Text(""), table, Text("")]
+    tpp = total_processing_performance(device.matrix_peak)
+    parts.append(Text(f"TPP from these peaks: {tpp:,.0f}"))
+    nodes = [n for n in list_nodes() if load_node(n).device.name == device.name]
+    parts.append(Text(f"nodes: {', '.join(nodes) or 'none'}"))
+    for price in device.prices:
+        amount = price.amount * 3600 if price.kind == "rent" else price.amount
+        unit = f"{price.currency}/h" if price.kind == "rent" else price.currency
+        note = f"; {price.note}" if price.note else ""
+        parts.append(Text(f"{price.kind}: {amount:,.6g} {unit} ({price.region}, {price.date},"
+                          f" {price.source}, {price.confidence}{note})"))  # fmt: skip
+    parts += [Text(""), Text("sources:")]
+    used = {f.source for f in device.facts.values()} | {p.source for p in device.prices}
+    parts += [Text(f"  {k}  {t}") for k, t in device.sources.items() if k in used]
+    return Group(*parts)

@@ -1,0 +1,87 @@
+"""Results as JSON and CSV: every record with its documented columns, the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.records import RunResult
+from sim.scenario import Scenario
+
+
+def plain(value: Any) -> Any:
+    """Return a record as mappings, lists and numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return None  # JSON has no infinity: never, or without bound
+    return value
+
+
+def result_json(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> dict[str, Any]:
+    """Return the results: the baseline's keys at the top, all cases under `cases`."""
+    top = {"question": scenarios[0].question, **plain(results[0])}
+    if len(results) > 1:
+        top["cases"] = {result.name: plain(result) for result in results}
+    return top
+
+
+def to_text(data: Any) -> str:
+    """Return JSON text, indented, with a newline at the end."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_out(
+    folder: Path, scenarios: Sequence[Scenario], results: Sequence[RunResult],
+    report: str, source: Path, overrides: Sequence[str],
+) -> None:  # fmt: skip
+    """Write all artefacts of a run into `folder`; raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(to_text(result_json(scenarios, results)), "utf-8")
+    (folder / "report.txt").write_text(report, "utf-8")
+    (folder / "scenario.yaml").write_text(source.read_text("utf-8-sig"), "utf-8")
+    (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides), "utf-8")
+    for name, rows in tables(results).items():
+        (folder / f"{name}.csv").write_text(csv_text(rows), "utf-8")
+
+
+def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
+    """Return the flat tables of a run: one row per case, and the breakdowns by stage and cause."""
+    found: dict[str, list[dict[str, Any]]] = {"breakdown": [], "memory_parts": []}
+    for result in results:
+        for kind in ("step", "memory", "job", "cost", "energy"):
+            record = getattr(result, kind)
+            if record is not None:
+                flat = {k: v for k, v in plain(record).items() if isinstance(v, int | float | str)}
+                found.setdefault(kind, []).append({"case": result.name, **flat})
+        for stage, causes in enumerate(result.step.by_stage):
+            found["breakdown"] += [
+                {"case": result.name, "stage": stage, "cause": cause, "seconds": seconds}
+                for cause, seconds in sorted(causes.items())
+            ]
+        found["memory_parts"] += [
+            {"case": result.name, "use": use, "bytes": nbytes}
+            for use, nbytes in result.memory.parts.items()
+        ]
+    return found
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a header."""
+    rows = list(rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
