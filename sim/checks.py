@@ -98,7 +98,7 @@ def _check_layers(scenario: Scenario, blame: Blame) -> None:
     length = pipeline_length(parallel)
     given = parallel.chunk_layers
     example = list(even_split(layers, length)) if length <= layers else []
-    if length > layers:
+    if length > layers and not given:
         blame(("parallel", "pp"), parallel.pp, f"{length} chunks for {layers} layers")
     elif given and (len(given) != length or sum(given) != layers):
         blame(("parallel", "chunk_layers"), None, f"has {len(given)} entries that add up to"

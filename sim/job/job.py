@@ -117,10 +117,14 @@ class Replica:
         stretch = Stretch(self.plan, self.done, self.saved, self.plan.slowdown(self.missing))
         pause = min(self.next_evaluation, self.next_maintenance)
         start = self.env.now
+        planned = elapsed = min(stretch.seconds_to_end(), max(pause - start, 0.0))
         try:
-            yield self.env.timeout(min(stretch.seconds_to_end(), max(pause - start, 0.0)))
+            yield self.env.timeout(planned)
+        except simpy.Interrupt:
+            elapsed = min(self.env.now - start, planned)
+            raise
         finally:
-            self._advance(stretch, self.env.now - start)
+            self._advance(stretch, elapsed)
         if self.done < self.plan.work_s:
             yield from self._pause()
 

@@ -123,12 +123,10 @@ class Model:
         """Training FLOPs per token without recomputation (the numerator of MFU).
 
         Six per active weight that multiplies (the input embedding is a look-up and does not), plus
-        three times the forward attention FLOPs: over the causal half or the full square.
+        three times the forward attention FLOPs: over the causal half or the full square. Prediction
+        modules are left out, as published figures do.
         """
-        weights = self.body_params(active=True) + self.hidden * self.vocab
-        weights += self.predict_params(active=True) + self.predict_layers * self.hidden * self.vocab
-        matrix = 6.0 * weights
+        matrix = 6.0 * (self.body_params(active=True) + self.hidden * self.vocab)
         if rule == "6n":
             return matrix
-        depth = 1 + self.predict_layers / self.layers
-        return matrix + 3.0 * depth * self.attention_flop_per_token(seq_len, causal=causal)
+        return matrix + 3.0 * self.attention_flop_per_token(seq_len, causal=causal)
