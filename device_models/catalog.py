@@ -245,7 +245,9 @@ def _read(path: Path, room: str, leaves: Mapping[str, str], maps: Mapping[str, s
         if key in leaves:
             sheet.values[key] = _leaf(sheet, (key,), node, leaves[key])
         elif key in maps and isinstance(node, dict):
-            read = {dtype: _leaf(sheet, (key, dtype), leaf, maps[key]) for dtype, leaf in node.items()}
+            read = {
+                dtype: _leaf(sheet, (key, dtype), leaf, maps[key]) for dtype, leaf in node.items()
+            }
             sheet.values[key] = {**sheet.values.get(key, {}), **read}
         elif key not in HEADER:
             hint = did_you_mean(key, [*leaves, *maps, *HEADER])
@@ -283,7 +285,9 @@ def _price(sheet: Sheet, path: Key, row: Any) -> Price | None:
     if currency not in CURRENCIES:
         sheet.blame((*path, "value"), row.get("value"), f"expected one of {', '.join(CURRENCIES)}")
         return None
-    texts = {key: str(row.get(key, "")) for key in ("date", "region", "source", "confidence", "note")}
+    texts = {
+        key: str(row.get(key, "")) for key in ("date", "region", "source", "confidence", "note")
+    }
     return Price(row["kind"], amount, currency, **texts)
 
 

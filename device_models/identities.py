@@ -15,12 +15,19 @@ TOLERANCE = 0.01
 
 def total_processing_performance(peaks: Mapping[str, float]) -> float:
     """Return TPP: the largest over formats of bit length x dense tera-operations per second."""
-    return max((BITS[dtype] * peak / 1e12 for dtype, peak in peaks.items() if dtype != "tf32"), default=0.0)
+    return max(
+        (BITS[dtype] * peak / 1e12 for dtype, peak in peaks.items() if dtype != "tf32"), default=0.0
+    )
 
 
 def check_device(values: Mapping[str, Any], blame: Blame) -> None:
     """Efficiencies are shares, ceilings have peaks, the published TPP follows from the peaks."""
-    for key in ("memory_efficiency", "attention_forward", "attention_backward", "attention_portable"):
+    for key in (
+        "memory_efficiency",
+        "attention_forward",
+        "attention_backward",
+        "attention_portable",
+    ):
         _share(values, key, blame)
     for key in ("memory_bytes", "memory_bandwidth", "power_max_w"):
         _positive(values, key, blame)

@@ -18,7 +18,9 @@ def _prefixed(unit: str, factor: float = 1.0, prefixes: dict[str, float] = _SI) 
     return {prefix + unit: scale * factor for prefix, scale in prefixes.items()}
 
 
-_BYTES = _prefixed("B") | _prefixed("B", prefixes=_IEC) | _prefixed("byte") | _prefixed("bit", 1 / 8)
+_BYTES = (
+    _prefixed("B") | _prefixed("B", prefixes=_IEC) | _prefixed("byte") | _prefixed("bit", 1 / 8)
+)
 _TIME = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0,
     "d": 86400.0, "day": 86400.0, "days": 86400.0, "week": 604800.0, "weeks": 604800.0,
@@ -47,7 +49,9 @@ UNITS: dict[str, dict[str, float]] = {
     "mass": {"g": 1e-3, "kg": 1.0, "t": 1e3, "kt": 1e6},
 }
 for _currency in CURRENCIES:
-    _amounts = {f"{prefix}{' ' if prefix else ''}{_currency}": scale for prefix, scale in _COUNT.items()}
+    _amounts = {
+        f"{prefix}{' ' if prefix else ''}{_currency}": scale for prefix, scale in _COUNT.items()
+    }
     UNITS.setdefault("money", {}).update(_amounts)
     UNITS.setdefault("money_rate", {}).update(
         {f"{name}/{time}": scale / _TIME[time]
@@ -146,7 +150,14 @@ def format_duration(seconds: float) -> str:
 def format_si(value: float, unit: str, digits: int = 3) -> str:
     """Write a value with a decimal prefix: format_si(9.894e14, 'FLOP/s') is '989 TFLOP/s'."""
     size = abs(value)
-    for prefix, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for prefix, scale in (
+        ("E", 1e18),
+        ("P", 1e15),
+        ("T", 1e12),
+        ("G", 1e9),
+        ("M", 1e6),
+        ("k", 1e3),
+    ):
         if size >= scale:
             return f"{value / scale:.{digits}g} {prefix}{unit}"
     return f"{value:.{digits}g} {unit}"

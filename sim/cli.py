@@ -32,7 +32,9 @@ app = typer.Typer(
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="PATH|-", help="Write the records as JSON.")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write all artefacts.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write all artefacts.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario value; repeatable."),

@@ -36,7 +36,9 @@ class StepResult:
     mfu_noncausal: float = column("the same with the full square of attention counted")
     mfu_6n: float = column("the same with 6 FLOPs per active weight and no attention")
     hfu: float = column("executed FLOPs, recomputation included (causal) / (time x peak)")
-    peak_flop_per_s: float = column("dense 16-bit matrix peak of all devices, by which MFU and HFU divide", "FLOP/s")
+    peak_flop_per_s: float = column(
+        "dense 16-bit matrix peak of all devices, by which MFU and HFU divide", "FLOP/s"
+    )
     bubble_fraction: float = column("share of the step that the mean stage waits in the pipeline")
     breakdown: Mapping[str, float] = column("seconds of the step by cause, mean over stages", "s")
     by_stage: tuple[Mapping[str, float], ...] = column("the breakdown of each stage", "s")

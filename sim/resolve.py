@@ -76,7 +76,9 @@ def resolve(
     return None if failed() else scenario
 
 
-def _load(loader: Callable[..., Any], name: Any, path: tuple[Any, ...], blame: Blame, **more: Any) -> Any:
+def _load(
+    loader: Callable[..., Any], name: Any, path: tuple[Any, ...], blame: Blame, **more: Any
+) -> Any:
     """Call a loader; what it finds wrong in a file of its own is kept, the rest is placed here."""
     try:
         return loader(name, **more)
@@ -148,7 +150,11 @@ def _parallel(
         assumptions.append(f"parallel.{key} is not given: {value}, the default of {stack.name}")
         return value
 
-    spread = default("sequence_parallel", section.sequence_parallel, "true") if section.tp > 1 else "false"
+    spread = (
+        default("sequence_parallel", section.sequence_parallel, "true")
+        if section.tp > 1
+        else "false"
+    )
     schedule, custom = section.schedule, ()
     if isinstance(schedule, dict):
         custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]
@@ -175,9 +181,7 @@ def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
     return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens)
 
 
-def _job(
-    section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]
-) -> JobSpec:
+def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:
     f, c = section.failures, section.checkpoint
     spares = section.spare_nodes
     if spares is None:
@@ -207,7 +211,8 @@ def _cost(
     section: CostSection, pools: list[Pool], blame: Blame, assumptions: list[str]
 ) -> CostSpec:
     currency = section.currency
-    rent, server = {}, {}
+    rent: Mapping[str, float] = {}
+    server: Mapping[str, float] = {}
     if section.model == "rent":
         rent = _prices("rent", section.rent, pools, currency, blame, assumptions)
     else:
@@ -216,7 +221,9 @@ def _cost(
     if section.energy_price:
         energy, given = section.energy_price
         if given != currency:
-            blame(("cost", "energy_price"), given, f"expected the currency of the section, {currency}")
+            blame(
+                ("cost", "energy_price"), given, f"expected the currency of the section, {currency}"
+            )
     return CostSpec(
         section.model, currency, rent, server, section.network_share, section.interest,
         section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
@@ -283,7 +290,13 @@ def _catalogue_assumptions(pools: list[Pool]) -> Iterator[str]:
     """Name the values of the catalogue that are assumptions themselves."""
     seen = set()
     for pool in pools:
-        for part in (pool.node.device, pool.node.scale_up, pool.node.scale_out, pool.node, pool.stack):
+        for part in (
+            pool.node.device,
+            pool.node.scale_up,
+            pool.node.scale_out,
+            pool.node,
+            pool.stack,
+        ):
             for fact in part.facts.values():
                 if fact.confidence == "assumed" and (part.name, fact.key) not in seen:
                     seen.add((part.name, fact.key))

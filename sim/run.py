@@ -66,7 +66,13 @@ def _sources(scenario: Scenario) -> Iterator[str]:
     """Sources of the facts of the devices, nodes, links and stacks in use, each once."""
     seen: set[str] = set()
     for pool in scenario.pools:
-        for part in (pool.node.device, pool.node, pool.node.scale_up, pool.node.scale_out, pool.stack):
+        for part in (
+            pool.node.device,
+            pool.node,
+            pool.node.scale_up,
+            pool.node.scale_out,
+            pool.stack,
+        ):
             used = {fact.source for fact in part.facts.values()}
             for key, text in part.sources.items():
                 if key in used and text not in seen:

@@ -60,7 +60,9 @@ class Parallel:
     zero: Literal[0, 1, 2, 3] = 1
     shard: int = 0  # ranks that share one copy of the sharded state; 0: all of dp
     schedule: str = "1f1b"
-    custom_schedule: tuple[tuple[tuple[str, int, int], ...], ...] = ()  # per stage: phase, chunk, mb
+    custom_schedule: tuple[
+        tuple[tuple[str, int, int], ...], ...
+    ] = ()  # per stage: phase, chunk, mb
     recompute: Recompute = "none"
     chunk_layers: tuple[int, ...] = ()  # layers of each chunk in model order; empty: even split
     mixed: Literal["stages", "replicas"] = "stages"  # how several pools share one job

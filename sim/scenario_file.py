@@ -98,7 +98,7 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     for key, value in change.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else value
+        merged[key] = _merge(dict(old or {}), value) if both else value
     return merged
 
 
@@ -172,13 +172,15 @@ def _blame_schema(case: Case, fault: Any) -> None:
     else:
         words = str(fault["msg"]).removeprefix("Value error, ")
         words = words[0].lower() + words[1:]
-        known = ("expected", "has no unit", "unknown unit", "nodes is missing", "is not finite")
-        case.blame(location, shown, words if words.startswith(known) else f"expected: {words}")
+        starts = ("expected", "has no unit", "unknown unit", "nodes is missing", "is not finite")
+        case.blame(location, shown, words if words.startswith(starts) else f"expected: {words}")
 
 
 def _is_branch(part: str) -> bool:
     """Tell whether a part of a location is a name that pydantic gives to a branch of a union."""
-    return bool(re.search(r"[\[\(]|^function-|^constrained|^literal|^float$|^str$|^tuple$|^dict$", part))
+    return bool(
+        re.search(r"[\[\(]|^function-|^constrained|^literal|^float$|^str$|^tuple$|^dict$", part)
+    )
 
 
 def _keys_at(path: Key) -> list[str]:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from device_models.units import UnitError, parse_money, parse_quantity
 
 
-def quantity(dimension: str) -> Any:
-    """Return the type of a text with a unit, read as a number in base units."""
+def _quantity(dimension: str) -> BeforeValidator:
+    """Read a text with a unit as a number in base units."""
 
     def read(value: object) -> float:
         try:
@@ -25,11 +25,11 @@ def quantity(dimension: str) -> Any:
             raise ValueError("expected a value that is not negative")
         return number
 
-    return Annotated[float, BeforeValidator(read), Field(json_schema_extra={"unit": dimension})]
+    return BeforeValidator(read)
 
 
-def money(dimension: str) -> Any:
-    """Return the type of an amount with its currency: (number in base units, currency)."""
+def _money(dimension: str) -> BeforeValidator:
+    """Read an amount with its currency: (number in base units, currency)."""
 
     def read(value: object) -> tuple[float, str]:
         try:
@@ -40,12 +40,23 @@ def money(dimension: str) -> Any:
             raise ValueError("expected an amount that is not negative, with its currency")
         return amount, currency
 
-    unit = {"unit": dimension}
-    return Annotated[tuple[float, str], BeforeValidator(read), Field(json_schema_extra=unit)]
+    return BeforeValidator(read)
 
 
-Time, Fraction = quantity("time"), quantity("fraction")
-Rate, Bandwidth = quantity("rate"), quantity("bandwidth")
+def _unit(dimension: str) -> Any:
+    return Field(json_schema_extra={"unit": dimension})
+
+
+Time = Annotated[float, _quantity("time"), _unit("time")]
+Fraction = Annotated[float, _quantity("fraction"), _unit("fraction")]
+Rate = Annotated[float, _quantity("rate"), _unit("rate")]
+Bandwidth = Annotated[float, _quantity("bandwidth"), _unit("bandwidth")]
+Tokens = Annotated[float, _quantity("tokens"), _unit("tokens")]
+Mass = Annotated[float, _quantity("mass"), _unit("mass")]
+Carbon = Annotated[float, _quantity("carbon_intensity"), _unit("carbon_intensity")]
+Money = Annotated[tuple[float, str], _money("money"), _unit("money")]
+MoneyRate = Annotated[tuple[float, str], _money("money_rate"), _unit("money_rate")]
+EnergyPrice = Annotated[tuple[float, str], _money("energy_price"), _unit("energy_price")]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
@@ -91,7 +102,7 @@ class TrainingSection(Section):
     global_batch: Degree = Field(description="sequences per step")
     micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
     precision: Literal["bf16", "fp16", "fp8"] = Field("bf16", description="of the matrix products")
-    tokens: quantity("tokens") | None = Field(None, description="of the whole job")  # type: ignore[valid-type]
+    tokens: Tokens | None = Field(None, description="of the whole job")
     steps: Degree | None = Field(None, description="of the whole job, in place of tokens")
 
 
@@ -189,10 +200,10 @@ class CostSection(Section):
 
     model: Literal["rent", "annuity", "depreciation"] = Field("rent", description="cost model")
     currency: Literal["CNY", "USD", "EUR"] = Field("CNY", description="of all amounts")
-    rent: money("money_rate") | dict[str, money("money_rate")] | None = Field(  # type: ignore[valid-type]
+    rent: MoneyRate | dict[str, MoneyRate] | None = Field(
         None, description="per device; by default the newest of the catalogue"
     )
-    server_price: money("money") | dict[str, money("money")] | None = Field(  # type: ignore[valid-type]
+    server_price: Money | dict[str, Money] | None = Field(
         None, description="per node; by default the newest of the catalogue"
     )
     network_share: Fraction = Field(0.15, description="of the server price, added")
@@ -203,7 +214,7 @@ class CostSection(Section):
     )
     opex_share: Fraction = Field(0.05, description="of the capital per year")
     sold_fraction: Fraction = Field(0.9, description="share of the machines' life in use")
-    energy_price: money("energy_price") | None = Field(  # type: ignore[valid-type]
+    energy_price: EnergyPrice | None = Field(
         None, description="of electricity; left out when rent includes it"
     )
 
@@ -212,10 +223,8 @@ class EnergySection(Section):
     """Power and its emissions."""
 
     pue: Annotated[float, Field(ge=1, le=10)] = Field(1.3, description="meter / machines")
-    carbon_intensity: quantity("carbon_intensity") = Field(  # type: ignore[valid-type]
-        0.548 / 3.6e6, description="of the electricity"
-    )
-    embodied_per_device: quantity("mass") = Field(164.0, description="emissions of making one")  # type: ignore[valid-type]
+    carbon_intensity: Carbon = Field(0.548 / 3.6e6, description="of the electricity")
+    embodied_per_device: Mass = Field(164.0, description="emissions of making one")
     device_life: Time = Field(4 * 31_557_600.0, description="over which they are spread")
 
 

@@ -92,8 +92,8 @@ def test_orders_are_data_that_a_caller_may_pass(name: str) -> None:
 def test_wrong_orders_are_named() -> None:
     with pytest.raises(ValueError, match="expected 1 of each"):
         make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0),),))
+    backward_first = ((("B", 0, 0), ("F", 0, 0)), (("F", 0, 0), ("B", 0, 0)))
     with pytest.raises(ValueError, match="circular: stage 0 waits"):
-        backward_first = ((("B", 0, 0), ("F", 0, 0)), (("F", 0, 0), ("B", 0, 0)))
         make_schedule("1f1b", 2, 1, 1, backward_first)
     with pytest.raises(ValueError, match="twice"):
         make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0), ("F", 0, 0), ("B", 0, 0)),))

@@ -52,7 +52,9 @@ def daly_interval(cost_s: float, mtbf_s: float) -> float:
     return young_interval(cost_s, mtbf_s) * (1.0 + ratio / 3.0 + ratio**2 / 9.0) - cost_s
 
 
-def expected_wall(work_s: float, interval_s: float, cost_s: float, recovery_s: float, mtbf_s: float) -> float:
+def expected_wall(
+    work_s: float, interval_s: float, cost_s: float, recovery_s: float, mtbf_s: float
+) -> float:
     """Return Daly's closed form of the wall time of a job with exponential failures.
 
     M e^(R/M) (e^((tau+delta)/M) - 1) work/tau: failures may strike during recovery, too.

@@ -112,10 +112,14 @@ def _pool_parts(
         rate = spec.value_decay or years
         return {"servers": hours * lost(server, rate),
                 "network": hours * lost(server * spec.network_share, rate)}  # fmt: skip
-    watts = device_power(pool.node.device, 1.0) if not energy.mean_device_w else energy.mean_device_w
+    watts = (
+        device_power(pool.node.device, 1.0) if not energy.mean_device_w else energy.mean_device_w
+    )
     watts += pool.node.host_power_w / pool.node.devices
     power = watts * scenario.energy.pue * 3600.0 * spec.energy_price
-    whole = annuity_per_hour(capital, spec.interest, years, spec.opex_share, power, spec.sold_fraction)
+    whole = annuity_per_hour(
+        capital, spec.interest, years, spec.opex_share, power, spec.sold_fraction
+    )
     without_power = annuity_per_hour(
         capital, spec.interest, years, spec.opex_share, 0.0, spec.sold_fraction
     )

@@ -194,7 +194,9 @@ class Replica:
 
     def strike(self, cause: str) -> Events:
         """Interrupt the job whenever a cause strikes, until the job is over."""
-        for time in failure_times(self.plan.rates[cause], self.plan.spec.failures, self.rngs[cause]):
+        for time in failure_times(
+            self.plan.rates[cause], self.plan.spec.failures, self.rngs[cause]
+        ):
             yield self.env.timeout(max(time - self.env.now, 0.0))
             if self.process is None or not self.process.is_alive:
                 return

@@ -96,10 +96,8 @@ def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
         dense = min(dense_left, count)
         dense_left -= dense
         last = position == length - 1
-        chunks.append(
-            Chunk(position, dense, count - dense, position == 0, last,
-                  model.predict_layers if last else 0)  # fmt: skip
-        )
+        predict = model.predict_layers if last else 0
+        chunks.append(Chunk(position, dense, count - dense, position == 0, last, predict))
     return tuple(chunks)
 
 

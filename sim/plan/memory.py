@@ -219,9 +219,10 @@ def _changes(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
         for factor in (2, 4, 8):
             if degree == "ep" and scenario.model.experts:
                 value = parallel.ep * factor
-                if scenario.model.experts.routed % value == 0 and rank_shape(
-                    replace(parallel, ep=value)
-                )[3]:
+                if (
+                    scenario.model.experts.routed % value == 0
+                    and rank_shape(replace(parallel, ep=value))[3]
+                ):
                     yield f"ep: {value}", _with(scenario, ep=value)
             elif degree != "ep" and parallel.dp % factor == 0 and not parallel.stage_pools:
                 value = getattr(parallel, degree) * factor

@@ -127,10 +127,7 @@ def zb_h1(p: int, m: int, v: int) -> list[list[Slot]]:
             if warm + i < m:
                 order.append(Part("F", 0, warm + i))
             order.append(Part("I", 0, i))
-            if i >= stage and warm + i < m:
-                order.append(Part("W", 0, done))
-                done += 1
-            elif warm + i >= m:
+            if (i >= stage and warm + i < m) or warm + i >= m:
                 order.append(Part("W", 0, done))
                 done += 1
         order += [Part("W", 0, i) for i in range(done, m)]
@@ -178,7 +175,9 @@ def dualpipe(p: int, m: int, v: int) -> list[list[Slot]]:
     Every stage holds a chunk of each direction; half of the micro-batches enter at each end.
     """
     if p % 2 or m % 2 or m < 2 * p:
-        raise ValueError(f"DualPipe needs even stages ({p}) and even micro-batches ({m}) >= 2 x stages")
+        raise ValueError(
+            f"DualPipe needs even stages ({p}) and even micro-batches ({m}) >= 2 x stages"
+        )
     return [_dualpipe_rank(p, m // 2, rank) for rank in range(p)]
 
 
@@ -285,9 +284,7 @@ def make_schedule(
     return Schedule(name, m, orders, places, length, _walk(orders, places, length, m))
 
 
-def _check_complete(
-    orders: Sequence[Order], places: Sequence[Sequence[Place]], m: int
-) -> None:
+def _check_complete(orders: Sequence[Order], places: Sequence[Sequence[Place]], m: int) -> None:
     """Each chunk runs every one of its micro-batches forward once and backward once."""
     lines = 1 + max(place.line for row in places for place in row)
     for stage, order in enumerate(orders):
@@ -329,13 +326,13 @@ def _walk(
             cursor[stage] = at
     for stage, at in enumerate(cursor):
         if at < len(orders[stage]):
-            raise ValueError(f"the schedule is circular: stage {stage} waits at {orders[stage][at]}")
+            raise ValueError(
+                f"the schedule is circular: stage {stage} waits at {orders[stage][at]}"
+            )
     return tuple(walk)
 
 
-def _visits(
-    stage: int, order: Order, places: Sequence[Place], length: int, m: int
-) -> list[Visit]:
+def _visits(stage: int, order: Order, places: Sequence[Place], length: int, m: int) -> list[Visit]:
     first: dict[int, Part] = {}
     last: dict[int, Part] = {}
     for slot in order:

@@ -27,9 +27,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def result_json(
-    scenarios: Sequence[Scenario], results: Sequence[RunResult]
-) -> dict[str, Any]:
+def result_json(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> dict[str, Any]:
     """Return the results: the baseline's keys at the top, all cases under `cases`."""
     top = {"question": scenarios[0].question, **plain(results[0])}
     if len(results) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -27,9 +27,7 @@ def render_run(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> R
     return Group(*parts)
 
 
-def render_answers(
-    scenarios: Sequence[Scenario], results: Sequence[RunResult]
-) -> RenderableType:
+def render_answers(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> RenderableType:
     """Return the table of answers: a column per case, differences to the first in percent."""
     if len(results) > 4:
         return Group(*(render_answers(scenarios[i : i + 4], results[i : i + 4])
@@ -49,19 +47,28 @@ def _answers(
     steps = [r.step for r in results]
     yield "cluster", [_cluster(s) for s in scenarios]
     yield "step", _against([s.duration_s for s in steps], format_duration)
-    yield "  80 % interval", [
-        f"{format_duration(s.low80_s)} - {format_duration(s.high80_s)}" for s in steps
-    ]
+    yield (
+        "  80 % interval",
+        [f"{format_duration(s.low80_s)} - {format_duration(s.high80_s)}" for s in steps],
+    )
     yield "tokens/s per device", _against([s.tokens_per_s_per_device for s in steps], _number)
-    yield "MFU causal / full / 6N", [
-        f"{100 * s.mfu:.1f} / {100 * s.mfu_noncausal:.1f} / {100 * s.mfu_6n:.1f} %" for s in steps
-    ]
+    yield (
+        "MFU causal / full / 6N",
+        [
+            f"{100 * s.mfu:.1f} / {100 * s.mfu_noncausal:.1f} / {100 * s.mfu_6n:.1f} %"
+            for s in steps
+        ],
+    )
     yield "memory", [_memory(r) for r in results]
     if any(r.job for r in results):
-        yield "wall time", _against([r.job.wall_s if r.job else None for r in results], format_duration)
+        yield (
+            "wall time",
+            _against([r.job.wall_s if r.job else None for r in results], format_duration),
+        )
         yield "goodput", [f"{100 * r.job.goodput:.1f} %" if r.job else "-" for r in results]
-        yield "device-hours", _against(
-            [r.job.device_hours if r.job else None for r in results], _number
+        yield (
+            "device-hours",
+            _against([r.job.device_hours if r.job else None for r in results], _number),
         )
     if any(r.cost for r in results):
         currency = next(r.cost.currency for r in results if r.cost)
@@ -110,7 +117,9 @@ def _cost_interval(result: RunResult) -> str:
     cost, step = result.cost, result.step
     if cost is None:
         return "-"
-    ends = (cost.per_trillion_tokens * end / step.duration_s for end in (step.low80_s, step.high80_s))
+    ends = (
+        cost.per_trillion_tokens * end / step.duration_s for end in (step.low80_s, step.high80_s)
+    )
     return " - ".join(format_money(end, cost.currency) for end in ends)
 
 
@@ -238,5 +247,3 @@ def _assumptions(result: RunResult) -> Iterator[RenderableType]:
     more = len(result.assumptions) - MOST_ASSUMPTIONS
     if more > 0:
         yield Text(f"     and {more} more (--json lists all)")
-
-

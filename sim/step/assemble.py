@@ -72,7 +72,6 @@ class Times:
         """Host seconds to issue one kernel."""
         return self.stack.launch_s + self.node.device.kernel_launch_s
 
-
     @property
     def collective_launch(self) -> float:
         """Host seconds to issue one collective."""

@@ -8,7 +8,7 @@ ahead, and its gradients scattered after each backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from device_models.device import DTYPE_BYTES
@@ -143,11 +143,14 @@ class StageBuilder:
     def _describe(self, chunk: Chunk) -> Iterator[_Part]:
         shard, model = self.shard, self.scenario.model
         none = Chunk(chunk.position, 0, 0, False, False, 0)
-        kinds = [(replace(none, embedding=True), embedding_work)] if chunk.embedding else []
+        kinds: list[tuple[Chunk, Callable[[Shard], PartWork]]] = []
+        if chunk.embedding:
+            kinds.append((replace(none, embedding=True), embedding_work))
         kinds += [(replace(none, dense=1), lambda s: layer_work(s, moe=False))] * chunk.dense
         kinds += [(replace(none, moe=1), lambda s: layer_work(s, moe=True))] * chunk.moe
         kinds += [(replace(none, predict=1), predict_work)] * chunk.predict
-        kinds += [(replace(none, head=True), head_work)] if chunk.head else []
+        if chunk.head:
+            kinds.append((replace(none, head=True), head_work))
         made: dict[Chunk, _Part] = {}
         for kind, work in kinds:
             if kind not in made:
@@ -157,7 +160,7 @@ class StageBuilder:
 
     def _forward(self, make: Assembler, position: int, first: bool) -> None:
         zero = self.scenario.parallel.zero
-        gathers = zero == 3 or (first and 0 < zero and self.pool.stack.overlap_param_gather)
+        gathers = zero == 3 or (first and zero > 0 and self.pool.stack.overlap_param_gather)
         ends: list[int | None] = []
         for part in self._parts(position):
             if gathers:
@@ -279,5 +282,3 @@ class StageBuilder:
             return dense + expert
         groups = self.times.communicators
         return dense / groups["dp"].group.size + expert / groups["edp"].group.size
-
-

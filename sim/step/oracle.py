@@ -106,7 +106,7 @@ class OracleStep:
     @staticmethod
     def _forward(source: simpy.Event, target: simpy.Event) -> None:
         assert source.callbacks is not None
-        source.callbacks.append(lambda _: target.succeed())
+        source.callbacks.append(lambda _: target.succeed() and None)
 
     def _barrier(self, rank: Rank, op: Op, key: object) -> Barrier:
         shape = self.program.shape
@@ -126,8 +126,7 @@ class OracleStep:
     def _stream(self, rank: Rank, ops: Sequence[RunningOp]) -> Events:
         slowness = float(np.broadcast_to(self.slowness[rank[0]], self.program.shape)[rank[1:]])
         for running in ops:
-            for event in running.waits:
-                yield event
+            yield from running.waits
             factor = slowness if running.op.scales else 1.0
             for work, issued in zip(running.op.work, running.issued, strict=True):
                 yield issued

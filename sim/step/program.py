@@ -1,6 +1,7 @@
 """The in-order program that a step runs: ops in blocks, blocks in the order of a schedule.
 
-The order of the slots is the schedule's (`sim.plan.schedules`). An `Op` occupies one stream of a rank. It starts when the previous op of its stream, the ops in
+The order of the slots is the schedule's (`sim.plan.schedules`). An `Op`
+occupies one stream of a rank. It starts when the previous op of its stream, the ops in
 `after` and the host's launch allow; a collective also waits for all members of its group (the
 `sync` axes) and ends for all of them together. A `Block` is the work of one phase of one model
 chunk for one micro-batch, or of a forward and a backward that overlap.

@@ -221,5 +221,3 @@ def busy_share(result: StepResult) -> float:
     """Share of the step during which the mean device computes or communicates."""
     waiting = sum(result.breakdown.get(cause, 0.0) for cause in WAITS)
     return 1.0 - waiting / result.duration_s
-
-

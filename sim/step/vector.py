@@ -120,7 +120,9 @@ class VectorStep:
             if op.host_waits:
                 stage.host = np.maximum(stage.host, time)
             if self.observe:
-                seen = Happening(number, block, op, free[op.stream], time, cost.device, ends, inputs)
+                seen = Happening(
+                    number, block, op, free[op.stream], time, cost.device, ends, inputs
+                )
                 self.observe(seen)
             free[op.stream] = time
             ends.append(time)

@@ -99,7 +99,9 @@ def trimmed(node: Node, devices: int) -> Node:
 @lru_cache(maxsize=1)
 def _rules() -> list[dict[str, str]]:
     source = files("device_models") / "data" / "validation" / "stacks_of_frameworks.yaml"
-    rules: list[dict[str, str]] = parse_yaml(source.read_text(), "stacks_of_frameworks").data["rules"]
+    rules: list[dict[str, str]] = parse_yaml(source.read_text(), "stacks_of_frameworks").data[
+        "rules"
+    ]
     return rules
 
 
@@ -281,7 +283,9 @@ def _schedule(fill: Filling, stack: Stack, layers: int, pp: int, count: int) -> 
 def _expert_degree(fill: Filling, model: Model, ranks: int) -> int:
     if not model.experts:
         return 1
-    ep = fill.run.count("ep") or fill.assume("ep", math.gcd(model.experts.routed, ranks, 8), "a node")
+    ep = fill.run.count("ep") or fill.assume(
+        "ep", math.gcd(model.experts.routed, ranks, 8), "a node"
+    )
     if ranks % ep or model.experts.routed % ep:
         raise Refused(f"ep {ep} does not divide {ranks} ranks or {model.experts.routed} experts")
     return int(ep)

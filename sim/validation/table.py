@@ -129,9 +129,10 @@ def _rows(
         if not any(cells):
             continue
         if len(cells) != len(header):
-            yield Run(line, {}, {}), [
-                Problem(file, line, 0, "", "", f"has {len(cells)} cells; expected {len(header)}")
-            ]
+            yield (
+                Run(line, {}, {}),
+                [Problem(file, line, 0, "", "", f"has {len(cells)} cells; expected {len(header)}")],
+            )
             continue
         yield _run(file, line, header, cells)
 

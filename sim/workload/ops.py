@@ -181,7 +181,7 @@ def _attention_linears(shard: Shard) -> tuple[list[_Linear], _Linear]:
 def _attention_block(shard: Shard) -> PartWork:
     model, t = shard.model, shard.tokens
     linears, out = _attention_linears(shard)
-    query, value = shard.attention_width
+    query, _ = shard.attention_width
     between = t * model.hidden / shard.spread
     rope = 2 * t * (query + shard.kv_width)
     inputs = sum(x.tokens * x.k for x in linears) + t * out.k
@@ -216,7 +216,13 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     span = shard.sequence / 2
     windowed = min(span, model.window) if model.window else span
     reach = (span + windowed) / 2 if fused else float(shard.sequence)
-    products = (3 * query + 2 * value) if backward and fused else 2 * (query + value) if backward else query + value
+    products = (
+        (3 * query + 2 * value)
+        if backward and fused
+        else 2 * (query + value)
+        if backward
+        else query + value
+    )
     flop = 2.0 * t * reach * products
     nbytes = 2.0 * t * (query + 2 * shard.kv_width + value) * (2.5 if backward else 1.0)
     name = "attention back" if backward else "attention"
@@ -342,9 +348,7 @@ def _expert_block(shard: Shard) -> PartWork:
     backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute]
     backward += [router.input_grad(), _elementwise(shard, "norm back", 6 * between)]
     weight = [*down.weight_grad(), *up.weight_grad(), *router.weight_grad()]
-    return PartWork(
-        tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad
-    )
+    return PartWork(tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad)
 
 
 def _shared_experts(shard: Shard) -> PartWork:

@@ -1,0 +1,146 @@
+"""Text that is generated: stored outputs of the scenarios, and the pages of keys and columns.
+
+python -m sim.report.generated     writes scenarios/*.out, docs/scenario.md and docs/outputs.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from device_models.units import BASE_UNITS, UNITS
+from sim import records
+from sim.cli import plain_text, simulate
+from sim.records import columns
+from sim.schema import ScenarioFile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def scenario_output(path: Path) -> str:
+    """Return the report of a scenario as stored beside it."""
+    from sim.report.text import render_run
+
+    scenarios, results = simulate([path], [], None)
+    return plain_text(render_run(scenarios, results))
+
+
+def outputs_markdown() -> str:
+    """Return docs/outputs.md: every record with its columns."""
+    lines = [
+        "# Outputs",
+        "",
+        "Generated from `sim/records.py`. `--json` gives the records nested as below, the baseline's at",
+        "the top and all cases under `cases`; `--out DIR` writes the same as CSV, one file per record.",
+    ]
+    for name in ("step", "memory", "job", "cost", "energy", "published"):
+        record = {"published": "Comparison"}.get(name, f"{name.capitalize()}Result")
+        kind = getattr(records, record)
+        lines += ["", f"## {name}", "", str(kind.__doc__).splitlines()[0], ""]
+        lines += ["| column | unit | meaning |", "|---|---|---|"]
+        lines += [f"| `{column}` | {unit} | {meaning} |" for column, unit, meaning in columns(kind)]
+    lines += [
+        "",
+        "Besides: `question`, `name`, `assumptions` (sentences) and `sources` (citations).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def scenario_markdown() -> str:
+    """Return docs/scenario.md: every key of a scenario file."""
+    lines = [
+        "# Scenario files",
+        "",
+        "Generated from `sim/schema.py`. A scenario is a YAML file; quantities are text with a unit.",
+        "A file of a node, network, stack or model may be named by path, relative to the scenario.",
+        "What is left open is listed as an assumption in the output. Copy one of `scenarios/` to begin.",
+    ]
+    for path, section in _sections("", ScenarioFile):
+        lines += ["", f"## {path or 'top level'}", "", str(section.__doc__).splitlines()[0], ""]
+        lines += ["| key | kind | default | meaning |", "|---|---|---|---|"]
+        for key, field in section.model_fields.items():
+            default = "required" if field.is_required() else _default(field.default)
+            lines.append(f"| `{key}` | {_kind(field)} | {default} | {field.description} |")
+    lines += ["", "## Units", "", "| kind | base unit | units |", "|---|---|---|"]
+    for dimension, units in UNITS.items():
+        names = ", ".join(f"`{name}`" for name in list(units)[:40] if name)
+        lines.append(f"| {dimension} | {BASE_UNITS[dimension]} | {names} |")
+    return "\n".join([*lines, ""])
+
+
+def _sections(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, model
+    for key, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            yield from _sections(f"{path}.{key}".strip("."), inner)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "open"
+    if isinstance(value, BaseModel):
+        return "see its section"
+    if value in ((), {}, ""):
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _kind(field: Any) -> str:
+    unit = _unit_of(field)
+    if unit:
+        return str(unit)
+    text = str(field.annotation)
+    for word, kind in (("Section", "section"), ("Literal", _literals(field.annotation)),
+                       ("bool", "true or false"), ("float", "number"), ("int", "whole number"),
+                       ("dict", "mapping"), ("str", "text")):  # fmt: skip
+        if word in text and kind:
+            return kind
+    return "text"
+
+
+def _literals(annotation: Any) -> str:
+    found: list[str] = []
+
+    def collect(part: Any) -> None:
+        for arg in get_args(part):
+            if isinstance(arg, str | int) and not isinstance(arg, bool):
+                found.append(str(arg))
+            collect(arg)
+
+    collect(annotation)
+    return ", ".join(found)
+
+
+def _unit_of(field: Any) -> object:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "unit" in extra:
+        return extra["unit"]
+    for part in get_args(field.annotation):
+        for meta in getattr(part, "__metadata__", ()):
+            inner = getattr(meta, "json_schema_extra", None)
+            if isinstance(inner, dict) and "unit" in inner:
+                return inner["unit"]
+    return None
+
+
+def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
+    """Write every generated file below `folder`."""
+    (folder / "docs" / "outputs.md").write_text(outputs_markdown(), "utf-8")
+    (folder / "docs" / "scenario.md").write_text(scenario_markdown(), "utf-8")
+    for path in sorted((folder / "scenarios").glob("*.yaml")):
+        if not only or path.stem in only:
+            path.with_suffix(".out").write_text(scenario_output(path), "utf-8")
+
+
+if __name__ == "__main__":
+    write_all()
