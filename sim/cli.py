@@ -112,6 +112,41 @@ def devices(
         write_text(json, to_text(record))
 
 
+@app.command(epilog="Example: ersatz validate runs.csv --json -")
+def validate(
+    table: Annotated[str, typer.Argument(help="CSV of measured runs; see docs/validation.md.")],
+    json: JsonOption = None, out: OutOption = None,
+) -> None:  # fmt: skip
+    """Predict every row of a table of measured runs, and report the errors."""
+    from sim.report.json_out import plain, to_text
+    from sim.report.validation import render_validation
+    from sim.validation.predict import predict_table
+    from sim.validation.summary import row_record, summarise
+    from sim.validation.table import read_table
+
+    read = read_table(table)
+    with progress(len(read.runs)) as advance:
+        predictions = list(predict_table(read.runs, advance))
+    summary = summarise(predictions)
+    view = render_validation(summary)
+    if json != "-":
+        console().print(view)
+    record = {"rows": [row_record(p) for p in predictions], "summary": plain(summary)}
+    if json:
+        write_text(json, to_text(record))
+    if out:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "validation.json").write_text(to_text(record), "utf-8")
+            (out / "report.txt").write_text(plain_text(view), "utf-8")
+        except OSError as error:
+            raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
+    for problem in read.problems:
+        print(problem, file=sys.stderr)
+    if not summary["predicted"]:
+        raise Failure(2, [f"{table}: none of its rows can be predicted"])
+
+
 def find_scenario(name: str) -> Path:
     """Return the path of a scenario file, or of the shipped scenario of that name."""
     from importlib.resources import files

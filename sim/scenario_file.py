@@ -36,7 +36,9 @@ class Case:
     def place(self, path: Key, value: object, expected: str, *, at_key: bool = False) -> Problem:
         """Return a problem placed at the override, the case's own value or the base's."""
         shown = "" if value is None else str(value)[:60]
-        if any(path[: len(o)] == o for o in self.overridden):
+        unwritten = path not in self.text.values
+        if any(path[: len(o)] == o or (unwritten and o[: len(path)] == path)
+               for o in self.overridden):  # fmt: skip
             return Problem("--set", 0, 0, dotted(path), shown, expected)
         own: Key = ("cases", self.name, *path)
         places = self.text.keys if at_key else self.text.values

@@ -9,6 +9,7 @@ constant share per year (Epoch AI's 0.14 orders of magnitude). Not modelled: tax
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from device_models.power import device_power
 from sim.records import CostResult, EnergyResult, JobResult
@@ -48,8 +49,7 @@ def capital_recovery_factor(interest: float, years: float) -> float:
     """
     if interest == 0.0:
         return 1.0 / years
-    growth = (1.0 + interest) ** years
-    return interest * growth / (growth - 1.0)
+    return interest / -math.expm1(-years * math.log1p(interest))
 
 
 def annuity_per_hour(
@@ -94,9 +94,8 @@ def job_cost(scenario: Scenario, job: JobResult, energy: EnergyResult) -> CostRe
     )
 
 
-def _price(prices: object, pool: Pool) -> float:
-    assert isinstance(prices, dict)
-    return float(prices.get(pool.name, prices.get("", 0.0)))
+def _price(prices: Mapping[str, float], pool: Pool) -> float:
+    return prices[pool.name] if pool.name in prices else prices[""]
 
 
 def _pool_parts(

@@ -79,10 +79,14 @@ class Schedule:
         return tuple(peak)
 
 
+def _slots(parts: Sequence[Part]) -> list[Slot]:
+    return [(part,) for part in parts]
+
+
 def gpipe(p: int, m: int, v: int) -> list[list[Slot]]:
     """All forwards, then all backwards."""
-    one = [(Part("F", 0, i),) for i in range(m)] + [(Part("B", 0, i),) for i in range(m)]
-    return [list(one) for _ in range(p)]
+    one = [Part("F", 0, i) for i in range(m)] + [Part("B", 0, i) for i in range(m)]
+    return [_slots(one) for _ in range(p)]
 
 
 def one_f_one_b(p: int, m: int, v: int) -> list[list[Slot]]:
@@ -94,7 +98,7 @@ def one_f_one_b(p: int, m: int, v: int) -> list[list[Slot]]:
         for i in range(m - warm):
             order += [Part("F", 0, warm + i), Part("B", 0, i)]
         order += [Part("B", 0, i) for i in range(m - warm, m)]
-        orders.append([(part,) for part in order])
+        orders.append(_slots(order))
     return orders
 
 
@@ -112,7 +116,7 @@ def interleaved(p: int, m: int, v: int) -> list[list[Slot]]:
                 order.append(Part("F", *forward[warm + k]))
             chunk, microbatch = forward[k]
             order.append(Part("B", v - 1 - chunk, microbatch))
-        orders.append([(part,) for part in order])
+        orders.append(_slots(order))
     return orders
 
 
@@ -131,7 +135,7 @@ def zb_h1(p: int, m: int, v: int) -> list[list[Slot]]:
                 order.append(Part("W", 0, done))
                 done += 1
         order += [Part("W", 0, i) for i in range(done, m)]
-        orders.append([(part,) for part in order])
+        orders.append(_slots(order))
     return orders
 
 
@@ -139,7 +143,7 @@ def zb_v(p: int, m: int, v: int) -> list[list[Slot]]:
     """Two chunks per stage in a V, weight gradients where a stage would wait otherwise."""
     if m < 2 * p:
         raise ValueError(f"ZB-V needs at least 2 x stages ({2 * p}) micro-batches, not {m}")
-    return [[(part,) for part in _zb_v_rank(p, m, rank)] for rank in range(p)]
+    return [_slots(_zb_v_rank(p, m, rank)) for rank in range(p)]
 
 
 def _zb_v_rank(p: int, m: int, rank: int) -> list[Part]:
@@ -275,7 +279,7 @@ def make_schedule(
     when the shape does not suit the schedule, a part is missing or the orders are circular.
     """
     if custom:
-        orders = tuple(tuple((Part(*part),) for part in stage) for stage in custom)
+        orders = tuple(tuple(_slots([Part(*part) for part in stage])) for stage in custom)
     else:
         orders = tuple(tuple(order) for order in PIPELINE_SCHEDULES[name](p, m, v))
     places = chunk_places(name, p, v)

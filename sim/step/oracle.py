@@ -106,7 +106,11 @@ class OracleStep:
     @staticmethod
     def _forward(source: simpy.Event, target: simpy.Event) -> None:
         assert source.callbacks is not None
-        source.callbacks.append(lambda _: target.succeed() and None)
+
+        def pass_on(_: simpy.Event) -> None:
+            target.succeed()
+
+        source.callbacks.append(pass_on)
 
     def _barrier(self, rank: Rank, op: Op, key: object) -> Barrier:
         shape = self.program.shape

@@ -62,10 +62,10 @@ def _refused(run: Run, reason: str) -> Prediction:
 
 
 def predict_table(
-    runs: Sequence[Run], progress: Callable[[int], None] | None = None
+    runs: Sequence[Run], progress: Callable[[str], None] | None = None
 ) -> Iterator[Prediction]:
-    """Predict rows in order; `progress` is told how many are done."""
-    for done, run in enumerate(runs, start=1):
+    """Predict rows in order; `progress` is told the id of each that is done."""
+    for run in runs:
         yield predict_run(run)
         if progress:
-            progress(done)
+            progress(run.id)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from device_models.catalog import list_nodes, load_device, load_node, load_stack
+from device_models.catalog import list_nodes, load_device, load_node, load_scale_out, load_stack
 from device_models.device import Node
 from device_models.problems import InputError
 from device_models.stack import Stack
@@ -60,7 +60,7 @@ def scenario_of(run: Run) -> Scenario:
     model = _model(fill)
     parallel, training = _layout(fill, model, node, stack, precision)
     devices = run.count("n_devices")
-    node = trimmed(node, devices)
+    node = trimmed(with_network(node, run), devices)
     nodes = devices // node.devices
     return Scenario(
         name=run.id, question="", seed=0, model=model,
@@ -86,6 +86,16 @@ def node_of(device: str) -> Node:
     raise Refused(f"no node with {known.title} is modelled")
 
 
+def with_network(node: Node, run: Run) -> Node:
+    """Return the node with the network that the row's note names."""
+    text = f"{run.text('interconnect_note')} | {run.text('framework')}"
+    for rule in _rules("networks"):
+        if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
+            nics = int(rule["nics"]) if "nics" in rule else node.nics
+            return replace(node, scale_out=load_scale_out(rule["network"]), nics=nics)
+    return node
+
+
 def trimmed(node: Node, devices: int) -> Node:
     """Return the node with as many of its devices as fill whole nodes: 64 of a rack of 72."""
     used = max(d for d in range(1, node.devices + 1) if devices % d == 0)
@@ -96,19 +106,17 @@ def trimmed(node: Node, devices: int) -> Node:
     return replace(node, devices=used, nics=nics, scale_up=replace(node.scale_up, domain=domain))
 
 
-@lru_cache(maxsize=1)
-def _rules() -> list[dict[str, str]]:
-    source = files("device_models") / "data" / "validation" / "stacks_of_frameworks.yaml"
-    rules: list[dict[str, str]] = parse_yaml(source.read_text(), "stacks_of_frameworks").data[
-        "rules"
-    ]
+@lru_cache(maxsize=4)
+def _rules(kind: str) -> list[dict[str, str]]:
+    source = files("device_models") / "data" / "validation" / "reading.yaml"
+    rules: list[dict[str, str]] = parse_yaml(source.read_text(), "reading.yaml").data[kind]
     return rules
 
 
 def stack_of(run: Run) -> Stack:
     """Return the software stack that the row's framework means."""
     framework, vendor = run.text("framework"), run.text("vendor")
-    for rule in _rules():
+    for rule in _rules("stacks"):
         if (
             re.search(rule["pattern"], framework, re.I)
             and rule.get("vendor", "") in vendor

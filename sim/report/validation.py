@@ -1,0 +1,55 @@
+"""The terminal report of `ersatz validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sim.validation.summary import GroupErrors
+
+MOST_GROUPS = 14
+MOST_REASONS = 6
+
+
+def render_validation(summary: Mapping[str, Any]) -> RenderableType:
+    """Return counts, the headline and the errors by group."""
+    parts: list[RenderableType] = [
+        Text(f"{summary['rows']:,} rows: {summary['predicted']:,} predicted,"
+             f" {summary['refused']:,} refused", style="bold")
+    ]  # fmt: skip
+    if "all" in summary:
+        equal = summary["sources_weighted_equally"]
+        parts.append(Text(
+            f"error of step time, {equal['sources']} sources weighted equally: median"
+            f" {_percent(equal['median'])}, 90th percentile {_percent(equal['p90'])}"
+        ))  # fmt: skip
+        parts += [Text(""), _groups("all rows", {"": summary["all"]})]
+        for name, groups in summary["groups"].items():
+            parts += [Text(""), _groups(f"by {name}", groups)]
+    if summary["reasons"]:
+        parts += [Text(""), Text("refused because")]
+        for reason, count in list(summary["reasons"].items())[:MOST_REASONS]:
+            parts.append(Text(f"  {count:5} {reason}"))
+        more = len(summary["reasons"]) - MOST_REASONS
+        if more > 0:
+            parts.append(Text(f"        and {more} other reasons (--json lists all)"))
+    return Group(*parts)
+
+
+def _groups(title: str, groups: Mapping[str, GroupErrors]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, min_width=50, max_width=58, no_wrap=True, overflow="ellipsis")
+    for column in ("rows", "median", "p90", "bias", "in 80 %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, e in list(groups.items())[:MOST_GROUPS]:
+        table.add_row(name, f"{e.rows:,}", _percent(e.median), _percent(e.p90),
+                      f"{100 * e.bias:+.1f} %", f"{100 * e.coverage80:.0f} %")  # fmt: skip
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

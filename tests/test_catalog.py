@@ -1,0 +1,159 @@
+"""The catalogue: every file loads, identities hold, and each broken one is named with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from device_models.catalog import (
+    DATA,
+    list_devices,
+    list_fabrics,
+    list_nodes,
+    list_stacks,
+    load_device,
+    load_node,
+    load_scale_out,
+    load_scale_up,
+    load_stack,
+)
+from device_models.identities import total_processing_performance
+from device_models.problems import InputError
+
+
+@pytest.mark.parametrize("name", list_nodes())
+def test_every_node_loads(name: str) -> None:
+    node = load_node(name)
+    assert node.devices >= 1
+    assert node.device.matrix_peak
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_every_value_has_a_source_a_date_and_a_confidence(name: str) -> None:
+    device = load_device(name)
+    for fact in device.facts.values():
+        assert fact.source in device.sources
+        assert fact.date
+        assert fact.confidence in ("high", "medium", "low", "assumed")
+    assert all(fact.note for fact in device.facts.values() if fact.confidence == "assumed" and
+               fact.key.startswith(("matrix_ceiling", "power", "failure")))  # fmt: skip
+
+
+def test_every_stack_loads() -> None:
+    assert {load_stack(name).name for name in list_stacks()} == set(list_stacks())
+
+
+def test_every_fabric_is_one_of_two_kinds() -> None:
+    for name in list_fabrics():
+        text = (DATA / "fabrics" / f"{name}.yaml").read_text()
+        load = load_scale_out if "nic_bandwidth:" in text else load_scale_up
+        assert load(name).name == name
+
+
+def test_all_accelerators_of_the_design_are_there() -> None:
+    named = {
+        "h100", "h800", "h20", "h200", "a100-40", "a100-80", "a800", "b200", "gb200", "gb300",
+        "ascend-910a", "ascend-910b1", "ascend-910b2", "ascend-910b3", "ascend-910b4",
+        "ascend-910c", "ascend-910c-die", "ascend-950pr", "ascend-950dt", "ppu-810e",
+        "ppu-810e-197", "hanguang-800", "mi210", "mi250x", "mi250x-gcd", "mi300x", "mi308x",
+        "mi325x", "mi355x", "cpu"
+    }  # fmt: skip
+    assert named <= set(list_devices())
+
+
+@pytest.mark.parametrize(
+    ("name", "tpp"),
+    [("a100-80", 4992), ("h100", 15832), ("h20", 2368), ("h200", 15832), ("b200", 36000),
+     ("ascend-910b3", 5008), ("ascend-910c", 12032), ("ppu-810e", 1920), ("mi250x", 6128),
+     ("mi300x", 20918)],
+)  # fmt: skip
+def test_tpp_follows_from_the_peaks(name: str, tpp: float) -> None:
+    # TPP is the largest over formats of bit length x dense tera-operations per second
+    computed = total_processing_performance(load_device(name).matrix_peak)
+    assert computed == pytest.approx(tpp, rel=0.002)
+
+
+def test_traps_of_the_data_sheets() -> None:
+    # Huawei adds cube and vector units on the 950; matrix products see the cube alone
+    assert load_device("ascend-950pr").matrix_peak["bf16"] == pytest.approx(378.5e12)
+    # the PPU's disputed peak is 120 by default and 197 as a variant
+    assert load_device("ppu-810e").matrix_peak["bf16"] == 120e12
+    assert load_device("ppu-810e-197").matrix_peak["bf16"] == 197e12
+    # two dies make a package
+    package, die = load_device("ascend-910c"), load_device("ascend-910c-die")
+    assert package.matrix_peak["bf16"] == 2 * die.matrix_peak["bf16"]
+    assert package.memory_bytes == 2 * die.memory_bytes
+    # the H800 is an H100 with fewer links
+    assert load_node("h800-8").scale_up.bandwidth == 200e9
+    assert load_node("h100-8").scale_up.bandwidth == 450e9
+    # one link per pair on the 910B
+    assert load_node("ascend-910b2-8").scale_up.kind == "mesh"
+    assert load_node("ascend-910b2-8").scale_up.link_bandwidth == 28e9
+
+
+def test_hanguang_says_why_it_cannot_train() -> None:
+    device = load_device("hanguang-800")
+    assert not device.trains
+    assert "inference" in device.why_not
+
+
+def test_names_and_aliases() -> None:
+    assert load_device("H100-SXM-80GB") is load_device("h100")
+    with pytest.raises(InputError, match="did you mean 'h800'"):
+        load_device("h80o")
+
+
+def changed(tmp_path: Path, room: str, name: str, old: str, new: str) -> Path:
+    """Write a catalogue file with one line changed."""
+    text = (DATA / room / f"{name}.yaml").read_text()
+    assert old in text
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def faults(load, path: Path) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError) as caught:
+        load(str(path))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("memory_bandwidth:", "memory_bandwith:", "unknown key, did you mean 'memory_bandwidth'"),
+        ("value: 3350 GB/s", "value: 3350", "has no unit"),
+        ("value: 3350 GB/s", "value: fast", "expected a bandwidth"),
+        ("value: 80 GB", "value: 0 GB", "above 0"),
+        ("memory_efficiency: {value: 0.85", "memory_efficiency: {value: 1.2", "at most 1"),
+        ("tpp: {value: 15832.0", "tpp: {value: 31664.0", "the peaks give"),
+        ("confidence: high", "confidence: sure", "expected one of high"),
+        ("source: S1", "source: S999", "expected a key of `sources`"),
+        ("power_idle_w: {value: 105 W", "power_idle_w: {value: 900 W", "less than power_max_w"),
+        ("bf16: {value: 0.72", "bf15: {value: 0.72", "has no matrix_peak"),
+    ],
+)
+def test_a_broken_device_is_named_with_its_place(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    text = faults(load_device, changed(tmp_path, "devices", "h100", old, new))
+    assert words in text
+    assert "h100.yaml:" in text
+
+
+def test_a_broken_fabric(tmp_path: Path) -> None:
+    path = changed(tmp_path, "fabrics", "hccs-910b", "links: {value: 7", "links: {value: 5")
+    text = faults(load_scale_up, path)
+    assert "links x link_bandwidth" in text
+    assert "a mesh of 8 needs 7 links" in text  # both at once
+
+
+def test_a_user_s_own_device_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "my-h100.yaml"
+    path.write_text(
+        "based_on: h100\ntitle: Mine\nsources: {ME: own measurement}\n"
+        "memory_bandwidth: {value: 3000 GB/s, source: ME, date: 2026-11, confidence: high}\n"
+    )
+    device = load_device(str(path))
+    assert (device.name, device.title) == ("my-h100", "Mine")
+    assert device.memory_bandwidth == 3e12
+    assert device.matrix_peak == load_device("h100").matrix_peak
