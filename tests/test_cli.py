@@ -23,7 +23,7 @@ SMALL = """# How long?
 question: How long?
 model: llama2-7b
 cluster: {node: h800-8, nodes: 2}
-training: {sequence_length: 4096, global_batch: 64, tokens: 10 B tokens}
+training: {sequence_length: 4096, global_batch: 64, tokens: 1 T tokens}
 parallel: {tp: 2, dp: 8}
 cost: {rent: 27.5 CNY/h}
 """
@@ -96,7 +96,7 @@ def test_out_writes_everything(scenario: Path, tmp_path: Path) -> None:
 
 
 def test_a_step_study_has_no_job(scenario: Path) -> None:
-    scenario.write_text(SMALL.replace(", tokens: 10 B tokens", ""))
+    scenario.write_text(SMALL.replace(", tokens: 1 T tokens", ""))
     data = json.loads(ersatz("run", str(scenario), "--json", "-").stdout)
     assert data["job"] is None
     assert data["cost"] is None
