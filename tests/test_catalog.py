@@ -123,7 +123,7 @@ def faults(load, path: Path) -> str:  # type: ignore[no-untyped-def]
         ("memory_bandwidth:", "memory_bandwith:", "unknown key, did you mean 'memory_bandwidth'"),
         ("value: 3350 GB/s", "value: 3350", "has no unit"),
         ("value: 3350 GB/s", "value: fast", "expected a bandwidth"),
-        ("value: 80 GB", "value: 0 GB", "above 0"),
+        ("value: 80 GiB", "value: 0 GiB", "above 0"),
         ("memory_efficiency: {value: 0.85", "memory_efficiency: {value: 1.2", "at most 1"),
         ("tpp: {value: 15832.0", "tpp: {value: 31664.0", "the peaks give"),
         ("confidence: high", "confidence: sure", "expected one of high"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -51,11 +52,17 @@ def render_device_list() -> RenderableType:
         d = load_device(name)
         title = d.title if d.trains else f"{d.title} (no training)"
         table.add_row(
-            d.name, title[:30], d.released[:7], format_si(sixteen_bit_peak(d), "FLOP/s"),
+            d.name, title[:28], _month(d.released), format_si(sixteen_bit_peak(d), "FLOP/s"),
             format_bytes(d.memory_bytes), format_si(d.memory_bandwidth, "B/s"),
             f"{d.power_max_w:.0f} W",
         )  # fmt: skip
     return Group(table, Text(""), Text("ersatz devices NAME explains one with its sources."))
+
+
+def _month(released: str) -> str:
+    """Shorten a date to its month, or to its year when only that is known."""
+    found = re.match(r"\d{4}(-Q\d|-\d\d(?=-|$))?", released)
+    return found[0] if found else released[:7]
 
 
 def render_device(name: str) -> RenderableType:
