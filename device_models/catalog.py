@@ -47,9 +47,10 @@ SCALE_UP = {
 SCALE_OUT = {
     "tiers": "integer", "nic_bandwidth": "bandwidth", "efficiency": "fraction",
     "all_to_all": "fraction", "latency_s": "time", "oversubscription": "number",
+    "group_stall_s": "time", "message_stall_s": "time",
 }  # fmt: skip
 NODE = {"devices": "integer", "nics": "integer", "host_power_w": "power", "failure_rate": "rate"}
-OPTIONAL = {"tpp", "total_bandwidth", "datasheet_peak"}
+OPTIONAL = {"tpp", "total_bandwidth", "datasheet_peak", "group_stall_s", "message_stall_s"}
 STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes"}
 
 

@@ -30,8 +30,8 @@ class Stack:
     gradient_accumulate_bytes: float  # traffic per weight and micro-batch to accumulate
     launch_s: float  # host time per op of the model, framework included
     collective_launch_s: float  # host time to issue one collective
-    moe_host_sync: bool  # dropless routing reads token counts back to the host in every layer
-    host_sync_s: float  # host time that such a read costs
+    moe_host_sync: bool  # dropless routing: the host waits for token counts in every layer
+    expert_host_s: float  # host time of routing in a layer of experts, each direction
     step_host_s: float  # host time per step beside the ops (data, optimiser loop, logging)
     tp_overlap_chunks: int  # GEMM and tensor-parallel collective pipelined in chunks; 1 is none
     overlap_grad_reduce: bool  # gradients are reduced while the backward pass still runs

@@ -116,6 +116,9 @@ def devices(
 def validate(
     table: Annotated[str, typer.Argument(help="CSV of measured runs; see docs/validation.md.")],
     json: JsonOption = None, out: OutOption = None,
+    oddities: Annotated[
+        bool, typer.Option("--oddities", help="Model known faults of single clusters, too.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
     from sim.report.json_out import plain, to_text
@@ -126,7 +129,7 @@ def validate(
 
     read = read_table(table)
     with progress(len(read.runs)) as advance:
-        predictions = list(predict_table(read.runs, advance))
+        predictions = list(predict_table(read.runs, advance, oddities=oddities))
     summary = summarise(predictions)
     view = render_validation(summary)
     if json != "-":

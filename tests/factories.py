@@ -60,7 +60,7 @@ def make_stack(**changes: Any) -> Stack:
         portable_attention=False, attention_factor=1.0, loss_bytes_per_logit=10.0,
         cast_traffic=1.0, optimizer_bytes_per_param=30.0, optimizer_state_bytes=12.0,
         gradient_dtype="fp32", gradient_accumulate_bytes=8.0, launch_s=0.0,
-        collective_launch_s=0.0, moe_host_sync=False, host_sync_s=0.0, step_host_s=0.0,
+        collective_launch_s=0.0, moe_host_sync=False, expert_host_s=0.0, step_host_s=0.0,
         tp_overlap_chunks=1, overlap_grad_reduce=True, overlap_param_gather=True,
         overlap_contention=0.0, overlap_p2p=True, overlap_expert=False,
         expert_permute_passes=2.0, expert_efficiency=1.0, expert_dispatch_dtype="bf16",

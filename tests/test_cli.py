@@ -43,7 +43,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "run": {"--json", "--out", "--set", "--seed", "--help"},
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
         "devices": {"--json", "--help"},
-        "validate": {"--json", "--out", "--help"},
+        "validate": {"--json", "--out", "--oddities", "--help"},
     }.items():
         text = ersatz(verb, "--help").stdout
         assert set(re.findall(r"--[a-z]+", text.split("Example")[0])) == options

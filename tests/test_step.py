@@ -107,7 +107,7 @@ def random_scenario(data: st.DataObject) -> Scenario:
     experts = Experts(routed=4, top_k=2, hidden=500, shared=1) if moe else None
     stack = make_stack(
         launch_s=data.draw(st.sampled_from([0.0, 1e-5, 1e-3])),
-        moe_host_sync=data.draw(st.booleans()), host_sync_s=1e-4,
+        moe_host_sync=data.draw(st.booleans()), expert_host_s=1e-4,
         overlap_expert=data.draw(st.booleans()), overlap_p2p=data.draw(st.booleans()),
         overlap_grad_reduce=data.draw(st.booleans()), overlap_param_gather=data.draw(st.booleans()),
         overlap_contention=0.2, tp_overlap_chunks=data.draw(st.sampled_from([1, 4])), step_host_s=0.01,

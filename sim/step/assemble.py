@@ -17,7 +17,7 @@ from device_models.kernels import Kernel, Timer
 from device_models.stack import Stack
 from sim.plan.layout import Communicator
 from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Work, make_op, ticks
-from sim.workload.ops import Comm, HostRead, Join, Piece
+from sim.workload.ops import Comm, HostWork, Join, Piece
 
 
 @dataclass(slots=True)
@@ -41,7 +41,18 @@ class Times:
         """Seconds of one collective of the named group."""
         if nbytes <= 0:
             return 0.0
-        return collective_time(kind, nbytes, self.communicators[group].group, self.node).seconds
+        members = self.communicators[group].group
+        seconds = collective_time(kind, nbytes, members, self.node).seconds
+        return seconds + self._stall(group, members.size)
+
+    def _stall(self, group: str, size: int) -> float:
+        """What a network's software adds while pipeline messages cross it."""
+        network, pipeline = self.node.scale_out, self.communicators["pp"].group
+        if pipeline.size == 1 or self.communicators["world"].group.nodes == 1:
+            return 0.0
+        if group == "pp":
+            return network.message_stall_s
+        return network.group_stall_s * size if group == "tp" and size > 1 else 0.0
 
     def exposed(self, comm: Comm) -> float:
         """Seconds by which a collective makes the step longer beside its partner.
@@ -101,9 +112,10 @@ class Assembler:
                 self._communicate(piece)
             elif isinstance(piece, Join):
                 self.join()
-            elif isinstance(piece, HostRead):
-                self.compute(0.0, "launch", self.times.stack.host_sync_s)
-                self.flush(host_waits=True)
+            elif isinstance(piece, HostWork):
+                self.compute(0.0, "launch", self.times.stack.expert_host_s)
+                if piece.reads:
+                    self.flush(host_waits=True)
 
     def compute(self, seconds: float, category: str, launch: float | None = None) -> None:
         """Append one kernel to the current compute op."""

@@ -37,10 +37,10 @@ class Prediction:
         return self.predicted_s / self.measured_s - 1.0
 
 
-def predict_run(run: Run, *, memory: bool = True) -> Prediction:
+def predict_run(run: Run, *, memory: bool = True, oddities: bool = False) -> Prediction:
     """Predict one row; never raises for what the row says."""
     try:
-        scenario = scenario_of(run)
+        scenario = scenario_of(run, oddities=oddities)
         measured = measured_step_seconds(run, scenario)
         if measured is None:
             raise Refused(f"metric {run.text('metric_name')!r} says nothing of a step's time")
@@ -62,10 +62,10 @@ def _refused(run: Run, reason: str) -> Prediction:
 
 
 def predict_table(
-    runs: Sequence[Run], progress: Callable[[str], None] | None = None
+    runs: Sequence[Run], progress: Callable[[str], None] | None = None, *, oddities: bool = False
 ) -> Iterator[Prediction]:
     """Predict rows in order; `progress` is told the id of each that is done."""
     for run in runs:
-        yield predict_run(run)
+        yield predict_run(run, oddities=oddities)
         if progress:
             progress(run.id)

@@ -51,8 +51,11 @@ class Filling:
         return int(value if value else self.assume(key, default, why))
 
 
-def scenario_of(run: Run) -> Scenario:
-    """Return the scenario that a row describes; raises `Refused` with the reason when it cannot."""
+def scenario_of(run: Run, *, oddities: bool = False) -> Scenario:
+    """Return the scenario that a row describes; raises `Refused` with the reason when it cannot.
+
+    With `oddities`, known faults of single clusters are modelled, too.
+    """
     fill = Filling(run)
     node = node_of(run.text("device"))
     precision = _precision(run, node)
@@ -60,7 +63,7 @@ def scenario_of(run: Run) -> Scenario:
     model = _model(fill)
     parallel, training = _layout(fill, model, node, stack, precision)
     devices = run.count("n_devices")
-    node = trimmed(with_network(node, run), devices)
+    node = trimmed(with_network(node, run, oddities=oddities), devices)
     nodes = devices // node.devices
     return Scenario(
         name=run.id, question="", seed=0, model=model,
@@ -86,10 +89,19 @@ def node_of(device: str) -> Node:
     raise Refused(f"no node with {known.title} is modelled")
 
 
-def with_network(node: Node, run: Run) -> Node:
-    """Return the node with the network that the row's note names."""
+def _in_slow_mode(run: Run) -> bool:
+    """Tell which layouts of the sweep mostly ran in its slow mode (found by looking at it)."""
+    devices, tp, micro = run.count("n_devices"), run.count("tp", 1), run.count("micro_batch", 1)
+    wide = devices == 256 and micro >= 2 and tp <= 16
+    return run.count("pp", 1) > 1 and (devices == 512 or tp == 32 or wide)
+
+
+def with_network(node: Node, run: Run, *, oddities: bool) -> Node:
+    """Return the node with the network that the row's note names; `oddities`: with its faults."""
     text = f"{run.text('interconnect_note')} | {run.text('framework')}"
     for rule in _rules("networks"):
+        if "oddity" in rule and not (oddities and _in_slow_mode(run)):
+            continue
         if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
             nics = int(rule["nics"]) if "nics" in rule else node.nics
             return replace(node, scale_out=load_scale_out(rule["network"]), nics=nics)
@@ -120,6 +132,7 @@ def stack_of(run: Run) -> Stack:
         if (
             re.search(rule["pattern"], framework, re.I)
             and rule.get("vendor", "") in vendor
+            and re.search(rule.get("source", ""), run.text("source"), re.I)
             and re.search(rule.get("precision", ""), run.text("precision"), re.I)
         ):
             return load_stack(rule["stack"])
@@ -135,8 +148,9 @@ def _precision(run: Run, node: Node) -> str:
         wanted = "fp8"
     elif re.search(r"fp16|float16", text) and "bf" not in text:
         wanted = "fp16"
-    if not text and "config not matched" in run.text("notes") and "MLPerf" in run.text("source"):
-        wanted = "fp8"
+    if not text and "MLPerf" in run.text("source"):
+        small = "8B" in run.text("model_name") and "v5.1" in run.text("source")
+        wanted = "fp4" if small and node.device.supports("fp4") else "fp8"
     device = node.device
     if wanted in ("bf16", "fp16") and not device.supports(wanted):
         wanted = "fp16" if wanted == "bf16" else "bf16"
@@ -208,7 +222,16 @@ def _degrees(fill: Filling) -> tuple[int, int, int, int]:
     devices = run.count("n_devices")
     if not devices:
         raise Refused("the device count is blank")
-    tp, pp, cp = (fill.count(key, 1, "not split") for key in ("tp", "pp", "cp"))
+    lora = LORA.search(run.text("model_name") + " " + run.text("notes"))
+    hopper = re.search(r"H100|H200|H800|A100", run.text("device"))
+    usual = 4 if lora and hopper and devices % 4 == 0 else 1
+    tp = fill.count("tp", usual, "the submissions' habit for LoRA" if usual > 1 else "not split")
+    pp = fill.count("pp", 1, "not split")
+    batch, rows = run.count("global_batch_seqs"), devices // (tp * pp)
+    spread = rows // batch if batch and rows > batch and rows % batch == 0 else 1
+    cp = fill.count(
+        "cp", spread, "what a batch smaller than dp leaves" if spread > 1 else "not split"
+    )
     if devices % (tp * pp * cp):
         raise Refused(f"tp {tp} x pp {pp} x cp {cp} does not divide {devices} devices")
     dp = devices // (tp * pp * cp)

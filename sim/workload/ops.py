@@ -39,11 +39,13 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class HostRead:
-    """The host waits for the kernel before and reads a result back."""
+class HostWork:
+    """What routing costs the host in a layer of experts; it may wait to read token counts back."""
+
+    reads: bool = False
 
 
-Piece = Kernel | Comm | Join | HostRead
+Piece = Kernel | Comm | Join | HostWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,13 +337,13 @@ def _expert_block(shard: Shard) -> PartWork:
     shared = _shared_experts(shard)
     dispatch = stack.expert_dispatch_dtype
     forward: list[Piece] = [_elementwise(shard, "norm", 2 * between), router.forward()]
-    if stack.moe_host_sync:
-        forward.append(HostRead())
+    forward.append(HostWork(reads=stack.moe_host_sync))
     forward += [permute, *_exchange(shard, r, "dispatch", dispatch), *shared.forward, Join()]
     forward += [*_casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
     forward += [activation, down.forward(), *_exchange(shard, r, "combine", "bf16"), Join()]
     forward += [permute, _elementwise(shard, "residual", 3 * between)]
-    backward: list[Piece] = [permute, *_exchange(shard, r, "combine back", dispatch)]
+    backward: list[Piece] = [HostWork(), permute]
+    backward += _exchange(shard, r, "combine back", dispatch)
     backward += [*shared.input_grad, Join()]
     backward += _casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
     backward += [down.input_grad(), activation_back, up.input_grad()]
