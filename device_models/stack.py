@@ -33,7 +33,7 @@ class Stack:
     moe_host_sync: bool  # dropless routing: the host waits for token counts in every layer
     expert_host_s: float  # host time of routing in a layer of experts, each direction
     step_host_s: float  # host time per step beside the ops (data, optimiser loop, logging)
-    tp_overlap_chunks: int  # GEMM and tensor-parallel collective pipelined in chunks; 1 is none
+    tp_overlap_chunks: float  # GEMM and tensor-parallel collective pipelined in chunks; 1 is none
     overlap_grad_reduce: bool  # gradients are reduced while the backward pass still runs
     overlap_param_gather: bool  # parameters are gathered while the forward pass already runs
     overlap_contention: float  # device time lost per second of communication that overlaps

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from device_models.kernels import Kernel
 from sim.errors import InfeasibleError
+from sim.plan.layout import cost_split
 from sim.plan.memory import plan_memory
 from sim.scenario import Parallel, Pool, Scenario, Stragglers, Training
 from sim.step.breakdown import explain_folded, explain_step
@@ -287,3 +288,12 @@ def test_memory_follows_the_schedule() -> None:
 
     assert peak(schedule="gpipe") > peak(schedule="1f1b")
     assert peak(recompute="full") < peak(recompute="selective") < peak()
+
+
+def test_layers_dealt_out_by_cost() -> None:
+    # 16 layers and a head worth 0.9 x 4 = 3.6 layers on two stages: a share is 9.8, so 10 and 6
+    model = make_model(layers=16, hidden=2048, heads=32, head_dim=64, ffn_hidden=8192, vocab=131072)
+    assert cost_split(model, 2) == (10, 6)
+    # 28 layers, head 3.2, eight stages: a share is 3.9, so four each and the head alone
+    wide = make_model(layers=28, hidden=3072, heads=32, head_dim=96, ffn_hidden=8192, vocab=131072)
+    assert cost_split(wide, 8) == (4, 4, 4, 4, 4, 4, 4, 0)

@@ -111,6 +111,24 @@ def even_split(layers: int, chunks: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def cost_split(model: Model, stages: int) -> tuple[int, ...]:
+    """Deal layers out until a stage holds its share of the cost, the head counted (nanotron).
+
+    A stage takes layers until the running cost exceeds its share of the total; a layer costs 1 and
+    the head 0.9 of its weights' share.
+    """
+    h = model.hidden
+    head = 0.9 * model.vocab * h / (4 * h * h + model.mlp_matrices * h * model.ffn_hidden)
+    share = (model.layers + head) / stages
+    counts = [0] * stages
+    stage = 0
+    for dealt in range(1, model.layers + 1):
+        counts[stage] += 1
+        if dealt > share * (stage + 1) and stage < stages - 1:
+            stage += 1
+    return tuple(counts)
+
+
 def chunk_params(model: Model, chunk: Chunk, parallel: Parallel) -> tuple[float, float]:
     """Return the (dense, expert) weights of a chunk on one rank, before any sharding over dp."""
     experts = model.experts

@@ -19,7 +19,7 @@ from device_models.device import Node
 from device_models.problems import InputError
 from device_models.stack import Stack
 from device_models.yamltext import parse_yaml
-from sim.plan.layout import even_split
+from sim.plan.layout import cost_split, even_split
 from sim.scenario import Parallel, Pool, Scenario, Training
 from sim.validation.table import Run
 from sim.workload.model import Experts, LatentAttention, Model
@@ -254,6 +254,8 @@ def _layout(
     ep = _expert_degree(fill, model, tp * cp * dp)
     positions = pp * vp
     chunks = () if model.layers % positions == 0 else even_split(model.layers, positions)
+    if stack.defaults.get("split") == "cost" and pp > 1:
+        chunks = cost_split(model, pp)
     sharded = "yes" in run.text("seq_parallel").lower() or run.text("seq_parallel") == "True"
     stated = bool(run.text("seq_parallel"))
     default = stack.defaults.get("sequence_parallel") == "true"

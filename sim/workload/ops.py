@@ -28,7 +28,7 @@ class Comm:
     nbytes: float
     group: str  # tp, cp, ep
     partner: Kernel | None = None
-    chunks: int = 1  # pieces in which it is pipelined with the partner
+    chunks: float = 1  # pieces in which it is pipelined with the partner
     top_k: int = 0  # experts that a token visits, for an expert exchange
     node_limit: int = 0  # most nodes that it visits; 0 is no limit
 
