@@ -178,10 +178,14 @@ def _written(text: str, section: str, key: str, value: float) -> str:
     shown = f"{value:g}"
     if key.endswith("_s"):
         shown = f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
-    pattern = re.compile(rf"^(\s*{key}: \{{value: )[^,]+(, source: )\w+", re.M)
-    head, tail = text[:start], text[start:]
     quoted = f'"{shown}"' if " " in shown else shown
-    return head + pattern.sub(rf"\g<1>{quoted}\g<2>FIT", tail, count=1)
+
+    def rewrite(found: re.Match[str]) -> str:
+        sure = "low" if found[4] == "assumed" else found[4]
+        return f"{found[1]}{quoted}{found[2]}FIT{found[3]}{sure}"
+
+    pattern = rf"^(\s*{key}: \{{value: )[^,]+(, source: )\w+(.*?confidence: )(\w+)"
+    return text[:start] + re.sub(pattern, rewrite, text[start:], count=1, flags=re.M)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from sim.workload.model import Experts, LatentAttention, Model
 
 PLAIN_MLP = re.compile(r"gpt|mpt|bloom|nemotron|opt|falcon|megatron|gemma-plain|starcoder", re.I)
 PLAIN_EXCEPTIONS = re.compile(r"gpt[ -]?oss|nemotron_3", re.I)
+ALIBI = re.compile(r"bloom", re.I)  # no fused kernel takes its bias on Ascend
 LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
 
 
@@ -184,7 +185,10 @@ def _model(fill: Filling) -> Model:
         experts=experts, latent=latent,
         window=128 if "sliding" in run.text("attention_kind") else 0,
         predict_layers=_predict_layers(run),
-        fused_attention="alibi" not in run.text("attention_kind"),
+        fused_attention=not (
+            "alibi" in run.text("attention_kind")
+            or (ALIBI.search(run.text("model_name")) and run.text("vendor") == "huawei")
+        ),
         lora_rank=16 if lora else 0,
     )  # fmt: skip
 

@@ -1,0 +1,181 @@
+"""Tables of measured runs: reading, filling of blanks, conversion of metrics, errors, and the fit."""
+
+from pathlib import Path
+
+import pytest
+
+from device_models.catalog import load_node, load_stack
+from sim.errors import InputError
+from sim.step.step import step_seconds
+from sim.validation.fit import _written, knobs, turned
+from sim.validation.metrics import measured_step_seconds
+from sim.validation.predict import predict_run
+from sim.validation.rows import Refused, node_of, scenario_of, stack_of, trimmed
+from sim.validation.summary import row_record, summarise
+from sim.validation.table import Run, read_table
+
+ROW = {
+    "id": "r1", "source": "made", "device": "H100-SXM-80GB", "vendor": "nvidia", "n_devices": "16",
+    "model_name": "Llama-2-7B", "layers": "32", "hidden": "4096", "ffn_hidden": "11008", "heads": "32",
+    "kv_heads": "32", "vocab": "32000", "seq_len": "4096", "global_batch_seqs": "128",
+    "micro_batch": "2", "tp": "2", "pp": "1", "precision": "bf16", "framework": "NeMo",
+    "metric_name": "step_time_s", "metric_value": "3.0", "metric_unit": "s",
+}  # fmt: skip
+
+
+def table(tmp_path: Path, *rows: dict[str, str]) -> Path:
+    """Write rows as CSV."""
+    names = list(ROW)
+    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(tmp_path: Path, **changes: str) -> Run:
+    return read_table(table(tmp_path, {**ROW, **changes})).runs[0]
+
+
+def test_a_row_becomes_a_scenario(tmp_path: Path) -> None:
+    scenario = scenario_of(run(tmp_path))
+    p = scenario.parallel
+    assert (p.tp, p.dp, p.zero, p.sequence_parallel) == (2, 8, 1, True)
+    assert scenario.pools[0].node.name == "h100-8"
+    assert scenario.pools[0].stack.name == "megatron-core"
+    assert scenario.devices == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 3.0),
+        # 128 sequences of 4,096 tokens on 16 devices at 1,000 tokens/s each
+        ({"metric_name": "tokens_per_s_per_device", "metric_value": "1000"}, 128 * 4096 / 16_000),
+        ({"metric_name": "tokens_per_s", "metric_value": "16000"}, 128 * 4096 / 16_000),
+        ({"metric_name": "samples_per_s", "metric_value": "64"}, 2.0),
+        (
+            {
+                "metric_name": "finetune_throughput",
+                "metric_value": "4",
+                "metric_unit": "samples/s/p",
+            },
+            2.0,
+        ),
+        ({"metric_name": "fun", "metric_value": "4"}, None),
+    ],
+)
+def test_metrics_mean_step_times(
+    tmp_path: Path, changes: dict[str, str], expected: float | None
+) -> None:
+    row = run(tmp_path, **changes)
+    found = measured_step_seconds(row, scenario_of(row))
+    assert found == (pytest.approx(expected) if expected else None)
+
+
+def test_tflops_and_mfu_say_the_same(tmp_path: Path) -> None:
+    # 494.7 TFLOP/s per device is half of the 989.4 TFLOP/s peak
+    first = run(tmp_path, metric_name="model_tflops_per_device", metric_value="494.7")
+    second = run(tmp_path, metric_name="mfu_percent", metric_value="50")
+    seconds = measured_step_seconds(first, scenario_of(first))
+    assert seconds == pytest.approx(measured_step_seconds(second, scenario_of(second)))
+
+
+def test_blanks_are_filled_and_stated(tmp_path: Path) -> None:
+    scenario = scenario_of(run(tmp_path, kv_heads="", vocab="", micro_batch="", pp=""))
+    stated = " ".join(scenario.assumptions)
+    assert all(key in stated for key in ("kv_heads", "vocab", "micro_batch", "pp"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"device": "TPU-v5p"}, "device 'TPU-v5p' is not modelled"),
+        ({"device": "hanguang-800"}, "cannot train"),
+        ({"layers": ""}, "no shape"),
+        ({"tp": "3"}, "does not divide 16 devices"),
+        ({"seq_len": ""}, "sequence length is blank"),
+        ({"metric_name": "fun"}, "says nothing of a step's time"),
+        ({"precision": "fp8", "device": "A100-SXM-80GB"}, "has no fp8 matrix units"),
+    ],
+)
+def test_refusals_have_reasons(tmp_path: Path, changes: dict[str, str], reason: str) -> None:
+    prediction = predict_run(run(tmp_path, **changes))
+    assert reason in prediction.reason
+    assert row_record(prediction)["status"] == "refused"
+
+
+def test_bad_cells_are_named_and_good_rows_kept(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, ROW, {**ROW, "tp": "two"}, {**ROW, "n_devices": "-4"}))
+    assert len(found.runs) == 1
+    column = list(ROW).index("tp") + 1
+    assert str(found.problems[0]).endswith(
+        f"runs.csv:3:{column}: tp: 'two' - expected a number above 0, or a blank cell"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", "is empty"), ("device,layers\nx,1\n", "n_devices: column is missing"), ("\x00", "binary"),
+     ("device,device\n", "column stands twice")],
+)  # fmt: skip
+def test_files_that_are_no_table(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words):
+        read_table(path)
+
+
+def test_errors_are_of_step_time_and_weigh_sources_equally(tmp_path: Path) -> None:
+    predicted = step_seconds(scenario_of(run(tmp_path)))
+    rows = [{**ROW, "id": str(i), "source": s, "metric_value": repr(predicted / f)}
+            for i, (s, f) in enumerate([("a", 1.1), ("a", 1.1), ("a", 1.1), ("b", 1.3)])]  # fmt: skip
+    predictions = [predict_run(r) for r in read_table(table(tmp_path, *rows)).runs]
+    summary = summarise(predictions)
+    assert summary["all"].median == pytest.approx(0.1)
+    assert summary["groups"]["source"]["b"].median == pytest.approx(0.3)
+    assert summary["sources_weighted_equally"]["p90"] == pytest.approx(0.3)
+    assert row_record(predictions[3])["predicted"] == pytest.approx(predicted)
+
+
+def test_part_of_a_rack_is_a_smaller_node() -> None:
+    rack = load_node("gb200-nvl72")
+    part = trimmed(rack, 128)
+    assert (part.devices, part.scale_up.domain) == (64, 64)
+    assert trimmed(rack, 144) is rack
+
+
+def test_frameworks_and_devices_by_name(tmp_path: Path) -> None:
+    for framework, stack in (("nanotron v0.5", "nanotron"), ("Composer/FSDP (mp mode PURE)", "fsdp"),
+                             ("Megatron-LM", "megatron-2021"), ("HAI-LLM DualPipe", "deepseek"),
+                             ("ModelLink/MindSpeed-LLM", "mindspeed")):  # fmt: skip
+        assert stack_of(run(tmp_path, framework=framework)).name == stack
+    assert node_of("Ascend 910B (Atlas 800T A2)").device.name == "ascend-910b3"
+    with pytest.raises(Refused):
+        node_of("abacus")
+
+
+def test_fitted_parameters_are_few_and_bounded() -> None:
+    for stack, rows in knobs().items():
+        assert load_stack(stack)
+        assert all(k.low <= k.prior <= k.high for k in rows)
+    assert sum(len(rows) for rows in knobs().values()) <= 2000 // 30  # one per 30 rows of the table
+
+
+def test_a_knob_turns_its_own_value_only(tmp_path: Path) -> None:
+    scenario = scenario_of(run(tmp_path))
+    changed = turned(scenario, {"stack/megatron-core/launch_s": 1.0, "stack/fsdp/launch_s": 2.0,
+                                "device/h100|h200/matrix_ceiling/bf16|fp16": 0.5})  # fmt: skip
+    assert changed.pools[0].stack.launch_s == 1.0
+    device = changed.pools[0].node.device
+    assert (device.matrix_ceiling["bf16"], device.matrix_ceiling["fp8"]) == (0.5, 0.655)
+
+
+def test_fitted_values_are_written_with_their_source() -> None:
+    text = (
+        "\na:\n  bf16: {value: 0.5, source: X, confidence: assumed}\n"
+        'launch_s: {value: "1 us", source: X, confidence: high}\n'
+    )
+    dtype = _written(text, "a", "bf16", 0.7)
+    assert "bf16: {value: 0.7, source: FIT, confidence: low}" in dtype
+    time = _written(text, "", "launch_s", 25e-6)
+    assert 'launch_s: {value: "25 us", source: FIT, confidence: high}' in time
