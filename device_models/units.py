@@ -86,7 +86,9 @@ class UnitError(ValueError):
 
 def expected_text(dimension: str) -> str:
     """Say in words what a quantity of `dimension` looks like, for error messages."""
-    return f"expected a {dimension.replace('_', ' ')} with its unit, like {_EXAMPLES[dimension]}"
+    name = "token count" if dimension == "tokens" else dimension.replace("_", " ")
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"expected {article} {name} with its unit, like {_EXAMPLES[dimension]}"
 
 
 def parse_quantity(text: object, dimension: str) -> float:

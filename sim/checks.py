@@ -11,6 +11,7 @@ from sim.scenario import Scenario
 from sim.schema import ScenarioFile
 
 Blame = Callable[..., None]
+MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
 
 
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
@@ -24,6 +25,13 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
         if _check_batch(scenario, blame):
             _check_schedule(scenario, blame)
     _check_pools(scenario, blame)
+    for rank in scenario.stragglers.ranks:
+        if not 0 <= rank < scenario.parallel.world:
+            blame(
+                ("stragglers", "ranks", str(rank)),
+                rank,
+                f"expected a rank below {scenario.parallel.world}",
+            )
     _check_published(scenario, blame)
 
 
@@ -129,7 +137,7 @@ def _check_schedule(scenario: Scenario, blame: Blame) -> None:
     if len(scenario.pools) > 1 and parallel.mixed == "replicas":
         return
     count = training.global_batch // (training.micro_batch * parallel.dp)
-    if count * parallel.pp * parallel.vp > 4_000_000:
+    if count * parallel.pp * parallel.vp > MOST_SLOTS:
         blame(("training", "global_batch"), training.global_batch,
               f"{count} micro-batches over {parallel.pp} stages are more than can be walked")  # fmt: skip
         return

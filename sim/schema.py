@@ -210,7 +210,8 @@ class CostSection(Section):
     interest: Fraction = Field(0.08, description="per year")
     life: Time = Field(4 * 31_557_600.0, description="of the machines")
     value_decay: Annotated[float, Field(ge=0, le=5)] = Field(
-        0.14, description="orders of magnitude per year (depreciation)"
+        0.14,
+        description="orders of magnitude per year (depreciation); 0 is a straight line over the life",
     )
     opex_share: Fraction = Field(0.05, description="of the capital per year")
     sold_fraction: Fraction = Field(0.9, description="share of the machines' life in use")

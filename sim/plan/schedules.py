@@ -186,67 +186,71 @@ def dualpipe(p: int, m: int, v: int) -> list[list[Slot]]:
 
 
 def _dualpipe_rank(p: int, m: int, rank: int) -> list[Slot]:
-    """The order of one rank; phase 0 is the direction whose entry is nearer."""
-    second = rank >= p // 2
-    near = min(rank, p - 1 - rank)
-    half = p // 2
-    count = {"F": [0, 0], "B": [0, 0], "W": [0, 0]}
-    waiting: list[Part] = []  # weight gradients put off, oldest first
-    order: list[Slot] = []
-
-    def take(kind: str, phase: int) -> Part:
-        chunk = phase ^ second
-        number = count[kind][chunk]
-        count[kind][chunk] += 1
-        return Part(kind, chunk, chunk * m + number)
-
-    def forward(phase: int) -> None:
-        order.append((take("F", phase),))
-
-    def backward(phase: int, put_off: bool = False) -> None:
-        part = take("B", phase)
-        if put_off:
-            waiting.append(Part("W", part.chunk, part.microbatch))
-            part = Part("I", part.chunk, part.microbatch)
-        order.append((part,))
-
-    def weight() -> None:
-        order.append((waiting.pop(0),))
-
-    def both(forward_phase: int, backward_phase: int) -> None:
-        order.append((take("F", forward_phase), take("B", backward_phase)))
-
-    for _ in range((half - near - 1) * 2):
-        forward(0)
+    """The order of one rank, `m` micro-batches in each direction: eight parts, as published."""
+    near, half = min(rank, p - 1 - rank), p // 2
+    outer = half - near - 1  # ranks between this one and the middle
+    run = _BothWays(m, second=rank >= half)
+    for _ in range(outer * 2):
+        run.forward(0)
     for _ in range(near + 1):
-        forward(0)
-        forward(1)
-    for _ in range(half - near - 1):
-        backward(1, put_off=True)
-        weight()
-        forward(1)
+        run.forward(0)
+        run.forward(1)
+    for _ in range(outer):
+        run.backward(1, put_off=True)
+        run.weight()
+        run.forward(1)
     for i in range(m - p + near + 1):
-        if i == 0 and near == half - 1:
-            forward(0)
-            backward(1)
+        if i == 0 and not outer:
+            run.forward(0)
+            run.backward(1)
         else:
-            both(0, 1)
-        both(1, 0)
-    for _ in range(half - near - 1):
-        backward(1)
-        both(1, 0)
-    put_off = False
+            run.both(0, 1)
+        run.both(1, 0)
+    for _ in range(outer):
+        run.backward(1)
+        run.both(1, 0)
     for i in range(near + 1):
-        put_off = put_off or (i == (near + 1) // 2 and near % 2 == 1)
-        backward(1, put_off)
-        put_off = put_off or (i == (near + 1) // 2 and near % 2 == 0)
-        backward(0, put_off)
-    for _ in range(half - near - 1):
-        weight()
-        backward(0, put_off=True)
-    while waiting:
-        weight()
-    return order
+        middle = (near + 1) // 2
+        run.backward(1, put_off=i > middle or (i == middle and near % 2 == 1))
+        run.backward(0, put_off=i >= middle)
+    for _ in range(outer):
+        run.weight()
+        run.backward(0, put_off=True)
+    while run.waiting:
+        run.weight()
+    return run.order
+
+
+class _BothWays:
+    """Writes the order of a rank that works in both directions; phase 0 enters nearer to it."""
+
+    def __init__(self, microbatches: int, *, second: bool) -> None:
+        self.microbatches, self.second = microbatches, second
+        self.count = {(kind, chunk): 0 for kind in "FB" for chunk in (0, 1)}
+        self.waiting: list[Part] = []  # weight gradients put off, oldest first
+        self.order: list[Slot] = []
+
+    def _take(self, kind: str, phase: int) -> Part:
+        chunk = phase ^ self.second
+        number = self.count[kind, chunk]
+        self.count[kind, chunk] += 1
+        return Part(kind, chunk, chunk * self.microbatches + number)
+
+    def forward(self, phase: int) -> None:
+        self.order.append((self._take("F", phase),))
+
+    def backward(self, phase: int, *, put_off: bool = False) -> None:
+        part = self._take("B", phase)
+        if put_off:
+            self.waiting.append(part._replace(phase="W"))
+            part = part._replace(phase="I")
+        self.order.append((part,))
+
+    def weight(self) -> None:
+        self.order.append((self.waiting.pop(0),))
+
+    def both(self, forward: int, backward: int) -> None:
+        self.order.append((self._take("F", forward), self._take("B", backward)))
 
 
 PipelineSchedule = Callable[[int, int, int], list[list[Slot]]]

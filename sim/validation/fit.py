@@ -1,6 +1,6 @@
 """Refit the parameters of software stacks and devices from tables of measured runs.
 
-    python -m sim.validation.fit RUNS.csv [STACK ...]
+    python -m sim.validation.fit RUNS.csv [STACK ...] [--held-out]
 
 Parameters, bounds and priors stand in `device_models/data/validation/fit.yaml`: each belongs to a stack
 or to the devices of one architecture, none to a run or a model. A stack is fitted on the rows that
@@ -34,7 +34,7 @@ from sim.validation.table import Run, read_table
 
 DATA = Path(str(files("device_models") / "data"))
 PULL = 0.15  # of the log range: how strongly a parameter is held to its prior
-LEAST_ROWS = 30  # per fitted parameter
+FOLDS = 3  # of model families, when their errors are measured left out
 MOST_ROWS = 90  # of a stack that enter a fit, drawn evenly over its sources and models
 OUTLIER = 0.6  # log error beyond which a row does not enter the fit (it is still scored)
 
@@ -150,6 +150,22 @@ def fit_stack(stack: str, rows: Sequence[Sample]) -> tuple[dict[str, float], flo
     )
 
 
+def held_out_errors(stack: str, rows: Sequence[Sample]) -> list[float]:
+    """Return the log errors of rows whose model family was left out of the fit (`FOLDS` folds)."""
+    families = sorted({(s.run.text("source"), s.run.text("model_name")) for s in rows})
+    fold = {family: i % FOLDS for i, family in enumerate(families)}
+    errors: list[float] = []
+    for number in range(min(FOLDS, len(families))):
+
+        def out(sample: Sample, number: int = number) -> bool:
+            run = sample.run
+            return fold[run.text("source"), run.text("model_name")] == number
+
+        values, _, _ = fit_stack(stack, [s for s in rows if not out(s)])
+        errors += [_log_error(turned(s.scenario, values), s.measured_s) for s in rows if out(s)]
+    return errors
+
+
 def write_values(values: dict[str, float]) -> Iterator[Path]:
     """Write fitted values into the catalogue's files; yields those that changed."""
     for name, value in values.items():
@@ -189,11 +205,22 @@ def _written(text: str, section: str, key: str, value: float) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Refit the named stacks (all by default) from a table and write the values."""
+    """Refit the named stacks (all by default) from a table and write the values.
+
+    With --held-out nothing is written: the errors of left-out model families are printed.
+    """
+    held_out = "--held-out" in arguments
+    arguments = [a for a in arguments if a != "--held-out"]
     table = read_table(arguments[0])
     for stack in arguments[1:] or knobs():
         prior = {k.name: k.prior for k in knobs()[stack]}
         rows = samples(table.runs, stack, prior)
+        if held_out:
+            size = np.abs(np.expm1(held_out_errors(stack, rows)))
+            print(f"{stack}: {len(rows)} rows, families left out: median error"
+                  f" {100 * np.median(size):.1f} %, 90th percentile"
+                  f" {100 * np.quantile(size, 0.9):.1f} %", flush=True)  # fmt: skip
+            continue
         values, before, after = fit_stack(stack, rows)
         print(f"{stack}: {len(rows)} rows, {len(values)} parameters,"
               f" median error {100 * before:.1f} % -> {100 * after:.1f} %", flush=True)  # fmt: skip
