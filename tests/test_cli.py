@@ -147,6 +147,18 @@ def test_compare_puts_scenarios_side_by_side(scenario: Path) -> None:
     assert "%)" in done.stdout
 
 
+def test_currencies_are_never_mixed(scenario: Path) -> None:
+    other = scenario.with_name("other.yaml")
+    other.write_text(
+        SMALL.replace("27.5 CNY/h", "2 USD/h").replace("cost: {", "cost: {currency: USD, ")
+    )
+    lines = ersatz("compare", str(scenario), str(other)).stdout.splitlines()
+    cost = next(line for line in lines if line.startswith("cost"))
+    assert "CNY" in cost
+    assert "USD" in cost
+    assert "(" not in cost  # no difference between amounts of different currencies
+
+
 def test_devices_lists_and_explains(tmp_path: Path) -> None:
     listing = ersatz("devices").stdout
     assert "h800" in listing

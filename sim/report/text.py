@@ -71,11 +71,8 @@ def _answers(
             _against([r.job.device_hours if r.job else None for r in results], _number),
         )
     if any(r.cost for r in results):
-        currency = next(r.cost.currency for r in results if r.cost)
-        yield "cost", _against([r.cost.total if r.cost else None for r in results],
-                               lambda v: format_money(v, currency))  # fmt: skip
-        per_trillion = [r.cost.per_trillion_tokens if r.cost else None for r in results]
-        yield "  per 1e12 tokens", _against(per_trillion, lambda v: format_money(v, currency))
+        yield "cost", [_money(r, results[0], "total") for r in results]
+        yield "  per 1e12 tokens", [_money(r, results[0], "per_trillion_tokens") for r in results]
         yield "  80 % interval", [_cost_interval(r) for r in results]
     if any(r.energy for r in results):
         yield "energy", _against([r.energy.kwh if r.energy else None for r in results],
@@ -96,6 +93,18 @@ def _against(values: Sequence[float | None], form) -> list[str]:  # type: ignore
         else:
             texts.append(form(value))
     return texts
+
+
+def _money(result: RunResult, first: RunResult, key: str) -> str:
+    """Write an amount, with its difference to the first where the currency is the same."""
+    cost, base = result.cost, first.cost
+    if cost is None:
+        return "-"
+    amount = float(getattr(cost, key))
+    text = format_money(amount, cost.currency)
+    if base is None or result is first or base.currency != cost.currency:
+        return text
+    return f"{text} ({100 * (amount / getattr(base, key) - 1):+.0f} %)"
 
 
 def _number(value: float) -> str:
