@@ -131,7 +131,7 @@ class ScaleOut:
     all_to_all: float  # share that all-to-all sustains
     latency_s: float  # per hop of a collective, software included
     oversubscription: float  # 1 is non-blocking
-    group_stall_s: float = 0.0  # per member of a tensor collective while pipeline messages travel
+    group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

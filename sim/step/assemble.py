@@ -41,18 +41,15 @@ class Times:
         """Seconds of one collective of the named group."""
         if nbytes <= 0:
             return 0.0
-        members = self.communicators[group].group
-        seconds = collective_time(kind, nbytes, members, self.node).seconds
-        return seconds + self._stall(group, members.size)
+        seconds = collective_time(kind, nbytes, self.communicators[group].group, self.node).seconds
+        stalls = group == "pp" and self._messages_cross_nodes
+        return seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
 
-    def _stall(self, group: str, size: int) -> float:
-        """What a network's software adds while pipeline messages cross it."""
-        network, pipeline = self.node.scale_out, self.communicators["pp"].group
-        if pipeline.size == 1 or self.communicators["world"].group.nodes == 1:
-            return 0.0
-        if group == "pp":
-            return network.message_stall_s
-        return network.group_stall_s * size if group == "tp" and size > 1 else 0.0
+    @property
+    def _messages_cross_nodes(self) -> bool:
+        """Pipeline messages leave the node, where the network's software has to serve them."""
+        pipeline, world = self.communicators["pp"].group, self.communicators["world"].group
+        return pipeline.size > 1 and world.nodes > 1
 
     def exposed(self, comm: Comm) -> float:
         """Seconds by which a collective makes the step longer beside its partner.
@@ -83,10 +80,12 @@ class Times:
         """Host seconds to issue one kernel."""
         return self.stack.launch_s + self.node.device.kernel_launch_s
 
-    @property
-    def collective_launch(self) -> float:
-        """Host seconds to issue one collective."""
-        return self.stack.collective_launch_s + self.node.device.kernel_launch_s
+    def collective_launch(self, group: str) -> float:
+        """Host seconds to issue one collective; some networks hold the host up meanwhile."""
+        launch = self.stack.collective_launch_s + self.node.device.kernel_launch_s
+        if group == "tp" and self._messages_cross_nodes:
+            launch += self.node.scale_out.group_stall_s * self.communicators["tp"].group.size
+        return launch
 
 
 @dataclass(slots=True)
@@ -135,10 +134,12 @@ class Assembler:
             self._work, self._after = [], []
         return self._last
 
-    def blocking(self, name: str, category: str, seconds: float, sync: tuple[int, ...]) -> int:
+    def blocking(
+        self, name: str, category: str, seconds: float, sync: tuple[int, ...], group: str = ""
+    ) -> int:
         """Append a collective that holds the compute stream."""
         self.flush()
-        work = Work(ticks(self.times.collective_launch), ticks(seconds), category)
+        work = Work(ticks(self.times.collective_launch(group)), ticks(seconds), category)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False)
         self._last, self._after = self._append(op), []
         return self._last
@@ -148,7 +149,7 @@ class Assembler:
         after: int | None,
     ) -> int:  # fmt: skip
         """Append a collective on a stream of its own; returns its index."""
-        work = Work(ticks(self.times.collective_launch), ticks(seconds), category)
+        work = Work(ticks(self.times.collective_launch("")), ticks(seconds), category)
         waits = () if after is None else (after,)
         return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False))
 
@@ -179,4 +180,4 @@ class Assembler:
             after = INPUT if before is None else before
             self._pending = self.beside(comm.name, EXPERT, comm.category, seconds, sync, after)
         else:
-            self.blocking(comm.name, comm.category, seconds, sync)
+            self.blocking(comm.name, comm.category, seconds, sync, comm.group)
