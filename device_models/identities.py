@@ -29,24 +29,38 @@ def check_device(values: Mapping[str, Any], blame: Blame) -> None:
         "attention_portable",
     ):
         _share(values, key, blame)
-    for key in ("memory_bytes", "memory_bandwidth", "power_max_w"):
+    for key in ("memory_bytes", "memory_bandwidth", "cache_bytes", "clock_hz", "power_max_w",
+                "io_bandwidth"):  # fmt: skip
         _positive(values, key, blame)
-    peaks = values.get("matrix_peak") or {}
-    for dtype, share in (values.get("matrix_ceiling") or {}).items():
+    for key in ("matrix_peak", "vector_peak", "datasheet_peak"):
+        _check_peaks(values, key, blame)
+    _check_ceilings(values, blame)
+    idle, most = values.get("power_idle_w"), values.get("power_max_w")
+    if idle is not None and most is not None and idle >= most:
+        blame(("power_idle_w",), idle, f"expected less than power_max_w ({most} W)")
+    _check_tpp(values, blame)
+
+
+def _check_peaks(values: Mapping[str, Any], key: str, blame: Blame) -> None:
+    for dtype, peak in (values.get(key) or {}).items():
+        if dtype not in BITS:
+            blame((key, dtype), dtype, f"expected one of {', '.join(BITS)}")
+        elif peak is not None and peak <= 0:
+            blame((key, dtype), peak, "expected a peak above 0")
+
+
+def _check_ceilings(values: Mapping[str, Any], blame: Blame) -> None:
+    """Every matrix peak has its sustained share, and nothing else has one."""
+    peaks, ceilings = values.get("matrix_peak") or {}, values.get("matrix_ceiling") or {}
+    for dtype, share in ceilings.items():
         path = ("matrix_ceiling", dtype)
         if dtype not in peaks:
             blame(path, dtype, "has no matrix_peak of this dtype")
         if share is not None and not 0 < share <= 1:
             blame(path, share, "expected a share above 0 and at most 1 (achieved at most peak)")
-    for dtype, peak in peaks.items():
-        if dtype not in BITS:
-            blame(("matrix_peak", dtype), dtype, f"expected one of {', '.join(BITS)}")
-        elif peak is not None and peak <= 0:
-            blame(("matrix_peak", dtype), peak, "expected a peak above 0")
-    idle, most = values.get("power_idle_w"), values.get("power_max_w")
-    if idle is not None and most is not None and idle >= most:
-        blame(("power_idle_w",), idle, f"expected less than power_max_w ({most} W)")
-    _check_tpp(values, blame)
+    for dtype in peaks:
+        if dtype not in ceilings:
+            blame(("matrix_peak", dtype), dtype, "has no matrix_ceiling of this dtype")
 
 
 def _check_tpp(values: Mapping[str, Any], blame: Blame) -> None:
@@ -64,8 +78,10 @@ def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
     """Shares are shares, links add up to the published total, a mesh reaches everybody."""
     for key in ("efficiency", "all_to_all"):
         _share(values, key, blame)
-    for key in ("domain", "links", "link_bandwidth"):
-        _positive(values, key, blame)
+    _positive(values, "link_bandwidth", blame)
+    in_switch = values.get("in_switch")
+    if in_switch is not None and in_switch > 1:
+        blame(("in_switch",), in_switch, "expected a share of at most 1, 0 for none")
     links, rate, total = (values.get(k) for k in ("links", "link_bandwidth", "total_bandwidth"))
     if links and rate and total and abs(links * rate / total - 1) > TOLERANCE:
         blame(("total_bandwidth",), total, f"links x link_bandwidth is {links * rate:.4g} bytes/s")
@@ -85,11 +101,15 @@ def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
 
 
 def check_node(values: Mapping[str, Any], scale_up: ScaleUp, blame: Blame) -> None:
-    """A node holds at least one device, and its links join at most what is there to join."""
-    _positive(values, "devices", blame)
-    devices = values.get("devices")
-    if devices and scale_up.kind != "supernode" and scale_up.domain > devices:
-        blame(("devices",), devices, f"{scale_up.name} joins {scale_up.domain} devices")
+    """A node holds whole groups of its links, or is a part of a supernode."""
+    devices, domain = values.get("devices"), scale_up.domain
+    if not devices:
+        return
+    if scale_up.kind == "supernode":
+        if devices > domain:
+            blame(("devices",), devices, f"{scale_up.name} joins only {domain} devices")
+    elif devices % domain:
+        blame(("devices",), devices, f"{scale_up.name} joins {domain} devices: no whole groups")
 
 
 def _share(values: Mapping[str, Any], key: str, blame: Blame) -> None:

@@ -1,5 +1,6 @@
 """The catalogue: every file loads, identities hold, and each broken one is named with its place."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from device_models.catalog import (
     load_scale_up,
     load_stack,
 )
+from device_models.device import Device, Node
 from device_models.identities import total_processing_performance
 from device_models.problems import InputError
+from device_models.stack import Stack
+from device_models.yamltext import read_yaml
 
 
 @pytest.mark.parametrize("name", list_nodes())
@@ -130,14 +134,91 @@ def faults(load, path: Path) -> str:  # type: ignore[no-untyped-def]
         ("source: S1", "source: S999", "expected a key of `sources`"),
         ("power_idle_w: {value: 105 W", "power_idle_w: {value: 900 W", "less than power_max_w"),
         ("bf16: {value: 0.72", "bf15: {value: 0.72", "has no matrix_peak"),
+        ("bf16: {value: 0.72", "bf15: {value: 0.72", "has no matrix_ceiling"),
+        ("bf16: {value: 989.4 TFLOP/s", "bf16: {value: 0 TFLOP/s", "a peak above 0"),
+        ("fp32: {value: 66.9", "fp23: {value: 66.9", "expected one of fp64, fp32"),
+        ("units: {value: 132", "units: {value: .nan", "not a finite number"),
+        ("units: {value: 132", "units: {value: 0", "a whole number of at least 1"),
+        ("[128, 128, 64]", "[a, 128, 64]", "three whole numbers"),
+        ("clock_hz: {value: 1830", "clock_hz: {value: 0", "above 0"),
+        ("power_max_w: {value: 700 W", "power_max_w: {value: -700 W", "not negative"),
+        (", date: 2022-09, confidence: high}", ", confidence: high}", "needs its date"),
+        ("trains: true", "trains: maybe", "expected true or false"),
+        ("trains: true", "trains: false", "needs `why_not`"),
+        ("trains: true", "trains: true\nnics: 8", "unknown key"),
+        ("trains: true", "trains: true\nbased_on: h10o", "did you mean 'h100'"),
+        ('"30000 USD"', '"30000 GBP"', "unknown unit"),
+        ('"30000 USD"', '"-30000 USD"', "an amount above 0"),
+        ("source: S41", "source: S42", "expected a key of `sources`"),
+        ("region: US", "regoin: US", "did you mean 'region'"),
     ],
 )
 def test_a_broken_device_is_named_with_its_place(
     tmp_path: Path, old: str, new: str, words: str
 ) -> None:
-    text = faults(load_device, changed(tmp_path, "devices", "h100", old, new))
+    path = changed(tmp_path, "devices", "h100", old, new)
+    fault = next(line for line in faults(load_device, path).splitlines() if words in line)
+    # the place is the first line that differs; a second line is one that the change added
+    before = (DATA / "devices/h100.yaml").read_text().splitlines()
+    after = path.read_text().splitlines()
+    line = next(i for i, text in enumerate(after, 1) if text not in before)
+    if "has no matrix_ceiling" in words:  # said at the peak that is left alone
+        line = next(i for i, text in enumerate(after, 1) if text.startswith("  bf16:"))
+    assert fault.startswith(f"{path}:{line}:")
+
+
+def test_a_fault_names_file_line_column_key_value_and_what_was_expected(tmp_path: Path) -> None:
+    path = changed(tmp_path, "devices", "h100", "value: 3350 GB/s", "value: 3350 GHz")
+    line = 1 + path.read_text().splitlines().index(
+        "memory_bandwidth: {value: 3350 GHz, source: S1, date: 2022-09, confidence: high}"
+    )
+    # the value stands after "memory_bandwidth: {value: ", which has 26 characters
+    assert faults(load_device, path) == (
+        f"{path}:{line}:27: memory_bandwidth.value: '3350 GHz' - unknown unit 'GHz';"
+        " expected a bandwidth with its unit, like '400 Gbit/s' or '50 GB/s'"
+    )
+
+
+@pytest.mark.parametrize("text", ["prices: 5\n", "matrix_peak: 5\n", "matrix_peak: {}\n",
+                                  "sources: [S1]\n", "aliases: h\n", "- h100\n"])  # fmt: skip
+def test_a_value_of_the_wrong_shape_is_a_fault_and_no_crash(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text if text.startswith("-") else f"based_on: h100\n{text}")
+    assert "expected" in faults(load_device, path)
+
+
+def test_files_based_on_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("based_on: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("based_on: a.yaml\n")
+    text = faults(load_device, tmp_path / "a.yaml")
+    assert text == f"{tmp_path / 'b.yaml'}:1:11: based_on: 'a.yaml' - leads back to this file"
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "old", "new", "words"),
+    [
+        ("fabrics", "nvlink4", "kind: switched", "kind: swiched", "one of switched, mesh"),
+        ("fabrics", "nvlink4", "in_switch: {value: 0.69", "in_switch: {value: 1.3", "at most 1"),
+        ("fabrics", "nvlink4", "efficiency: {value: 0.82", "efficiency: {value: 0", "above 0"),
+        ("fabrics", "ib-ndr400-rail", "subscription: {value: 1", "subscription: {value: 0.5",
+         "1 (non-blocking) or more"),
+        ("nodes", "h100-8", "device: h100", "device: h10o", "did you mean 'h100'"),
+        ("nodes", "h100-8", "device: h100\n", "", "key is missing"),
+        ("nodes", "h100-8", "nics: {value: 8", "nics: {value: 0", "at least 1"),
+        # eight devices to a switch: four or twelve leave a group that is not whole
+        ("nodes", "h100-8", "devices: {value: 8", "devices: {value: 4", "no whole groups"),
+        ("nodes", "h100-8", "devices: {value: 8", "devices: {value: 12", "no whole groups"),
+        ("nodes", "gb200-nvl72", "devices: {value: 72", "devices: {value: 73", "joins only 72"),
+    ],
+)  # fmt: skip
+def test_broken_fabrics_and_nodes(
+    tmp_path: Path, room: str, name: str, old: str, new: str, words: str
+) -> None:
+    network = "nic_bandwidth" in (DATA / room / f"{name}.yaml").read_text()
+    load = load_node if room == "nodes" else load_scale_out if network else load_scale_up
+    text = faults(load, changed(tmp_path, room, name, old, new))
     assert words in text
-    assert "h100.yaml:" in text
+    assert f"{name}.yaml:" in text
 
 
 def test_a_broken_fabric(tmp_path: Path) -> None:
@@ -157,3 +238,39 @@ def test_a_user_s_own_device_by_path(tmp_path: Path) -> None:
     assert (device.name, device.title) == ("my-h100", "Mine")
     assert device.memory_bandwidth == 3e12
     assert device.matrix_peak == load_device("h100").matrix_peak
+
+
+def test_a_user_s_own_node_finds_its_parts_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("based_on: h100\ntitle: Mine\n")
+    (tmp_path / "node.yaml").write_text("based_on: h100-8\ndevice: mine.yaml\n")
+    node = load_node(str(tmp_path / "node.yaml"))
+    assert node.device.title == "Mine"
+    assert node.scale_up is load_node("h100-8").scale_up
+    (tmp_path / "mine.yaml").unlink()
+    (tmp_path / "other.yaml").write_text("based_on: h100-8\ndevice: mine.yaml\n")
+    assert "other.yaml:2:9: device" in faults(load_node, tmp_path / "other.yaml")
+
+
+def test_a_stack_whose_defaults_are_no_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("based_on: megatron-core\ndefaults: 5\n")
+    assert "mine.yaml:2:11: defaults: '5' - expected keys" in faults(load_stack, path)
+
+
+def test_a_based_on_device_keeps_the_prices_and_drops_the_aliases(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("based_on: h100\n")
+    assert load_device(str(path)).prices == load_device("h100").prices
+    with pytest.raises(InputError, match="no such name"):
+        load_device("mine")
+
+
+@pytest.mark.parametrize(
+    ("room", "load"), [("devices", load_device), ("nodes", load_node), ("stacks", load_stack)]
+)
+def test_each_alias_means_one_file(room: str, load: Callable[[str], Device | Node | Stack]) -> None:
+    said: dict[str, str] = {path.stem: path.stem for path in (DATA / room).glob("*.yaml")}
+    for path in (DATA / room).glob("*.yaml"):
+        for alias in read_yaml(path).data.get("aliases", []):
+            assert said.setdefault(alias.lower(), path.stem) == path.stem
+            assert load(alias).name == path.stem
