@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from device_models.device import ScaleUp
+from device_models.device import Device, ScaleUp
 
 Blame = Callable[[tuple[str | int, ...], object, str], None]
 BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6,
@@ -18,6 +18,17 @@ def total_processing_performance(peaks: Mapping[str, float]) -> float:
     return max(
         (BITS[dtype] * peak / 1e12 for dtype, peak in peaks.items() if dtype != "tf32"), default=0.0
     )
+
+
+def device_tpp(device: Device) -> float:
+    """Return TPP as export rules count it: from the data sheet's peaks.
+
+    They differ from the matrix peaks where a data sheet adds the vector units (Huawei's 950).
+    """
+    key = "datasheet_peak."
+    stated = {name.removeprefix(key): float(fact.value)
+              for name, fact in device.facts.items() if name.startswith(key)}  # fmt: skip
+    return total_processing_performance(stated or device.matrix_peak)
 
 
 def check_device(values: Mapping[str, Any], blame: Blame) -> None:

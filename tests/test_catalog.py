@@ -18,7 +18,7 @@ from device_models.catalog import (
     load_stack,
 )
 from device_models.device import Device, Node
-from device_models.identities import total_processing_performance
+from device_models.identities import device_tpp
 from device_models.problems import InputError
 from device_models.stack import Stack
 from device_models.yamltext import read_yaml
@@ -68,12 +68,13 @@ def test_all_accelerators_of_the_design_are_there() -> None:
     ("name", "tpp"),
     [("a100-80", 4992), ("h100", 15832), ("h20", 2368), ("h200", 15832), ("b200", 36000),
      ("ascend-910b3", 5008), ("ascend-910c", 12032), ("ppu-810e", 1920), ("mi250x", 6128),
-     ("mi300x", 20918)],
+     ("mi300x", 20918),
+     # cube and vector units added, as the data sheet does: 16 x 425 and 16 x 486
+     ("ascend-950pr", 6800), ("ascend-950dt", 7776)],
 )  # fmt: skip
 def test_tpp_follows_from_the_peaks(name: str, tpp: float) -> None:
     # TPP is the largest over formats of bit length x dense tera-operations per second
-    computed = total_processing_performance(load_device(name).matrix_peak)
-    assert computed == pytest.approx(tpp, rel=0.002)
+    assert device_tpp(load_device(name)) == pytest.approx(tpp, rel=0.002)
 
 
 def test_traps_of_the_data_sheets() -> None:
@@ -82,10 +83,19 @@ def test_traps_of_the_data_sheets() -> None:
     # the PPU's disputed peak is 120 by default and 197 as a variant
     assert load_device("ppu-810e").matrix_peak["bf16"] == 120e12
     assert load_device("ppu-810e-197").matrix_peak["bf16"] == 197e12
+    # the H800 keeps the matrix units of the H100 but hardly any double precision
+    h800, h100 = load_device("h800"), load_device("h100")
+    assert h800.matrix_peak == h100.matrix_peak
+    assert (h800.vector_peak["fp64"], h100.vector_peak["fp64"]) == (1e12, 33.5e12)
     # two dies make a package
     package, die = load_device("ascend-910c"), load_device("ascend-910c-die")
     assert package.matrix_peak["bf16"] == 2 * die.matrix_peak["bf16"]
     assert package.memory_bytes == 2 * die.memory_bytes
+    assert package.cache_bytes == 2 * die.cache_bytes
+    # a rack of 72 has nine times the cards and hosts of a server of eight that can fail
+    assert load_node("gb200-nvl72").failure_rate == pytest.approx(
+        9 * load_node("b200-8").failure_rate
+    )
     # the H800 is an H100 with fewer links
     assert load_node("h800-8").scale_up.bandwidth == 200e9
     assert load_node("h100-8").scale_up.bandwidth == 450e9

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from device_models.catalog import list_devices, list_nodes, load_device, load_node
 from device_models.device import Device
-from device_models.identities import total_processing_performance
+from device_models.identities import device_tpp
 from device_models.kernels import sixteen_bit_peak
 from device_models.units import format_bytes, format_si
 from sim.report.json_out import plain
@@ -29,7 +29,7 @@ def _summary(device: Device) -> dict[str, Any]:
         "peak_16bit_flop_per_s": sixteen_bit_peak(device),
         "memory_bytes": device.memory_bytes, "memory_bandwidth": device.memory_bandwidth,
         "power_max_w": device.power_max_w,
-        "tpp": total_processing_performance(device.matrix_peak),
+        "tpp": device_tpp(device),
     }  # fmt: skip
 
 
@@ -81,8 +81,7 @@ def render_device(name: str) -> RenderableType:
     for fact in device.facts.values():
         table.add_row(fact.key, fact.text, fact.source, fact.date, fact.confidence, fact.note)
     parts += [Text(""), table, Text("")]
-    tpp = total_processing_performance(device.matrix_peak)
-    parts.append(Text(f"TPP from these peaks: {tpp:,.0f}"))
+    parts.append(Text(f"TPP from the data sheet's peaks: {device_tpp(device):,.0f}"))
     nodes = [n for n in list_nodes() if load_node(n).device.name == device.name]
     parts.append(Text(f"nodes: {', '.join(nodes) or 'none'}"))
     for price in device.prices:
