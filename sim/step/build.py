@@ -43,7 +43,8 @@ def build_program(
         parallel.schedule, parallel.pp, microbatches, parallel.vp, parallel.custom_schedule
     )
     pools = stage_pools(scenario)
-    builders = [StageBuilder(scenario, pool, timer, replicas) for pool in pools]
+    made = {id(pool): StageBuilder(scenario, pool, timer, replicas) for pool in pools}
+    builders = [made[id(pool)] for pool in pools]
     blocks: dict[tuple[int, Variant], Block] = {}
     for visit in schedule.walk:
         key = visit.stage, visit.block
@@ -94,7 +95,8 @@ class StageBuilder:
     shard: Shard = field(init=False)
     chunks: tuple[Chunk, ...] = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
-    parts: dict[int, list[_Part]] = field(default_factory=dict)
+    parts: dict[Chunk, list[_Part]] = field(default_factory=dict)
+    built: dict[object, tuple[Block, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         s, parallel = self.scenario, self.scenario.parallel
@@ -110,35 +112,47 @@ class StageBuilder:
 
     def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:
         """Return the block of one slot of a stage."""
-        blocks = [
-            self._phase(schedule, stage, phase, chunk, edge, overlaps=len(variant) > 1)
-            for phase, chunk, edge in variant
-        ]
-        return blocks[0] if len(blocks) == 1 else overlap_blocks(*blocks)
+        overlaps = len(variant) > 1
+        blocks: list[Block] = []
+        keys: list[object] = []
+        for phase, chunk, edge in variant:
+            position = schedule.places[stage][chunk].position
+            sends = position < schedule.length - 1 if phase == "F" else position > 0
+            key = phase, replace(self.chunks[position], position=0), edge, sends, overlaps
+            if key not in self.built:  # chunks with the same content share a block
+                self.built[key] = self._phase(phase, self.chunks[position], edge, sends, overlaps)
+            block, self.flop[phase, position] = self.built[key]
+            blocks.append(block)
+            keys.append(key)
+        if len(blocks) == 1:
+            return blocks[0]
+        both = tuple(keys)
+        if both not in self.built:
+            self.built[both] = overlap_blocks(*blocks), 0.0
+        return self.built[both][0]
 
     def _phase(
-        self, schedule: Schedule, stage: int, phase: str, chunk: int, edge: str, *, overlaps: bool
-    ) -> Block:
-        position = schedule.places[stage][chunk].position
+        self, phase: str, chunk: Chunk, edge: str, sends: bool, overlaps: bool
+    ) -> tuple[Block, float]:
+        """Return the block of one phase of a chunk, and its FLOPs."""
         make = Assembler(self.times, overlaps)
-        if phase == "F":
-            self._forward(make, position, edge == "first")
-            sends = self._send(make, position < schedule.length - 1)
-        elif phase == "W":
-            for part in reversed(self._parts(position)):
+        sent: tuple[tuple[int, int], ...] = ()
+        if phase == "W":
+            for part in reversed(self._parts(chunk)):
                 self._weight_grad(make, part, edge == "last")
-            sends = ()
+        elif phase == "F":
+            self._forward(make, chunk, edge == "first")
+            sent = self._send(make, sends)
         else:
-            self._backward(make, position, whole=phase == "B", last=edge == "last")
-            sends = self._send(make, position > 0)
-        self.flop[phase, position] = make.flop
-        return make.block(sends)
+            self._backward(make, chunk, whole=phase == "B", last=edge == "last")
+            sent = self._send(make, sends)
+        return make.block(sent), make.flop
 
-    def _parts(self, position: int) -> list[_Part]:
-        """Embedding, layers, prediction modules and head of the chunk at a position, in order."""
-        if position not in self.parts:
-            self.parts[position] = list(self._describe(self.chunks[position]))
-        return self.parts[position]
+    def _parts(self, chunk: Chunk) -> list[_Part]:
+        """Embedding, layers, prediction modules and head of a chunk, in order."""
+        if chunk not in self.parts:
+            self.parts[chunk] = list(self._describe(chunk))
+        return self.parts[chunk]
 
     def _describe(self, chunk: Chunk) -> Iterator[_Part]:
         shard, model = self.shard, self.scenario.model
@@ -158,20 +172,20 @@ class StageBuilder:
                 made[kind] = _Part(work(shard), *weights, kind.layers > 0)
             yield made[kind]
 
-    def _forward(self, make: Assembler, position: int, first: bool) -> None:
+    def _forward(self, make: Assembler, chunk: Chunk, first: bool) -> None:
         zero = self.scenario.parallel.zero
         gathers = zero == 3 or (first and zero > 0 and self.pool.stack.overlap_param_gather)
         ends: list[int | None] = []
-        for part in self._parts(position):
+        for part in self._parts(chunk):
             if gathers:
                 self._gather(make, part, ends)
             make.add(part.work.forward)
             ends.append(make.flush())
 
-    def _backward(self, make: Assembler, position: int, *, whole: bool, last: bool) -> None:
+    def _backward(self, make: Assembler, chunk: Chunk, *, whole: bool, last: bool) -> None:
         parallel = self.scenario.parallel
         ends: list[int | None] = []
-        for part in reversed(self._parts(position)):
+        for part in reversed(self._parts(chunk)):
             if parallel.zero == 3:
                 self._gather(make, part, ends)
             self._recompute(make, part)

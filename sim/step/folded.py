@@ -8,6 +8,7 @@ number of its ops and ranks. With stragglers each stage goes as fast as its slow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -39,24 +40,41 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
     `account` is told of every slot: stage, variant, state before, messages and state after.
     """
     program = vector.program
-    matrices: dict[tuple[int, object], Array] = {}
-    state = [np.zeros(WIDTH) for _ in range(program.stages)]
+    pace = [float(factor.max()) for factor in vector.slowness]
+    known: dict[tuple[int, int, float], list[Row]] = {}  # equal blocks at equal pace share rows
+    state = [[0.0] * WIDTH for _ in range(program.stages)]
     messages: dict[int, float] = {}
     for stage, variant, inputs, outputs in program.schedule.walk:
-        matrix = matrices.get((stage, variant))
         block = program.blocks[stage, variant]
-        if matrix is None:
-            matrix = transfer_matrix(vector, stage, block, len(inputs))
-            matrices[stage, variant] = matrix
-        arrived = np.array([messages.pop(message, -np.inf) for message in inputs])
-        after = (matrix + np.concatenate((state[stage], arrived))).max(axis=1)
+        key = id(block), len(inputs), pace[stage]
+        rows = known.get(key)
+        if rows is None:
+            rows = known[key] = _rows(transfer_matrix(vector, stage, block, len(inputs)))
+        ready = state[stage] + [messages.pop(message, -math.inf) for message in inputs]
+        after = ready[:WIDTH] + [0.0] * len(block.sends)
+        for row, terms in rows:
+            after[row] = max([ready[column] + weight for column, weight in terms])
         if account:
-            account(stage, variant, state[stage], arrived, after)
+            now = np.array(ready)
+            account(stage, variant, now[:WIDTH], now[WIDTH:], np.array(after))
         state[stage] = after[:WIDTH]
         for row, (_, part) in enumerate(block.sends):
             if outputs[part] >= 0:
                 messages[outputs[part]] = after[WIDTH + row]
-    return state
+    return [np.array(times) for times in state]
+
+
+Row = tuple[int, list[tuple[int, float]]]
+
+
+def _rows(matrix: Array) -> list[Row]:
+    """Return the rows of M that change anything, each with its finite entries."""
+    rows: list[Row] = []
+    for number, weights in enumerate(matrix.tolist()):
+        terms = [(column, w) for column, w in enumerate(weights) if w > -math.inf]
+        if terms != [(number, 0.0)] or number >= WIDTH:
+            rows.append((number, terms))
+    return rows
 
 
 def transfer_matrix(vector: VectorStep, number: int, block: Block, inputs: int) -> Array:
