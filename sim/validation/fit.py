@@ -1,233 +1,185 @@
-"""Refit the parameters of software stacks and devices from tables of measured runs.
+"""Fit device and stack parameters to measured training runs, all of them together.
 
-    python -m sim.validation.fit RUNS.csv [STACK ...] [--held-out]
+    python -m sim.validation.fit RUNS.csv
 
-Parameters, bounds and priors stand in `device_models/data/validation/fit.yaml`: each belongs to a stack
-or to the devices of one architecture, none to a run or a model. A stack is fitted on the rows that
-run on it: log errors of step time, soft-L1 (robust to outliers), each source weighted by its number
-of rows to the power -1/2, and a pull of `PULL` of the allowed range towards the prior. The values are
-written into the catalogue's files; the same table gives the same values.
+Log errors of step time, soft-L1 (robust to outliers), each source weighted by its number of
+configurations to the power -1/2, and a weak pull of every parameter to its prior or relative. The
+step engine is linearised in the logarithms of the parameters (`Linear`), the robust problem solved
+on that, and the engine asked again until it agrees. A fold that leaves rows out solves the last
+linear problem without them; its rows are then predicted by the engine itself. The same table gives
+the same values.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
 
-from device_models.yamltext import parse_yaml
-from sim.errors import InfeasibleError
-from sim.scenario import Pool, Scenario
-from sim.step.step import step_seconds
-from sim.validation.metrics import measured_step_seconds
-from sim.validation.rows import Refused, scenario_of
-from sim.validation.table import Run, read_table
+from sim.validation.parameters import Parameter, fitted_parameters, turned, write_values
+from sim.validation.samples import Sample, log_error, samples, usable
+from sim.validation.table import read_table
 
-DATA = Path(str(files("device_models") / "data"))
-PULL = 0.15  # of the log range: how strongly a parameter is held to its prior
-FOLDS = 3  # of model families, when their errors are measured left out
-MOST_ROWS = 90  # of a stack that enter a fit, drawn evenly over its sources and models
-OUTLIER = 0.6  # log error beyond which a row does not enter the fit (it is still scored)
+Array = npt.NDArray[np.float64]
+PULL = 0.12  # residual of a parameter that lies one whole log range from its prior, per root weight
+SOFT = 0.05  # log error from which a row counts as an outlier, less and less
+STEP = 0.02  # of the logarithm, for derivatives
+TRUST = 0.5  # most that a logarithm moves between two looks at the engine
+ROUNDS = 4
+PROCESSES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
-    """One fitted parameter: `stack.NAME.field`, or `device.PREFIX.field[.dtype]`."""
+class Linear:
+    """The errors of all samples near a point: error + slope (theta - at)."""
 
-    name: str
-    low: float
-    high: float
-    prior: float
+    samples: Sequence[Sample]
+    parameters: Sequence[Parameter]
+    at: Array  # logarithms of the parameters
+    errors: Array  # log errors per sample
+    slopes: Array  # samples x parameters
 
-    @property
-    def parts(self) -> list[str]:
-        """The name, split."""
-        return self.name.split("/")
+    def solve(self, keep: npt.NDArray[np.bool_], trust: float = TRUST) -> Array:
+        """Return the best logarithms for the samples of `keep`, at most `trust` from here."""
+        from scipy.optimize import least_squares
 
+        counts = Counter(s.source for s, k in zip(self.samples, keep, strict=True) if k)
+        weight = np.array([counts[s.source] ** -0.5 if k else 0.0
+                           for s, k in zip(self.samples, keep, strict=True)])  # fmt: skip
+        weight *= keep.sum() / weight.sum()
+        root = np.sqrt(weight)[keep]
+        slopes, errors = self.slopes[keep], self.errors[keep]
+        low = np.log([p.low for p in self.parameters])
+        high = np.log([p.high for p in self.parameters])
+        pull, aim = self._pull(low, high, keep.sum())
 
-@lru_cache(maxsize=1)
-def knobs() -> dict[str, list[Knob]]:
-    """Return the parameters to be fitted, by stack."""
-    text = parse_yaml((DATA / "validation" / "fit.yaml").read_text(), "fit.yaml").data
-    return {stack: [Knob(row["name"], row["low"], row["high"], row["prior"]) for row in rows]
-            for stack, rows in text["stacks"].items()}  # fmt: skip
+        def residuals(theta: Array) -> Array:
+            predicted = errors + slopes @ (theta - self.at)
+            return np.concatenate((root * predicted, pull @ theta - aim))
 
+        jacobian = np.concatenate((root[:, None] * slopes, pull))
+        inside = np.maximum(low, self.at - trust), np.minimum(high, self.at + trust)
+        start = np.clip(self.at, inside[0] + 1e-9, inside[1] - 1e-9)
+        found = least_squares(residuals, start, lambda _: jacobian, bounds=inside, loss="soft_l1",
+                              f_scale=SOFT)  # fmt: skip
+        return np.asarray(found.x)
 
-def turned(scenario: Scenario, values: dict[str, float]) -> Scenario:
-    """Return a scenario with parameters set."""
-    return replace(scenario, pools=tuple(_turned_pool(pool, values) for pool in scenario.pools))
-
-
-def _turned_pool(pool: Pool, values: dict[str, float]) -> Pool:
-    stack, device = pool.stack, pool.node.device
-    for name, value in values.items():
-        kind, owner, key, *dtype = name.split("/")
-        if kind == "stack" and owner == stack.name:
-            stack = replace(stack, **{key: value})  # type: ignore[arg-type]
-        elif kind == "device" and device.name.startswith(tuple(owner.split("|"))):
-            new: Any = value
-            if dtype:
-                new = {**getattr(device, key), **dict.fromkeys(dtype[0].split("|"), value)}
-            device = replace(device, **{key: new})
-    return replace(pool, stack=stack, node=replace(pool.node, device=device))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A row that enters a fit."""
-
-    run: Run
-    scenario: Scenario
-    measured_s: float
+    def _pull(self, low: Array, high: Array, rows: int) -> tuple[Array, Array]:
+        """Rows of the penalty: towards the prior's value, or towards the relative's parameter."""
+        place = {p.name: i for i, p in enumerate(self.parameters)}
+        strength = PULL * SOFT * np.sqrt(rows) / (high - low)
+        matrix, aim = np.diag(strength), np.zeros(len(self.parameters))
+        for i, p in enumerate(self.parameters):
+            if p.like:
+                matrix[i, place[p.like]] = -strength[i]
+            else:
+                aim[i] = strength[i] * np.log(p.prior)
+        return matrix, aim
 
 
-def samples(runs: Sequence[Run], stack: str, values: dict[str, float]) -> list[Sample]:
-    """Return the usable rows of a stack: predicted, no gross outlier, spread over sources."""
-    found = []
-    for run in runs:
-        try:
-            scenario = scenario_of(run, oddities=True)
-            if scenario.pools[0].stack.name != stack:
-                continue
-            measured = measured_step_seconds(run, scenario)
-            error = _log_error(turned(scenario, values), measured or 0.0)
-        except (Refused, ValueError, InfeasibleError):
-            continue
-        if measured and abs(error) < OUTLIER:
-            found.append(Sample(run, scenario, measured))
-    return _spread(found)
+def values_at(parameters: Sequence[Parameter], theta: Array) -> dict[Parameter, float]:
+    """Return parameters with their values, rounded as the files keep them."""
+    return {p: float(f"{v:.3g}") for p, v in zip(parameters, np.exp(theta), strict=True)}
 
 
-def _spread(found: list[Sample]) -> list[Sample]:
-    """Thin a large group evenly: every n-th row in the order of source, model and layout."""
-    found = sorted(found, key=lambda s: (s.run.text("source"), s.run.text("model_name"), s.run.id))
-    step = max(len(found) / MOST_ROWS, 1.0)
-    return [found[int(i * step)] for i in range(int(len(found) / step))]
+def errors_at(rows: Sequence[Sample], values: Mapping[Parameter, float]) -> Array:
+    """Ask the engine for the log errors of samples under a set of values."""
+    with get_context("fork").Pool(PROCESSES) as pool:
+        return np.array(pool.map(partial(_error, dict(values)), rows, chunksize=8))
 
 
-def _log_error(scenario: Scenario, measured: float) -> float:
-    if measured <= 0:
-        return float("inf")
-    return float(np.log(step_seconds(scenario) / measured))
+def _error(values: Mapping[Parameter, float], sample: Sample) -> float:
+    return log_error(turned(sample.scenario, values), sample.measured_s)
 
 
-def fit_stack(stack: str, rows: Sequence[Sample]) -> tuple[dict[str, float], float, float]:
-    """Fit one stack's parameters; returns (values, median error before, median error after)."""
-    from scipy.optimize import least_squares
-
-    mine = knobs()[stack][: max(len(rows) // 5, 1)]
-    counts = Counter(s.run.text("source") for s in rows)
-    weight = np.array([counts[s.run.text("source")] ** -0.5 for s in rows])
-    weight /= weight.mean()
-    low = np.log([k.low for k in mine])
-    high = np.log([k.high for k in mine])
-    prior = np.clip(np.log([k.prior for k in mine]), low + 1e-6, high - 1e-6)
-
-    def errors(theta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        values = {k.name: float(v) for k, v in zip(mine, np.exp(theta), strict=True)}
-        return np.array([_log_error(turned(s.scenario, values), s.measured_s) for s in rows])
-
-    def residuals(theta: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        pull = PULL * (theta - prior) / (high - low) * np.sqrt(len(rows) / 10)
-        return np.concatenate((np.sqrt(weight) * errors(theta), pull))
-
-    found = least_squares(residuals, prior, bounds=(low, high), loss="soft_l1", f_scale=0.05,
-                          diff_step=0.02, max_nfev=12)  # fmt: skip
-    before, after = (float(np.median(np.abs(np.expm1(errors(t))))) for t in (prior, found.x))
-    return (
-        {k.name: float(f"{v:.3g}") for k, v in zip(mine, np.exp(found.x), strict=True)},
-        before,
-        after,
-    )
+def linearise(rows: Sequence[Sample], parameters: Sequence[Parameter], theta: Array) -> Linear:
+    """Ask the engine for errors and their slopes at a point."""
+    job = partial(_slopes, tuple(parameters), theta)
+    with get_context("fork").Pool(PROCESSES) as pool:
+        found = pool.map(job, rows, chunksize=4)
+    return Linear(rows, parameters, theta, np.array([e for e, _ in found]), np.array([s for _, s in found]))
 
 
-def held_out_errors(stack: str, rows: Sequence[Sample]) -> list[float]:
-    """Return the log errors of rows whose model family was left out of the fit (`FOLDS` folds)."""
-    families = sorted({(s.run.text("source"), s.run.text("model_name")) for s in rows})
-    fold = {family: i % FOLDS for i, family in enumerate(families)}
-    errors: list[float] = []
-    for number in range(min(FOLDS, len(families))):
+def _slopes(parameters: Sequence[Parameter], theta: Array, sample: Sample) -> tuple[float, Array]:
+    values = dict(zip(parameters, np.exp(theta).tolist(), strict=True))
+    here = turned(sample.scenario, values)
+    error = log_error(here, sample.measured_s)
+    slopes = np.zeros(len(parameters))
+    for i, p in enumerate(parameters):
+        if p.concerns(sample.scenario):
+            moved = turned(here, {p: values[p] * float(np.exp(STEP))})
+            slopes[i] = (log_error(moved, sample.measured_s) - error) / STEP
+    return error, slopes
 
-        def out(sample: Sample, number: int = number) -> bool:
-            run = sample.run
-            return fold[run.text("source"), run.text("model_name")] == number
 
-        values, _, _ = fit_stack(stack, [s for s in rows if not out(s)])
-        errors += [_log_error(turned(s.scenario, values), s.measured_s) for s in rows if out(s)]
+def fit(rows: Sequence[Sample], tell: Callable[[str], None] = print) -> Linear:
+    """Fit all parameters to the samples; returns the linear problem at the solution."""
+    parameters = fitted_parameters()
+    theta = np.log([p.prior for p in parameters])
+    everything = np.ones(len(rows), dtype=bool)
+    linear = linearise(rows, parameters, theta)
+    trust = TRUST
+    for number in range(ROUNDS):
+        theta = linear.solve(everything, trust)
+        new = linearise(rows, parameters, theta)
+        was, now = (robust_cost(x.errors) for x in (linear, new))
+        tell(f"round {number + 1}: median |log error| {np.median(np.abs(new.errors)):.4f},"
+             f" cost {was:.3f} -> {now:.3f}")  # fmt: skip
+        if now < was:
+            linear = new
+        trust /= 2 if now < was else 4
+    return linear
+
+
+def robust_cost(errors: Array) -> float:
+    """Return the mean soft-L1 loss of log errors."""
+    return float(np.mean(2 * (np.sqrt(1 + (errors / SOFT) ** 2) - 1)))
+
+
+def leave_out(linear: Linear, groups: Iterable[Sequence[int]], tell: Callable[[str], None] = print) -> Array:
+    """Return the log error of every sample under the fit without its group (nan where in none)."""
+    errors = np.full(len(linear.samples), np.nan)
+    for group in groups:
+        keep = np.ones(len(linear.samples), dtype=bool)
+        keep[list(group)] = False
+        values = values_at(linear.parameters, linear.solve(keep, trust=2.0))
+        errors[list(group)] = errors_at([linear.samples[i] for i in group], values)
+        tell(f"left out {len(group)} rows of {linear.samples[group[0]].source}:"
+             f" {np.median(np.abs(np.expm1(errors[list(group)]))):.3f}")  # fmt: skip
     return errors
 
 
-def write_values(values: dict[str, float]) -> Iterator[Path]:
-    """Write fitted values into the catalogue's files; yields those that changed."""
-    for name, value in values.items():
-        kind, owner, key, *dtype = name.split("/")
-        for path in _paths(kind, owner):
-            text = path.read_text("utf-8")
-            keys = dtype[0].split("|") if dtype else [key]
-            new = text
-            for one in keys:
-                new = _written(new, key if dtype else "", one, value)
-            if new != text:
-                path.write_text(new, "utf-8")
-                yield path
+def fitted_values(linear: Linear) -> dict[Parameter, float]:
+    """Return the solution's values."""
+    return values_at(linear.parameters, linear.at)
 
 
-def _paths(kind: str, owner: str) -> list[Path]:
-    if kind == "stack":
-        return [DATA / "stacks" / f"{owner}.yaml"]
-    known = sorted((DATA / "devices").glob("*.yaml"))
-    return [path for path in known if path.stem.startswith(tuple(owner.split("|")))]
-
-
-def _written(text: str, section: str, key: str, value: float) -> str:
-    """Replace one leaf's value; times are written in microseconds or milliseconds."""
-    start = text.index(f"\n{section}:") if section else 0
-    shown = f"{value:g}"
-    if key.endswith("_s"):
-        shown = f"{value * 1e6:.3g} us" if value < 1e-3 else f"{value * 1e3:.3g} ms"
-    quoted = f'"{shown}"' if " " in shown else shown
-
-    def rewrite(found: re.Match[str]) -> str:
-        sure = "low" if found[4] == "assumed" else found[4]
-        return f"{found[1]}{quoted}{found[2]}FIT{found[3]}{sure}"
-
-    pattern = rf"^(\s*{key}: \{{value: )[^,]+(, source: )\w+(.*?confidence: )(\w+)"
-    return text[:start] + re.sub(pattern, rewrite, text[start:], count=1, flags=re.M)
+def on_bound(values: Mapping[Parameter, float]) -> list[str]:
+    """Name the parameters that the data push onto a bound: the physics lacks something there."""
+    return [p.name for p, v in values.items() if v <= p.low * 1.005 or v >= p.high * 0.995]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Refit the named stacks (all by default) from a table and write the values.
-
-    With --held-out nothing is written: the errors of left-out model families are printed.
-    """
-    held_out = "--held-out" in arguments
-    arguments = [a for a in arguments if a != "--held-out"]
-    table = read_table(arguments[0])
-    for stack in arguments[1:] or knobs():
-        prior = {k.name: k.prior for k in knobs()[stack]}
-        rows = samples(table.runs, stack, prior)
-        if held_out:
-            size = np.abs(np.expm1(held_out_errors(stack, rows)))
-            print(f"{stack}: {len(rows)} rows, families left out: median error"
-                  f" {100 * np.median(size):.1f} %, 90th percentile"
-                  f" {100 * np.quantile(size, 0.9):.1f} %", flush=True)  # fmt: skip
-            continue
-        values, before, after = fit_stack(stack, rows)
-        print(f"{stack}: {len(rows)} rows, {len(values)} parameters,"
-              f" median error {100 * before:.1f} % -> {100 * after:.1f} %", flush=True)  # fmt: skip
-        for name, value in values.items():
-            print(f"  {name} = {value:g}")
-        if after < before:  # no change without a gain
-            list(write_values(values))
+    """Refit everything from a table and write the values into the catalogue."""
+    everything = samples(read_table(arguments[0]).runs)
+    prior = {p: p.prior for p in fitted_parameters()}
+    rows = usable(everything, errors_at(everything, prior).tolist())
+    print(f"{len(rows)} configurations of {len(everything)}, {len(prior)} parameters", flush=True)
+    linear = fit(rows, partial(print, flush=True))
+    values = fitted_values(linear)
+    for p, value in values.items():
+        print(f"  {p.name} = {value:g} (prior {p.prior:g})")
+    print("on a bound:", ", ".join(on_bound(values)) or "none")
+    if "--dry" not in arguments:
+        note = f"fitted with {len(values)} parameters on {len(rows)} configurations"
+        for path in write_values(values, note):
+            print("wrote", path.name)
 
 
 if __name__ == "__main__":
