@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from device_models.catalog import load_node, load_stack
 from sim.errors import InputError
 from sim.step.step import step_seconds
-from sim.validation.fit import _written, knobs, turned
+from sim.validation.fit import Linear, robust_cost
 from sim.validation.metrics import measured_step_seconds
+from sim.validation.parameters import Parameter, fitted_parameters, shown, turned, write_leaf
 from sim.validation.predict import predict_run
 from sim.validation.rows import Refused, node_of, scenario_of, stack_of, trimmed
+from sim.validation.samples import Sample
 from sim.validation.summary import row_record, summarise
 from sim.validation.table import Run, read_table
 
@@ -155,27 +158,53 @@ def test_frameworks_and_devices_by_name(tmp_path: Path) -> None:
 
 
 def test_fitted_parameters_are_few_and_bounded() -> None:
-    for stack, rows in knobs().items():
-        assert load_stack(stack)
-        assert all(k.low <= k.prior <= k.high for k in rows)
-    assert sum(len(rows) for rows in knobs().values()) <= 2000 // 30  # one per 30 rows of the table
+    for p in fitted_parameters():
+        assert p.low <= p.prior <= p.high
+        for stack in p.owners if p.kind == "stack" else ():
+            assert load_stack(stack)
+    assert len(fitted_parameters()) <= 1900 // 30  # one per 30 rows of the table
 
 
-def test_a_knob_turns_its_own_value_only(tmp_path: Path) -> None:
+def parameter(name: str, low: float = 1e-9, high: float = 1e9, prior: float = 1.0) -> Parameter:
+    """Return a parameter with loose bounds."""
+    return Parameter(name, low, high, prior)
+
+
+def test_a_parameter_turns_its_own_value_only(tmp_path: Path) -> None:
     scenario = scenario_of(run(tmp_path))
-    changed = turned(scenario, {"stack/megatron-core/launch_s": 1.0, "stack/fsdp/launch_s": 2.0,
-                                "device/h100|h200/matrix_ceiling/bf16|fp16": 0.5})  # fmt: skip
+    ceiling = parameter("device/h100|h200/matrix_ceiling/bf16|fp16")
+    mine, other = parameter("stack/megatron-core/launch_s"), parameter("stack/fsdp/launch_s")
+    changed = turned(scenario, {mine: 1.0, other: 2.0, ceiling: 0.5})
     assert changed.pools[0].stack.launch_s == 1.0
-    device = changed.pools[0].node.device
-    assert (device.matrix_ceiling["bf16"], device.matrix_ceiling["fp8"]) == (0.5, 0.655)
+    old, new = scenario.pools[0].node.device, changed.pools[0].node.device
+    assert new.matrix_ceiling["bf16"] == 0.5
+    assert new.matrix_ceiling["fp8"] == old.matrix_ceiling["fp8"]
+    assert mine.concerns(scenario)
+    assert not other.concerns(scenario)
 
 
 def test_fitted_values_are_written_with_their_source() -> None:
     text = (
-        "\na:\n  bf16: {value: 0.5, source: X, confidence: assumed}\n"
-        'launch_s: {value: "1 us", source: X, confidence: high}\n'
+        "\na:\n  bf16: {value: 0.5, source: X, date: 2026-01, confidence: assumed}\n"
+        'launch_s: {value: "1 us", source: X, date: 2026-01, confidence: high}\n'
     )
-    dtype = _written(text, "a", "bf16", 0.7)
-    assert "bf16: {value: 0.7, source: FIT, confidence: low}" in dtype
-    time = _written(text, "", "launch_s", 25e-6)
-    assert 'launch_s: {value: "25 us", source: FIT, confidence: high}' in time
+    dtype = write_leaf(text, "a", "bf16", 0.7, "n")
+    assert 'bf16: {value: 0.7, source: FIT, date: 2026-01, confidence: medium, note: "n"}' in dtype
+    time = write_leaf(text, "", "launch_s", 25e-6, "n")
+    assert 'launch_s: {value: "25 us", source: FIT, date: 2026-01' in time
+    assert shown(0.0416, "x_s") == '"41.6 ms"'
+
+
+def test_the_linear_fit_finds_the_parameters_that_made_the_errors(tmp_path: Path) -> None:
+    """Errors made from known logarithms are explained by them, one gross outlier or not."""
+    row = run(tmp_path)
+    made = [Sample((row,), scenario_of(row), 1.0) for _ in range(41)]
+    rng = np.random.default_rng(0)
+    slopes, truth = rng.uniform(0, 1, (41, 2)), np.array([0.2, -0.3])
+    errors = -slopes @ truth
+    errors[0] = 2.0
+    parameters = [parameter("stack/a/x", 0.1, 10), parameter("stack/b/x", 0.1, 10)]
+    linear = Linear(made, parameters, np.zeros(2), errors, slopes)
+    found = linear.solve(np.ones(41, dtype=bool))
+    assert found == pytest.approx(truth, abs=0.02)
+    assert robust_cost(errors + slopes @ found) < robust_cost(errors)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 
@@ -103,7 +103,9 @@ def linearise(rows: Sequence[Sample], parameters: Sequence[Parameter], theta: Ar
     job = partial(_slopes, tuple(parameters), theta)
     with get_context("fork").Pool(PROCESSES) as pool:
         found = pool.map(job, rows, chunksize=4)
-    return Linear(rows, parameters, theta, np.array([e for e, _ in found]), np.array([s for _, s in found]))
+    return Linear(
+        rows, parameters, theta, np.array([e for e, _ in found]), np.array([s for _, s in found])
+    )
 
 
 def _slopes(parameters: Sequence[Parameter], theta: Array, sample: Sample) -> tuple[float, Array]:
@@ -142,7 +144,9 @@ def robust_cost(errors: Array) -> float:
     return float(np.mean(2 * (np.sqrt(1 + (errors / SOFT) ** 2) - 1)))
 
 
-def leave_out(linear: Linear, groups: Iterable[Sequence[int]], tell: Callable[[str], None] = print) -> Array:
+def leave_out(
+    linear: Linear, groups: Iterable[Sequence[int]], tell: Callable[[str], None] = print
+) -> Array:
     """Return the log error of every sample under the fit without its group (nan where in none)."""
     errors = np.full(len(linear.samples), np.nan)
     for group in groups:

@@ -116,7 +116,7 @@ def write_values(values: Mapping[Parameter, float], note: str) -> Iterator[Path]
             new = text
             for key in parameter.dtypes or (parameter.field,):
                 section = parameter.field if parameter.dtypes else ""
-                new = _written(new, section, key, value, note)
+                new = write_leaf(new, section, key, value, note)
             if new != text:
                 path.write_text(new, "utf-8")
                 yield path
@@ -138,8 +138,8 @@ def shown(value: float, key: str) -> str:
     return f'"{value * 1e6:.3g} us"' if value < 1e-3 else f'"{value * 1e3:.3g} ms"'
 
 
-def _written(text: str, section: str, key: str, value: float, note: str) -> str:
-    """Replace one leaf's value, its source and its note."""
+def write_leaf(text: str, section: str, key: str, value: float, note: str) -> str:
+    """Replace one leaf's value, its source and its note in the text of a data file."""
     start = text.index(f"\n{section}:") if section and f"\n{section}:" in text else 0
     pattern = rf"^(\s*{key}: )\{{value: .*?, source: \w+, date: ([\d-]+).*\}}$"
 

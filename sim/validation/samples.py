@@ -70,7 +70,9 @@ def samples(runs: Iterable[Run]) -> list[Sample]:
         if measured:
             groups[_configuration(run, scenario)].append((run, scenario, measured))
     return [
-        Sample(tuple(run for run, _, _ in rows), rows[0][1], float(np.median([t for _, _, t in rows])))
+        Sample(
+            tuple(run for run, _, _ in rows), rows[0][1], float(np.median([t for _, _, t in rows]))
+        )
         for rows in groups.values()
     ]
 
