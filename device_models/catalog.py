@@ -63,7 +63,7 @@ NODE = Schema(
     leaves={"devices": "integer", "nics": "integer", "host_power_w": "power",
             "failure_rate": "rate"},
 )  # fmt: skip
-STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes"}
+STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
 
 Part = TypeVar("Part", Device, ScaleUp, ScaleOut)
 

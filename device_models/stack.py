@@ -25,6 +25,9 @@ class Stack:
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step
+    optimizer_bandwidth: (
+        float  # bytes/s per device where the host updates the weights; 0: the device does
+    )
     optimizer_state_bytes: float  # master copy and moments kept per parameter
     gradient_dtype: str  # of accumulation and reduction
     gradient_accumulate_bytes: float  # traffic per weight and micro-batch to accumulate
@@ -39,6 +42,8 @@ class Stack:
     overlap_contention: float  # device time lost per second of communication that overlaps
     overlap_p2p: bool  # stage-to-stage messages do not hold the compute stream
     overlap_expert: bool  # expert all-to-all runs beside compute of another micro-batch
+    unfused_activation: float  # traffic of an activation that has no fused kernel / fused minimum
+    nics_used: float  # of a node by its collectives; 0 is all
     expert_permute_passes: float  # memory passes to permute, pad and unpermute routed tokens
     expert_efficiency: float  # grouped GEMM speed / dense GEMM speed
     expert_dispatch_dtype: str  # tokens travel to the experts in this dtype

@@ -114,27 +114,72 @@ def devices(
 
 @app.command(epilog="Example: ersatz validate runs.csv --json -")
 def validate(
-    table: Annotated[str, typer.Argument(help="CSV of measured runs; see docs/validation.md.")],
+    table: Annotated[
+        str | None,
+        typer.Argument(help="CSV of measured runs; without it, the table that travels along."),
+    ] = None,
     json: JsonOption = None, out: OutOption = None,
     oddities: Annotated[
         bool, typer.Option("--oddities", help="Model known faults of single clusters, too.")
     ] = False,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="TABLE", help="CSV of runs out of memory.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
     from sim.report.json_out import plain, to_text
-    from sim.report.validation import render_validation
+    from sim.report.validation import render_headline, render_validation
+    from sim.validation.heldout import SHIPPED, headline, judge
     from sim.validation.predict import predict_table
     from sim.validation.summary import row_record, summarise
     from sim.validation.table import read_table
 
-    read = read_table(table)
-    with progress(len(read.runs)) as advance:
+    if memory:
+        return _validate_memory(memory, json, out)
+    read = read_table(table or SHIPPED)
+    with progress(2 * len(read.runs)) as advance:
         predictions = list(predict_table(read.runs, advance, oddities=oddities))
+        judged = judge(predictions, advance)
     summary = summarise(predictions)
-    view = render_validation(summary)
+    if judged:
+        summary["held_out"] = headline(judged)
+    view = _grouped(*([render_headline(summary["held_out"])] if judged else []),
+                    render_validation(summary))  # fmt: skip
+    held = {j.run.line: j for j in judged}
+    rows = [row_record(p, held.get(p.run.line)) for p in predictions]
+    _deliver({"rows": rows, "summary": plain(summary)}, view, json, out, to_text)
+    for problem in read.problems:
+        print(problem, file=sys.stderr)
+    if not summary["predicted"]:
+        raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
+
+
+def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
+    """Judge runs that ran out of memory, beside those that ran."""
+    from sim.report.json_out import plain, to_text
+    from sim.report.memory import render_memory
+    from sim.validation.heldout import SHIPPED
+    from sim.validation.memory_table import judge_memory
+
+    verdicts = judge_memory(table, SHIPPED)
+    _deliver(plain(verdicts), render_memory(verdicts), json, out, to_text)
+    for problem in verdicts.problems:
+        print(problem, file=sys.stderr)
+
+
+def _grouped(*views: RenderableType) -> RenderableType:
+    from rich.console import Group
+
+    return Group(*views)
+
+
+def _deliver(
+    record: Any, view: RenderableType, json: str | None, out: Path | None,
+    to_text: Callable[[Any], str],
+) -> None:  # fmt: skip
+    """Print a validation and write it where it is wanted."""
     if json != "-":
         console().print(view)
-    record = {"rows": [row_record(p) for p in predictions], "summary": plain(summary)}
     if json:
         write_text(json, to_text(record))
     if out:
@@ -144,10 +189,6 @@ def validate(
             (out / "report.txt").write_text(plain_text(view), "utf-8")
         except OSError as error:
             raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
-    for problem in read.problems:
-        print(problem, file=sys.stderr)
-    if not summary["predicted"]:
-        raise Failure(2, [f"{table}: none of its rows can be predicted"])
 
 
 def find_scenario(name: str) -> Path:

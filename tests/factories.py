@@ -66,6 +66,7 @@ def make_stack(**changes: Any) -> Stack:
         expert_permute_passes=2.0, expert_efficiency=1.0, expert_dispatch_dtype="bf16",
         expert_imbalance=1.0, node_limited_dispatch=False, selective_recompute_fraction=0.1,
         activation_memory=1.0, memory_overhead_bytes=0.0, memory_fragmentation=0.0,
+            optimizer_bandwidth=0.0, unfused_activation=1.0, nics_used=0.0,
     )  # fmt: skip
     return Stack(**(values | changes))
 

@@ -8,7 +8,7 @@ notes the dependencies between streams.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from device_models.collectives import collective_time
 from device_models.device import Node
@@ -41,9 +41,17 @@ class Times:
         """Seconds of one collective of the named group."""
         if nbytes <= 0:
             return 0.0
-        seconds = collective_time(kind, nbytes, self.communicators[group].group, self.node).seconds
+        seconds = collective_time(
+            kind, nbytes, self.communicators[group].group, self._network
+        ).seconds
         stalls = group == "pp" and self._messages_cross_nodes
         return seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
+
+    @property
+    def _network(self) -> Node:
+        """The node with the NICs that the software uses."""
+        used = int(self.stack.nics_used)
+        return replace(self.node, nics=min(used, self.node.nics)) if used else self.node
 
     @property
     def _messages_cross_nodes(self) -> bool:

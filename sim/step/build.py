@@ -175,24 +175,16 @@ class StageBuilder:
     def _forward(self, make: Assembler, chunk: Chunk, first: bool) -> None:
         zero = self.scenario.parallel.zero
         gathers = zero == 3 or (first and zero > 0 and self.pool.stack.overlap_param_gather)
-        ends: list[int | None] = []
-        for part in self._parts(chunk):
-            if gathers:
-                self._gather(make, part, ends)
+        for part in self._prefetched(make, self._parts(chunk), gathers):
             make.add(part.work.forward)
-            ends.append(make.flush())
 
     def _backward(self, make: Assembler, chunk: Chunk, *, whole: bool, last: bool) -> None:
-        parallel = self.scenario.parallel
-        ends: list[int | None] = []
-        for part in reversed(self._parts(chunk)):
-            if parallel.zero == 3:
-                self._gather(make, part, ends)
+        parts = self._parts(chunk)[::-1]
+        for part in self._prefetched(make, parts, self.scenario.parallel.zero == 3):
             self._recompute(make, part)
             make.add(part.work.input_grad)
             if whole:
                 self._weight_grad(make, part, last)
-            ends.append(make.flush())
 
     def _recompute(self, make: Assembler, part: _Part) -> None:
         mode, stack = self.scenario.parallel.recompute, self.pool.stack
@@ -216,18 +208,29 @@ class StageBuilder:
             for group, seconds in self._reduce_times(part.dense, part.expert):
                 make.tax(seconds)
                 sync = self.times.communicators[group].sync
-                make.beside("reduce", REDUCE, "data parallel", seconds, sync, make.flush())
+                stream = GATHER if each_time else REDUCE  # one at a time on the same links
+                make.beside("reduce", stream, "data parallel", seconds, sync, make.flush())
 
-    def _gather(self, make: Assembler, part: _Part, ends: list[int | None]) -> None:
-        """Gather a part's weights one part ahead of its use."""
-        after = ends[-2] if len(ends) > 1 else None
-        make.flush()
+    def _prefetched(self, make: Assembler, parts: list[_Part], gathers: bool) -> Iterator[_Part]:
+        """Yield parts in order; each one's weights are gathered while the one before runs."""
+        end: int | None = None
+        waits = self._gather(make, parts[0], end) if gathers and parts else []
+        for place, part in enumerate(parts):
+            more = gathers and place + 1 < len(parts)
+            ahead = self._gather(make, parts[place + 1], end) if more else []
+            for index in waits:
+                make.join(index)
+            yield part
+            end, waits = make.flush(), ahead
+
+    def _gather(self, make: Assembler, part: _Part, after: int | None) -> list[int]:
+        """Gather a part's weights, at the earliest when op `after` has ended."""
+        indexes = []
         for group, seconds in self._gather_times(part.dense, part.expert):
             sync = self.times.communicators[group].sync
-            index = make.beside("gather", GATHER, "data parallel", seconds, sync, after)
+            indexes.append(make.beside("gather", GATHER, "data parallel", seconds, sync, after))
             make.tax(seconds)
-            make.flush()
-            make.join(index)
+        return indexes
 
     @property
     def _mixed(self) -> bool:
@@ -280,7 +283,9 @@ class StageBuilder:
         make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes)
-        make.compute(self.times.kernel(update), "optimizer")
+        host = stack.optimizer_bandwidth
+        seconds = nbytes / host if host else self.times.kernel(update)
+        make.compute(seconds, "optimizer")
         if 0 < parallel.zero < 3 and not stack.overlap_param_gather:
             for group, seconds in self._gather_times(dense, expert):
                 sync = self.times.communicators[group].sync

@@ -1,6 +1,6 @@
 """Fit device and stack parameters to measured training runs, all of them together.
 
-    python -m sim.validation.fit RUNS.csv
+    python -m sim.validation.fit [RUNS.csv] [--dry]
 
 Log errors of step time, soft-L1 (robust to outliers), each source weighted by its number of
 configurations to the power -1/2, and a weak pull of every parameter to its prior or relative. The
@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.validation.folds import Folds, fit_folds, write_folds
+from sim.validation.heldout import SHIPPED
 from sim.validation.parameters import Parameter, fitted_parameters, turned, write_values
 from sim.validation.samples import Sample, log_error, samples, usable
 from sim.validation.table import read_table
@@ -32,6 +35,7 @@ SOFT = 0.05  # log error from which a row counts as an outlier, less and less
 STEP = 0.02  # of the logarithm, for derivatives
 TRUST = 0.5  # most that a logarithm moves between two looks at the engine
 ROUNDS = 4
+FAR = 2.0  # most that a logarithm moves when rows are left out
 PROCESSES = 2
 
 
@@ -144,21 +148,6 @@ def robust_cost(errors: Array) -> float:
     return float(np.mean(2 * (np.sqrt(1 + (errors / SOFT) ** 2) - 1)))
 
 
-def leave_out(
-    linear: Linear, groups: Iterable[Sequence[int]], tell: Callable[[str], None] = print
-) -> Array:
-    """Return the log error of every sample under the fit without its group (nan where in none)."""
-    errors = np.full(len(linear.samples), np.nan)
-    for group in groups:
-        keep = np.ones(len(linear.samples), dtype=bool)
-        keep[list(group)] = False
-        values = values_at(linear.parameters, linear.solve(keep, trust=2.0))
-        errors[list(group)] = errors_at([linear.samples[i] for i in group], values)
-        tell(f"left out {len(group)} rows of {linear.samples[group[0]].source}:"
-             f" {np.median(np.abs(np.expm1(errors[list(group)]))):.3f}")  # fmt: skip
-    return errors
-
-
 def fitted_values(linear: Linear) -> dict[Parameter, float]:
     """Return the solution's values."""
     return values_at(linear.parameters, linear.at)
@@ -169,9 +158,23 @@ def on_bound(values: Mapping[Parameter, float]) -> list[str]:
     return [p.name for p, v in values.items() if v <= p.low * 1.005 or v >= p.high * 0.995]
 
 
+def left_out(linear: Linear, everything: Sequence[Sample]) -> Folds:
+    """Return the values without each source and each model; of unfitted groups, those of the fit."""
+    folds = fit_folds(
+        [s.family for s in linear.samples],
+        lambda keep: values_at(linear.parameters, linear.solve(keep, trust=FAR)),
+    )
+    whole = fitted_values(linear)
+    sources = {s.source: whole for s in everything} | dict(folds.sources)
+    families = {s.family: whole for s in everything} | dict(folds.families)
+    return Folds(sources, families)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Refit everything from a table and write the values into the catalogue."""
-    everything = samples(read_table(arguments[0]).runs)
+    dry = "--dry" in arguments
+    tables = [a for a in arguments if not a.startswith("--")] or [str(SHIPPED)]
+    everything = samples(read_table(tables[0]).runs)
     prior = {p: p.prior for p in fitted_parameters()}
     rows = usable(everything, errors_at(everything, prior).tolist())
     print(f"{len(rows)} configurations of {len(everything)}, {len(prior)} parameters", flush=True)
@@ -180,10 +183,17 @@ def main(arguments: Sequence[str]) -> None:
     for p, value in values.items():
         print(f"  {p.name} = {value:g} (prior {p.prior:g})")
     print("on a bound:", ", ".join(on_bound(values)) or "none")
-    if "--dry" not in arguments:
-        note = f"fitted with {len(values)} parameters on {len(rows)} configurations"
-        for path in write_values(values, note):
-            print("wrote", path.name)
+    spread = float(np.median(np.abs(linear.errors)))
+    note = (
+        f"{len(values)} parameters fitted on {len(rows)} configurations, median error {spread:.3f}"
+    )
+    folds = left_out(linear, everything)
+    if dry:
+        write_folds(folds, Path("folds.csv"))
+        return
+    write_folds(folds)
+    for path in write_values(values, note):
+        print("wrote", path.name)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,64 @@
 """The 80 % interval of a predicted step time, from the errors made on what is like it.
 
-The half width is the error that leave-one-source-out tests showed for the vendor (times a factor
-for mixtures of experts), wider for a device of which no training run was ever published.
+Half widths are 80 % quantiles of |log error| of held-out predictions (data/intervals.yaml, written by
+`python -m sim.validation.calibrate`), one for each class of alike runs, the first that is known:
+
+    the stack on a device that it was measured on, mixtures of experts apart   (model left out)
+    the vendor, mixtures of experts apart; the vendor                          (source left out)
+    a device without any published run                                         (see the file)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 
 from device_models.yamltext import parse_yaml
 from sim.scenario import Pool, Scenario
 
-MEASURED = ("a100", "a800", "h100", "h200", "h800", "b200", "b300", "gb200", "gb300", "ascend-910b",
-            "mi300x", "mi355x", "cpu")  # fmt: skip
+UNMEASURED = "unmeasured"
 
 
 @lru_cache(maxsize=1)
-def spreads() -> dict[str, float]:
-    """Read the half widths once."""
+def widths() -> dict[str, float]:
+    """Read the half widths once: factors minus one, by class."""
     text = parse_yaml((files("device_models") / "data" / "intervals.yaml").read_text(), "intervals")
-    return {key: float(leaf["value"]) for key, leaf in text.data.items() if key != "sources"}
+    return {key: float(leaf["value"]) for key, leaf in text.data["widths"].items()}
+
+
+@lru_cache(maxsize=1)
+def measured_on() -> dict[str, frozenset[str]]:
+    """Read the stacks whose training runs were published, by device."""
+    text = parse_yaml((files("device_models") / "data" / "intervals.yaml").read_text(), "intervals")
+    return {device: frozenset(stacks) for device, stacks in text.data["measured"].items()}
+
+
+def classes(scenario: Scenario, pool: Pool) -> Iterator[str]:
+    """Name the classes that a pool's prediction belongs to, the closest first."""
+    kind = "moe" if scenario.model.experts else "dense"
+    device, vendor = pool.node.device.name, pool.node.device.vendor.lower()
+    if is_measured(pool):
+        if pool.stack.name in measured_on()[device]:
+            yield f"{pool.stack.name}/{kind}"
+        yield f"{vendor}/{kind}"
+        yield vendor
+    yield UNMEASURED
 
 
 def half_width(scenario: Scenario) -> float:
     """Return the relative half width for the least known pool of a scenario."""
-    width = max(_pool_width(pool) for pool in scenario.pools)
-    return width * (spreads()["moe_factor"] if scenario.model.experts else 1.0)
+    return max(_pool_width(scenario, pool)[1] for pool in scenario.pools)
+
+
+def interval_class(scenario: Scenario) -> str:
+    """Return the class of the least known pool: what the interval comes from."""
+    return max((_pool_width(scenario, pool) for pool in scenario.pools), key=lambda x: x[1])[0]
 
 
 def is_measured(pool: Pool) -> bool:
     """Tell whether training runs on the pool's device were published."""
-    return any(pool.node.device.name.startswith(name) for name in MEASURED)
+    return pool.node.device.name in measured_on()
 
 
 def interval80(scenario: Scenario, seconds: float) -> tuple[float, float]:
@@ -40,9 +67,6 @@ def interval80(scenario: Scenario, seconds: float) -> tuple[float, float]:
     return seconds / factor, seconds * factor
 
 
-def _pool_width(pool: Pool) -> float:
-    known = spreads()
-    vendor = pool.node.device.vendor.lower()
-    if not is_measured(pool):
-        return known["unmeasured"]
-    return known.get(vendor, known["unmeasured"])
+def _pool_width(scenario: Scenario, pool: Pool) -> tuple[str, float]:
+    known = widths()
+    return next((name, known[name]) for name in classes(scenario, pool) if name in known)

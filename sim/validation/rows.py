@@ -27,6 +27,7 @@ from sim.workload.model import Experts, LatentAttention, Model
 PLAIN_MLP = re.compile(r"gpt|mpt|bloom|nemotron|opt|falcon|megatron|gemma-plain|starcoder", re.I)
 PLAIN_EXCEPTIONS = re.compile(r"gpt[ -]?oss|nemotron_3", re.I)
 ALIBI = re.compile(r"bloom", re.I)  # no fused kernel takes its bias on Ascend
+CLAMPED = re.compile(r"gpt[-_ ]?oss", re.I)  # biased, clamped gate: no fused kernel
 LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
 
 
@@ -135,6 +136,7 @@ def stack_of(run: Run) -> Stack:
             and rule.get("vendor", "") in vendor
             and re.search(rule.get("source", ""), run.text("source"), re.I)
             and re.search(rule.get("precision", ""), run.text("precision"), re.I)
+            and re.search(rule.get("sharding", ""), run.text("sharding"), re.I)
         ):
             return load_stack(rule["stack"])
     return load_stack("megatron-core")
@@ -189,6 +191,7 @@ def _model(fill: Filling) -> Model:
             "alibi" in run.text("attention_kind")
             or (ALIBI.search(run.text("model_name")) and run.text("vendor") == "huawei")
         ),
+        fused_activation=not CLAMPED.search(run.text("model_name")),
         lora_rank=16 if lora else 0,
     )  # fmt: skip
 
@@ -217,7 +220,9 @@ def _experts(fill: Filling) -> Experts | None:
     name = run.text("model_name").lower()
     dense = 3 if "deepseek" in name and run.count("layers") > 30 else int("deepseek" in name)
     dense = 1 if "kimi" in name else dense
-    return Experts(routed, run.count("top_k", 2), int(hidden), run.count("shared_experts"), dense)
+    limit = 4 if re.search(r"deepseek[-_ ]?v3", name) else 0  # its router picks experts of 4 nodes
+    shared = run.count("shared_experts")
+    return Experts(routed, run.count("top_k", 2), int(hidden), shared, dense, limit)
 
 
 def _degrees(fill: Filling) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.validation.heldout import Judged
 from sim.validation.predict import Prediction
 
 
@@ -86,8 +88,8 @@ def _equal_sources(predictions: Sequence[Prediction]) -> dict[str, float]:
     return {"median": median, "p90": p90, "sources": len(counts)}
 
 
-def row_record(p: Prediction) -> dict[str, Any]:
-    """Return one row for JSON."""
+def row_record(p: Prediction, held: Judged | None = None) -> dict[str, Any]:
+    """Return one row for JSON, with its errors when its model or its source is left out."""
     metric = p.run.text("metric_name")
     measured = p.run.number("metric_value")
     predicted = None
@@ -101,5 +103,7 @@ def row_record(p: Prediction) -> dict[str, Any]:
         "step_time_predicted_s": p.predicted_s, "relative_error": p.relative_error,
         "low80": p.low80_s, "high80": p.high80_s, "memory_fits": p.memory_fits,
         "peak_bytes": p.peak_bytes,
+        "relative_error_model_left_out": math.expm1(held.family_error) if held else None,
+        "relative_error_source_left_out": math.expm1(held.source_error) if held else None,
         "assumptions": list(p.scenario.assumptions) if p.scenario else [],
     }  # fmt: skip

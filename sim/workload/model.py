@@ -53,6 +53,7 @@ class Model:
     window: int = 0  # sliding window of half of the layers; 0 is none
     predict_layers: int = 0  # multi-token prediction modules
     fused_attention: bool = True  # false where biases (ALiBi) keep attention from being fused
+    fused_activation: bool = True  # false where biases and clamps keep it from being fused
     lora_rank: int = 0  # 0: all weights are trained
     source: str = ""
 

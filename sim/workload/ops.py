@@ -229,7 +229,7 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     nbytes = 2.0 * t * (query + 2 * shard.kv_width + value) * (2.5 if backward else 1.0)
     name = "attention back" if backward else "attention"
     core = Kernel(name, "attention", "attention", "bf16", flop, nbytes, backward=backward,
-                  sequence=shard.sequence, slowdown=1.0 / stack.attention_factor,
+                  sequence=shard.sequence // shard.cp, slowdown=1.0 / stack.attention_factor,
                   portable=stack.portable_attention)  # fmt: skip
     pieces: list[Piece] = [core]
     if not fused:
@@ -237,6 +237,8 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
         passes = 4.2 if backward else 3.6
         pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
     if shard.cp > 1:
+        merged = (8.0 if backward else 6.0) * t * (2 * shard.kv_width if backward else value)
+        pieces.append(memory_kernel("ring merge", merged * shard.cp, "attention"))
         share = 2.0 * t * 2 * shard.kv_width * shard.cp
         kind = "all_gather"
         pieces.append(Comm("context gather", "context parallel", kind, share * (2 if backward else 1),
@@ -332,8 +334,10 @@ def _expert_block(shard: Shard) -> PartWork:
     )
     between = shard.tokens * model.hidden / shard.spread
     ways = 2 if model.gated else 1
-    activation = _elementwise(shard, "activation", (ways + 1) * r.routed * r.inner)
-    activation_back = _elementwise(shard, "activation back", (2 * ways + 1) * r.routed * r.inner)
+    apart = 1.0 if model.fused_activation else stack.unfused_activation
+    inner = apart * r.routed * r.inner
+    activation = _elementwise(shard, "activation", (ways + 1) * inner)
+    activation_back = _elementwise(shard, "activation back", (2 * ways + 1) * inner)
     shared = _shared_experts(shard)
     dispatch = stack.expert_dispatch_dtype
     forward: list[Piece] = [_elementwise(shard, "norm", 2 * between), router.forward()]

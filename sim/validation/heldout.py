@@ -1,0 +1,160 @@
+"""Predict every complete run of a table as if its model, or its source, had never been seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+from sim.scenario import Scenario
+from sim.validation.baseline import spreadsheet_errors
+from sim.validation.folds import Values, load_folds
+from sim.validation.parameters import DATA, turned
+from sim.validation.predict import Prediction
+from sim.validation.samples import is_complete, is_verified, log_error
+from sim.validation.table import Run
+
+SHIPPED = DATA / "measured" / "training_runs.csv"
+PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Log errors of one run's predicted step time: with everything seen, and held out."""
+
+    run: Run
+    scenario: Scenario
+    measured_s: float
+    seen_error: float
+    family_error: float
+    source_error: float
+    sheet_family_error: float  # the spreadsheet's, relative, not logarithmic
+    sheet_source_error: float
+
+    @property
+    def source(self) -> str:
+        """Where the run was published."""
+        return self.run.text("source")
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Source and model."""
+        return self.source, self.run.text("model_name")
+
+    @property
+    def vendor(self) -> str:
+        """The vendor of its device."""
+        return self.scenario.pools[0].node.device.vendor.lower()
+
+    @property
+    def device(self) -> str:
+        """Its device."""
+        return self.scenario.pools[0].node.device.name
+
+    @property
+    def stack(self) -> str:
+        """Its software stack."""
+        return self.scenario.pools[0].stack.name
+
+    @property
+    def kind(self) -> str:
+        """Dense, or a mixture of experts."""
+        return "moe" if self.scenario.model.experts else "dense"
+
+
+def judge(
+    predictions: Iterable[Prediction], tell: Callable[[str], None] | None = None
+) -> list[Judged]:
+    """Return the held-out errors of the complete, verified runs of known sources."""
+    folds = load_folds()
+    chosen: list[Prediction] = []
+    jobs: list[tuple[Scenario, float, Values, Values]] = []
+    for p in predictions:
+        if p.scenario is None or p.measured_s is None or p.predicted_s is None:
+            continue
+        family, source = folds.without_family(p.run), folds.without_source(p.run)
+        if is_complete(p.run) and is_verified(p.run) and source is not None:
+            chosen.append(p)
+            jobs.append((p.scenario, p.measured_s, family or source, source))
+    errors = []
+    with get_context("fork").Pool(PROCESSES) as pool:
+        for p, found in zip(chosen, pool.imap(_errors, jobs, chunksize=8), strict=True):
+            errors.append(found)
+            if tell:
+                tell(p.run.id)
+    scenarios = [p.scenario for p in chosen if p.scenario]
+    measured = [p.measured_s or 0.0 for p in chosen]
+    sheets = [spreadsheet_errors(scenarios, measured, groups) for groups in (
+        [(p.run.text("source"), p.run.text("model_name")) for p in chosen],
+        [p.run.text("source") for p in chosen])]  # fmt: skip
+    return [
+        Judged(p.run, s, t, math.log((p.predicted_s or 0.0) / t), *both, a, b)
+        for p, s, t, both, a, b in zip(chosen, scenarios, measured, errors, *sheets, strict=True)
+    ]
+
+
+def _errors(job: tuple[Scenario, float, Values, Values]) -> tuple[float, float]:
+    scenario, measured, *values = job
+    family, source = (log_error(turned(scenario, v), measured) for v in values)
+    return family, source
+
+
+def judge_shipped() -> list[Judged]:
+    """Return the held-out errors of the table that travels with ersatz."""
+    from sim.validation.predict import predict_table
+    from sim.validation.table import read_table
+
+    return judge(predict_table(read_table(SHIPPED).runs))
+
+
+def weighted_quantiles(
+    errors: Sequence[float], sources: Sequence[str], levels: Sequence[float] = (0.5, 0.9)
+) -> list[float]:
+    """Return quantiles of |errors| with every source weighing the same."""
+    size = np.abs(np.asarray(errors, dtype=float))
+    names, place, counts = np.unique(np.asarray(sources), return_inverse=True, return_counts=True)
+    weight = 1.0 / counts[place] / len(names)
+    order = np.argsort(size, kind="stable")
+    total = np.cumsum(weight[order])
+    last = len(size) - 1
+    return [float(size[order][min(int(np.searchsorted(total, q - 1e-12)), last)]) for q in levels]
+
+
+METHODS: Mapping[str, Callable[[Judged], float]] = {
+    "one model of a source left out": lambda j: math.expm1(j.family_error),
+    "one whole source left out": lambda j: math.expm1(j.source_error),
+    "everything seen (in-sample)": lambda j: math.expm1(j.seen_error),
+    "spreadsheet, model left out": lambda j: j.sheet_family_error,
+    "spreadsheet, source left out": lambda j: j.sheet_source_error,
+}
+
+
+def headline(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Return median and 90th percentile of |error|, sources weighted equally, by method and vendor."""
+    everyone = [True] * len(judged)
+    slices: dict[str, list[bool]] = {"all": everyone}
+    for vendor in sorted({j.vendor for j in judged}):
+        slices[vendor] = [j.vendor == vendor for j in judged]
+    for kind in ("dense", "moe"):
+        slices[kind] = [j.kind == kind for j in judged]
+    slices["without the nanotron sweep"] = [j.stack != "nanotron" for j in judged]
+    return {
+        method: {
+            name: _figures(list(compress(judged, keep)), error)
+            for name, keep in slices.items()
+            if any(keep)
+        }
+        for method, error in METHODS.items()
+    }
+
+
+def _figures(judged: Sequence[Judged], error: Callable[[Judged], float]) -> dict[str, float]:
+    known = [(error(j), j.source) for j in judged if np.isfinite(error(j))]
+    median, p90 = weighted_quantiles([e for e, _ in known], [s for _, s in known])
+    sources = len({s for _, s in known})
+    return {"runs": len(known), "sources": sources, "median": median, "p90": p90}

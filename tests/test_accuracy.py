@@ -1,0 +1,75 @@
+"""The accuracy of predictions on the table of measured runs, held-out and in-sample."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sim.validation.baseline import spreadsheet_errors
+from sim.validation.calibrate import coverage, quantile, width_table
+from sim.validation.folds import load_folds
+from sim.validation.heldout import Judged, headline, judge_shipped, weighted_quantiles
+from sim.validation.intervals import UNMEASURED, widths
+from sim.validation.microbenchmarks import judge_collectives, judge_kernels
+from sim.validation.parameters import fitted_parameters
+
+FAMILY, SOURCE, SEEN, SHEET, SHEET_SOURCE = range(5)
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[Judged]:
+    """Every complete, verified run of the table that travels with ersatz."""
+    return judge_shipped()
+
+
+def test_weighted_quantiles_weigh_sources_equally() -> None:
+    """Three errors of 1 % in one source weigh as much as one of 9 % in another."""
+    assert weighted_quantiles([0.01, 0.01, 0.01, -0.09], ["a", "a", "a", "b"]) == [0.01, 0.09]
+    assert weighted_quantiles([0.01, 0.02, 0.09], ["a", "b", "c"])[0] == 0.02
+
+
+def test_the_conformal_quantile_of_ten_errors_is_the_ninth() -> None:
+    """ceil(11 x 0.8) = 9."""
+    assert quantile([-i for i in range(1, 11)]) == 9
+
+
+def test_folds_hold_values_within_bounds_that_differ_from_one_another() -> None:
+    folds = load_folds()
+    for values in [*folds.sources.values(), *folds.families.values()]:
+        assert set(values) == set(fitted_parameters())
+        assert all(p.low * 0.99 <= v <= p.high * 1.01 for p, v in values.items())
+    assert len({tuple(v.values()) for v in folds.sources.values()}) > len(folds.sources) / 2
+
+
+@pytest.mark.slow
+def test_errors_of_runs_that_were_left_out(judged: list[Judged]) -> None:
+    """The published figures of docs/validation.md, with a margin."""
+    found = list(headline(judged).values())
+    assert len(judged) / len(fitted_parameters()) >= 30
+    assert found[FAMILY]["all"]["median"] < LEFT_OUT_MEDIAN
+    assert found[FAMILY]["all"]["p90"] < LEFT_OUT_P90
+    assert found[SOURCE]["all"]["median"] < SOURCE_MEDIAN
+    assert found[SEEN]["all"]["median"] < found[FAMILY]["all"]["median"] + 0.005
+    assert found[SHEET]["all"]["median"] > 1.5 * found[FAMILY]["all"]["median"]
+
+
+@pytest.mark.slow
+def test_intervals_cover_what_they_promise(judged: list[Judged]) -> None:
+    assert 0.75 <= float(np.mean(coverage(judged))) <= 0.85
+    written = widths()
+    assert {n: float(f"{w:.3g}") for n, (w, _) in width_table(judged).items()} == written
+    assert written[UNMEASURED] > max(written[v] for v in ("nvidia", "huawei", "amd"))
+
+
+@pytest.mark.slow
+def test_the_spreadsheet_knows_nothing_of_the_group_it_predicts(judged: list[Judged]) -> None:
+    """With every run in one group nothing is left to learn from."""
+    scenarios = [j.scenario for j in judged[:5]]
+    assert all(math.isnan(e) for e in spreadsheet_errors(scenarios, [1.0] * 5, ["x"] * 5))
+
+
+def test_kernels_and_large_collectives_are_within_ten_percent_in_the_median() -> None:
+    kernels = [abs(e) for errors in judge_kernels().values() for e in errors]
+    assert float(np.median(kernels)) < 0.10
+    large = judge_collectives()["collectives, one node, 64 MiB or more"]
+    assert float(np.median(np.abs(large))) < 0.10
