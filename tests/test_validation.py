@@ -189,9 +189,11 @@ def test_fitted_values_are_written_with_their_source() -> None:
         'launch_s: {value: "1 us", source: X, date: 2026-01, confidence: high}\n'
     )
     dtype = write_leaf(text, "a", "bf16", 0.7, "n")
-    assert 'bf16: {value: 0.7, source: FIT, date: 2026-01, confidence: medium, note: "n"}' in dtype
+    assert (
+        'bf16: {value: 0.7, source: REFIT, date: 2026-01, confidence: medium, note: "n"}' in dtype
+    )
     time = write_leaf(text, "", "launch_s", 25e-6, "n")
-    assert 'launch_s: {value: "25 us", source: FIT, date: 2026-01' in time
+    assert 'launch_s: {value: "25 us", source: REFIT, date: 2026-01' in time
     assert shown(0.0416, "x_s") == '"41.6 ms"'
 
 

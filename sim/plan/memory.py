@@ -19,7 +19,7 @@ from sim.plan.schedules import Schedule, make_schedule
 from sim.records import MemoryResult
 from sim.scenario import Parallel, Pool, Scenario
 
-LOGIT_BYTES = 10.0  # bf16 logits, their fp32 copy and its gradient
+LOGIT_BYTES = 8.0  # bf16 logits, their fp32 copy and a bf16 gradient
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:

@@ -66,7 +66,10 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     yield ("## Intervals\n\nHalf widths are conformal quantiles of left-out errors of what is alike. Judged by quantiles that"
            f" do not contain the row's own model, the 80 % intervals cover {100 * float(np.mean(inside)):.0f} % of the"
            " left-out rows.\n")  # fmt: skip
-    yield _table(["class", "runs", "half width"], [[n, str(c), f"{100 * w:.0f} %"] for n, (w, c) in width_table(judged).items()])
+    yield _table(
+        ["class", "runs", "half width"],
+        [[n, str(c), f"{100 * w:.0f} %"] for n, (w, c) in width_table(judged).items()],
+    )
     yield "## Kernels and collectives\n"
     yield _table(["group", "points", "median error", "90th percentile"], list(_micro()))
     slow = [j for j in judged if j.stack == "nanotron"]
@@ -91,8 +94,9 @@ def _groups(judged: Sequence[Judged], key: Callable[[Judged], str]) -> Iterator[
     names = sorted({key(j) for j in judged}, key=lambda n: (-sum(key(j) == n for j in judged), n))
     for name in names:
         mine = [j for j in judged if key(j) == name]
-        cells = [_plain([math.expm1(e(j)) for j in mine])
-                 for e in (lambda j: j.family_error, lambda j: j.source_error, lambda j: j.seen_error)]  # fmt: skip
+        kinds = ([j.family_error for j in mine], [j.source_error for j in mine],
+                 [j.seen_error for j in mine])  # fmt: skip
+        cells = [_plain([math.expm1(e) for e in errors]) for errors in kinds]
         bias = float(np.median([math.expm1(j.family_error) for j in mine]))
         yield [name, str(len(mine)), *cells, f"{100 * bias:+.1f} %"]
 
@@ -110,7 +114,12 @@ def _ladder(judged: Sequence[Judged]) -> Iterator[list[str]]:
 def _micro() -> Iterator[list[str]]:
     for group, errors in {**judge_kernels(), **judge_collectives()}.items():
         size = np.abs(errors)
-        yield [group, str(len(size)), f"{100 * np.median(size):.1f} %", f"{100 * np.quantile(size, 0.9):.0f} %"]
+        yield [
+            group,
+            str(len(size)),
+            f"{100 * np.median(size):.1f} %",
+            f"{100 * np.quantile(size, 0.9):.0f} %",
+        ]
 
 
 def _worst(judged: Sequence[Judged]) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from sim.validation.table import Run
 
 PATH = DATA / "validation" / "folds.csv"
 Values = Mapping[Parameter, float]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class Folds:
         return self.families.get((run.text("source"), run.text("model_name")))
 
 
-def groups_by(keys: Sequence[object]) -> dict[object, list[int]]:
+def groups_by(keys: Sequence[Key]) -> dict[Key, list[int]]:
     """Return the places of each key, in the order of first appearance."""
-    found: dict[object, list[int]] = {}
+    found: dict[Key, list[int]] = {}
     for place, key in enumerate(keys):
         found.setdefault(key, []).append(place)
     return found
@@ -92,6 +94,6 @@ def fit_folds(
     sources = groups_by([source for source, _ in keys])
     families = groups_by(list(keys))
     return Folds(
-        {str(s): without(p) for s, p in sources.items()},
-        {tuple(f): without(p) for f, p in families.items()},  # type: ignore[misc]
+        {s: without(p) for s, p in sources.items()},
+        {f: without(p) for f, p in families.items()},
     )

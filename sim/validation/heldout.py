@@ -93,8 +93,8 @@ def judge(
         [(p.run.text("source"), p.run.text("model_name")) for p in chosen],
         [p.run.text("source") for p in chosen])]  # fmt: skip
     return [
-        Judged(p.run, s, t, math.log((p.predicted_s or 0.0) / t), *both, a, b)
-        for p, s, t, both, a, b in zip(chosen, scenarios, measured, errors, *sheets, strict=True)
+        Judged(p.run, s, t, math.log((p.predicted_s or 0.0) / t), family, source, a, b)
+        for p, s, t, (family, source), a, b in zip(chosen, scenarios, measured, errors, *sheets, strict=True)
     ]
 
 

@@ -23,7 +23,13 @@ from device_models.kernels import calibrated_time, matmul
 from sim.validation.parameters import DATA
 
 LARGE = 64 * 2**20  # bytes from which bandwidth, not latency, decides a collective
-NODES = {"H200": "h200-8", "B200": "b200-8", "A100": "a100-80-8", "MI300X": "mi300x-8", "H100": "h100-8"}
+NODES = {
+    "H200": "h200-8",
+    "B200": "b200-8",
+    "A100": "a100-80-8",
+    "MI300X": "mi300x-8",
+    "H100": "h100-8",
+}
 CEILINGS = np.linspace(0.4, 0.98, 117)
 GB = 1e9
 
@@ -38,10 +44,12 @@ def judge_kernels() -> dict[str, list[float]]:
     tables: dict[str, list[tuple[float, np.ndarray]]] = defaultdict(list)
     for row in _rows("kernels.csv"):
         if "DeepGEMM" in row["source"] and row["tflops"]:
-            size = (float(row[key]) for key in "MNK")
-            kernel = matmul("gemm", *size, "fp8", groups=int(row["groups"] or 1))
+            m, n, k = (float(row[key]) for key in "MNK")
+            kernel = matmul("gemm", m, n, k, "fp8", groups=int(row["groups"] or 1))
             measured = kernel.flop / (float(row["tflops"]) * 1e12)
-            times = np.array([calibrated_time(_ceiled(load_device("h800"), c), kernel) for c in CEILINGS])
+            times = np.array(
+                [calibrated_time(_ceiled(load_device("h800"), c), kernel) for c in CEILINGS]
+            )
             kind = "grouped" if "Grouped" in row["kernel"] else "plain"
             few = "M below 1024" if float(row["M"]) < 1024 else "M from 1024"
             name = f"FP8 products on H800, {kind}, {few}"

@@ -24,6 +24,10 @@ from device_models.yamltext import parse_yaml
 from sim.scenario import Pool, Scenario
 
 DATA = Path(str(files("device_models") / "data"))
+SOURCE = "REFIT"
+ORIGIN = (
+    "own fit to measured/training_runs.csv, all parameters together: python -m sim.validation.fit"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Parameter:
         return tuple(self.name.split("/")[1].split("|"))
 
     @property
+    def takers(self) -> frozenset[str]:
+        """All stacks that take the value: the first owner and those that inherit it from there."""
+        return _takers(self.owners[0], self.field)
+
+    @property
     def field(self) -> str:
         """The field of the owner."""
         return self.name.split("/")[2]
@@ -64,10 +73,28 @@ class Parameter:
         if dtypes and not {scenario.training.precision, "bf16", "fp16"} & set(dtypes):
             return False
         if self.kind == "stack":
-            return pool.stack.name in self.owners
+            return pool.stack.name in self.takers
         if self.kind == "device":
             return pool.node.device.name.startswith(self.owners)
         return bool(getattr(pool.node, self.kind).name in self.owners)
+
+
+@lru_cache(maxsize=256)
+def _takers(owner: str, field: str) -> frozenset[str]:
+    return frozenset(name for name in _sheets() if _giver(name, field) == owner)
+
+
+def _giver(stack: str, field: str) -> str:
+    """Return the stack whose file gives a field to `stack`."""
+    while field not in _sheets()[stack] and "based_on" in _sheets()[stack]:
+        stack = _sheets()[stack]["based_on"]
+    return stack
+
+
+@lru_cache(maxsize=1)
+def _sheets() -> dict[str, dict[str, Any]]:
+    paths = sorted((DATA / "stacks").glob("*.yaml"))
+    return {path.stem: parse_yaml(path.read_text("utf-8"), path.name).data for path in paths}
 
 
 @lru_cache(maxsize=1)
@@ -92,7 +119,7 @@ def _turned_pool(pool: Pool, values: Mapping[Parameter, float]) -> Pool:
     for parameter, value in values.items():
         change: dict[str, Any] = {parameter.field: value}
         if parameter.kind == "stack":
-            if stack.name in parameter.owners:
+            if stack.name in parameter.takers:
                 stack = replace(stack, **change)
         elif parameter.kind == "device":
             if node.device.name.startswith(parameter.owners):
@@ -118,6 +145,7 @@ def write_values(values: Mapping[Parameter, float], note: str) -> Iterator[Path]
                 section = parameter.field if parameter.dtypes else ""
                 new = write_leaf(new, section, key, value, note)
             if new != text:
+                new = with_source(new)
                 path.write_text(new, "utf-8")
                 yield path
 
@@ -129,6 +157,13 @@ def _paths(parameter: Parameter) -> list[Path]:
         return [DATA / "fabrics" / f"{parameter.owners[0]}.yaml"]
     known = sorted((DATA / "devices").glob("*.yaml"))
     return [path for path in known if path.stem.startswith(parameter.owners)]
+
+
+def with_source(text: str) -> str:
+    """Return a data file's text with the fit among its sources."""
+    if f"\n  {SOURCE}:" in text:
+        return text
+    return text.replace("\nsources:\n", f'\nsources:\n  {SOURCE}: "{ORIGIN}"\n', 1)
 
 
 def shown(value: float, key: str) -> str:
@@ -144,7 +179,7 @@ def write_leaf(text: str, section: str, key: str, value: float, note: str) -> st
     pattern = rf"^(\s*{key}: )\{{value: .*?, source: \w+, date: ([\d-]+).*\}}$"
 
     def rewrite(found: re.Match[str]) -> str:
-        return (f"{found[1]}{{value: {shown(value, key)}, source: FIT, date: {found[2]},"
+        return (f"{found[1]}{{value: {shown(value, key)}, source: {SOURCE}, date: {found[2]},"
                 f' confidence: medium, note: "{note}"}}')  # fmt: skip
 
     return text[:start] + re.sub(pattern, rewrite, text[start:], count=1, flags=re.M)

@@ -181,7 +181,7 @@ def _model(fill: Filling) -> Model:
         usual = 256 * math.ceil(hidden * 8 / 3 / 256) if gated else 4 * hidden
         ffn = fill.assume("ffn_hidden", usual, "the usual ratio to hidden")
     lora = LORA.search(run.text("model_name") + " " + run.text("notes"))
-    return Model(
+    model = Model(
         name=run.text("model_name"), layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads,
         head_dim=head_dim, ffn_hidden=int(ffn), vocab=vocab, gated=gated,
         experts=experts, latent=latent,
@@ -194,6 +194,14 @@ def _model(fill: Filling) -> Model:
         fused_activation=not CLAMPED.search(run.text("model_name")),
         lora_rank=16 if lora else 0,
     )  # fmt: skip
+    return replace(model, tied=_is_tied(run, model))
+
+
+def _is_tied(run: Run, model: Model) -> bool:
+    """Tell whether the stated parameters count the vocabulary once; of no meaning when blank."""
+    stated = (run.number("params_total_b") or 0.0) * 1e9
+    once, twice = (replace(model, tied=tied).params() for tied in (True, False))
+    return abs(stated - once) < 0.02 * once and abs(stated - once) < abs(stated - twice)
 
 
 def _predict_layers(run: Run) -> int:
