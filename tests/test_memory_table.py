@@ -1,13 +1,30 @@
 """Verdicts on runs that ran out of memory."""
 
+import io
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from rich.console import Console
 
 from sim.errors import InputError
+from sim.plan.memory import plan_memory
+from sim.report.memory import render_memory
+from sim.scenario import Parallel
 from sim.validation.heldout import SHIPPED
-from sim.validation.memory_table import Share, judge_memory
+from sim.validation.memory_table import (
+    STAGING,
+    MemoryVerdicts,
+    Share,
+    judge_memory,
+    peak_errors,
+)
 from sim.validation.parameters import DATA
+from sim.validation.rows import scenario_of
+from sim.validation.table import read_table
+from tests.factories import make_scenario
 
 CRASHES = DATA / "measured" / "out_of_memory_h100_nanotron.csv"
 HEADER = "model,n_devices,micro_batch,grad_acc,gbs_seqs,dp,pp,tp,zero\n"
@@ -54,10 +71,83 @@ def test_tables_of_which_nothing_can_be_judged(tmp_path: Path, content: str, wor
         judge_memory(tmp_path / "none.csv", SHIPPED)
 
 
+def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path) -> None:
+    """Faults name the cell as it stands in the file: line 5 after two blank ones, column 2."""
+    path = tmp_path / "crashes.csv"
+    path.write_text("zero,tp,pp,dp,gbs_seqs,grad_acc,micro_batch,n_devices,model\n\n\n"
+                    "0, 1,1,8,256,32,1,8, 80B \n0,0,1,8,256,32,1,8,80B\n")  # fmt: skip
+    found = judge_memory(path, SHIPPED)
+    assert (found.total.crashed, found.total.caught) == (1, 1)
+    assert [(p.line, p.column, p.path) for p in found.problems] == [(5, 2, "tp")]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [("80B,8,1,32,256,8,1,2,0", 2), ("80B,8,\u00b2,32,256,8,1,1,0", 3), ("80B,8,1,32,256,8,1,1,4", 9),
+     ("80B,8,1,32,256,8,1,1", 0), ("80B,8,1,32,256,8,1,1,0,7", 0),
+     (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,-1,32,256,8,1,1,0", 3)],
+)  # fmt: skip
+def test_a_row_that_says_no_plan_is_a_fault_not_a_catch(
+    tmp_path: Path, row: str, column: int
+) -> None:
+    """2 x 8 ranks are not 8 devices: to count it as caught would flatter the verdicts."""
+    path = tmp_path / "crashes.csv"
+    path.write_text(HEADER + "80B,8,1,32,256,8,1,1,0\n" + row + "\n", encoding="utf-8")
+    found = judge_memory(path, SHIPPED)
+    assert found.total.crashed == 1
+    assert [(p.line, p.column) for p in found.problems] == [(3, column)]
+
+
+def test_as_many_stages_as_layers_cannot_run(tmp_path: Path) -> None:
+    """1B has 16 layers: 16 stages cannot be dealt out, 8 can and need little memory."""
+    path = tmp_path / "crashes.csv"
+    path.write_text(HEADER + "1B,16,1,256,256,1,16,1,0\n1B,8,1,256,256,1,8,1,0\n")
+    assert judge_memory(path, SHIPPED).total.caught == 1
+
+
+@pytest.mark.parametrize(
+    ("moved", "dtype", "zero", "bytes_each"),
+    [(8.0, "fp32", 0, 4.0), (12.0, "fp32", 0, 6.0), (12.0, "fp32", 1, 6.0), (12.0, "bf16", 1, 2.0),
+     (12.0, "fp32", 2, 0.5)],
+)  # fmt: skip
+def test_gradients_stand_twice_where_accumulation_is_not_fused(
+    moved: float, dtype: str, zero: Literal[0, 1, 2], bytes_each: float
+) -> None:
+    """An fp32 sum of 4 bytes, 2 more beside it; ZeRO 2 leaves an eighth of the sum on 8 ranks."""
+    scenario = make_scenario(parallel=Parallel(dp=8, zero=zero))
+    pool = scenario.pools[0]
+    stack = replace(pool.stack, gradient_accumulate_bytes=moved, gradient_dtype=dtype)
+    parts = plan_memory(replace(scenario, pools=(replace(pool, stack=stack),))).parts
+    assert parts["gradients"] == pytest.approx(bytes_each * parts["weights"] / 2.0)
+
+
+def test_a_stated_peak_is_compared_without_overhead() -> None:
+    """A row that states exactly what the plan allocates has no error; one of half as much has 1."""
+    row = next(r for r in read_table(SHIPPED).runs if "mem_GB=" in r.text("notes"))
+    parts = dict(plan_memory(scenario_of(row)).parts)
+    stated = sum(parts.values()) - parts["overhead"] - parts["fragmentation"] + STAGING
+    for share, error in ((1.0, 0.0), (0.5, 1.0)):
+        notes = re.sub(r"mem_GB=[\d.]+", f"mem_GB={share * stated / 1e9:.9f}", row.text("notes"))
+        found = peak_errors([replace(row, texts={**row.texts, "notes": notes})])
+        assert found[row.text("source")] == [pytest.approx(error, abs=1e-6)]
+
+
+def test_the_report_names_every_model_and_source() -> None:
+    share = Share(4, 3, 2, 1)
+    verdicts = MemoryVerdicts(share, 0.625, {"1B": share}, {"a sweep": (9, 0.05, 0.2)}, 0.05, ())
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_memory(verdicts))
+    text = console.export_text()
+    assert "balanced accuracy 62.5 %, stated peaks within 5.0 % in the median" in text
+    assert [line.split()[0] for line in text.splitlines() if "75.0 %" in line] == ["1B", "all"]
+    assert "a sweep" in text
+
+
 @pytest.mark.slow
 def test_verdicts_on_the_shipped_tables() -> None:
-    """docs/validation.md gives the figures: 94 % and 7.4 %."""
+    """94.1 % and 6.4 % when this was written; the nanotron sweep alone is within 6.1 %."""
     found = judge_memory(CRASHES, SHIPPED)
     assert (found.total.crashed, found.total.ran) == (1021, 981)
-    assert found.balanced_accuracy > 0.93
-    assert found.peak_median < 0.08
+    assert found.balanced_accuracy > 0.935
+    assert found.peak_median < 0.07
+    assert not found.problems

@@ -1,6 +1,6 @@
 """Peak memory of every stage under its schedule, the verdict, and what would make a plan fit.
 
-A rank holds weights, gradients, optimiser state (each divided over its shard group by ZeRO), the
+A rank holds weights, gradients (twice where their accumulation is not fused), optimiser state (each divided over its shard group by ZeRO), the
 activations of the micro-batches in flight, the logits of the last stage, gathered weights (ZeRO 3)
 and the software's own overhead. Activation bytes are those of the fused minimum (each matrix
 product's input, the attention's inputs and output) times the stack's `activation_memory`.
@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from device_models.device import DTYPE_BYTES
+from device_models.stack import Stack
 from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
 from sim.plan.schedules import Schedule, make_schedule
 from sim.records import MemoryResult
 from sim.scenario import Parallel, Pool, Scenario
 
 LOGIT_BYTES = 8.0  # bf16 logits, their fp32 copy and a bf16 gradient
+FUSED_ACCUMULATION = 8.0  # bytes per weight that a fused kernel moves: the fp32 sum, both ways
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
@@ -79,7 +81,8 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     working = max(_working_bytes(scenario, pool, chunk) for chunk in held)
     parts = {
         "weights": state(2.0, parallel.zero == 3),
-        "gradients": state(gradient, parallel.zero >= 2),
+        "gradients": state(gradient, parallel.zero >= 2)
+        + state(_fresh_gradient_bytes(stack, parallel) * trained, False),
         "optimizer": state(stack.optimizer_state_bytes * trained, parallel.zero >= 1),
         "activations": kept + working,
         "gathered weights": _gathered_bytes(scenario, held) if parallel.zero == 3 else 0.0,
@@ -87,6 +90,16 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     }
     parts["fragmentation"] = stack.memory_fragmentation * (kept + working)
     return parts
+
+
+def _fresh_gradient_bytes(stack: Stack, parallel: Parallel) -> float:
+    """Bytes per weight of a backward pass's own gradients, where they stand beside the fp32 sum.
+
+    Frameworks that do not fuse the accumulation add them after the whole backward pass; with
+    ZeRO 2 and 3 they leave layer by layer.
+    """
+    unfused = stack.gradient_accumulate_bytes > FUSED_ACCUMULATION
+    return 2.0 if unfused and stack.gradient_dtype == "fp32" and parallel.zero < 2 else 0.0
 
 
 def _shard_ways(parallel: Parallel) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.validation.folds import groups_by
-from sim.validation.heldout import Judged
+from sim.validation.heldout import Judged, weighted_quantiles
 from sim.validation.intervals import UNMEASURED
 from sim.validation.parameters import DATA
 
@@ -39,22 +39,32 @@ def stack_class(j: Judged) -> str:
 def width_table(judged: Sequence[Judged]) -> dict[str, tuple[float, int]]:
     """Return half width and number of runs of each class."""
     held: dict[str, list[float]] = defaultdict(list)
+    sources: dict[str, list[str]] = defaultdict(list)
     families: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for j in judged:
         held[stack_class(j)].append(j.family_error)
         for name in (f"{j.vendor}/{j.kind}", j.vendor):
             held[name].append(j.source_error)
+            sources[name].append(j.source)  # an unseen source is as likely one as another
         for name in (stack_class(j), f"{j.vendor}/{j.kind}", j.vendor):
             families[name].add(j.family)
     table = {
-        name: (math.expm1(quantile(errors)), len(errors))
+        name: (math.expm1(_width(errors, sources[name])), len(errors))
         for name, errors in sorted(held.items())
         if len(errors) >= LEAST and len(families[name]) > 1
     }
-    everything = [j.source_error for j in judged if j.kind == "moe"]
+    everything = [j.source_error for j in judged]
+    (worst,) = weighted_quantiles(everything, [j.source for j in judged], [WIDER])
     widest = max(w for name, (w, _) in table.items() if "/" not in name)
-    table[UNMEASURED] = max(math.expm1(quantile(everything, WIDER)), widest * 1.25), len(everything)
+    table[UNMEASURED] = max(math.expm1(worst), widest * 1.25), len(everything)
     return table
+
+
+def _width(errors: Sequence[float], sources: Sequence[str]) -> float:
+    """Return the quantile of a class; where sources are given, each weighs the same."""
+    if not sources:
+        return quantile(errors)
+    return weighted_quantiles(errors, sources, [LEVEL])[0]
 
 
 def coverage(judged: Sequence[Judged]) -> list[bool]:

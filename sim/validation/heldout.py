@@ -13,10 +13,10 @@ import numpy as np
 
 from sim.scenario import Scenario
 from sim.validation.baseline import spreadsheet_errors
-from sim.validation.folds import Values, load_folds
+from sim.validation.folds import Values, groups_by, load_folds
 from sim.validation.parameters import DATA, turned
 from sim.validation.predict import Prediction
-from sim.validation.samples import is_complete, is_verified, log_error
+from sim.validation.samples import configuration, is_complete, is_verified, log_error
 from sim.validation.table import Run
 
 SHIPPED = DATA / "measured" / "training_runs.csv"
@@ -81,12 +81,7 @@ def judge(
         if is_complete(p.run) and is_verified(p.run) and source is not None:
             chosen.append(p)
             jobs.append((p.scenario, p.measured_s, family or source, source))
-    errors = []
-    with get_context("fork").Pool(PROCESSES) as pool:
-        for p, found in zip(chosen, pool.imap(_errors, jobs, chunksize=8), strict=True):
-            errors.append(found)
-            if tell:
-                tell(p.run.id)
+    errors = _all_errors(chosen, jobs, tell)
     scenarios = [p.scenario for p in chosen if p.scenario]
     measured = [p.measured_s or 0.0 for p in chosen]
     sheets = [spreadsheet_errors(scenarios, measured, groups) for groups in (
@@ -94,8 +89,33 @@ def judge(
         [p.run.text("source") for p in chosen])]  # fmt: skip
     return [
         Judged(p.run, s, t, math.log((p.predicted_s or 0.0) / t), family, source, a, b)
-        for p, s, t, (family, source), a, b in zip(chosen, scenarios, measured, errors, *sheets, strict=True)
+        for p, s, t, (family, source), a, b in zip(
+            chosen, scenarios, measured, errors, *sheets, strict=True
+        )
     ]
+
+
+def _all_errors(
+    chosen: Sequence[Prediction],
+    jobs: Sequence[tuple[Scenario, float, Values, Values]],
+    tell: Callable[[str], None] | None,
+) -> list[tuple[float, float]]:
+    """Return the log errors of all jobs; a configuration that repeats is simulated once."""
+    keys = [(p.run.text("model_name"), configuration(p.run, job[0]))
+            for p, job in zip(chosen, jobs, strict=True)]  # fmt: skip
+    groups = groups_by(keys)
+    errors: list[tuple[float, float]] = [(math.nan, math.nan)] * len(jobs)
+    with get_context("fork").Pool(PROCESSES) as pool:
+        firsts = [jobs[places[0]] for places in groups.values()]
+        found = pool.imap(_errors, firsts, chunksize=8)
+        for places, (family, source) in zip(groups.values(), found, strict=True):
+            measured = jobs[places[0]][1]
+            for place in places:
+                more = math.log(measured / jobs[place][1])
+                errors[place] = family + more, source + more
+                if tell:
+                    tell(chosen[place].run.id)
+    return errors
 
 
 def _errors(job: tuple[Scenario, float, Values, Values]) -> tuple[float, float]:

@@ -27,11 +27,10 @@ from sim.validation.samples import is_complete, is_verified
 from sim.validation.table import Run, read_table
 
 COLUMNS = ("model", "n_devices", "micro_batch", "grad_acc", "gbs_seqs", "dp", "pp", "tp", "zero")
-STATED = re.compile(r"mem(?:_GB=|=)([\d.]+)")
+COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
+STATED = re.compile(r"mem(?:_GB=|=)(\d+(?:\.\d+)?)")
 GB = 1e9
-STAGING = (
-    0.35e9  # tables, loss and staging tensors that frameworks do count; seen in the smallest runs
-)
+STAGING = 0.35e9  # tables, loss and staging tensors that frameworks do count; of the smallest runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def judge_memory(crashes: Path | str, runs: Path | str) -> MemoryVerdicts:
 
 
 def fits(run: Run) -> bool:
-    """Tell whether a row's plan can run and fits into its devices."""
+    """Tell whether a row's plan can run and fits into its devices; more stages than layers cannot."""
     try:
         scenario = scenario_of(run)
         return can_deal_out(scenario) and plan_memory(scenario, advise=False).fits
@@ -128,24 +127,28 @@ def _quantiles(errors: Sequence[float]) -> tuple[float, float]:
 def _read(path: Path, shapes: Mapping[str, Run]) -> tuple[list[tuple[str, Run]], list[Problem]]:
     """Return (model, row) of every crash that can be judged, and what was wrong with the others."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.reader(text.splitlines(keepends=True))
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except OSError as error:
         raise _fault(path, 0, f"cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise _fault(path, 0, "is no CSV in UTF-8") from error
-    if not rows:
+    filled = [(line, cells) for line, cells in lines if any(cells)]
+    if len(filled) < 2:
         raise _fault(path, 1, "has no rows")
-    missing = [c for c in COLUMNS if c not in rows[0]]
+    header = filled[0][1]
+    missing = [c for c in COLUMNS if c not in header]
     if missing:
-        raise InputError([Problem(str(path), 1, 0, c, "", f"column is missing{did_you_mean(c, rows[0])}")
+        raise InputError([Problem(str(path), 1, 0, c, "", f"column is missing{did_you_mean(c, header)}")
                           for c in missing])  # fmt: skip
     found: list[tuple[str, Run]] = []
     problems: list[Problem] = []
-    for line, row in enumerate(rows, start=2):
-        faults = list(_faults(path, line, row, shapes))
+    for line, cells in filled[1:]:
+        faults = list(_faults(path, line, header, cells, shapes))
         problems += faults
         if not faults:
+            row = dict(zip(header, cells, strict=True))
             found.append((row["model"], _as_run(line, row, _shape(row["model"], shapes))))
     if not found:
         raise InputError(problems)
@@ -157,17 +160,30 @@ def _fault(path: Path, line: int, words: str) -> InputError:
 
 
 def _faults(
-    path: Path, line: int, row: Mapping[str, str], shapes: Mapping[str, Run]
+    path: Path, line: int, header: list[str], cells: list[str], shapes: Mapping[str, Run]
 ) -> Iterator[Problem]:
-    for place, name in enumerate(COLUMNS, start=1):
-        cell = (row[name] or "").strip()
-        if name == "model":
-            if _shape(cell, shapes) is None:
-                yield Problem(
-                    str(path), line, place, name, cell, "no run shows the shape of this model"
-                )
-        elif not cell.isdigit() or (not int(cell) and name != "zero"):
-            yield Problem(str(path), line, place, name, cell, "expected a whole number above 0")
+    """Name the cells that cannot be read, then what contradicts itself in a row of good cells."""
+    if len(cells) != len(header):
+        words = f"has {len(cells)} cells; expected {len(header)}"
+        yield Problem(str(path), line, 0, "", "", words)
+        return
+    row = dict(zip(header, cells, strict=True))
+    wrong = {name: words for name in COLUMNS if (words := _wrong(name, row[name], shapes))}
+    if not wrong:
+        ranks = int(row["dp"]) * int(row["tp"]) * int(row["pp"])
+        if ranks != int(row["n_devices"]):
+            wrong["n_devices"] = f"dp x tp x pp is {ranks}"
+    for name, words in wrong.items():
+        yield Problem(str(path), line, header.index(name) + 1, name, row[name][:60], words)
+
+
+def _wrong(name: str, cell: str, shapes: Mapping[str, Run]) -> str:
+    """Say what is wrong with a cell; empty when nothing is."""
+    if name == "model":
+        return "" if _shape(cell, shapes) else "no run shows the shape of this model"
+    if name == "zero":
+        return "" if cell in ("0", "1", "2", "3") else "expected 0, 1, 2 or 3"
+    return "" if COUNT.fullmatch(cell) else "expected a whole number above 0"
 
 
 def _shape(model: str, shapes: Mapping[str, Run]) -> Run | None:

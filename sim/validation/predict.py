@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 
 from sim.errors import InfeasibleError
 from sim.plan.memory import plan_memory
@@ -13,6 +15,9 @@ from sim.validation.intervals import interval80
 from sim.validation.metrics import measured_step_seconds
 from sim.validation.rows import Refused, scenario_of
 from sim.validation.table import Run
+
+PROCESSES = 2
+FEW = 50  # rows that are not worth a second process
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,19 @@ def predict_table(
     runs: Sequence[Run], progress: Callable[[str], None] | None = None, *, oddities: bool = False
 ) -> Iterator[Prediction]:
     """Predict rows in order; `progress` is told the id of each that is done."""
-    for run in runs:
-        yield predict_run(run, oddities=oddities)
+    work = partial(predict_run, oddities=oddities)
+    if len(runs) < FEW:
+        found: Iterator[Prediction] = map(work, runs)
+        yield from _told(found, progress)
+        return
+    with get_context("fork").Pool(PROCESSES) as pool:
+        yield from _told(pool.imap(work, runs, chunksize=8), progress)
+
+
+def _told(
+    found: Iterator[Prediction], progress: Callable[[str], None] | None
+) -> Iterator[Prediction]:
+    for prediction in found:
         if progress:
-            progress(run.id)
+            progress(prediction.run.id)
+        yield prediction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def samples(runs: Iterable[Run]) -> list[Sample]:
             continue
         measured = measured_step_seconds(run, scenario)
         if measured:
-            groups[_configuration(run, scenario)].append((run, scenario, measured))
+            groups[configuration(run, scenario)].append((run, scenario, measured))
     return [
         Sample(
             tuple(run for run, _, _ in rows), rows[0][1], float(np.median([t for _, _, t in rows]))
@@ -77,7 +77,8 @@ def samples(runs: Iterable[Run]) -> list[Sample]:
     ]
 
 
-def _configuration(run: Run, scenario: Scenario) -> object:
+def configuration(run: Run, scenario: Scenario) -> Hashable:
+    """Return what tells one configuration of a source from another."""
     pool = scenario.pools[0]
     node = pool.node
     return (run.text("source"), scenario.model, scenario.parallel, scenario.training, pool.stack.name,
