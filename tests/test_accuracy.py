@@ -14,6 +14,8 @@ from sim.validation.microbenchmarks import judge_collectives, judge_kernels
 from sim.validation.parameters import fitted_parameters
 
 FAMILY, SOURCE, SEEN, SHEET, SHEET_SOURCE = range(5)
+# Published: 11.0 / 36 % with the model, 12.6 / 32 % with the source left out, 7.5 / 32 % seen.
+LEFT_OUT_MEDIAN, LEFT_OUT_P90, SOURCE_MEDIAN = 0.12, 0.40, 0.14
 
 
 @pytest.fixture(scope="module")

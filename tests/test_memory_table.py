@@ -30,27 +30,40 @@ CRASHES = DATA / "measured" / "out_of_memory_h100_nanotron.csv"
 HEADER = "model,n_devices,micro_batch,grad_acc,gbs_seqs,dp,pp,tp,zero\n"
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every 40th run of the sweep: enough to know the shape of each model."""
+    lines = SHIPPED.read_text().splitlines()
+    swept = [line for line in lines if ",nanotron v" in line and "mem_GB=" in line]
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
+    rows = [r for m in ("1B", "3B", "8B", "80B") for r in swept if f"-llama-{m}," in r][::40]
+    path.write_text("\n".join([lines[0], *rows]) + "\n")
+    return path
+
+
 def test_balanced_accuracy_is_the_mean_of_both_shares() -> None:
     """3 of 4 crashes caught and 1 of 2 runs kept: (0.75 + 0.5) / 2."""
     assert Share(4, 3, 2, 1).balanced == 0.625
     assert str(Share(0, 0, 2, 1).balanced) == "nan"
 
 
-def test_a_crash_beyond_all_memory_is_caught_and_a_tiny_plan_is_kept(tmp_path: Path) -> None:
+def test_a_crash_beyond_all_memory_is_caught_and_a_tiny_plan_is_kept(
+    tmp_path: Path, few: Path
+) -> None:
     """80e9 weights of 18 bytes on one device need 1,440 GB; 1B with tp 8 needs a few."""
     path = tmp_path / "crashes.csv"
     path.write_text(HEADER + "80B,8,1,32,256,8,1,1,0\n1B,8,1,256,256,1,1,8,0\n")
-    found = judge_memory(path, SHIPPED).by_model
+    found = judge_memory(path, few).by_model
     assert (found["80B"].crashed, found["80B"].caught) == (1, 1)
     assert (found["1B"].crashed, found["1B"].caught) == (1, 0)
 
 
-def test_faults_are_named_and_good_rows_still_judged(tmp_path: Path) -> None:
+def test_faults_are_named_and_good_rows_still_judged(tmp_path: Path, few: Path) -> None:
     path = tmp_path / "crashes.csv"
     path.write_text(
         HEADER + "80B,8,1,32,256,8,1,1,0\n99B,8,1,32,256,8,1,1,0\n1B,8,x,32,256,8,1,0,0\n"
     )
-    found = judge_memory(path, SHIPPED)
+    found = judge_memory(path, few)
     assert found.total.crashed == 1
     assert [str(p).split(" - ")[0].split("crashes.csv:")[1] for p in found.problems] == [
         "3:1: model: '99B'", "4:3: micro_batch: 'x'", "4:8: tp: '0'",
@@ -62,23 +75,25 @@ def test_faults_are_named_and_good_rows_still_judged(tmp_path: Path) -> None:
     [("", "has no rows"), (HEADER, "has no rows"), ("model,tp\n1B,1\n", "pp: column is missing"),
      (HEADER + "9B,8,1,1,1,1,1,1,0\n", "no run shows the shape")],
 )  # fmt: skip
-def test_tables_of_which_nothing_can_be_judged(tmp_path: Path, content: str, words: str) -> None:
+def test_tables_of_which_nothing_can_be_judged(
+    tmp_path: Path, few: Path, content: str, words: str
+) -> None:
     path = tmp_path / "crashes.csv"
     path.write_text(content)
     with pytest.raises(InputError, match=words):
-        judge_memory(path, SHIPPED)
+        judge_memory(path, few)
     with pytest.raises(InputError, match="cannot be read"):
-        judge_memory(tmp_path / "none.csv", SHIPPED)
+        judge_memory(tmp_path / "none.csv", few)
 
 
-def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path) -> None:
+def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path, few: Path) -> None:
     """Faults name the cell as it stands in the file: line 5 after two blank ones, column 2."""
     path = tmp_path / "crashes.csv"
     path.write_text("zero,tp,pp,dp,gbs_seqs,grad_acc,micro_batch,n_devices,model\n\n\n"
                     "0, 1,1,8,256,32,1,8, 80B \n0,0,1,8,256,32,1,8,80B\n")  # fmt: skip
-    found = judge_memory(path, SHIPPED)
+    found = judge_memory(path, few)
     assert (found.total.crashed, found.total.caught) == (1, 1)
-    assert [(p.line, p.column, p.path) for p in found.problems] == [(5, 2, "tp")]
+    assert [(p.line, p.column, p.key) for p in found.problems] == [(5, 2, "tp")]
 
 
 @pytest.mark.parametrize(
@@ -88,21 +103,21 @@ def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path) -> None:
      (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,-1,32,256,8,1,1,0", 3)],
 )  # fmt: skip
 def test_a_row_that_says_no_plan_is_a_fault_not_a_catch(
-    tmp_path: Path, row: str, column: int
+    tmp_path: Path, few: Path, row: str, column: int
 ) -> None:
     """2 x 8 ranks are not 8 devices: to count it as caught would flatter the verdicts."""
     path = tmp_path / "crashes.csv"
     path.write_text(HEADER + "80B,8,1,32,256,8,1,1,0\n" + row + "\n", encoding="utf-8")
-    found = judge_memory(path, SHIPPED)
+    found = judge_memory(path, few)
     assert found.total.crashed == 1
     assert [(p.line, p.column) for p in found.problems] == [(3, column)]
 
 
-def test_as_many_stages_as_layers_cannot_run(tmp_path: Path) -> None:
+def test_as_many_stages_as_layers_cannot_run(tmp_path: Path, few: Path) -> None:
     """1B has 16 layers: 16 stages cannot be dealt out, 8 can and need little memory."""
     path = tmp_path / "crashes.csv"
     path.write_text(HEADER + "1B,16,1,256,256,1,16,1,0\n1B,8,1,256,256,1,8,1,0\n")
-    assert judge_memory(path, SHIPPED).total.caught == 1
+    assert judge_memory(path, few).total.caught == 1
 
 
 @pytest.mark.parametrize(

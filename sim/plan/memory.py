@@ -1,9 +1,10 @@
 """Peak memory of every stage under its schedule, the verdict, and what would make a plan fit.
 
-A rank holds weights, gradients (twice where their accumulation is not fused), optimiser state (each divided over its shard group by ZeRO), the
-activations of the micro-batches in flight, the logits of the last stage, gathered weights (ZeRO 3)
-and the software's own overhead. Activation bytes are those of the fused minimum (each matrix
-product's input, the attention's inputs and output) times the stack's `activation_memory`.
+A rank holds weights, gradients (twice where their accumulation is not fused), optimiser state
+(each divided over its shard group by ZeRO), the activations of the micro-batches in flight, the
+logits of the last stage, gathered weights (ZeRO 3) and the software's own overhead. Activation
+bytes are those of the fused minimum (each matrix product's input, the attention's inputs and
+output) times the stack's `activation_memory`.
 
 Not modelled: the allocator's history, and temporary peaks inside a kernel.
 """

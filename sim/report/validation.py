@@ -43,8 +43,8 @@ def render_validation(summary: Mapping[str, Any]) -> RenderableType:
 def render_headline(held_out: Mapping[str, Any]) -> RenderableType:
     """Return the honest figures: errors with a model or a source left out, beside in-sample."""
     slices = list(next(iter(held_out.values())))
-    table = Table(box=None, pad_edge=False, title="median / 90th percentile of |error of step time| in %,"
-                  " complete verified runs, sources weighted equally", title_justify="left")  # fmt: skip
+    words = "|error of step time| in %: median / 90th percentile, sources weighted equally"
+    table = Table(box=None, pad_edge=False, title=words, title_justify="left")
     table.add_column("", no_wrap=True)
     for method in held_out:
         table.add_column(method, justify="right", max_width=14)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from sim.validation.folds import groups_by
 from sim.validation.heldout import Judged, weighted_quantiles
 from sim.validation.intervals import UNMEASURED
 from sim.validation.parameters import DATA
+from sim.validation.predict import Prediction
 
 LEAST = 12  # runs of at least two families that make a class of its own
 LEVEL = 0.80
@@ -85,11 +86,19 @@ def coverage(judged: Sequence[Judged]) -> list[bool]:
     return inside
 
 
-def write_widths(judged: Sequence[Judged], date: str) -> None:
-    """Write data/intervals.yaml."""
+def measured_devices(predictions: Iterable[Prediction]) -> dict[str, set[str]]:
+    """Return the stacks with published runs by device; a 910B's bin is seldom told."""
     devices: dict[str, set[str]] = defaultdict(set)
-    for j in judged:
-        devices[j.device].add(j.stack)
+    for p in predictions:
+        if p.scenario and not p.reason:
+            pool = p.scenario.pools[0]
+            name = pool.node.device.name
+            devices["ascend-910b" if name.startswith("ascend-910b") else name].add(pool.stack.name)
+    return devices
+
+
+def write_widths(judged: Sequence[Judged], devices: Mapping[str, set[str]], date: str) -> None:
+    """Write data/intervals.yaml."""
     lines = [
         "# Half width of the 80 % interval of a predicted step time, as a factor minus one, by class of",
         "# alike runs (sim/validation/intervals.py). Written by `python -m sim.validation.calibrate`.",
@@ -112,10 +121,11 @@ def write_widths(judged: Sequence[Judged], date: str) -> None:
 
 def main() -> None:
     """Judge the shipped table and write the widths."""
-    from sim.validation.heldout import judge_shipped
+    from sim.validation.heldout import judge, predict_shipped
 
-    judged = judge_shipped()
-    write_widths(judged, "2026-11")
+    predictions = predict_shipped()
+    judged = judge(predictions)
+    write_widths(judged, measured_devices(predictions), "2026-11")
     print(f"{len(judged)} runs, coverage {np.mean(coverage(judged)):.3f}")
 
 

@@ -15,9 +15,9 @@ from sim.scenario import Scenario
 from sim.validation.baseline import spreadsheet_errors
 from sim.validation.folds import Values, groups_by, load_folds
 from sim.validation.parameters import DATA, turned
-from sim.validation.predict import Prediction
+from sim.validation.predict import Prediction, predict_table
 from sim.validation.samples import configuration, is_complete, is_verified, log_error
-from sim.validation.table import Run
+from sim.validation.table import Run, read_table
 
 SHIPPED = DATA / "measured" / "training_runs.csv"
 PROCESSES = 2
@@ -124,12 +124,14 @@ def _errors(job: tuple[Scenario, float, Values, Values]) -> tuple[float, float]:
     return family, source
 
 
+def predict_shipped() -> list[Prediction]:
+    """Predict the table that travels with ersatz."""
+    return list(predict_table(read_table(SHIPPED).runs))
+
+
 def judge_shipped() -> list[Judged]:
     """Return the held-out errors of the table that travels with ersatz."""
-    from sim.validation.predict import predict_table
-    from sim.validation.table import read_table
-
-    return judge(predict_table(read_table(SHIPPED).runs))
+    return judge(predict_shipped())
 
 
 def weighted_quantiles(

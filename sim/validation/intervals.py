@@ -29,7 +29,7 @@ def widths() -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def measured_on() -> dict[str, frozenset[str]]:
-    """Read the stacks whose training runs were published, by device."""
+    """Read the stacks whose training runs were published, by device or family of bins."""
     text = parse_yaml((files("device_models") / "data" / "intervals.yaml").read_text(), "intervals")
     return {device: frozenset(stacks) for device, stacks in text.data["measured"].items()}
 
@@ -39,7 +39,7 @@ def classes(scenario: Scenario, pool: Pool) -> Iterator[str]:
     kind = "moe" if scenario.model.experts else "dense"
     device, vendor = pool.node.device.name, pool.node.device.vendor.lower()
     if is_measured(pool):
-        if pool.stack.name in measured_on()[device]:
+        if any(pool.stack.name in measured_on()[bin_] for bin_ in _bins(device)):
             yield f"{pool.stack.name}/{kind}"
         yield f"{vendor}/{kind}"
         yield vendor
@@ -58,7 +58,12 @@ def interval_class(scenario: Scenario) -> str:
 
 def is_measured(pool: Pool) -> bool:
     """Tell whether training runs on the pool's device were published."""
-    return pool.node.device.name in measured_on()
+    return bool(_bins(pool.node.device.name))
+
+
+def _bins(device: str) -> list[str]:
+    """Return the measured devices, or families of bins, that a device's name begins with."""
+    return [name for name in measured_on() if device.startswith(name)]
 
 
 def interval80(scenario: Scenario, seconds: float) -> tuple[float, float]:

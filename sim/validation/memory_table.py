@@ -89,7 +89,7 @@ def judge_memory(crashes: Path | str, runs: Path | str) -> MemoryVerdicts:
 
 
 def fits(run: Run) -> bool:
-    """Tell whether a row's plan can run and fits into its devices; more stages than layers cannot."""
+    """Tell whether a row's plan fits and can run at all (more stages than layers cannot)."""
     try:
         scenario = scenario_of(run)
         return can_deal_out(scenario) and plan_memory(scenario, advise=False).fits
@@ -140,7 +140,8 @@ def _read(path: Path, shapes: Mapping[str, Run]) -> tuple[list[tuple[str, Run]],
     header = filled[0][1]
     missing = [c for c in COLUMNS if c not in header]
     if missing:
-        raise InputError([Problem(str(path), 1, 0, c, "", f"column is missing{did_you_mean(c, header)}")
+        words = "column is missing"
+        raise InputError([Problem(str(path), 1, 0, c, "", words + did_you_mean(c, header))
                           for c in missing])  # fmt: skip
     found: list[tuple[str, Run]] = []
     problems: list[Problem] = []
@@ -197,9 +198,6 @@ def _as_run(line: int, row: Mapping[str, str], shape: Run | None) -> Run:
     for name, column in (("n_devices", "n_devices"), ("micro_batch", "micro_batch"), ("dp", "dp"),
                          ("global_batch_seqs", "gbs_seqs"), ("pp", "pp"), ("tp", "tp")):  # fmt: skip
         numbers[name] = float(row[column])
-    more = {
-        "id": f"line {line}",
-        "sharding": f"zero{row['zero']}",
-        "notes": f"grad_accum={row['grad_acc']}",
-    }
+    more = {"id": f"line {line}", "sharding": f"zero{row['zero']}",
+            "notes": f"grad_accum={row['grad_acc']}"}  # fmt: skip
     return Run(line, {**shape.texts, **more}, numbers)
