@@ -76,10 +76,12 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     yield _table(["group", "points", "median error", "90th percentile"], list(_micro()))
     slow = [j for j in judged if j.stack == "nanotron"]
     off = sum(abs(j.family_error) > math.log(1.8) for j in slow)
-    yield (f"## The worst {WORST} rows\n\nModel left out; with what was found about them. The nanotron sweep stands apart: {off} of"
+    yield (f"## The worst {WORST} rows\n\nModel left out; with the cause that neighbouring rows suggest. The nanotron sweep stands apart: {off} of"
            f" its {len(slow)} rows are off by more than a factor of 1.8, nearly all slower than predicted and in its slow mode"
            " (identical neighbours differ by 5 to 30 times).\n")  # fmt: skip
-    yield _table(["row", "model", "device", "n", "stack", "error", "reason"], list(_worst(judged)))
+    yield _table(
+        ["row", "model", "device", "n", "stack", "error", "suspected cause"], list(_worst(judged))
+    )
     yield LIMITS
 
 

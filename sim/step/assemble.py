@@ -81,7 +81,7 @@ class Times:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
         kind, share = "node_limited_all_to_all", min(copies / comm.top_k, 1.0)
-        return collective_time(kind, comm.nbytes, group, self.node, crossing=share).seconds
+        return collective_time(kind, comm.nbytes, group, self._network, crossing=share).seconds
 
     @property
     def launch(self) -> float:

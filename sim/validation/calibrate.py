@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from sim.validation.folds import groups_by
-from sim.validation.heldout import Judged, weighted_quantiles
+from sim.validation.heldout import Judged, judge, predict_shipped, weighted_quantiles
 from sim.validation.intervals import UNMEASURED
 from sim.validation.parameters import DATA
 from sim.validation.predict import Prediction
@@ -121,8 +121,6 @@ def write_widths(judged: Sequence[Judged], devices: Mapping[str, set[str]], date
 
 def main() -> None:
     """Judge the shipped table and write the widths."""
-    from sim.validation.heldout import judge, predict_shipped
-
     predictions = predict_shipped()
     judged = judge(predictions)
     write_widths(judged, measured_devices(predictions), "2026-11")

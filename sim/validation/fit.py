@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from sim.validation.folds import Folds, fit_folds, write_folds
 from sim.validation.heldout import SHIPPED
 from sim.validation.parameters import Parameter, fitted_parameters, turned, write_values
+from sim.validation.predict import PROCESSES
 from sim.validation.samples import Sample, log_error, samples, usable
 from sim.validation.table import read_table
 
@@ -36,7 +36,6 @@ STEP = 0.02  # of the logarithm, for derivatives
 TRUST = 0.5  # most that a logarithm moves between two looks at the engine
 ROUNDS = 4
 FAR = 2.0  # most that a logarithm moves when rows are left out
-PROCESSES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +186,9 @@ def main(arguments: Sequence[str]) -> None:
     note = (
         f"{len(values)} parameters fitted on {len(rows)} configurations, median error {spread:.3f}"
     )
-    folds = left_out(linear, everything)
     if dry:
-        write_folds(folds, Path("folds.csv"))
         return
-    write_folds(folds)
+    write_folds(left_out(linear, everything))
     for path in write_values(values, note):
         print("wrote", path.name)
 

@@ -15,12 +15,11 @@ from sim.scenario import Scenario
 from sim.validation.baseline import spreadsheet_errors
 from sim.validation.folds import Values, groups_by, load_folds
 from sim.validation.parameters import DATA, turned
-from sim.validation.predict import Prediction, predict_table
+from sim.validation.predict import PROCESSES, Prediction, predict_table
 from sim.validation.samples import configuration, is_complete, is_verified, log_error
 from sim.validation.table import Run, read_table
 
 SHIPPED = DATA / "measured" / "training_runs.csv"
-PROCESSES = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from device_models.kernels import calibrated_time, roofline_time
 from device_models.stack import Stack
 from sim.scenario import Scenario
 from sim.step.step import step_seconds
+from sim.validation.predict import PROCESSES
 
-PROCESSES = 2
 NO_COST = ("launch_s", "collective_launch_s", "expert_host_s", "step_host_s", "overlap_contention")
 ONE_PASS = ("elementwise_traffic", "cast_traffic", "attention_factor", "expert_efficiency",
             "expert_permute_passes", "expert_imbalance", "unfused_activation")  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -100,8 +100,3 @@ def _node(device: str) -> Node | None:
             fast = "EFA" in device or "H100" in device
             return replace(node, scale_out=load_scale_out("ib-ndr400-rail")) if fast else node
     return None
-
-
-def medians(groups: Mapping[str, list[float]]) -> dict[str, float]:
-    """Return the median |error| of each group."""
-    return {name: float(np.median(np.abs(errors))) for name, errors in groups.items()}

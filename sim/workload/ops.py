@@ -237,6 +237,7 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
         passes = 4.2 if backward else 3.6
         pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
     if shard.cp > 1:
+        # each ring step reads and writes partial results in fp32 and their update in 16 bits
         merged = (8.0 if backward else 6.0) * t * (2 * shard.kv_width if backward else value)
         pieces.append(memory_kernel("ring merge", merged * shard.cp, "attention"))
         share = 2.0 * t * 2 * shard.kv_width * shard.cp
