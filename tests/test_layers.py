@@ -18,11 +18,15 @@ ORDER = [
     ["sim.step"],
     ["sim.job"],
     ["sim.run", "sim.validation"],
+    ["sim.hil"],
+    ["sim.market", "sim.fleet"],
     ["sim.report"],
+    ["sim.cli.app"],
+    ["sim.cli.output"],
     ["sim.cli", "sim.__main__"],
 ]
-HEAVY = {"scipy", "networkx", "jinja2", "pandas", "torch"}
-ALLOWED = {("sim.report.generated", "sim.cli")}  # writes what the command prints
+HEAVY = {"scipy", "networkx", "jinja2", "pandas", "torch", "ray", "zmq", "plotly"}
+ALLOWED = {("sim.report.generated", "sim.cli.output")}  # writes what the command prints
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from sim.report.generated import outputs_markdown, scenario_markdown, scenario_output
+from sim.report.generated import (
+    outputs_markdown,
+    scenario_files,
+    scenario_markdown,
+    scenario_output,
+)
 from sim.run import run_case
 from sim.scenario_file import load_cases
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENARIOS = sorted((ROOT / "scenarios").glob("*.yaml"))
+SCENARIOS = scenario_files()
 AGAIN = "differs; if that is meant: python -m sim.report.generated, and read the difference"
 
 

@@ -5,6 +5,8 @@ python -m sim.report.generated     writes scenarios/*.out, docs/scenario.md and 
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +15,7 @@ from pydantic import BaseModel
 
 from device_models.units import BASE_UNITS, UNITS
 from sim import records
-from sim.cli import plain_text, simulate
+from sim.cli.output import captured
 from sim.records import columns
 from sim.schema import ScenarioFile
 
@@ -22,10 +24,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def scenario_output(path: Path) -> str:
     """Return the report of a scenario as stored beside it."""
-    from sim.report.text import render_run
+    return captured(scenario_command(path))
 
-    scenarios, results = simulate([path], [], None)
-    return plain_text(render_run(scenarios, results))
+
+def scenario_files(folder: Path = ROOT) -> list[Path]:
+    """Return the shipped scenarios of all kinds."""
+    return sorted((folder / "scenarios").rglob("*.yaml"))
+
+
+def scenario_command(path: Path) -> list[str]:
+    """Return the words after `ersatz` that answer a scenario: its line `# $ ersatz ...`, or run.
+
+    The scenario's own name among them is replaced by its path.
+    """
+    given = re.search(r"^# \$ ersatz (.+)$", path.read_text("utf-8"), re.M)
+    words = shlex.split(given[1]) if given else ["run", path.stem]
+    return [str(path) if word == path.stem else word for word in words]
 
 
 def outputs_markdown() -> str:
@@ -137,7 +151,7 @@ def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     """Write every generated file below `folder`."""
     (folder / "docs" / "outputs.md").write_text(outputs_markdown(), "utf-8")
     (folder / "docs" / "scenario.md").write_text(scenario_markdown(), "utf-8")
-    for path in sorted((folder / "scenarios").glob("*.yaml")):
+    for path in scenario_files(folder):
         if not only or path.stem in only:
             path.with_suffix(".out").write_text(scenario_output(path), "utf-8")
 

@@ -1,0 +1,26 @@
+"""`ersatz devices`: what is modelled, with sources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from sim.cli.app import JsonOption, app
+from sim.cli.output import console, write_text
+
+
+@app.command(epilog="Example: ersatz devices h800")
+def devices(
+    name: Annotated[str | None, typer.Argument(help="A device, or the path of its file.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """List the modelled accelerators, or explain one with its sources."""
+    from sim.report import devices as view
+    from sim.report.json_out import to_text
+
+    record: Any = view.device_record(name) if name else view.device_list_records()
+    if json != "-":
+        console().print(view.render_device(name) if name else view.render_device_list())
+    if json:
+        write_text(json, to_text(record))

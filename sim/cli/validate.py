@@ -1,0 +1,76 @@
+"""`ersatz validate`: predicted against measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.app import Failure, JsonOption, OutOption, app
+from sim.cli.output import deliver, grouped, progress
+
+if TYPE_CHECKING:
+    from sim.validation.heldout import Judged
+
+
+@app.command(epilog="Example: ersatz validate runs.csv --json -")
+def validate(
+    table: Annotated[
+        str | None,
+        typer.Argument(help="CSV of measured runs; without it, the table that travels along."),
+    ] = None,
+    json: JsonOption = None, out: OutOption = None,
+    oddities: Annotated[
+        bool, typer.Option("--oddities", help="Model known faults of single clusters, too.")
+    ] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Errors with model or source left out; doubles the time.")
+    ] = False,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="TABLE", help="CSV of runs out of memory.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Predict every row of a table of measured runs, and report the errors."""
+    from sim.report.json_out import plain
+    from sim.report.validation import render_headline, render_validation
+    from sim.validation.heldout import SHIPPED, headline, judge
+    from sim.validation.predict import predict_table
+    from sim.validation.summary import row_record, summarise
+    from sim.validation.table import read_table
+
+    if memory:
+        return _validate_memory(memory, json, out)
+    read = read_table(table or SHIPPED)
+    with progress(len(read.runs)) as advance:
+        predictions = list(predict_table(read.runs, advance, oddities=oddities))
+    judged: list[Judged] = []
+    if held_out or table is None:
+        with progress(len(read.runs)) as advance:
+            judged = judge(predictions, advance)
+    summary = summarise(predictions)
+    if judged:
+        summary["held_out"] = headline(judged)
+    view = grouped(*([render_headline(summary["held_out"])] if judged else []),
+                    render_validation(summary))  # fmt: skip
+    held = {j.run.line: j for j in judged}
+    rows = [row_record(p, held.get(p.run.line)) for p in predictions]
+    deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
+    for problem in read.problems:
+        print(problem, file=sys.stderr)
+    if not summary["predicted"]:
+        raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
+
+
+def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
+    """Judge runs that ran out of memory, beside those that ran."""
+    from sim.report.json_out import plain
+    from sim.report.memory import render_memory
+    from sim.validation.heldout import SHIPPED
+    from sim.validation.memory_table import judge_memory
+
+    verdicts = judge_memory(table, SHIPPED)
+    deliver("validation", plain(verdicts), render_memory(verdicts), json, out)
+    for problem in verdicts.problems:
+        print(problem, file=sys.stderr)
