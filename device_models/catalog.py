@@ -45,18 +45,19 @@ SCALE_UP = Schema(
     leaves={
         "domain": "integer", "links": "integer", "link_bandwidth": "bandwidth",
         "efficiency": "fraction", "in_switch": "fraction", "all_to_all": "fraction",
-        "latency_s": "time", "total_bandwidth": "bandwidth",
+        "latency_s": "time", "total_bandwidth": "bandwidth", "peer_s": "time",
+        "bulk_latency_s": "time", "quick_share": "fraction",
     },
-    optional=frozenset({"total_bandwidth"}),
+    optional=frozenset({"total_bandwidth", "peer_s", "bulk_latency_s", "quick_share"}),
 )  # fmt: skip
 SCALE_OUT = Schema(
     header=_COMMON | {"kind": "text"},
     leaves={
         "tiers": "integer", "nic_bandwidth": "bandwidth", "efficiency": "fraction",
         "all_to_all": "fraction", "latency_s": "time", "oversubscription": "number",
-        "group_stall_s": "time", "message_stall_s": "time",
+        "group_stall_s": "time", "message_stall_s": "time", "crowding": "number",
     },
-    optional=frozenset({"group_stall_s", "message_stall_s"}),
+    optional=frozenset({"group_stall_s", "message_stall_s", "crowding"}),
 )  # fmt: skip
 NODE = Schema(
     header=_COMMON | {"device": "text", "scale_up": "text", "scale_out": "text", "prices": "list"},

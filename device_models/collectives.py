@@ -13,7 +13,8 @@ Each algorithm is a closed form in the Hockney model: hops cost a latency, bytes
     two-hop         all-to-all where a token crosses to a node once and is handed on there
 
 A library picks the fastest that it has. Plug-ins are functions `(nbytes, lanes) -> Cost`.
-Not modelled: protocol switches by message size, contention with other traffic, links that fail.
+Messages use the quicker of a library's protocols (`group.lanes_of`). Contention with other traffic
+and broken links are the fabric's (`fabric.py`).
 """
 
 from __future__ import annotations
@@ -63,16 +64,17 @@ class Collective:
     network_bytes: float  # that the mean member sends over the network
 
 
-def pipelined(hops: int, latency_s: float, seconds: float) -> float:
+def pipelined(hops: int, latency_s: float, piece_s: float, seconds: float) -> float:
     """Return the time to pass a message through `hops` stages in the best number of pieces.
 
-    `seconds` is the whole message's time on one stage, `latency_s` the sum of the hops'. The
-    least of (h - 1 + pieces)(latency / h + seconds / pieces) over real numbers of pieces >= 1.
+    `seconds` is the whole message's time on one stage, `latency_s` the sum of the hops', which
+    pieces in flight share; each further piece costs `piece_s` to handle. The least of
+    latency + (h - 1 + pieces) seconds / pieces + (pieces - 1) piece_s over real pieces >= 1.
     """
-    hop_s, others = latency_s / hops, hops - 1
-    if others * seconds < hop_s:
+    others = hops - 1
+    if others * seconds <= piece_s:
         return latency_s + hops * seconds  # too short to be cut
-    return others * hop_s + seconds + 2.0 * math.sqrt(others * hop_s * seconds)
+    return latency_s - piece_s + seconds + 2.0 * math.sqrt(others * piece_s * seconds)
 
 
 def ring_latency(lanes: Lanes) -> float:
@@ -134,7 +136,9 @@ def tree_reduce(nbytes: float, lanes: Lanes) -> Cost:
     """Double binary tree all-reduce: up and down in pieces; a member sends 2 S over its trees."""
     levels, latency_s = tree_depth(lanes)
     sent = 2.0 * nbytes
-    return along_ring(pipelined(2 * levels, 2 * latency_s, sent / lanes.ring), sent, lanes)
+    return along_ring(
+        pipelined(2 * levels, 2 * latency_s, lanes.inside_hop_s, sent / lanes.ring), sent, lanes
+    )
 
 
 def in_switch_reduce(nbytes: float, lanes: Lanes) -> Cost:
@@ -142,7 +146,7 @@ def in_switch_reduce(nbytes: float, lanes: Lanes) -> Cost:
     if not lanes.in_switch:
         return IMPOSSIBLE
     sent = nbytes * (1.0 + 1.0 / lanes.size)
-    seconds = pipelined(2, 2 * lanes.inside_hop_s, sent / lanes.in_switch)
+    seconds = pipelined(2, 2 * lanes.inside_hop_s, lanes.inside_hop_s, sent / lanes.in_switch)
     return Cost(seconds, sent, 0.0)
 
 
@@ -177,7 +181,8 @@ def pairwise_exchange(nbytes: float, lanes: Lanes) -> Cost:
 
 def both_tiers(inside: float, network: float, lanes: Lanes) -> Cost:
     """Return the cost of bytes over both tiers at once, each with a hop where it is used."""
-    inside_s = lanes.inside_hop_s + inside / lanes.inside_exchange if inside else 0.0
+    served_s = lanes.inside_hop_s + (lanes.per_node - 1) * lanes.peer_s
+    inside_s = served_s + inside / lanes.inside_exchange if inside else 0.0
     network_s = lanes.network_hop_s + network / lanes.network_exchange if network else 0.0
     return Cost(max(inside_s, network_s), inside, network)
 
@@ -205,14 +210,18 @@ def point_to_point(nbytes: float, lanes: Lanes) -> Cost:
 def ring_broadcast(nbytes: float, lanes: Lanes) -> Cost:
     """Broadcast in pieces around the ring; the last member sends nothing."""
     hops, sent = lanes.size - 1, nbytes * (lanes.size - 1) / lanes.size
-    return along_ring(pipelined(hops, ring_latency(lanes), nbytes / lanes.ring), sent, lanes)
+    return along_ring(
+        pipelined(hops, ring_latency(lanes), lanes.inside_hop_s, nbytes / lanes.ring), sent, lanes
+    )
 
 
 def tree_broadcast(nbytes: float, lanes: Lanes) -> Cost:
     """Broadcast in pieces down two complementary trees."""
     levels, latency_s = tree_depth(lanes)
     sent = nbytes * (lanes.size - 1) / lanes.size
-    return along_ring(pipelined(levels, latency_s, nbytes / lanes.ring), sent, lanes)
+    return along_ring(
+        pipelined(levels, latency_s, lanes.inside_hop_s, nbytes / lanes.ring), sent, lanes
+    )
 
 
 GATHERS: Mapping[str, Algorithm] = {
@@ -237,6 +246,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
     "send": {"point_to_point": point_to_point},
     "broadcast": {"ring": ring_broadcast, "tree": tree_broadcast},
 }
+TWO_PROTOCOLS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast"})
 ON_REQUEST = frozenset({"recursive"})  # rings are what the libraries pick across many nodes
 BUS_FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
 
@@ -271,7 +281,8 @@ def _time(
         lanes = _crossing_lanes(lanes, crossing)
     if group.size == 1 or nbytes == 0:
         return Collective(0.0, "none", 0.0, 0.0)
-    cost, name = min((run(nbytes, lanes), name) for name, run in candidates.items())
+    protocols = [lanes, lanes.quick] if lanes.quick and kind in TWO_PROTOCOLS else [lanes]
+    cost, name = min((run(nbytes, p), name) for name, run in candidates.items() for p in protocols)
     if cost.seconds == math.inf:
         raise ValueError(f"{kind} cannot run as {name} on {group} over {wiring.scale_up.name}")
     return Collective(cost.seconds, name, cost.inside_bytes, cost.network_bytes)

@@ -109,6 +109,9 @@ class ScaleUp:
     in_switch: float  # share of the rate of an all-reduce done by the switch; 0 without
     all_to_all: float  # share of the rate that expert all-to-all sustains
     latency_s: float  # per hop of a collective, software included
+    bulk_latency_s: float = 0.0  # per hop where a library's bulk protocol has more; 0: as latency_s
+    quick_share: float = 1.0  # of the rate that its low-latency protocol sustains, at latency_s
+    peer_s: float = 0.0  # of an all-to-all per further member: a message each, served in turn
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
@@ -131,6 +134,7 @@ class ScaleOut:
     all_to_all: float  # share that all-to-all sustains
     latency_s: float  # per hop of a collective, software included
     oversubscription: float  # 1 is non-blocking
+    crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)

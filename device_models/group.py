@@ -123,12 +123,14 @@ class Lanes:
     inside_exchange: float  # to the members beside it, in an all-to-all; inf when alone
     in_switch: float  # into a switch that reduces; 0 where the group cannot use one
     inside_hop_s: float
+    peer_s: float  # of an exchange per further member of the domain
     network: float  # its share of the cards, in rings
     network_exchange: float  # its share of the cards, in an all-to-all
     network_hop_s: float
     crossing: float = 0.0  # share of a node-limited all-to-all that goes over the network
     within: Lanes | None = None  # the members of one node, when the group spans several
     across: Lanes | None = None  # one member of each node, likewise
+    quick: Lanes | None = None  # the same under the library's low-latency protocol
 
     @property
     def ring(self) -> float:
@@ -138,16 +140,28 @@ class Lanes:
 
 @lru_cache(maxsize=4096)
 def lanes_of(group: Group, wiring: Wiring) -> Lanes:
-    """Return the lanes of each member of `group`.
+    """Return the lanes of each member of `group`, under both protocols where a library has two.
 
+    The low-latency protocol sends a flag with every few bytes: shorter hops at a lower rate.
     Raises `ValueError` when the group spans nodes that have no network cards.
     """
+    up = wiring.scale_up
+    if not up.bulk_latency_s:
+        return _lanes(group, wiring)
+    quick = replace(up, efficiency=up.efficiency * up.quick_share, in_switch=0.0)
+    bulk = replace(up, latency_s=up.bulk_latency_s)
+    made = _lanes(group, wiring._replace(scale_up=quick))
+    return replace(_lanes(group, wiring._replace(scale_up=bulk)), quick=made)
+
+
+def _lanes(group: Group, wiring: Wiring) -> Lanes:
     if group.nodes == 1:
         return _inside_lanes(group.size, wiring)
     if not wiring.nics:
         raise ValueError(f"{group} spans {group.nodes} nodes, but the node has no network cards")
     share = nic_share(group, wiring) / wiring.scale_out.oversubscription
-    network = share * wiring.scale_out.efficiency
+    crowd = (2.0 / group.nodes) ** wiring.scale_out.crowding
+    network = share * wiring.scale_out.efficiency * crowd
     exchange = share * wiring.scale_out.all_to_all
     within = _inside_lanes(group.per_node, wiring)
     lanes = replace(
@@ -183,6 +197,6 @@ def _inside_lanes(size: int, wiring: Wiring) -> Lanes:
         pair=(up.link_bandwidth if mesh else up.bandwidth) * up.efficiency,
         inside_exchange=rate * up.all_to_all,
         in_switch=up.bandwidth * up.in_switch,
-        inside_hop_s=up.latency_s,
+        inside_hop_s=up.latency_s, peer_s=up.peer_s,
         network=math.inf, network_exchange=math.inf, network_hop_s=0.0,
     )  # fmt: skip

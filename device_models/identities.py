@@ -109,6 +109,9 @@ def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
     factor = values.get("oversubscription")
     if factor is not None and factor < 1:
         blame(("oversubscription",), factor, "expected 1 (non-blocking) or more")
+    crowding = values.get("crowding")
+    if crowding is not None and not 0 <= crowding <= 1:
+        blame(("crowding",), crowding, "expected an exponent from 0 (none) to 1")
 
 
 def check_node(values: Mapping[str, Any], scale_up: ScaleUp, blame: Blame) -> None:

@@ -50,21 +50,47 @@ def test_oversubscription_divides_the_network() -> None:
 
 
 def test_pipelined_message_by_hand() -> None:
-    assert pipelined(1, 2.0, 5.0) == 7.0  # one hop: nothing to overlap
+    assert pipelined(1, 2.0, 1.0, 5.0) == 7.0  # one hop: nothing to overlap
     # Two hops of 1 s and 4 s of bytes: two pieces, each 1 + 2 s, three of them in a row.
-    assert pipelined(2, 2.0, 4.0) == pytest.approx(9.0)
-    assert pipelined(9, 0.0, 4.0) == 4.0  # free hops: endlessly many pieces
+    assert pipelined(2, 2.0, 1.0, 4.0) == pytest.approx(9.0)
+    assert pipelined(9, 0.0, 0.0, 4.0) == 4.0  # free hops: endlessly many pieces
+    # Two hops of 50 s, pieces that take 1 s to handle: 100 s in flight, 3 x 2 s, and one more piece.
+    assert pipelined(2, 100.0, 1.0, 4.0) == pytest.approx(107.0)
 
 
 @given(
-    hops=st.integers(1, 50), latency=st.floats(1e-6, 10.0), length=st.floats(0.0, 100.0),
-    pieces=st.integers(1, 200),
+    hops=st.integers(1, 50), latency=st.floats(1e-6, 10.0), piece=st.floats(0.0, 1.0),
+    length=st.floats(0.0, 100.0), pieces=st.integers(1, 200),
 )  # fmt: skip
 def test_no_number_of_pieces_is_better(
-    hops: int, latency: float, length: float, pieces: int
+    hops: int, latency: float, piece: float, length: float, pieces: int
 ) -> None:
-    cut = (hops - 1 + pieces) * (latency / hops + length / pieces)
-    assert pipelined(hops, latency, length) <= cut * (1 + 1e-12)
+    cut = latency + (hops - 1 + pieces) * length / pieces + (pieces - 1) * piece
+    assert pipelined(hops, latency, piece, length) <= cut * (1 + 1e-12)
+
+
+def test_small_messages_take_the_quick_protocol_and_large_ones_the_other() -> None:
+    # Hops of 1 us at half the rate against hops of 4 us. An all-gather over 8: 7 us + S 7/8 / 50 GB/s
+    # against 28 us + S 7/8 / 100 GB/s; equal at 21 us = S 7/8 / 100 GB/s, S = 2.4 MB.
+    both = make_node(scale_up(bulk_latency_s=4 * US, quick_share=0.5))
+    small = seconds("all_gather", 8e5, Group(8, 8, 1), both)
+    assert small == pytest.approx(7 * US + 7e5 / 50e9)
+    large = seconds("all_gather", 8e8, Group(8, 8, 1), both)
+    assert large == pytest.approx(28 * US + 7e8 / 100e9)
+
+
+def test_an_exchange_serves_its_peers_in_turn() -> None:
+    # 8 members: one hop of 1 us, 7 messages of 2 us, 7/8 of 8 MB at 100 GB/s are 70 us.
+    slow = make_node(scale_up(peer_s=2 * US))
+    assert seconds("all_to_all", 8e6, Group(8, 8, 1), slow) == pytest.approx(85 * US)
+
+
+def test_a_crowded_network_slows_with_its_nodes() -> None:
+    # Exponent 1/2: eight nodes sustain half of what two do.
+    crowded = make_node(scale_up(), scale_out(crowding=0.5, latency_s=0.0))
+    two = seconds("all_gather", 1e9, Group(2, 1, 1), crowded)
+    eight = seconds("all_gather", 1e9, Group(8, 1, 1), crowded)
+    assert eight / two == pytest.approx((7 / 8) / (1 / 2) * 2)
 
 
 def test_tree_has_fewer_hops_and_twice_the_bytes() -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from device_models.yamltext import parse_yaml
 from sim.report.validation_plot import scatter
 from sim.validation.calibrate import coverage, width_table
+from sim.validation.collective_benchmarks import judge_collectives
 from sim.validation.heldout import Judged, headline, judge_shipped, weighted_quantiles
 from sim.validation.ladder import layers_of
-from sim.validation.microbenchmarks import judge_collectives, judge_kernels
+from sim.validation.microbenchmarks import judge_kernels
 from sim.validation.parameters import DATA, fitted_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
