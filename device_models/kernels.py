@@ -31,7 +31,9 @@ class Kernel:
     """One kernel of a device's work: what it computes and moves.
 
     `flop` counts a multiply-add as two. `nbytes` is the traffic with device memory. For a matrix
-    product m, n, k are the sizes of one group and `flop` and `nbytes` are totals.
+    product m, n, k are the sizes of one group and `flop` and `nbytes` are totals. Other kernels
+    carry their sizes for whoever runs or measures them: m rows (tokens), n columns, and in k and
+    `groups` what `device_models.operations` says of each operation.
     """
 
     name: str
@@ -61,9 +63,12 @@ def matmul(
     return Kernel(name, category, "matmul", dtype, flop, nbytes, m, n, k, groups, slowdown=slowdown)
 
 
-def memory_kernel(name: str, nbytes: float, category: str = "elementwise") -> Kernel:
+def memory_kernel(
+    name: str, nbytes: float, category: str = "elementwise", *, dtype: str = "bf16",
+    m: float = 0.0, n: float = 0.0, k: float = 0.0, groups: int = 1,
+) -> Kernel:  # fmt: skip
     """Return a kernel that only moves `nbytes`."""
-    return Kernel(name, category, "memory", "bf16", 0.0, nbytes)
+    return Kernel(name, category, "memory", dtype, 0.0, nbytes, m, n, k, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +97,24 @@ Timer = Callable[[Device, Kernel], float]
 
 def roofline_time(device: Device, kernel: Kernel) -> float:
     """Seconds from the data sheet alone: max of compute and memory time (Williams et al. 2009)."""
-    attention = kernel.kind == "attention"
-    peak = sixteen_bit_peak(device) if attention else device.matrix_peak[kernel.dtype]
-    return max(kernel.flop / peak, kernel.nbytes / device.memory_bandwidth)
+    moved = kernel.nbytes / device.memory_bandwidth
+    if kernel.kind == "memory":
+        return moved
+    peak = attention_peak(device, kernel) if kernel.kind == "attention" else None
+    return max(kernel.flop / (peak or device.matrix_peak[kernel.dtype]), moved)
 
 
 def sixteen_bit_peak(device: Device) -> float:
     """Dense matrix peak in FLOP/s of the device's 16-bit format."""
     peaks = device.matrix_peak
     return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+
+
+def attention_peak(device: Device, kernel: Kernel) -> float:
+    """Dense matrix peak in FLOP/s by which attention is measured: of fp32 for fp32, else 16-bit."""
+    return device.matrix_peak.get("fp32" if kernel.dtype == "fp32" else "") or sixteen_bit_peak(
+        device
+    )
 
 
 def quantisation(device: Device, kernel: Kernel) -> float:
@@ -124,7 +138,7 @@ def calibrated_time(device: Device, kernel: Kernel) -> float:
         share = device.attention_backward if kernel.backward else device.attention_forward
         ramp = 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
         share *= device.attention_portable if kernel.portable else 1.0
-        compute = kernel.flop / (sixteen_bit_peak(device) * share) * ramp
+        compute = kernel.flop / (attention_peak(device, kernel) * share) * ramp
         return max(compute * kernel.slowdown, moved)
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown

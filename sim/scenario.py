@@ -15,7 +15,7 @@ from device_models.device import Node
 from device_models.stack import Stack
 from sim.workload.model import Model
 
-Precision = Literal["bf16", "fp16", "fp8"]
+Precision = Literal["bf16", "fp16", "fp8", "fp32"]
 Recompute = Literal["none", "selective", "full"]
 
 

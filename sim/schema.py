@@ -101,7 +101,9 @@ class TrainingSection(Section):
     sequence_length: Degree = Field(description="tokens per sequence")
     global_batch: Degree = Field(description="sequences per step")
     micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
-    precision: Literal["bf16", "fp16", "fp8"] = Field("bf16", description="of the matrix products")
+    precision: Literal["bf16", "fp16", "fp8", "fp32"] = Field(
+        "bf16", description="of the matrix products"
+    )
     tokens: Tokens | None = Field(None, description="of the whole job")
     steps: Degree | None = Field(None, description="of the whole job, in place of tokens")
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module may import modules of its own layer's line and of the lines above it.
 ORDER = [
     ["sim.errors", "sim.records", "sim.workload.model"],
-    ["sim.scenario", "sim.workload.ops", "sim.workload.model_file"],
+    ["sim.scenario", "sim.workload.pieces", "sim.workload.ops", "sim.workload.model_file"],
     ["sim.plan"],
     ["sim.schema", "sim.checks", "sim.resolve", "sim.scenario_file"],
     ["sim.validation.intervals"],

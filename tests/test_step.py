@@ -25,7 +25,8 @@ from sim.step.step import (
 )
 from sim.step.vector import alike, vector_step
 from sim.workload.model import Experts
-from sim.workload.ops import Comm, Shard, embedding_work, head_work, layer_work
+from sim.workload.ops import embedding_work, head_work, layer_work
+from sim.workload.pieces import Comm, Shard
 
 
 def make_shard(**changes: object) -> Shard:

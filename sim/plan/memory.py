@@ -77,11 +77,12 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
         return bytes_each * (dense / split[0] + expert / split[1])
 
     gradient = DTYPE_BYTES[stack.gradient_dtype] * trained
+    wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)
     flying = schedule.in_flight(stage)
     kept = sum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
     working = max(_working_bytes(scenario, pool, chunk) for chunk in held)
     parts = {
-        "weights": state(2.0, parallel.zero == 3),
+        "weights": state(wide, parallel.zero == 3),
         "gradients": state(gradient, parallel.zero >= 2)
         + state(_fresh_gradient_bytes(stack, parallel) * trained, False),
         "optimizer": state(stack.optimizer_state_bytes * trained, parallel.zero >= 1),
@@ -145,7 +146,8 @@ def _layer_bytes(scenario: Scenario, pool: Pool, *, moe: bool, recompute: bool) 
     spread = parallel.tp if parallel.sequence_parallel else 1
     tokens, h, tp = _tokens(scenario), model.hidden, parallel.tp
     mode = parallel.recompute if recompute else "none"
-    boundary = 2.0 * tokens * h / spread
+    wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)  # of what is never in 8 bits
+    boundary = wide * tokens * h / spread
     if mode == "full":
         return boundary
     operand = DTYPE_BYTES[scenario.training.precision]
@@ -164,7 +166,7 @@ def _layer_bytes(scenario: Scenario, pool: Pool, *, moe: bool, recompute: bool) 
     else:
         shared = 0.0
     mlp = (ways + (mode == "none")) * (routed * inner + shared)
-    kept = 2 * boundary + 2.0 * tokens * attention + operand * tokens * (inputs + mlp)
+    kept = 2 * boundary + wide * tokens * attention + operand * tokens * (inputs + mlp)
     if not (stack.flash_attention and model.fused_attention):
         span = scenario.training.sequence_length
         kept += 5.0 * tokens * span * model.heads / tp

@@ -17,7 +17,7 @@ from device_models.kernels import Kernel, Timer
 from device_models.stack import Stack
 from sim.plan.layout import Communicator
 from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Work, make_op, ticks
-from sim.workload.ops import Comm, HostWork, Join, Piece
+from sim.workload.pieces import Comm, HostWork, Join, Piece
 
 
 @dataclass(slots=True)

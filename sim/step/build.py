@@ -19,14 +19,8 @@ from sim.scenario import Pool, Scenario
 from sim.step.assemble import Assembler, Times
 from sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from sim.workload.model import Model
-from sim.workload.ops import (
-    PartWork,
-    Shard,
-    embedding_work,
-    head_work,
-    layer_work,
-    predict_work,
-)
+from sim.workload.ops import embedding_work, head_work, layer_work, predict_work
+from sim.workload.pieces import PartWork, Shard
 
 
 def build_program(
@@ -282,7 +276,7 @@ class StageBuilder:
         norm = self.times.collective("all_reduce", 4.0, "world")
         make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
-        update = memory_kernel("optimizer", nbytes)
+        update = memory_kernel("optimizer", nbytes, m=self._own_params(dense, expert), n=1.0)
         host = stack.optimizer_bandwidth
         seconds = nbytes / host if host else self.times.kernel(update)
         make.compute(seconds, "optimizer")

@@ -1,9 +1,8 @@
 """The work of one layer for one micro-batch on one rank: kernels and collectives in order.
 
-`Shard` says what a rank holds; `layer_work`, `embedding_work`, `head_work` and `predict_work` give
-the forward pass, the input gradient and the weight gradient of a part of the model. FLOPs and bytes
-follow from shapes alone; element-wise bytes are those of fully fused kernels times the stack's
-`elementwise_traffic`.
+`layer_work`, `embedding_work`, `head_work` and `predict_work` give the forward pass, the input
+gradient and the weight gradient of a part of the model. FLOPs and bytes follow from shapes alone;
+element-wise bytes are those of fully fused kernels times the stack's `elementwise_traffic`.
 
 Not modelled: dropout, biases, and the small tensors of the router's balance loss.
 """
@@ -14,84 +13,7 @@ from dataclasses import dataclass, replace
 
 from device_models.device import DTYPE_BYTES
 from device_models.kernels import Kernel, kernel_constants, matmul, memory_kernel
-from device_models.stack import Stack
-from sim.workload.model import Model
-
-
-@dataclass(frozen=True, slots=True)
-class Comm:
-    """One collective of the rank's group `group`; it may overlap the matrix product `partner`."""
-
-    name: str
-    category: str
-    kind: str  # a kind of device_models.collectives
-    nbytes: float
-    group: str  # tp, cp, ep
-    partner: Kernel | None = None
-    chunks: float = 1  # pieces in which it is pipelined with the partner
-    top_k: int = 0  # experts that a token visits, for an expert exchange
-    node_limit: int = 0  # most nodes that it visits; 0 is no limit
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """The next kernel needs the result of the collective before."""
-
-
-@dataclass(frozen=True, slots=True)
-class HostWork:
-    """What routing costs the host in a layer of experts; it may wait to read token counts back."""
-
-    reads: bool = False
-
-
-Piece = Kernel | Comm | Join | HostWork
-
-
-@dataclass(frozen=True, slots=True)
-class PartWork:
-    """Work of one part of the model in the order of execution."""
-
-    forward: tuple[Piece, ...]
-    input_grad: tuple[Piece, ...]
-    weight_grad: tuple[Piece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """What one rank holds of a micro-batch and of every layer."""
-
-    model: Model
-    stack: Stack
-    tokens: float  # of the micro-batch on this rank (sequence / cp x micro-batch)
-    sequence: int  # full sequence length
-    precision: str
-    tp: int
-    cp: int
-    ep: int
-    etp: int
-    sequence_parallel: bool
-
-    @property
-    def spread(self) -> int:
-        """Ranks over which the activations between blocks are spread."""
-        return self.tp if self.sequence_parallel else 1
-
-    @property
-    def attention_width(self) -> tuple[float, float]:
-        """Query-key size and value size summed over this rank's heads."""
-        heads = self.model.heads / self.tp
-        if self.model.latent:
-            m = self.model.latent
-            return heads * (m.nope_dim + m.rope_dim), heads * m.v_dim
-        return heads * self.model.head_dim, heads * self.model.head_dim
-
-    @property
-    def kv_width(self) -> float:
-        """Size of keys (or of values) of one token on this rank."""
-        if self.model.latent:
-            return self.attention_width[0]
-        return max(self.model.kv_heads / self.tp, 1.0) * self.model.head_dim
+from sim.workload.pieces import Comm, HostWork, Join, PartWork, Piece, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +41,39 @@ class _Linear:
         return (replace(product, nbytes=product.nbytes + extra),)
 
     def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
+        output = max(2.0, DTYPE_BYTES[self.dtype])
         return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
-                      slowdown=self.slowdown)  # fmt: skip
+                      slowdown=self.slowdown, output_bytes=output)  # fmt: skip
 
 
-def _elementwise(shard: Shard, name: str, elements: float) -> Kernel:
-    """Bytes of bf16 `elements` read or written, times what the stack moves beyond the minimum."""
-    return memory_kernel(name, 2.0 * elements * shard.stack.elementwise_traffic)
+def _elementwise(
+    shard: Shard, name: str, passes: float, rows: float, cols: float, k: float = 0.0,
+    groups: float = 1.0,
+) -> Kernel:  # fmt: skip
+    """Elements read or written in `passes`, times what the stack moves beyond the minimum."""
+    nbytes = shard.element_bytes * passes * rows * cols * shard.stack.elementwise_traffic
+    return memory_kernel(name, nbytes, dtype=shard.wide, m=rows, n=cols, k=k,
+                         groups=max(round(groups), 1))  # fmt: skip
+
+
+def _norm(shard: Shard) -> Kernel:
+    return _elementwise(shard, "norm", 2, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def _norm_back(shard: Shard) -> Kernel:
+    """The norm's gradient and the sum with that of the residual branch."""
+    return _elementwise(shard, "norm back", 6, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def _residual(shard: Shard) -> Kernel:
+    return _elementwise(shard, "residual", 3, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def _activations(shard: Shard, rows: float, cols: float) -> tuple[Kernel, Kernel]:
+    """The activation, forward and backward; k is 2 where a gate is multiplied."""
+    ways = 2 if shard.model.gated else 1
+    forward = _elementwise(shard, "activation", ways + 1, rows, cols, ways)
+    return forward, _elementwise(shard, "activation back", 2 * ways + 1, rows, cols, ways)
 
 
 def _casts(shard: Shard, name: str, elements: float) -> tuple[Kernel, ...]:
@@ -184,23 +132,22 @@ def _attention_block(shard: Shard) -> PartWork:
     model, t = shard.model, shard.tokens
     linears, out = _attention_linears(shard)
     query, _ = shard.attention_width
-    between = t * model.hidden / shard.spread
-    rope = 2 * t * (query + shard.kv_width)
+    head = query * shard.tp / model.heads
+    rope = 2.0, t, query + shard.kv_width, head, shard.kv_width / head
     inputs = sum(x.tokens * x.k for x in linears) + t * out.k
     outputs = sum(x.tokens * x.n for x in linears) + t * out.n
-    norm = _elementwise(shard, "norm", 2 * between)
-    forward: list[Piece] = [norm, *_casts(shard, "cast", inputs)]
+    forward: list[Piece] = [_norm(shard), *_casts(shard, "cast", inputs)]
     forward += _gather(shard, linears[0].forward())
     forward += [x.forward() for x in linears]
-    forward += [_elementwise(shard, "rope", rope), *_attention_core(shard, backward=False)]
+    forward += [_elementwise(shard, "rope", *rope), *_attention_core(shard, backward=False)]
     forward += [out.forward(), *_scatter(shard, out.forward())]
-    forward.append(_elementwise(shard, "residual", 3 * between))
+    forward.append(_residual(shard))
     backward: list[Piece] = [*_casts(shard, "cast", outputs), *_gather(shard, out.input_grad())]
     backward += [out.input_grad(), *_attention_core(shard, backward=True)]
-    backward.append(_elementwise(shard, "rope back", rope))
+    backward.append(_elementwise(shard, "rope back", *rope))
     backward += [x.input_grad() for x in reversed(linears)]
     backward += _scatter(shard, linears[0].input_grad())
-    backward.append(_elementwise(shard, "norm back", 6 * between))
+    backward.append(_norm_back(shard))
     weight = [k for x in (out, *reversed(linears)) for k in x.weight_grad()]
     return PartWork(tuple(forward), tuple(backward), _trained(shard, weight))
 
@@ -226,9 +173,12 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
         else query + value
     )
     flop = 2.0 * t * reach * products
-    nbytes = 2.0 * t * (query + 2 * shard.kv_width + value) * (2.5 if backward else 1.0)
+    passes = 2.5 if backward else 1.0
+    nbytes = shard.element_bytes * t * (query + 2 * shard.kv_width + value) * passes
     name = "attention back" if backward else "attention"
-    core = Kernel(name, "attention", "attention", "bf16", flop, nbytes, backward=backward,
+    head = query * shard.tp / model.heads
+    core = Kernel(name, "attention", "attention", shard.wide, flop, nbytes, m=t, n=value, k=head,
+                  groups=max(round(shard.kv_width / head), 1), backward=backward,
                   sequence=shard.sequence // shard.cp, slowdown=1.0 / stack.attention_factor,
                   portable=stack.portable_attention)  # fmt: skip
     pieces: list[Piece] = [core]
@@ -258,25 +208,25 @@ def _gated_mlp(shard: Shard, t: float, inner: float, prefix: str) -> PartWork:
     ways = 2 if model.gated else 1
     up = _Linear(f"{prefix}up", t, ways * inner, model.hidden, shard.precision)
     down = _Linear(f"{prefix}down", t, model.hidden, inner, shard.precision)
-    between = t * model.hidden / shard.spread
+    activation, activation_back = _activations(shard, t, inner)
     forward: list[Piece] = [
-        _elementwise(shard, "norm", 2 * between),
+        _norm(shard),
         *_casts(shard, "cast", t * (up.k + down.k)),
         *_gather(shard, up.forward()),
         up.forward(),
-        _elementwise(shard, "activation", (ways + 1) * t * inner),
+        activation,
         down.forward(),
         *_scatter(shard, down.forward()),
-        _elementwise(shard, "residual", 3 * between),
+        _residual(shard),
     ]
     backward: list[Piece] = [
         *_casts(shard, "cast", t * (up.n + down.n)),
         *_gather(shard, down.input_grad()),
         down.input_grad(),
-        _elementwise(shard, "activation back", (2 * ways + 1) * t * inner),
+        activation_back,
         up.input_grad(),
         *_scatter(shard, up.input_grad()),
-        _elementwise(shard, "norm back", 6 * between),
+        _norm_back(shard),
     ]
     weight = [*down.weight_grad(), *up.weight_grad()]
     return PartWork(tuple(forward), tuple(backward), _trained(shard, weight))
@@ -329,31 +279,30 @@ def _expert_block(shard: Shard) -> PartWork:
     assert experts is not None
     r = _routing(shard)
     up, down = _expert_linears(shard, r)
-    router = _Linear("router", r.own, experts.routed, model.hidden, "bf16")
-    permute = memory_kernel(
-        "permute", 2.0 * stack.expert_permute_passes * r.routed * model.hidden, "permute"
-    )
-    between = shard.tokens * model.hidden / shard.spread
-    ways = 2 if model.gated else 1
+    router = _Linear("router", r.own, experts.routed, model.hidden, shard.wide)
+    permuted = shard.element_bytes * stack.expert_permute_passes * r.routed * model.hidden
+    permute = memory_kernel("permute", permuted, "permute", dtype=shard.wide, m=r.routed,
+                            n=model.hidden)  # fmt: skip
     apart = 1.0 if model.fused_activation else stack.unfused_activation
-    inner = apart * r.routed * r.inner
-    activation = _elementwise(shard, "activation", (ways + 1) * inner)
-    activation_back = _elementwise(shard, "activation back", (2 * ways + 1) * inner)
+    activation, activation_back = (
+        replace(kernel, nbytes=apart * kernel.nbytes)
+        for kernel in _activations(shard, r.routed, r.inner)
+    )
     shared = _shared_experts(shard)
     dispatch = stack.expert_dispatch_dtype
-    forward: list[Piece] = [_elementwise(shard, "norm", 2 * between), router.forward()]
+    forward: list[Piece] = [_norm(shard), router.forward()]
     forward.append(HostWork(reads=stack.moe_host_sync))
     forward += [permute, *_exchange(shard, r, "dispatch", dispatch), *shared.forward, Join()]
     forward += [*_casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
     forward += [activation, down.forward(), *_exchange(shard, r, "combine", "bf16"), Join()]
-    forward += [permute, _elementwise(shard, "residual", 3 * between)]
+    forward += [permute, _residual(shard)]
     backward: list[Piece] = [HostWork(), permute]
     backward += _exchange(shard, r, "combine back", dispatch)
     backward += [*shared.input_grad, Join()]
     backward += _casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
     backward += [down.input_grad(), activation_back, up.input_grad()]
     backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute]
-    backward += [router.input_grad(), _elementwise(shard, "norm back", 6 * between)]
+    backward += [router.input_grad(), _norm_back(shard)]
     weight = [*down.weight_grad(), *up.weight_grad(), *router.weight_grad()]
     return PartWork(tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad)
 
@@ -374,9 +323,11 @@ def _shared_experts(shard: Shard) -> PartWork:
 
 def embedding_work(shard: Shard) -> PartWork:
     """Look tokens up, and add their gradients into the table."""
-    moved = 2.0 * shard.tokens * shard.model.hidden
-    look_up = memory_kernel("embedding", 2 * moved)
-    scatter = memory_kernel("embedding back", 4 * moved)
+    model, t = shard.model, shard.tokens
+    moved = shard.element_bytes * t * model.hidden
+    sizes = {"dtype": shard.wide, "m": t, "n": float(model.hidden), "k": model.vocab / shard.tp}
+    look_up = memory_kernel("embedding", 2 * moved, **sizes)  # type: ignore[arg-type]
+    scatter = memory_kernel("embedding back", 4 * moved, **sizes)  # type: ignore[arg-type]
     comm = _scatter(shard, look_up) if shard.tp > 1 else ()
     return PartWork((look_up, *(replace(c, chunks=1) for c in comm)), (), (scatter,))
 
@@ -384,14 +335,18 @@ def embedding_work(shard: Shard) -> PartWork:
 def head_work(shard: Shard) -> PartWork:
     """Final norm, vocabulary projection and loss, always in 16 bits."""
     model, t = shard.model, shard.tokens
-    head = _Linear("head", t, model.vocab / shard.tp, model.hidden, "bf16", category="vocabulary")
+    head = _Linear("head", t, model.vocab / shard.tp, model.hidden, shard.wide,
+                   category="vocabulary")  # fmt: skip
     traffic = shard.stack.loss_bytes_per_logit * t * model.vocab / shard.tp
-    norm = _elementwise(shard, "norm", 2 * t * model.hidden / shard.spread)
-    forward: list[Piece] = [norm, *_gather(shard, head.forward()), head.forward()]
-    forward.append(memory_kernel("loss", 0.4 * traffic, "vocabulary"))
+    forward: list[Piece] = [_norm(shard), *_gather(shard, head.forward()), head.forward()]
+    loss, loss_back = (
+        memory_kernel(name, share * traffic, "vocabulary", dtype=shard.wide, m=t, n=head.n)
+        for name, share in (("loss", 0.4), ("loss back", 0.6))
+    )
+    forward.append(loss)
     if shard.tp > 1:
         forward.append(Comm("loss reduce", "tensor parallel", "all_reduce", 8.0 * t, "tp"))
-    backward: list[Piece] = [memory_kernel("loss back", 0.6 * traffic, "vocabulary")]
+    backward: list[Piece] = [loss_back]
     backward += [head.input_grad(), *_scatter(shard, head.input_grad())]
     weight = [] if model.lora_rank else list(head.weight_grad())
     return PartWork(tuple(forward), tuple(backward), tuple(weight))
