@@ -29,6 +29,7 @@ class Purchase:
     use: Floats  # (J, G, D, S, T) node-months
     cost: float  # cash less what the machines are worth at the end
     cash: float
+    machines: float  # of the cash, for machines that are bought
     bound: float  # no plan costs less
     gap: float
     months: int  # by which all jobs are done
@@ -163,5 +164,6 @@ def _plan(programme: Programme, values: Floats, bound: float, gap: float) -> Pur
     back = float((problem.price * orders * problem.left[:, None, :]).sum())
     finished = [int(np.argmax(row >= work * (1 - 1e-6))) + 1
                 for row, work in zip(done, problem.work, strict=True)]  # fmt: skip
-    return Purchase(orders, rented, use, float(spent.sum()) - back, float(spent.sum()), bound, gap,
+    return Purchase(orders, rented, use, float(spent.sum()) - back, float(spent.sum()),
+                    float((problem.price * orders).sum()), bound, gap,
                     max(finished), spent, done)  # fmt: skip
