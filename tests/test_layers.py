@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A module may import modules of its own layer's line and of the lines above it.
 ORDER = [
-    ["sim.errors", "sim.records", "sim.workload.model"],
+    ["sim.errors", "sim.records", "sim.case_file", "sim.workload.model"],
     ["sim.scenario", "sim.workload.pieces", "sim.workload.ops", "sim.workload.model_file"],
     ["sim.plan"],
     ["sim.schema", "sim.checks", "sim.resolve", "sim.scenario_file"],
