@@ -64,7 +64,7 @@ def read_cases(
     if not isinstance(text.data, dict):
         raise InputError([text.problem((), None, "expected a scenario: keys and values")])
     data = dict(text.data)
-    changed = _apply_overrides(data, overrides)
+    changed = apply_overrides(data, overrides)
     if seed is not None:
         data["seed"] = seed
     return _cases(text, data, changed)
@@ -106,7 +106,7 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[Key]:
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[Key]:
     """Write the overrides into the data; returns the paths that they set."""
     changed: set[Key] = set()
     problems: list[Problem] = []

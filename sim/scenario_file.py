@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from device_models.problems import InputError, Problem
-from sim.case_file import Case, read_cases, validated
+from sim.case_file import Case, apply_overrides, read_cases, validated
 from sim.resolve import resolve
 from sim.scenario import Scenario
 from sim.schema import ScenarioFile
+
+__all__ = ["apply_overrides", "load_cases"]
 
 
 def load_cases(

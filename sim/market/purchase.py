@@ -7,7 +7,10 @@ it. The front is the cheapest plan for each deadline. Plans are exact to the ask
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,14 +119,29 @@ def solve(
     upper = np.concatenate([programme.upper, np.full(len(extra), np.inf)])
     weights = np.concatenate([objective, [weight for _, weight in extra]])
     integer = np.concatenate([programme.whole, np.zeros(len(extra))]) if whole else None
-    result = milp(
-        weights,
-        integrality=integer,
-        bounds=Bounds(np.zeros(len(upper)), upper),
-        constraints=LinearConstraint(matrix, np.array(programme.rows.low), high),
-        options={"mip_rel_gap": gap, "time_limit": time_limit_s},
-    )
+    with _silence():
+        result = milp(
+            weights,
+            integrality=integer,
+            bounds=Bounds(np.zeros(len(upper)), upper),
+            constraints=LinearConstraint(matrix, np.array(programme.rows.low), high),
+            options={"mip_rel_gap": gap, "time_limit": time_limit_s},
+        )
     return _outcome(result, time_limit_s)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what HiGHS writes to the process's standard output, whatever its options, out of reports."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _relaxing(programme: Programme, family: str) -> Floats:
