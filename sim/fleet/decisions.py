@@ -82,6 +82,7 @@ def _preempt(fleet: Fleet, decision: Preempt) -> None:
             kept = max(kept, fleet.spec.workload.by_id[decision.job].kept(done))
         detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
         fleet.stop(attempt, "preempt", kept, detail=detail)
+        fleet.tell()
         fleet.requeue(decision.job)
 
     if not fleet.rules.grace_s:

@@ -26,7 +26,7 @@ from sim.fleet.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
 from sim.fleet.jobs import Job, Speed, Workload, trace_speed
 from sim.fleet.log import Log, Record, Rules
 from sim.fleet.outages import Outage, begin_outages
-from sim.fleet.protocol import Attempt, Progress, Scheduler
+from sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault
 from sim.fleet.view import FleetView
 from sim.fleet.watchdog import HangError, Watchdog
 
@@ -82,7 +82,8 @@ class Fleet:
         self.running: dict[str, Attempt] = {}
         self.progress: dict[str, Progress] = {}
         self.used: Counter[str] = Counter()
-        self.arrived: list[Job] = []
+        self.arrived: list[Job] = []  # since the last call, as the scheduler sees them
+        self._arriving: list[Job] = []  # since this one
         self.down: set[int] = set()
         self.drained: set[int] = set()
         self.slowed: dict[int, float] = {}
@@ -116,7 +117,7 @@ class Fleet:
                 begin_outages(self, self.spec.outages, self.spec.seed)
                 if self.spec.first_wakeup:
                     self.ask_soon()
-                while (self.left or until < math.inf) and env.peek() < until:
+                while (self.left or self._asked or until < math.inf) and env.peek() < until:
                     env.step()
                 if self.left and until == math.inf:
                     raise self.ended(f"nothing more happens, but {self._why_waiting()}")
@@ -167,6 +168,7 @@ class Fleet:
         self._asked = False
         self._count_calls()
         events, self._unseen = self._unseen, []
+        self.arrived[:], self._arriving = self._arriving, []
         on_event = self.scheduler.on_event
         decisions = self._ask(lambda: iter(on_event(self.env.now, events, self.view) or ()))
         for _number in range(MOST_DECISIONS):
@@ -189,6 +191,8 @@ class Fleet:
         except HangError:
             limit = self.spec.decision_limit_s
             raise self.ended(f"{self.scheduler.name} hangs: no answer in {limit:g} s") from None
+        except SchedulerFault as fault:
+            raise self.ended(f"{self.scheduler.name} {fault}") from fault
         except Exception as error:
             raise self.ended(f"{self.scheduler.name} crashed: {_crash(error)}") from error
         finally:
@@ -247,7 +251,7 @@ class Fleet:
         job = self.spec.workload.by_id[name]
         seen = job if self.spec.oracle else job.seen()
         self.waiting[name] = seen
-        self.arrived.append(seen)
+        self._arriving.append(seen)
 
     def begin(self, job: Job, placement: Placement) -> None:
         """Start an attempt on devices that are free."""

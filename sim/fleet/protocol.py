@@ -19,6 +19,10 @@ from sim.fleet.jobs import Job
 from sim.fleet.log import Claims, Record, Rules
 
 
+class SchedulerFault(Exception):
+    """Raised by a scheduler's door: why it cannot go on, as a clause after the scheduler's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Start a waiting job on devices: its gang, whole."""

@@ -1,0 +1,146 @@
+"""From Slurm's own records to the one event log.
+
+Sources: the job completion file (a line per attempt: times, state) and, since that names only nodes,
+what each job wrote down at its start about the devices that it got. Slurm's clock counts whole
+seconds. An emulated job takes somewhat longer than its work: launching and ending it under a fast
+clock costs virtual seconds; the log says so as a rate below 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sim.fleet.cluster import Cluster, Placement
+from sim.fleet.jobs import Job
+from sim.fleet.log import Log, Record
+from sim.fleet.slurm.daemons import SlurmError
+
+# How Slurm ends an attempt, and the event that it is here. The others wait again afterwards.
+ENDS = {
+    "COMPLETED": "finish", "TIMEOUT": "timeout", "DEADLINE": "timeout", "PREEMPTED": "preempt",
+    "REQUEUED": "fail", "NODE_FAIL": "fail", "BOOT_FAIL": "fail", "FAILED": "abandon",
+    "CANCELLED": "abandon", "OUT_OF_MEMORY": "abandon", "REVOKED": "abandon",
+}  # fmt: skip
+_FINISH, _SUBMIT, _START, _LATE = range(4)  # the order within a second
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One attempt of a job; times in seconds of the fast clock since its origin."""
+
+    slurm_id: int
+    state: str
+    submit_s: float
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as it was handed to Slurm; `refused` says why it was not taken."""
+
+    job: Job
+    at_s: float
+    slurm_id: int = 0
+    refused: str = ""
+
+
+def read_completions(path: Path, origin: float) -> list[Completion]:
+    """Read Slurm's job completion file, complete lines only; an absent file has none."""
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    return [_completion(line, origin) for line in text.splitlines(keepends=True)
+            if line.endswith("\n") and line.strip()]  # fmt: skip
+
+
+def _completion(line: str, origin: float) -> Completion:
+    fields = dict(re.findall(r"(\w+)=(\S*)", line))
+    try:
+        return Completion(
+            int(fields["JobId"]), fields["JobState"].split("+")[0],
+            *(_seconds(fields[key], origin) for key in ("SubmitTime", "StartTime", "EndTime")),
+        )  # fmt: skip
+    except (KeyError, ValueError) as error:
+        raise SlurmError(f"its completion record cannot be read ({error}): {line[:80]!r}") from None
+
+
+def _seconds(text: str, origin: float) -> float:
+    if text == "Unknown":
+        return -1.0  # never started
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() - origin
+
+
+def parse_taken(text: str) -> Placement:
+    """Return the devices in the text of `scontrol -d show job`."""
+    masks: dict[int, int] = {}
+    for nodes, gres in re.findall(r"\sNodes=(\S+) CPU_IDs=\S* Mem=\S* GRES=(\S*)", text):
+        found = re.search(r"\(IDX:([\d,-]+)\)", gres)
+        mask = sum(1 << slot for slot in _numbers(found[1])) if found else 0
+        for node in _numbers(nodes.strip("n[]")):
+            masks[node] = mask
+    return tuple(sorted(masks.items()))
+
+
+def _numbers(text: str) -> Iterator[int]:
+    """Yield the numbers of '0-3,7'."""
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        yield from range(int(low), int(high or low) + 1)
+
+
+def make_log(
+    cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
+    about: dict[str, str], ended: str = "all jobs are over",
+) -> Log:  # fmt: skip
+    """Return the event log of a replay."""
+    log = Log(cluster, about=about)
+    attempts: dict[int, list[Completion]] = {}
+    for completion in completions:
+        attempts.setdefault(completion.slurm_id, []).append(completion)
+    rows: list[tuple[float, int, int, Record]] = []
+    for number, submission in enumerate(submissions):
+        mine = attempts.get(submission.slurm_id, [])
+        at = mine[0].submit_s if mine else submission.at_s
+        job = log.jobs[submission.job.id] = replace(submission.job, submit_s=max(at, 0.0))
+        rows.append((job.submit_s, _SUBMIT, number, Record(job.submit_s, "submit", job.id)))
+        if submission.refused:
+            rows.append((job.submit_s, _START, number,
+                         Record(job.submit_s, "reject", job.id, detail=submission.refused)))  # fmt: skip
+        for restarts, attempt in enumerate(mine):
+            path = taken / f"{attempt.slurm_id}.{restarts}"
+            rows += [(at, order, number, record)
+                     for at, order, record in _attempt(job, attempt, path)]  # fmt: skip
+    rows.sort(key=lambda row: row[:3])
+    log.records = [row[3] for row in rows]
+    log.records.append(Record(log.end_s, "end", detail=ended))
+    return log
+
+
+def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float, int, Record]]:
+    """Yield start and end of one attempt, with their order within a second."""
+    event = ENDS.get(attempt.state)
+    if event is None:
+        raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
+    start, end = attempt.start_s, attempt.end_s
+    if start < 0:  # never started: cancelled while it waited
+        yield end, _LATE, Record(end, "reject", job.id, detail=f"slurm: {attempt.state}")
+        return
+    placement = parse_taken(path.read_text()) if path.exists() else ()
+    if not placement and job.devices:
+        raise SlurmError(f"job {job.id} left no note of the devices that it got")
+    work = job.duration_s if event == "finish" else 0.0
+    rate = work / (end - start) if work and end > start else 1.0
+    yield start, _START, Record(start, "start", job.id, placement, value=rate)
+    detail = "" if event == "finish" else f"slurm: {attempt.state}"
+    final = Record(end, event, job.id, placement, value=work, detail=detail)
+    if event == "abandon":  # ends the attempt and the job
+        final = final._replace(event="fail", value=0.0)
+    yield end, _FINISH if end > start else _LATE, final
+    if event == "abandon":
+        yield end, _FINISH if end > start else _LATE, Record(end, event, job.id, detail=detail)

@@ -1,0 +1,126 @@
+"""Hand a workload to a real Slurm at the times of its submissions, and bring its schedule back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sim.errors import InputError, Problem
+from sim.fleet.cluster import Cluster
+from sim.fleet.fleet import RunEndedError
+from sim.fleet.jobs import Workload
+from sim.fleet.log import Log, Rules
+from sim.fleet.slurm.config import sbatch_arguments
+from sim.fleet.slurm.daemons import Running, SlurmError, running
+from sim.fleet.slurm.records import ENDS, Completion, Submission, make_log, read_completions
+
+STALL_S = 60.0  # real seconds in which no job ends although none runs
+AGAIN = frozenset({"preempt", "fail"})  # ends of an attempt after which Slurm requeues the job
+Advance = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Replay:
+    """A replay under way."""
+
+    slurm: Running
+    cluster: Cluster
+    workload: Workload
+    advance: Advance
+    submissions: list[Submission] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)  # job -> Slurm's id
+
+    def submit_all(self) -> None:
+        """Submit every job when its time has come on the fast clock."""
+        for job in self.workload.jobs:
+            while (wait := job.submit_s - self.slurm.now()) > 0:
+                self.slurm.check()
+                time.sleep(min(wait / self.slurm.site.speed, 0.5))
+            words = sbatch_arguments(self.slurm.site, self.cluster, job)
+            if job.after:
+                names = ":".join(str(self.ids.get(name, 0)) for name in job.after)
+                words = [f"--dependency=afterok:{names}", "--kill-on-invalid-dep=yes", *words]
+            at = self.slurm.now()
+            try:
+                self.ids[job.id] = int(self.slurm.call("sbatch", *words))
+                self.submissions.append(Submission(job, at, self.ids[job.id]))
+            except SlurmError as error:
+                self.slurm.check()
+                self.submissions.append(Submission(job, at, refused=str(error)))
+                self.advance(job.id)
+
+    def wait_for_all(self) -> None:
+        """Wait until every job that Slurm took is over; raises `SlurmError` when nothing moves."""
+        over: set[int] = set()
+        accepted = set(self.ids.values())
+        moved = time.monotonic()
+        while over < accepted:
+            now_over = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in AGAIN}
+            for slurm_id in sorted(now_over - over):
+                self.advance(str(slurm_id))
+            if now_over > over or self._some_run():
+                moved = time.monotonic()
+            over = now_over
+            if time.monotonic() - moved > STALL_S:
+                raise SlurmError(f"slurm starts none of its {len(accepted - over)} jobs any more")
+            self.slurm.check()
+            time.sleep(0.25)
+
+    def _some_run(self) -> bool:
+        return bool(self.slurm.call("squeue", "--noheader", "--states=R,CG", "--format=%i").strip())
+
+    def completions(self) -> list[Completion]:
+        """Return the attempts that have ended so far."""
+        return read_completions(self.slurm.site.folder / "jobcomp.txt", self.slurm.origin)
+
+    def log(self, about: dict[str, str], ended: str = "all jobs are over") -> Log:
+        """Return what has happened so far."""
+        taken = self.slurm.site.folder / "taken"
+        return make_log(self.cluster, self.submissions, self.completions(), taken, about, ended)
+
+
+def replay_on_slurm(
+    cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
+    preempt: bool = False, advance: Advance = lambda _: None, about: dict[str, str] | None = None,
+) -> Log:  # fmt: skip
+    """Run a workload on real Slurm with emulated nodes and return its event log.
+
+    `speed` is virtual seconds in a real one. Raises `SlurmError` where Slurm is missing, `InputError`
+    for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
+    """
+    refuse_what_slurm_cannot(cluster, workload, rules or Rules())
+    with running(cluster, workload, speed=speed, preempt=preempt) as slurm:
+        version = slurm.call("scontrol", "--version").strip()
+        head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
+                "speed": f"{speed:g}", **(about or {})}  # fmt: skip
+        slurm.begin()
+        replay = Replay(slurm, cluster, workload, advance)
+        try:
+            replay.submit_all()
+            replay.wait_for_all()
+        except SlurmError as error:
+            raise RunEndedError(str(error), replay.log(head, ended=str(error))) from error
+        return replay.log(head)
+
+
+def refuse_what_slurm_cannot(cluster: Cluster, workload: Workload, rules: Rules) -> None:
+    """Raise `InputError` with everything that this door cannot carry over."""
+    wrong = []
+    if rules.quotas:
+        wrong.append("quotas need Slurm's data base; run them in process")
+    if any(node.devices == 0 for node in cluster.nodes):
+        wrong.append("nodes without devices cannot be emulated")
+    for what, hit in (
+        ("shares of devices", lambda j: j.milli < 1000),
+        ("elastic sizes", lambda j: j.least < j.devices or j.most > j.devices),
+        ("jobs without devices", lambda j: j.devices == 0),
+        ("limits on pods or on several leaves", lambda j: j.max_pods or j.max_leaves > 1),
+        ("endless jobs", lambda j: not math.isfinite(j.duration_s)),
+    ):
+        first = next((job for job in workload.jobs if hit(job)), None)
+        if first is not None:
+            wrong.append(f"{what} cannot be carried over (job {first.id})")
+    if wrong:
+        raise InputError(Problem(workload.name, 0, 0, "", "", text) for text in wrong)
