@@ -123,7 +123,10 @@ class ScaleUp:
 
 @dataclass(frozen=True, slots=True)
 class ScaleOut:
-    """The network between nodes, seen from one node's network cards."""
+    """The network between nodes: its cards, what collectives sustain, and its topology.
+
+    `leaf_nodes` 0: the topology is not described, and taken as one switch that never blocks.
+    """
 
     name: str
     title: str
@@ -137,6 +140,16 @@ class ScaleOut:
     crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
+    leaf_nodes: int = 0  # nodes that a leaf switch serves, one card of each on rails
+    ports: int = 1  # of a card, each to a leaf of its own
+    planes: int = 1  # sets of spines that share nothing
+    uplinks: int = 1  # of a leaf, each to another spine
+    pod_nodes: int = 0  # nodes below one set of spines; 0: all
+    core_oversubscription: float = 1.0  # above the spines
+    core_bandwidth: float = 0.0  # bytes/s between a pod and the rest; 0: by the oversubscription
+    core_latency_s: float = 0.0  # added to hops between pods (sites)
+    switch_price: float = 0.0  # USD; 0: not known
+    cable_price: float = 0.0  # USD, transceivers included; 0: not known
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 

@@ -109,6 +109,14 @@ def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
     factor = values.get("oversubscription")
     if factor is not None and factor < 1:
         blame(("oversubscription",), factor, "expected 1 (non-blocking) or more")
+    for key in ("ports", "planes", "uplinks"):
+        if values.get(key) is not None and values[key] < 1:
+            blame((key,), values[key], "expected 1 or more")
+    core = values.get("core_oversubscription")
+    if core is not None and core < 1:
+        blame(("core_oversubscription",), core, "expected 1 (non-blocking) or more")
+    if values.get("pod_nodes") and values["pod_nodes"] % (values.get("leaf_nodes") or 1):
+        blame(("pod_nodes",), values["pod_nodes"], "expected whole leaves of `leaf_nodes`")
     crowding = values.get("crowding")
     if crowding is not None and not 0 <= crowding <= 1:
         blame(("crowding",), crowding, "expected an exponent from 0 (none) to 1")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from device_models.fabric import build_fabric
 from sim.plan.layout import even_split, pipeline_length
+from sim.plan.placement import PLACEMENTS
 from sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
 from sim.scenario import Scenario
 from sim.schema import ScenarioFile
@@ -25,6 +27,7 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
         if _check_batch(scenario, blame):
             _check_schedule(scenario, blame)
     _check_pools(scenario, blame)
+    _check_fabric(scenario, blame)
     for rank in scenario.stragglers.ranks:
         if not 0 <= rank < scenario.parallel.world:
             blame(
@@ -174,6 +177,40 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
         if needed != pool.devices:
             blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices; its"
                   f" stages need {needed}")  # fmt: skip
+
+
+def _check_fabric(scenario: Scenario, blame: Blame) -> None:
+    spec = scenario.fabric
+    if spec is None:
+        return
+    nodes = max(pool.nodes for pool in scenario.pools)
+    size = max(spec.size, nodes)
+    if spec.size and spec.size < nodes:
+        blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
+    if spec.positions:
+        different = len(set(spec.positions))
+        if len(scenario.pools) > 1 or not different == len(spec.positions) == nodes:
+            blame(("fabric", "placement"), None, f"{len(set(spec.positions))} different positions;"
+                  f" expected one for each of {nodes} nodes of one pool")  # fmt: skip
+        elif max(spec.positions) >= size:
+            blame(("fabric", "placement"), max(spec.positions), f"expected positions below {size}")
+    elif spec.placement not in PLACEMENTS:
+        known = ", ".join(PLACEMENTS)
+        blame(("fabric", "placement"), spec.placement, f"expected {known}, or a list of positions")
+    if len(scenario.pools) > 1 and spec.faults:
+        blame(
+            ("fabric", "faults"), None, "a job on several pools has a network each; one pool only"
+        )
+        return
+    stragglers = scenario.stragglers
+    if spec.contention and (stragglers.ranks or (stragglers.fraction and stragglers.slowdown)):
+        blame(("fabric", "contention"), True, "the ranks of a stage must be alike: no stragglers")
+    fabric = build_fabric(scenario.pools[0].node, size, hashed=True)
+    for i, fault in enumerate(spec.faults):
+        try:
+            fabric.check(fault)
+        except ValueError as error:
+            blame(("fabric", "faults", i), None, str(error))
 
 
 def _check_published(scenario: Scenario, blame: Blame) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from device_models.catalog import load_node, load_scale_out, load_stack
 from device_models.device import Price
+from device_models.fabric import Fault
 from device_models.problems import InputError
 from device_models.stack import Stack
 from device_models.units import UnitError, format_money, parse_quantity
@@ -21,6 +22,7 @@ from sim.scenario import (
     CheckpointSpec,
     CostSpec,
     EnergySpec,
+    FabricSpec,
     FailureSpec,
     JobSpec,
     Parallel,
@@ -31,7 +33,14 @@ from sim.scenario import (
     Stragglers,
     Training,
 )
-from sim.schema import CostSection, JobSection, ParallelSection, PoolSection, ScenarioFile
+from sim.schema import (
+    CostSection,
+    FabricSection,
+    JobSection,
+    ParallelSection,
+    PoolSection,
+    ScenarioFile,
+)
 from sim.workload.model import Model
 from sim.workload.model_file import load_model
 
@@ -60,6 +69,7 @@ def resolve(
         pools=tuple(pools),
         training=training,
         parallel=parallel,
+        fabric=_fabric(spec.fabric) if spec.fabric else None,
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
@@ -168,6 +178,18 @@ def _parallel(
         recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
         chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
         batch_split=section.batch_split,
+    )  # fmt: skip
+
+
+def _fabric(section: FabricSection) -> FabricSpec:
+    own = isinstance(section.placement, tuple)
+    return FabricSpec(
+        size=section.size,
+        placement="given" if own else str(section.placement),
+        positions=tuple(section.placement) if own else (),  # type: ignore[arg-type]
+        rank_order=section.rank_order, routing=section.routing, connections=section.connections,
+        background=section.background, contention=section.contention,
+        faults=tuple(Fault(f.part, f.at, f.left) for f in section.faults),
     )  # fmt: skip
 
 

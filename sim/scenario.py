@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from device_models.device import Node
+from device_models.fabric import Fault
 from device_models.stack import Stack
 from sim.workload.model import Model
 
@@ -73,6 +74,21 @@ class Parallel:
     def world(self) -> int:
         """Ranks of the layout."""
         return self.tp * self.pp * self.cp * self.dp
+
+
+@dataclass(frozen=True, slots=True)
+class FabricSpec:
+    """Where the job stands in its network, how that routes, and what is wrong with it."""
+
+    size: int = 0  # nodes of the fabric; 0: the job's
+    placement: str = "packed"  # a name of `sim.plan.placement.PLACEMENTS`
+    positions: tuple[int, ...] = ()  # of each node, in place of `placement`
+    rank_order: Literal["packed", "dealt"] = "packed"
+    routing: Literal["spread", "hashed"] = "spread"
+    connections: int = 1  # of each pair, that hashing spreads
+    background: float = 0.0  # share of the links above the leaves that other jobs use
+    contention: bool = False  # collectives of the job slow each other down (L3)
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +195,7 @@ class Scenario:
     pools: tuple[Pool, ...]
     training: Training
     parallel: Parallel
+    fabric: FabricSpec | None = None
     stragglers: Stragglers = field(default_factory=Stragglers)
     job: JobSpec = field(default_factory=JobSpec)
     cost: CostSpec | None = None

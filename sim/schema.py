@@ -139,6 +139,44 @@ class ParallelSection(Section):
     )
 
 
+class FaultSection(Section):
+    """A part of the network that is broken or slow."""
+
+    part: Literal["card", "port", "leaf", "uplink", "spine", "plane", "core"] = Field(
+        description="kind of part"
+    )
+    at: tuple[Count, ...] = Field(
+        description="which, counted from 0: card [node, card], port [node, card, port], leaf [leaf],"
+        " uplink [leaf, uplink], spine [spine], plane [plane], core [pod]"
+    )
+    left: Fraction = Field(0.0, description="share of its capacity (or time) that is left")
+
+
+class FabricSection(Section):
+    """Where the job stands in its network, how that routes, and what is wrong with it."""
+
+    size: Count = Field(0, description="nodes of the whole fabric; by default the job's")
+    placement: str | tuple[Count, ...] = Field(
+        "packed", description="packed, striped (over the leaves), scattered, or a list of positions"
+    )
+    rank_order: Literal["packed", "dealt"] = Field(
+        "packed", description="neighbouring ranks on one node, or dealt over all nodes"
+    )
+    routing: Literal["spread", "hashed"] = Field(
+        "spread", description="over all uplinks evenly, or by a hash per connection (ECMP)"
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="connections of each pair that a hash spreads"
+    )
+    background: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the links above the leaves that other jobs use"
+    )
+    contention: bool = Field(
+        False, description="collectives that run at the same time share links (engine L3)"
+    )
+    faults: tuple[FaultSection, ...] = Field((), description="what is broken; see below")
+
+
 class StragglersSection(Section):
     """Devices slower than the rest."""
 
@@ -252,6 +290,9 @@ class ScenarioFile(Section):
     cluster: ClusterSection = Field(description="see below")
     training: TrainingSection = Field(description="see below")
     parallel: ParallelSection = Field(ParallelSection(), description="see below")
+    fabric: FabricSection | None = Field(
+        None, description="see below; by default nodes side by side in a healthy network"
+    )
     stragglers: StragglersSection = Field(StragglersSection(), description="see below")
     job: JobSection = Field(JobSection(), description="see below")
     cost: CostSection | None = Field(None, description="see below; without it no money is counted")

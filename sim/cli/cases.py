@@ -31,10 +31,14 @@ def find_scenario(name: str) -> Path:
 
 def simulate(
     paths: Sequence[Path], overrides: Sequence[str], seed: int | None
-) -> tuple[list[Scenario], list[RunResult]]:
-    """Load and run all cases of the scenarios; raises when one is faulty or infeasible."""
+) -> tuple[list[Scenario], list[RunResult], list[str]]:
+    """Load and run all cases; returns those that can be run, their results, why others cannot.
+
+    Raises when a scenario is faulty or none of the cases can be run.
+    """
     from dataclasses import replace
 
+    from sim.errors import InfeasibleError
     from sim.run import run_case
     from sim.scenario_file import load_cases
 
@@ -43,19 +47,26 @@ def simulate(
         found = load_cases(path, overrides, seed)
         several = len(paths) > 1 and len(found) > 1
         cases += [replace(c, name=f"{path.stem}/{c.name}") if several else c for c in found]
+    done, results, reasons = [], [], []
     with progress(len(cases)) as advance:
-        results = []
         for case in cases:
-            results.append(run_case(case))
+            try:
+                results.append(run_case(case))
+                done.append(case)
+            except InfeasibleError as error:
+                reasons.append(f"infeasible: {case.name}: {error}")
             advance(case.name)
-    return cases, results
+    if not results:
+        raise Failure(1, reasons)
+    return done, results, reasons
 
 
 def finish(
     paths: Sequence[Path], scenarios: Sequence[Scenario], results: Sequence[RunResult],
     view: RenderableType, json: str | None, out: Path | None, overrides: Sequence[str],
+    reasons: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Print the report, write what was asked for, and fail when a plan does not fit."""
+    """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from sim.report.json_out import result_json, to_text, write_out
 
     screen = console()
@@ -69,6 +80,7 @@ def finish(
         except OSError as error:
             raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
     tight = [r for r in results if not r.memory.fits]
-    if tight:
-        raise Failure(1, [f"infeasible: {r.name} does not fit into memory; would fit with:"
-                          f" {'; '.join(r.memory.advice)}" for r in tight])  # fmt: skip
+    if tight or reasons:
+        raise Failure(1, [*reasons, *(
+            f"infeasible: {r.name} does not fit into memory; would fit with: {'; '.join(r.memory.advice)}"
+            for r in tight)])  # fmt: skip

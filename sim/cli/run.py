@@ -19,8 +19,10 @@ def run(
     from sim.report.text import render_run
 
     path = find_scenario(scenario)
-    scenarios, results = simulate([path], set_ or [], seed)
-    finish([path], scenarios, results, render_run(scenarios, results), json, out, set_ or [])
+    scenarios, results, reasons = simulate([path], set_ or [], seed)
+    finish(
+        [path], scenarios, results, render_run(scenarios, results), json, out, set_ or [], reasons
+    )
 
 
 @app.command(epilog="Example: ersatz compare deepseek-v3-h800 pangu-ultra-moe-910b")
@@ -37,8 +39,8 @@ def compare(
     from sim.report.text import NOTICE, render_answers
 
     paths = [find_scenario(name) for name in scenarios]
-    cases, results = simulate(paths, set_ or [], seed)
+    cases, results, reasons = simulate(paths, set_ or [], seed)
     named = [replace(r, name=r.name if r.name == s.name else s.name)
              for s, r in zip(cases, results, strict=True)]  # fmt: skip
     view = Group(render_answers(cases, named), Text(""), Text(NOTICE, style="dim"))
-    finish(paths, cases, named, view, json, out, set_ or [])
+    finish(paths, cases, named, view, json, out, set_ or [], reasons)

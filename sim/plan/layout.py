@@ -21,10 +21,12 @@ TP, CP, EP, DP = range(4)  # the rank axes of a stage
 
 @dataclass(frozen=True, slots=True)
 class Communicator:
-    """The members of one kind of group and the axes along which they wait for each other."""
+    """The members of one kind of group, what they run on, and the axes on which they wait."""
 
     group: Group
     sync: tuple[int, ...]
+    node: Node  # as its members find it: what they get of the network
+    above: float = 0.0  # share of the links above the leaves that it uses when all groups talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Commu
     shard = parallel.shard * cp if parallel.shard else cp * dp
     expert_sync = (CP, EP) if parallel.etp == tp and tp > 1 else (TP, CP, EP)
     return {
-        "tp": Communicator(group_of(node, 1, tp), (TP,)),
-        "cp": Communicator(group_of(node, tp, cp), (CP,)),
-        "ep": Communicator(group_of(node, parallel.etp, parallel.ep), expert_sync),
-        "dp": Communicator(group_of(node, tp, shard), (CP, EP, DP)),
-        "edp": Communicator(group_of(node, expert, max(replicas // expert, 1)), (DP,)),
-        "world": Communicator(group_of(node, 1, replicas * parallel.pp), (TP, CP, EP, DP)),
-        "pp": Communicator(group_of(node, replicas, parallel.pp), ()),
+        "tp": Communicator(group_of(node, 1, tp), (TP,), node),
+        "cp": Communicator(group_of(node, tp, cp), (CP,), node),
+        "ep": Communicator(group_of(node, parallel.etp, parallel.ep), expert_sync, node),
+        "dp": Communicator(group_of(node, tp, shard), (CP, EP, DP), node),
+        "edp": Communicator(group_of(node, expert, max(replicas // expert, 1)), (DP,), node),
+        "world": Communicator(group_of(node, 1, replicas * parallel.pp), (TP, CP, EP, DP), node),
+        "pp": Communicator(group_of(node, replicas, parallel.pp), (), node),
     }
 
 

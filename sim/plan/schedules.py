@@ -67,6 +67,15 @@ class Schedule:
         """Model chunks per stage."""
         return len(self.places[0])
 
+    def steps_to(self, stage: int, chunk: int, phase: str) -> int | None:
+        """Return how many stages further a phase of a chunk sends its result; None: nowhere."""
+        line, position = self.places[stage][chunk]
+        target = position + (1 if phase == "F" else -1)
+        for other, row in enumerate(self.places):
+            if Place(line, target) in row:
+                return other - stage
+        return None
+
     def in_flight(self, stage: int) -> tuple[int, ...]:
         """Return per chunk the most micro-batches whose activations wait for their backward."""
         peak, now = [0] * self.chunks, [0] * self.chunks

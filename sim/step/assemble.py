@@ -8,16 +8,27 @@ notes the dependencies between streams.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from device_models.collectives import collective_time
+from device_models.collectives import Collective, collective_time
 from device_models.device import Node
 from device_models.group import remote_copies
 from device_models.kernels import Kernel, Timer
 from device_models.stack import Stack
 from sim.plan.layout import Communicator
-from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Work, make_op, ticks
+from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
 from sim.workload.pieces import Comm, HostWork, Join, Piece
+
+
+class Transfer(NamedTuple):
+    """How long data moves, and the shares of the links that it uses meanwhile."""
+
+    seconds: float
+    uses: Uses = ()
+
+
+NOTHING = Transfer(0.0)
 
 
 @dataclass(slots=True)
@@ -37,21 +48,31 @@ class Times:
             seconds = self.kernels[kernel] = self.timer(self.node.device, kernel)
         return seconds
 
-    def collective(self, kind: str, nbytes: float, group: str) -> float:
-        """Seconds of one collective of the named group."""
+    def collective(
+        self, kind: str, nbytes: float, group: str, crossing: float | None = None
+    ) -> Transfer:
+        """Time and traffic of one collective of the named group."""
         if nbytes <= 0:
-            return 0.0
-        seconds = collective_time(
-            kind, nbytes, self.communicators[group].group, self._network
-        ).seconds
+            return NOTHING
+        communicator = self.communicators[group]
+        done = collective_time(
+            kind, nbytes, communicator.group, communicator.node, crossing=crossing
+        )
         stalls = group == "pp" and self._messages_cross_nodes
-        return seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
+        seconds = done.seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
+        return Transfer(seconds, self._uses(done, seconds, communicator))
 
-    @property
-    def _network(self) -> Node:
-        """The node with the NICs that the software uses."""
-        used = int(self.stack.nics_used)
-        return replace(self.node, nics=min(used, self.node.nics)) if used else self.node
+    def _uses(self, done: Collective, seconds: float, communicator: Communicator) -> Uses:
+        """Shares of the links that a collective uses on average while it runs alone."""
+        if seconds <= 0:
+            return ()
+        up, out = self.node.scale_up, self.node.scale_out
+        inside = done.inside_bytes / (up.bandwidth * up.efficiency) / seconds
+        cards = self.node.nic_bandwidth_per_device * out.efficiency
+        network = done.network_bytes / cards / seconds if cards else 0.0
+        above = min(network, 1.0) * communicator.above
+        shares = (("up", inside), ("out", network), ("in", network), ("above", above))
+        return tuple((kind, min(share, 1.0)) for kind, share in shares if share > 0)
 
     @property
     def _messages_cross_nodes(self) -> bool:
@@ -59,8 +80,8 @@ class Times:
         pipeline, world = self.communicators["pp"].group, self.communicators["world"].group
         return pipeline.size > 1 and world.nodes > 1
 
-    def exposed(self, comm: Comm) -> float:
-        """Seconds by which a collective makes the step longer beside its partner.
+    def exposed(self, comm: Comm) -> Transfer:
+        """What a collective adds to the step beside its partner.
 
         Cut into c chunks the product and the collective pipeline: together they take
         max(product, collective) + min(product, collective) / c.
@@ -69,19 +90,20 @@ class Times:
         if comm.partner is None or comm.chunks <= 1:
             return alone
         product = self.kernel(comm.partner)
-        return max(product, alone) + min(product, alone) / comm.chunks - product
+        both = max(product, alone.seconds) + min(product, alone.seconds) / comm.chunks
+        return alone._replace(seconds=both - product)
 
-    def _alone(self, comm: Comm) -> float:
+    def _alone(self, comm: Comm) -> Transfer:
         return self.collective(comm.kind, comm.nbytes, comm.group)
 
-    def _exchange(self, comm: Comm) -> float:
+    def _exchange(self, comm: Comm) -> Transfer:
         """An expert all-to-all; tokens cross to a node once where the stack sees to it."""
         group = self.communicators[comm.group].group
         if not self.stack.node_limited_dispatch or group.nodes == 1:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
-        kind, share = "node_limited_all_to_all", min(copies / comm.top_k, 1.0)
-        return collective_time(kind, comm.nbytes, group, self._network, crossing=share).seconds
+        share = min(copies / comm.top_k, 1.0)
+        return self.collective("node_limited_all_to_all", comm.nbytes, comm.group, share)
 
     @property
     def launch(self) -> float:
@@ -143,23 +165,26 @@ class Assembler:
         return self._last
 
     def blocking(
-        self, name: str, category: str, seconds: float, sync: tuple[int, ...], group: str = ""
-    ) -> int:
+        self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
+        to: int = 0,
+    ) -> int:  # fmt: skip
         """Append a collective that holds the compute stream."""
         self.flush()
-        work = Work(ticks(self.times.collective_launch(group)), ticks(seconds), category)
-        op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False)
+        work = Work(ticks(self.times.collective_launch(group)), ticks(moved.seconds), category)
+        op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
+                     uses=moved.uses, to=to)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
 
     def beside(
-        self, name: str, stream: int, category: str, seconds: float, sync: tuple[int, ...],
-        after: int | None,
+        self, name: str, stream: int, category: str, moved: Transfer, sync: tuple[int, ...],
+        after: int | None, to: int = 0,
     ) -> int:  # fmt: skip
         """Append a collective on a stream of its own; returns its index."""
-        work = Work(ticks(self.times.collective_launch("")), ticks(seconds), category)
+        work = Work(ticks(self.times.collective_launch("")), ticks(moved.seconds), category)
         waits = () if after is None else (after,)
-        return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False))
+        return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False,
+                                    uses=moved.uses, to=to))  # fmt: skip
 
     def join(self, index: int | None = None) -> None:
         """Make the next compute op wait for op `index`, or for the pending collective."""
@@ -179,13 +204,13 @@ class Assembler:
         return len(self.ops) - 1
 
     def _communicate(self, comm: Comm) -> None:
-        seconds = self.times.exposed(comm)
+        moved = self.times.exposed(comm)
         sync = self.times.communicators[comm.group].sync
         if comm.group == "ep" and self.times.stack.overlap_expert:
             if self.overlaps:
-                self.tax(seconds)
+                self.tax(moved.seconds)
             before = self.flush()
             after = INPUT if before is None else before
-            self._pending = self.beside(comm.name, EXPERT, comm.category, seconds, sync, after)
+            self._pending = self.beside(comm.name, EXPERT, comm.category, moved, sync, after)
         else:
-            self.blocking(comm.name, comm.category, seconds, sync, comm.group)
+            self.blocking(comm.name, comm.category, moved, sync, comm.group)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from device_models.device import DTYPE_BYTES
 from device_models.kernels import Timer, calibrated_time, memory_kernel
-from sim.plan.layout import Chunk, chunk_params, communicators, rank_shape, split_layers
+from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
+from sim.plan.network import placed_communicators
 from sim.plan.schedules import Schedule, Variant, make_schedule
 from sim.scenario import Pool, Scenario
-from sim.step.assemble import Assembler, Times
+from sim.step.assemble import Assembler, Times, Transfer
 from sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from sim.workload.model import Model
 from sim.workload.ops import embedding_work, head_work, layer_work, predict_work
@@ -94,7 +95,9 @@ class StageBuilder:
 
     def __post_init__(self) -> None:
         s, parallel = self.scenario, self.scenario.parallel
-        groups = communicators(parallel, self.pool.node, self.replicas or parallel.dp)
+        groups = placed_communicators(
+            parallel, self.pool, self.replicas or parallel.dp, s.fabric, s.seed
+        )
         self.times = Times(self.pool.node, self.pool.stack, groups, self.timer)
         self.chunks = split_layers(s.model, parallel)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
@@ -111,10 +114,10 @@ class StageBuilder:
         keys: list[object] = []
         for phase, chunk, edge in variant:
             position = schedule.places[stage][chunk].position
-            sends = position < schedule.length - 1 if phase == "F" else position > 0
-            key = phase, replace(self.chunks[position], position=0), edge, sends, overlaps
+            to = schedule.steps_to(stage, chunk, phase)
+            key = phase, replace(self.chunks[position], position=0), edge, to, overlaps
             if key not in self.built:  # chunks with the same content share a block
-                self.built[key] = self._phase(phase, self.chunks[position], edge, sends, overlaps)
+                self.built[key] = self._phase(phase, self.chunks[position], edge, to, overlaps)
             block, self.flop[phase, position] = self.built[key]
             blocks.append(block)
             keys.append(key)
@@ -126,7 +129,7 @@ class StageBuilder:
         return self.built[both][0]
 
     def _phase(
-        self, phase: str, chunk: Chunk, edge: str, sends: bool, overlaps: bool
+        self, phase: str, chunk: Chunk, edge: str, to: int | None, overlaps: bool
     ) -> tuple[Block, float]:
         """Return the block of one phase of a chunk, and its FLOPs."""
         make = Assembler(self.times, overlaps)
@@ -136,10 +139,10 @@ class StageBuilder:
                 self._weight_grad(make, part, edge == "last")
         elif phase == "F":
             self._forward(make, chunk, edge == "first")
-            sent = self._send(make, sends)
+            sent = self._send(make, to)
         else:
             self._backward(make, chunk, whole=phase == "B", last=edge == "last")
-            sent = self._send(make, sends)
+            sent = self._send(make, to)
         return make.block(sent), make.flop
 
     def _parts(self, chunk: Chunk) -> list[_Part]:
@@ -199,11 +202,11 @@ class StageBuilder:
         parallel, stack = self.scenario.parallel, self.pool.stack
         each_time = parallel.zero == 3
         if each_time or (last and stack.overlap_grad_reduce and not self._mixed):
-            for group, seconds in self._reduce_times(part.dense, part.expert):
-                make.tax(seconds)
+            for group, moved in self._reduce_times(part.dense, part.expert):
+                make.tax(moved.seconds)
                 sync = self.times.communicators[group].sync
                 stream = GATHER if each_time else REDUCE  # one at a time on the same links
-                make.beside("reduce", stream, "data parallel", seconds, sync, make.flush())
+                make.beside("reduce", stream, "data parallel", moved, sync, make.flush())
 
     def _prefetched(self, make: Assembler, parts: list[_Part], gathers: bool) -> Iterator[_Part]:
         """Yield parts in order; each one's weights are gathered while the one before runs."""
@@ -220,10 +223,10 @@ class StageBuilder:
     def _gather(self, make: Assembler, part: _Part, after: int | None) -> list[int]:
         """Gather a part's weights, at the earliest when op `after` has ended."""
         indexes = []
-        for group, seconds in self._gather_times(part.dense, part.expert):
+        for group, moved in self._gather_times(part.dense, part.expert):
             sync = self.times.communicators[group].sync
-            indexes.append(make.beside("gather", GATHER, "data parallel", seconds, sync, after))
-            make.tax(seconds)
+            indexes.append(make.beside("gather", GATHER, "data parallel", moved, sync, after))
+            make.tax(moved.seconds)
         return indexes
 
     @property
@@ -231,34 +234,35 @@ class StageBuilder:
         """Replicas on several kinds of device exchange gradients only at the end."""
         return self.replicas > self.scenario.parallel.dp
 
-    def _reduce_times(self, dense: float, expert: float) -> list[tuple[str, float]]:
+    def _reduce_times(self, dense: float, expert: float) -> list[tuple[str, Transfer]]:
         """Time to reduce the gradients of so many weights, by group."""
         size = DTYPE_BYTES[self.pool.stack.gradient_dtype]
         kind = "all_reduce" if self.scenario.parallel.zero == 0 else "reduce_scatter"
         return self._by_group(kind, dense * size, expert * size)
 
-    def _gather_times(self, dense: float, expert: float) -> list[tuple[str, float]]:
+    def _gather_times(self, dense: float, expert: float) -> list[tuple[str, Transfer]]:
         """Time to gather so many weights in 16 bits, by group."""
         return self._by_group("all_gather", dense * 2.0, expert * 2.0)
 
-    def _by_group(self, kind: str, dense: float, expert: float) -> list[tuple[str, float]]:
+    def _by_group(self, kind: str, dense: float, expert: float) -> list[tuple[str, Transfer]]:
         if self.scenario.model.lora_rank:
             return []
         sizes = (("dp", dense), ("edp", expert))
-        times = [(group, self.times.collective(kind, nbytes, group)) for group, nbytes in sizes]
-        return [(group, seconds) for group, seconds in times if seconds > 0]
+        found = [(group, self.times.collective(kind, nbytes, group)) for group, nbytes in sizes]
+        return [(group, moved) for group, moved in found if moved.seconds > 0]
 
-    def _send(self, make: Assembler, sends: bool) -> tuple[tuple[int, int], ...]:
-        if not sends:
+    def _send(self, make: Assembler, to: int | None) -> tuple[tuple[int, int], ...]:
+        """Send the result on to the stage `to` further, if any."""
+        if to is None:
             return ()
         nbytes = 2.0 * self.shard.tokens * self.scenario.model.hidden / self.shard.tp
-        seconds = self.times.collective("send", nbytes, "pp")
+        moved = self.times.collective("send", nbytes, "pp")
         if self.pool.stack.overlap_p2p:
             before = make.flush()
             after = INPUT if before is None else before
-            index = make.beside("send", PIPE, "pipeline", seconds, (), after)
+            index = make.beside("send", PIPE, "pipeline", moved, (), after, to)
         else:
-            index = make.blocking("send", "pipeline", seconds, ())
+            index = make.blocking("send", "pipeline", moved, (), to=to)
         return ((index, 0),)
 
     def tail(self, schedule: Schedule, stage: int) -> Block:
@@ -270,9 +274,9 @@ class StageBuilder:
         dense, expert = sum(d for d, _ in parts), sum(e for _, e in parts)
         make.compute(0.0, "launch", stack.step_host_s)
         if parallel.zero < 3 and (self._mixed or not stack.overlap_grad_reduce):
-            for group, seconds in self._reduce_times(dense, expert):
+            for group, moved in self._reduce_times(dense, expert):
                 sync = self.times.communicators[group].sync
-                make.blocking("reduce", "data parallel", seconds, sync)
+                make.blocking("reduce", "data parallel", moved, sync)
         norm = self.times.collective("all_reduce", 4.0, "world")
         make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
@@ -281,9 +285,9 @@ class StageBuilder:
         seconds = nbytes / host if host else self.times.kernel(update)
         make.compute(seconds, "optimizer")
         if 0 < parallel.zero < 3 and not stack.overlap_param_gather:
-            for group, seconds in self._gather_times(dense, expert):
+            for group, moved in self._gather_times(dense, expert):
                 sync = self.times.communicators[group].sync
-                make.blocking("gather", "data parallel", seconds, sync)
+                make.blocking("gather", "data parallel", moved, sync)
         return make.block()
 
     def _own_params(self, dense: float, expert: float) -> float:

@@ -13,7 +13,7 @@ engines that run this program agree to the last bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sim.plan.schedules import Schedule, Variant
@@ -29,6 +29,10 @@ TP, CP, EP, DP = range(4)  # the rank axes, tp fastest
 def ticks(seconds: float) -> float:
     """Round a time to the clock's grid."""
     return round(seconds / TICK) * TICK
+
+
+Uses = tuple[tuple[str, float], ...]  # kind of link (LINKS) and the share of it that is used
+LINKS = ("up", "out", "in", "above")  # scale-up, cards outwards and inwards, above the leaves
 
 
 class Work(NamedTuple):
@@ -53,18 +57,21 @@ class Op:
     device_s: float = 0.0  # sum of the kernels
     host_s: float = 0.0  # sum of the launches
     lead_s: float = 0.0  # earliest end after the host starts to launch: max of prefix + suffix
+    uses: Uses = ()  # of the stage's links, while it runs alone
+    to: int = 0  # stages from here to where its message goes
 
 
 def make_op(
     name: str, stream: int, work: Sequence[Work], *, after: Sequence[int] = (),
-    sync: Sequence[int] = (), scales: bool = True, host_waits: bool = False,
+    sync: Sequence[int] = (), scales: bool = True, host_waits: bool = False, uses: Uses = (),
+    to: int = 0,
 ) -> Op:  # fmt: skip
     """Build an op and the max-plus summary of its kernels (`device_s`, `host_s`, `lead_s`)."""
     if sync and len(work) != 1:
         raise ValueError(f"collective {name} must be a single piece of work")
     device, host, lead = summarise(work, 1.0)
     return Op(name, stream, tuple(work), tuple(after), tuple(sync), scales, host_waits,
-              device, host, lead)  # fmt: skip
+              device, host, lead, uses, to)  # fmt: skip
 
 
 def summarise(work: Sequence[Work], slowness: float) -> tuple[float, float, float]:
@@ -139,5 +146,4 @@ def overlap_blocks(first: Block, second: Block) -> Block:
 
 def _shifted(op: Op, where: Mapping[int, int], message: int) -> Op:
     after = tuple(message if a < 0 else where[a] for a in op.after)
-    return Op(op.name, op.stream, op.work, after, op.sync, op.scales, op.host_waits,
-              op.device_s, op.host_s, op.lead_s)  # fmt: skip
+    return replace(op, after=after)

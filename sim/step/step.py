@@ -17,6 +17,7 @@ from sim.records import StepResult
 from sim.scenario import Pool, Scenario
 from sim.step.breakdown import StepTimes, explain_folded, explain_step
 from sim.step.build import build_program, stage_pools
+from sim.step.coupled import coupled_step
 from sim.step.folded import folded_step
 from sim.step.program import Program
 from sim.step.vector import ONE, Array
@@ -28,6 +29,8 @@ WAITS = ("bubble", "launch", "straggler")  # causes during which a device does n
 def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepResult:
     """Simulate one step and account for its time: at L2 with stragglers, else at L1, its equal.
 
+    With `fabric.contention` L3 adds what collectives that run at the same time cost each other.
+
     Raises `InfeasibleError` when a batch cannot be split over replicas of different speed.
     """
     shares = split_replicas(scenario, timer)
@@ -38,7 +41,8 @@ def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepRes
         program, flop = build_program(share, timer, replicas=total if len(shares) > 1 else 0)
         executed += flop
         slowness = straggling(share, program, number)
-        runs.append(explain_step(program, slowness) if slowness else explain_folded(program))
+        times = explain_step(program, slowness) if slowness else explain_folded(program)
+        runs.append(_sharing_links(program, times) if _shares_links(scenario) else times)
     return _result(scenario, shares, _join(runs), executed)
 
 
@@ -46,7 +50,20 @@ def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
     """Duration of one step at L1, for callers that need no more (search, validation, jobs)."""
     shares = split_replicas(scenario, timer)
     total = sum(share.parallel.dp for share in shares) if len(shares) > 1 else 0
-    return max(folded_step(build_program(s, timer, replicas=total)[0]) for s in shares)
+    engine = coupled_step if _shares_links(scenario) else folded_step
+    return max(engine(build_program(s, timer, replicas=total)[0]) for s in shares)
+
+
+def _shares_links(scenario: Scenario) -> bool:
+    return scenario.fabric is not None and scenario.fabric.contention
+
+
+def _sharing_links(program: Program, alone: StepTimes) -> StepTimes:
+    """Add what L3 finds beyond the time with links of one's own, to every stage."""
+    duration = coupled_step(program)
+    longer = duration - alone.duration_s
+    stages = [{**causes, "link sharing": longer} for causes in alone.by_stage]
+    return StepTimes(duration, tuple(stages))
 
 
 def degraded_step_seconds(scenario: Scenario, replicas_lost: int) -> float:

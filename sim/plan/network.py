@@ -1,0 +1,172 @@
+"""What each communicator gets of the network, from where its ranks really sit.
+
+Ranks fill nodes, nodes stand somewhere in the fabric, and all groups of one kind talk at once. The
+fabric then says how much of a card each member can use; collectives are told so through the `node`
+that their communicator sees. Communicators of different kinds at the same time are L3's subject
+(`sim.step.coupled`).
+
+Not modelled: which ring a library would draw through scattered nodes (it takes them in rank order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from device_models.device import Node
+from device_models.fabric import Fabric, build_fabric
+from device_models.group import Group, Wiring, nic_share, wiring_of
+from device_models.sharing import Routes
+from device_models.traffic import Members, Share, exchange_share, ring_share
+from sim.errors import InfeasibleError
+from sim.plan.layout import Communicator, communicators
+from sim.plan.placement import node_positions, node_ranks
+from sim.scenario import FabricSpec, Parallel, Pool
+
+EXCHANGES = frozenset({"ep"})  # communicators that do all-to-all
+
+
+def placed_communicators(
+    parallel: Parallel, pool: Pool, dp: int, spec: FabricSpec | None, seed: int
+) -> Mapping[str, Communicator]:
+    """Return the communicators of a pool, each with the node as its members find it.
+
+    `dp` counts the replicas of the whole job. Raises `InfeasibleError` when a fault cuts off a rank.
+    """
+    node = _with_used_cards(pool)
+    packed = communicators(parallel, node, dp)
+    if not _matters(node, pool.nodes, spec):
+        return packed
+    spec = spec or FabricSpec()
+    placed = {}
+    for name, communicator in packed.items():
+        stride, size = _extent(name, parallel, pool, communicator.group.size)
+        found = communicator
+        if size > 1 and name != "world":
+            found = _placed(name, communicator, node, pool.nodes, stride, size, spec, seed)
+        placed[name] = found
+    return placed
+
+
+def job_fabric(node: Node, nodes: int, spec: FabricSpec) -> Fabric:
+    """Return the fabric that a job's nodes stand in, with its faults and its other traffic."""
+    return _fabric(wiring_of(node), nodes, spec)
+
+
+def _with_used_cards(pool: Pool) -> Node:
+    """Return the pool's node with the network cards that its software uses."""
+    used = int(pool.stack.nics_used)
+    return replace(pool.node, nics=min(used, pool.node.nics)) if used else pool.node
+
+
+def _matters(node: Node, nodes: int, spec: FabricSpec | None) -> bool:
+    """Whether the fabric can change anything: it is described, or it may block."""
+    out = node.scale_out
+    if nodes == 1 or not node.nics:
+        return False
+    several_pods = bool(out.pod_nodes) and nodes > out.pod_nodes
+    blocks = out.oversubscription > 1 and bool(out.leaf_nodes)
+    return spec is not None or blocks or (several_pods and out.core_oversubscription > 1)
+
+
+def _extent(name: str, parallel: Parallel, pool: Pool, size: int) -> tuple[int, int]:
+    """Return stride and size of a communicator's groups among the ranks of one pool."""
+    stage = parallel.tp * parallel.cp * parallel.dp
+    strides = {"tp": 1, "cp": parallel.tp, "ep": parallel.etp, "dp": parallel.tp,
+               "edp": parallel.ep * parallel.etp, "world": 1, "pp": stage}  # fmt: skip
+    stride = strides[name]
+    largest = pool.devices // stride if name == "pp" else min(stage, pool.devices) // stride
+    return stride, max(min(size, largest), 1)
+
+
+def _placed(
+    name: str, communicator: Communicator, node: Node, nodes: int, stride: int, size: int,
+    spec: FabricSpec, seed: int,
+) -> Communicator:  # fmt: skip
+    wiring = wiring_of(node)
+    if nodes * node.devices % (stride * size):
+        return communicator
+    seen = _reached(wiring, nodes, stride, size, spec, seed, name)
+    group = seen.group
+    if communicator.group.size != size or spec.rank_order == "packed":
+        group = communicator.group  # the job's, where the group reaches into other pools
+    if group.nodes == 1:
+        return replace(communicator, group=group)
+    if not (seen.ring.rate > 0 and seen.exchange.rate > 0):
+        raise InfeasibleError(f"the network cuts off a rank of the {name} groups: {_reason(spec)}")
+    ideal = nic_share(group, wiring)
+    out = node.scale_out
+    network = replace(
+        out,
+        efficiency=out.efficiency * min(seen.ring.rate / ideal, 1.0),
+        all_to_all=out.all_to_all * min(seen.exchange.rate / ideal, 1.0),
+        latency_s=out.latency_s + (out.core_latency_s if seen.spans_pods else 0.0),
+        oversubscription=1.0,
+    )
+    above = seen.exchange.above if name in EXCHANGES else seen.ring.above
+    return replace(communicator, group=group, node=replace(node, scale_out=network), above=above)
+
+
+def _reason(spec: FabricSpec) -> str:
+    broken = [f"{f.part} {list(f.at)} is down" for f in spec.faults if f.left == 0]
+    return "; ".join(broken) or "other jobs use all of it"
+
+
+@lru_cache(maxsize=64)
+def _fabric(wiring: Wiring, nodes: int, spec: FabricSpec) -> Fabric:
+    size = max(spec.size, nodes)
+    fabric = build_fabric(_bare(wiring), size, hashed=spec.routing == "hashed")
+    return fabric.damaged(spec.faults).busy(spec.background)
+
+
+def _bare(wiring: Wiring) -> Node:
+    """Return a node that has nothing but its wiring."""
+    return Node("", "", None, wiring.devices, wiring.scale_up, wiring.scale_out, wiring.nics, 0, 0)  # type: ignore[arg-type]
+
+
+class Reached(NamedTuple):
+    """What groups of one kind find when all of them talk at once."""
+
+    group: Group  # as it sits
+    ring: Share
+    exchange: Share
+    spans_pods: bool
+
+
+@lru_cache(maxsize=1024)
+def _reached(
+    wiring: Wiring, nodes: int, stride: int, size: int, spec: FabricSpec, seed: int, name: str
+) -> Reached:
+    members = group_members(wiring, nodes, stride, size, spec, seed)
+    inside = members.per_domain
+    group = Group(size, inside, members.groups_per_domain)
+    fabric = _fabric(wiring, nodes, spec)
+    per_card = max(wiring.nics // wiring.devices, 1)
+    ways = {"connections": spec.connections, "seed": seed, "per_card": per_card}
+    ring = ring_share(fabric, members, pairs=name == "pp", **ways)
+    exchange = exchange_share(fabric, members, **ways) if name in EXCHANGES else ring
+    pods = fabric.pod(members.node)
+    return Reached(group, ring, exchange, bool((pods != pods[:, :1]).any()))
+
+
+def group_members(
+    wiring: Wiring, nodes: int, stride: int, size: int, spec: FabricSpec, seed: int
+) -> Members:
+    """Return where the members of groups of ranks 0, stride, 2 stride, ... sit in the fabric."""
+    ranks = _groups(nodes * wiring.devices, stride, size)
+    place, local = node_ranks(ranks, nodes, wiring.devices, spec.rank_order)
+    position = node_positions(nodes, wiring.scale_out.leaf_nodes, spec, seed)
+    per_domain = max(wiring.domain // wiring.devices, 1)
+    parts = max(wiring.devices // wiring.domain, 1)  # links may join only a part of a node
+    domain = place // per_domain * parts + local * parts // wiring.devices
+    return Members(domain, position[place], local * wiring.nics // wiring.devices)
+
+
+def _groups(ranks: int, stride: int, size: int) -> Routes:
+    """Return the ranks of every group, shape (groups, size)."""
+    blocks = np.arange(ranks).reshape(-1, size, stride)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1, size)
