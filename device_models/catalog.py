@@ -25,6 +25,12 @@ DATA = Path(str(files("device_models") / "data"))
 
 _COMMON = {"name": "text", "title": "text", "description": "text", "based_on": "text",
            "aliases": "list", "sources": "mapping"}  # fmt: skip
+# What export rules read of a device (`export`); a user's own device may leave them out.
+EXPORT_LEAVES = {
+    "designer": "text", "process_nm": "number", "foundry": "text", "transistors": "number",
+    "data_centre": "boolean", "sold_in_us": "boolean",
+    "die_area_least_m2": "area", "die_area_most_m2": "area",
+}  # fmt: skip
 DEVICE = Schema(
     header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
                       "trains": "boolean", "why_not": "text", "prices": "list"},
@@ -34,11 +40,11 @@ DEVICE = Schema(
         "clock_hz": "frequency", "kernel_launch_s": "time", "power_idle_w": "power",
         "power_max_w": "power", "die_area_m2": "area", "io_bandwidth": "bandwidth",
         "failure_rate": "rate", "attention_forward": "fraction", "attention_backward": "fraction",
-        "attention_portable": "fraction", "tpp": "number",
+        "attention_portable": "fraction", "tpp": "number", **EXPORT_LEAVES,
     },
     maps={"matrix_peak": "flop_rate", "vector_peak": "flop_rate",
           "matrix_ceiling": "fraction", "datasheet_peak": "flop_rate"},
-    optional=frozenset({"tpp", "datasheet_peak"}),
+    optional=frozenset({"tpp", "datasheet_peak", *EXPORT_LEAVES}),
 )  # fmt: skip
 SCALE_UP = Schema(
     header=_COMMON | {"kind": "text"},
@@ -78,27 +84,27 @@ Part = TypeVar("Part", Device, ScaleUp, ScaleOut)
 
 def load_device(name: str) -> Device:
     """Return an accelerator by catalogue name, alias or path; raises `InputError`."""
-    return _device(_find(name, "devices"))
+    return _device(find_file(name, "devices"))
 
 
 def load_scale_up(name: str) -> ScaleUp:
     """Return a scale-up fabric by name or path; raises `InputError`."""
-    return _scale_up(_find(name, "fabrics"))
+    return _scale_up(find_file(name, "fabrics"))
 
 
 def load_scale_out(name: str) -> ScaleOut:
     """Return a scale-out network by name or path; raises `InputError`."""
-    return _scale_out(_find(name, "fabrics"))
+    return _scale_out(find_file(name, "fabrics"))
 
 
 def load_node(name: str) -> Node:
     """Return a node by name or path; raises `InputError`."""
-    return _node(_find(name, "nodes"))
+    return _node(find_file(name, "nodes"))
 
 
 def load_stack(name: str) -> Stack:
     """Return a software stack by name or path; raises `InputError`."""
-    return _stack(_find(name, "stacks"))
+    return _stack(find_file(name, "stacks"))
 
 
 def list_devices() -> list[str]:
@@ -125,7 +131,7 @@ def _names(room: str) -> list[str]:
     return sorted(path.stem for path in (DATA / room).glob("*.yaml"))
 
 
-def _find(name: str, room: str, folder: Path = Path()) -> Path:
+def find_file(name: str, room: str, folder: Path = Path()) -> Path:
     """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
         return (folder / name if (folder / name).exists() else Path(name)).resolve()
@@ -150,7 +156,7 @@ def _aliases(room: str) -> dict[str, str]:
 
 
 def _read(path: Path, room: str, schema: Schema) -> Sheet:
-    return read_sheet(path, schema, lambda name, folder: _find(name, room, folder))
+    return read_sheet(path, schema, lambda name, folder: find_file(name, room, folder))
 
 
 @lru_cache(maxsize=128)
@@ -216,7 +222,7 @@ def _part(
             sheet.blame((), key, "key is missing")
         return None
     try:
-        return load(_find(name, room, path.parent))
+        return load(find_file(name, room, path.parent))
     except InputError as error:
         sheet.blame_for((key,), name, error)
         return None

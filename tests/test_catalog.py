@@ -67,7 +67,7 @@ def test_all_accelerators_of_the_design_are_there() -> None:
 @pytest.mark.parametrize(
     ("name", "tpp"),
     [("a100-80", 4992), ("h100", 15832), ("h20", 2368), ("h200", 15832), ("b200", 36000),
-     ("ascend-910b3", 5008), ("ascend-910c", 12032), ("ppu-810e", 1920), ("mi250x", 6128),
+     ("ascend-910b3", 5008), ("ascend-910c", 12032), ("ppu-810e", 1899.2), ("mi250x", 6128),
      ("mi300x", 20918),
      # cube and vector units added, as the data sheet does: 16 x 425 and 16 x 486
      ("ascend-950pr", 6800), ("ascend-950dt", 7776)],

@@ -1,0 +1,374 @@
+"""Dated prices and market conditions by device and region, with low, mid and high.
+
+Data: every CSV of `device_models/data/prices`, a row per observation. Rows of one item, device
+pattern, region, kind and basis form a series; between two observations the value runs in a
+straight line, outside them the nearest one is held for a stated time, and beyond that a price is
+unknown: an error says how far the data reaches. Device patterns are names, `ascend-910c*`,
+`@nvidia` (a vendor), `@CN` (designed there) or `*`; the closest series wins. Licence fees and
+duties come from the rules. Not modelled: forecasts, bargaining, inflation.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from device_models.catalog import DATA
+from device_models.export import Part, load_part
+from sim.errors import InputError, Problem, did_you_mean
+from sim.market.places import find_date
+from sim.market.rules import Rules, judge, load_rules
+
+PRICES = DATA / "prices"
+COLUMNS = ("item", "device", "region", "date", "low", "mid", "high", "unit", "basis", "devices",
+           "kind", "source", "confidence", "note")  # fmt: skip
+Level = Literal["low", "mid", "high"]
+LEVELS = ("low", "mid", "high")
+MONTH_DAYS = 30.44
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a series is about, and how many months its first and last observation are held."""
+
+    meaning: str
+    unit: str  # of the value returned; MONEY stands for the currency asked for
+    back: int
+    ahead: int
+
+
+ITEMS = {
+    "purchase": Item("one device with its share of a server, without network", "MONEY", 12, 24),
+    "rent": Item("one device for an hour", "MONEY/h", 12, 24),
+    "server_share": Item("price of the server over that of its devices", "1", 60, 60),
+    "network_share": Item("price of the network over that of the servers", "1", 60, 60),
+    "power": Item("electricity", "MONEY/kWh", 60, 60),
+    "colocation": Item("a kilowatt of data centre for a month, power included", "MONEY/kW-month", 36, 36),
+    "pue": Item("energy of the site over that of the machines", "1", 60, 60),
+    "carbon": Item("carbon of electricity", "kg/kWh", 60, 60),
+    "depreciation": Item("share of the value lost in a year", "1/year", 60, 60),
+    "life": Item("useful life in the books", "years", 60, 60),
+    "interest": Item("interest on capital", "1/year", 60, 60),
+    "annual_failure": Item("devices that need replacement", "1/year", 60, 60),
+    "repaired": Item("share of failed devices that come back", "1", 60, 60),
+    "lead_time": Item("order to delivery", "days", 24, 24),
+    "delivery": Item("volume that reaches the region", "units/month", 12, 12),
+    "fill_ratio": Item("delivered over ordered", "1", 12, 24),
+    "grey_premium": Item("grey-market price over the list price, less 1", "1", 24, 24),
+    "seizure": Item("share of smuggled goods that is lost", "1", 60, 60),
+    "repair": Item("repair of one device without the vendor", "MONEY", 24, 24),
+    "licence_fee": Item("share of the price that a licence costs, by the rules", "1", 0, 0),
+    "duty": Item("share of the customs value, by the rules", "1", 0, 0),
+    "exchange": Item("CNY per USD", "CNY per USD", 24, 60),
+}  # fmt: skip
+KINDS = ("channel", "market", "direct", "list", "fair cost", "grey", "assumed", "on demand",
+         "estimate")  # fmt: skip  # of several series the first of these is taken
+STARTS = ("subsidised",)  # kinds whose first observation is the day on which they begin
+REGIONS = {  # where a region has no series of its own, the next wider one is asked
+    "CN": "global", "US": "global", "CN-west": "CN", "CN-coast": "CN", "global": "",
+    **dict.fromkeys(("CN-inner-mongolia", "CN-ningxia", "CN-guizhou", "CN-gansu", "CN-qinghai",
+                     "CN-sichuan", "CN-yunnan"), "CN-west"),
+    **dict.fromkeys(("CN-hebei", "CN-jiangsu", "CN-zhejiang", "CN-guangdong"), "CN-coast"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One row of the data."""
+
+    item: str
+    device: str  # a name or pattern
+    region: str
+    day: date
+    low: float
+    mid: float
+    high: float
+    unit: str
+    basis: str  # card, module or server, for purchases
+    devices: int  # devices that the price is for
+    kind: str
+    source: str
+    confidence: str
+    note: str
+
+    @property
+    def currency(self) -> str:
+        """The currency of the unit, or an empty text."""
+        word = self.unit.split("/")[0]
+        return word if word.isalpha() and word.isupper() and len(word) == 3 else ""
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What distinguishes this observation's series."""
+        return (self.item, self.device, self.region, self.kind, self.basis)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A value at a day with where it comes from."""
+
+    item: str
+    device: str
+    region: str  # of the series used
+    day: date
+    low: float
+    mid: float
+    high: float
+    unit: str
+    basis: str
+    kind: str
+    held: bool  # the nearest observation is held, not interpolated
+    source: str
+    confidence: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """All observations by series; ask with `at` or, with provenance, `quote`."""
+
+    series: tuple[tuple[Observation, ...], ...]
+    rules: Rules = field(repr=False, compare=False)
+
+    def at(
+        self, item: str, device: str, region: str, day: str | date, level: Level = "mid",
+        currency: str = "USD", kind: str | None = None,
+    ) -> float:  # fmt: skip
+        """Return a value in the unit of `ITEMS[item]`, money in `currency`.
+
+        Raises `InputError` that names what is missing and how far the data reaches.
+        """
+        if level not in LEVELS:
+            raise _fault(level, f"expected one of {', '.join(LEVELS)}")
+        quote = self.quote(item, device, region, day, currency, kind)
+        return {"low": quote.low, "mid": quote.mid, "high": quote.high}[level]
+
+    def quote(
+        self, item: str, device: str, region: str, day: str | date, currency: str = "USD",
+        kind: str | None = None,
+    ) -> Quote:  # fmt: skip
+        """Return a value with low, mid, high and its provenance; raises `InputError`."""
+        on = find_date(day)
+        if item not in ITEMS:
+            raise _fault(
+                item, f"no such item{did_you_mean(item, ITEMS)}; known: {', '.join(ITEMS)}"
+            )
+        if region not in REGIONS:
+            raise _fault(region, f"no prices of such a region{did_you_mean(region, REGIONS)}; "
+                                 f"known: {', '.join(REGIONS)}")  # fmt: skip
+        part = load_part(device) if device not in ("", "*") else None
+        if item in ("licence_fee", "duty"):
+            return self._of_rules(item, part, region, on)
+        series = self._closest(item, part, region, on, kind)
+        quote = self._interpolate(series, on, part, region, currency)
+        if item == "purchase" and series[0].basis != "server":
+            share = self.quote("server_share", device, region, on)
+            quote = _times(quote, 1 + share.low, 1 + share.mid, 1 + share.high, "with server_share")
+        return quote
+
+    def rate(self, source: str, target: str, day: str | date) -> float:
+        """Return units of `target` per unit of `source`; raises `InputError` without a rate."""
+        if source == target:
+            return 1.0
+        if {source, target} != {"CNY", "USD"}:
+            raise _fault(f"{source} to {target}", "no exchange rate; known: CNY and USD")
+        cny_per_usd = self.quote("exchange", "*", "global", day).mid
+        return cny_per_usd if source == "USD" else 1.0 / cny_per_usd
+
+    def reach(self, item: str, device: str, region: str) -> tuple[date, date] | None:
+        """Return the first and last observation that `at` can use, or None without any."""
+        part = load_part(device) if device not in ("", "*") else None
+        days = [o.day for s in self._candidates(item, part, region, None) for o in s]
+        return (min(days), max(days)) if days else None
+
+    def _candidates(
+        self, item: str, part: Part | None, region: str, kind: str | None
+    ) -> list[tuple[Observation, ...]]:
+        """Return the series that fit, the closest first."""
+        chain = _chain(region)
+        fit = []
+        for series in self.series:
+            head = series[0]
+            if head.item != item or head.region not in chain or (kind and head.kind != kind):
+                continue
+            distance = _match(head.device, part)
+            if distance is not None:
+                order = KINDS.index(head.kind) if head.kind in KINDS else -1
+                basis = ("server", "module", "card", "").index(head.basis)
+                fit.append(((chain.index(head.region), distance, order, basis), series))
+        return [series for _, series in sorted(fit, key=lambda pair: pair[0])]
+
+    def _closest(
+        self, item: str, part: Part | None, region: str, day: date, kind: str | None
+    ) -> tuple[Observation, ...]:
+        """Return the closest series whose reach holds the day; raises `InputError`."""
+        candidates = self._candidates(item, part, region, kind)
+        for series in candidates:
+            first, last = _reach(series)
+            if first <= day <= last:
+                return series
+        name = part.name if part else "any device"
+        what = f"{item} of {name} in {region}"
+        if candidates:
+            spans = [f"{s[0].kind or s[0].region} {s[0].day} to {s[-1].day}" for s in candidates]
+            expected = (f"unknown on {day}: observed {'; '.join(spans)}, and held "
+                        f"{ITEMS[item].back} months before and {ITEMS[item].ahead} after")  # fmt: skip
+            raise _fault(what, expected)
+        near = sorted({s[0].region for s in self.series
+                       if s[0].item == item and _match(s[0].device, part) is not None})  # fmt: skip
+        hint = f"known in {', '.join(near)}" if near else "known nowhere"
+        raise _fault(what, f"no such price; {hint}")
+
+    def _interpolate(
+        self, series: tuple[Observation, ...], day: date, part: Part | None, region: str, currency: str
+    ) -> Quote:  # fmt: skip
+        before = [o for o in series if o.day <= day] or [series[0]]
+        after = [o for o in series if o.day >= day] or [series[-1]]
+        one, two = before[-1], after[0]
+        span = (two.day - one.day).days
+        weight = (day - one.day).days / span if span > 0 else 0.0
+        a, b = self._values(one, currency), self._values(two, currency)
+        low, mid, high = (x + weight * (y - x) for x, y in zip(a, b, strict=True))
+        unit = ITEMS[one.item].unit.replace("MONEY", currency)
+        nearest = one if weight < 0.5 else two
+        return Quote(one.item, part.name if part else "", one.region, day, low, mid, high, unit,
+                     one.basis, one.kind, not span and one.day != day, nearest.source,
+                     nearest.confidence, nearest.note)  # fmt: skip
+
+    def _values(self, row: Observation, currency: str) -> tuple[float, float, float]:
+        """Return low, mid, high per device in a currency, at the rate of the observation's day."""
+        scale = 1.0 / row.devices
+        if row.currency and "MONEY" in ITEMS[row.item].unit:
+            scale *= self.rate(row.currency, currency, row.day)
+        return row.low * scale, row.mid * scale, row.high * scale
+
+    def _of_rules(self, item: str, part: Part | None, region: str, day: date) -> Quote:
+        if part is None:
+            raise _fault(item, "needs a device")
+        verdict = judge(self.rules, part, day, region.split("-")[0], changes=False)
+        value = verdict.fee if item == "licence_fee" else verdict.duty
+        return Quote(item, part.name, region, day, value, value, value, "1", "", "rule", False,
+                     ", ".join(verdict.rule_ids), "high", "")  # fmt: skip
+
+
+def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> Prices:
+    """Return the shipped prices, with a user's CSV (or folder of them) on top.
+
+    A series of the user's replaces the shipped one. Raises `InputError` with every fault.
+    """
+    problems: list[Problem] = []
+    found: dict[tuple[str, ...], list[Observation]] = {}
+    for folder in (PRICES, *([Path(path)] if path else [])):
+        files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
+        rows = [row for file in files for row in _read_csv(file, problems)]
+        fresh: dict[tuple[str, ...], list[Observation]] = {}
+        for row in rows:
+            fresh.setdefault(row.series, []).append(row)
+        found.update(fresh)
+    if problems:
+        raise InputError(problems)
+    series = tuple(tuple(sorted(rows, key=lambda o: o.day)) for rows in found.values())
+    return Prices(series, rules or load_rules())
+
+
+def _read_csv(path: Path, problems: list[Problem]) -> Iterable[Observation]:
+    """Yield the observations of a file; faults are noted with line and column name."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(path), 0, 0, "", "", f"cannot be read: {error}"))
+        return
+    reader = csv.DictReader(text.splitlines())
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        problems.append(Problem(str(path), 1, 1, "", "", f"lacks the columns {', '.join(missing)}"))
+        return
+    for row in reader:
+        before = len(problems)
+
+        def blame(key: str, expected: str, line: int = reader.line_num, row: object = row) -> None:
+            value = str(row.get(key, "")) if isinstance(row, dict) else ""
+            problems.append(Problem(str(path), line, 1, key, value, expected))
+
+        observation = _observation(row, blame)
+        if observation and len(problems) == before:
+            yield observation
+
+
+def _observation(row: dict[str, str], blame: object) -> Observation | None:
+    """Read one row; every fault is blamed."""
+    assert callable(blame)
+    if row["item"] not in ITEMS:
+        blame("item", f"no such item{did_you_mean(row['item'], ITEMS)}")
+    if row["region"] not in REGIONS:
+        blame("region", f"no such region{did_you_mean(row['region'], REGIONS)}")
+    if not row["source"]:
+        blame("source", "a price needs its source")
+    if row["basis"] not in ("server", "module", "card", ""):
+        blame("basis", "expected server, module or card")
+    numbers: dict[str, float] = {}
+    for key in LEVELS:
+        try:
+            numbers[key] = float(row[key])
+        except ValueError:
+            blame(key, "expected a number")
+            return None
+    if not 0 <= numbers["low"] <= numbers["mid"] <= numbers["high"]:
+        blame("mid", "expected 0 <= low <= mid <= high")
+    try:
+        day = date.fromisoformat(row["date"])
+        devices = int(row["devices"] or 1)
+    except ValueError:
+        blame("date", "expected a day like 2025-03-24, and a whole number of devices")
+        return None
+    return Observation(
+        item=row["item"], device=row["device"], region=row["region"], day=day, **numbers,
+        unit=row["unit"], basis=row["basis"], devices=devices, kind=row["kind"],
+        source=row["source"], confidence=row["confidence"], note=row["note"],
+    )  # fmt: skip
+
+
+def _chain(region: str) -> list[str]:
+    chain = [region]
+    while REGIONS[chain[-1]]:
+        chain.append(REGIONS[chain[-1]])
+    return chain
+
+
+def _match(pattern: str, part: Part | None) -> int | None:
+    """Return how closely a pattern fits a device, 0 the closest; None where it does not."""
+    if pattern == "*":
+        return 4
+    if part is None:
+        return None
+    if pattern.startswith("@"):
+        return {part.vendor: 2, part.designer: 3}.get(pattern[1:])
+    if pattern == part.name:
+        return 0
+    return 1 if fnmatch(part.name, pattern) else None
+
+
+def _reach(series: tuple[Observation, ...]) -> tuple[date, date]:
+    """Return the first and last day for which a series is used."""
+    item = ITEMS[series[0].item]
+    back = 0 if series[0].kind in STARTS else item.back
+    first = series[0].day.toordinal() - round(back * MONTH_DAYS)
+    last = series[-1].day.toordinal() + round(item.ahead * MONTH_DAYS)
+    return date.fromordinal(first), date.fromordinal(last)
+
+
+def _times(quote: Quote, low: float, mid: float, high: float, note: str) -> Quote:
+    return Quote(
+        quote.item, quote.device, quote.region, quote.day, quote.low * low, quote.mid * mid,
+        quote.high * high, quote.unit, quote.basis, quote.kind, quote.held, quote.source,
+        quote.confidence, f"{quote.note}; {note}".strip("; "),
+    )  # fmt: skip
+
+
+def _fault(value: str, expected: str) -> InputError:
+    return InputError([Problem("prices", 0, 0, "", value, expected)])
