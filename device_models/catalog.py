@@ -31,6 +31,7 @@ EXPORT_LEAVES = {
     "data_centre": "boolean", "sold_in_us": "boolean",
     "die_area_least_m2": "area", "die_area_most_m2": "area",
 }  # fmt: skip
+EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
 DEVICE = Schema(
     header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
                       "trains": "boolean", "why_not": "text", "prices": "list"},

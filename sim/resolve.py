@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from device_models.catalog import load_node, load_scale_out, load_stack
+from device_models.catalog import EXPORT_ONLY, load_node, load_scale_out, load_stack
 from device_models.device import Price
 from device_models.fabric import Fault
 from device_models.problems import InputError
@@ -320,7 +320,8 @@ def _catalogue_assumptions(pools: list[Pool]) -> Iterator[str]:
             pool.stack,
         ):
             for fact in part.facts.values():
-                if fact.confidence == "assumed" and (part.name, fact.key) not in seen:
+                used = fact.key not in EXPORT_ONLY
+                if used and fact.confidence == "assumed" and (part.name, fact.key) not in seen:
                     seen.add((part.name, fact.key))
                     why = f" ({fact.note})" if fact.note else ""
                     yield f"{part.name}: {fact.key} is taken as {fact.text}{why}"
