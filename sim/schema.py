@@ -57,6 +57,8 @@ Carbon = Annotated[float, _quantity("carbon_intensity"), _unit("carbon_intensity
 Money = Annotated[tuple[float, str], _money("money"), _unit("money")]
 MoneyRate = Annotated[tuple[float, str], _money("money_rate"), _unit("money_rate")]
 EnergyPrice = Annotated[tuple[float, str], _money("energy_price"), _unit("energy_price")]
+Power = Annotated[float, _quantity("power"), _unit("power")]
+FlopRate = Annotated[float, _quantity("flop_rate"), _unit("flop_rate")]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
