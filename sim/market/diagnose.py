@@ -77,8 +77,8 @@ def _less_work(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy
         rows.columns[i] = np.append(rows.columns[i], programme.width)
         rows.values[i] = np.append(rows.values[i], rows.low[i])
     wider = replace(
-        programme, width=programme.width + 1, upper=np.append(programme.upper, 1.0),
-        whole=np.append(programme.whole, 0.0),
+        programme, width=programme.width + 1, lower=np.append(programme.lower, 0.0),
+        upper=np.append(programme.upper, 1.0), whole=np.append(programme.whole, 0.0),
     )  # fmt: skip
     objective = np.append(np.zeros(programme.width), 1.0)
     solved = solve(wider, objective, gap=0.001, time_limit_s=time_limit_s)

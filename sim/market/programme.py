@@ -58,6 +58,15 @@ class PurchaseProblem:
         return int(self.supply.shape[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The past of a plan that is made anew: orders and use of the months before `month`."""
+
+    month: int
+    orders: Floats  # (D, S, T) that were placed and came through
+    use: Floats  # (J, G, D, S, T) at most
+
+
 @dataclass(slots=True)
 class Rows:
     """Rows of a sparse matrix with their bounds, gathered one at a time."""
@@ -102,6 +111,7 @@ class Programme:
     runs: Ints  # (J, G, S, T) the job runs on this group at this site
     ported: Ints  # (D,)
     width: int
+    lower: Floats
     upper: Floats
     whole: Floats
     cash: Floats  # money spent per unit of each column
@@ -109,11 +119,13 @@ class Programme:
     rows: Rows
 
 
-def build_programme(problem: PurchaseProblem, *, tight: bool = True) -> Programme:
+def build_programme(
+    problem: PurchaseProblem, *, tight: bool = True, held: Held | None = None
+) -> Programme:
     """Return the mixed-integer programme of a purchase problem.
 
-    `tight` lets the switch of a group know a site's power, which the solver likes; it must be off
-    where limits are to be relaxed.
+    `held` is what has happened already. `tight` lets the switch of a group know a site's power,
+    which the solver likes; it must be off where limits are to be relaxed.
     """
     d, s, t = problem.price.shape
     j, g = problem.efficiency.shape
@@ -125,12 +137,18 @@ def build_programme(problem: PurchaseProblem, *, tight: bool = True) -> Programm
         for a, b, shape in zip(starts[:-1], starts[1:], shapes, strict=True)
     )
     width = int(starts[-1])
-    upper, whole = np.zeros(width), np.zeros(width)
+    lower, upper, whole = np.zeros(width), np.zeros(width), np.zeros(width)
     most = _most_nodes(problem)
     upper[order] = np.where(problem.allowed, most[:, None, None], 0.0)
     upper[rented] = np.minimum(problem.rentable, most[:, None, None])
     upper[runs], upper[ported] = 1.0, 1.0
     upper[use] = _most_use(problem, members)
+    if held:
+        past = slice(0, held.month)
+        lower[order[:, :, past]] = upper[order[:, :, past]] = held.orders[:, :, past]
+        for m, (group, device) in enumerate(members):
+            done = held.use[:, group, device, :, past]
+            upper[use[:, m, :, past]] = np.minimum(upper[use[:, m, :, past]], done)
     whole[order], whole[runs], whole[ported] = 1.0, 1.0, 1.0
     cash = np.zeros(width)
     cash[order] = problem.price
@@ -140,7 +158,7 @@ def build_programme(problem: PurchaseProblem, *, tight: bool = True) -> Programm
     cash[ported] = problem.fixed
     cost = cash.copy()
     cost[order] = problem.price * (1.0 - problem.left[:, None, :])
-    made = Programme(problem, members, order, rented, use, runs, ported, width, upper, whole, cash,
+    made = Programme(problem, members, order, rented, use, runs, ported, width, lower, upper, whole, cash,
                      cost, Rows())  # fmt: skip
     _bind_machines(made)
     _bind_sites_and_supply(made)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import InfeasibleError
-from sim.market.programme import Floats, Programme, PurchaseProblem, build_programme
+from sim.market.programme import Floats, Held, Programme, PurchaseProblem, build_programme
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
@@ -41,31 +41,33 @@ class Purchase:
 
 
 def cheapest(
-    problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S
-) -> Purchase | None:
+    problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S,
+    held: Held | None = None,
+) -> Purchase | None:  # fmt: skip
     """Return a plan within `gap` of the cheapest, or None when there is none.
 
     Raises `InfeasibleError` when the solver found neither a plan nor a proof within the time.
     """
-    programme = build_programme(problem)
+    programme = build_programme(problem, held=held)
     solved = solve(programme, programme.cost, gap=gap, time_limit_s=time_limit_s)
     return None if solved is None else _plan(programme, *solved)
 
 
 def fastest(
-    problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S
-) -> Purchase | None:
+    problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S,
+    held: Held | None = None,
+) -> Purchase | None:  # fmt: skip
     """Return the cheapest of the plans that are done in the earliest month possible."""
     low, high = 0, int(problem.deadline.max())
-    if not is_feasible(problem, time_limit_s):
+    if not is_feasible(problem, time_limit_s, held):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        if is_feasible(done_by(problem, middle), time_limit_s):
+        if is_feasible(done_by(problem, middle), time_limit_s, held):
             high = middle
         else:
             low = middle
-    return cheapest(done_by(problem, high), gap, time_limit_s)
+    return cheapest(done_by(problem, high), gap, time_limit_s, held)
 
 
 def front(
@@ -89,9 +91,11 @@ def done_by(problem: PurchaseProblem, month: int) -> PurchaseProblem:
     return replace(problem, deadline=np.minimum(problem.deadline, month))
 
 
-def is_feasible(problem: PurchaseProblem, time_limit_s: float = TIME_LIMIT_S) -> bool:
+def is_feasible(
+    problem: PurchaseProblem, time_limit_s: float = TIME_LIMIT_S, held: Held | None = None
+) -> bool:
     """Tell whether any plan satisfies the problem."""
-    programme = build_programme(problem)
+    programme = build_programme(problem, held=held)
     return solve(programme, np.zeros(programme.width), time_limit_s=time_limit_s) is not None
 
 
@@ -116,6 +120,7 @@ def solve(
     columns = [_relaxing(programme, family) for family, _ in extra]
     if columns:
         matrix = sparse.hstack([matrix, sparse.csr_matrix(np.stack(columns, axis=1))], "csr")
+    lower = np.concatenate([programme.lower, np.zeros(len(extra))])
     upper = np.concatenate([programme.upper, np.full(len(extra), np.inf)])
     weights = np.concatenate([objective, [weight for _, weight in extra]])
     integer = np.concatenate([programme.whole, np.zeros(len(extra))]) if whole else None
@@ -123,7 +128,7 @@ def solve(
         result = milp(
             weights,
             integrality=integer,
-            bounds=Bounds(np.zeros(len(upper)), upper),
+            bounds=Bounds(lower, upper),
             constraints=LinearConstraint(matrix, np.array(programme.rows.low), high),
             options={"mip_rel_gap": gap, "time_limit": time_limit_s},
         )

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.market.buildout import DAY_S, MONTH_DAYS, NOTICE_DAYS, Answer, BuildOut, Gate, Offer
+from sim.market.buildout import (
+    DAY_S,
+    MONTH_DAYS,
+    NOTICE_DAYS,
+    VALUE_DECAY,
+    Answer,
+    BuildOut,
+    Gate,
+    Offer,
+)
 from sim.market.events import Draw, Event, with_embargoes
 from sim.market.lifetime import LivingFleet
 from sim.market.programme import Floats
@@ -54,6 +63,7 @@ class Replayed:
     lost: Floats  # (D,) devices that failed for good
     fleet: Floats  # (months + 1, D) working devices at the start of each month
     work: Floats  # (months + 1, J) tokens
+    left: float  # what the working machines are worth at the end of the plan
     log: tuple[LogLine, ...]
 
     @property
@@ -75,6 +85,7 @@ class Ledger:
     blocked: Floats
     seized: Floats
     price: Floats  # (D,) factors of today
+    worth: Floats  # (D,) of what was paid, at the end of the plan
     ordered: float = 0.0  # money for machines on order or paid
     pulled: int = -1  # month up to which orders were placed ahead
     verdicts: dict[tuple[str, int], bool] = field(default_factory=dict)
@@ -98,7 +109,9 @@ class Replay:
         self.life = LivingFleet(buildout, plan, self.draw)
         kinds = len(buildout.offers)
         price = np.full(kinds, self.draw.get("price", 1.0))
-        self.ledger = Ledger(np.zeros(kinds), np.zeros(kinds), np.zeros(kinds), price)
+        self.ledger = Ledger(
+            np.zeros(kinds), np.zeros(kinds), np.zeros(kinds), price, np.zeros(kinds)
+        )
         self.fleet: list[Floats] = []
         self.work: list[Floats] = []
 
@@ -116,8 +129,12 @@ class Replay:
         return Replayed(
             tuple(self.life.finish), account.cost, account.kwh, account.carbon_kg + made,
             account.device_hours, ledger.delivered, ledger.blocked, ledger.seized, self.life.lost,
-            np.array(self.fleet), np.array(self.work), tuple(ledger.log),
+            np.array(self.fleet), np.array(self.work), self._left(), tuple(ledger.log),
         )  # fmt: skip
+
+    def _left(self) -> float:
+        delivered = np.maximum(self.ledger.delivered, 1e-9)
+        return float((self.ledger.worth * self.life.alive.sum(axis=1) / delivered).sum())
 
     def _calendar(self) -> Steps:
         """Place the orders of each month, and let the fleet live until the next."""
@@ -190,11 +207,16 @@ class Replay:
         yield self.env.timeout(offer.transit_s / DAY_S + delay)
         if admitted:
             self._note(d, s, nodes, "delivered", answer)
+            ledger.worth[d] += nodes * price * self._kept_value(month)
             self._join(d, nodes, s)
             return
         self._note(d, s, nodes, "refused at the border", answer)
         self._pay(offer, -nodes, price, answer.surcharge)
         self._block(d, nodes, price)
+
+    def _kept_value(self, month: int) -> float:
+        """Return the share of a price paid in a month that is left at the end of the plan."""
+        return float(10.0 ** (-VALUE_DECAY * (self.b.months - month) / 12.0))
 
     def _supplied(self, offer: Offer) -> float:
         """Return the share of an order that the maker delivers."""

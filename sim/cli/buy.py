@@ -1,0 +1,31 @@
+"""`ersatz buy`: what to buy, when and where, and what rules, shocks and chance do to the plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from sim.cli.cases import find_scenario
+from sim.cli.output import deliver, progress
+
+
+@app.command(epilog="Example: ersatz buy embargo-story --set 'purchase.budget=400 M CNY'")
+def buy(
+    scenario: Annotated[str, typer.Argument(help="Purchase file, or name of a shipped one.")],
+    json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+) -> None:  # fmt: skip
+    """Plan a purchase under rules, and live through it with embargoes, failures and chance."""
+    from sim.market.answer import answer
+    from sim.market.purchase_file import load_inquiries
+    from sim.report.buy import render_buy
+    from sim.report.buy_record import buy_record
+
+    inquiries = load_inquiries(find_scenario(scenario), set_ or [], seed)
+    with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
+        answers = [answer(inquiry, advance) for inquiry in inquiries]
+    deliver("buy", buy_record(answers), render_buy(answers), json, out)
+    stuck = [a.inquiry.name for a in answers if a.plan is None]
+    if stuck:
+        raise Failure(1, [f"infeasible: {name} has no plan; see what would help" for name in stuck])

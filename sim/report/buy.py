@@ -1,0 +1,334 @@
+"""The report of `ersatz buy` for a build-out: the answer first, then why, then what was assumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from device_models.units import format_money, format_si
+from sim.market.answer import Answered
+from sim.market.buildout import BuildOut
+from sim.market.montecarlo import fan
+from sim.market.purchase import Purchase
+from sim.market.replay import LogLine, Replayed
+
+NOTICE = ("A model of purchases and published rules: no measurement, no forecast and no legal advice;"
+          " docs/models/purchase.md.")  # fmt: skip
+MOST_LINES = 12
+
+
+def render_buy(answers: Sequence[Answered]) -> RenderableType:
+    """Return the report of one file: a sentence per case, the cases side by side, each in turn."""
+    parts: list[RenderableType] = [Text(answers[0].inquiry.buildout.question, style="bold")]
+    parts += [Text(line) for answered in answers for line in sentences(answered, len(answers) > 1)]
+    for answered in answers:
+        parts += _case(answered, titled=len(answers) > 1)
+    parts += [Text(""), Text(NOTICE, style="dim")]
+    return Group(*parts)
+
+
+def sentences(answered: Answered, titled: bool) -> Iterator[str]:
+    """Yield the answer of a case in words: what to buy, what comes of it, what then."""
+    name, b = f"{answered.inquiry.name}: " if titled else "", answered.inquiry.buildout
+    if answered.plan is None or answered.quiet is None or answered.life is None:
+        least = answered.remedies[0].text if answered.remedies else "none of the limits alone"
+        yield f"{name}no plan. Least change that helps: {least}."
+        return
+    yield (f"{name}{bought(b, answered.plan)}; {_done(b, answered.quiet)}"
+           f" for {_money(b, spent(b, answered.quiet))}.")  # fmt: skip
+    if disturbed(answered):
+        yield f"  as things came: {_outcome(answered, answered.life)}."
+    if answered.renewed:
+        late = " (the deadline is past saving)" if answered.renewed.late else ""
+        after = bought(b, answered.renewed.plan, answered.renewed.month)
+        yield (f"  planned anew from {b.day(answered.renewed.month):%Y-%m}: {after};"
+               f" {_outcome(answered, answered.renewed.life)}{late}.")  # fmt: skip
+
+
+def disturbed(answered: Answered) -> bool:
+    """Tell whether anything came that the plan did not know."""
+    quiet, life = answered.quiet, answered.life
+    if quiet is None or life is None:
+        return False
+    same = math.isclose(quiet.finish, life.finish, rel_tol=1e-9) or quiet.finish == life.finish
+    return not (same and math.isclose(quiet.total, life.total, rel_tol=1e-9))
+
+
+def bought(b: BuildOut, plan: Purchase, since: int = 0) -> str:
+    """Say what is ordered and rented from a month on."""
+    words = []
+    for d, offer in enumerate(b.offers):
+        nodes = plan.orders[d, :, since:].sum()
+        if nodes:
+            first = since + int(np.argmax(plan.orders[d, :, since:].sum(axis=0) > 0))
+            words.append(f"{nodes:,.0f} nodes of {offer.name} from {b.day(first):%Y-%m}")
+    for d, offer in enumerate(b.offers):
+        rented = plan.rented[d, :, since:].sum(axis=0)
+        if rented.any():
+            words.append(f"rent {rented.max():,.0f} nodes of {offer.name} for"
+                         f" {int((rented > 0).sum())} months")  # fmt: skip
+    return (
+        "buy " + ", ".join(words)
+        if plan.orders[:, :, since:].any()
+        else ", ".join(words) or "buy nothing"
+    )
+
+
+def spent(b: BuildOut, life: Replayed) -> float:
+    """Return the money of a life, less what is left of the machines where that counts."""
+    return life.total - (life.left if b.count == "use" else 0.0)
+
+
+def _money(b: BuildOut, amount: float) -> str:
+    return format_money(amount, b.currency)
+
+
+def _done(b: BuildOut, life: Replayed) -> str:
+    if math.isinf(life.finish):
+        return f"not done within {len(life.fleet) - 1} months"
+    return f"trained after {life.finish:.1f} months ({b.day(life.finish)})"
+
+
+def _outcome(answered: Answered, life: Replayed) -> str:
+    b, quiet = answered.inquiry.buildout, answered.quiet
+    words = [_done(b, life)]
+    if quiet and math.isfinite(life.finish) and math.isfinite(quiet.finish):
+        words[0] += f", {life.finish - quiet.finish:+.1f}"
+    words.append(f"for {_money(b, spent(b, life))}")
+    for label, devices in (("stopped", life.blocked), ("seized", life.seized)):
+        lost = [f"{n:,.0f} {o.name}" for n, o in zip(devices, b.offers, strict=True) if n]
+        if lost:
+            words.append(f"{', '.join(lost)} {label}")
+    return ", ".join(words)
+
+
+def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text("")]
+    if titled:
+        parts += [Text(f"== {answered.inquiry.name} ==", style="bold"), Text("")]
+    if answered.plan is None:
+        parts += [Text("no plan satisfies the limits; each of these alone would help:")]
+        parts += [Text(f"  {remedy.text}") for remedy in answered.remedies] or [Text("  none")]
+        return [*parts, Text(""), _verdicts(answered), *_assumed(answered)]
+    parts += [_lives(answered), Text(""), _orders(answered), Text(""), _split(answered)]
+    parts += [
+        *_front(answered),
+        *_fan(answered),
+        *_tornado(answered),
+        Text(""),
+        _verdicts(answered),
+    ]
+    parts += [*_log(answered), *_assumed(answered)]
+    return parts
+
+
+def _table(title: str, *columns: str, width: int = 30) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, min_width=width)
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
+def columns_of(answered: Answered) -> dict[str, Replayed]:
+    """Return the lives to be shown side by side by name."""
+    found = {"as planned": answered.quiet}
+    if disturbed(answered):
+        found["as things came"] = answered.life
+    if answered.renewed:
+        found["planned anew"] = answered.renewed.life
+    return {name: life for name, life in found.items() if life}
+
+
+def _lives(answered: Answered) -> Table:
+    b, lives = answered.inquiry.buildout, columns_of(answered)
+    table = _table("", *lives)
+    tokens = sum(job.tokens for job in b.jobs)
+
+    def row(label: str, form: Any) -> None:
+        table.add_row(label, *(form(life) for life in lives.values()))
+
+    row("time to train", lambda x: _months(x.finish))
+    for i, job in enumerate(b.jobs if len(b.jobs) > 1 else ()):
+        row(f"  {job.name}", lambda x, i=i: _months(x.finish_months[i]))
+    row(
+        "money" + (", less what is left" if b.count == "use" else ""),
+        lambda x: _money(b, spent(b, x)),
+    )
+    row("  per 1e12 tokens", lambda x: _money(b, spent(b, x) / tokens * 1e12))
+    row("device-hours in use", lambda x: f"{x.device_hours:,.0f}")
+    row("energy", lambda x: format_si(x.kwh * 1e3, "Wh"))
+    row("carbon", lambda x: f"{x.carbon_kg / 1e3:,.0f} t CO2")
+    row("devices delivered", lambda x: f"{x.delivered.sum():,.0f}")
+    row("devices stopped, seized", lambda x: f"{x.blocked.sum():,.0f}, {x.seized.sum():,.0f}")
+    row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
+    binding = ", ".join(f"{s.constraint} ({_money(b, s.saving)})" for s in answered.shadows[:3])
+    table.add_row("binding (10 % or a month more saves)", binding or "none")
+    if answered.cloud is not None:
+        table.add_row("80 % of lives are trained after", _band(answered))
+    return table
+
+
+def _months(value: float) -> str:
+    return "not done" if math.isinf(value) else f"{value:.1f} months"
+
+
+def _band(answered: Answered) -> str:
+    assert answered.cloud is not None
+    done = answered.cloud.finish
+    ends = np.quantile(np.where(np.isinf(done), 1e6, done), (0.1, 0.9))
+    ends_text = " - ".join("never" if e > 1e5 else f"{e:.1f}" for e in ends)
+    return f"{ends_text} months; {100 * np.isfinite(done).mean():.0f} % ever"
+
+
+def _orders(answered: Answered) -> Table:
+    b, plan = answered.inquiry.buildout, answered.plan
+    assert plan is not None
+    table = _table("what to buy", "month", "site", "nodes", "devices", "money", "works from")
+    lines = []
+    for d, s, t in zip(*np.nonzero(plan.orders), strict=True):
+        offer, nodes = b.offers[d], plan.orders[d, s, t]
+        lines.append((int(t), offer.name, [
+            f"{b.day(int(t)):%Y-%m}", b.sites[s].name, f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}",
+            _money(b, float(nodes * answered.problem.price[d, s, t])),
+            f"{b.date_at(t * 30.4375 + offer.delay_s / 86400):%Y-%m-%d}"]))  # fmt: skip
+    lines.sort(key=lambda line: (line[0], line[1]))
+    for _, name, cells in lines[:MOST_LINES]:
+        table.add_row(name, *cells)
+    if len(lines) > MOST_LINES:
+        table.add_row(f"and {len(lines) - MOST_LINES} more orders (--json lists all)")
+    for d, offer in enumerate(b.offers):
+        rented = plan.rented[d].sum(axis=0)
+        if rented.any():
+            table.add_row(f"{offer.name} (rented)", f"{int((rented > 0).sum())} months", "",
+                          f"up to {rented.max():,.0f}", f"{rented.max() * offer.per_node:,.0f}")  # fmt: skip
+    return table
+
+
+def _split(answered: Answered) -> Table:
+    b, lives = answered.inquiry.buildout, columns_of(answered)
+    table = _table("where the money goes", *lives)
+    for part in next(iter(lives.values())).cost:
+        amounts = [life.cost[part] for life in lives.values()]
+        if any(amounts):
+            table.add_row(part, *(f"{_money(b, amount)} {_share(amount, life.total)}"
+                                  for amount, life in zip(amounts, lives.values(), strict=True)))  # fmt: skip
+    if b.count == "use":
+        table.add_row(
+            "left in the machines", *(f"{_money(b, -x.left)}       " for x in lives.values())
+        )
+    return table
+
+
+def _share(amount: float, total: float) -> str:
+    return f"{100 * amount / total:5.1f} %" if total else ""
+
+
+def _front(answered: Answered) -> Iterator[RenderableType]:
+    b = answered.inquiry.buildout
+    if not answered.front:
+        return
+    yield Text("")
+    table = _table(
+        "no other plan is both faster and cheaper", "done by month", "money", "per 1e12 tokens"
+    )
+    tokens = sum(job.tokens for job in b.jobs)
+    for plan in answered.front:
+        table.add_row(bought(b, plan), f"{plan.months}", _money(b, plan.cost),
+                      _money(b, plan.cost / tokens * 1e12))  # fmt: skip
+    yield table
+
+
+def _fan(answered: Answered) -> Iterator[RenderableType]:
+    b, cloud = answered.inquiry.buildout, answered.cloud
+    if cloud is None:
+        return
+    yield Text("")
+    table = _table(
+        f"working devices in {answered.inquiry.draws} lives",
+        "10 %",
+        "50 %",
+        "90 %",
+        "tokens (50 %)",
+    )
+    devices = fan(cloud.fleet.sum(axis=2))
+    work = fan(cloud.work.sum(axis=2))[1]
+    months = len(work) - 1
+    for month in sorted({round(i * months / 8) for i in range(9)}):
+        table.add_row(f"{b.day(month):%Y-%m}", *(f"{devices[level, month]:,.0f}" for level in range(3)),
+                      f"{work[month] / 1e12:.2f} T")  # fmt: skip
+    yield table
+
+
+def _tornado(answered: Answered) -> Iterator[RenderableType]:
+    if not answered.swings:
+        return
+    yield Text("")
+    kind = answered.inquiry.outcome
+    unit = {"finish": "months", "cost": answered.inquiry.buildout.currency, "delivered": "devices"}[
+        kind
+    ]
+    table = _table(f"what matters for {'the time' if kind == 'finish' else kind} ({unit})", "from", "to",
+                   "at low", "at high")  # fmt: skip
+    for swing in answered.swings:
+        ends = (_plain(value, kind, answered) for value in (swing.at_low, swing.at_high))
+        table.add_row(swing.name.replace("_", " "), f"{swing.low:g}", f"{swing.high:g}", *ends)
+    yield table
+
+
+def _plain(value: float, kind: str, answered: Answered) -> str:
+    if kind == "cost":
+        return _money(answered.inquiry.buildout, value)
+    if kind == "finish" and value >= 2 * answered.inquiry.buildout.months:
+        return "not done"
+    return f"{value:,.1f}" if kind == "finish" else f"{value:,.0f}"
+
+
+def _verdicts(answered: Answered) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("legal if ordered at the start", "site", "leaves", "verdict", "rules", "why"):
+        table.add_column(title, overflow="fold")
+    for v in answered.verdicts:
+        rules = ", ".join(v.rules) or "-"
+        table.add_row(v.offer, v.site, f"{v.leaves}", v.policy, rules, v.words[:60])
+    return table
+
+
+def _log(answered: Answered) -> Iterator[RenderableType]:
+    b, life = answered.inquiry.buildout, answered.final
+    if life is None or not life.log:
+        return
+    yield Text("")
+    table = Table(box=None, pad_edge=False)
+    for title in ("legality log", "device", "site", "nodes", "outcome", "rules"):
+        table.add_column(title, overflow="fold", justify="right" if title == "nodes" else "left")
+    lines = _notable(life.log)
+    for line in lines[:MOST_LINES]:
+        table.add_row(f"{b.date_at(line.day)}", line.offer, line.site, f"{line.nodes:,.0f}", line.outcome,
+                      ", ".join(line.rules) or "-")  # fmt: skip
+    if len(lines) > MOST_LINES:
+        table.add_row(f"and {len(lines) - MOST_LINES} more")
+    yield table
+
+
+def _notable(log: Sequence[LogLine]) -> list[LogLine]:
+    """Put what did not simply arrive first, each group by day."""
+    return sorted(log, key=lambda line: (line.outcome == "delivered", line.day, line.offer))
+
+
+def _assumed(answered: Answered) -> Iterator[RenderableType]:
+    notes = answered.inquiry.assumptions
+    if not notes:
+        return
+    yield Text("")
+    yield Text("assumed, because the scenario or the public record is silent:")
+    for number, text in enumerate(notes[:MOST_LINES], start=1):
+        yield Text(f" {number:2}. {text}")
+    if len(notes) > MOST_LINES:
+        yield Text(f"     and {len(notes) - MOST_LINES} more (--json lists all)")
