@@ -161,6 +161,6 @@ def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
 
 def _shock(events: tuple[Event, ...], log: tuple[LogLine, ...]) -> float | None:
     """Return the day on which something came that was not planned with."""
-    days = [event.day for event in events if not event.known]
+    days = [event.day for event in events if not event.known and not event.case_only]
     days += [line.day for line in log if line.outcome in ("stopped", "refused at the border")]
     return min(days) if days else None

@@ -61,6 +61,7 @@ class Event:
     sites: tuple[str, ...] = ()
     known: bool = False  # to the planner
     label: str = ""
+    case_only: bool = False  # a licence that only case-by-case rules call for
 
     def hits(self, device: str, site: str = "") -> bool:
         """Tell whether it concerns a device (and a site)."""
@@ -151,7 +152,7 @@ def _written_in(buildout: BuildOut, event: Event) -> BuildOut:
         if event.kind == "porting":
             return replace(offer, porting_cost=offer.porting_cost + values["cost"],
                            porting_s=offer.porting_s + values["delay_days"] * 86400.0)  # fmt: skip
-        if event.kind in ("licence", "import"):
+        if event.kind in ("licence", "import") and not event.case_only:
             extra = values["delay_days"] * 86400.0
             return replace(offer, lead_s=offer.lead_s + extra)
         return offer

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from device_models.catalog import load_device, load_node
@@ -15,6 +16,8 @@ from device_models.units import format_money
 from sim.case_file import Case
 from sim.market.buildout import MONTH_DAYS, Offer
 from sim.market.economics import load_defaults
+from sim.market.places import find_place
+from sim.market.prices import Prices, load_prices
 from sim.market.purchase_schema import DeviceSection
 
 DOMESTIC = frozenset(
@@ -31,6 +34,10 @@ class Reading:
     currency: str
     start: date
     months: int
+    region: str  # of prices: CN, US or global
+    silent: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # defaults and what they are used for
     assumptions: list[str] = field(default_factory=list)
 
     def blame(self, path: tuple[Any, ...], value: object, expected: str) -> None:
@@ -54,22 +61,33 @@ class Reading:
         chosen = f"{key}_domestic" if domestic and f"{key}_domestic" in defaults else key
         value = defaults[chosen]
         note = f"; {value.note}" if value.note else ""
-        words = (
-            f"{of}: {key.replace('_', ' ')} is not given: {value.text} ({value.confidence}{note})"
-        )
-        if words not in self.assumptions:
-            self.assumptions.append(words)
+        words = f"{key.replace('_', ' ')} is not given: {value.text} ({value.confidence}{note})"
+        self.silent.setdefault(words, []).append(of)
         return value.value
+
+    def listed(self) -> tuple[str, ...]:
+        """Return all assumptions, each default with what it was used for."""
+        silent = (f"{', '.join(dict.fromkeys(of))}: {words}" for words, of in self.silent.items())
+        return (*self.assumptions, *silent)
 
     def money(self, given: tuple[float, str] | None, path: tuple[Any, ...]) -> float | None:
         """Return an amount in the file's currency; another one is a fault."""
         if given is None:
             return None
         amount, currency = given
-        if currency != self.currency:
-            self.blame(path, currency, f"no rate is given from {currency} to {self.currency}; write it"
-                       f" in {self.currency}")  # fmt: skip
-        return amount
+        try:
+            rate = market_prices().rate(currency, self.currency, self.start)
+        except InputError as error:
+            self.blame(path, currency, error.problems[0].expected)
+            return None
+        if rate != 1.0:
+            self.assume(f"{currency} are taken as {rate:.4g} {self.currency} on {self.start}")
+        return amount * rate
+
+    def assume(self, words: str) -> None:
+        """List an assumption once."""
+        if words not in self.assumptions:
+            self.assumptions.append(words)
 
     def day(self, text: str | None, path: tuple[Any, ...]) -> float | None:
         """Return days from the start to a date of the file."""
@@ -80,6 +98,18 @@ class Reading:
         except ValueError:
             self.blame(path, text, "expected a date like 2025-03-24")
             return None
+
+
+@lru_cache(maxsize=1)
+def market_prices() -> Prices:
+    """Return the shipped prices, read once."""
+    return load_prices()
+
+
+def price_region(country: str) -> str:
+    """Return the region whose prices hold in a country."""
+    code = find_place(country)
+    return code if code in ("CN", "US") else "global"
 
 
 def _whole_day(text: str) -> str:
@@ -162,23 +192,26 @@ def _prices(reading: Reading, name: str, section: DeviceSection, node: Node | No
         return _dated(reading, at, section.price)
     if section.price is not None:
         return [reading.money(section.price, at) or 0.0] * reading.months
-    known = (
-        [p for p in node.prices if p.kind == "purchase" and p.currency == reading.currency]
-        if node
-        else []
+    return [_market_price(reading, at[:-1], name, node)] * reading.months
+
+
+def _market_price(reading: Reading, at: tuple[Any, ...], name: str, node: Node | None) -> float:
+    """Return the price of a node on the day of planning."""
+    if node is None:
+        reading.blame(at, "price", "key is missing; a node of the catalogue would have one")
+        return INF
+    try:
+        quote = market_prices().quote("purchase", node.device.name, reading.region, reading.start,
+                                      reading.currency)  # fmt: skip
+    except InputError as error:
+        reading.blame(at, "price", f"key is missing, and {error.problems[0].expected}")
+        return INF
+    low, mid, high = (v * node.devices for v in (quote.low, quote.mid, quote.high))
+    reading.assume(
+        f"{name}: price is not given: {format_money(mid, reading.currency)} a node"
+        f" ({low / 1e6:.2f} to {high / 1e6:.2f} M; {quote.kind}, {quote.region}; {quote.confidence})"
     )
-    before = [p for p in known if p.date <= reading.start.isoformat()] or known
-    if not before:
-        reading.blame(
-            at[:-1], "price", f"key is missing, and the catalogue knows none in {reading.currency}"
-        )
-        return [INF] * reading.months
-    newest = max(before, key=lambda price: price.date)
-    reading.assumptions.append(
-        f"{name}: price is not given: {format_money(newest.amount, newest.currency)} a node"
-        f" ({newest.region}, {newest.date}; {newest.confidence})"
-    )
-    return [newest.amount] * reading.months
+    return mid
 
 
 def _dated(reading: Reading, at: tuple[Any, ...], rows: dict[str, Any]) -> list[float]:

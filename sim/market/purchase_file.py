@@ -17,7 +17,7 @@ from sim.market.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Offer, Site
 from sim.market.events import Event
 from sim.market.gate import known_rules, open_gate, rule_gate
 from sim.market.montecarlo import Uncertain
-from sim.market.offers import INF, Reading, resolve_offer
+from sim.market.offers import INF, Reading, price_region, resolve_offer
 from sim.market.purchase_parts import resolve_event, resolve_inputs, resolve_job
 from sim.market.purchase_schema import BuyFile, SiteSection
 from sim.market.rules import Rules, load_rules
@@ -67,7 +67,12 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
     start = _date(case, spec.start)
     if start is None or spec.purchase is None or case.problems:
         return None
-    reading = Reading(case, spec.currency, start, spec.purchase.months)
+    try:
+        region = price_region(spec.buyer.country)
+    except InputError as error:
+        case.blame(("buyer", "country"), spec.buyer.country, error.problems[0].expected)
+        return None
+    reading = Reading(case, spec.currency, start, spec.purchase.months, region)
     offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
     sites = [_site(reading, name, section, spec) for name, section in
              (spec.sites or {"here": SiteSection()}).items()]  # fmt: skip
@@ -89,7 +94,7 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
         (*events, *_licences(reading, events, gates[0], known, sites)), inputs,
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
-        spec.buyer.kind, tuple(reading.assumptions),
+        spec.buyer.kind, reading.listed(),
     )  # fmt: skip
 
 
@@ -184,4 +189,4 @@ def _licences(
     of = "case-by-case licences"
     values = {"approval": reading.default("licence_approval", None, of),
               "delay_days": reading.default("licence_delay", None, of) / DAY_S}  # fmt: skip
-    return [Event("licence", 0.0, values, tuple(asked), (), False, "case by case")]
+    return [Event("licence", 0.0, values, tuple(asked), case_only=True)]

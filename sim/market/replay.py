@@ -240,15 +240,16 @@ class Replay:
         answer = self._answer(d, s)
         if answer.policy == "denied":
             return answer, 0.0, False
-        wait, granted = self._ask("licence", d, s)
+        wait, granted = self._ask("licence", d, s, answer.policy)
         return answer, max(wait, NOTICE_DAYS * (answer.policy == "notify")), granted
 
-    def _ask(self, kind: str, d: int, s: int) -> tuple[float, bool]:
+    def _ask(self, kind: str, d: int, s: int, policy: str = "") -> tuple[float, bool]:
         """Return days and answer of the licence or import gates that stand today."""
         wait, granted, verdicts = 0.0, True, self.ledger.verdicts
         approval, delay = GATES[kind]
         for i, event in enumerate(self.events):
             hit = event.hits(self.b.offers[d].name, self.b.sites[s].name)
+            hit = hit and (not event.case_only or policy == "case")
             if event.kind == kind and hit and event.day <= self.env.now:
                 wait += self.draw.get(delay, event.values["delay_days"])
                 likely = self.draw.get(approval, event.values["approval"])

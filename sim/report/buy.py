@@ -40,15 +40,17 @@ def sentences(answered: Answered, titled: bool) -> Iterator[str]:
         least = answered.remedies[0].text if answered.remedies else "none of the limits alone"
         yield f"{name}no plan. Least change that helps: {least}."
         return
-    yield (f"{name}{bought(b, answered.plan)}; {_done(b, answered.quiet)}"
-           f" for {_money(b, spent(b, answered.quiet))}.")  # fmt: skip
+    yield f"{name}buy {bought(b, answered.plan)}: {_done(b, answered.quiet)}."
+    words = []
     if disturbed(answered):
-        yield f"  as things came: {_outcome(answered, answered.life)}."
+        words.append(f"as things came {_outcome(b, answered.life)}")
     if answered.renewed:
-        late = " (the deadline is past saving)" if answered.renewed.late else ""
+        late = ", past the deadline" if answered.renewed.late else ""
         after = bought(b, answered.renewed.plan, answered.renewed.month)
-        yield (f"  planned anew from {b.day(answered.renewed.month):%Y-%m}: {after};"
-               f" {_outcome(answered, answered.renewed.life)}{late}.")  # fmt: skip
+        words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
+                     f" {_outcome(b, answered.renewed.life)}{late}")  # fmt: skip
+    if words:
+        yield f"  {'; '.join(words)}."
 
 
 def disturbed(answered: Answered) -> bool:
@@ -67,17 +69,13 @@ def bought(b: BuildOut, plan: Purchase, since: int = 0) -> str:
         nodes = plan.orders[d, :, since:].sum()
         if nodes:
             first = since + int(np.argmax(plan.orders[d, :, since:].sum(axis=0) > 0))
-            words.append(f"{nodes:,.0f} nodes of {offer.name} from {b.day(first):%Y-%m}")
-    for d, offer in enumerate(b.offers):
+            words.append(f"{nodes:,.0f} {offer.name} nodes ({b.day(first):%Y-%m})")
         rented = plan.rented[d, :, since:].sum(axis=0)
         if rented.any():
-            words.append(f"rent {rented.max():,.0f} nodes of {offer.name} for"
-                         f" {int((rented > 0).sum())} months")  # fmt: skip
-    return (
-        "buy " + ", ".join(words)
-        if plan.orders[:, :, since:].any()
-        else ", ".join(words) or "buy nothing"
-    )
+            words.append(
+                f"rent {rented.max():,.0f} {offer.name} nodes for {(rented > 0).sum()} months"
+            )
+    return ", ".join(words) or "nothing"
 
 
 def spent(b: BuildOut, life: Replayed) -> float:
@@ -90,17 +88,14 @@ def _money(b: BuildOut, amount: float) -> str:
 
 
 def _done(b: BuildOut, life: Replayed) -> str:
-    if math.isinf(life.finish):
-        return f"not done within {len(life.fleet) - 1} months"
-    return f"trained after {life.finish:.1f} months ({b.day(life.finish)})"
+    end = f"not done in {len(life.fleet) - 1} months"
+    if math.isfinite(life.finish):
+        end = f"done in {life.finish:.1f} months"
+    return f"{end} for {_money(b, spent(b, life))}"
 
 
-def _outcome(answered: Answered, life: Replayed) -> str:
-    b, quiet = answered.inquiry.buildout, answered.quiet
+def _outcome(b: BuildOut, life: Replayed) -> str:
     words = [_done(b, life)]
-    if quiet and math.isfinite(life.finish) and math.isfinite(quiet.finish):
-        words[0] += f", {life.finish - quiet.finish:+.1f}"
-    words.append(f"for {_money(b, spent(b, life))}")
     for label, devices in (("stopped", life.blocked), ("seized", life.seized)):
         lost = [f"{n:,.0f} {o.name}" for n, o in zip(devices, b.offers, strict=True) if n]
         if lost:
@@ -168,8 +163,9 @@ def _lives(answered: Answered) -> Table:
     row("devices delivered", lambda x: f"{x.delivered.sum():,.0f}")
     row("devices stopped, seized", lambda x: f"{x.blocked.sum():,.0f}, {x.seized.sum():,.0f}")
     row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
-    binding = ", ".join(f"{s.constraint} ({_money(b, s.saving)})" for s in answered.shadows[:3])
-    table.add_row("binding (10 % or a month more saves)", binding or "none")
+    first = answered.shadows[0] if answered.shadows else None
+    table.add_row("binding; 10 % (a month) more saves",
+                  f"{first.constraint}, {_money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
         table.add_row("80 % of lives are trained after", _band(answered))
     return table
@@ -292,11 +288,11 @@ def _plain(value: float, kind: str, answered: Answered) -> str:
 
 def _verdicts(answered: Answered) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("legal if ordered at the start", "site", "leaves", "verdict", "rules", "why"):
-        table.add_column(title, overflow="fold")
+    for title in ("if ordered at the start", "site", "leaves", "verdict", "rules", "why"):
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
     for v in answered.verdicts:
         rules = ", ".join(v.rules) or "-"
-        table.add_row(v.offer, v.site, f"{v.leaves}", v.policy, rules, v.words[:60])
+        table.add_row(v.offer, v.site, f"{v.leaves}", v.policy, rules, v.words)
     return table
 
 
