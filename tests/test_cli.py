@@ -38,10 +38,11 @@ def scenario(tmp_path: Path) -> Path:
 
 def test_verbs_and_options_are_frozen() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", ersatz("--help").stdout, re.M)
-    assert verbs == ["run", "compare", "devices", "validate"]
+    assert verbs == ["run", "compare", "buy", "devices", "validate"]
     for verb, options in {
         "run": {"--json", "--out", "--set", "--seed", "--help"},
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
+        "buy": {"--json", "--out", "--set", "--seed", "--help"},
         "devices": {"--json", "--help"},
         "validate": {"--json", "--out", "--oddities", "--held-out", "--memory", "--help"},
     }.items():

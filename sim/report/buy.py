@@ -287,24 +287,38 @@ def _plain(value: float, kind: str, answered: Answered) -> str:
 
 
 def _verdicts(answered: Answered) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("if ordered at the start", "site", "leaves", "verdict", "rules", "why"):
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
+    """What the gate says of every offer; rows that say the same of all sites are one."""
+    rows: dict[tuple[str, ...], list[str]] = {}
     for v in answered.verdicts:
-        rules = ", ".join(v.rules) or "-"
-        table.add_row(v.offer, v.site, f"{v.leaves}", v.policy, rules, v.words)
+        key = (v.offer, f"{v.leaves}", v.policy, ", ".join(v.rules) or "-", v.words)
+        rows.setdefault(key, []).append(v.site)
+    lines = [(o, ", ".join(sites), *rest) for (o, *rest), sites in rows.items()]
+    titles = ("if ordered at the start", "site", "leaves", "verdict", "rules", "why")
+    table = Table(box=None, pad_edge=False)
+    for i, title in enumerate(titles):
+        wide = max(len(text) for text in (title, *(line[i] for line in lines)))
+        last = title == "why"
+        table.add_column(
+            title, min_width=None if last else min(wide, 30), no_wrap=last, overflow="ellipsis"
+        )
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
 def _log(answered: Answered) -> Iterator[RenderableType]:
     b, life = answered.inquiry.buildout, answered.final
-    if life is None or not life.log:
+    if life is None or answered.life is None:
+        return
+    lines = _notable(life.log)
+    if answered.renewed:  # what was stopped before the plan was made anew
+        lines = [*(x for x in _notable(answered.life.log) if x.outcome == "stopped"), *lines]
+    if not lines:
         return
     yield Text("")
     table = Table(box=None, pad_edge=False)
     for title in ("legality log", "device", "site", "nodes", "outcome", "rules"):
         table.add_column(title, overflow="fold", justify="right" if title == "nodes" else "left")
-    lines = _notable(life.log)
     for line in lines[:MOST_LINES]:
         table.add_row(f"{b.date_at(line.day)}", line.offer, line.site, f"{line.nodes:,.0f}", line.outcome,
                       ", ".join(line.rules) or "-")  # fmt: skip
