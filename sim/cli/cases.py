@@ -12,6 +12,7 @@ from sim.cli.output import console, plain_text, progress, write_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sim.hil.timers import Chosen
     from sim.records import RunResult
     from sim.scenario import Scenario
 
@@ -30,11 +31,12 @@ def find_scenario(name: str) -> Path:
 
 
 def simulate(
-    paths: Sequence[Path], overrides: Sequence[str], seed: int | None
+    paths: Sequence[Path], overrides: Sequence[str], seed: int | None, times: Chosen | None = None
 ) -> tuple[list[Scenario], list[RunResult], list[str]]:
     """Load and run all cases; returns those that can be run, their results, why others cannot.
 
-    Raises when a scenario is faulty or none of the cases can be run.
+    `times` are kernel times other than the catalogue's. Raises when a scenario is faulty or none
+    of the cases can be run.
     """
     from dataclasses import replace
 
@@ -47,11 +49,13 @@ def simulate(
         found = load_cases(path, overrides, seed)
         several = len(paths) > 1 and len(found) > 1
         cases += [replace(c, name=f"{path.stem}/{c.name}") if several else c for c in found]
+    if times:
+        cases = times.prepare(cases)
     done, results, reasons = [], [], []
     with progress(len(cases)) as advance:
         for case in cases:
             try:
-                results.append(run_case(case))
+                results.append(times.run(case) if times else run_case(case))
                 done.append(case)
             except InfeasibleError as error:
                 reasons.append(f"infeasible: {case.name}: {error}")

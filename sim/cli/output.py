@@ -62,6 +62,13 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         yield lambda name: bar.update(task, advance=1, description=name)
 
 
+def telling(words: str) -> None:
+    """Show on a terminal's standard error what is being done, in place."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{words[:WIDTH]:{WIDTH}}\r")
+        sys.stderr.flush()
+
+
 def console() -> Console:
     """Return the console of the report: 100 columns at most, colour on a terminal only."""
     import shutil

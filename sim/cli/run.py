@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
 from sim.cli.cases import find_scenario, finish, simulate
+from sim.cli.output import grouped
+
+if TYPE_CHECKING:
+    from sim.hil.timers import Chosen
 
 
 @app.command(epilog="Example: ersatz run ling-plus-substitution --set training.micro_batch=2")
 def run(
     scenario: Annotated[str, typer.Argument(help="Scenario file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    timer: Annotated[
+        str, typer.Option("--timer", help="Kernel times: calibrated, roofline, table, live, paced.")
+    ] = "calibrated",
+    calibration: Annotated[
+        str | None, typer.Option("--calibration", metavar="FILE", help="Of `ersatz calibrate`.")
+    ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option("--attach", metavar="[NAME=]BACKEND[@ray]", help="Live devices; repeatable."),
+    ] = None,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
-    from sim.report.text import render_run
+    from sim.report.text import render_run, times_notes
 
     path = find_scenario(scenario)
-    scenarios, results, reasons = simulate([path], set_ or [], seed)
-    finish(
-        [path], scenarios, results, render_run(scenarios, results), json, out, set_ or [], reasons
-    )
+    times = _kernel_times(timer, calibration, attach)
+    scenarios, results, reasons = simulate([path], set_ or [], seed, times)
+    view = render_run(scenarios, results)
+    if times:
+        view = grouped(view, *times_notes(results))
+    finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+
+
+def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None) -> Chosen | None:
+    """Return the kernel times that the options ask for; None for the catalogue's."""
+    if (timer, calibration, attach) == ("calibrated", None, None):
+        return None
+    from sim.cli.output import telling
+    from sim.hil.timers import choose
+
+    return choose(timer, calibration, attach or (), telling)
 
 
 @app.command(epilog="Example: ersatz compare deepseek-v3-h800 pangu-ultra-moe-910b")

@@ -14,6 +14,7 @@ from sim.scenario import Scenario
 
 NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
 MOST_ASSUMPTIONS = 12
+TIMES = "kernel times"  # how a source begins that is a measurement of kernels
 BAR = 24
 
 
@@ -25,6 +26,12 @@ def render_run(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> R
         parts += _case(scenario, result, titled=len(results) > 1)
     parts += [Text(""), Text(NOTICE, style="dim")]
     return Group(*parts)
+
+
+def times_notes(results: Sequence[RunResult]) -> list[RenderableType]:
+    """Return where measured kernel times come from: the first of the sources, said aloud."""
+    notes = dict.fromkeys(line for r in results for line in r.sources if line.startswith(TIMES))
+    return [Text(""), *(Text(line) for line in notes)]
 
 
 def render_answers(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> RenderableType:

@@ -135,7 +135,7 @@ class Assembler:
         """Append kernels and collectives in order."""
         for piece in pieces:
             if isinstance(piece, Kernel):
-                self.compute(self.times.kernel(piece), piece.category)
+                self.compute(self.times.kernel(piece), piece.category, kernel=piece)
                 self.flop += piece.flop
             elif isinstance(piece, Comm):
                 self._communicate(piece)
@@ -146,10 +146,13 @@ class Assembler:
                 if piece.reads:
                     self.flush(host_waits=True)
 
-    def compute(self, seconds: float, category: str, launch: float | None = None) -> None:
+    def compute(
+        self, seconds: float, category: str, launch: float | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:  # fmt: skip
         """Append one kernel to the current compute op."""
         launch = self.times.launch if launch is None else launch
-        self._work.append(Work(ticks(launch), ticks(seconds), category))
+        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel))
 
     def tax(self, seconds: float) -> None:
         """Append what communication of `seconds` takes from the compute that it overlaps."""

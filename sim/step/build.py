@@ -280,10 +280,11 @@ class StageBuilder:
         norm = self.times.collective("all_reduce", 4.0, "world")
         make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
-        update = memory_kernel("optimizer", nbytes, m=self._own_params(dense, expert), n=1.0)
+        update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
+                               m=self._own_params(dense, expert), n=1.0)  # fmt: skip
         host = stack.optimizer_bandwidth
         seconds = nbytes / host if host else self.times.kernel(update)
-        make.compute(seconds, "optimizer")
+        make.compute(seconds, "optimizer", kernel=None if host else update)
         if 0 < parallel.zero < 3 and not stack.overlap_param_gather:
             for group, moved in self._gather_times(dense, expert):
                 sync = self.times.communicators[group].sync

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.step.program import STREAMS, Block, Op, Program, ticks
+from sim.step.program import STREAMS, Block, Op, Program, Work, ticks
 from sim.step.vector import Array
 
 Rank = tuple[int, ...]  # stage, tp, cp, ep, dp
@@ -136,9 +136,12 @@ class OracleStep:
                 yield issued
                 if running.barrier:
                     yield running.barrier.arrive()
-                seconds = work.seconds if factor == 1.0 else ticks(work.seconds * factor)
-                yield self.env.timeout(seconds)
+                yield self.env.timeout(self.seconds_of(rank, work, factor))
             running.done.succeed()
+
+    def seconds_of(self, rank: Rank, work: Work, factor: float) -> float:
+        """Return how long a rank takes for one kernel or collective."""
+        return work.seconds if factor == 1.0 else ticks(work.seconds * factor)
 
 
 def oracle_step(program: Program, slowness: Sequence[Array]) -> float:

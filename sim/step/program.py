@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from device_models.kernels import Kernel
 from sim.plan.schedules import Schedule, Variant
 
 TICK = 2.0**-40  # s, about a picosecond: float64 adds such numbers exactly up to 8,192 s
@@ -41,6 +42,7 @@ class Work(NamedTuple):
     launch_s: float  # host time before the device may start it
     seconds: float
     category: str
+    kernel: Kernel | None = None  # what runs, for whoever really runs it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +84,7 @@ def summarise(work: Sequence[Work], slowness: float) -> tuple[float, float, floa
     """
     host = device = 0.0
     lead = 0.0
-    for launch, seconds, _ in work:
+    for launch, seconds, _, _ in work:
         seconds = seconds if slowness == 1.0 else ticks(seconds * slowness)
         host += launch
         device += seconds

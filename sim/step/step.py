@@ -66,7 +66,9 @@ def _sharing_links(program: Program, alone: StepTimes) -> StepTimes:
     return StepTimes(duration, tuple(stages))
 
 
-def degraded_step_seconds(scenario: Scenario, replicas_lost: int) -> float:
+def degraded_step_seconds(
+    scenario: Scenario, replicas_lost: int, timer: Timer = calibrated_time
+) -> float:
     """Duration of a step when the other replicas take over the micro-batches of the lost ones.
 
     Micro-batches are rounded up to what the schedule accepts. Raises `InfeasibleError` when no
@@ -84,7 +86,7 @@ def degraded_step_seconds(scenario: Scenario, replicas_lost: int) -> float:
         parallel=replace(parallel, dp=max(left, spread)),
         training=replace(training, global_batch=each * training.micro_batch * max(left, spread)),
     )
-    return step_seconds(smaller)
+    return step_seconds(smaller, timer)
 
 
 def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[Scenario]:

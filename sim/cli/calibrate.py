@@ -1,0 +1,164 @@
+"""`ersatz calibrate`: time an attached device, fit its model, and prove it on real training steps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.app import Failure, JsonOption, SeedOption, app
+from sim.cli.output import WIDTH, deliver, grouped
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from device_models.calibration import Calibration
+    from sim.hil.attached import Attached
+    from sim.hil.fit import HeldOut
+    from sim.hil.proof import Judgement
+
+
+@app.command(
+    epilog="Example: ersatz calibrate --device cpu --minutes 4 --out my-cpu.yaml, then:"
+    " ersatz calibrate --device cpu --out my-cpu.yaml --prove"
+)
+def calibrate(
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, rocm or npu; cuda:1 is the second.")
+    ] = "auto",
+    as_: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="The device of the catalogue that it is.")
+    ] = "",
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.01, help="Time to measure; also of the proof.")
+    ] = 5.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where the calibration goes.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option("--dtype", help="fp32, bf16, fp16, fp8; repeatable.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Train real models and hold their steps against it.")
+    ] = False,
+    json: JsonOption = None, seed: SeedOption = None,
+) -> None:  # fmt: skip
+    """Time the kernels of an attached device and fit its model."""
+    from device_models.catalog import load_device
+    from sim.hil.attached import attach
+    from sim.report.calibration import calibration_record, render_calibration, render_proof
+
+    attached = attach(device, catalog_name=as_)
+    catalogued = load_device(attached.catalog_name)
+    path = out or Path(f"{attached.catalog_name}.calibration.yaml")
+    held: list[HeldOut] = []
+    judged: list[Judgement] = []
+    views: list[RenderableType] = []
+    if prove and path.exists():
+        calibration = _same_device(path, attached)
+    else:
+        calibration, held, resumed = _measure(attached, path, minutes, dtype, seed or 0)
+        views.append(render_calibration(calibration, held, catalogued, resumed))
+    if prove:
+        calibration, judged = _prove(attached, calibration, path, minutes)
+        views.insert(0, render_proof(calibration, judged))
+    deliver("calibration", calibration_record(calibration, held, judged), grouped(*views), json)
+    print(f"written: {path}", file=sys.stderr)
+
+
+def _measure(
+    attached: Attached, path: Path, minutes: float, dtypes: list[str] | None, seed: int
+) -> tuple[Calibration, list[HeldOut], int]:
+    """Measure, fit and write; the journal is kept until the calibration stands on disk."""
+    from device_models.calibration import write_calibration
+    from device_models.catalog import load_device
+    from sim.hil.benchmark import origin_of, run_benchmark
+    from sim.hil.fit import fit_calibration
+    from sim.report.calibration import held_out_plot
+
+    chosen = _dtypes(attached, dtypes)
+    journal_path = path.with_name(path.name + ".part")
+    try:
+        with clock_bar(minutes * 60.0) as tell:
+            journal = run_benchmark(attached, chosen, minutes, seed=seed,
+                                    journal_path=journal_path, progress=tell)  # fmt: skip
+        catalogued = load_device(attached.catalog_name)
+        origin = origin_of(attached, journal)
+        calibration, held = fit_calibration(origin, catalogued, journal.points, journal.missing)
+        write_calibration(calibration, path)
+        path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
+    except OSError as error:
+        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+    except KeyboardInterrupt:
+        lines = [
+            f"interrupted: finished kernels are kept in {journal_path}; the same command goes on"
+        ]
+        raise Failure(130, lines) from None
+    journal.close()
+    return calibration, held, journal.resumed
+
+
+def _dtypes(attached: Attached, asked: list[str] | None) -> list[str]:
+    """Return the formats to measure: those asked for, fp32 on a CPU, else all that it has."""
+    from sim.hil.attached import DTYPES, unusable
+
+    native = attached.native_dtypes()
+    if not asked:
+        return ["fp32"] if attached.backend == "cpu" else native
+    for name in asked:
+        if name not in DTYPES:
+            raise unusable(f"dtype {name}", f"is unknown; expected some of {', '.join(DTYPES)}")
+        if name not in native:
+            raise unusable(attached.hardware, f"multiplies {', '.join(native)}, not {name}")
+    return asked
+
+
+def _same_device(path: Path, attached: Attached) -> Calibration:
+    """Read a calibration and refuse one of another device."""
+    from device_models.calibration import read_calibration
+    from sim.errors import InputError, Problem
+
+    calibration = read_calibration(path)
+    origin = calibration.origin
+    theirs, ours = (origin.device, origin.hardware), (attached.catalog_name, attached.hardware)
+    if theirs != ours:
+        expected = f"is of {origin.hardware} ({origin.device}); attached is {ours[1]} ({ours[0]})"
+        raise InputError([Problem(str(path), 0, 0, "", "", expected)])
+    return calibration
+
+
+def _prove(
+    attached: Attached, calibration: Calibration, path: Path, minutes: float
+) -> tuple[Calibration, list[Judgement]]:
+    """Train the models of the proof and note its figures in the calibration."""
+    from device_models.calibration import write_calibration
+    from sim.hil.proof import proof_figures, prove
+
+    with clock_bar(minutes * 60.0) as tell:
+        judged = prove(attached, calibration, minutes, progress=tell)
+    proved = replace(calibration, proof=proof_figures(judged))
+    try:
+        write_calibration(proved, path)
+    except OSError as error:
+        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+    return proved, judged
+
+
+@contextmanager
+def clock_bar(total_s: float) -> Iterator[Callable[[float, str], None]]:
+    """Show on a terminal how much of a time budget is spent, and what is being done."""
+    if not sys.stderr.isatty():
+        yield lambda spent_s, name: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description:50}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True, width=WIDTH), transient=True) as bar:
+        task = bar.add_task("", total=total_s)
+        yield lambda spent_s, name: bar.update(task, completed=spent_s, description=name[:50])

@@ -1,0 +1,107 @@
+"""Devices on other hosts as Ray actors: each owns one accelerator and times kernels on request.
+
+The accelerator is a Ray resource (`num_gpus` for CUDA and ROCm, `NPU` for Ascend), so Ray finds the
+host and keeps others off it; a CPU device takes one core. Without a running cluster a local one is
+started. Kernels travel as plain columns: both sides need ersatz, not the same Python.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from device_models.calibration import Point, point_row, row_point
+from device_models.kernels import Kernel
+from sim.errors import InputError
+from sim.hil.attached import attach, unusable
+from sim.hil.benchmark import kernel_key
+from sim.hil.live import LocalSource
+from sim.hil.measure import Unmeasurable
+
+RESOURCES: dict[str, dict[str, Any]] = {
+    "cpu": {"num_cpus": 1}, "cuda": {"num_gpus": 1}, "rocm": {"num_gpus": 1},
+    "npu": {"num_cpus": 1, "resources": {"NPU": 1}},
+}  # fmt: skip
+START_S = 120.0  # longest wait for a host with such a device
+
+
+class DeviceActor:
+    """Runs on the host of a device; one per accelerator."""
+
+    def __init__(self, backend: str, catalog_name: str) -> None:
+        attached = attach(backend, catalog_name=catalog_name)
+        self.source = LocalSource(attached)
+        self.described = {
+            "device": attached.catalog_name, "hardware": attached.hardware,
+            "framework": attached.framework,
+        }  # fmt: skip
+
+    def describe(self) -> dict[str, str]:
+        """Say what is attached."""
+        return self.described
+
+    def measure(self, kernel: Kernel) -> dict[str, Any]:
+        """Return the columns of the measured kernel, or why there is none."""
+        try:
+            return point_row(self.source.measure(kernel))
+        except Unmeasurable as reason:
+            return {"missing": str(reason)}
+
+
+@dataclass(slots=True)
+class RemoteSource:
+    """What the simulation holds of an actor."""
+
+    actor: Any
+    device: str
+    hardware: str
+
+    def measure(self, kernel: Kernel) -> Point:
+        """Ask the other host; raises `Unmeasurable` as the device does, or when its host is lost."""
+        import ray
+
+        try:
+            row = ray.get(self.actor.measure.remote(kernel))
+        except ray.exceptions.RayError as error:
+            raise Unmeasurable(
+                f"{kernel_key(kernel)}: host of {self.device} is lost: {error}"
+            ) from error
+        if "missing" in row:
+            raise Unmeasurable(row["missing"])
+        point = row_point(row)
+        return Point(kernel, point.seconds, point.warm_s, point.spread, point.samples, point.host_s)
+
+    def close(self) -> None:
+        """Give the device back to the cluster."""
+        import ray
+
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self.actor)
+
+
+def start_actor(backend: str, catalog_name: str) -> RemoteSource:
+    """Start the actor of a device; raises `InputError` when Ray or the device is not there."""
+    try:
+        import ray
+    except ImportError as error:
+        raise unusable("Ray", "is not installed; pip install 'ersatz[dist]'") from error
+    kind = backend.partition(":")[0]
+    if kind not in RESOURCES:
+        raise unusable(backend, f"is unknown; with @ray one of {', '.join(RESOURCES)}")
+    if not ray.is_initialized():
+        ray.init(
+            address=None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
+    remote: Any = ray.remote(DeviceActor).options(**RESOURCES[kind])
+    actor: Any = remote.remote(backend, catalog_name)
+    try:
+        described: dict[str, str] = ray.get(actor.describe.remote(), timeout=START_S)
+    except ray.exceptions.GetTimeoutError as error:
+        raise unusable(backend, "no host of the Ray cluster has such a device free") from error
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        text = str(cause) if isinstance(cause, InputError) else str(error).splitlines()[-1]
+        raise unusable(backend, f"cannot be used on its host: {text}") from error
+    return RemoteSource(actor, described["device"], described["hardware"])

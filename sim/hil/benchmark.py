@@ -1,0 +1,167 @@
+"""Measure kernels until the time is up; every finished one is on disk, so that a killed run goes on.
+
+The journal is a file of JSON lines beside the calibration: what was attached, then a line per kernel
+(measured or impossible). A run with the same device and seed skips what stands there; a last line
+that was cut off is dropped. When the calibration is written the journal is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from device_models.calibration import Origin, Point, point_row, row_point
+from device_models.kernels import Kernel
+from sim.errors import InputError, Problem
+from sim.hil.attached import Attached
+from sim.hil.measure import Unmeasurable, engine_start, measure
+from sim.hil.shapes import kernel_rounds, ranges_of
+
+Progress = Callable[[float, str], None]  # seconds spent, what is measured
+
+
+@dataclass(slots=True)
+class Journal:
+    """What has been measured so far, in memory and on disk."""
+
+    path: Path | None
+    identity: dict[str, Any]
+    points: list[Point] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    spent_s: float = 0.0
+    resumed: int = 0  # kernels that an earlier run had finished
+
+    def open(self) -> None:
+        """Read what is there; raises `InputError` when it belongs to something else."""
+        if self.path is None:
+            return
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._append({"identity": self.identity})
+            return
+        lines = list(_whole_lines(self.path))
+        found = lines[0].get("identity") if lines else None
+        if found != self.identity:
+            expected = (
+                f"holds measurements of {_named(found)}, not of {_named(self.identity)};"
+                " remove it, or name another --out"
+            )
+            raise InputError([Problem(str(self.path), 1, 0, "", "", expected)])
+        for line in lines[1:]:
+            self._take(line)
+        self.resumed = len(self.done)
+
+    def add(self, kernel: Kernel, result: Point | str, spent_s: float) -> None:
+        """Keep one kernel's result: a point, or why there is none."""
+        line: dict[str, Any] = {"kernel": kernel_key(kernel), "spent_s": round(spent_s, 3)}
+        line |= {"missing": result} if isinstance(result, str) else {"point": point_row(result)}
+        self._append(line)
+        self._take(line)
+
+    def close(self) -> None:
+        """Remove the file: its content stands in the calibration."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        self.done.add(line["kernel"])
+        self.spent_s += line["spent_s"]
+        if "point" in line:
+            self.points.append(row_point(line["point"]))
+        else:
+            self.missing.append(line["missing"])
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal; one that a killed run cut off is dropped from the file."""
+    text = path.read_text("utf-8")
+    kept = text[: text.rfind("\n") + 1]
+    if kept != text:
+        path.write_text(kept, "utf-8")
+    for number, line in enumerate(kept.splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise InputError(
+                [Problem(str(path), number, 1, "", "", f"is no JSON: {error}")]
+            ) from error
+
+
+def _named(identity: dict[str, Any] | None) -> str:
+    return f"{identity['hardware']} ({identity['device']})" if identity else "nothing"
+
+
+def kernel_key(kernel: Kernel) -> str:
+    """Return a text that tells measured kernels apart."""
+    sizes = (kernel.m, kernel.n, kernel.k, kernel.groups, kernel.sequence)
+    return f"{kernel.name} {kernel.dtype} " + " ".join(f"{size:g}" for size in sizes)
+
+
+def identity_of(attached: Attached, seed: int) -> dict[str, Any]:
+    """Return what makes measurements comparable."""
+    return {
+        "device": attached.catalog_name, "backend": attached.backend,
+        "hardware": attached.hardware, "driver": attached.driver,
+        "framework": attached.framework, "seed": seed,
+    }  # fmt: skip
+
+
+def origin_of(attached: Attached, journal: Journal) -> Origin:
+    """Return the provenance of a finished benchmark."""
+    return Origin(
+        **journal.identity, clock=attached.clock, date=date.today().isoformat(),
+        measured_s=round(journal.spent_s, 1),
+    )  # fmt: skip
+
+
+def run_benchmark(
+    attached: Attached, dtypes: list[str], minutes: float, *, seed: int = 0,
+    journal_path: Path | None = None, progress: Progress | None = None,
+    most_kernels: int | None = None,
+) -> Journal:  # fmt: skip
+    """Measure rounds of kernels for `minutes`, those of an earlier run included.
+
+    At least one round is measured. Raises `InputError` when the journal is of another device.
+    """
+    journal = Journal(journal_path, identity_of(attached, seed))
+    journal.open()
+    engine_s = engine_start(attached)
+    budget = minutes * 60.0
+    seen: set[str] = set()
+    for number, kernels in enumerate(kernel_rounds(ranges_of(attached.backend), dtypes, seed)):
+        for kernel in kernels:
+            if number >= len(dtypes) and journal.spent_s >= budget:
+                return journal
+            if most_kernels is not None and len(journal.done) >= most_kernels:
+                return journal
+            key = kernel_key(kernel)
+            if key in journal.done or key in seen:
+                continue
+            seen.add(key)
+            if progress:
+                progress(journal.spent_s, key)
+            _measure_into(journal, attached, kernel, seed, engine_s)
+    return journal
+
+
+def _measure_into(
+    journal: Journal, attached: Attached, kernel: Kernel, seed: int, engine_s: float
+) -> None:
+    start = time.monotonic()
+    result: Point | str
+    try:
+        result = measure(attached, kernel, seed=seed, engine_s=engine_s)
+    except Unmeasurable as reason:
+        result = str(reason)
+    journal.add(kernel, result, time.monotonic() - start)

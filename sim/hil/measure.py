@@ -1,0 +1,87 @@
+"""Time one kernel on the attached device: medians, with operands where a training step leaves them."""
+
+from __future__ import annotations
+
+import statistics
+
+from device_models.calibration import Point
+from device_models.kernels import Kernel
+from device_models.operations import operation_of
+from sim.hil.attached import Attached, dtype_of
+from sim.hil.recipes import Operands, Trial, prepare
+
+COLD_SAMPLES, WARM_SAMPLES = 7, 3
+LONG_S = 0.05  # kernels longer than this are sampled less often
+
+
+class Unmeasurable(Exception):
+    """The device cannot run this kernel; the message says why."""
+
+
+def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: float = 0.0) -> Point:
+    """Return the measured point of a kernel.
+
+    `engine_s` is what autograd needs to start, which a step pays once and not per kernel. Raises
+    `Unmeasurable` when the device has no such kernel or too little memory.
+    """
+    trial = prepare_trial(attached, kernel, seed)
+    try:
+        first = [attached.time_once(trial.run)[0] for _ in range(2)][-1]
+        count = COLD_SAMPLES if first < LONG_S else max(COLD_SAMPLES - 4, 3)
+        cold, host = [], []
+        for _ in range(count):
+            attached.empty_cache(trial.fresh)
+            device_s, host_s = attached.time_once(trial.run)
+            cold.append(device_s)
+            host.append(host_s)
+        warm = [attached.time_once(trial.run)[0] for _ in range(WARM_SAMPLES)]
+    except (RuntimeError, MemoryError, NotImplementedError) as error:
+        raise _unmeasurable(attached, kernel, error) from error
+    start = engine_s if trial.backward else 0.0
+    middle = statistics.median(cold)
+    return Point(
+        kernel, max(middle - start, middle * 0.1), max(statistics.median(warm) - start, middle * 0.05),
+        _spread(cold), len(cold), statistics.median(host),
+    )  # fmt: skip
+
+
+def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
+    """Return a kernel with its operands on the device; raises `Unmeasurable`."""
+    import torch
+
+    try:
+        dtype = dtype_of(kernel.dtype if kernel.dtype != "fp8" else "bf16")
+        generator = torch.Generator().manual_seed(seed)
+        return prepare(kernel, Operands(attached.device, dtype, generator))
+    except KeyError as error:
+        raise Unmeasurable(f"{operation_of(kernel)}: has no recipe") from error
+    except (RuntimeError, MemoryError, NotImplementedError) as error:
+        raise _unmeasurable(attached, kernel, error) from error
+
+
+def _unmeasurable(attached: Attached, kernel: Kernel, error: BaseException) -> Unmeasurable:
+    name = f"{operation_of(kernel)} {kernel.dtype} {kernel.m:.0f} x {kernel.n:.0f} x {kernel.k:.0f}"
+    if attached.out_of_memory(error):
+        return Unmeasurable(f"{name}: the device's memory is too small")
+    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return Unmeasurable(f"{name}: {reason}")
+
+
+def _spread(samples: list[float]) -> float:
+    ordered = sorted(samples)
+    low, high = ordered[len(ordered) // 5], ordered[-1 - len(ordered) // 5]
+    return (high - low) / statistics.median(ordered)
+
+
+def engine_start(attached: Attached) -> float:
+    """Return the seconds that autograd takes to start and do nothing."""
+    import torch
+
+    x = torch.ones(1, device=attached.device, requires_grad=True)
+    out, grad = x.view(1), torch.ones(1, device=attached.device)
+
+    def run() -> object:
+        return torch.autograd.grad(out, x, grad, retain_graph=True)
+
+    times = [attached.time_once(run)[0] for _ in range(60)]
+    return statistics.median(times[10:])

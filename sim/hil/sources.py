@@ -1,0 +1,31 @@
+"""The devices that a live simulation asks, from words: `cuda`, `h800=cuda:1`, `ascend-910b3=npu@ray`.
+
+    [NAME=]BACKEND[:INDEX][@ray]
+
+NAME is the device of the catalogue that it is, where its driver does not tell; `@ray` reaches a
+device of any host of a Ray cluster (`sim.hil.actors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.hil.attached import attach
+from sim.hil.live import LocalSource, Source
+
+
+def open_sources(words: Sequence[str]) -> dict[str, Source]:
+    """Return what answers for each device; raises `InputError` for one that is not there."""
+    found: dict[str, Source] = {}
+    for word in words:
+        name, _, backend = word.rpartition("=")
+        backend, _, place = backend.partition("@")
+        if place == "ray":
+            from sim.hil.actors import start_actor
+
+            actor = start_actor(backend, name)
+            found[actor.device] = actor
+        else:
+            attached = attach(backend, catalog_name=name)
+            found[attached.catalog_name] = LocalSource(attached)
+    return found

@@ -1,0 +1,164 @@
+"""Which kernel times a run uses: the choice of `ersatz run --timer`, with its interval and its notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from device_models.calibration import (
+    OWN_STACK,
+    Calibration,
+    calibrated_device,
+    calibrated_timer,
+    find_calibration,
+    read_calibration,
+)
+from device_models.kernels import Timer, calibrated_time, roofline_time
+from device_models.table_timer import table_timer
+from device_models.units import format_duration
+from sim.errors import InputError, Problem
+from sim.hil.live import LiveTimer, LocalSource, Source
+from sim.records import RunResult
+from sim.run import run_case
+from sim.scenario import Scenario
+
+NAMES = ("calibrated", "roofline", "table", "live", "paced")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Kernel times for some cases: the timer, its calibration if any, and the live devices."""
+
+    name: str
+    calibration: Calibration | None = None
+    sources: Mapping[str, Source] | None = None
+    tell: Callable[[str], None] | None = None
+
+    def prepare(self, cases: Sequence[Scenario]) -> list[Scenario]:
+        """Return the cases on calibrated devices; raises `InputError` when no case has them."""
+        check_devices(self, cases)
+        return [self.apply(case) for case in cases]
+
+    def run(self, case: Scenario) -> RunResult:
+        """Simulate a prepared case; its sources begin with where its kernel times come from."""
+        timer = self.timer_for(case)
+        result = run_case(case, timer, self.width(case))
+        notes = (*self.notes(timer), *self.pace(case, timer))
+        return replace(result, sources=(*notes, *result.sources))
+
+    def timer_for(self, scenario: Scenario) -> Timer:
+        """Return the timer of one case; a live one counts its own measurements."""
+        modelled = self._modelled(scenario)
+        if self.sources is None:
+            return modelled
+        return LiveTimer(self.sources, modelled, self.tell)
+
+    def _modelled(self, scenario: Scenario) -> Timer:
+        if self.name == "roofline":
+            return roofline_time
+        if self.calibration is None:
+            return calibrated_time
+        make = table_timer if self.name == "table" else calibrated_timer
+        return make(self.calibration, _stack_of(scenario, self.calibration))
+
+    def apply(self, scenario: Scenario) -> Scenario:
+        """Return the case with the calibrated device in the place of the catalogue's."""
+        calibration = self.calibration
+        if calibration is None or self.name == "roofline":
+            return scenario
+        pools = tuple(
+            replace(
+                pool,
+                node=replace(pool.node, device=calibrated_device(pool.node.device, calibration)),
+            )
+            for pool in scenario.pools
+        )
+        told = tuple(
+            f"{calibration.origin.device}: {key} is taken as" for key in calibration.parameters
+        )
+        silent = tuple(line for line in scenario.assumptions if not line.startswith(told))
+        return replace(scenario, pools=pools, assumptions=silent)
+
+    def width(self, scenario: Scenario) -> float | None:
+        """Return the half width of the step's interval where the calibration states it.
+
+        It holds for what was proved: one device under plain PyTorch. Everything else keeps the
+        interval of published runs.
+        """
+        calibration, pool = self.calibration, scenario.pools[0]
+        if calibration is None or self.name == "roofline" or scenario.parallel.world > 1:
+            return None
+        same = pool.node.device.name == calibration.origin.device
+        return calibration.step_error if same and pool.stack.name == OWN_STACK else None
+
+    def pace(self, scenario: Scenario, timer: Timer) -> list[str]:
+        """Run the paced step where it is asked for, and say what it found."""
+        local = [s for s in (self.sources or {}).values() if isinstance(s, LocalSource)]
+        if self.name != "paced" or not local:
+            return []
+        from sim.hil.paced import Bench, paced_step
+
+        paced = paced_step(scenario, timer, Bench(local[0].attached))
+        return [
+            f"kernel times, paced: the step takes {format_duration(paced.duration_s)} with"
+            f" {paced.kernels:,} kernels of rank 0 really run, {format_duration(paced.modelled_s)} with"
+            f" each measured alone; the device's pace changed by {100 * (paced.drift - 1):+.0f} %"
+            " from the first half to the second"
+        ]
+
+    def notes(self, timer: Timer) -> Sequence[str]:
+        """Return what a report has to say of the kernel times."""
+        found = []
+        if self.calibration and self.name != "roofline":
+            origin = self.calibration.origin
+            found.append(
+                f"kernel times of {origin.device} by the {self.name} timer: {len(self.calibration.points)}"
+                f" kernels measured on {origin.hardware} with {origin.framework}, {origin.date}"
+            )
+        if isinstance(timer, LiveTimer):
+            found.append(f"kernel times, live: {timer.summary()}")
+        return found
+
+
+def _stack_of(scenario: Scenario, calibration: Calibration) -> str:
+    """Return the software that runs on the calibrated device."""
+    pools = (p for p in scenario.pools if p.node.device.name == calibration.origin.device)
+    return next((pool.stack.name for pool in pools), OWN_STACK)
+
+
+def choose(
+    name: str,
+    calibration: str | None,
+    attach: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> Chosen:
+    """Return the kernel times that the options name; raises `InputError` with what is wrong."""
+    if name not in NAMES:
+        raise _fault(name, f"is unknown; expected one of {', '.join(NAMES)}")
+    if name == "table" and calibration is None:
+        raise _fault(name, "interpolates measurements: name them by --calibration FILE")
+    if attach and name not in ("live", "paced"):
+        raise _fault(name, "runs nothing on a device: --attach goes with live and paced")
+    read = read_calibration(find_calibration(calibration)) if calibration else None
+    if name not in ("live", "paced"):
+        return Chosen(name, read)
+    from sim.hil.sources import open_sources
+
+    return Chosen(name, read, open_sources(attach or ["auto"]), tell)
+
+
+def check_devices(chosen: Chosen, scenarios: Sequence[Scenario]) -> None:
+    """Refuse a calibration, or live devices, that no case has; raises `InputError`."""
+    present = {pool.node.device.name for s in scenarios for pool in s.pools}
+    listed = ", ".join(sorted(present))
+    if chosen.calibration and chosen.calibration.origin.device not in present:
+        name = chosen.calibration.origin.device
+        expected = f"is a calibration of {name}; the scenario runs on {listed}"
+        raise InputError([Problem(chosen.calibration.file, 0, 0, "", "", expected)])
+    if chosen.sources is not None and not present & set(chosen.sources):
+        names = ", ".join(sorted(chosen.sources))
+        raise _fault(chosen.name, f"attached is {names}; the scenario runs on {listed}")
+
+
+def _fault(name: str, expected: str) -> InputError:
+    return InputError([Problem("--timer", 0, 0, "", name, expected)])
