@@ -38,11 +38,31 @@ def scenario(tmp_path: Path) -> Path:
 
 def test_verbs_and_options_are_frozen() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", ersatz("--help").stdout, re.M)
-    assert verbs == ["run", "compare", "buy", "devices", "validate"]
+    assert verbs == ["run", "compare", "buy", "validate", "calibrate", "devices"]
     for verb, options in {
-        "run": {"--json", "--out", "--set", "--seed", "--help"},
+        "run": {
+            "--json",
+            "--out",
+            "--set",
+            "--seed",
+            "--timer",
+            "--calibration",
+            "--attach",
+            "--help",
+        },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
         "buy": {"--json", "--out", "--set", "--seed", "--help"},
+        "calibrate": {
+            "--device",
+            "--as",
+            "--minutes",
+            "--out",
+            "--dtype",
+            "--prove",
+            "--json",
+            "--seed",
+            "--help",
+        },
         "devices": {"--json", "--help"},
         "validate": {"--json", "--out", "--oddities", "--held-out", "--memory", "--help"},
     }.items():

@@ -11,12 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hil])")
 
-from calibrations import made_calibration, round_device  # noqa: E402
+from calibrations import made_calibration  # noqa: E402
 from factories import make_node, make_scenario, make_stack  # noqa: E402
 
 from device_models.catalog import load_node, load_stack  # noqa: E402
 from device_models.kernels import Kernel, matmul, memory_kernel  # noqa: E402
 from device_models.operations import operation_of  # noqa: E402
+from sim.cli.output import captured  # noqa: E402
 from sim.errors import InfeasibleError, InputError  # noqa: E402
 from sim.hil.attached import attach, dtype_of  # noqa: E402
 from sim.hil.benchmark import origin_of, run_benchmark  # noqa: E402
@@ -225,7 +226,8 @@ def test_the_loop_closes_at_small_size(cpu) -> None:  # type: ignore[no-untyped-
     live = LiveTimer({"cpu": LocalSource(cpu)})
     case = single_case(subjects[0])
     assert step_seconds(case, live) == pytest.approx(
-        predict(subjects[0], calibration, live), rel=1e-9
+        predict(subjects[0], calibration, live),
+        rel=0.01,  # but for the catalogue's launch cost
     )
     assert step_seconds(case, live) == pytest.approx(judged[0].predicted_s, rel=0.4)
 
@@ -322,7 +324,5 @@ def test_calibrations_of_another_device_are_not_proved(tmp_path: Path) -> None:
     from device_models.calibration import write_calibration
 
     write_calibration(made_calibration(), tmp_path / "c.yaml")
-    done = ersatz("calibrate", "--device", "cpu", "--prove", "--out", str(tmp_path / "c.yaml"))
-    assert done.returncode == 2
-    assert "is of Round hardware (round); attached is" in done.stderr
-    assert round_device().name == "round"
+    with pytest.raises(InputError, match=r"is of Round hardware \(round\); attached is"):
+        captured(["calibrate", "--device", "cpu", "--prove", "--out", str(tmp_path / "c.yaml")])
