@@ -36,8 +36,11 @@ def max_min_rates(
     flows, links = routes.shape[0], capacity.size
     rates = np.full(flows, np.inf) if bounds is None else bounds.astype(float)
     left = np.append(capacity.astype(float), np.inf)  # what short routes are filled with is free
-    crossed = np.where(routes < 0, links, routes)
-    weight = uses
+    used = (routes >= 0).any(axis=0)  # columns that no route reaches cost time
+    crossed = np.where(routes < 0, links, routes)[:, used]
+    weight = None if uses is None else uses[:, used]
+    if not used.any():
+        return rates
     active = np.arange(flows)
     while active.size:
         level = left / _total(crossed, weight, links)

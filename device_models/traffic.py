@@ -31,6 +31,8 @@ class Members:
 
     def sorted_by_domain(self) -> Members:
         """Return the members of each group with those of one domain side by side."""
+        if (np.diff(self.domain, axis=1) >= 0).all():
+            return self
         order = np.argsort(self.domain, axis=1, kind="stable")
         take = [np.take_along_axis(x, order, axis=1) for x in (self.domain, self.node, self.card)]
         return Members(*take)
@@ -38,25 +40,26 @@ class Members:
     @property
     def per_domain(self) -> int:
         """Members of a group in the emptiest domain that holds any."""
-        return int(self._counts().min())
+        return int(self._meetings()[1].min())
 
     @property
     def groups_per_domain(self) -> int:
         """The most groups that meet in one domain."""
-        groups = np.broadcast_to(np.arange(self.domain.shape[0])[:, None], self.domain.shape)
-        pairs = np.unique(np.stack([self.domain.ravel(), groups.ravel()]), axis=1)
-        return int(np.bincount(pairs[0]).max())
-
-    def _counts(self) -> Routes:
-        groups = np.broadcast_to(np.arange(self.domain.shape[0])[:, None], self.domain.shape)
-        pairs = np.stack([groups.ravel(), self.domain.ravel()])
-        return np.asarray(np.unique(pairs, axis=1, return_counts=True)[1])
+        domains = int(self.domain.max()) + 1
+        return int(np.bincount(self._meetings()[0] % domains).max())
 
     @property
     def even(self) -> bool:
         """Whether every group has as many members in each of its domains."""
-        counts = self._counts()
+        counts = self._meetings()[1]
         return bool((counts == counts[0]).all())
+
+    def _meetings(self) -> tuple[Routes, Routes]:
+        """Return every pair of group and domain, as one number, and its members."""
+        domains = int(self.domain.max()) + 1
+        pairs = np.arange(self.domain.shape[0])[:, None] * domains + self.domain
+        keys, counts = np.unique(pairs, return_counts=True)
+        return keys, counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +155,10 @@ def _spread(
     from_, to = np.repeat(source, ways), np.repeat(target, ways)
     cards = (np.repeat(card, ways) + way // (ports * connections)) % fabric.cards
     port = way // connections % ports
-    draw = mixed_hash(from_, to, cards, way, np.full_like(way, seed))
-    uplink = fabric.choose_uplinks(from_, to, cards, port, draw)
+    uplink = np.zeros_like(way)
+    if fabric.uplinks > 1:
+        draw = mixed_hash(from_, to, cards, way, np.full_like(way, seed))
+        uplink = fabric.choose_uplinks(from_, to, cards, port, draw)
     up = fabric.capacity[fabric.first[0] + fabric.port(from_, cards, port)]
     down = fabric.capacity[fabric.first[1] + fabric.port(to, cards, port)]
     alive = ((up > 0) & (down > 0)).reshape(source.size, ways)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from device_models.fabric import build_fabric
+from device_models.fabric import Fabric, Fault, build_fabric
 from sim.plan.layout import even_split, pipeline_length
 from sim.plan.placement import PLACEMENTS
 from sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
@@ -28,6 +29,7 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
             _check_schedule(scenario, blame)
     _check_pools(scenario, blame)
     _check_fabric(scenario, blame)
+    _check_conditions(scenario, blame)
     for rank in scenario.stragglers.ranks:
         if not 0 <= rank < scenario.parallel.world:
             blame(
@@ -206,11 +208,32 @@ def _check_fabric(scenario: Scenario, blame: Blame) -> None:
     if spec.contention and (stragglers.ranks or (stragglers.fraction and stragglers.slowdown)):
         blame(("fabric", "contention"), True, "the ranks of a stage must be alike: no stragglers")
     fabric = build_fabric(scenario.pools[0].node, size, hashed=True)
-    for i, fault in enumerate(spec.faults):
+    _check_faults(fabric, spec.faults, ("fabric", "faults"), blame)
+
+
+def _check_conditions(scenario: Scenario, blame: Blame) -> None:
+    conditions = scenario.job.conditions
+    if len({c.name for c in conditions}) < len(conditions):
+        blame(("job", "conditions"), None, "two conditions have the same name")
+    size = max([scenario.fabric.size if scenario.fabric else 0, *(p.nodes for p in scenario.pools)])
+    for i, condition in enumerate(conditions):
+        if condition.rate <= 0 or condition.duration_s <= 0:
+            blame(("job", "conditions", i), None, "expected a rate and a duration above 0")
+        if condition.faults and len(scenario.pools) > 1:
+            blame(("job", "conditions", i, "faults"), None, "expected a job on one pool")
+            continue
+        fabric = build_fabric(scenario.pools[0].node, size, hashed=True)
+        _check_faults(fabric, condition.faults, ("job", "conditions", i, "faults"), blame)
+
+
+def _check_faults(
+    fabric: Fabric, faults: Sequence[Fault], at: tuple[Any, ...], blame: Blame
+) -> None:
+    for i, fault in enumerate(faults):
         try:
             fabric.check(fault)
         except ValueError as error:
-            blame(("fabric", "faults", i), None, str(error))
+            blame((*at, i), None, str(error))
 
 
 def _check_published(scenario: Scenario, blame: Blame) -> None:

@@ -20,6 +20,7 @@ from device_models.units import UnitError, format_money, parse_quantity
 from sim.checks import check_scenario
 from sim.scenario import (
     CheckpointSpec,
+    Condition,
     CostSpec,
     EnergySpec,
     FabricSpec,
@@ -36,6 +37,7 @@ from sim.scenario import (
 from sim.schema import (
     CostSection,
     FabricSection,
+    FaultSection,
     JobSection,
     ParallelSection,
     PoolSection,
@@ -189,8 +191,12 @@ def _fabric(section: FabricSection) -> FabricSpec:
         positions=tuple(section.placement) if own else (),  # type: ignore[arg-type]
         rank_order=section.rank_order, routing=section.routing, connections=section.connections,
         background=section.background, contention=section.contention,
-        faults=tuple(Fault(f.part, f.at, f.left) for f in section.faults),
+        faults=_faults(section.faults),
     )  # fmt: skip
+
+
+def _faults(sections: tuple[FaultSection, ...]) -> tuple[Fault, ...]:
+    return tuple(Fault(f.part, f.at, f.left) for f in sections)
 
 
 def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
@@ -225,6 +231,10 @@ def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: lis
         on_loss=section.on_loss,
         evaluation=PauseSpec(section.evaluation.every, section.evaluation.duration),
         maintenance=PauseSpec(section.maintenance.every, section.maintenance.duration),
+        conditions=tuple(
+            Condition(c.name, c.rate, c.duration, _faults(c.faults), c.background)
+            for c in section.conditions
+        ),
         replicas=section.replicas,
     )  # fmt: skip
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from device_models.kernels import Timer, calibrated_time
+from sim.job.conditions import plan_conditions
 from sim.job.cost import job_cost
 from sim.job.energy import job_energy
 from sim.job.job import simulate_job
 from sim.plan.memory import plan_memory
 from sim.records import Comparison, RunResult, StepResult
 from sim.scenario import Scenario
-from sim.step.step import busy_share, degraded_step_seconds, simulate_step
+from sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
 from sim.validation.intervals import half_width, is_measured
 
 
@@ -37,6 +38,9 @@ def run_case(
             scenario,
             step.duration_s,
             degraded_step_s=_degraded(scenario, step, timer),
+            conditions=plan_conditions(
+                scenario, step.duration_s, lambda worse: step_seconds(worse, timer)
+            ),
             model_params=scenario.model.params(),
         )
         energy = job_energy(scenario, job, busy_share(step))

@@ -134,6 +134,17 @@ class PauseSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Something in the network that is now and then broken or busy, and mends by itself."""
+
+    name: str
+    rate: float  # per second, in the whole job
+    duration_s: float
+    faults: tuple[Fault, ...] = ()
+    background: float = 0.0  # share of the links above the leaves that other jobs use
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """How the whole job is run and what interrupts it."""
 
@@ -145,6 +156,7 @@ class JobSpec:
     on_loss: Literal["wait", "shrink"] = "wait"  # when no spare is left
     evaluation: PauseSpec = field(default_factory=PauseSpec)
     maintenance: PauseSpec = field(default_factory=PauseSpec)
+    conditions: tuple[Condition, ...] = ()
     replicas: int = 64
 
 

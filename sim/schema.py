@@ -221,6 +221,18 @@ class PauseSection(Section):
     duration: Time = Field(0.0, description="length of one")
 
 
+class ConditionSection(Section):
+    """Something in the network that is now and then broken or busy, and mends by itself."""
+
+    name: str = Field(description="by which the report calls it")
+    rate: Rate = Field(description="how often it begins, in the whole job")
+    duration: Time = Field(description="until it is over")
+    faults: tuple[FaultSection, ...] = Field((), description="as in fabric.faults")
+    background: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the links above the leaves that other jobs use meanwhile"
+    )
+
+
 class JobSection(Section):
     """How the whole job is run and what interrupts it."""
 
@@ -234,6 +246,9 @@ class JobSection(Section):
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")
     maintenance: PauseSection = Field(PauseSection(), description="regular maintenance")
+    conditions: tuple[ConditionSection, ...] = Field(
+        (), description="of the network; the job slows down, or stops until they are over"
+    )
     replicas: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="independent draws")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from sim.errors import InfeasibleError
 from sim.job.checkpoint import checkpoint_cost, daly_interval, expected_wall, young_interval
+from sim.job.conditions import ConditionPlan, Conditions
 from sim.job.failures import cluster_failure_rates, failure_times, streams
 from sim.job.job import simulate_job
 from sim.scenario import CheckpointSpec, FailureSpec, JobSpec, PauseSpec, Pool, Scenario, Training
@@ -161,3 +163,51 @@ def test_llama3_405b_had_419_interruptions_in_54_days() -> None:
     pools = (Pool("", load_node("h100-8"), 2048, load_stack("llama3")),)
     rates = cluster_failure_rates(pools, FailureSpec(software_rate=2.33 / 86400))
     assert sum(rates.values()) * 54 * 86400 == pytest.approx(419, rel=0.02)
+
+
+def plain_job(**changes: Any) -> Scenario:
+    """A job of steps of 10 s without failures, checkpoints at no cost."""
+    return job_scenario(steps=200_000, replicas=32, checkpoint=checkpoint(1000.0, 1e-6), **changes)
+
+
+def test_a_condition_slows_the_job_for_its_share_of_the_time() -> None:
+    # It comes 1,000 s after the last one ended and lasts 200 s: a sixth of the time, at half speed.
+    # Work per second 5/6 + 1/12 = 11/12, so the wall time is 12/11 of the work.
+    weather = (ConditionPlan("leaf down", 1 / 1000, 200.0, 2.0),)
+    job = simulate_job(plain_job(), 10.0, conditions=weather, model_params=1e9)
+    assert job.wall_s / job.productive_s == pytest.approx(12 / 11, rel=0.01)
+    assert job.lost_s["degraded"] == pytest.approx(job.wall_s - job.productive_s, rel=1e-6)
+    assert job.interruptions == 0
+
+
+def test_a_condition_without_a_step_stops_the_job_until_it_is_over() -> None:
+    # 100,000 s of free running at a time, then 8,000 s down (looked at every eighth), work since the
+    # last of the checkpoints lost (500 s on average), no detection and restart to speak of.
+    weather = (ConditionPlan("leaf down", 1e-5, 8000.0, math.inf),)
+    quiet = plain_job(detection_s=0.0, restart_s=0.0)
+    job = simulate_job(quiet, 10.0, conditions=weather, model_params=1.0)
+    stops = job.interruptions_by_cause["leaf down"]
+    assert stops == pytest.approx(2e6 / 1e5, rel=0.25)
+    assert job.lost_s["waiting"] / stops == pytest.approx(8500, rel=0.1)
+    assert job.lost_s["rework"] / stops == pytest.approx(500, rel=0.2)
+
+
+def test_the_worst_of_several_conditions_counts() -> None:
+    now = Conditions(slowdowns={"a": 1.5, "b": 3.0})
+    assert now.slowdown == 1.0
+    now.lasting["a"] += 1
+    assert now.slowdown == 1.5
+    now.lasting["b"] += 1
+    assert now.slowdown == 3.0
+    assert not now.stops
+
+
+def test_a_shrunk_job_takes_a_repaired_node_back_when_it_is_repaired() -> None:
+    # One failure about every 50,000 s takes a node for 5,000 s; steps then take twice as long. Without
+    # a spare: a tenth of the time at half speed. Had it to wait for the next failure, it would be all.
+    failures = FailureSpec(node_rate=2e-5, device_repair_s=5000.0)
+    spec = plain_job(
+        failures=failures, on_loss="shrink", spare_nodes=0, detection_s=0.0, restart_s=0.0
+    )
+    job = simulate_job(spec, 10.0, degraded_step_s=lambda n: 20.0, model_params=1.0)
+    assert job.lost_s["degraded"] / job.wall_s == pytest.approx(0.05, rel=0.3)

@@ -2,7 +2,8 @@
 
 Between events the job advances in closed form; a failure interrupts it, the work since the last
 safe checkpoint is lost, and detection, a spare (or waiting, or going on with fewer replicas),
-restart and loading follow; a failure in the meantime starts that again. Many independent replicas
+restart and loading follow; a failure in the meantime starts that again. When the network gets worse
+or better, or a repaired node is taken back, the job goes on at another pace. Many independent replicas
 give a distribution. Not modelled: failures of idle spares, a queue for the storage.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import simpy
 
 from sim.errors import InfeasibleError
 from sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
+from sim.job.conditions import ConditionPlan, Conditions, come_and_go, condition_streams
 from sim.job.failures import CAUSES, TAKES_NODE, cluster_failure_rates, failure_times, streams
 from sim.records import JobResult
 from sim.scenario import JobSpec, Scenario
@@ -40,6 +42,7 @@ class JobPlan:
     slowdown: Callable[[int], float]  # step time with n replicas lost / full step time
     spares: int
     rates: dict[str, float]
+    conditions: tuple[ConditionPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class Replica:
     lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     causes: Counter[str] = field(default_factory=Counter)
     process: simpy.Process | None = None
+    conditions: Conditions = field(default_factory=Conditions)
+    working: bool = False
     next_evaluation: float = math.inf
     next_maintenance: float = math.inf
 
@@ -114,18 +119,22 @@ class Replica:
 
     def _work(self) -> Events:
         """Work and save in cycles until the next pause or the end: one event, whatever happens."""
-        stretch = Stretch(self.plan, self.done, self.saved, self.plan.slowdown(self.missing))
+        pace = self.plan.slowdown(self.missing) * self.conditions.slowdown
+        stretch = Stretch(self.plan, self.done, self.saved, pace)
         pause = min(self.next_evaluation, self.next_maintenance)
         start = self.env.now
         planned = elapsed = min(stretch.seconds_to_end(), max(pause - start, 0.0))
+        self.working = True
         try:
             yield self.env.timeout(planned)
-        except simpy.Interrupt:
+        except simpy.Interrupt as interrupt:
             elapsed = min(self.env.now - start, planned)
-            raise
+            if interrupt.cause:
+                raise
         finally:
+            self.working = False
             self._advance(stretch, elapsed)
-        if self.done < self.plan.work_s:
+        if self.done < self.plan.work_s and elapsed == planned:
             yield from self._pause()
 
     def _advance(self, stretch: Stretch, elapsed: float) -> None:
@@ -160,12 +169,25 @@ class Replica:
             spec = self.plan.spec
             try:
                 yield from self._spend("detection", spec.detection_s)
-                while self.missing and spec.on_loss == "wait":
-                    yield from self._spend("waiting", spec.failures.device_repair_s / 8)
+                while (self.missing and spec.on_loss == "wait") or self.conditions.stops:
+                    yield from self._spend("waiting", self._patience())
                 yield from self._spend("restart", spec.restart_s + self.plan.cost.load_s)
                 cause = ""
             except simpy.Interrupt as interrupt:
                 cause = str(interrupt.cause)
+
+    def _patience(self) -> float:
+        """Return how long to wait before looking again."""
+        lasting = [c.duration_s for c in self.plan.conditions if self.conditions.lasting[c.name]]
+        return min([self.plan.spec.failures.device_repair_s, *lasting]) / 8
+
+    def pace_changed(self, stopped_by: str = "") -> bool:
+        """Let the job notice that its pace changes, or that it cannot go on; tells whether it runs."""
+        if self.process is None or not self.process.is_alive:
+            return False
+        if stopped_by or self.working:
+            self.process.interrupt(stopped_by)
+        return True
 
     def _fall_back(self, cause: str) -> None:
         self.causes[cause] += 1
@@ -189,6 +211,8 @@ class Replica:
         yield self.env.timeout(self.plan.spec.failures.device_repair_s)
         if self.missing:
             self.missing -= 1
+            if self.plan.spec.on_loss == "shrink":
+                self.pace_changed()
         else:
             self.spares += 1
 
@@ -210,6 +234,10 @@ def run_replica(plan: JobPlan, seed: int, number: int) -> tuple[float, Replica]:
     process = replica.process = env.process(replica.run())
     for cause in CAUSES:
         env.process(replica.strike(cause))
+    replica.conditions.slowdowns = {c.name: c.slowdown for c in plan.conditions}
+    rngs = condition_streams(seed, number, len(plan.conditions))
+    for condition, rng in zip(plan.conditions, rngs, strict=True):
+        env.process(come_and_go(env, condition, replica.conditions, rng, replica.pace_changed))
     env.run(until=process)
     return float(env.now), replica
 
@@ -219,16 +247,19 @@ def simulate_job(
     step_s: float,
     *,
     degraded_step_s: Callable[[int], float] | None = None,
+    conditions: tuple[ConditionPlan, ...] = (),
     model_params: float,
 ) -> JobResult:
     """Simulate a whole job of `scenario.training.tokens` and summarise its replicas.
 
-    `step_s` is the duration of a step, `degraded_step_s(n)` that with n replicas lost. Raises
+    `step_s` is the duration of a step, `degraded_step_s(n)` that with n replicas lost, `conditions`
+    what slows or stops the job now and then. Raises
     `InfeasibleError` when failures leave no headway.
     """
     training = scenario.training
     steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
     plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, model_params)
+    plan = replace(plan, conditions=conditions)
     runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
     return _summary(scenario, plan, steps, runs)
 
@@ -264,7 +295,8 @@ def _summary(
     walls = np.array([wall for wall, _ in runs])
     spares = plan.spares * scenario.pools[0].node.devices
     count = len(runs)
-    causes = {c: sum(r.causes[c] for _, r in runs) / count for c in CAUSES if plan.rates[c]}
+    known = [*(c for c in CAUSES if plan.rates[c]), *(c.name for c in plan.conditions)]
+    causes = {c: sum(r.causes[c] for _, r in runs) / count for c in known}
     wall = float(walls.mean())
     return JobResult(
         steps=steps,
