@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from links import GB, make_node, scale_out, scale_up
+from links import GB, make_node, scale_out, scale_up, seconds
 
 from device_models.catalog import list_nodes, load_node, load_scale_out
 from device_models.device import Node
 from device_models.fabric import Fabric, Fault, bisection, build_fabric
-from device_models.group import group_of, nic_share, wiring_of
+from device_models.group import Group, group_of, nic_share, wiring_of
 from device_models.traffic import Members, exchange_share, ring_share
 from sim.plan.network import group_members
 from sim.plan.placement import node_positions, node_ranks
@@ -222,3 +222,14 @@ def test_a_healthy_fabric_that_does_not_block_gives_every_member_its_cards() -> 
         members = group_members(wiring, 64, node.devices, 64, FabricSpec(), 0)
         share = nic_share(group_of(node, node.devices, 64), wiring)
         assert ring_share(build_fabric(node, 64), members).rate == pytest.approx(share)
+
+
+def test_a_switch_on_the_way_costs_no_bandwidth() -> None:
+    # ASTRA-sim's congestion-aware switch stores and forwards: a message of S over two links of B takes
+    # 2 S / B. Here a ring whose members sit below different leaves, four links apart, gets B all the same.
+    fabric = build_fabric(tree(), 32)
+    near, far = one_group(fabric, [0, 1, 2, 3]), one_group(fabric, [0, 8, 16, 24])
+    assert ring_share(fabric, far).rate == ring_share(fabric, near).rate == pytest.approx(10 * GB)
+    node = make_node(scale_up(), scale_out(10 * GB, latency_s=0.0))
+    took = seconds("all_reduce", 1e9, Group(4, 1, 1), node, algorithm="ring")
+    assert took == pytest.approx(2 * 3 / 4 * 1e9 / (10 * GB))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,27 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from device_models.catalog import load_node  # noqa: E402
+from device_models.collectives import collective_time  # noqa: E402
+from device_models.fabric import bisection, build_fabric  # noqa: E402
+from device_models.group import Group  # noqa: E402
+from device_models.sharing import max_min_rates  # noqa: E402
+from device_models.traffic import Members, ring_share  # noqa: E402
 from sim.plan.schedules import make_schedule  # noqa: E402
+from sim.step.coupled import coupled_step  # noqa: E402
 from sim.step.folded import folded_step  # noqa: E402
-from sim.step.program import COMPUTE, INPUT, TP, Block, Program, Work, make_op, ticks  # noqa: E402
+from sim.step.program import (  # noqa: E402
+    COMPUTE,
+    INPUT,
+    PIPE,
+    REDUCE,
+    TP,
+    Block,
+    Program,
+    Work,
+    make_op,
+    ticks,
+)
 from sim.step.vector import vector_step  # noqa: E402
 
 
@@ -61,13 +80,69 @@ def vector(tp: int, dp: int) -> Callable[[], None]:
     """L2: every op on every rank."""
     program = layered_program(tp, dp)
     slowness = each_rank_different(program)
-    return lambda: print(end=f"{vector_step(program, slowness):.3f}"[:0])
+    return lambda: discard(vector_step(program, slowness))
 
 
 def folded() -> Callable[[], None]:
     """L1 of the same step."""
     program = layered_program(8, 128)
-    return lambda: print(end=f"{folded_step(program):.3f}"[:0])
+    return lambda: discard(folded_step(program))
+
+
+def coupled() -> Callable[[], None]:
+    """L3 of the same step: its messages and a reduction per stage meet on the cards."""
+    program = layered_program(8, 128)
+
+    def shared(block: Block, name: str) -> Block:
+        last = len(block.ops) - 1
+        send = make_op("send", PIPE, [Work(0.0, ticks(2e-4), "pipeline")], after=(last,),
+                       scales=False, uses=(("out", 1.0), ("in", 1.0)),
+                       to=1 if name == "F" else -1)  # fmt: skip
+        reduce = make_op("g", REDUCE, [Work(0.0, ticks(1e-3), "data parallel")], after=(last,),
+                         scales=False, uses=(("out", 1.0), ("in", 1.0)))  # fmt: skip
+        return Block((*block.ops, send, reduce), ((last + 1, 0),))
+
+    made = {name: shared(block, name) for (_, ((name, *_),)), block in program.blocks.items()}
+    blocks = {(stage, key): made[key[0][0]] for stage, key in program.blocks}
+    moving = replace(program, blocks=blocks)
+    return lambda: discard(coupled_step(moving))
+
+
+def sharing(flows: int) -> Callable[[], None]:
+    """Max-min rates of a random permutation on 16,384 endpoints, 64 below each leaf, 64 spines."""
+    rng = np.random.default_rng(1)
+    ends, leaves, spines = 16_384, 256, 64
+    source = rng.integers(ends, size=flows) if flows > ends else np.arange(ends)
+    target = rng.integers(ends, size=flows) if flows > ends else rng.permutation(ends)
+    spine, first = rng.integers(spines, size=flows), 2 * ends
+    up = first + source // 64 * spines + spine
+    down = first + leaves * spines + target // 64 * spines + spine
+    routes = np.stack([source, up, down, ends + target], axis=1)
+    capacity = np.ones(first + 2 * leaves * spines)
+    return lambda: discard(max_min_rates(routes, capacity))
+
+
+def big_fabric() -> Callable[[], None]:
+    """A rail-optimised fabric of 98,304 endpoints, links and bisection."""
+    node = load_node("h800-8")
+    return lambda: discard(bisection(build_fabric(node, 12_288, hashed=True)))
+
+
+def ring(ranks: int) -> Callable[[], None]:
+    """A ring all-reduce over so many ranks: its flows, their shares, its time."""
+    node = load_node("h800-8")
+    fabric, places = build_fabric(node, ranks // 8), np.arange(ranks)[None, :]
+    members = Members(places // 8, places // 8, places % 8)
+
+    def run() -> None:
+        ring_share(fabric, members)
+        collective_time("all_reduce", 1e9, Group(ranks, 8, 1), node, algorithm="ring")
+
+    return run
+
+
+def discard(_: object) -> None:
+    """Take a result that nobody looks at."""
 
 
 def command(*arguments: str) -> Callable[[], None]:
@@ -79,7 +154,7 @@ def command(*arguments: str) -> Callable[[], None]:
 def processor_seconds() -> float:
     """Processor time of this process and its finished children."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return time.process_time() + times.children_user + times.children_system
 
 
 def best_of(run: Callable[[], None], times: int = 3) -> float:
@@ -96,6 +171,12 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
     "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
     "step, folded (L1)": (folded, 0.05),
+    "step, links shared (L3)": (coupled, 0.5),
+    "max-min rates, 16,384 flows": (lambda: sharing(16_384), 0.01),
+    "max-min rates, 100,000 flows": (lambda: sharing(100_000), 0.1),
+    "fabric of 98,304 endpoints": (big_fabric, 1.0),
+    "ring all-reduce, 1,024 ranks": (lambda: ring(1_024), 0.001),
+    "ring all-reduce, 100,000 ranks": (lambda: ring(100_000), 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
 }
@@ -112,7 +193,7 @@ def main(names: list[str]) -> None:
             continue
         seconds = best_of(prepare())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{name:54} {seconds:8.3f} {target:7.2f} {seconds / unit:7.2f} {peak:9.0f}")
+        print(f"{name:54} {seconds:8.4f} {target:7.3f} {seconds / unit:7.3f} {peak:9.0f}")
 
 
 if __name__ == "__main__":
