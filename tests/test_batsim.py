@@ -19,9 +19,11 @@ from sim.fleet.log import Log
 from sim.fleet.logfile import log_text
 from sim.fleet.outages import Maintenance
 from sim.fleet.peer import Peer
+from sim.fleet.traces import read_trace
 
 pytest.importorskip("zmq", reason="pyzmq is not installed: pip install 'ersatz[schedulers]'")
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "data" / "batsim"
 EXAMPLE = f"{sys.executable} {ROOT}/scenarios/schedulers/easy.py {{endpoint}}"
 TWO_NODES = make_cluster(make_pool("h800", 2))
 
@@ -276,3 +278,36 @@ def test_two_runs_write_the_same_bytes() -> None:
     workload = jobs(8, 16, 4, 8, 2, 16, 1)
     first, second = (log_text(run(BatsimScheduler(Peer(EXAMPLE)), workload)) for _ in range(2))
     assert first == second
+
+
+# -- unmodified schedulers of others -----------------------------------------------------------------
+
+PYBATSIM = ("pyzmq", "procset", "sortedcontainers", "docopt", "setuptools<81")
+
+
+@pytest.fixture(scope="module")
+def pybatsim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pybatsim (LGPL) in an environment of its own; it pins an old pyzmq, which it does not need."""
+    folder = tmp_path_factory.mktemp("pybatsim")
+    pip = [folder / "bin" / "pip", "install", "-q"]
+    for words in ([sys.executable, "-m", "venv", folder], [*pip, "--no-deps", "pybatsim==3.2.1"],
+                  [*pip, *PYBATSIM]):  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"pybatsim cannot be installed: {done.stderr.strip()[-200:]}")
+    return folder / "bin" / "pybatsim"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["easyBackfill", "fillerSched"])
+def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
+    name: str, pybatsim: Path
+) -> None:
+    workload = read_trace(GOLDEN / "medium_late.json.gz")
+    assert len(workload.jobs) == 801
+    door = BatsimScheduler(Peer(f"{pybatsim} {name} -v error -s {{endpoint}}"), jobs=801)
+    log = run_fleet(FleetSpec(make_cluster(make_pool("cpu", 32, 1)), workload), door)
+    assert sum(record.event == "finish" for record in log.records) == 801
+    assert log.end_s == pytest.approx(
+        16088.51, abs=0.1
+    )  # the last job comes at 16,000 s, for 88.51 s

@@ -102,6 +102,7 @@ def _daemons(site: Site) -> list[str]:
         f"JobCompLoc={folder}/jobcomp.txt",
         "AccountingStorageType=accounting_storage/none",
         "MaxJobCount=200000",
+        "EnforcePartLimits=ALL",  # what can never run is refused when it is submitted
     ]
 
 

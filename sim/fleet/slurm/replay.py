@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -64,12 +65,18 @@ class Replay:
                 moved = time.monotonic()
             over = now_over
             if time.monotonic() - moved > STALL_S:
-                raise SlurmError(f"slurm starts none of its {len(accepted - over)} jobs any more")
+                raise SlurmError(f"slurm starts none of its {len(accepted - over)} jobs any more:"
+                                 f" {self._reasons()}")  # fmt: skip
             self.slurm.check()
             time.sleep(0.25)
 
     def _some_run(self) -> bool:
         return bool(self.slurm.call("squeue", "--noheader", "--states=R,CG", "--format=%i").strip())
+
+    def _reasons(self) -> str:
+        """Return why jobs wait, in Slurm's words, the commonest reason first."""
+        words = self.slurm.call("squeue", "--noheader", "--states=PD", "--format=%r").splitlines()
+        return ", ".join(f"{n} x {word}" for word, n in Counter(words).most_common(3))
 
     def completions(self) -> list[Completion]:
         """Return the attempts that have ended so far."""

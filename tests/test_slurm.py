@@ -1,0 +1,342 @@
+"""Real Slurm on emulated nodes: its files, its records, its end; and whole replays where it is installed."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sim.errors import InputError
+from sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
+from sim.fleet.fleet import RunEndedError
+from sim.fleet.jobs import Job, Workload
+from sim.fleet.log import Log, Quota, Rules
+from sim.fleet.logfile import log_text, parse_log
+from sim.fleet.slurm import daemons, guard
+from sim.fleet.slurm.config import Site, config_files, limit_minutes, sbatch_arguments
+from sim.fleet.slurm.daemons import SlurmError, missing, running
+from sim.fleet.slurm.records import Completion, Submission, make_log, parse_taken, read_completions
+from sim.fleet.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = Site(Path("/tmp/x"), 20000, "host", "me", speed=200.0)
+FLEET = make_cluster(make_pool("h800", 3, nodes_per_leaf=2), make_pool("ppu", 2, 16))
+WORK = Workload((Job("a", 0.0, 8, 100.0, walltime_s=120.0), Job("b", 5.0, 16, 50.0, priority=-3)))
+NO_SLURM = missing(200.0)
+needs_slurm = pytest.mark.skipif(bool(NO_SLURM), reason=NO_SLURM)
+
+
+# -- configuration --------------------------------------------------------------------------------------
+
+
+def test_files_of_a_fleet() -> None:
+    files = config_files(SITE, FLEET, WORK)
+    lines = files["slurm.conf"].splitlines()
+    assert (
+        "NodeName=n[0-2] NodeHostname=host NodeAddr=127.0.0.1 Port=[20001-20003] CPUs=256"
+        in (files["slurm.conf"])
+    )
+    assert "Port=[20004-20005]" in files["slurm.conf"]
+    assert "Feature=ppu Gres=gpu:ppu:16" in files["slurm.conf"]
+    assert "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny" in lines  # loopback only
+    assert "SlurmctldPort=20000" in lines
+    # the lower priority is the lower tier
+    assert [line.split()[0] for line in lines if line.startswith("PartitionName")] == [
+        "PartitionName=m3", "PartitionName=p0",
+    ]  # fmt: skip
+    # 0.15 virtual seconds per unit of speed: every 30 s at 200; a minute's limit and a minute more
+    assert (
+        "bf_interval=30,bf_max_time=600,sched_interval=30,max_sched_time=300"
+        in (files["slurm.conf"])
+    )
+    assert files["gres.conf"].splitlines() == [
+        "NodeName=n[0-2] Name=gpu Type=h800 File=/tmp/x/dev/gpu[0-7]",
+        "NodeName=n[3-4] Name=gpu Type=ppu File=/tmp/x/dev/gpu[0-15]",
+    ]
+    assert files["topology.conf"].splitlines() == [
+        "SwitchName=leaf0 Nodes=n[0-1]", "SwitchName=leaf1 Nodes=n[2]",
+        "SwitchName=leaf2 Nodes=n[3-4]", "SwitchName=spine Switches=leaf0,leaf1,leaf2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (Job("a", 0, 3, 1, types=("h800",)), "--nodes=1 --gres=gpu:h800:3 --constraint=h800"),
+        (Job("a", 0, 16, 1, types=("h800",)), "--nodes=2 --gres=gpu:h800:8 --constraint=h800"),
+        (Job("a", 0, 12, 1, types=("h800",)), "--nodes=2 --gpus=h800:12 --constraint=h800"),
+        (Job("a", 0, 8, 1), "--nodes=1 --gres=gpu:8 --constraint=[h800|ppu]"),  # of one type
+        (Job("a", 0, 8, 1, mixed=True), "--nodes=1 --gres=gpu:8 --constraint=h800|ppu"),
+        (Job("a", 0, 32, 1, types=("ppu",), max_leaves=1),
+         "--nodes=2 --gres=gpu:ppu:16 --constraint=ppu --switches=1@30-00:00:00"),
+    ],
+)  # fmt: skip
+def test_what_a_job_asks_for(job: Job, words: str) -> None:
+    assert words in " ".join(sbatch_arguments(SITE, FLEET, job))
+
+
+def test_limits_leave_room_for_launching() -> None:
+    # 120 s and 60 s for the launch are 3 minutes; without a limit twice the run time and an hour
+    assert limit_minutes(WORK.jobs[0]) == 3
+    assert limit_minutes(replace(WORK.jobs[0], walltime_s=float("inf"))) == -(
+        -(200 + 3600 + 60) // 60
+    )
+
+
+def test_what_slurm_cannot_carry_is_said_at_once() -> None:
+    jobs = Workload((Job("a", 0, 1, 1.0, milli=500), Job("b", 0, 8, 1.0, min_devices=4)), "w")
+    with pytest.raises(InputError) as caught:
+        refuse_what_slurm_cannot(
+            Cluster((FleetNode("c", "cpu", 0),)), jobs, Rules(quotas={"a": Quota(8, 8)})
+        )
+    text = str(caught.value)
+    for words in (
+        "quotas need",
+        "shares of devices",
+        "elastic sizes",
+        "(job b)",
+        "without devices",
+    ):
+        assert words in text
+
+
+def test_a_machine_without_slurm_is_told_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemons, "search_path", lambda: "/nowhere")
+    assert "slurmctld, slurmd, sbatch, scontrol, munged, faketime not found" in missing(200.0)
+    assert "apt-get install --no-install-recommends faketime munge" in missing(200.0)
+    with pytest.raises(SlurmError, match="not found"):
+        replay_on_slurm(FLEET, WORK)
+
+
+# -- records ---------------------------------------------------------------------------------------------
+
+SHOWN = (
+    "JobId=2 JobName=j ReqNodeList=(null) NodeList=n[1-4] TRES=cpu=2   Nodes=n[1-2,4] CPU_IDs=0 Mem=0"
+    " GRES=gpu:h800:8(IDX:0-7)   Nodes=n3 CPU_IDs=0-1 Mem=0 GRES=gpu:h800:3(IDX:0,2-3) MinCPUsNode=1"
+)
+
+
+def line(number: int, state: str, submit: str, start: str, end: str) -> str:
+    day = "2026-01-01T00:"
+    return (f"JobId={number} Name=x JobState={state} TimeLimit=5 StartTime={day}{start}"
+            f" EndTime={day}{end} NodeList=n0 SubmitTime={day}{submit} ExitCode=0:0 \n")  # fmt: skip
+
+
+ORIGIN = 1767225600.0  # 2026-01-01 00:00 UTC
+
+
+def test_devices_of_a_job() -> None:
+    assert parse_taken(SHOWN) == ((1, 255), (2, 255), (3, 0b1101), (4, 255))
+    assert parse_taken("JobId=2 NodeList=n1") == ()
+
+
+def test_an_unfinished_line_is_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "jobcomp.txt"
+    assert read_completions(path, ORIGIN) == []
+    path.write_text(line(7, "COMPLETED", "00:05", "00:07", "01:07") + "JobId=8 JobSta")
+    assert read_completions(path, ORIGIN) == [Completion(7, "COMPLETED", 5.0, 7.0, 67.0)]
+    path.write_text("JobId=8 rubbish\n")
+    with pytest.raises(SlurmError, match="cannot be read"):
+        read_completions(path, ORIGIN)
+
+
+def test_a_log_by_hand(tmp_path: Path) -> None:
+    # a runs 10-60 s for 40 s of work; b, on the same devices, starts in the second in which a ends,
+    # loses its node at 100 s, starts over at 110 s and ends at 160 s; c is refused
+    path = tmp_path / "jobcomp.txt"
+    path.write_text(
+        line(1, "COMPLETED", "00:01", "00:10", "01:00")
+        + line(2, "NODE_FAIL", "00:02", "01:00", "01:40")
+        + line(2, "COMPLETED", "00:02", "01:50", "02:40")
+    )
+    taken = " Nodes=n0 CPU_IDs=0 Mem=0 GRES=gpu:h800:8(IDX:0-7)"
+    for name in ("1.0", "2.0", "2.1"):
+        (tmp_path / name).write_text(taken)
+    a, b, c = (Job(name, 0.0, 8, 40.0) for name in "abc")
+    submissions = [
+        Submission(a, 0.5, 1),
+        Submission(b, 1.5, 2),
+        Submission(c, 3.0, refused="sbatch: no"),
+    ]
+    log = make_log(FLEET, submissions, read_completions(path, ORIGIN), tmp_path, {"door": "slurm"})
+    assert [(r.time_s, r.event, r.job) for r in log.records] == [
+        (1.0, "submit", "a"), (2.0, "submit", "b"), (3.0, "submit", "c"), (3.0, "reject", "c"),
+        (10.0, "start", "a"), (60.0, "finish", "a"), (60.0, "start", "b"), (100.0, "fail", "b"),
+        (110.0, "start", "b"), (160.0, "finish", "b"), (160.0, "end", ""),
+    ]  # fmt: skip
+    assert log.records[4].value == pytest.approx(40 / 50)  # launching took 10 of 50 s
+    assert log.records[5].value == 40.0
+    assert log_text(parse_log(log_text(log))) == log_text(log)
+
+
+def test_a_job_that_hid_its_devices_is_an_error(tmp_path: Path) -> None:
+    done = [Completion(1, "COMPLETED", 0.0, 1.0, 2.0)]
+    with pytest.raises(SlurmError, match="no note of the devices"):
+        make_log(FLEET, [Submission(WORK.jobs[0], 0.0, 1)], done, tmp_path, {})
+
+
+# -- nothing is left ----------------------------------------------------------------------------------------
+
+
+def _gone(mark: str, seconds: float = 10.0) -> bool:
+    """Tell whether no process carries a mark in its environment any more."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not guard.members(mark):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_the_guard_clears_up_when_its_input_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    conf = f"{folder}/slurm.conf"
+    env = {**os.environ, "SLURM_CONF": conf}
+    stubborn = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"], env=env)
+    other = subprocess.Popen(["sleep", "600"], env={**os.environ, "SLURM_CONF": conf + "2"})
+    try:
+        assert stubborn.pid in guard.members(conf)
+        process = subprocess.Popen([sys.executable, guard.__file__, str(folder), "1.0"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        assert process.stdout is not None
+        assert b'"environment"' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)  # an interrupt is not its end
+        process.communicate(timeout=20)
+        assert stubborn.wait(5) == -signal.SIGKILL
+        assert _gone(conf)
+        assert not folder.exists()
+        assert other.poll() is None  # somebody else's
+    finally:
+        other.kill()
+        other.wait()
+        stubborn.kill()
+        stubborn.wait()
+
+
+# -- with Slurm ------------------------------------------------------------
+
+SMALL = Workload(tuple(
+    Job(f"j{i}", 30.0 * i, size, 600.0, walltime_s=900.0)
+    for i, size in enumerate([8, 16, 3, 12, 32, 5, 8, 16, 1, 32, 8, 8])
+), "small")  # fmt: skip
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of this test alone for temporary files, reachable by munge's clients."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def judged(place: Path) -> Log:
+    return replay_on_slurm(make_cluster(make_pool("h800", 4, nodes_per_leaf=2)), SMALL, speed=200.0)
+
+
+def held_twice(log: Log) -> list[tuple[float, int]]:
+    """Return (time, node) of each start on devices that another job still holds."""
+    busy: dict[int, int] = {}
+    wrong = []
+    for record in log.records:
+        for node, mask in record.placement:
+            if record.event == "start":
+                wrong += [(record.time_s, node)] * bool(busy.get(node, 0) & mask)
+                busy[node] = busy.get(node, 0) | mask
+            elif record.event == "finish":
+                busy[node] &= ~mask
+    return wrong
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_small_replay(judged: Log, place: Path) -> None:
+    assert sum(record.event == "finish" for record in judged.records) == len(SMALL.jobs)
+    assert held_twice(judged) == []
+    for record in judged.records:
+        if record.event == "start":
+            size = sum(mask.bit_count() for _, mask in record.placement)
+            assert size == judged.jobs[record.job].devices
+            # 600 s of work; launching on a busy machine may take 300 virtual seconds, 1.5 real ones
+            assert 600 / 900 <= record.value <= 1.0
+    assert all(0 <= judged.jobs[job.id].submit_s - job.submit_s <= 300 for job in SMALL.jobs)
+    assert not list(place.iterdir())
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_job_that_can_never_run_is_rejected_with_slurms_words(place: Path) -> None:
+    jobs = Workload((Job("fits", 0.0, 8, 60.0), Job("never", 1.0, 64, 60.0)), "w")
+    log = replay_on_slurm(make_cluster(make_pool("h800", 2)), jobs, speed=100.0)
+    rejected = [record for record in log.records if record.event == "reject"]
+    assert [record.job for record in rejected] == ["never"]
+    assert "sbatch" in rejected[0].detail
+    assert sum(record.event == "finish" for record in log.records) == 1
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_dead_controller_ends_the_run_with_the_log_so_far(
+    place: Path,
+) -> None:
+    killed = []
+
+    def kill(_: str) -> None:
+        if not killed:
+            (pid,) = [p for p in members_in(place) if _name(p) == "slurmctld"]
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    jobs = Workload((Job("first", 0.0, 8, 30.0), Job("second", 0.0, 8, 3000.0)), "w")
+    with pytest.raises(RunEndedError) as caught:
+        replay_on_slurm(make_cluster(make_pool("h800", 1)), jobs, speed=100.0, advance=kill)
+    assert "slurm" in str(caught.value)
+    assert [r.event for r in caught.value.log.records][-1] == "end"
+    assert [r.job for r in caught.value.log.records if r.event == "finish"] == ["first"]
+    assert not list(place.iterdir())
+
+
+def members_in(place: Path) -> list[int]:
+    (folder,) = place.glob("ersatz-slurm-*")
+    return guard.members(f"{folder}/slurm.conf")
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_nothing_is_left_when_ersatz_is_killed() -> None:
+    code = ("from sim.fleet.cluster import *; from sim.fleet.jobs import *\n"
+            "from sim.fleet.slurm.daemons import running\nimport time\n"
+            "with running(make_cluster(make_pool('h800', 2)), Workload(()), speed=50.0) as slurm:\n"
+            "    print(slurm.site.folder, flush=True); time.sleep(600)")  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().decode().strip())
+    assert len(guard.members(f"{folder}/slurm.conf")) >= 3  # a controller and two nodes
+    process.kill()
+    process.wait()
+    assert _gone(f"{folder}/slurm.conf", 20.0)
+    end = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_real_time_needs_no_fast_clock() -> None:
+    with running(make_cluster(make_pool("h800", 1)), Workload(())) as slurm:
+        assert "LD_PRELOAD" not in slurm.environment
+        slurm.begin()
+        assert abs(slurm.origin - time.time()) < 5
