@@ -142,7 +142,10 @@ class Fabric:
         """Return the fabric with parts broken; raises `ValueError` for parts that it lacks."""
         capacity = self.capacity.copy()
         for fault in faults:
-            capacity[self._links_of(fault)] *= fault.left
+            lost = 1.0 - fault.left
+            if fault.part in ("uplink", "spine"):  # one of those that act as one here
+                lost *= self.uplinks / self.network.uplinks
+            capacity[self._links_of(fault)] *= 1.0 - lost
         return replace(self, capacity=capacity)
 
     def busy(self, share: float) -> Fabric:
@@ -171,14 +174,13 @@ class Fabric:
             each = self.planes * uplinks
             return _both(np.arange(at[0] * each, (at[0] + 1) * each), self.first[4], self.first[5])
         leaves = np.arange(self.leaves)
+        number = at[-1] % self.network.uplinks * uplinks // self.network.uplinks
         if fault.part == "uplink":
-            number = at[1] if uplinks > 1 else 0
             return _both(np.array([at[0] * uplinks + number]), self.first[2], self.first[3])
         first_node = leaves // (self.leaves // self._leaf_groups) * self.network.leaf_nodes
-        spine = self.spine(self.pod(first_node), leaves, np.full_like(leaves, at[0] % uplinks))
-        return _both(
-            leaves[spine == at[0]] * uplinks + at[0] % uplinks, self.first[2], self.first[3]
-        )
+        below = self.pod(first_node) * self.planes + self.plane(leaves)
+        hit = leaves[below == at[0] // self.network.uplinks]
+        return _both(hit * uplinks + number, self.first[2], self.first[3])
 
     @property
     def _leaf_groups(self) -> int:
@@ -187,10 +189,10 @@ class Fabric:
     @property
     def counts(self) -> dict[str, tuple[int, ...]]:
         """How many there are of each part, by coordinate."""
-        spines = self.pods * self.planes * self.uplinks
+        spines = self.pods * self.planes * self.network.uplinks
         return {
             "card": (self.nodes, self.cards), "port": (self.nodes, self.cards, self.network.ports),
-            "leaf": (self.leaves,), "uplink": (self.leaves, self.network.uplinks or 1),
+            "leaf": (self.leaves,), "uplink": (self.leaves, self.network.uplinks),
             "spine": (spines,), "plane": (self.planes,), "core": (self.pods,),
         }  # fmt: skip
 

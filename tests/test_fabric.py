@@ -140,6 +140,10 @@ def test_flows_avoid_a_dead_uplink() -> None:
     chosen = fabric.choose_uplinks(source, target, zero, zero, np.arange(200))
     assert sorted(set(chosen.tolist())) == [n for n in range(16) if n != 5]
     spine = build_fabric(tree(), 8, hashed=True).damaged([Fault("spine", (5,))])
+    # Where traffic spreads evenly the sixteen act as one, and fifteen sixteenths are left.
+    for fault in (Fault("uplink", (0, 5)), Fault("spine", (5,))):
+        even = build_fabric(tree(), 8).damaged([fault])
+        assert even.capacity[even.first[2]] == pytest.approx(15 / 16 * 320 * GB)
     assert 5 not in spine.choose_uplinks(source, target, zero, zero, np.arange(200))
 
 
