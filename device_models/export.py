@@ -59,9 +59,11 @@ class Part:
 
     @property
     def tpp_format(self) -> str:
-        """The format that decides the TPP."""
+        """The format that decides the TPP, the widest of several; empty for memory stacks."""
         known = [dtype for dtype in self.peaks if dtype != "tf32"]
-        return max(known, key=lambda d: (round(BITS[d] * self.peaks[d] / 1e12, 1), BITS[d]))
+        return max(
+            known, key=lambda d: (round(BITS[d] * self.peaks[d] / 1e12, 1), BITS[d]), default=""
+        )
 
     @property
     def stack_density(self) -> float:
@@ -79,6 +81,15 @@ def list_parts() -> list[str]:
     """Return the names of all devices that rules can be asked about."""
     own = sorted(path.stem for path in (DATA / "parts").glob("*.yaml"))
     return sorted([*list_devices(), *own])
+
+
+def knows_part(name: str) -> bool:
+    """Tell whether a name or alias is one of the catalogue; paths are not."""
+    try:
+        load_part(name)
+    except InputError:
+        return False
+    return "/" not in name and not name.endswith((".yaml", ".yml"))
 
 
 @lru_cache(maxsize=256)

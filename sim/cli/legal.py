@@ -1,0 +1,79 @@
+"""`ersatz legal`: which devices may be bought, when and where, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.app import JsonOption, OutOption, app
+from sim.cli.cases import find_scenario
+from sim.cli.output import deliver
+
+if TYPE_CHECKING:
+    from sim.market.legal import LegalQuestion
+
+
+@app.command(
+    epilog="Example: ersatz legal h20 h800 ascend-910b2 --date 2025-03-24 --date 2025-04-23"
+)
+def legal(
+    devices: Annotated[
+        list[str], typer.Argument(help="Devices, `all`, or one scenario file or shipped name.")
+    ],
+    date: Annotated[
+        list[str] | None, typer.Option("--date", metavar="DAY", help="Day of export; repeatable.")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", metavar="PLACE", help="Destination.")] = "China",
+    buyer: Annotated[str, typer.Option("--buyer", metavar="KIND", help="Kind of buyer.")] = "company",
+    origin: Annotated[
+        str | None, typer.Option("--from", metavar="PLACE", help="Where it is shipped from.")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", metavar="PATH", help="File or folder of your own rules.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a rule: rules.ID.criterion.NAME=4100."),
+    ] = None,
+    json: JsonOption = None, out: OutOption = None,
+) -> None:  # fmt: skip
+    """Say what export and import rules allow at a date, with rule ids and arithmetic."""
+    from sim.market.legal import answer
+    from sim.report.legal import legal_record, render_legal
+    from sim.report.legal_map import heat_map
+
+    changes = tuple(set_ or ())
+    questions = _of_file(devices, changes) or _of_words(
+        devices, date, to, buyer, origin, rules, changes
+    )
+    answers = [answer(question) for question in questions]
+    names = ["legal"] if len(answers) == 1 else [f"legal-{q.name}" for q in questions]
+    pictures = {f"{name}.svg": heat_map(a) for name, a in zip(names, answers, strict=True)}
+    deliver("legal", legal_record(answers), render_legal(answers), json, out, pictures)
+
+
+def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion, ...]:
+    """Return the questions of a scenario, or nothing where the words name devices."""
+    from device_models.export import knows_part
+    from sim.market.legal import load_questions
+
+    path = find_scenario(words[0])
+    is_file = path.is_file() and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
+    if len(words) != 1 or not is_file or "_peak:" in path.read_text("utf-8", errors="replace"):
+        return ()
+    return load_questions(path, changes)
+
+
+def _of_words(
+    devices: list[str], dates: list[str] | None, to: str, buyer: str, origin: str | None,
+    rules: Path | None, changes: tuple[str, ...],
+) -> tuple[LegalQuestion, ...]:  # fmt: skip
+    """Return the question that the options ask; without a date, the last day that rules know."""
+    from sim.market.legal import ask
+    from sim.market.rules import load_rules
+
+    known = load_rules(rules, changes)
+    days = dates or [known.known_until.isoformat()]
+    return (ask(devices, days, to, buyer, origin, known),)
