@@ -29,7 +29,7 @@ _COMMON = {"name": "text", "title": "text", "description": "text", "based_on": "
 EXPORT_LEAVES = {
     "designer": "text", "process_nm": "number", "foundry": "text", "transistors": "number",
     "data_centre": "boolean", "sold_in_us": "boolean",
-    "die_area_least_m2": "area", "die_area_most_m2": "area",
+    "die_area_least_m2": "area", "die_area_most_m2": "area", "sold_as": "text",
 }  # fmt: skip
 EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
 DEVICE = Schema(

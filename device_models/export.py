@@ -8,8 +8,10 @@ Not here: the rules themselves, dates, places.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,7 +27,7 @@ PART = Schema(
     leaves={"memory_bandwidth": "bandwidth", "die_area_m2": "area", "io_bandwidth": "bandwidth",
             **EXPORT_LEAVES},
     maps={"datasheet_peak": "flop_rate"},
-    optional=frozenset({"datasheet_peak", "transistors", "die_area_least_m2", "die_area_most_m2"}),
+    optional=frozenset({"datasheet_peak", "transistors", "sold_as", "die_area_least_m2", "die_area_most_m2"}),
 )  # fmt: skip
 
 
@@ -72,15 +74,29 @@ class Part:
             return 0.0
         return self.memory_bandwidth / 1e9 / (self.die_area_m2 * 1e6)
 
+    def on_sale(self, day: date) -> bool:
+        """Tell whether it had been released by a day, as finely as its release is known."""
+        quarter = re.match(r"(\d{4})-Q(\d)", self.released)
+        used = re.search(r"in use since (\d{4})", self.released)
+        if used:
+            known = used[1]
+        elif quarter:
+            known = f"{quarter[1]}-{3 * int(quarter[2]) - 2:02d}"
+        else:
+            match = re.match(r"\d{4}(-\d\d(-\d\d)?)?(?!\d)", self.released)
+            known = match[0] if match else ""
+        return bool(known) and known <= day.isoformat()[: len(known)]
+
     def density(self, area_m2: float | None) -> float | None:
         """Performance density at a die area: TPP per mm2, or None where the area is unknown."""
         return self.tpp / (area_m2 * 1e6) if area_m2 else None
 
 
 def list_parts() -> list[str]:
-    """Return the names of all devices that rules can be asked about."""
-    own = sorted(path.stem for path in (DATA / "parts").glob("*.yaml"))
-    return sorted([*list_devices(), *own])
+    """Return the names of all devices that rules can be asked about, as they are sold."""
+    own = [path.stem for path in (DATA / "parts").glob("*.yaml")]
+    whole = [name for name in list_devices() if load_part(name).name == name]
+    return sorted([*whole, *own])
 
 
 def knows_part(name: str) -> bool:
@@ -94,7 +110,10 @@ def knows_part(name: str) -> bool:
 
 @lru_cache(maxsize=256)
 def load_part(name: str) -> Part:
-    """Return a device by catalogue name, alias or path; raises `InputError` for an unknown one."""
+    """Return a device by catalogue name, alias or path, a die as the package that is sold.
+
+    Raises `InputError` for an unknown one and for a device whose file lacks what rules read.
+    """
     wanted = name.strip().lower()
     own = _own_parts()
     if wanted in own:
@@ -102,7 +121,7 @@ def load_part(name: str) -> Part:
     try:
         path = find_file(name, "devices")
     except InputError as error:
-        hint = did_you_mean(wanted, [*list_parts(), *own]) or "; see ersatz devices"
+        hint = did_you_mean(wanted, [*list_devices(), *own]) or "; see ersatz devices"
         raise InputError([Problem("device", 0, 0, "", name, f"no such device{hint}")]) from error
     whole = not path.exists() or "matrix_peak:" in path.read_text("utf-8")
     return _of_device(name) if whole else _read_part(path)
@@ -134,6 +153,8 @@ def _of_device(name: str) -> Part:
     stated = {k.removeprefix(key): float(fact.value)
               for k, fact in device.facts.items() if k.startswith(key)}  # fmt: skip
     values = {k: fact.value for k, fact in device.facts.items()}
+    if "sold_as" in values:
+        return load_part(str(values["sold_as"]))
     missing = [k for k in EXPORT_LEAVES if k not in values and k not in PART.optional]
     if missing:
         expected = f"rules need {', '.join(missing)} of a device: add them to its file"

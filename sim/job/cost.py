@@ -66,6 +66,11 @@ def decay_per_hour(value: float, decay: float) -> float:
     return value * decay * math.log(10.0) / HOURS_PER_YEAR
 
 
+def value_after(value: float, decay: float, years: float) -> float:
+    """Return what is left of a value that falls `decay` orders of magnitude a year."""
+    return value * math.pow(10.0, -decay * years)
+
+
 def straight_line_per_hour(value: float, years: float) -> float:
     """Return the value lost per hour in a straight line to nothing."""
     return value / (years * HOURS_PER_YEAR)

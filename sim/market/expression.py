@@ -48,79 +48,105 @@ class Expression:
     names: frozenset[str]
     evaluate: Evaluate  # values of the names -> true, false, or None for unknown
     tree: ast.expr
+    parts: Mapping[int, Evaluate]  # how to evaluate each node of the tree, by its identity
 
     def explain(self, values: Values) -> list[str]:
         """Return the comparisons that decided, with their numbers: 'TPP 2,368 >= 4,800: no'."""
-        return list(dict.fromkeys(_explain(self.tree, values)))
+        return list(dict.fromkeys(_explain(self.tree, self.parts, values)))
 
 
 def parse_expression(text: str, kinds: Mapping[str, Kind]) -> Expression:
     """Read a criterion over names of known kinds; raises `ExpressionError` with the position."""
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"is longer than {MAX_LENGTH} characters", MAX_LENGTH)
+    if not text.isascii():
+        bad = next(i for i, letter in enumerate(text) if not letter.isascii())
+        raise ExpressionError(f"holds {text[bad]!r}; expected plain ASCII", bad + 1)
     flat = text.replace("\n", " ").replace("\t", " ")
     lead = len(flat) - len(flat.lstrip())
     try:
         tree = ast.parse(flat.strip(), mode="eval").body
     except SyntaxError as error:
-        position = max(error.offset or 1, 1) + lead
+        early = (error.lineno or 1) > 1 or not error.offset  # the text ends too early
+        position = len(flat.rstrip()) + 1 if early else (error.offset or 1) + lead
         raise ExpressionError(f"cannot be read: {error.msg}", position) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError("cannot be read: nested too deeply or no text", 1) from error
     for node in ast.walk(tree):
         if hasattr(node, "col_offset"):
             node.col_offset += lead
-    names: set[str] = set()
+    scope = _Scope(kinds, set(), {})
     try:
-        kind, evaluate = _compile(tree, kinds, names)
+        kind, evaluate = _compile(tree, scope)
     except RecursionError as error:
         raise ExpressionError("is nested too deeply", 1) from error
     if kind != "truth":
         raise ExpressionError(f"is a {kind}; expected a comparison like 'TPP >= 4800'", 1 + lead)
-    return Expression(text, frozenset(names), evaluate, tree)
+    return Expression(text, frozenset(scope.names), evaluate, tree, scope.parts)
+
+
+@dataclass(slots=True)
+class _Scope:
+    """What is known while an expression is read, and what has been found."""
+
+    kinds: Mapping[str, Kind]
+    names: set[str]
+    parts: dict[int, Evaluate]
 
 
 def _fault(node: ast.expr, reason: str) -> ExpressionError:
     return ExpressionError(reason, node.col_offset + 1)
 
 
-def _compile(node: ast.expr, kinds: Mapping[str, Kind], names: set[str]) -> tuple[Kind, Evaluate]:
+def _compile(node: ast.expr, scope: _Scope) -> tuple[Kind, Evaluate]:
     """Check one node and return its kind and its closure."""
+    kind, evaluate = _compiled(node, scope)
+    scope.parts[id(node)] = evaluate
+    return kind, evaluate
+
+
+def _compiled(node: ast.expr, scope: _Scope) -> tuple[Kind, Evaluate]:
     if isinstance(node, ast.BoolOp):
-        return "truth", _logic(node, kinds, names)
+        return "truth", _logic(node, scope)
     if isinstance(node, ast.UnaryOp):
-        return _unary(node, kinds, names)
+        return _unary(node, scope)
     if isinstance(node, ast.Compare):
-        return "truth", _comparison(node, kinds, names)
+        return "truth", _comparison(node, scope)
     if isinstance(node, ast.BinOp):
-        return "number", _arithmetic(node, kinds, names)
+        return "number", _arithmetic(node, scope)
     if isinstance(node, ast.Name):
-        return _name(node, kinds, names)
+        return _name(node, scope)
     if isinstance(node, ast.Constant):
         return _constant(node)
     if isinstance(node, ast.List | ast.Tuple):
-        parts = [_compile(item, kinds, names) for item in node.elts]
-        for item, (kind, _) in zip(node.elts, parts, strict=True):
-            if kind != "text":
-                raise _fault(item, f"is a {kind}; a list holds texts like 'h20'")
-        values = tuple(str(evaluate({})) for _, evaluate in parts)
-        return "list", lambda _: values
+        return "list", _list(node, scope)
     words = {ast.Call: "calls are", ast.Attribute: "'.' is", ast.Subscript: "[...] after a name is",
              ast.Lambda: "lambda is", ast.IfExp: "if ... else is"}  # fmt: skip
     what = words.get(type(node), f"{type(node).__name__} is")
     raise _fault(node, f"{what} not allowed in a criterion")
 
 
-def _name(node: ast.Name, kinds: Mapping[str, Kind], names: set[str]) -> tuple[Kind, Evaluate]:
+def _list(node: ast.List | ast.Tuple, scope: _Scope) -> Evaluate:
+    parts = [_compile(item, scope) for item in node.elts]
+    for item, (kind, _) in zip(node.elts, parts, strict=True):
+        if kind != "text":
+            raise _fault(item, f"is a {kind}; a list holds texts like 'h20'")
+    if any(not isinstance(item, ast.Constant) for item in node.elts):
+        raise _fault(node, "a list holds texts like 'h20', no names")
+    values = tuple(evaluate({}) for _, evaluate in parts)
+    return lambda _: values
+
+
+def _name(node: ast.Name, scope: _Scope) -> tuple[Kind, Evaluate]:
     word = node.id
     if word in ("true", "false"):
         truth = word == "true"
         return "truth", lambda _: truth
-    if word not in kinds:
-        hint = did_you_mean(word, kinds)
-        raise _fault(node, f"unknown name {word!r}{hint or '; known: ' + ', '.join(sorted(kinds))}")
-    names.add(word)
-    return kinds[word], lambda values: values[word]
+    if word not in scope.kinds:
+        hint = did_you_mean(word, scope.kinds) or f"; known: {', '.join(sorted(scope.kinds))}"
+        raise _fault(node, f"unknown name {word!r}{hint}")
+    scope.names.add(word)
+    return scope.kinds[word], lambda values: values[word]
 
 
 def _constant(node: ast.Constant) -> tuple[Kind, Evaluate]:
@@ -135,15 +161,15 @@ def _constant(node: ast.Constant) -> tuple[Kind, Evaluate]:
     raise _fault(node, f"{value!r} is no number, text, true or false")
 
 
-def _typed(node: ast.expr, want: Kind, kinds: Mapping[str, Kind], names: set[str]) -> Evaluate:
-    kind, evaluate = _compile(node, kinds, names)
+def _typed(node: ast.expr, want: Kind, scope: _Scope) -> Evaluate:
+    kind, evaluate = _compile(node, scope)
     if kind != want:
         raise _fault(node, f"{ast.unparse(node)!r} is a {kind}; expected a {want}")
     return evaluate
 
 
-def _logic(node: ast.BoolOp, kinds: Mapping[str, Kind], names: set[str]) -> Evaluate:
-    parts = [_typed(part, "truth", kinds, names) for part in node.values]
+def _logic(node: ast.BoolOp, scope: _Scope) -> Evaluate:
+    parts = [_typed(part, "truth", scope) for part in node.values]
     decides = isinstance(node.op, ast.Or)  # the truth value of one part that settles the whole
 
     def evaluate(values: Values) -> Value:
@@ -159,9 +185,9 @@ def _logic(node: ast.BoolOp, kinds: Mapping[str, Kind], names: set[str]) -> Eval
     return evaluate
 
 
-def _unary(node: ast.UnaryOp, kinds: Mapping[str, Kind], names: set[str]) -> tuple[Kind, Evaluate]:
+def _unary(node: ast.UnaryOp, scope: _Scope) -> tuple[Kind, Evaluate]:
     if isinstance(node.op, ast.Not):
-        inner = _typed(node.operand, "truth", kinds, names)
+        inner = _typed(node.operand, "truth", scope)
 
         def negate(values: Values) -> Value:
             truth = inner(values)
@@ -169,7 +195,7 @@ def _unary(node: ast.UnaryOp, kinds: Mapping[str, Kind], names: set[str]) -> tup
 
         return "truth", negate
     if isinstance(node.op, ast.USub):
-        number = _typed(node.operand, "number", kinds, names)
+        number = _typed(node.operand, "number", scope)
 
         def minus(values: Values) -> Value:
             value = number(values)
@@ -179,11 +205,11 @@ def _unary(node: ast.UnaryOp, kinds: Mapping[str, Kind], names: set[str]) -> tup
     raise _fault(node, "expected 'not' or a minus sign")
 
 
-def _arithmetic(node: ast.BinOp, kinds: Mapping[str, Kind], names: set[str]) -> Evaluate:
+def _arithmetic(node: ast.BinOp, scope: _Scope) -> Evaluate:
     apply = ARITHMETIC.get(type(node.op))
     if apply is None:
         raise _fault(node, "expected one of + - * / between numbers")
-    left, right = (_typed(part, "number", kinds, names) for part in (node.left, node.right))
+    left, right = (_typed(part, "number", scope) for part in (node.left, node.right))
 
     def evaluate(values: Values) -> Value:
         a, b = left(values), right(values)
@@ -198,9 +224,9 @@ def _arithmetic(node: ast.BinOp, kinds: Mapping[str, Kind], names: set[str]) -> 
     return evaluate
 
 
-def _comparison(node: ast.Compare, kinds: Mapping[str, Kind], names: set[str]) -> Evaluate:
+def _comparison(node: ast.Compare, scope: _Scope) -> Evaluate:
     sides = [node.left, *node.comparators]
-    compiled = [_compile(side, kinds, names) for side in sides]
+    compiled = [_compile(side, scope) for side in sides]
     tests: list[tuple[Evaluate, Evaluate, Callable[[Any, Any], bool]]] = []
     for i, op in enumerate(node.ops):
         (left_kind, left), (right_kind, right) = compiled[i], compiled[i + 1]
@@ -233,32 +259,20 @@ def _comparison(node: ast.Compare, kinds: Mapping[str, Kind], names: set[str]) -
     return evaluate
 
 
-def _explain(node: ast.expr, values: Values) -> Iterable[str]:
+def _explain(node: ast.expr, parts: Mapping[int, Evaluate], values: Values) -> Iterable[str]:
     """Yield the comparisons below a node that made it what it is."""
-    kinds: dict[str, Kind] = {name: _kind(value) for name, value in values.items()}
-    truth = _truth(node, kinds, values)
+    truth = parts[id(node)](values)
     if isinstance(node, ast.BoolOp):
-        parts = [part for part in node.values if _truth(part, kinds, values) is truth]
-        settled = truth is isinstance(node.op, ast.Or)
-        for part in parts[:1] if settled and not isinstance(node.op, ast.Or) else parts:
-            yield from _explain(part, values)
+        alike = [part for part in node.values if parts[id(part)](values) is truth]
+        one_is_enough = truth is False and isinstance(node.op, ast.And)
+        for part in alike[:1] if one_is_enough else alike:
+            yield from _explain(part, parts, values)
         return
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield from _explain(node.operand, values)
+        yield from _explain(node.operand, parts, values)
         return
     answer = "unknown" if truth is None else "yes" if truth else "no"
-    yield f"{_write(node, values)}: {answer}"
-
-
-def _truth(node: ast.expr, kinds: Mapping[str, Kind], values: Values) -> bool | None:
-    truth = _compile(node, kinds, set())[1](values)
-    return truth if isinstance(truth, bool) else None
-
-
-def _kind(value: Value) -> Kind:
-    if isinstance(value, bool):
-        return "truth"
-    return "text" if isinstance(value, str) else "number"
+    yield f"{node.id if isinstance(node, ast.Name) else _write(node, values)}: {answer}"
 
 
 def _write(node: ast.expr, values: Values) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from device_models.catalog import list_devices, load_device
 from device_models.export import list_parts, load_part
 from sim.case_file import Case, read_cases, validated
 from sim.errors import InputError, Problem
@@ -92,16 +93,21 @@ class LegalAnswer:
     courses: Mapping[str, tuple[Change, ...]]
     disagreements: tuple[tuple[PublicRecord, str], ...]  # with what the rules say
 
+    def on_sale(self, i: int) -> list[Verdict]:
+        """Return the verdicts of the i-th day on devices that had been released by then."""
+        column = [row[i] for row in self.verdicts.values()]
+        return [verdict for verdict in column if load_part(verdict.device).on_sale(verdict.day)]
+
     def best(self, i: int) -> Verdict | None:
-        """Return the verdict of the fastest device that may be bought on the i-th day."""
-        free = [row[i] for row in self.verdicts.values() if row[i].may_buy and _existed(row[i])]
+        """Return the verdict of the largest TPP that may be bought on the i-th day.
+
+        Only devices that train count, as far as ersatz can simulate them.
+        """
+        trains = {name for name in list_devices() if load_device(name).trains}
+        free = [
+            verdict for verdict in self.on_sale(i) if verdict.may_buy and verdict.device in trains
+        ]
         return max(free, key=lambda v: (load_part(v.device).tpp, v.device), default=None)
-
-
-def _existed(verdict: Verdict) -> bool:
-    """Tell whether a device had been released by the day of a verdict, as far as is known."""
-    released = load_part(verdict.device).released[:10]
-    return released[:1].isdigit() and released[:7] <= verdict.day.isoformat()[: len(released[:7])]
 
 
 def ask(
@@ -112,10 +118,10 @@ def ask(
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
     names: list[str] = []
-    for device in list_parts() if list(devices) == [EVERY] else devices:
+    every = [name for name in list_parts() if load_part(name).vendor != "generic"]
+    for device in every if list(devices) == [EVERY] else devices:
         try:
-            load_part(device)
-            names.append(device)
+            names.append(load_part(device).name)
         except InputError as error:
             problems += error.problems
     known = rules or load_rules()

@@ -4,7 +4,7 @@ Data: every CSV of `device_models/data/prices`, a row per observation. Rows of o
 pattern, region, kind and basis form a series; between two observations the value runs in a
 straight line, outside them the nearest one is held for a stated time, and beyond that a price is
 unknown: an error says how far the data reaches. Device patterns are names, `ascend-910c*`,
-`@nvidia` (a vendor), `@CN` (designed there) or `*`; the closest series wins. Licence fees and
+`@nvidia` (a vendor), `@CN` (designed there) or `*`; the closest series wins (`_candidates`). Licence fees and
 duties come from the rules. Not modelled: forecasts, bargaining, inflation.
 """
 
@@ -183,13 +183,14 @@ class Prices:
     def reach(self, item: str, device: str, region: str) -> tuple[date, date] | None:
         """Return the first and last observation that `at` can use, or None without any."""
         part = load_part(device) if device not in ("", "*") else None
-        days = [o.day for s in self._candidates(item, part, region, None) for o in s]
+        days = [o.day for s in self._candidates(item, part, region, None, None) for o in s]
         return (min(days), max(days)) if days else None
 
     def _candidates(
-        self, item: str, part: Part | None, region: str, kind: str | None
+        self, item: str, part: Part | None, region: str, day: date | None, kind: str | None
     ) -> list[tuple[Observation, ...]]:
-        """Return the series that fit, the closest first."""
+        """Return the series that fit, the closest first: region, device, server before card, the
+        one observed nearest to the day, and then the kind."""
         chain = _chain(region)
         fit = []
         for series in self.series:
@@ -200,14 +201,15 @@ class Prices:
             if distance is not None:
                 order = KINDS.index(head.kind) if head.kind in KINDS else -1
                 basis = ("server", "module", "card", "").index(head.basis)
-                fit.append(((chain.index(head.region), distance, order, basis), series))
+                gap = max((series[0].day - day).days, (day - series[-1].day).days, 0) if day else 0
+                fit.append(((chain.index(head.region), distance, basis, gap, order), series))
         return [series for _, series in sorted(fit, key=lambda pair: pair[0])]
 
     def _closest(
         self, item: str, part: Part | None, region: str, day: date, kind: str | None
     ) -> tuple[Observation, ...]:
         """Return the closest series whose reach holds the day; raises `InputError`."""
-        candidates = self._candidates(item, part, region, kind)
+        candidates = self._candidates(item, part, region, day, kind)
         for series in candidates:
             first, last = _reach(series)
             if first <= day <= last:

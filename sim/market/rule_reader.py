@@ -97,13 +97,15 @@ class RuleReader:
         return value
 
     def _day(self, key: str) -> date | None:
-        raw = self.data.get(key)
+        return self._as_day((key,), self.data.get(key))
+
+    def _as_day(self, path: Key, raw: Any) -> date | None:
         if raw is None:
             return None
         try:
             return date.fromisoformat(str(raw))
         except ValueError:
-            self.blame((key,), raw, "expected a day like 2025-03-24")
+            self.blame(path, raw, "expected a day like 2025-03-24")
             return None
 
     def _choice(self, key: str, known: tuple[str, ...], silent: str) -> str:
@@ -124,7 +126,7 @@ class RuleReader:
             if code not in known:
                 hint = did_you_mean(str(code), known)
                 self.blame((key, i), code, f"expected a place or group{hint}")
-            found.append((places.members(str(code)), date.fromisoformat(start) if start else None))
+            found.append((places.members(str(code)), self._as_day((key, i, "from"), start)))
         return tuple(found)
 
     def _criterion(self) -> tuple[dict[str, float], dict[str, Expression]]:
@@ -140,9 +142,14 @@ class RuleReader:
             if name in ATTRIBUTES or not name.isidentifier():
                 self.blame(("criterion", name), name, "a threshold needs a name of its own")
             kinds[name] = "number"
+        policies = self.data["policy"] if isinstance(self.data["policy"], dict) else {}
         classes: dict[str, Expression] = {}
         for name, text in raw.items():
             if name in numbers:
+                continue
+            if name not in policies:
+                expected = "expected a number (a threshold), or a class that `policy` explains"
+                self.blame(("criterion", name), text, expected)
                 continue
             try:
                 classes[name] = parse_expression(str(text), kinds)
@@ -155,9 +162,6 @@ class RuleReader:
         if not isinstance(raw, dict):
             self.blame(("policy",), raw, "expected what each class of the criterion means")
             return {}
-        for name in classes:
-            if name not in raw:
-                self.blame(("policy",), name, f"says nothing of the class {name!r}")
         for name in raw:
             if name not in self.data["criterion"]:
                 self.blame(("policy", name), name, "is no class of the criterion")
@@ -191,7 +195,10 @@ class RuleReader:
         if key not in row:
             return 0.0
         try:
-            return parse_quantity(row[key], dimension)
+            value = parse_quantity(row[key], dimension)
         except UnitError as error:
             self.blame(("policy", name, key), row[key], str(error))
             return 0.0
+        if value < 0 or (dimension == "fraction" and value > 1):
+            self.blame(("policy", name, key), row[key], "expected a share from 0 to 1, like 15 %")
+        return value

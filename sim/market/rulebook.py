@@ -10,7 +10,9 @@ those of the same id, and overrides change single values. All faults are raised 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
     `overrides` are texts like `rules.US-2025-04-H20.criterion.memory=4100` or
     `knowledge.until=2027-12-31`. Raises `InputError` with every fault.
     """
-    texts = [_entry(text, text.data, ()) for text in _read_folder(POLICY / "rules")]
+    texts = [
+        _entry(text, deepcopy(text.data), ()) for text in _shipped()
+    ]  # overrides write into it
     notes: list[str] = []
     if path is not None:
         own = _user_rules(Path(path))
@@ -61,6 +65,11 @@ def _entry(text: YamlText, data: Any, prefix: Key) -> Entry:
     if not isinstance(data, dict):
         raise InputError([text.problem(prefix, None, "expected a rule: keys and values")])
     return Entry(text, data, prefix)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[YamlText, ...]:
+    return tuple(_read_folder(POLICY / "rules"))
 
 
 def _read_folder(folder: Path) -> list[YamlText]:

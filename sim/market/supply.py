@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -21,7 +22,7 @@ from typing import Any
 from device_models.catalog import DATA
 from device_models.export import load_part
 from device_models.units import parse_quantity
-from device_models.yamltext import read_yaml
+from device_models.yamltext import Key, dotted, read_yaml
 from sim.case_file import apply_overrides
 from sim.errors import InputError, Problem
 from sim.market.prices import LEVELS, Level, Prices, load_prices
@@ -139,17 +140,33 @@ def deliverable(
 @lru_cache(maxsize=32)
 def load_supply(overrides: tuple[str, ...] = ()) -> Mapping[str, Production]:
     """Return modelled productions by name; `overrides` like `ascend-910c.memory_stock.mid=1e6`."""
-    data: dict[str, Any] = {
-        path.stem: read_yaml(path).data for path in sorted(SUPPLY.glob("*.yaml"))
-    }
-    changed = apply_overrides(data, overrides)
-    unknown = [path for path in changed if path[0] not in data or len(path) < 2
-               or path[1] not in data[str(path[0])]]  # fmt: skip
+    files = sorted(SUPPLY.glob("*.yaml"))
+    data: dict[str, Any] = {path.stem: read_yaml(path).data for path in files}
+    known = deepcopy(data)
+    unknown = [path for path in apply_overrides(data, overrides) if not _stands(known, path)]
     if unknown:
-        raise InputError([Problem("--set", 0, 0, ".".join(map(str, path)), "",
-                                  f"no such value; productions: {', '.join(sorted(data))}")
-                          for path in unknown])  # fmt: skip
-    return {name: _production(name, raw) for name, raw in data.items()}
+        raise InputError([Problem("--set", 0, 0, dotted(path), "", "no such value; productions: "
+                                  + ", ".join(sorted(known))) for path in unknown])  # fmt: skip
+    return {name: _checked(name, raw) for name, raw in data.items()}
+
+
+def _stands(data: Any, path: Key) -> bool:
+    """Tell whether a path leads to a value of the data."""
+    for part in path:
+        if not isinstance(data, dict) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _checked(name: str, raw: Mapping[str, Any]) -> Production:
+    try:
+        return _production(name, raw)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        expected = f'cannot be read: {error}; series are lists like ["2025-12", 1000, 2000, 3000]'
+        raise InputError([Problem(f"supply of {name}", 0, 0, "", "", expected)]) from error
 
 
 def _production(name: str, raw: Mapping[str, Any]) -> Production:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from device_models.export import load_part
 from sim.market.legal import LegalAnswer, LegalQuestion, PublicRecord, flips
 from sim.market.places import find_buyer, find_place, load_places
 from sim.market.rule import POLICIES
@@ -28,19 +29,14 @@ def render_legal(answers: Sequence[LegalAnswer]) -> RenderableType:
     base = answers[0]
     parts: list[RenderableType] = []
     if base.question.question:
-        parts += [Text(base.question.question, style="bold")]
+        parts.append(Text(base.question.question, style="bold"))
+    for other in answers[1:]:
+        parts += [Text(line) for line in _flip_lines(base, other)]
     if len(answers) > 1:
-        parts += [Text(line) for other in answers[1:] for line in _flip_lines(base, other)]
         parts.append(Text(""))
-    for answer in answers:
-        if len(answers) > 1:
-            parts.append(Text(f"case {answer.question.name}", style="bold"))
-        verdicts = [verdict for row in answer.verdicts.values() for verdict in row]
-        single = len(verdicts) == 1
-        parts += _explained(answer, verdicts[0]) if single else _tabled(answer)
-        parts.append(Text(""))
-    parts.append(Text(NOTICE, style="dim"))
-    return Group(*parts)
+    single = len(answers) == len(base.verdicts) == len(base.question.days) == 1
+    parts += _explained(base, next(iter(base.verdicts.values()))[0]) if single else _tabled(answers)
+    return Group(*parts, Text(""), Text(NOTICE, style="dim"))
 
 
 def _place(code: str) -> str:
@@ -124,65 +120,84 @@ def _sources(answer: LegalAnswer, verdict: Verdict) -> list[str]:
 
 
 def _differences(found: Sequence[tuple[PublicRecord, str]]) -> list[str]:
-    return [f"{record.device} on {record.day}, {record.gate}: reported {WORDS[record.reported]}, the "
-            f"rules say {WORDS[policy]} ({record.note}; {record.source})" for record, policy in found]  # fmt: skip
+    return [
+        f"{record.device} on {record.day}, {record.gate}: reported {WORDS[record.reported]}, "
+        f"the rules say {WORDS[policy]} ({record.note}; {record.source})"
+        for record, policy in found
+    ]
 
 
-def _tabled(answer: LegalAnswer) -> Iterator[RenderableType]:
-    """Yield a table of devices by days; what may be bought, and the fastest of it, stand first."""
-    yield Text(_scene(answer.question))
-    for i, day in enumerate(answer.question.days):
-        yield Text(_summary(answer, i, day))
-    days = answer.question.days
-    for start in range(0, len(days), PER_TABLE):
+def _tabled(answers: Sequence[LegalAnswer]) -> Iterator[RenderableType]:
+    """Yield a table of devices by days and cases; what may be bought, and the best of it, first."""
+    base = answers[0]
+    yield Text(_scene(base.question))
+    columns = [(answer, i) for answer in answers for i in range(len(answer.question.days))]
+    for answer, i in columns:
+        yield Text(_summary(answer, i, len(answers) > 1))
+    for start in range(0, len(columns), PER_TABLE):
         yield Text("")
-        yield _block(answer, range(start, min(start + PER_TABLE, len(days))))
+        yield _block(base, columns[start : start + PER_TABLE], len(answers) > 1)
     yield Text("")
-    yield Text(_legend(answer))
-    first = next(iter(answer.verdicts.values()))[0]
-    if len(answer.verdicts) == 1:
-        yield from _listed(
-            "course", [_change(c) for c in answer.courses[next(iter(answer.verdicts))]]
-        )
-    yield from _listed("public record that differs", _differences(answer.disagreements))
-    yield from _listed("assumptions", [note for note in first.assumptions if ": " not in note[:20]]
-                       + sorted({n for row in answer.verdicts.values() for v in row
-                                 for n in v.assumptions if n.startswith(f"{v.device}:")}))  # fmt: skip
+    yield Text(_legend(answers))
+    if len(base.verdicts) == 1:
+        yield from _listed("course", [_change(c) for c in next(iter(base.courses.values()))])
+    yield from _listed("public record that differs", _differences(base.disagreements))
+    notes = [f"{answer.question.name}: {note}" for answer in answers
+             for note in answer.question.rules.assumptions]  # fmt: skip
+    parts = sorted({note for row in base.verdicts.values() for verdict in row
+                    for note in verdict.assumptions if note.startswith(f"{verdict.device}: ")})  # fmt: skip
+    yield from _listed("assumptions", notes + parts)
 
 
-def _summary(answer: LegalAnswer, i: int, day: date) -> str:
-    column = [row[i] for row in answer.verdicts.values()]
+def _summary(answer: LegalAnswer, i: int, cases: bool) -> str:
+    column, best = answer.on_sale(i), answer.best(i)
     may = sum(verdict.may_buy for verdict in column)
-    best = answer.best(i)
-    fastest = f"; the fastest of them then sold is {best.device}" if best else ""
-    return f"{day}: {may} of {len(column)} may be bought{fastest}"
+    strongest = f"; strongest to train: {best.device}" if best else ""
+    case = f"{answer.question.name}, " if cases else ""
+    day = answer.question.days[i]
+    return f"{case}{day}: {may} of {len(column)} on sale may be bought{strongest}"
 
 
-def _block(answer: LegalAnswer, columns: range) -> Table:
+def _block(base: LegalAnswer, columns: Sequence[tuple[LegalAnswer, int]], cases: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("device", no_wrap=True)
-    for i in columns:
-        table.add_column(answer.question.days[i].isoformat(), no_wrap=True)
-    for name, row in answer.verdicts.items():
-        cells = [Text(_cell(row[i]), style=STYLES[row[i].policy]) for i in columns]
-        table.add_row(row[0].device if name else name, *cells)
+    for answer, i in columns:
+        day = answer.question.days[i].isoformat()
+        table.add_column(f"{answer.question.name}\n{day}" if cases else day)
+    for name in base.verdicts:
+        verdicts = [answer.verdicts[name][i] for answer, i in columns if name in answer.verdicts]
+        table.add_row(name, *(Text(_cell(v), style=STYLES[v.policy]) for v in verdicts))
     return table
 
 
 def _cell(verdict: Verdict) -> str:
     own, other = verdict.gates["export"].policy, verdict.gates["import"].policy
-    imported = verdict.policy == other != own
-    return WORDS[verdict.policy] + ("+" if imported else "") + ("?" if verdict.alternative else "")
+    marks = [
+        ("+", verdict.policy == other != own),
+        ("!", verdict.gates["use"].policy == "denied"),
+        ("?", bool(verdict.alternative)),
+    ]
+    word = WORDS[verdict.policy] + "".join(mark for mark, shown in marks if shown)
+    return word if load_part(verdict.device).on_sale(verdict.day) else f"({word})"
 
 
-def _legend(answer: LegalAnswer) -> str:
-    used = {verdict.policy for row in answer.verdicts.values() for verdict in row}
+def _legend(answers: Sequence[LegalAnswer]) -> str:
+    verdicts = [verdict for a in answers for row in a.verdicts.values() for verdict in row]
+    used = {verdict.policy for verdict in verdicts}
     words = [
         f"{WORDS[policy]}: {meaning}" for policy, meaning in POLICIES.items() if policy in used
     ]
     if "unknown" in used:
         words.append("unknown: an unpublished attribute decides")
-    return "; ".join([*words, "+ by the destination's own rules", "? another reading is possible"])
+    marks = {
+        "+": "by the destination's own rules",
+        "!": "its use is claimed to violate US guidance",
+        "?": "another reading is possible",
+        "(": "in brackets: not yet on sale",
+    }
+    shown = "".join(_cell(verdict) for verdict in verdicts)
+    found = [f"{mark} {text}".removeprefix("( ") for mark, text in marks.items() if mark in shown]
+    return "; ".join([*words, *found])
 
 
 def _flip_lines(base: LegalAnswer, other: LegalAnswer) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from xml.sax.saxutils import escape
 
+from device_models.export import load_part
 from sim.market.legal import LegalAnswer
 from sim.market.rule import POLICIES
 from sim.market.rules import NOTICE
@@ -31,7 +32,8 @@ def heat_map(answer: LegalAnswer) -> str:
     last = min(max(last, first + MARGIN), question.rules.known_until)
     scale = _Scale(first, last)
     height = TOP + ROW * len(answer.verdicts) + 70
-    rows = [line for i, name in enumerate(answer.verdicts) for line in _row(answer, name, i, scale)]
+    names = sorted(answer.verdicts, key=lambda name: (load_part(name).designer == "CN", name))
+    rows = [line for i, name in enumerate(names) for line in _row(answer, name, i, scale)]
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
@@ -69,6 +71,7 @@ def _row(answer: LegalAnswer, name: str, i: int, scale: _Scale) -> Iterator[str]
             start = change.day
         policy = change.after
     yield from _bar(policy, start, scale.last, y, scale)
+    yield from _before_sale(name, y, scale)
 
 
 def _bar(policy: str, start: date, end: date, y: int, scale: _Scale) -> Iterator[str]:
@@ -76,7 +79,19 @@ def _bar(policy: str, start: date, end: date, y: int, scale: _Scale) -> Iterator
     yield (f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{ROW - 2}" fill="{COLOURS[policy]}">'
            f"<title>{WORDS[policy]}: {start} to {end}</title></rect>")  # fmt: skip
     if width > 44:
-        yield f'<text x="{x + width / 2:.1f}" y="{y + 12}" text-anchor="middle" fill="#333">{WORDS[policy]}</text>'
+        middle = x + width / 2
+        yield (f'<text x="{middle:.1f}" y="{y + 12}" text-anchor="middle" fill="#333">'
+               f"{WORDS[policy]}</text>")  # fmt: skip
+
+
+def _before_sale(name: str, y: int, scale: _Scale) -> Iterator[str]:
+    """Fade what lies before a device's release."""
+    part, months = load_part(name), (scale.last - scale.first).days // 30 + 1
+    days = [scale.first + timedelta(days=30 * i) for i in range(months)]
+    sold = next((day for day in days if part.on_sale(day)), scale.last)
+    if sold > scale.first:
+        yield (f'<rect x="{LEFT}" y="{y}" width="{scale(sold) - LEFT:.1f}" height="{ROW - 2}" '
+               'fill="white" fill-opacity="0.72"/>')  # fmt: skip
 
 
 def _axis(answer: LegalAnswer, scale: _Scale) -> Iterator[str]:
@@ -104,4 +119,5 @@ def _legend(height: int) -> Iterator[str]:
         yield f'<rect x="{x:.0f}" y="{height - 38}" width="12" height="12" fill="{COLOURS[policy]}"/>'
         yield f'<text x="{x + 16:.0f}" y="{height - 28}">{WORDS[policy]}</text>'
         x += 26 + 7.2 * len(WORDS[policy])
-    yield f'<text x="{LEFT}" y="{height - 10}" fill="#666">{NOTICE}</text>'
+    yield (f'<text x="{LEFT}" y="{height - 10}" fill="#666">Pale: before the release. '
+           f"{NOTICE}</text>")  # fmt: skip
