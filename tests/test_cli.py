@@ -38,7 +38,7 @@ def scenario(tmp_path: Path) -> Path:
 
 def test_verbs_and_options_are_frozen() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", ersatz("--help").stdout, re.M)
-    assert verbs == ["run", "compare", "buy", "validate", "calibrate", "devices"]
+    assert verbs == ["run", "compare", "buy", "legal", "validate", "calibrate", "devices"]
     for verb, options in {
         "run": {
             "--json",
@@ -52,6 +52,17 @@ def test_verbs_and_options_are_frozen() -> None:
         },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
         "buy": {"--json", "--out", "--set", "--seed", "--help"},
+        "legal": {
+            "--date",
+            "--to",
+            "--buyer",
+            "--from",
+            "--rules",
+            "--set",
+            "--json",
+            "--out",
+            "--help",
+        },
         "calibrate": {
             "--device",
             "--as",

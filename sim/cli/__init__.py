@@ -14,7 +14,14 @@ from sim.cli.output import complain, explain
 
 __all__ = ["app", "main"]
 
-VERBS = ("run", "buy", "legal", "validate", "calibrate", "devices")  # modules, in the order of --help
+VERBS = (
+    "run",
+    "buy",
+    "legal",
+    "validate",
+    "calibrate",
+    "devices",
+)  # modules, in the order of --help
 for _verb in VERBS:
     import_module(f"sim.cli.{_verb}")
 
