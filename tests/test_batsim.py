@@ -311,3 +311,16 @@ def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
     assert log.end_s == pytest.approx(
         16088.51, abs=0.1
     )  # the last job comes at 16,000 s, for 88.51 s
+
+
+def test_the_example_and_the_built_in_easy_write_the_same_bytes() -> None:
+    # Batsim's 801 jobs, a failing node, jobs that wait for their limits: the same decisions, the same
+    # promises, so the same log
+    backfill = pytest.importorskip("sim.fleet.policies.backfill")
+    cluster = make_cluster(make_pool("cpu", 32, 1))
+    workload = read_trace(GOLDEN / "medium_late.json.gz")
+    outages = (Maintenance(900.0, 300.0, nodes=(3, 4)),)
+    for spec in (FleetSpec(cluster, workload), FleetSpec(cluster, workload, outages=outages)):
+        inside = backfill.EasyScheduler()
+        outside = BatsimScheduler(Peer(EXAMPLE), name=inside.name, claims=inside.claims, jobs=801)
+        assert log_text(run_fleet(spec, inside)) == log_text(run_fleet(spec, outside))

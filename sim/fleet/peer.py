@@ -36,7 +36,7 @@ class Peer:
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: Any = None
         self._context: Any = None
-        self._poller: Any = None
+        self._nothing_yet: type[Exception] = TimeoutError
 
     @property
     def name(self) -> str:
@@ -57,12 +57,13 @@ class Peer:
         self._socket = self._context.socket(zmq.REQ)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RCVTIMEO, LOOK_MS)
+        self._socket.setsockopt(zmq.SNDTIMEO, LOOK_MS)
+        self._nothing_yet = zmq.Again
         try:
             self._socket.connect(self.endpoint)
         except zmq.ZMQError as error:
             raise SchedulerFault(f"cannot be reached at {self.endpoint!r}: {error}") from None
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
 
     def _start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ersatz-scheduler-"))
@@ -85,13 +86,18 @@ class Peer:
         """Return the reply to a message. Raises `SchedulerFault` when none comes."""
         self._socket.send(message)
         end = time.monotonic() + self.timeout_s
-        while not self._poller.poll(LOOK_MS):
-            if self.process and self.process.poll() is not None and not self._poller.poll(0):
-                raise SchedulerFault(f"ended: its process {self._status()}{self.last_words()}")
+        while True:
+            dead = self.process is not None and self.process.poll() is not None
+            try:
+                reply: bytes = self._socket.recv()
+                return reply
+            except self._nothing_yet:
+                if dead:  # already before this wait: nothing can come any more
+                    raise SchedulerFault(
+                        f"ended: its process {self._status()}{self.last_words()}"
+                    ) from None
             if time.monotonic() > end:
                 raise SchedulerFault(f"hangs: no answer in {self.timeout_s:g} s")
-        reply: bytes = self._socket.recv()
-        return reply
 
     def _status(self) -> str:
         code = self.process.returncode if self.process else 0
@@ -111,7 +117,7 @@ class Peer:
         try:
             if farewell and self._socket is not None:
                 self._socket.send(farewell)
-                self._poller.poll(FAREWELL_S * 1000)
+                self._socket.poll(FAREWELL_S * 1000)
         finally:
             if self._socket is not None:
                 self._socket.close()

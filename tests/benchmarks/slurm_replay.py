@@ -1,0 +1,95 @@
+"""Replay 160 jobs on real Slurm, 64 emulated nodes x 8, and compare with our FIFO and EASY.
+
+python tests/benchmarks/slurm_replay.py [SPEED]     takes about four minutes at 200
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import replace
+from statistics import NormalDist, correlation, fmean
+
+from sim.fleet.policies.backfill import EasyScheduler
+from sim.fleet.validate import judge
+
+from sim.fleet.cluster import make_cluster, make_pool
+from sim.fleet.fleet import FleetSpec, run_fleet
+from sim.fleet.jobs import Workload
+from sim.fleet.log import Log
+from sim.fleet.policies.queue import QueueScheduler
+from sim.fleet.slurm.replay import replay_on_slurm
+from sim.fleet.synthetic import POSITIONS, SizeClass, TraceModel, generate
+
+SHARES = ((8, 0.45), (16, 0.2), (32, 0.15), (64, 0.1), (128, 0.07), (256, 0.03))
+TENANTS = (("a", 0.5), ("b", 0.3), ("c", 0.2))
+
+
+def workload(jobs: int = 160, hours: float = 6.0, seed: int = 4) -> Workload:
+    """Return jobs of whole nodes that arrive at random; median runs of half an hour and more."""
+    exponential = (*(-math.log(1 - p) for p in POSITIONS[:-1]), 8.0)
+    normal = NormalDist()
+    spread = [math.exp(0.7 * normal.inv_cdf(min(max(p, 0.02), 0.98))) for p in POSITIONS]
+    classes = tuple(
+        (size, SizeClass(tuple(round(1500 * size**0.15 * s) for s in spread), TENANTS))
+        for size, _ in SHARES
+    )
+    model = TraceModel("whole-nodes", jobs / hours / 3600, exponential, (1.0,), SHARES, classes)
+    drawn = generate(model, jobs, seed=seed, limit_factor=0.7)
+    return Workload(tuple(
+        replace(job, submit_s=round(job.submit_s), duration_s=max(round(job.duration_s), 120),
+                walltime_s=60.0 * math.ceil(max(job.walltime_s, 120) / 60))
+        for job in drawn.jobs
+    ), f"{jobs}-jobs", drawn.source)  # fmt: skip
+
+
+def first_starts(log: Log) -> dict[str, float]:
+    """Return when each job started first."""
+    starts: dict[str, float] = {}
+    for record in log.records:
+        if record.event == "start":
+            starts.setdefault(record.job, record.time_s)
+    return starts
+
+
+def mean_wait(log: Log) -> float:
+    """Return the mean wait for the first start, in seconds."""
+    return fmean(at - log.jobs[name].submit_s for name, at in first_starts(log).items())
+
+
+def order(times: list[float]) -> list[float]:
+    """Return the rank of each time."""
+    ranks = {at: rank for rank, at in enumerate(sorted(times))}
+    return [float(ranks[at]) for at in times]
+
+
+def main(speed: float) -> None:
+    """Run the three and print how they compare."""
+    cluster, jobs = make_cluster(make_pool("h800", 64, nodes_per_leaf=16)), workload()
+    load = jobs.device_s / jobs.jobs[-1].submit_s / cluster.devices
+    print(
+        f"{len(jobs.jobs)} jobs on {cluster.devices} devices, offered load {load:.2f}, x{speed:g}"
+    )
+    begin = time.monotonic()
+    slurm = replay_on_slurm(cluster, jobs, speed=speed)
+    print(f"slurm: {slurm.end_s:,.0f} virtual s in {time.monotonic() - begin:.0f} real s")
+    names = list(first_starts(slurm))
+    theirs = [first_starts(slurm)[name] for name in names]
+    print(f"slurm: mean wait {mean_wait(slurm):,.0f} s")
+    for scheduler in (QueueScheduler(), EasyScheduler()):
+        log = run_fleet(FleetSpec(cluster, jobs), scheduler)
+        ours = [first_starts(log)[name] for name in names]
+        print(f"{log.about['policy']}: mean wait {mean_wait(log):,.0f} s; starts correlate with"
+              f" slurm's {correlation(theirs, ours):.3f}, their order"
+              f" {correlation(order(theirs), order(ours)):.3f}")  # fmt: skip
+    late = max(slurm.jobs[job.id].submit_s - job.submit_s for job in jobs.jobs)
+    longer = fmean(r.time_s - first_starts(slurm)[r.job] - slurm.jobs[r.job].duration_s
+                   for r in slurm.records if r.event == "finish")  # fmt: skip
+    print(f"submitted at most {late:.0f} s late; jobs ran {longer:.0f} s longer than their work")
+    verdict = judge(slurm)
+    print("properties:", "none violated" if verdict.holds else verdict.first)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 200.0)
