@@ -121,10 +121,23 @@ def load_part(name: str) -> Part:
     try:
         path = find_file(name, "devices")
     except InputError as error:
-        hint = did_you_mean(wanted, [*list_devices(), *own]) or "; see ersatz devices"
+        hint = (
+            did_you_mean(wanted, [*list_devices(), *own])
+            or "; `ersatz legal all` names those that rules know"
+        )
         raise InputError([Problem("device", 0, 0, "", name, f"no such device{hint}")]) from error
-    whole = not path.exists() or "matrix_peak:" in path.read_text("utf-8")
-    return _of_device(name) if whole else _read_part(path)
+    return _read_part(path) if _is_short(path, own) else _of_device(name)
+
+
+def _is_short(path: Path, own: Mapping[str, Path]) -> bool:
+    """Tell whether a user's file is a part's short one: no matrix peaks, and no device as its base."""
+    if not path.is_file():
+        return False
+    text = path.read_text("utf-8", errors="replace")
+    base = re.search(r"^based_on: *(.+)$", text, re.M)
+    if base:
+        return base[1].strip(" \"'").lower() in own
+    return "matrix_peak:" not in text
 
 
 @lru_cache(maxsize=1)

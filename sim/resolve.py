@@ -259,6 +259,7 @@ def _cost(
     return CostSpec(
         section.model, currency, rent, server, section.network_share, section.interest,
         section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
+        section.machine_age,
     )  # fmt: skip
 
 

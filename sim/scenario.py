@@ -175,6 +175,7 @@ class CostSpec:
     opex_share: float = 0.05  # of the capital per year
     sold_fraction: float = 0.9  # share of the machines' life that is used
     energy_price: float = 0.0  # currency/J; 0 when rent includes power
+    age_s: float = 0.0  # of the machines at the start, when value decays
 
 
 @dataclass(frozen=True, slots=True)

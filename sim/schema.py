@@ -266,6 +266,9 @@ class CostSection(Section):
     network_share: Fraction = Field(0.15, description="of the server price, added")
     interest: Fraction = Field(0.08, description="per year")
     life: Time = Field(4 * 31_557_600.0, description="of the machines")
+    machine_age: Time = Field(
+        0.0, description="since their price held; by then their value has decayed (depreciation)"
+    )
     value_decay: Annotated[float, Field(ge=0, le=5)] = Field(
         0.14,
         description="orders of magnitude per year (depreciation); 0 is a straight line over the life",

@@ -148,3 +148,16 @@ def test_parts_of_the_cost_sum_to_its_total(model: str) -> None:
     result = job_cost(scenario, job, job_energy(scenario, job, 1.0))
     assert sum(result.parts.values()) == pytest.approx(result.total)
     assert result.total > 0
+
+
+def test_older_machines_have_lost_value_already() -> None:
+    # two years at 0.14 orders of magnitude a year leave 10^-0.28 = 52.5 % of the price to be lost
+    def servers(**changes: float) -> float:
+        cost = CostSpec(model="depreciation", server_price={"": 2.8e6}, **changes)  # type: ignore[arg-type]
+        scenario, job = small_job(cost=cost)
+        return job_cost(scenario, job, job_energy(scenario, job, 1.0)).parts["servers"]
+
+    two_years = 2 * 31_557_600.0
+    assert servers(age_s=two_years) / servers() == pytest.approx(0.525, abs=5e-4)
+    # books in a straight line do not ask what machines would sell for
+    assert servers(age_s=two_years, value_decay=0.0) == servers(value_decay=0.0)

@@ -104,6 +104,7 @@ def test_comparisons_are_those_of_numbers(a: float, b: float, sign: str) -> None
         ("TPP ≥ 4800", 5, "expected plain ASCII"),
         ("TPP > 1" + " or TPP > 1" * 200, 1000, "is longer than"),
         ("(" * 400 + "TPP > 1" + ")" * 400, 1, "nested"),
+        ("TPP > 1" + "0" * 400, 7, "is too large a number"),
         ("", 1, "cannot be read"),
     ],
 )  # fmt: skip

@@ -223,6 +223,48 @@ def test_a_stricter_threshold_never_frees_a_device(one: float, two: float, devic
         assert STRICTNESS[strict] >= STRICTNESS[mild]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(list_parts())), st.dates(RULES.known_from, RULES.known_until),
+       st.sampled_from(["CN", "SG", "AE"]))  # fmt: skip
+def test_one_more_rule_never_frees_a_device(device: str, day: date, place: str) -> None:
+    bill = "rules.US-BILL-2025-08-DEM"
+    more = load_rules(overrides=(f"{bill}.status=rule", f"{bill}.binds=2019-06-01"))
+    before = judge(RULES, device, day, place, changes=False).policy
+    after = judge(more, device, day, place, changes=False).policy
+    if before != "unknown" != after:
+        assert STRICTNESS[after] >= STRICTNESS[before]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(list_parts())), st.dates(RULES.known_from, RULES.known_until),
+       st.sampled_from(sorted(load_buyers())))  # fmt: skip
+def test_a_purchase_is_as_strict_as_the_stricter_gate(device: str, day: date, buyer: str) -> None:
+    verdict = judge(RULES, device, day, "CN", buyer, changes=False)
+    ranks = [STRICTNESS.get(verdict.gates[gate].policy) for gate in ("export", "import")]
+    if None not in ranks:
+        assert STRICTNESS[verdict.policy] == max(r for r in ranks if r is not None)
+    assert not (verdict.may_buy and verdict.may_apply)
+
+
+def test_where_it_is_shipped_from_matters() -> None:
+    # the review of 2026 is for exports from the US; re-exports stay denied
+    assert judge(RULES, "h100", "2026-03-01", "CN").gates["export"].policy == "case_by_case"
+    assert judge(RULES, "h100", "2026-03-01", "CN", origin="Singapore").policy == "denied"
+
+
+def test_a_device_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("based_on: h100\ntitle: Mine\n")
+    assert judge(RULES, str(path), "2024-06-15", "CN").policy == "denied"
+    slow = "{value: %d TFLOP/s, source: S1, date: 2024, confidence: low}"
+    cut = "".join(f"  {dtype}: {slow % peak}\n" for dtype, peak in
+                  (("bf16", 148), ("fp16", 148), ("fp8", 296), ("int8", 296)))  # fmt: skip
+    tpp = "tpp: {value: 2368, source: S1, date: 2024, confidence: low}\n"
+    path.with_name("cut.yaml").write_text(f"based_on: h100\ntitle: Cut\nmatrix_peak:\n{cut}{tpp}")
+    # 296 x 8 = 2,368 over 814 mm2 is below every line, as the H20 was
+    assert judge(RULES, str(path.with_name("cut.yaml")), "2024-06-15", "CN").policy == "free"
+
+
 OWN = """rules:
 - id: EU-2026-X
   title: a rule of one's own

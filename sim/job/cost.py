@@ -114,6 +114,7 @@ def _pool_parts(
     if spec.model == "depreciation":
         lost = decay_per_hour if spec.value_decay else straight_line_per_hour
         rate = spec.value_decay or years
+        server = value_after(server, spec.value_decay, spec.age_s / YEAR_S)
         return {"servers": hours * lost(server, rate),
                 "network": hours * lost(server * spec.network_share, rate)}  # fmt: skip
     watts = (

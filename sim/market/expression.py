@@ -154,7 +154,10 @@ def _constant(node: ast.Constant) -> tuple[Kind, Evaluate]:
     if isinstance(value, bool):
         return "truth", lambda _: value
     if isinstance(value, int | float):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise _fault(node, "is too large a number") from error
         return "number", lambda _: number
     if isinstance(value, str):
         return "text", lambda _: value

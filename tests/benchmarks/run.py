@@ -8,6 +8,7 @@ three runs, in seconds of processor time of this process and its children.
 
 from __future__ import annotations
 
+import csv
 import os
 import resource
 import subprocess
@@ -28,6 +29,8 @@ from device_models.fabric import bisection, build_fabric  # noqa: E402
 from device_models.group import Group  # noqa: E402
 from device_models.sharing import max_min_rates  # noqa: E402
 from device_models.traffic import Members, ring_share  # noqa: E402
+from sim.market.legal import answer, ask  # noqa: E402
+from sim.market.rules import load_rules  # noqa: E402
 from sim.plan.schedules import make_schedule  # noqa: E402
 from sim.step.coupled import coupled_step  # noqa: E402
 from sim.step.folded import folded_step  # noqa: E402
@@ -141,6 +144,14 @@ def ring(ranks: int) -> Callable[[], None]:
     return run
 
 
+def verdicts() -> Callable[[], None]:
+    """Forty devices on four days, from the reading of the rules to the arithmetic."""
+    with (ROOT / "tests/known_verdicts.csv").open(encoding="utf-8") as file:
+        names = [row["device"] for row in csv.DictReader(file)]
+    days = ("2022-10-21", "2023-11-17", "2025-04-15", "2026-01-15")
+    return lambda: discard(answer(ask(names, days, rules=load_rules())))
+
+
 def discard(_: object) -> None:
     """Take a result that nobody looks at."""
 
@@ -177,6 +188,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "fabric of 98,304 endpoints": (big_fabric, 1.0),
     "ring all-reduce, 1,024 ranks": (lambda: ring(1_024), 0.001),
     "ring all-reduce, 100,000 ranks": (lambda: ring(100_000), 0.05),
+    "40 x 4 verdicts of ersatz legal": (verdicts, 1.0),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
 }
