@@ -281,7 +281,7 @@ class Fleet:
         name = attempt.job.id
         left = self.spec.workload.by_id[name].duration_s - attempt.done_s
         finish = max(attempt.since_s - self.env.now, 0.0) + left / attempt.rate
-        limit = attempt.limit_s - self.env.now
+        limit = attempt.job.walltime_s / attempt.nominal - (self.env.now - attempt.start_s)
         late = self.rules.enforce_walltime and limit < finish
         act = partial(self._end_itself, attempt, "timeout" if late else "finish")
         self._ending[name] = Happening(

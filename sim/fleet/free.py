@@ -17,7 +17,7 @@ class Free:
     """The free devices of a fleet. Schedulers read it, and may try things out on a `copy`."""
 
     __slots__ = ("by_count", "closed", "cluster", "cpu", "free", "in_leaf", "leaf_nodes", "masks",
-                 "memory", "shared", "taken", "total")  # fmt: skip
+                 "memory", "pod_nodes", "shared", "taken", "total")  # fmt: skip
 
     def __init__(self, cluster: Cluster) -> None:
         nodes = cluster.nodes
@@ -32,6 +32,7 @@ class Free:
         self.free = cluster.devices  # of all types
         self.in_leaf = [0] * cluster.leaves  # free devices
         self.leaf_nodes = [0] * cluster.leaves  # the nodes, as a set
+        self.pod_nodes = [0] * (1 + max((n.pod for n in nodes), default=-1))
         widest = dict.fromkeys(cluster.types, 0)
         for n in nodes:
             widest[n.type] = max(widest[n.type], n.devices)
@@ -39,12 +40,14 @@ class Free:
         for i, n in enumerate(nodes):
             self.in_leaf[n.leaf] += n.devices
             self.leaf_nodes[n.leaf] |= 1 << i
+            self.pod_nodes[n.pod] |= 1 << i
             self.by_count[n.type][n.devices] |= 1 << i  # type -> free devices -> set of nodes
 
     def copy(self) -> Free:
         """Return a copy to try placements on."""
         other = Free.__new__(Free)
-        other.cluster, other.free, other.leaf_nodes = self.cluster, self.free, self.leaf_nodes
+        other.cluster, other.free = self.cluster, self.free
+        other.leaf_nodes, other.pod_nodes = self.leaf_nodes, self.pod_nodes
         other.masks, other.taken, other.closed = self.masks[:], self.taken[:], set(self.closed)
         other.cpu, other.memory = self.cpu[:], self.memory[:]
         other.shared = {node: dict(left) for node, left in self.shared.items()}
@@ -53,11 +56,16 @@ class Free:
         return other
 
     def nodes_with(self, kind: str, count: int) -> int:
-        """Return the set of the open nodes of a type with at least `count` free devices."""
+        """Return the set of the open nodes of a type ('': any) with `count` free devices or more."""
         found = 0
-        for nodes in self.by_count[kind][max(count, 1) :]:
-            found |= nodes
+        for each in (kind,) if kind else self.by_count:
+            for nodes in self.by_count[each][max(count, 1) :]:
+                found |= nodes
         return found
+
+    def of(self, kind: str) -> int:
+        """Return the number of free devices of a type; '' is any."""
+        return self.total.get(kind, 0) if kind else self.free
 
     def has_room(self, job: Job, node: int) -> bool:
         """Tell whether a node's processors and memory suffice for a job."""
