@@ -12,14 +12,15 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from sim.fleet.cluster import Placement
 from sim.fleet.free import Free
 from sim.fleet.jobs import Job
 from sim.fleet.log import RELEASES, Claims, Record
 from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.queue import Admit, Key, QueueScheduler, by_submission, within_limits
-from sim.fleet.protocol import Decision, Reserve, View
+from sim.fleet.policies.queue import Admit, Entry, Key, QueueScheduler, by_submission, within_limits
+from sim.fleet.protocol import Decision, Reserve, Start, View
 
 End = tuple[float, int, str]  # limit of an attempt, its number, job
 
@@ -46,12 +47,14 @@ class EasyScheduler(QueueScheduler):
         self.ends: list[End] = []  # of running attempts, the earliest first
         self._end_of: dict[str, End] = {}
         self._starts = 0
+        self.shapes: dict[tuple[object, ...], Shape] = {}
+        self._shape_of: dict[str, Shape] = {}
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Start in order, renew the head's reservation, then let others overtake."""
         released = self._forget_ended(events)
-        fresh = {job.id for job in view.arrived}
-        self.enqueue(view.arrived)
+        fresh = list(view.arrived)
+        self.enqueue(view)
         yield from self._noting(view, self.start_in_order(view))
         head = self.head(view) if self.queue else None
         if head is None:
@@ -64,8 +67,8 @@ class EasyScheduler(QueueScheduler):
             if math.isfinite(self.reservation.at_s) and (old is None or self.reservation != old):
                 yield Reserve(head.id, self.reservation.at_s, self.reservation.placement)
         if view.free.free or view.free.shared:
-            names = None if renew else fresh
-            yield from self._noting(view, self._overtake(view, now, head, names))
+            only = None if renew else fresh
+            yield from self._noting(view, self._overtake(view, now, head, only))
 
     def _forget_ended(self, events: Sequence[Record]) -> bool:
         """Drop the ends of attempts that are over; tells whether anything but arrivals happened."""
@@ -102,33 +105,124 @@ class EasyScheduler(QueueScheduler):
         return Reservation(head, math.inf, ())
 
     def _overtake(
-        self, view: View, now: float, head: Job, only: set[str] | None
+        self, view: View, now: float, head: Job, only: Sequence[Job] | None
     ) -> Iterator[Decision]:
-        """Start jobs behind the head that leave its reservation be."""
+        """Start jobs behind the head, in order, that leave its reservation be."""
         reserved = self.reservation
         if reserved is None or not math.isfinite(reserved.at_s):
             return
         outside = _without(view.free, head, reserved.placement)
-        names = [name for _, _, name in reversed(self.queue) if name != head.id
-                 and (only is None or name in only)]  # fmt: skip
-        for name in names:
-            if not (view.free.free or view.free.shared):
+        while view.free.free or view.free.shared:
+            if only is None:
+                found = self._first_of_shapes(view, reserved.at_s - now, head, outside)
+            else:
+                found = next((f for job in only if job.id in self._entries and job.id != head.id
+                              and (f := self._try(view, job, reserved.at_s - now, head, outside))),
+                             None)  # fmt: skip
+            if found is None:
                 return
-            job = view.waiting[name]
-            beside = head.devices if job.tenant == head.tenant else 0
-            if job.least > view.free.free and job.milli == 1000:
-                continue
-            if not self.admit(view, job, beside):
-                continue
-            placement = self.placer.find(view, job)
-            if placement is None:
-                continue
-            if now + job.walltime_s / view.rate(job, placement) > reserved.at_s:
-                placement = self.placer.find(view, job, outside)
-                if placement is None:
-                    continue
+            job, placement = found
             yield self.start(job, placement)
             outside.take(job, placement)
+
+    def _try(
+        self, view: View, job: Job, gap_s: float, head: Job, outside: Free
+    ) -> tuple[Job, Placement] | None:
+        """Return a job with devices on which it may start now, or None."""
+        if job.least > view.free.free and job.milli == 1000:
+            return None
+        if not self.admit(view, job, head.devices if job.tenant == head.tenant else 0):
+            return None
+        placement = self.placer.find(view, job)
+        if placement and job.walltime_s / view.rate(job, placement) > gap_s:
+            placement = self.placer.find(view, job, outside)
+        return (job, placement) if placement else None
+
+    def _first_of_shapes(
+        self, view: View, gap_s: float, head: Job, outside: Free
+    ) -> tuple[Job, Placement] | None:
+        """Return the first job in the queue that may start now, asking once per shape of job.
+
+        Jobs of one shape differ in their limits only: either all of them fit beside the
+        reservation, or those do that end before it.
+        """
+        best: tuple[Entry, Placement] | None = None
+        for shape in self.shapes.values():
+            if not shape.entries or (shape.job.least > view.free.free and shape.job.milli == 1000):
+                continue
+            if not self.admit(
+                view, shape.job, head.devices if shape.job.tenant == head.tenant else 0
+            ):
+                continue
+            if placement := self.placer.find(view, shape.job, outside):
+                entry = shape.first(math.inf, head)
+                beside = placement
+            else:
+                entry = None
+            if placement := self.placer.find(view, shape.job):
+                sooner = shape.first(gap_s * view.rate(shape.job, placement), head)
+                if sooner and (entry is None or sooner >= entry):
+                    entry, beside = sooner, placement
+            if entry and (best is None or entry > best[0]):
+                best = entry, beside
+        return (view.waiting[best[0][2]], best[1]) if best else None
+
+    def enqueue(self, view: View) -> None:
+        """Sort jobs that began to wait into the queue, and to those of their shape."""
+        super().enqueue(view)
+        for job in view.arrived:
+            shape = self.shapes.setdefault(shape_of(view, job), Shape(job))
+            self._shape_of[job.id] = shape
+            shape.add(self._entries[job.id], job.walltime_s)
+
+    def start(self, job: Job, placement: Placement) -> Start:
+        """Return the decision to start a job, which leaves the queue."""
+        self._shape_of.pop(job.id).drop(self._entries[job.id])
+        return super().start(job, placement)
+
+
+def shape_of(view: View, job: Job) -> tuple[object, ...]:
+    """Return what decides where a job fits, how fast it runs, and whether it is admitted."""
+    tenant = job.tenant if view.rules.quotas else ""
+    return (job.devices, job.types, tenant, job.model, job.min_devices, job.max_devices,
+            job.max_nodes, job.max_leaves, job.max_pods, job.mixed, job.milli, job.cpu_milli,
+            job.memory_mib)  # fmt: skip
+
+
+class Shape:
+    """Waiting jobs that differ in nothing but their limits."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job  # one of them
+        self.entries: list[Entry] = []  # the first is last
+        self.limits: list[float] = []  # beside them
+        self._shortest: list[float] = []  # heap of limits; may hold some that have gone
+        self._gone: list[float] = []  # heap of those
+
+    def add(self, entry: Entry, limit_s: float) -> None:
+        """Let a job wait."""
+        at = bisect_left(self.entries, entry)
+        self.entries.insert(at, entry)
+        self.limits.insert(at, limit_s)
+        heappush(self._shortest, limit_s)
+
+    def drop(self, entry: Entry) -> None:
+        """Let a job go."""
+        at = bisect_left(self.entries, entry)
+        del self.entries[at]
+        heappush(self._gone, self.limits.pop(at))
+
+    def first(self, most_s: float, head: Job) -> Entry | None:
+        """Return the first entry with a limit of at most `most_s`, the head left out."""
+        while self._gone and self._gone[0] == self._shortest[0]:
+            heappop(self._gone)
+            heappop(self._shortest)
+        if not self._shortest or self._shortest[0] > most_s:
+            return None
+        for at in range(len(self.limits) - 1, -1, -1):
+            if self.limits[at] <= most_s and self.entries[at][2] != head.id:
+                return self.entries[at]
+        return None
 
 
 def _without(free: Free, job: Job, placement: Placement) -> Free:

@@ -55,7 +55,7 @@ class QueueScheduler:
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Start from the head of the queue until a job does not fit."""
-        self.enqueue(view.arrived)
+        self.enqueue(view)
         yield from self.start_in_order(view)
 
     def start_in_order(self, view: View) -> Iterator[Decision]:
@@ -76,9 +76,9 @@ class QueueScheduler:
         del self.queue[bisect_left(self.queue, entry)]
         return Start(job.id, placement)
 
-    def enqueue(self, jobs: Sequence[Job]) -> None:
+    def enqueue(self, view: View) -> None:
         """Sort jobs that began to wait into the queue."""
-        for job in jobs:
+        for job in view.arrived:
             self._arrivals -= 1
             entry = self._entries[job.id] = (-self.key(job), self._arrivals, job.id)
             insort(self.queue, entry)
