@@ -112,6 +112,7 @@ class Fleet:
         with self.watchdog:
             try:
                 self._ask(partial(self.scheduler.on_start, self.view))
+                self.log.claims = self.scheduler.claims
                 for job in self.spec.workload.jobs:
                     Happening(env, SUBMIT, job.submit_s, partial(self._submit, job))
                 begin_outages(self, self.spec.outages, self.spec.seed)
@@ -178,7 +179,6 @@ class Fleet:
             carry_out(self, decision)
         else:
             raise self.ended(f"{self.scheduler.name} made {MOST_DECISIONS:,} decisions at once")
-        self.arrived.clear()
         self._check_progress()
 
     def _ask(self, question: Callable[[], T]) -> T:

@@ -171,7 +171,7 @@ class Scheduler(Protocol):
     claims: Claims
 
     def on_start(self, view: View) -> None:
-        """Look at the fleet before the first event."""
+        """Look at the fleet before the first event; `claims` hold from here on."""
 
     def on_event(
         self, now: float, events: Sequence[Record], view: View

@@ -1,0 +1,224 @@
+"""Schedulers that interrupt: by priority, by fair share, by least attained service.
+
+All three rank jobs anew at each call. A waiting job that does not fit may take the place of running
+jobs of a worse class, the worst and youngest first, as few as make room for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sim.fleet.cluster import Placement
+from sim.fleet.jobs import Job
+from sim.fleet.log import Claims, Quota, Record
+from sim.fleet.policies.placement import Placer
+from sim.fleet.policies.queue import Admit, within_limits
+from sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
+
+Rank = tuple[float, ...]
+
+
+class PreemptiveScheduler:
+    """Common ground: ranks, victims, and starting in order of rank."""
+
+    name = "preemptive"
+    strict = True  # nobody overtakes a job that does not fit
+
+    def __init__(self, placer: Placer | None = None, admit: Admit = within_limits) -> None:
+        self.placer = placer or Placer()
+        self.admit = admit
+        self.claims = Claims(preempts="any")
+
+    def rank(self, view: View, job: Job) -> Rank:
+        """Return what jobs are ordered by, the smallest first."""
+        raise NotImplementedError
+
+    def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
+        """Tell whether a waiting job may take the place of a running one."""
+        raise NotImplementedError
+
+    def on_start(self, view: View) -> None:
+        """Nothing to prepare."""
+
+    def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
+        """Start by rank, interrupting where that is allowed and helps."""
+        for job in sorted(view.waiting.values(), key=lambda j: self.rank(view, j)):
+            if not self.admit(view, job, 0):
+                continue
+            placement = self.placer.find(view, job)
+            if placement is None:
+                victims = self._victims(view, job)
+                yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
+                if victims:  # those with a time of grace still hold their devices
+                    placement = self.placer.find(view, job)
+            if placement:
+                yield Start(job.id, placement)
+            elif self.strict:
+                return
+
+    def _victims(self, view: View, job: Job) -> Sequence[Attempt]:
+        """Return the attempts whose end makes room for a job; none if nothing does."""
+        free = view.free.copy()
+        leaving = [a for a in view.running.values() if a.notice_s]
+        for attempt in leaving:
+            free.give(attempt.job, attempt.placement)
+        if leaving and self.placer.find(view, job, free):
+            return ()
+        able = [a for a in view.running.values() if not a.notice_s and self._helps(view, job, a)
+                and self.may_evict(view, job, a)]  # fmt: skip
+        able.sort(key=lambda a: self.rank(view, a.job), reverse=True)
+        chosen: list[Attempt] = []
+        for attempt in able:
+            free.give(attempt.job, attempt.placement)
+            chosen.append(attempt)
+            found = self.placer.find(view, job, free)
+            if found:
+                return _needed(chosen, found)
+        return ()
+
+    def _helps(self, view: View, job: Job, attempt: Attempt) -> bool:
+        kind = view.cluster.nodes[attempt.placement[0][0]].type
+        return not job.types or kind in job.types
+
+    def on_end(self, view: View) -> None:
+        """Nothing to let go."""
+
+
+def _needed(chosen: Sequence[Attempt], placement: Placement) -> Sequence[Attempt]:
+    """Return the attempts on whose devices a placement lies."""
+    wanted = dict(placement)
+    return [a for a in chosen if any(mask & wanted.get(node, 0) for node, mask in a.placement)]
+
+
+class PriorityScheduler(PreemptiveScheduler):
+    """Higher priority first; it interrupts lower priority."""
+
+    name = "priority"
+
+    def __init__(self, placer: Placer | None = None, admit: Admit = within_limits) -> None:
+        super().__init__(placer, admit)
+        self.claims = Claims(preempts="lower")
+
+    def rank(self, view: View, job: Job) -> Rank:
+        """Order by priority, then by submission."""
+        return (-job.priority, job.submit_s)
+
+    def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
+        """Only lower priority makes way."""
+        return victim.job.priority < job.priority
+
+
+class FairScheduler(PreemptiveScheduler):
+    """The tenant that holds the least of its share first; lent devices are called back.
+
+    A tenant borrows beyond its share what others leave idle, up to its limit. When an owner's job
+    fits into its share but not among the free devices, borrowers make way, the latest first.
+    Without quotas all tenants have the same share and nothing is called back.
+    """
+
+    name = "fair"
+    strict = False
+
+    def on_start(self, view: View) -> None:
+        """Promise when borrowed devices are given back."""
+        self.claims = Claims(preempts="any", reclaim_s=max(view.rules.grace_s, 1.0))
+
+    def share(self, view: View, tenant: str) -> int:
+        """Return how many devices a tenant has a right to."""
+        return view.rules.quotas.get(tenant, Quota(1, 0)).share
+
+    def rank(self, view: View, job: Job) -> Rank:
+        """Order by the part of its share that the tenant holds, then by submission."""
+        return (view.used[job.tenant] / max(self.share(view, job.tenant), 1), job.submit_s)
+
+    def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
+        """Borrowers make way for owners."""
+        owner = view.used[job.tenant] + job.devices <= self.share(view, job.tenant)
+        over = view.used[victim.job.tenant] - self.share(view, victim.job.tenant)
+        return bool(view.rules.quotas) and owner and over > 0 and victim.job.tenant != job.tenant
+
+    def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
+        """Serve tenants in turn: after each start the order is looked up again."""
+        stuck: set[str] = set()
+        while True:
+            heads = self._heads(view, stuck)
+            job = min(heads, key=lambda j: self.rank(view, j), default=None)
+            if job is None:
+                return
+            placement = self.placer.find(view, job) if self.admit(view, job, 0) else None
+            if placement is None and self.admit(view, job, 0):
+                victims = self._within_loan(view, self._victims(view, job))
+                yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
+                placement = self.placer.find(view, job) if victims else None
+            if placement:
+                yield Start(job.id, placement)
+            else:
+                stuck.add(job.tenant)
+
+    def _heads(self, view: View, stuck: set[str]) -> list[Job]:
+        """Return the first waiting job of each tenant that is not stuck."""
+        heads: dict[str, Job] = {}
+        for job in view.waiting.values():
+            if job.tenant not in stuck:
+                best = heads.get(job.tenant)
+                if best is None or job.submit_s < best.submit_s:
+                    heads[job.tenant] = job
+        return list(heads.values())
+
+    def _within_loan(self, view: View, victims: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Return the victims, unless a tenant would be left below its share by more than one job."""
+        held = Counter(view.used)
+        for victim in victims:
+            tenant = victim.job.tenant
+            if held[tenant] <= self.share(view, tenant):
+                return ()
+            held[tenant] -= victim.devices
+        return victims
+
+
+class LeastServiceScheduler(PreemptiveScheduler):
+    """Least attained service, in steps (Tiresias' discretised two-dimensional LAS).
+
+    Service is devices times seconds held. Jobs fall to the next class when they pass a threshold;
+    a better class interrupts a worse one, and within a class the first come goes first.
+    """
+
+    name = "las"
+    strict = False
+
+    def __init__(
+        self, placer: Placer | None = None, admit: Admit = within_limits,
+        thresholds_s: Sequence[float] = (3600.0 * 8, 3600.0 * 8 * 24),
+    ) -> None:  # fmt: skip
+        super().__init__(placer, admit)
+        self.thresholds_s = tuple(thresholds_s)
+        self._next_wake = 0.0
+
+    def level(self, view: View, job: Job) -> int:
+        """Return the class of a job: how many thresholds its service has passed."""
+        served = view.served_s(job.id) * (1 + 1e-9)  # times of waking are rounded
+        return sum(served >= limit for limit in self.thresholds_s)
+
+    def rank(self, view: View, job: Job) -> Rank:
+        """Order by class, then by submission."""
+        return (self.level(view, job), job.submit_s)
+
+    def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
+        """A worse class makes way."""
+        return self.level(view, victim.job) > self.level(view, job)
+
+    def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
+        """Start by class, and wake when the next running job passes a threshold."""
+        yield from super().on_event(now, events, view)
+        if not view.waiting:
+            return
+        crossings = []
+        for attempt in view.running.values():
+            served = view.served_s(attempt.job.id)
+            ahead = [limit for limit in self.thresholds_s if limit > served * (1 + 1e-9)]
+            if ahead and attempt.devices:
+                crossings.append(now + (ahead[0] - served) / attempt.devices)
+        if crossings and (self._next_wake <= now or min(crossings) < self._next_wake):
+            self._next_wake = min(crossings)
+            yield WakeAt(self._next_wake)

@@ -1,0 +1,92 @@
+"""Schedulers by name: 'easy', 'easy:leaf:fastest' (with placement and order of types), or a file.
+
+A file is written `path.py` or `path.py:Name`; it defines the class or function `Name` (by default
+`Scheduler`), which is called without arguments and returns the scheduler.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from device_models.problems import InputError, Problem, did_you_mean
+from sim.fleet.policies.backfill import EasyScheduler
+from sim.fleet.policies.conservative import ConservativeScheduler
+from sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
+from sim.fleet.policies.preempt import FairScheduler, LeastServiceScheduler, PriorityScheduler
+from sim.fleet.policies.queue import QueueScheduler, by_limit
+from sim.fleet.policies.shares import ShareScheduler, blind
+from sim.fleet.protocol import Scheduler
+
+POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
+    "fifo": lambda placer: QueueScheduler("fifo", placer),
+    "sjf": lambda placer: QueueScheduler("sjf", placer, by_limit),
+    "easy": lambda placer: EasyScheduler("easy", placer),
+    "easy-sjf": lambda placer: EasyScheduler("easy-sjf", placer, by_limit),
+    "conservative": lambda placer: ConservativeScheduler("conservative", placer),
+    "priority": PriorityScheduler,
+    "fair": FairScheduler,
+    "las": LeastServiceScheduler,
+    "gavel": lambda placer: ShareScheduler("gavel", placer=placer),
+    "gavel-blind": lambda placer: ShareScheduler("gavel-blind", blind, placer),
+}
+
+
+def make_scheduler(text: str) -> Scheduler:
+    """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
+    if ".py" in text:
+        return _from_file(text)
+    name, *options = text.split(":")
+    problems = _unknown(text, name, options)
+    if problems:
+        raise InputError(problems)
+    place = PLACEMENTS[options[0]] if options else PLACEMENTS["best-fit"]
+    kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
+    scheduler = POLICIES[name](Placer(place, kinds))
+    scheduler.name = text
+    return scheduler
+
+
+def _unknown(text: str, name: str, options: list[str]) -> list[Problem]:
+    found = []
+    tables: list[Collection[str]] = [POLICIES, PLACEMENTS, KINDS]
+    for word, known in zip((name, *options), tables, strict=False):
+        if word not in known:
+            hint = did_you_mean(word, known)
+            found.append(_problem(text, f"{word!r} is unknown{hint}; expected one of"
+                                        f" {', '.join(known)}"))  # fmt: skip
+    if len(options) > 2:
+        found.append(_problem(text, "expected policy[:placement[:types]]"))
+    return found
+
+
+def _problem(text: str, expected: str) -> Problem:
+    return Problem("--policy", 0, 0, "", text, expected)
+
+
+def _from_file(text: str) -> Scheduler:
+    """Load a scheduler from a Python file."""
+    path, _, name = text.partition(".py")
+    file, name = Path(path + ".py"), name.lstrip(":") or "Scheduler"
+    if not file.is_file():
+        raise InputError([_problem(text, "there is no such file")])
+    spec = importlib.util.spec_from_file_location(f"scheduler_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError([_problem(text, "cannot be loaded as Python")])
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        scheduler: Scheduler = getattr(module, name)()
+    except Exception as error:
+        raise InputError(
+            [_problem(text, f"cannot be loaded: {type(error).__name__}: {error}")]
+        ) from error
+    missing = [
+        m for m in ("name", "claims", "on_start", "on_event", "on_end") if not hasattr(scheduler, m)
+    ]
+    if missing:
+        raise InputError(
+            [_problem(text, f"{name} lacks {', '.join(missing)} (see docs/schedulers.md)")]
+        )
+    return scheduler

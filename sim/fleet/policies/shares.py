@@ -1,0 +1,154 @@
+"""Heterogeneity-aware scheduling as in Gavel (OSDI 2020): shares of time per job and type.
+
+An allocation gives each job a share of time on each accelerator type; rounds turn shares into
+placements: the pairs of job and type that are furthest behind their share run in the next round.
+Shares are computed anew when jobs come or go. Not modelled: several jobs on one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.fleet.jobs import Job
+from sim.fleet.log import Claims, Record
+from sim.fleet.policies.placement import Placer
+from sim.fleet.policies.queue import Admit, within_limits
+from sim.fleet.protocol import Decision, Preempt, Start, View, WakeAt
+
+Matrix = NDArray[np.float64]
+BONUS = 0.05  # weight of the mean speed beside the worst-off job's: what is left over is used well
+Allocate = Callable[[Matrix, Matrix, Matrix], Matrix]
+"""(rate of each job on each type, devices of each job, devices of each type) -> shares of time"""
+
+
+def max_min(rates: Matrix, gangs: Matrix, capacity: Matrix) -> Matrix:
+    """Return the shares under which the worst-off job is best off.
+
+    A job's measure is its rate over all types, times its gang, against what an equal share of
+    every type would give it: Gavel's least-attained-service objective, which knows of types. Then
+    what is left goes where jobs run fast. Solved as a linear programme.
+    """
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, vstack
+
+    jobs, kinds = rates.shape
+    equal = rates @ (capacity / capacity.sum())
+    normal = rates * (gangs / np.where(equal > 0, equal, 1.0))[:, None]
+    index = np.arange(jobs * kinds)
+    job_of, kind_of = index // kinds, index % kinds
+    ones = np.ones(jobs * kinds)
+    time = csr_matrix((ones, (job_of, index)), shape=(jobs, jobs * kinds + 1))
+    room = csr_matrix((gangs[job_of], (kind_of, index)), shape=(kinds, jobs * kinds + 1))
+    rows = np.concatenate([job_of, np.arange(jobs)])
+    cols = np.concatenate([index, np.full(jobs, jobs * kinds)])
+    floor = csr_matrix((np.concatenate([-normal.ravel(), np.ones(jobs)]), (rows, cols)),
+                       shape=(jobs, jobs * kinds + 1))  # fmt: skip
+    scale = float(normal.max()) or 1.0
+    best = np.where(rates.max(axis=1) > 0, rates.max(axis=1), 1.0)
+    goal = np.concatenate([-BONUS / jobs * (rates / best[:, None]).ravel(), [-1.0 / scale]])
+    found = linprog(
+        goal, A_ub=vstack([time, room, floor]),
+        b_ub=np.concatenate([np.ones(jobs), capacity, np.zeros(jobs)]),
+        bounds=[*((0.0, 1.0 if r > 0 else 0.0) for r in rates.ravel()), (0.0, None)],
+        method="highs",
+    )  # fmt: skip
+    if found.x is None:
+        raise ArithmeticError(f"no shares found: {found.message}")
+    return np.asarray(found.x[:-1]).reshape(jobs, kinds)
+
+
+def blind(rates: Matrix, gangs: Matrix, capacity: Matrix) -> Matrix:
+    """Return max-min shares of time that do not know how fast a job is on which type."""
+    return max_min((rates > 0).astype(float), gangs, capacity)
+
+
+class ShareScheduler:
+    """Turns shares into placements, round after round."""
+
+    def __init__(
+        self, name: str = "gavel", allocate: Allocate = max_min, placer: Placer | None = None,
+        admit: Admit = within_limits, round_s: float = 360.0,
+    ) -> None:  # fmt: skip
+        self.name, self.allocate, self.round_s, self.admit = name, allocate, round_s, admit
+        self.placer = placer or Placer()
+        self.claims = Claims(preempts="any")
+        self.shares: dict[tuple[str, str], float] = {}
+        self.had: dict[tuple[str, str], float] = {}  # device time that a job has had on a type
+        self.since: dict[str, float] = {}  # when a job was first seen
+        self.round_at = 0.0
+        self._jobs: frozenset[str] = frozenset()
+
+    def on_start(self, view: View) -> None:
+        """Nothing to prepare."""
+
+    def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
+        """At the beginning of a round give devices to those who are furthest behind."""
+        if not (view.waiting or view.running) or now < self.round_at:
+            return
+        self._account(view, now)
+        jobs = {**{n: a.job for n, a in view.running.items()}, **view.waiting}
+        if frozenset(jobs) != self._jobs:
+            self._renew(view, list(jobs.values()))
+        for job in jobs.values():
+            self.since.setdefault(job.id, now)
+        chosen = self._choose(view, now, jobs)
+        for name, attempt in list(view.running.items()):
+            if chosen.get(name) != view.cluster.nodes[attempt.placement[0][0]].type:
+                yield Preempt(name, for_job="")
+        for name, kind in chosen.items():
+            if name in view.waiting and self.admit(view, view.waiting[name], 0):
+                placement = self.placer.fill(view.free, view.waiting[name], kind)
+                if placement:
+                    yield Start(name, placement)
+        self.round_at = now + self.round_s
+        yield WakeAt(self.round_at)
+
+    def _account(self, view: View, now: float) -> None:
+        """Count the time that running jobs have had on their type in the round that ends."""
+        for name, attempt in view.running.items():
+            pair = name, view.cluster.nodes[attempt.placement[0][0]].type
+            begin = max(attempt.start_s, self.round_at - self.round_s)
+            self.had[pair] = self.had.get(pair, 0.0) + now - begin
+
+    def _renew(self, view: View, jobs: list[Job]) -> None:
+        """Compute shares for the jobs that are there."""
+        kinds = view.cluster.types
+        rates = np.array([[view.rate_on(j, k) if not j.types or k in j.types else 0.0
+                           for k in kinds] for j in jobs])  # fmt: skip
+        gangs = np.array([float(j.devices) for j in jobs])
+        capacity = np.array([float(view.cluster.devices_of(k)) for k in kinds])
+        shares = self.allocate(rates, gangs, capacity)
+        self.shares = {(j.id, k): float(shares[a, b])
+                       for a, j in enumerate(jobs) for b, k in enumerate(kinds)}  # fmt: skip
+        self._jobs = frozenset(j.id for j in jobs)
+        self.had = {pair: t for pair, t in self.had.items() if pair in self.shares}
+
+    def _choose(self, view: View, now: float, jobs: dict[str, Job]) -> dict[str, str]:
+        """Return the type on which each job runs in the next round, if any."""
+        room = dict.fromkeys(view.cluster.types, 0)
+        for i, node in enumerate(view.cluster.nodes):
+            if i not in view.free.closed:
+                room[node.type] += node.devices
+        order = []
+        for (name, kind), share in self.shares.items():
+            if share > 1e-6 and name in jobs:
+                had = self.had.get((name, kind), 0.0) / max(now - self.since[name], self.round_s)
+                order.append((-share / had if had else -share * 1e9, self.since[name], name, kind))
+        chosen: dict[str, str] = {}
+        for _, _, name, kind in sorted(order):
+            if name not in chosen and room[kind] >= jobs[name].devices:
+                chosen[name] = kind
+                room[kind] -= jobs[name].devices
+        for name in sorted(jobs.keys() - chosen.keys(), key=lambda n: self.since[n]):
+            for kind in self.placer.kinds(view, jobs[name]):  # nothing idles beside a waiting job
+                if room[kind] >= jobs[name].devices:
+                    chosen[name] = kind
+                    room[kind] -= jobs[name].devices
+                    break
+        return chosen
+
+    def on_end(self, view: View) -> None:
+        """Nothing to let go."""
