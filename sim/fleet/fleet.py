@@ -24,7 +24,7 @@ from sim.fleet.fits import never_fits, spans
 from sim.fleet.free import Free
 from sim.fleet.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
 from sim.fleet.jobs import Job, Speed, Workload, trace_speed
-from sim.fleet.log import Log, Record, Rules
+from sim.fleet.log import BROKEN_OFF, STARVED, Log, Record, Rules
 from sim.fleet.outages import Outage, begin_outages
 from sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault
 from sim.fleet.view import FleetView
@@ -121,16 +121,16 @@ class Fleet:
                 while (self.left or self._asked or until < math.inf) and env.peek() < until:
                     env.step()
                 if self.left and until == math.inf:
-                    raise self.ended(f"nothing more happens, but {self._why_waiting()}")
+                    raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
             finally:
                 self.scheduler.on_end(self.view)
-        self.write("end", detail="all jobs are over" if not self.left else "time is up",
-                   at=until if until < math.inf else None)  # fmt: skip
+        self.write("end", value=float(self.left > 0), at=until if until < math.inf else None,
+                   detail="time is up" if self.left else "all jobs are over")  # fmt: skip
         return self.log
 
-    def ended(self, reason: str) -> RunEndedError:
+    def ended(self, reason: str, how: int = BROKEN_OFF) -> RunEndedError:
         """Return the error that ends the run, noted in the log."""
-        self.write("end", detail=reason)
+        self.write("end", value=how, detail=reason)
         return RunEndedError(reason, self.log)
 
     def write(
@@ -212,7 +212,8 @@ class Fleet:
         self._idle_calls += 1
         quiet = not (self.down or self.timers or self.drained or self._asked)
         if (quiet and not self.spec.outages) or self._idle_calls > MOST_IDLE_CALLS:
-            raise self.ended(f"{self.scheduler.name} starts nothing, but {self._why_waiting()}")
+            reason = f"{self.scheduler.name} starts nothing, but {self._why_waiting()}"
+            raise self.ended(reason, STARVED)
 
     def _why_waiting(self) -> str:
         names = [*self.waiting, *self.held]
@@ -266,8 +267,9 @@ class Fleet:
         if progress.attempts > 1:
             attempt.since_s += job.restart_s
         if self.slowed:
-            attempt.rate *= self._slowness(placement)
-        attempt.limit_s = self.env.now + job.walltime_s / nominal
+            attempt.rate *= self.slowness(placement)
+        attempt.limit_s = self.env.now + job.walltime_s / attempt.rate
+        attempt.first_rate = attempt.rate
         self.write("start", job.id, placement, value=attempt.rate)
         self.free.take(job, placement)
         self.running[job.id] = attempt
@@ -281,7 +283,7 @@ class Fleet:
         name = attempt.job.id
         left = self.spec.workload.by_id[name].duration_s - attempt.done_s
         finish = max(attempt.since_s - self.env.now, 0.0) + left / attempt.rate
-        limit = attempt.job.walltime_s / attempt.nominal - (self.env.now - attempt.start_s)
+        limit = attempt.job.walltime_s / attempt.first_rate - (self.env.now - attempt.start_s)
         late = self.rules.enforce_walltime and limit < finish
         act = partial(self._end_itself, attempt, "timeout" if late else "finish")
         self._ending[name] = Happening(
@@ -376,7 +378,8 @@ class Fleet:
         size = size_of(placement)
         return min(self.spec.speed(job, kind, size, count, leaves) for kind in kinds)
 
-    def _slowness(self, placement: Placement) -> float:
+    def slowness(self, placement: Placement) -> float:
+        """Return the factor of the slowest node of a placement."""
         return min(self.slowed.get(node, 1.0) for node, _ in placement)
 
     # -- nodes -----------------------------------------------------------------------------------
@@ -422,7 +425,7 @@ class Fleet:
         self.tell()
         for name in list(self._on_node.get(node, ())):
             attempt = self.running[name]
-            rate = attempt.nominal * self._slowness(attempt.placement)
+            rate = attempt.nominal * self.slowness(attempt.placement)
             if rate != attempt.rate:
                 attempt.done_s = attempt.work_at(self.env.now)
                 attempt.since_s = max(attempt.since_s, self.env.now)

@@ -29,7 +29,9 @@ class Job:
     tenant: str = ""
     priority: int = 0  # higher is more urgent
     types: tuple[str, ...] = ()  # allowed accelerator types; empty: all
-    walltime_s: float = math.inf  # at rate 1, of one attempt; it is ended after walltime_s / rate
+    walltime_s: float = (
+        math.inf
+    )  # at rate 1, of one attempt, ended after walltime_s / rate at start
     min_devices: int = 0  # elastic: it runs on min..max devices; 0: `devices`
     max_devices: int = 0
     checkpoint_s: float = 0.0  # work between checkpoints; 0: it starts over after a failure

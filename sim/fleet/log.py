@@ -20,7 +20,7 @@ Every door writes it, the validator judges it, the metrics are computed from it.
 | down, up | | | which | | cause |
 | drain, undrain | | | which | | cause; it takes no new jobs |
 | slow | | | which | factor on rates, 1: as new | cause |
-| end | | | | | why the run ended |
+| end | | | | how: 0 all jobs are over, 1 time is up, 2 broken off, 3 nothing is started | why |
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ EVENTS = ("submit", "ready", "start", "rate", "finish", "fail", "preempt", "resi
           "end")  # fmt: skip
 RELEASES = frozenset({"finish", "fail", "preempt", "resize", "timeout"})  # give devices back
 FINAL = frozenset({"finish", "timeout", "abandon", "reject"})  # after which a job is over
+DONE, TIME_UP, BROKEN_OFF, STARVED = range(4)  # values of `end`
 COLUMNS = ("time_s", "event", "job", "devices", "node", "value", "detail")
 
 
@@ -68,6 +69,7 @@ class Rules:
     grace_s: float = 0.0  # from the notice of a preemption to its execution
     max_failures: int = 0  # after which a job is abandoned; 0: never
     enforce_walltime: bool = True  # end attempts at their limit
+    slack_s: float = 0.0  # how exactly times are kept; real schedulers need some seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _rows(log: Log) -> Iterator[tuple[object, ...]]:
 
 _FREEING = frozenset({"finish", "fail", "preempt", "resize", "timeout"})
 _VALUED = frozenset({"start", "rate", "finish", "fail", "preempt", "resize", "timeout", "abandon",
-                     "notice", "reserve", "slow"})  # fmt: skip
+                     "notice", "reserve", "slow", "end"})  # fmt: skip
 
 
 def _shown(event: str, value: float) -> float | str:

@@ -109,6 +109,7 @@ class Attempt:
     done_s: float = 0.0  # work done by `since_s`
     notice_s: float = 0.0  # when a preemption is due; 0: none
     nominal: float = 1.0  # rate without slow nodes
+    first_rate: float = 1.0  # rate at its start, by which its limit is measured
 
     def work_at(self, now: float) -> float:
         """Return the work done at a time."""
@@ -155,7 +156,7 @@ class View(Protocol):
         """Devices that each tenant holds."""
 
     def rate(self, job: Job, placement: Placement) -> float:
-        """Return at which rate a placement would do a job's work; 0: it cannot."""
+        """Return at which rate a placement would do a job's work now; 0: it cannot."""
 
     def rate_on(self, job: Job, kind: str, devices: int = 0) -> float:
         """Return the rate on so many devices (0: its gang) of a type, as close together as can be."""

@@ -43,8 +43,9 @@ class FleetView:
         return self._fleet.env.now
 
     def rate(self, job: Job, placement: Placement) -> float:
-        """Return at which rate a placement would do a job's work; 0: it cannot."""
-        return self._fleet.rate(job, placement)
+        """Return at which rate a placement would do a job's work now; 0: it cannot."""
+        rate = self._fleet.rate(job, placement)
+        return rate * self._fleet.slowness(placement) if self._fleet.slowed else rate
 
     def rate_on(self, job: Job, kind: str, devices: int = 0) -> float:
         """Return the rate on so many devices (0: its gang) of a type, as close together as can be."""

@@ -22,6 +22,7 @@ from sim.fleet.policies.placement import Placer
 from sim.fleet.policies.queue import Admit, Entry, Key, QueueScheduler, by_submission, within_limits
 from sim.fleet.protocol import Decision, Reserve, Start, View
 
+VOIDS = frozenset({"down", "drain", "slow"})  # events after which promises are made anew
 End = tuple[float, int, str]  # limit of an attempt, its number, job
 
 
@@ -55,8 +56,10 @@ class EasyScheduler(QueueScheduler):
         released = self._forget_ended(events)
         fresh = list(view.arrived)
         self.enqueue(view)
-        yield from self._noting(view, self.start_in_order(view))
-        head = self.head(view) if self.queue else None
+        if any(record.event in VOIDS for record in events):
+            self.reservation = None  # nobody can keep a promise about nodes that have changed
+        yield from self._noting(view, self._start_heads(view))
+        head = self._head_of(view)
         if head is None:
             self.reservation = None
             return
@@ -69,6 +72,23 @@ class EasyScheduler(QueueScheduler):
         if view.free.free or view.free.shared:
             only = None if renew else fresh
             yield from self._noting(view, self._overtake(view, now, head, only))
+
+    def _start_heads(self, view: View) -> Iterator[Decision]:
+        """Start the job with the reservation first, then others in order until one does not fit."""
+        if self.reservation:
+            job = self.reservation.job
+            placement = self.placer.find(view, job) if self.admit(view, job, 0) else None
+            if placement is None:
+                return
+            self.reservation = None
+            yield self.start(job, placement)
+        yield from self.start_in_order(view)
+
+    def _head_of(self, view: View) -> Job | None:
+        """Return the job whose start is promised: once it has a reservation, it keeps it."""
+        if self.reservation:
+            return self.reservation.job
+        return self.head(view) if self.queue else None
 
     def _forget_ended(self, events: Sequence[Record]) -> bool:
         """Drop the ends of attempts that are over; tells whether anything but arrivals happened."""

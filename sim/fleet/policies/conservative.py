@@ -33,7 +33,10 @@ class Booking:
 
 
 class ConservativeScheduler(QueueScheduler):
-    """Books every job at once, and moves bookings only forward in time."""
+    """Books every job at once, and moves bookings only forward in time.
+
+    A tenant's bookings count as if all of them ran at once, so that its limit breaks no promise.
+    """
 
     def __init__(
         self, name: str = "conservative", placer: Placer | None = None, key: Key = by_submission,
@@ -93,9 +96,11 @@ class ConservativeScheduler(QueueScheduler):
         before = self.bookings.get(job.id)
         if before:
             self._unbook(job.id, now)
-        if not self.admit(view, job, 0):
-            return
-        booking = self._first_place(view, job)
+        booked = sum(view.waiting[name].devices for name in self.bookings if name in view.waiting
+                     and view.waiting[name].tenant == job.tenant)  # fmt: skip
+        booking = self._first_place(view, job) if self.admit(view, job, booked) else None
+        if before and (booking is None or booking.start_s > before.start_s):
+            booking = before  # another placement may come out worse: a promise is kept
         if booking is None:
             return
         if booking.start_s <= now and not view.free.fault(job, booking.placement):
@@ -111,22 +116,28 @@ class ConservativeScheduler(QueueScheduler):
         """Return the earliest time at which devices are free for a job's whole limit."""
         best: Booking | None = None
         for kind in ("",) if job.mixed else self.placer.kinds(view, job):
-            rate = view.rate_on(job, kind or view.cluster.types[0])
-            if rate <= 0:
-                continue
-            lasts = job.walltime_s / rate
             among = _of_kind(view, kind)
             for at, time_s in enumerate(self.table.times):
                 if best and time_s >= best.start_s:
                     break
-                free = self.table.during(at, lasts, among, job.least)
-                if not free:
-                    continue
-                found = self.placer.fill(_as_free(view, free), job, kind)
-                if found:
-                    best = Booking(time_s, time_s + lasts, found)
+                if found := self._place_at(view, job, kind, at, among):
+                    best = found
                     break
         return best if best and math.isfinite(best.start_s) else None
+
+    def _place_at(self, view: View, job: Job, kind: str, at: int, among: int) -> Booking | None:
+        """Return a booking from a step of the timetable on; slower placements last longer."""
+        lasts = job.walltime_s / (view.rate_on(job, kind or view.cluster.types[0]) or math.inf)
+        while lasts:
+            free = self.table.during(at, lasts, among, job.least)
+            found = self.placer.fill(_as_free(view, free), job, kind) if free else None
+            if not found:
+                return None
+            needs = job.walltime_s / (view.rate(job, found) or math.inf)
+            if needs <= lasts:
+                return Booking(self.table.times[at], self.table.times[at] + needs, found)
+            lasts = needs
+        return None
 
 
 def _of_kind(view: View, kind: str) -> int:

@@ -7,7 +7,7 @@ jobs of a worse class, the worst and youngest first, as few as make room for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sim.fleet.cluster import Placement
 from sim.fleet.jobs import Job
@@ -37,6 +37,10 @@ class PreemptiveScheduler:
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
         """Tell whether a waiting job may take the place of a running one."""
         raise NotImplementedError
+
+    def may_lose(self, view: View, victim: Attempt, held: Mapping[str, int]) -> bool:
+        """Tell whether a tenant that would hold `held` devices may lose a job on top."""
+        return True
 
     def on_start(self, view: View) -> None:
         """Nothing to prepare."""
@@ -68,8 +72,18 @@ class PreemptiveScheduler:
         able = [a for a in view.running.values() if not a.notice_s and self._helps(view, job, a)
                 and self.may_evict(view, job, a)]  # fmt: skip
         able.sort(key=lambda a: self.rank(view, a.job), reverse=True)
+        for attempt in able:  # one alone, if that is enough
+            if attempt.devices >= job.least and self.may_lose(view, attempt, view.used):
+                free.give(attempt.job, attempt.placement)
+                if self.placer.find(view, job, free):
+                    return (attempt,)
+                free.take(attempt.job, attempt.placement)
         chosen: list[Attempt] = []
+        held = Counter(view.used)
         for attempt in able:
+            if not self.may_lose(view, attempt, held):
+                continue
+            held[attempt.job.tenant] -= attempt.devices
             free.give(attempt.job, attempt.placement)
             chosen.append(attempt)
             found = self.placer.find(view, job, free)
@@ -113,7 +127,8 @@ class FairScheduler(PreemptiveScheduler):
     """The tenant that holds the least of its share first; lent devices are called back.
 
     A tenant borrows beyond its share what others leave idle, up to its limit. When an owner's job
-    fits into its share but not among the free devices, borrowers make way, the latest first.
+    fits into its share but not among the free devices, jobs on loan make way, the latest first;
+    while it waits nevertheless, nobody borrows more.
     Without quotas all tenants have the same share and nothing is called back.
     """
 
@@ -135,26 +150,33 @@ class FairScheduler(PreemptiveScheduler):
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
         """Borrowers make way for owners."""
         owner = view.used[job.tenant] + job.devices <= self.share(view, job.tenant)
-        over = view.used[victim.job.tenant] - self.share(view, victim.job.tenant)
-        return bool(view.rules.quotas) and owner and over > 0 and victim.job.tenant != job.tenant
+        return bool(view.rules.quotas) and owner and victim.job.tenant != job.tenant
+
+    def may_lose(self, view: View, victim: Attempt, held: Mapping[str, int]) -> bool:
+        """Only jobs that live on loan alone make way."""
+        return held[victim.job.tenant] - victim.devices >= self.share(view, victim.job.tenant)
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Serve tenants in turn: after each start the order is looked up again."""
         stuck: set[str] = set()
+        owed = False  # an owner waits within its share: nobody borrows more
         while True:
             heads = self._heads(view, stuck)
             job = min(heads, key=lambda j: self.rank(view, j), default=None)
             if job is None:
                 return
-            placement = self.placer.find(view, job) if self.admit(view, job, 0) else None
-            if placement is None and self.admit(view, job, 0):
-                victims = self._within_loan(view, self._victims(view, job))
+            own = view.used[job.tenant] + job.devices <= self.share(view, job.tenant)
+            able = self.admit(view, job, 0) and (own or not owed)
+            placement = self.placer.find(view, job) if able else None
+            if placement is None and able:
+                victims = self._victims(view, job)
                 yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
                 placement = self.placer.find(view, job) if victims else None
             if placement:
                 yield Start(job.id, placement)
             else:
                 stuck.add(job.tenant)
+                owed = owed or (own and bool(view.rules.quotas))
 
     def _heads(self, view: View, stuck: set[str]) -> list[Job]:
         """Return the first waiting job of each tenant that is not stuck."""
@@ -165,16 +187,6 @@ class FairScheduler(PreemptiveScheduler):
                 if best is None or job.submit_s < best.submit_s:
                     heads[job.tenant] = job
         return list(heads.values())
-
-    def _within_loan(self, view: View, victims: Sequence[Attempt]) -> Sequence[Attempt]:
-        """Return the victims, unless a tenant would be left below its share by more than one job."""
-        held = Counter(view.used)
-        for victim in victims:
-            tenant = victim.job.tenant
-            if held[tenant] <= self.share(view, tenant):
-                return ()
-            held[tenant] -= victim.devices
-        return victims
 
 
 class LeastServiceScheduler(PreemptiveScheduler):

@@ -93,3 +93,24 @@ class QueueScheduler:
 
     def on_end(self, view: View) -> None:
         """Nothing to let go."""
+
+
+class FillScheduler(QueueScheduler):
+    """Starts whatever fits, in order: no device idles beside a job that could use it.
+
+    Large gangs may wait for ever behind a stream of small ones.
+    """
+
+    def __init__(
+        self, name: str = "fill", placer: Placer | None = None, key: Key = by_submission,
+        admit: Admit = within_limits,
+    ) -> None:  # fmt: skip
+        super().__init__(name, placer, key, admit)
+        self.claims = Claims(work_conserving=True)
+
+    def start_in_order(self, view: View) -> Iterator[Decision]:
+        """Start every job that fits, the first first."""
+        for _, _, name in self.queue[::-1]:
+            job = view.waiting[name]
+            if self.admit(view, job, 0) and (placement := self.placer.find(view, job)):
+                yield self.start(job, placement)

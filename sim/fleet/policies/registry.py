@@ -15,12 +15,13 @@ from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.policies.conservative import ConservativeScheduler
 from sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from sim.fleet.policies.preempt import FairScheduler, LeastServiceScheduler, PriorityScheduler
-from sim.fleet.policies.queue import QueueScheduler, by_limit
+from sim.fleet.policies.queue import FillScheduler, QueueScheduler, by_limit
 from sim.fleet.policies.shares import ShareScheduler, blind
 from sim.fleet.protocol import Scheduler
 
 POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "fifo": lambda placer: QueueScheduler("fifo", placer),
+    "fill": lambda placer: FillScheduler("fill", placer),
     "sjf": lambda placer: QueueScheduler("sjf", placer, by_limit),
     "easy": lambda placer: EasyScheduler("easy", placer),
     "easy-sjf": lambda placer: EasyScheduler("easy-sjf", placer, by_limit),

@@ -142,7 +142,7 @@ class ShareScheduler:
             if name not in chosen and room[kind] >= jobs[name].devices:
                 chosen[name] = kind
                 room[kind] -= jobs[name].devices
-        for name in sorted(jobs.keys() - chosen.keys(), key=lambda n: self.since[n]):
+        for name in sorted(jobs.keys() - chosen.keys(), key=lambda n: (self.since[n], n)):
             for kind in self.placer.kinds(view, jobs[name]):  # nothing idles beside a waiting job
                 if room[kind] >= jobs[name].devices:
                     chosen[name] = kind
