@@ -11,16 +11,15 @@ import time
 from dataclasses import replace
 from statistics import NormalDist, correlation, fmean
 
-from sim.fleet.policies.backfill import EasyScheduler
-from sim.fleet.validate import judge
-
 from sim.fleet.cluster import make_cluster, make_pool
 from sim.fleet.fleet import FleetSpec, run_fleet
 from sim.fleet.jobs import Workload
 from sim.fleet.log import Log
+from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.policies.queue import QueueScheduler
 from sim.fleet.slurm.replay import replay_on_slurm
 from sim.fleet.synthetic import POSITIONS, SizeClass, TraceModel, generate
+from sim.fleet.validate import judge
 
 SHARES = ((8, 0.45), (16, 0.2), (32, 0.15), (64, 0.1), (128, 0.07), (256, 0.03))
 TENANTS = (("a", 0.5), ("b", 0.3), ("c", 0.2))
