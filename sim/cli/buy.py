@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,16 +17,42 @@ def buy(
     scenario: Annotated[str, typer.Argument(help="Purchase file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
-    """Plan a purchase under rules, and live through it with embargoes, failures and chance."""
+    """Plan a purchase under rules, and live through it with embargoes, failures and chance.
+
+    A file with a `purchase` section is planned and replayed; one with `compare` sets offers side by
+    side; one with `stockpile` weighs buying ahead of a cut-off.
+    """
+    from sim.market.purchase_file import section_of
+
+    path, overrides = find_scenario(scenario), set_ or []
+    kind = section_of(path, overrides)
+    verbs = {"purchase": _purchase, "compare": _compare}
+    verbs[kind](path, overrides, seed, json, out)
+
+
+def _purchase(
+    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
+) -> None:
     from sim.market.answer import answer
     from sim.market.purchase_file import load_inquiries
     from sim.report.buy import render_buy
     from sim.report.buy_record import buy_record
 
-    inquiries = load_inquiries(find_scenario(scenario), set_ or [], seed)
+    inquiries = load_inquiries(path, overrides, seed)
     with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
         answers = [answer(inquiry, advance) for inquiry in inquiries]
     deliver("buy", buy_record(answers), render_buy(answers), json, out)
     stuck = [a.inquiry.name for a in answers if a.plan is None]
     if stuck:
         raise Failure(1, [f"infeasible: {name} has no plan; see what would help" for name in stuck])
+
+
+def _compare(
+    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
+) -> None:
+    from sim.market.compare_answer import answer_comparison
+    from sim.market.compare_file import load_comparisons
+    from sim.report.buy_compare import comparison_record, render_comparisons
+
+    answers = [(case, answer_comparison(case)) for case in load_comparisons(path, overrides, seed)]
+    deliver("buy", comparison_record(answers), render_comparisons(answers), json, out)

@@ -22,7 +22,7 @@ from sim.market.purchase_parts import resolve_event, resolve_inputs, resolve_job
 from sim.market.purchase_schema import BuyFile, SiteSection
 from sim.market.rules import Rules, load_rules
 
-__all__ = ["Inquiry", "load_inquiries", "resolve_inquiry"]
+__all__ = ["Inquiry", "load_inquiries", "resolve_inquiry", "section_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,21 @@ class Inquiry:
     rules: Rules | None
     buyer: str
     assumptions: tuple[str, ...]
+
+
+def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
+    """Return which kind of question a file asks: the section that it holds.
+
+    Raises `InputError` for a file that holds none.
+    """
+    cases = read_cases(path, overrides)
+    for name in ("compare", "stockpile", "purchase"):
+        if name in cases[0].data:
+            return name
+    for case in cases[:1]:
+        validated(case, BuyFile)
+        case.blame((), "purchase", "key is missing: expected purchase, compare or stockpile")
+    raise InputError(cases[0].problems)
 
 
 def load_inquiries(

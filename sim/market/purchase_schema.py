@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim.market.compare_schema import CompareSection
 from sim.schema import (
     Carbon,
     Count,
@@ -185,6 +186,6 @@ class BuyFile(Section):
     jobs: dict[str, MarketJobSection] = Field({}, description="what it is for")
     events: tuple[EventSection, ...] = Field((), description="what happens")
     monte_carlo: MonteCarloSection | None = Field(None, description="see below")
-    compare: dict[str, Any] | None = Field(None, description="see docs/models/purchase.md")
+    compare: CompareSection | None = Field(None, description="see below")
     stockpile: dict[str, Any] | None = Field(None, description="see docs/models/purchase.md")
     cases: dict[str, dict[str, Any]] = Field({}, description="variants; the first is the baseline")
