@@ -20,13 +20,13 @@ def buy(
     """Plan a purchase under rules, and live through it with embargoes, failures and chance.
 
     A file with a `purchase` section is planned and replayed; one with `compare` sets offers side by
-    side; one with `stockpile` weighs buying ahead of a cut-off.
+    side; `stockpile` weighs buying ahead of a cut-off; `ramp` follows domestic production.
     """
     from sim.market.purchase_file import section_of
 
     path, overrides = find_scenario(scenario), set_ or []
     kind = section_of(path, overrides)
-    verbs = {"purchase": _purchase, "compare": _compare}
+    verbs = {"purchase": _purchase, "compare": _compare, "stockpile": _stockpile, "ramp": _ramp}
     verbs[kind](path, overrides, seed, json, out)
 
 
@@ -56,3 +56,23 @@ def _compare(
 
     answers = [(case, answer_comparison(case)) for case in load_comparisons(path, overrides, seed)]
     deliver("buy", comparison_record(answers), render_comparisons(answers), json, out)
+
+
+def _stockpile(
+    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
+) -> None:
+    from sim.market.other_files import load_stockpiles
+    from sim.report.buy_other import render_stockpiles, stockpile_record
+
+    cases = load_stockpiles(path, overrides, seed)
+    deliver("buy", stockpile_record(cases), render_stockpiles(cases), json, out)
+
+
+def _ramp(
+    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
+) -> None:
+    from sim.market.other_files import load_ramps
+    from sim.report.buy_other import ramp_record, render_ramps
+
+    cases = load_ramps(path, overrides, seed)
+    deliver("buy", ramp_record(cases), render_ramps(cases), json, out)

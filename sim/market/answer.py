@@ -15,6 +15,7 @@ from datetime import date
 
 import numpy as np
 
+from device_models.export import list_parts
 from sim.market.buildout import MONTH_DAYS, BuildOut, permitted, purchase_problem
 from sim.market.diagnose import Remedy, Shadow, diagnose, shadows
 from sim.market.events import Event, foreseen, with_embargoes
@@ -24,6 +25,7 @@ from sim.market.programme import Held, PurchaseProblem
 from sim.market.purchase import Purchase, cheapest, fastest, front
 from sim.market.purchase_file import Inquiry
 from sim.market.replay import LogLine, Replayed, replay
+from sim.market.rules import judge, load_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Flip:
+    """A device whose verdict changed rules turn, on the last day of the plan that rules know."""
+
+    device: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """Everything found out about one case."""
 
@@ -64,6 +75,7 @@ class Answered:
     cloud: Cloud | None
     swings: tuple[Swing, ...]
     verdicts: tuple[Verdict, ...]
+    flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
 
     @property
     def final(self) -> Replayed | None:
@@ -96,8 +108,10 @@ def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) ->
         cloud = live_often(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, inquiry.draws, b.seed,
                            advance=advance)  # fmt: skip
         bars = swings(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, _outcome(inquiry))
-    return Answered(inquiry, problem, plan, (), shadows(problem, plan), quiet, life, renewed,
-                    tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts)  # fmt: skip
+    return Answered(
+        inquiry, problem, plan, (), shadows(problem, plan), quiet, life, renewed,
+        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts, _flips(inquiry),
+    )  # fmt: skip
 
 
 def _plans(b: BuildOut, problem: PurchaseProblem) -> list[Purchase]:
@@ -164,3 +178,18 @@ def _shock(events: tuple[Event, ...], log: tuple[LogLine, ...]) -> float | None:
     days = [event.day for event in events if not event.known and not event.case_only]
     days += [line.day for line in log if line.outcome in ("stopped", "refused at the border")]
     return min(days) if days else None
+
+
+def _flips(inquiry: Inquiry) -> tuple[Flip, ...]:
+    """Judge every device of the catalogue under the shipped rules and under the changed ones."""
+    rules, b = inquiry.rules, inquiry.buildout
+    if rules is None or not inquiry.changed:
+        return ()
+    shipped, found = load_rules(), []
+    day = min(b.day(b.months), shipped.known_until)
+    for device in list_parts():
+        before, after = (judge(r, device, day, b.sites[0].country, inquiry.buyer, changes=False).policy
+                         for r in (shipped, rules))  # fmt: skip
+        if before != after:
+            found.append(Flip(device, before, after))
+    return tuple(found)

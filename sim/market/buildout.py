@@ -62,6 +62,16 @@ class Offer:
     porting_cost: float
     porting_s: float
     domestic: bool  # made where it is used: no export
+    sites: tuple[str, ...] = ()  # where it can be had; empty: everywhere
+
+    def is_at(self, site: str) -> bool:
+        """Tell whether it can be had at a site."""
+        return not self.sites or site in self.sites
+
+    @property
+    def for_sale(self) -> bool:
+        """Tell whether it can be bought in any month."""
+        return any(map(math.isfinite, self.price))
 
     @property
     def delay_s(self) -> float:
@@ -166,7 +176,11 @@ def permitted(buildout: BuildOut, gate: Gate) -> tuple[Bools, Floats, Bools]:
             for t in range(buildout.months):
                 leaves = buildout.date_at(t * MONTH_DAYS + offer.lead_s / DAY_S)
                 answer = gate(offer, site, leaves)
-                allowed[d, s, t] = answer.policy in good and math.isfinite(offer.price[t])
+                allowed[d, s, t] = (
+                    answer.policy in good
+                    and math.isfinite(offer.price[t])
+                    and offer.is_at(site.name)
+                )
                 surcharge[d, s, t] = answer.surcharge
                 notice[d, s, t] = answer.policy == "notify"
     return allowed, surcharge, notice
@@ -185,8 +199,8 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     energy = power * np.array([s.energy_price for s in sites]) * MONTH_S
     repairs = [o.per_node * o.failure_rate * o.repaired * MONTH_S * o.repair_share
                * _mean_price(o) / o.per_node for o in offers]  # fmt: skip
-    legal_rent = np.array([[[gate(o, s, buildout.day(t)).policy != "denied" for t in range(months)]
-                            for s in sites] for o in offers])  # fmt: skip
+    legal_rent = np.array([[[o.is_at(s.name) and gate(o, s, buildout.day(t)).policy != "denied"
+                             for t in range(months)] for s in sites] for o in offers])  # fmt: skip
     left_age = (months - np.arange(months)) / 12.0
     worth = 10.0 ** (-VALUE_DECAY * left_age) if buildout.count == "use" else np.zeros(months)
     return PurchaseProblem(

@@ -2,19 +2,20 @@
 
 Between two days on which some rule begins or ends nothing changes, so each segment is judged once.
 Days after the rules' knowledge are answered as the last known day. A planner may be limited to what
-was announced by the day of planning. Not modelled: rumours, ends of rules before they are announced.
+was announced by the day of planning. A machine for rent only is its owner's, a company of the place.
+Not modelled: rumours, ends of rules before they are announced.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 
 from sim.market.buildout import Answer, Gate, Offer, Site
 from sim.market.rules import Rules, Verdict, judge
 
+OWNER = "company"  # of machines that are only rented
 # what a policy of the rules means for an order: it leaves, after a notice, by a decision, or not
 MEANING = {"free": "free", "licensed": "free", "notify": "notify", "approval": "case",
            "case_by_case": "case", "licence": "denied", "denied": "denied", "unknown": "denied"}  # fmt: skip
@@ -32,16 +33,18 @@ def known_rules(rules: Rules, day: date) -> Rules:
 
 def rule_gate(rules: Rules, buyer: str) -> Gate:
     """Return the gate that asks the rules for a kind of buyer."""
-    ask, turns = _asker(rules, buyer), turning_days(rules)
-    seen: dict[tuple[str, str, int], Answer] = {}
+    turns = turning_days(rules)
+    seen: dict[tuple[str, str, str, int], Answer] = {}
 
     def answer(offer: Offer, site: Site, day: date) -> Answer:
         if not offer.device:
             return Answer("free", (), "not a device of the catalogue: the rules were not asked")
         segment = bisect_right(turns, day) - 1
-        key = (offer.device, site.country, segment)
+        kind = buyer if offer.for_sale else OWNER
+        key = (offer.device, site.country, kind, segment)
         if key not in seen:
-            seen[key] = _answer(ask(offer.device, site.country, turns[max(segment, 0)]))
+            day = turns[max(segment, 0)]
+            seen[key] = _answer(judge(rules, offer.device, day, site.country, kind, changes=False))
         return seen[key]
 
     return answer
@@ -58,23 +61,6 @@ def turning_days(rules: Rules) -> list[date]:
     return sorted(d for d in days if d <= rules.known_until)
 
 
-def _asker(rules: Rules, buyer: str) -> Callable[[str, str, date], Verdict]:
-    def ask(device: str, country: str, day: date) -> Verdict:
-        return judge(rules, device, day, country, buyer, changes=False)
-
-    return ask
-
-
 def _answer(verdict: Verdict) -> Answer:
     words = verdict.arithmetic[0] if verdict.arithmetic else verdict.meaning
     return Answer(MEANING[verdict.policy], verdict.rule_ids, words, verdict.fee + verdict.duty)
-
-
-def named_rules(gate: Gate, offers: Mapping[str, Offer], site: Site, day: date) -> dict[str, str]:
-    """Return, per offer that may not be bought on a day, the rules that say so."""
-    found = {}
-    for name, offer in offers.items():
-        answer = gate(offer, site, day)
-        if answer.policy == "denied":
-            found[name] = ", ".join(answer.rules)
-    return found

@@ -153,7 +153,7 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         quota=section.quota if section.quota is not None else INF, **wear,
         watts=section.power or 0.0,
         porting_cost=reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0,
-        porting_s=section.porting.delay, domestic=domestic,
+        porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
     )  # fmt: skip
 
 

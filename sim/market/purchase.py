@@ -124,15 +124,17 @@ def solve(
     upper = np.concatenate([programme.upper, np.full(len(extra), np.inf)])
     weights = np.concatenate([objective, [weight for _, weight in extra]])
     integer = np.concatenate([programme.whole, np.zeros(len(extra))]) if whole else None
+    rows, low = _scales(matrix), np.array(programme.rows.low)
+    scale = max(float(np.abs(weights).max()), 1e-300)
     with _silence():
         result = milp(
-            weights,
+            weights / scale,
             integrality=integer,
             bounds=Bounds(lower, upper),
-            constraints=LinearConstraint(matrix, np.array(programme.rows.low), high),
+            constraints=LinearConstraint(sparse.diags(rows) @ matrix, low * rows, high * rows),
             options={"mip_rel_gap": gap, "time_limit": time_limit_s},
         )
-    return _outcome(result, time_limit_s)
+    return _outcome(result, time_limit_s, scale)
 
 
 @contextmanager
@@ -149,6 +151,12 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _scales(matrix: Any) -> Floats:
+    """Return a factor per row that brings its largest value to one: money and tokens are large."""
+    most = abs(matrix).max(axis=1).toarray().ravel()
+    return np.asarray(1.0 / np.where(most > 0, most, 1.0))
+
+
 def _relaxing(programme: Programme, family: str) -> Floats:
     """Column of a factor by which the limits of a family of rows grow."""
     rows = programme.rows
@@ -156,11 +164,11 @@ def _relaxing(programme: Programme, family: str) -> Floats:
                      for name, high in zip(rows.name, rows.high, strict=True)])  # fmt: skip
 
 
-def _outcome(result: Any, time_limit_s: float) -> tuple[Floats, float, float] | None:
+def _outcome(result: Any, time_limit_s: float, scale: float) -> tuple[Floats, float, float] | None:
     if result.x is not None:
         bound = result.mip_dual_bound if result.mip_dual_bound is not None else result.fun
         gap = result.mip_gap if result.mip_gap is not None else 0.0
-        return result.x, float(bound), float(gap)
+        return result.x, float(bound) * scale, float(gap)
     if result.status == 2:
         return None
     raise InfeasibleError(f"no plan was found within {time_limit_s:g} s and none was ruled out;"

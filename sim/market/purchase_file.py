@@ -39,6 +39,7 @@ class Inquiry:
     outcome: str
     replan: bool
     rules: Rules | None
+    changed: bool  # the shipped rules were changed or added to
     buyer: str
     assumptions: tuple[str, ...]
 
@@ -49,12 +50,12 @@ def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
     Raises `InputError` for a file that holds none.
     """
     cases = read_cases(path, overrides)
-    for name in ("compare", "stockpile", "purchase"):
+    for name in ("compare", "stockpile", "ramp", "purchase"):
         if name in cases[0].data:
             return name
     for case in cases[:1]:
         validated(case, BuyFile)
-        case.blame((), "purchase", "key is missing: expected purchase, compare or stockpile")
+        case.blame((), "purchase", "key is missing: expected purchase, compare, stockpile or ramp")
     raise InputError(cases[0].problems)
 
 
@@ -92,6 +93,12 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
     sites = [_site(reading, name, section, spec) for name, section in
              (spec.sites or {"here": SiteSection()}).items()]  # fmt: skip
     known = [offer for offer in offers if offer]
+    for offer in known:
+        for name in offer.sites:
+            if name not in spec.sites:
+                case.blame(
+                    ("devices", offer.name, "sites"), name, f"expected {', '.join(spec.sites)}"
+                )
     rules, gates = _gates(reading, spec, folder, known, sites)
     if case.problems:
         return None
@@ -109,7 +116,7 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
         (*events, *_licences(reading, events, gates[0], known, sites)), inputs,
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
-        spec.buyer.kind, reading.listed(),
+        bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
     )  # fmt: skip
 
 

@@ -82,16 +82,26 @@ def _stated(
     if section.rates and section.flop_per_token is None:
         reading.blame(at, "flop_per_token", "key is missing: stated rates need it")
         return []
-    found = []
+    found: dict[str, Throughput] = {}
     by_name = {offer.name: offer for offer in offers}
     for name, rate in section.rates.items():
         if name not in by_name:
             reading.blame((*at, "rates", name), name, f"expected a device: {', '.join(by_name)}")
             continue
         speed = rate.peak * rate.mfu * rate.goodput / (section.flop_per_token or 1.0)
-        found.append(Throughput((name,), {name: speed}, 1.0, {name: by_name[name].watts}, 1.0, 1.0,
-                                "stated", by_name[name].per_node, rate.mfu, rate.goodput))  # fmt: skip
-    return found
+        found[name] = Throughput((name,), {name: speed}, 1.0, {name: by_name[name].watts}, 1.0, 1.0,
+                                 "stated", by_name[name].per_node, rate.mfu, rate.goodput)  # fmt: skip
+    mixes = []
+    for i, mix in enumerate(section.mixes):
+        if not set(mix.devices) <= set(found):
+            reading.blame((*at, "mixes", i, "devices"), None, "expected devices with stated rates")
+            continue
+        alone = [found[name] for name in mix.devices]
+        rates = {name: found[name].tokens_per_s[name] for name in mix.devices}
+        watts = {name: found[name].watts[name] for name in mix.devices}
+        mixes.append(Throughput(mix.devices, rates, mix.efficiency, watts, 1.0, 1.0, "stated", 0,
+                                alone[0].mfu, alone[0].goodput))  # fmt: skip
+    return [*found.values(), *mixes]
 
 
 def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile) -> Event:

@@ -1,7 +1,8 @@
 """The shape of a file that `ersatz buy` reads: every key with its unit, its default and its meaning.
 
 A file asks one kind of question, by the section that it holds: `purchase` plans and replays a
-build-out, `compare` sets offers side by side, `stockpile` weighs a purchase against a cut-off.
+build-out, `compare` sets offers side by side, `stockpile` weighs a purchase against a cut-off, `ramp`
+follows domestic production.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class DeviceSection(Section):
     repair_share: Fraction | None = Field(None, description="of a device's price, per repair")
     power: Power | None = Field(None, description="of a device in use with its share of the host")
     porting: PortingSection = Field(PortingSection(), description="see below")
+    sites: tuple[str, ...] = Field((), description="where it can be had; by default everywhere")
     domestic: bool | None = Field(
         None, description="made where it is used; by default the vendor's"
     )
@@ -120,6 +122,15 @@ class StatedRate(Section):
     goodput: Fraction = Field(1.0, description="share of the wall time that counts")
 
 
+class StatedMix(Section):
+    """Devices that train together, with what they reach of the sum of their rates."""
+
+    devices: Annotated[tuple[str, ...], Field(min_length=2)] = Field(
+        description="with stated rates"
+    )
+    efficiency: Fraction = Field(description="of the group against the sum of its devices")
+
+
 class MarketJobSection(Section):
     """What the machines are for."""
 
@@ -129,10 +140,11 @@ class MarketJobSection(Section):
         None, description="run scenario whose cases are plans for the devices"
     )
     use: tuple[str, ...] = Field((), description="cases of it; by default all that fit")
-    flop_per_token: Positive | None = Field(
+    flop_per_token: Annotated[float, Field(gt=0)] | None = Field(
         None, description="for stated rates: 6 x active weights"
     )
     rates: dict[str, StatedRate] = Field({}, description="stated rates by device")
+    mixes: tuple[StatedMix, ...] = Field((), description="stated groups of them")
 
 
 class EventSection(Section):
@@ -171,6 +183,30 @@ class MonteCarloSection(Section):
     )
 
 
+class StockpileSection(Section):
+    """A need that could be bought ahead of a cut-off."""
+
+    need: Positive = Field(description="nodes a month")
+    months: Annotated[int, Field(ge=1, le=240)] = Field(description="for which they are needed")
+    price: Money = Field(description="of a node")
+    shortage: Money = Field(
+        description="of a node that cannot be had: what a substitute costs more"
+    )
+    interest: Fraction = Field(0.08, description="per year")
+    value_loss: Fraction = Field(0.276, description="per year, of machines that wait")
+    storage: Fraction = Field(0.02, description="per year, of the price")
+    hazard: Rate = Field(description="of the cut-off")
+
+
+class RampSection(Section):
+    """Domestic production."""
+
+    production: str = Field(description="of the catalogue, such as ascend-910c")
+    until: str = Field(description="last month, like 2026-12")
+    level: Literal["low", "mid", "high"] = Field("mid", description="of every input")
+    set: tuple[str, ...] = Field((), description="changes, e.g. ascend-910c.memory_stock.mid=5e6")
+
+
 class BuyFile(Section):
     """A file of `ersatz buy`."""
 
@@ -187,5 +223,6 @@ class BuyFile(Section):
     events: tuple[EventSection, ...] = Field((), description="what happens")
     monte_carlo: MonteCarloSection | None = Field(None, description="see below")
     compare: CompareSection | None = Field(None, description="see below")
-    stockpile: dict[str, Any] | None = Field(None, description="see docs/models/purchase.md")
+    stockpile: StockpileSection | None = Field(None, description="see below")
+    ramp: RampSection | None = Field(None, description="see below")
     cases: dict[str, dict[str, Any]] = Field({}, description="variants; the first is the baseline")

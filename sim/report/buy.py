@@ -26,31 +26,53 @@ MOST_LINES = 12
 def render_buy(answers: Sequence[Answered]) -> RenderableType:
     """Return the report of one file: a sentence per case, the cases side by side, each in turn."""
     parts: list[RenderableType] = [Text(answers[0].inquiry.buildout.question, style="bold")]
-    parts += [Text(line) for answered in answers for line in sentences(answered, len(answers) > 1)]
+    said = ""
+    for answered in answers:
+        plan, came = sentences(answered)
+        name = f"{answered.inquiry.name}: " if len(answers) > 1 else ""
+        if plan != said or not came:
+            parts.append(Text(f"{name}{plan}"))
+            name = "  "
+        parts += [Text(f"{name}{came}")] if came else []
+        said = plan
     for answered in answers:
         parts += _case(answered, titled=len(answers) > 1)
     parts += [Text(""), Text(NOTICE, style="dim")]
     return Group(*parts)
 
 
-def sentences(answered: Answered, titled: bool) -> Iterator[str]:
-    """Yield the answer of a case in words: what to buy, what comes of it, what then."""
-    name, b = f"{answered.inquiry.name}: " if titled else "", answered.inquiry.buildout
+def sentences(answered: Answered) -> tuple[str, str]:
+    """Say what to buy, and what comes of it; the second is empty where nothing unplanned comes."""
+    b = answered.inquiry.buildout
     if answered.plan is None or answered.quiet is None or answered.life is None:
         least = answered.remedies[0].text if answered.remedies else "none of the limits alone"
-        yield f"{name}no plan. Least change that helps: {least}."
-        return
-    yield f"{name}buy {bought(b, answered.plan)}: {_done(b, answered.quiet)}."
+        return f"no plan. Least change that helps: {least}.", ""
     words = []
     if disturbed(answered):
         words.append(f"as things came {_outcome(b, answered.life)}")
+        if any(event.kind == "repair" for event in answered.inquiry.events):
+            words.append(_left(answered.life))
+    if answered.flips:
+        names = [f.device for f in answered.flips]
+        words.append(
+            f"{len(names)} devices flip: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        )
     if answered.renewed:
         late = ", past the deadline" if answered.renewed.late else ""
         after = bought(b, answered.renewed.plan, answered.renewed.month)
         words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
                      f" {_outcome(b, answered.renewed.life)}{late}")  # fmt: skip
-    if words:
-        yield f"  {'; '.join(words)}."
+    if answered.cloud is not None:
+        words.append(f"{_band(answered)} in {answered.inquiry.draws} lives")
+    plan = f"buy {bought(b, answered.plan)}: {_done(b, answered.quiet)}."
+    return plan, f"{'; '.join(words)}." if words else ""
+
+
+def _left(life: Replayed) -> str:
+    """Say how much of the fleet works after one, two and three years."""
+    years = [y for y in (1, 2, 3) if 12 * y < len(life.fleet)]
+    shares = [f"{100 * life.fleet[12 * y].sum() / life.delivered.sum():.1f}" for y in years]
+    return f"left after {', '.join(map(str, years))} years {', '.join(shares)} %"
 
 
 def disturbed(answered: Answered) -> bool:
@@ -119,7 +141,7 @@ def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
         Text(""),
         _verdicts(answered),
     ]
-    parts += [*_log(answered), *_assumed(answered)]
+    parts += [*_log(answered), *_flips(answered), *_assumed(answered)]
     return parts
 
 
@@ -167,7 +189,7 @@ def _lives(answered: Answered) -> Table:
     table.add_row("binding; 10 % (a month) more saves",
                   f"{first.constraint}, {_money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
-        table.add_row("80 % of lives are trained after", _band(answered))
+        table.add_row(f"trained in {answered.inquiry.draws} lives", _band(answered))
     return table
 
 
@@ -180,18 +202,18 @@ def _band(answered: Answered) -> str:
     done = answered.cloud.finish
     ends = np.quantile(np.where(np.isinf(done), 1e6, done), (0.1, 0.9))
     ends_text = " - ".join("never" if e > 1e5 else f"{e:.1f}" for e in ends)
-    return f"{ends_text} months; {100 * np.isfinite(done).mean():.0f} % ever"
+    return f"{ends_text} months (80 %), {100 * np.isfinite(done).mean():.0f} % ever"
 
 
 def _orders(answered: Answered) -> Table:
     b, plan = answered.inquiry.buildout, answered.plan
     assert plan is not None
-    table = _table("what to buy", "month", "site", "nodes", "devices", "money", "works from")
+    table = _table("what to buy", "ordered", "site", "nodes", "devices", "money", "works from")
     lines = []
     for d, s, t in zip(*np.nonzero(plan.orders), strict=True):
         offer, nodes = b.offers[d], plan.orders[d, s, t]
         lines.append((int(t), offer.name, [
-            f"{b.day(int(t)):%Y-%m}", b.sites[s].name, f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}",
+            f"{b.day(int(t))}", b.sites[s].name, f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}",
             _money(b, float(nodes * answered.problem.price[d, s, t])),
             f"{b.date_at(t * 30.4375 + offer.delay_s / 86400):%Y-%m-%d}"]))  # fmt: skip
     lines.sort(key=lambda line: (line[0], line[1]))
@@ -324,6 +346,18 @@ def _log(answered: Answered) -> Iterator[RenderableType]:
                       ", ".join(line.rules) or "-")  # fmt: skip
     if len(lines) > MOST_LINES:
         table.add_row(f"and {len(lines) - MOST_LINES} more")
+    yield table
+
+
+def _flips(answered: Answered) -> Iterator[RenderableType]:
+    if not answered.flips:
+        return
+    yield Text("")
+    table = Table(box=None, pad_edge=False)
+    for title in ("changed rules turn", "from", "to"):
+        table.add_column(title)
+    for flip in answered.flips:
+        table.add_row(flip.device, flip.before.replace("_", " "), flip.after.replace("_", " "))
     yield table
 
 

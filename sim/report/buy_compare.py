@@ -26,12 +26,14 @@ def render_comparisons(answers: Answers) -> RenderableType:
     titled = len(answers) > 1
     for comparison, told in answers:
         name = f"{comparison.name}: " if titled else ""
-        parts += [Text(f"{name}{sentence(comparison, one)}") for one in told]
+        said = (sentence(comparison, one) for one in told)
+        parts += [Text(f"{name}{words}") for words in said if words]
     for comparison, told in answers:
         parts += [Text("")]
         parts += [Text(f"== {comparison.name} ==", style="bold"), Text("")] if titled else []
         for one in told:
-            parts += [*_TABLES[one.ask.kind](comparison, one), Text("")]
+            tables = list(_TABLES[one.ask.kind](comparison, one))
+            parts += [*tables, Text("")] if tables else []
         work = comparison.setting.work
         parts += [
             _inputs(comparison),
@@ -103,7 +105,7 @@ def _say_cost(c: Comparison, told: Told) -> str:
 def _say_sweep(c: Comparison, told: Told) -> str:
     name = str(told.ask.section.input)
     if not told.reached:
-        return f"Cost over {name}: see the table."
+        return ""
     words = [
         f"{option} {written(value, name, c.currency)}" for option, value in told.reached.items()
     ]
@@ -113,7 +115,10 @@ def _say_sweep(c: Comparison, told: Told) -> str:
 def _say_break_even(c: Comparison, told: Told) -> str:
     s = told.ask.section
     at, now = (written(v, str(s.input), c.currency) for v in (told.value, told.now))
-    return f"{s.option} costs as much as {s.against} at {s.input} = {at} (now {now})."
+    owner, _, key = str(s.input).partition(".")
+    whose = {"*": "", "work": "", str(s.option): "its "}.get(owner, f"{owner}'s ")
+    what = f"{whose}{key.replace('_', ' ')}"
+    return f"{s.option} costs as much as {s.against} where {what} is {at} (here {now})."
 
 
 def _say_tornado(c: Comparison, told: Told) -> str:
@@ -154,7 +159,8 @@ def _say_mixed(c: Comparison, told: Told) -> str:
     more = 100 * (equal.hours / by_speed.hours - 1)
     tail = f"; {loose.name} {loose.hours:.1f} h" if told.ask.jitter else ""
     fast, slow = (format_money(way.cost, c.currency) for way in (by_speed, equal))
-    return (f"By speed {by_speed.hours:.1f} h and {fast}, equal split {equal.hours:.1f} h and {slow}:"
+    first = f"With a scatter of {100 * told.ask.jitter:g} %: by" if told.ask.jitter else "By"
+    return (f"{first} speed {by_speed.hours:.1f} h and {fast}, equal split {equal.hours:.1f} h and {slow}:"
             f" {more:+.0f} %{tail}.")  # fmt: skip
 
 

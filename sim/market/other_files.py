@@ -1,0 +1,115 @@
+"""Read the sections `stockpile` and `ramp` of a file of `ersatz buy`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from device_models.problems import InputError
+from sim.case_file import Case, read_cases, validated
+from sim.market.purchase_schema import BuyFile, RampSection
+from sim.market.stockpile import StockAnswer, Stockpile, answer_stockpile
+from sim.market.supply import Production, SupplyMonth, load_supply, ramp
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stocked:
+    """One case of a stockpile question with its answer."""
+
+    name: str
+    question: str
+    currency: str
+    stock: Stockpile
+    answer: StockAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Ramped:
+    """One case of a supply question with its months."""
+
+    name: str
+    question: str
+    production: Production
+    level: str
+    months: tuple[SupplyMonth, ...]
+
+
+def load_stockpiles(
+    path: Path | str, overrides: Sequence[str], seed: int | None
+) -> tuple[Stocked, ...]:
+    """Return the answered cases of a file with a `stockpile` section; raises `InputError`."""
+    return _cases(path, overrides, seed, _stockpile)
+
+
+def load_ramps(path: Path | str, overrides: Sequence[str], seed: int | None) -> tuple[Ramped, ...]:
+    """Return the answered cases of a file with a `ramp` section; raises `InputError`."""
+    return _cases(path, overrides, seed, _ramp)
+
+
+def _cases(
+    path: Path | str, overrides: Sequence[str], seed: int | None,
+    resolve: Callable[[Case, BuyFile], T | None],
+) -> tuple[T, ...]:  # fmt: skip
+    found, problems = [], []
+    for case in read_cases(path, overrides, seed):
+        spec = validated(case, BuyFile)
+        made = resolve(case, spec) if spec else None
+        problems += [p for p in case.problems if p not in problems]
+        if made is not None:
+            found.append(made)
+    if problems:
+        raise InputError(problems)
+    return tuple(found)
+
+
+def _stockpile(case: Case, spec: BuyFile) -> Stocked | None:
+    section = spec.stockpile
+    if section is None:
+        case.blame((), "stockpile", "key is missing")
+        return None
+    for key in ("price", "shortage"):
+        _, currency = getattr(section, key)
+        if currency != spec.currency:
+            case.blame(
+                ("stockpile", key), currency, f"expected the currency of the file, {spec.currency}"
+            )
+    holding = section.interest + section.value_loss + section.storage
+    stock = Stockpile(section.need, section.months, section.price[0], holding, section.shortage[0],
+                      section.hazard * 31_557_600.0)  # fmt: skip
+    step = max(section.months // 6, 1)
+    marks = range(0, section.months + 1, step)
+    answer = answer_stockpile(stock, [m for m in marks if 0 < m < section.months], list(marks))
+    return Stocked(case.name, spec.question, spec.currency, stock, answer)
+
+
+def _ramp(case: Case, spec: BuyFile) -> Ramped | None:
+    section = spec.ramp
+    if section is None:
+        case.blame((), "ramp", "key is missing")
+        return None
+    return _ramped(case, spec, section)
+
+
+def _ramped(case: Case, spec: BuyFile, section: RampSection) -> Ramped | None:
+    try:
+        known = load_supply(section.set)
+        if section.production not in known:
+            case.blame(
+                ("ramp", "production"), section.production, f"expected one of {', '.join(known)}"
+            )
+            return None
+        production = known[section.production]
+        months = ramp(production, section.until, section.level)
+    except InputError as error:
+        for problem in error.problems:
+            case.blame(("ramp", *_place(problem.key)), problem.value, problem.expected)
+        return None
+    return Ramped(case.name, spec.question, production, section.level, tuple(months))
+
+
+def _place(key: str) -> tuple[Any, ...]:
+    return ("set",) if key else ("until",)
