@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.market.diagnose import diagnose, families, shadows
-from sim.market.programme import PurchaseProblem
-from sim.market.purchase import cheapest, done_by, fastest, front, is_feasible
+from sim.market.programme import Held, PurchaseProblem
+from sim.market.purchase import cheapest, done_by, fastest, front, hurried, is_feasible
 
 INF = np.inf
 
@@ -92,6 +92,29 @@ def test_renting_beats_buying_for_a_short_job() -> None:
         offer, left=np.full((1, 4), 0.8)
     )  # a node keeps 80 at the end: 20 is less than 30
     assert cheapest(worth).cost == pytest.approx(20.0)  # type: ignore[union-attr]
+
+
+def test_what_is_rented_is_used_as_early_as_possible() -> None:
+    # 20 of work on one rented node: two months for 60, whenever; the earliest end is month two
+    offer = problem(work=np.array([20.0]), rent=np.full((1, 1, 4), 30.0), rentable=np.ones((1, 1, 4)),
+                    allowed=np.zeros((1, 1, 4), bool))  # fmt: skip
+    plan = cheapest(offer)
+    assert plan is not None
+    early = hurried(offer, plan)
+    assert (early.cost, early.months) == (pytest.approx(60.0), 2)
+
+
+def test_a_plan_made_anew_keeps_its_past() -> None:
+    # two nodes were ordered in month 0 and no more may come: 40 by month 2 as before; had only one
+    # come, month 4
+    dear = problem(price=np.full((1, 1, 4), 100.0), supply=np.array([[9.0, 0.0, 0.0, 0.0]]))
+    past = cheapest(done_by(dear, 2))
+    assert past is not None
+    both = fastest(dear, held=Held(1, past.orders, past.use))
+    one = fastest(dear, held=Held(1, past.orders / 2, past.use))
+    assert both is not None
+    assert one is not None
+    assert (both.months, one.months) == (2, 4)
 
 
 def test_porting_is_paid_once() -> None:

@@ -22,7 +22,7 @@ from sim.market.events import Event, foreseen, with_embargoes
 from sim.market.gate import known_rules, rule_gate
 from sim.market.montecarlo import Cloud, Swing, live_often, swings
 from sim.market.programme import Held, PurchaseProblem
-from sim.market.purchase import Purchase, cheapest, fastest, front
+from sim.market.purchase import Purchase, cheapest, fastest, front, hurried
 from sim.market.purchase_file import Inquiry
 from sim.market.replay import LogLine, Replayed, replay
 from sim.market.rules import judge, load_rules
@@ -119,6 +119,10 @@ def _plans(b: BuildOut, problem: PurchaseProblem) -> list[Purchase]:
         return list(front(problem, b.gap, b.time_limit_s))
     solver = fastest if b.objective == "time" else cheapest
     plan = solver(problem, b.gap, b.time_limit_s)
+    if (
+        plan and plan.rented.any()
+    ):  # what is rented may stand anywhere in time: as early as possible
+        plan = hurried(problem, plan, b.gap, b.time_limit_s)
     return [plan] if plan else []
 
 

@@ -47,13 +47,13 @@ def diagnose(
     rules: dict[str, str] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> tuple[Remedy, ...]:
-    """Return what would make an infeasible problem feasible, the least change first.
+    """Return what would make an infeasible problem feasible, the least change of a number first.
 
     `rules` names, per device, the rule that forbids it, for the text.
     """
-    found = [*_numbers(problem, time_limit_s), *_less_work(problem, time_limit_s)]
-    found.sort(key=lambda remedy: remedy.increase or 0.0)
-    return (*found, *_others(problem, rules or {}, time_limit_s))
+    numbers = sorted(_numbers(problem, time_limit_s), key=lambda remedy: remedy.increase or 0.0)
+    others = _others(problem, rules or {}, time_limit_s)
+    return (*numbers, *others, *_less_work(problem, time_limit_s))
 
 
 def _numbers(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:

@@ -3,7 +3,8 @@
 Between two days on which some rule begins or ends nothing changes, so each segment is judged once.
 Days after the rules' knowledge are answered as the last known day. A planner may be limited to what
 was announced by the day of planning. A machine for rent only is its owner's, a company of the place.
-Not modelled: rumours, ends of rules before they are announced.
+A rule against the use of a part binds outside the country of its designer. Not modelled: rumours,
+ends of rules before they are announced.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from datetime import date
 
+from device_models.export import load_part
 from sim.market.buildout import Answer, Gate, Offer, Site
 from sim.market.rules import Rules, Verdict, judge
 
@@ -44,7 +46,8 @@ def rule_gate(rules: Rules, buyer: str) -> Gate:
         key = (offer.device, site.country, kind, segment)
         if key not in seen:
             day = turns[max(segment, 0)]
-            seen[key] = _answer(judge(rules, offer.device, day, site.country, kind, changes=False))
+            verdict = judge(rules, offer.device, day, site.country, kind, changes=False)
+            seen[key] = _answer(verdict, load_part(offer.device).designer)
         return seen[key]
 
     return answer
@@ -61,6 +64,9 @@ def turning_days(rules: Rules) -> list[date]:
     return sorted(d for d in days if d <= rules.known_until)
 
 
-def _answer(verdict: Verdict) -> Answer:
+def _answer(verdict: Verdict, designer: str) -> Answer:
     words = verdict.arithmetic[0] if verdict.arithmetic else verdict.meaning
+    use = verdict.gates["use"]
+    if MEANING[use.policy] == "denied" and verdict.destination != designer:
+        return Answer("denied", use.rules, "its use is held to be a breach outside its own country")
     return Answer(MEANING[verdict.policy], verdict.rule_ids, words, verdict.fee + verdict.duty)

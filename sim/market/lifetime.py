@@ -119,10 +119,7 @@ class LivingFleet:
     def _train(self, mean: Floats, days: float) -> None:
         """Give the machines to the jobs in the order of their deadlines."""
         month = int(self.since / MONTH_DAYS + 1e-9)
-        planned = month < self.b.months
-        rented = np.zeros_like(mean)
-        if planned:
-            rented = self.plan.rented[:, :, month] * self.per_node[:, None]
+        rented = self.plan.rented[:, :, self._renting(month)] * self.per_node[:, None]
         free, power = mean + rented, self.power.copy()
         for j in self.order:
             if math.isfinite(self.finish[j]):
@@ -137,6 +134,12 @@ class LivingFleet:
                 self.finish[j] = (self.since + share * days) / MONTH_DAYS
             power[s] -= fed * self._draws(free)[g, s]
             self._use(g, s, free, rented, days * share * fed)
+
+    def _renting(self, month: int) -> int:
+        """Return the month whose rents hold: after the last one they go on until the jobs are done."""
+        rents = np.flatnonzero(self.plan.rented.any(axis=(0, 1)))
+        last = int(rents[-1]) if len(rents) else self.b.months - 1
+        return min(month, last)
 
     def _choose(
         self, j: int, month: int, free: Floats, power: Floats

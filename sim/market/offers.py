@@ -11,6 +11,7 @@ from typing import Any
 
 from device_models.catalog import load_device, load_node
 from device_models.device import Device, Node
+from device_models.power import device_power
 from device_models.problems import InputError
 from device_models.units import format_money
 from sim.case_file import Case
@@ -151,10 +152,22 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         rentable=float(section.rentable), **delays,
         supply=(section.supply if section.supply is not None else INF,) * reading.months,
         quota=section.quota if section.quota is not None else INF, **wear,
-        watts=section.power or 0.0,
+        watts=_watts(reading, name, section, node),
         porting_cost=reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0,
         porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
     )  # fmt: skip
+
+
+def _watts(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> float:
+    """Return what a device draws in use, for jobs whose plans do not say."""
+    if section.power is not None:
+        return section.power
+    if node is None:
+        reading.blame(
+            ("devices", name), "power", "key is missing; a node of the catalogue would have one"
+        )
+        return 0.0
+    return device_power(node.device, 1.0) + node.host_power_w / node.devices
 
 
 def _delays(

@@ -70,6 +70,21 @@ def fastest(
     return cheapest(done_by(problem, high), gap, time_limit_s, held)
 
 
+def hurried(
+    problem: PurchaseProblem, plan: Purchase, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S
+) -> Purchase:
+    """Return the earliest plan that costs no more than a given one, but for the gap."""
+    low, best = 0, plan
+    while best.months - low > 1:
+        middle = (low + best.months) // 2
+        earlier = cheapest(done_by(problem, middle), gap, time_limit_s)
+        if earlier and earlier.cost <= plan.cost * (1.0 + gap):
+            best = earlier
+        else:
+            low = middle
+    return best
+
+
 def front(
     problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S
 ) -> tuple[Purchase, ...]:

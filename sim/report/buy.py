@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,15 +10,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.units import format_money, format_si
+from device_models.units import format_si
 from sim.market.answer import Answered
-from sim.market.buildout import BuildOut
 from sim.market.montecarlo import fan
-from sim.market.purchase import Purchase
 from sim.market.replay import LogLine, Replayed
+from sim.report.buy_words import (
+    NOTICE,
+    band,
+    bought,
+    disturbed,
+    money,
+    months_text,
+    sentences,
+    spent,
+)
 
-NOTICE = ("A model of purchases and published rules: no measurement, no forecast and no legal advice;"
-          " docs/models/purchase.md.")  # fmt: skip
 MOST_LINES = 12
 
 
@@ -35,94 +40,36 @@ def render_buy(answers: Sequence[Answered]) -> RenderableType:
             name = "  "
         parts += [Text(f"{name}{came}")] if came else []
         said = plan
+    if len(answers) > 1:
+        parts += [Text(""), _summary(answers)]
     for answered in answers:
         parts += _case(answered, titled=len(answers) > 1)
     parts += [Text(""), Text(NOTICE, style="dim")]
     return Group(*parts)
 
 
-def sentences(answered: Answered) -> tuple[str, str]:
-    """Say what to buy, and what comes of it; the second is empty where nothing unplanned comes."""
-    b = answered.inquiry.buildout
-    if answered.plan is None or answered.quiet is None or answered.life is None:
-        least = answered.remedies[0].text if answered.remedies else "none of the limits alone"
-        return f"no plan. Least change that helps: {least}.", ""
-    words = []
-    if disturbed(answered):
-        words.append(f"as things came {_outcome(b, answered.life)}")
-        if any(event.kind == "repair" for event in answered.inquiry.events):
-            words.append(_left(answered.life))
-    if answered.flips:
-        names = [f.device for f in answered.flips]
-        words.append(
-            f"{len(names)} devices flip: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        )
-    if answered.renewed:
-        late = ", past the deadline" if answered.renewed.late else ""
-        after = bought(b, answered.renewed.plan, answered.renewed.month)
-        words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
-                     f" {_outcome(b, answered.renewed.life)}{late}")  # fmt: skip
-    if answered.cloud is not None:
-        words.append(f"{_band(answered)} in {answered.inquiry.draws} lives")
-    plan = f"buy {bought(b, answered.plan)}: {_done(b, answered.quiet)}."
-    return plan, f"{'; '.join(words)}." if words else ""
-
-
-def _left(life: Replayed) -> str:
-    """Say how much of the fleet works after one, two and three years."""
-    years = [y for y in (1, 2, 3) if 12 * y < len(life.fleet)]
-    shares = [f"{100 * life.fleet[12 * y].sum() / life.delivered.sum():.1f}" for y in years]
-    return f"left after {', '.join(map(str, years))} years {', '.join(shares)} %"
-
-
-def disturbed(answered: Answered) -> bool:
-    """Tell whether anything came that the plan did not know."""
-    quiet, life = answered.quiet, answered.life
-    if quiet is None or life is None:
-        return False
-    same = math.isclose(quiet.finish, life.finish, rel_tol=1e-9) or quiet.finish == life.finish
-    return not (same and math.isclose(quiet.total, life.total, rel_tol=1e-9))
-
-
-def bought(b: BuildOut, plan: Purchase, since: int = 0) -> str:
-    """Say what is ordered and rented from a month on."""
-    words = []
-    for d, offer in enumerate(b.offers):
-        nodes = plan.orders[d, :, since:].sum()
-        if nodes:
-            first = since + int(np.argmax(plan.orders[d, :, since:].sum(axis=0) > 0))
-            words.append(f"{nodes:,.0f} {offer.name} nodes ({b.day(first):%Y-%m})")
-        rented = plan.rented[d, :, since:].sum(axis=0)
-        if rented.any():
-            words.append(
-                f"rent {rented.max():,.0f} {offer.name} nodes for {(rented > 0).sum()} months"
-            )
-    return ", ".join(words) or "nothing"
-
-
-def spent(b: BuildOut, life: Replayed) -> float:
-    """Return the money of a life, less what is left of the machines where that counts."""
-    return life.total - (life.left if b.count == "use" else 0.0)
-
-
-def _money(b: BuildOut, amount: float) -> str:
-    return format_money(amount, b.currency)
-
-
-def _done(b: BuildOut, life: Replayed) -> str:
-    end = f"not done in {len(life.fleet) - 1} months"
-    if math.isfinite(life.finish):
-        end = f"done in {life.finish:.1f} months"
-    return f"{end} for {_money(b, spent(b, life))}"
-
-
-def _outcome(b: BuildOut, life: Replayed) -> str:
-    words = [_done(b, life)]
-    for label, devices in (("stopped", life.blocked), ("seized", life.seized)):
-        lost = [f"{n:,.0f} {o.name}" for n, o in zip(devices, b.offers, strict=True) if n]
-        if lost:
-            words.append(f"{', '.join(lost)} {label}")
-    return ", ".join(words)
+def _summary(answers: Sequence[Answered]) -> Table:
+    """The cases below one another: what the buyer ends up with."""
+    table = _table(
+        "case",
+        "trained after",
+        "money",
+        "per 1e12 tokens",
+        "carbon",
+        "delivered",
+        "stopped",
+        width=12,
+    )
+    for answered in answers:
+        b, life = answered.inquiry.buildout, answered.final
+        if life is None:
+            table.add_row(answered.inquiry.name, "no plan")
+            continue
+        tokens = sum(job.tokens for job in b.jobs)
+        table.add_row(answered.inquiry.name, months_text(life.finish), money(b, spent(b, life)),
+                      money(b, spent(b, life) / tokens * 1e12), f"{life.carbon_kg / 1e3:,.0f} t CO2",
+                      f"{life.delivered.sum():,.0f}", f"{life.blocked.sum():,.0f}")  # fmt: skip
+    return table
 
 
 def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
@@ -171,14 +118,14 @@ def _lives(answered: Answered) -> Table:
     def row(label: str, form: Any) -> None:
         table.add_row(label, *(form(life) for life in lives.values()))
 
-    row("time to train", lambda x: _months(x.finish))
+    row("time to train", lambda x: months_text(x.finish))
     for i, job in enumerate(b.jobs if len(b.jobs) > 1 else ()):
-        row(f"  {job.name}", lambda x, i=i: _months(x.finish_months[i]))
+        row(f"  {job.name}", lambda x, i=i: months_text(x.finish_months[i]))
     row(
         "money" + (", less what is left" if b.count == "use" else ""),
-        lambda x: _money(b, spent(b, x)),
+        lambda x: money(b, spent(b, x)),
     )
-    row("  per 1e12 tokens", lambda x: _money(b, spent(b, x) / tokens * 1e12))
+    row("  per 1e12 tokens", lambda x: money(b, spent(b, x) / tokens * 1e12))
     row("device-hours in use", lambda x: f"{x.device_hours:,.0f}")
     row("energy", lambda x: format_si(x.kwh * 1e3, "Wh"))
     row("carbon", lambda x: f"{x.carbon_kg / 1e3:,.0f} t CO2")
@@ -187,22 +134,10 @@ def _lives(answered: Answered) -> Table:
     row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
     first = answered.shadows[0] if answered.shadows else None
     table.add_row("binding; 10 % (a month) more saves",
-                  f"{first.constraint}, {_money(b, first.saving)}" if first else "none")  # fmt: skip
+                  f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
-        table.add_row(f"trained in {answered.inquiry.draws} lives", _band(answered))
+        table.add_row(f"trained in {answered.inquiry.draws} lives", band(answered))
     return table
-
-
-def _months(value: float) -> str:
-    return "not done" if math.isinf(value) else f"{value:.1f} months"
-
-
-def _band(answered: Answered) -> str:
-    assert answered.cloud is not None
-    done = answered.cloud.finish
-    ends = np.quantile(np.where(np.isinf(done), 1e6, done), (0.1, 0.9))
-    ends_text = " - ".join("never" if e > 1e5 else f"{e:.1f}" for e in ends)
-    return f"{ends_text} months (80 %), {100 * np.isfinite(done).mean():.0f} % ever"
 
 
 def _orders(answered: Answered) -> Table:
@@ -214,7 +149,7 @@ def _orders(answered: Answered) -> Table:
         offer, nodes = b.offers[d], plan.orders[d, s, t]
         lines.append((int(t), offer.name, [
             f"{b.day(int(t))}", b.sites[s].name, f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}",
-            _money(b, float(nodes * answered.problem.price[d, s, t])),
+            money(b, float(nodes * answered.problem.price[d, s, t])),
             f"{b.date_at(t * 30.4375 + offer.delay_s / 86400):%Y-%m-%d}"]))  # fmt: skip
     lines.sort(key=lambda line: (line[0], line[1]))
     for _, name, cells in lines[:MOST_LINES]:
@@ -222,10 +157,11 @@ def _orders(answered: Answered) -> Table:
     if len(lines) > MOST_LINES:
         table.add_row(f"and {len(lines) - MOST_LINES} more orders (--json lists all)")
     for d, offer in enumerate(b.offers):
-        rented = plan.rented[d].sum(axis=0)
-        if rented.any():
-            table.add_row(f"{offer.name} (rented)", f"{int((rented > 0).sum())} months", "",
-                          f"up to {rented.max():,.0f}", f"{rented.max() * offer.per_node:,.0f}")  # fmt: skip
+        for s, site in enumerate(b.sites):
+            rented = plan.rented[d, s]
+            if rented.any():
+                table.add_row(f"{offer.name}, rented", f"{int((rented > 0).sum())} months", site.name,
+                              f"{rented.max():,.0f}", f"{rented.max() * offer.per_node:,.0f}")  # fmt: skip
     return table
 
 
@@ -235,11 +171,11 @@ def _split(answered: Answered) -> Table:
     for part in next(iter(lives.values())).cost:
         amounts = [life.cost[part] for life in lives.values()]
         if any(amounts):
-            table.add_row(part, *(f"{_money(b, amount)} {_share(amount, life.total)}"
+            table.add_row(part, *(f"{money(b, amount)} {_share(amount, life.total)}"
                                   for amount, life in zip(amounts, lives.values(), strict=True)))  # fmt: skip
-    if b.count == "use":
+    if b.count == "use" and any(life.left for life in lives.values()):
         table.add_row(
-            "left in the machines", *(f"{_money(b, -x.left)}       " for x in lives.values())
+            "left in the machines", *(f"{money(b, -x.left)}       " for x in lives.values())
         )
     return table
 
@@ -258,8 +194,8 @@ def _front(answered: Answered) -> Iterator[RenderableType]:
     )
     tokens = sum(job.tokens for job in b.jobs)
     for plan in answered.front:
-        table.add_row(bought(b, plan), f"{plan.months}", _money(b, plan.cost),
-                      _money(b, plan.cost / tokens * 1e12))  # fmt: skip
+        table.add_row(bought(b, plan), f"{plan.months}", money(b, plan.cost),
+                      money(b, plan.cost / tokens * 1e12))  # fmt: skip
     yield table
 
 
@@ -302,7 +238,7 @@ def _tornado(answered: Answered) -> Iterator[RenderableType]:
 
 def _plain(value: float, kind: str, answered: Answered) -> str:
     if kind == "cost":
-        return _money(answered.inquiry.buildout, value)
+        return money(answered.inquiry.buildout, value)
     if kind == "finish" and value >= 2 * answered.inquiry.buildout.months:
         return "not done"
     return f"{value:,.1f}" if kind == "finish" else f"{value:,.0f}"

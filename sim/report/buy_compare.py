@@ -14,7 +14,7 @@ from device_models.units import format_money, format_si
 from sim.market.compare import input_dimension
 from sim.market.compare_answer import Told
 from sim.market.compare_file import Comparison
-from sim.report.buy import NOTICE
+from sim.report.buy_words import NOTICE
 from sim.report.json_out import plain
 
 Answers = Sequence[tuple[Comparison, tuple[Told, ...]]]

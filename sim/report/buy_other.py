@@ -13,7 +13,7 @@ from rich.text import Text
 from device_models.units import format_money
 from sim.market.other_files import Ramped, Stocked
 from sim.market.stockpile import cut_off_before
-from sim.report.buy import NOTICE
+from sim.report.buy_words import NOTICE
 from sim.report.json_out import plain
 
 MOST_MONTHS = 30

@@ -12,7 +12,7 @@ from sim.market.buildout import BuildOut
 from sim.market.montecarlo import fan
 from sim.market.purchase import Purchase
 from sim.market.replay import Replayed
-from sim.report.buy import NOTICE, spent
+from sim.report.buy_words import NOTICE, spent
 from sim.report.json_out import plain
 
 
