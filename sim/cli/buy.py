@@ -36,12 +36,14 @@ def _purchase(
     from sim.market.answer import answer
     from sim.market.purchase_file import load_inquiries
     from sim.report.buy import render_buy
+    from sim.report.buy_pictures import buy_pictures
     from sim.report.buy_record import buy_record
 
     inquiries = load_inquiries(path, overrides, seed)
     with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
         answers = [answer(inquiry, advance) for inquiry in inquiries]
-    deliver("buy", buy_record(answers), render_buy(answers), json, out)
+    files = buy_pictures(answers) if out else {}
+    deliver("buy", buy_record(answers), render_buy(answers), json, out, files)
     stuck = [a.inquiry.name for a in answers if a.plan is None]
     if stuck:
         raise Failure(1, [f"infeasible: {name} has no plan; see what would help" for name in stuck])
@@ -53,9 +55,11 @@ def _compare(
     from sim.market.compare_answer import answer_comparison
     from sim.market.compare_file import load_comparisons
     from sim.report.buy_compare import comparison_record, render_comparisons
+    from sim.report.buy_pictures import comparison_pictures
 
     answers = [(case, answer_comparison(case)) for case in load_comparisons(path, overrides, seed)]
-    deliver("buy", comparison_record(answers), render_comparisons(answers), json, out)
+    files = comparison_pictures(answers) if out else {}
+    deliver("buy", comparison_record(answers), render_comparisons(answers), json, out, files)
 
 
 def _stockpile(
@@ -63,9 +67,11 @@ def _stockpile(
 ) -> None:
     from sim.market.other_files import load_stockpiles
     from sim.report.buy_other import render_stockpiles, stockpile_record
+    from sim.report.buy_pictures import stockpile_pictures
 
     cases = load_stockpiles(path, overrides, seed)
-    deliver("buy", stockpile_record(cases), render_stockpiles(cases), json, out)
+    files = stockpile_pictures(cases) if out else {}
+    deliver("buy", stockpile_record(cases), render_stockpiles(cases), json, out, files)
 
 
 def _ramp(
@@ -73,6 +79,8 @@ def _ramp(
 ) -> None:
     from sim.market.other_files import load_ramps
     from sim.report.buy_other import ramp_record, render_ramps
+    from sim.report.buy_pictures import ramp_pictures
 
     cases = load_ramps(path, overrides, seed)
-    deliver("buy", ramp_record(cases), render_ramps(cases), json, out)
+    files = ramp_pictures(cases) if out else {}
+    deliver("buy", ramp_record(cases), render_ramps(cases), json, out, files)
