@@ -57,7 +57,7 @@ def make_plan(buildout: BuildOut, orders: Floats) -> Purchase:
     jobs = len(buildout.jobs)
     use = np.zeros((jobs, len(buildout.groups), d, s, t))
     cash = sum(float(o.price[0]) for o in buildout.offers) * float(orders.sum())
-    return Purchase(orders, np.zeros((d, s, t)), use, cash, cash, cash, cash, 0.0, t, np.zeros(t),
+    return Purchase(orders, np.zeros((d, s, t)), use, cash, cash, np.zeros(t), cash, 0.0, t, np.zeros(t),
                     np.zeros((jobs, t)))  # fmt: skip
 
 
@@ -75,5 +75,32 @@ def with_offer(buildout: BuildOut, **more: Any) -> BuildOut:
     return replace(buildout, offers=(replace(buildout.offers[0], **more), *buildout.offers[1:]))
 
 
-__all__ = ["INF", "START", "Gate", "free", "make_buildout", "make_offer", "make_plan", "ordered",
+def large_buildout(seed: int = 0) -> BuildOut:
+    """Twelve devices, three sites, 36 months, three mixed groups: random, the same for a seed."""
+    rng, months = np.random.default_rng(seed), 36
+    offers, rates = [], []
+    for i in range(12):
+        price = rng.uniform(0.8, 2.8) * 1e6 * (1 + 0.01 * rng.standard_normal(months).cumsum())
+        offers.append(make_offer(
+            f"d{i}", months, per_node=8, price=tuple(map(float, price)), repaired=0.6, repair_s=MONTH_S,
+            lead_s=float(rng.uniform(1, 6)) * MONTH_S, transit_s=0.5 * MONTH_S, repair_share=0.1,
+            supply=tuple(map(float, rng.integers(5, 40, months))), failure_rate=0.07 / (12 * MONTH_S),
+        ))  # fmt: skip
+        monthly = float(rng.uniform(0.5, 1.5)) * 1e9 * offers[-1].price[0] / 1e6
+        watts = {f"d{i}": float(rng.uniform(500, 1400))}
+        rates.append(replace(throughput(f"d{i}", monthly=monthly), watts=watts))
+    for one, two in ((0, 1), (2, 3), (4, 5)):
+        a, b = rates[one], rates[two]
+        rates.append(replace(a, devices=a.devices + b.devices, efficiency=0.9, watts={**a.watts, **b.watts},
+                             tokens_per_s={**a.tokens_per_s, **b.tokens_per_s}))  # fmt: skip
+    places = (("x", 3e6, 0.4), ("y", 2.5e6, 0.6), ("z", 2e6, 0.7))
+    sites = tuple(Site(name, "china", power, 1000, price / 3.6e6, 1.25, 0.5 / 3.6e6)
+                  for name, power, price in places)  # fmt: skip
+    jobs = (Job("one", 3e13, 30, tuple(rates)), Job("two", 1e13, 20, tuple(rates)))
+    return make_buildout(months, offers=tuple(offers), sites=sites, jobs=jobs, budget=(1e9,) * months,
+                         gap=0.01)  # fmt: skip
+
+
+__all__ = ["INF", "START", "Gate", "free", "large_buildout", "make_buildout", "make_offer", "make_plan",
+           "ordered",
            "throughput", "with_offer"]  # fmt: skip

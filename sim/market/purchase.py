@@ -32,7 +32,7 @@ class Purchase:
     use: Floats  # (J, G, D, S, T) node-months
     cost: float  # cash less what the machines are worth at the end
     cash: float
-    machines: float  # of the cash, for machines that are bought
+    machines: Floats  # (T,) cash of each month for machines that are bought
     bound: float  # no plan costs less
     gap: float
     months: int  # by which all jobs are done
@@ -211,5 +211,5 @@ def _plan(programme: Programme, values: Floats, bound: float, gap: float) -> Pur
     finished = [int(np.argmax(row >= work * (1 - 1e-6))) + 1
                 for row, work in zip(done, problem.work, strict=True)]  # fmt: skip
     return Purchase(orders, rented, use, float(spent.sum()) - back, float(spent.sum()),
-                    float((problem.price * orders).sum()), bound, gap,
+                    (problem.price * orders).sum(axis=(0, 1)), bound, gap,
                     max(finished), spent, done)  # fmt: skip

@@ -228,8 +228,8 @@ class Replay:
         return min(share, 1.0)
 
     def _affordable(self, month: int) -> float:
-        """Return what the budget leaves for machines: all that is not planned for running them."""
-        running = self.plan.cash - self.plan.machines
+        """Return what the budget leaves for machines: all but what the plan spends on running them."""
+        running = float((self.plan.spent - self.plan.machines)[: month + 1].sum())
         return max(self.b.budget[month] - running - self.ledger.ordered, 0.0)
 
     def _answer(self, d: int, s: int) -> Answer:

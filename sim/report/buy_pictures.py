@@ -25,6 +25,8 @@ from sim.report.charts import (
     tornado_chart,
 )
 
+POLICY_COLOURS = {"free": "#5b8c3a", "notify": "#b8d430", "case": "#e0a030", "denied": "#c0392b"}
+
 
 def buy_pictures(answers: Sequence[Answered]) -> dict[str, str]:
     """Return the pictures of every case by file name."""
@@ -100,13 +102,13 @@ def _legal(answered: Answered) -> str:
 
     b = answered.inquiry.buildout
     gate = with_embargoes(answered.inquiry.gate, answered.inquiry.events, b.start)
-    step = max(b.months // 12, 1)
+    step = math.ceil(b.months / 10)
     months = list(range(0, b.months + 1, step))
     pairs = [(offer, site) for offer in b.offers for site in b.sites]
     cells = [[gate(offer, site, b.day(m)).policy for m in months] for offer, site in pairs]
     rows = [f"{o.name} {s.name}" if len(b.sites) > 1 else o.name for o, s in pairs]
     return map_chart("What may leave, by month of export", "", "", [f"{b.day(m):%y-%m}" for m in months],
-                     rows, cells)  # fmt: skip
+                     rows, cells, POLICY_COLOURS)  # fmt: skip
 
 
 def comparison_pictures(answers: Sequence[tuple[Comparison, tuple[Told, ...]]]) -> dict[str, str]:

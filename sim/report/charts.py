@@ -120,18 +120,18 @@ def tornado_chart(
 
 def map_chart(
     title: str, x_label: str, y_label: str, columns: Sequence[str], rows: Sequence[str],
-    cells: Sequence[Sequence[str]],
+    cells: Sequence[Sequence[str]], colours: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
-    """Return a grid of words, each word with a colour of its own."""
+    """Return a grid of words, each word with a colour of its own, or the stated one."""
     kinds = list(dict.fromkeys(cell for row in cells for cell in row))
+    paint = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)} | dict(colours or {})
     frame = Frame(title, x_label, y_label, (0.0, len(columns)), (0.0, len(rows)))
     body = []
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
             (x0, y0), (x1, y1) = frame.at(c, len(rows) - r), frame.at(c + 1, len(rows) - r - 1)
-            colour = COLOURS[kinds.index(cell) % len(COLOURS)]
             body.append(f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
-                        f' fill="{colour}" fill-opacity="0.7" stroke="white"/>')  # fmt: skip
+                        f' fill="{paint[cell]}" fill-opacity="0.7" stroke="white"/>')  # fmt: skip
     for c, name in enumerate(columns):
         x, y = frame.at(c + 0.5, 0)
         body.append(
@@ -142,7 +142,7 @@ def map_chart(
         body.append(
             f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>'
         )
-    keys = [_key(i, kind, COLOURS[i % len(COLOURS)]) for i, kind in enumerate(kinds)]
+    keys = [_key(i, kind, paint[kind]) for i, kind in enumerate(kinds)]
     return _svg(frame, [*body, *keys], numbers=False, ticks=False)
 
 

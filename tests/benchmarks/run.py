@@ -156,6 +156,40 @@ def discard(_: object) -> None:
     """Take a result that nobody looks at."""
 
 
+def purchase(jobs: int) -> Callable[[], None]:
+    """A purchase plan of 36 months, 12 devices and 3 sites, solved to 1 %."""
+    from dataclasses import replace
+
+    from market import free, large_buildout
+
+    from sim.market.buildout import purchase_problem
+    from sim.market.purchase import cheapest
+
+    buildout = large_buildout()
+    problem = purchase_problem(replace(buildout, jobs=buildout.jobs[:jobs]), free)
+    return lambda: print(end=str(cheapest(problem, 0.01))[:0])
+
+
+def lives() -> Callable[[], None]:
+    """A thousand lives of a three-year build-out with an embargo and three uncertain inputs."""
+    from market import free, large_buildout
+
+    from sim.market.buildout import purchase_problem
+    from sim.market.events import Event
+    from sim.market.montecarlo import Uncertain, live_often
+    from sim.market.purchase import cheapest
+
+    buildout = large_buildout()
+    plan = cheapest(purchase_problem(buildout, free), 0.01)
+    assert plan is not None
+    embargo = Event(
+        "embargo", 200.0, {"grace_days": 0.0, "months": float("inf")}, ("d0", "d1", "d2")
+    )
+    inputs = [Uncertain("lead_time", 0.8, 1.0, 1.6), Uncertain("failure_rate", 0.5, 1.0, 2.0),
+              Uncertain("throughput", 0.8, 1.0, 1.25, "interval")]  # fmt: skip
+    return lambda: print(end=str(live_often(buildout, plan, free, [embargo], inputs, 1000, 1))[:0])
+
+
 def command(*arguments: str) -> Callable[[], None]:
     """A whole command, from the start of the process to its end."""
     ersatz = [sys.executable, "-m", "sim", *arguments]
@@ -191,6 +225,10 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "40 x 4 verdicts of ersatz legal": (verdicts, 1.0),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
+    "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
+    "purchase: the same with two jobs": (lambda: purchase(2), 10.0),
+    "purchase: 1,000 lives of three years": (lives, 20.0),
+    "ersatz buy embargo-story": (lambda: command("buy", "embargo-story"), 5.0),
 }
 
 
