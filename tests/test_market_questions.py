@@ -24,7 +24,7 @@ FIRST_LINES = {  # question, scenario, and the words of the answer that stand in
     2: ("market/cost-over-mfu", "d 21.0 %, a 17.9 %"),
     3: ("market/break-even-price", "8.75 CNY/h"),
     4: ("market/embargo-buildout", "grace-0: as things came"),
-    5: ("legal/devices-by-date", ""),
+    5: ("legal/devices-by-date", "strongest to train"),
     6: ("market/threshold-change", "devices flip"),
     7: ("market/two-gates", "of 200 lives"),
     8: ("market/no-spares", "91.4, 83.5,"),
@@ -107,9 +107,13 @@ def test_4_delivered_are_orders_before_embargo_plus_grace_less_lead() -> None:
 
 
 def test_5_rules_by_device_and_date_have_their_scenario() -> None:
-    text = (ROOT / "legal/devices-by-date.out").read_text()
-    assert "h20" in text
-    assert "US-2025-04-H20" in text
+    rows = {line.split()[0]: line.split()[1:] for line in
+            (ROOT / "legal/devices-by-date.out").read_text().splitlines() if line.strip()}  # fmt: skip
+    dates = rows["device"]
+    before, after = dates.index("2025-03-24"), dates.index("2025-04-15")
+    assert (rows["h20"][before], rows["h20"][after]) == ("free", "letter")
+    assert rows["h800"][before] == "DENIED"
+    assert rows["ascend-910b2"][before] == rows["ascend-910b2"][after] == "free"
 
 
 def test_6_a_threshold_decides_over_the_fleet() -> None:

@@ -29,9 +29,8 @@ def sentences(answered: Answered) -> tuple[str, str]:
             words.append(_left(answered.life))
     if answered.flips:
         names = [f.device for f in answered.flips]
-        words.append(
-            f"{len(names)} devices flip: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        )
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        words.append(f"{len(names)} devices flip: {', '.join(names[:3])}{more}")
     if answered.renewed:
         late = ", past the deadline" if answered.renewed.late else ""
         after = bought(b, answered.renewed.plan, answered.renewed.month)
