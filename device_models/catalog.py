@@ -8,18 +8,19 @@ efficiency above one, links that do not add up, a TPP that the peaks deny.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from device_models.device import Device, Node, ScaleOut, ScaleUp
 from device_models.identities import check_device, check_node, check_scale_out, check_scale_up
 from device_models.problems import InputError, Problem, did_you_mean
-from device_models.sheet import Schema, Sheet, read_sheet
+from device_models.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
 from device_models.stack import Stack
+from device_models.yamltext import YamlText
 
 DATA = Path(str(files("device_models") / "data"))
 
@@ -96,6 +97,29 @@ def load_scale_up(name: str) -> ScaleUp:
 def load_scale_out(name: str) -> ScaleOut:
     """Return a scale-out network by name or path; raises `InputError`."""
     return _scale_out(find_file(name, "fabrics"))
+
+
+def make_scale_out(data: Mapping[str, Any], folder: Path = Path()) -> ScaleOut:
+    """Return the network that a mapping describes: keys of a network file with plain values.
+
+    `based_on` names a network whose values hold where the mapping is silent. Raises `InputError`
+    with a problem without a place for every fault; their keys are those of the mapping.
+    """
+    path = folder / "network.yaml"
+    given = {"source": "GIVEN", "date": "given", "confidence": "high"}
+    leaves = {key: value if key in SCALE_OUT.header else _as_leaf(value, given)
+              for key, value in data.items()}  # fmt: skip
+    own_sources = {"sources": {"GIVEN": "as given", **data.get("sources", {})}}
+    text = YamlText("", {**leaves, **own_sources}, {}, {})
+    return _made_scale_out(
+        read_text(text, path, SCALE_OUT, lambda name, beside: find_file(name, "fabrics", beside)),
+        str(data.get("name", data.get("based_on", "own network"))),
+    )
+
+
+def _as_leaf(value: Any, given: Mapping[str, str]) -> Any:
+    whole = isinstance(value, dict) and "value" in value and not set(value) - set(LEAF_KEYS)
+    return {**given, **value} if whole else {"value": value, **given}
 
 
 def load_node(name: str) -> Node:
@@ -190,11 +214,15 @@ def _scale_up(path: Path) -> ScaleUp:
 
 @lru_cache(maxsize=128)
 def _scale_out(path: Path) -> ScaleOut:
-    sheet = _read(path, "fabrics", SCALE_OUT)
+    return _made_scale_out(_read(path, "fabrics", SCALE_OUT), path.stem)
+
+
+def _made_scale_out(sheet: Sheet, name: str) -> ScaleOut:
     kind = _choice(sheet, "kind", ("rail", "fat-tree", "dual-plane", "multi-plane"))
     check_scale_out(sheet.values, sheet.blame)
     sheet.finish()
-    return ScaleOut(name=path.stem, title=_title(sheet, path), kind=kind,  # type: ignore[arg-type]
+    title = str(sheet.header.get("title", name))
+    return ScaleOut(name=name, title=title, kind=kind,  # type: ignore[arg-type]
                     facts=sheet.facts, sources=sheet.sources, **sheet.values)  # fmt: skip
 
 

@@ -78,7 +78,14 @@ class Sheet:
 
 def read_sheet(path: Path, schema: Schema, find: Find, seen: tuple[Path, ...] = ()) -> Sheet:
     """Read a file and what it is based on; missing, unknown and wrong keys become problems."""
-    sheet = Sheet(read_yaml(path))
+    return read_text(read_yaml(path), path, schema, find, seen)
+
+
+def read_text(
+    text: YamlText, path: Path, schema: Schema, find: Find, seen: tuple[Path, ...] = ()
+) -> Sheet:
+    """Read what stands in a text as if it were the file at `path`; see `read_sheet`."""
+    sheet = Sheet(text)
     data = sheet.text.data
     if not isinstance(data, dict):
         raise InputError([sheet.text.problem((), None, "expected keys and values")])

@@ -10,7 +10,7 @@ from device_models.fabric import Fabric, Fault, build_fabric
 from sim.plan.layout import even_split, pipeline_length
 from sim.plan.placement import PLACEMENTS
 from sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
-from sim.scenario import Scenario
+from sim.scenario import FabricSpec, Pool, Scenario
 from sim.schema import ScenarioFile
 
 Blame = Callable[..., None]
@@ -28,7 +28,8 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
         if _check_batch(scenario, blame):
             _check_schedule(scenario, blame)
     _check_pools(scenario, blame)
-    _check_fabric(scenario, blame)
+    check_fabric(scenario.pools, scenario.fabric, blame)
+    _check_contention(scenario, blame)
     _check_conditions(scenario, blame)
     for rank in scenario.stragglers.ranks:
         if not 0 <= rank < scenario.parallel.world:
@@ -181,17 +182,24 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
                   f" stages need {needed}")  # fmt: skip
 
 
-def _check_fabric(scenario: Scenario, blame: Blame) -> None:
-    spec = scenario.fabric
+def _check_contention(scenario: Scenario, blame: Blame) -> None:
+    stragglers, spec = scenario.stragglers, scenario.fabric
+    slow = bool(stragglers.ranks) or bool(stragglers.fraction and stragglers.slowdown)
+    if spec and spec.contention and slow:
+        blame(("fabric", "contention"), True, "the ranks of a stage must be alike: no stragglers")
+
+
+def check_fabric(pools: Sequence[Pool], spec: FabricSpec | None, blame: Blame) -> None:
+    """Tell `blame` which places and parts of a `fabric` section do not exist."""
     if spec is None:
         return
-    nodes = max(pool.nodes for pool in scenario.pools)
+    nodes = max(pool.nodes for pool in pools)
     size = max(spec.size, nodes)
     if spec.size and spec.size < nodes:
         blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
     if spec.positions:
         different = len(set(spec.positions))
-        if len(scenario.pools) > 1 or not different == len(spec.positions) == nodes:
+        if len(pools) > 1 or not different == len(spec.positions) == nodes:
             blame(("fabric", "placement"), None, f"{len(set(spec.positions))} different positions;"
                   f" expected one for each of {nodes} nodes of one pool")  # fmt: skip
         elif max(spec.positions) >= size:
@@ -199,15 +207,12 @@ def _check_fabric(scenario: Scenario, blame: Blame) -> None:
     elif spec.placement not in PLACEMENTS:
         known = ", ".join(PLACEMENTS)
         blame(("fabric", "placement"), spec.placement, f"expected {known}, or a list of positions")
-    if len(scenario.pools) > 1 and spec.faults:
+    if len(pools) > 1 and spec.faults:
         blame(
             ("fabric", "faults"), None, "a job on several pools has a network each; one pool only"
         )
         return
-    stragglers = scenario.stragglers
-    if spec.contention and (stragglers.ranks or (stragglers.fraction and stragglers.slowdown)):
-        blame(("fabric", "contention"), True, "the ranks of a stage must be alike: no stragglers")
-    fabric = build_fabric(scenario.pools[0].node, size, hashed=True)
+    fabric = build_fabric(pools[0].node, size, hashed=True)
     _check_faults(fabric, spec.faults, ("fabric", "faults"), blame)
 
 

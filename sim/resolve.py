@@ -11,8 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from device_models.catalog import EXPORT_ONLY, load_node, load_scale_out, load_stack
-from device_models.device import Price
+from device_models.catalog import (
+    EXPORT_ONLY,
+    load_node,
+    load_scale_out,
+    load_stack,
+    make_scale_out,
+)
+from device_models.device import Price, ScaleOut
 from device_models.fabric import Fault
 from device_models.problems import InputError
 from device_models.stack import Stack
@@ -35,6 +41,7 @@ from sim.scenario import (
     Training,
 )
 from sim.schema import (
+    ClusterSection,
     CostSection,
     FabricSection,
     FaultSection,
@@ -58,7 +65,7 @@ def resolve(
     """Return the scenario of one case; faults are told to `blame`, and None comes back then."""
     assumptions: list[str] = []
     model = _load(load_model, spec.model, ("model",), blame, beside=folder)
-    pools = _pools(spec, folder, blame, assumptions)
+    pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
     parallel = _parallel(spec.parallel, pools, model, assumptions)
@@ -71,7 +78,7 @@ def resolve(
         pools=tuple(pools),
         training=training,
         parallel=parallel,
-        fabric=_fabric(spec.fabric) if spec.fabric else None,
+        fabric=resolve_fabric(spec.fabric) if spec.fabric else None,
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
@@ -110,8 +117,10 @@ def _beside(folder: Path, name: str) -> str:
     return str(folder / name) if is_path and (folder / name).exists() else name
 
 
-def _pools(spec: ScenarioFile, folder: Path, blame: Blame, assumptions: list[str]) -> list[Pool]:
-    cluster = spec.cluster
+def resolve_pools(
+    cluster: ClusterSection, common: str | None, folder: Path, blame: Blame, assumptions: list[str]
+) -> list[Pool]:
+    """Return the pools of a cluster, their stack being `common` unless they name one; none if faulty."""
     sections = cluster.pools or (
         PoolSection(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
                     network=cluster.network),
@@ -121,20 +130,33 @@ def _pools(spec: ScenarioFile, folder: Path, blame: Blame, assumptions: list[str
         path: tuple[Any, ...] = ("cluster", "pools", i) if cluster.pools else ("cluster",)
         node = _load(load_node, _beside(folder, section.node), (*path, "node"), blame)
         if node and section.network:
-            network = _beside(folder, section.network)
-            out = _load(load_scale_out, network, (*path, "network"), blame)
+            out = _network(section.network, folder, (*path, "network"), blame)
             node = replace(node, scale_out=out) if out else None
-        stack = _stack(spec, section, folder, path, node, blame, assumptions)
+        stack = _stack(common, section, folder, path, node, blame, assumptions)
         if node and stack:
             pools.append(Pool(section.name, node, section.nodes, stack))
     return pools if len(pools) == len(sections) else []
 
 
+def _network(given: Any, folder: Path, path: tuple[Any, ...], blame: Blame) -> ScaleOut | None:
+    """Return the network of a name, of a file beside the scenario, or of values written inline."""
+    if isinstance(given, str):
+        return _load(load_scale_out, _beside(folder, given), path, blame)  # type: ignore[no-any-return]
+    try:
+        return make_scale_out(given, folder)
+    except InputError as error:
+        for problem in error.problems:
+            place = f"{problem.file}:{problem.line}: " if problem.line else ""
+            key = tuple(part for part in problem.key.split(".") if part and part != "value")
+            blame((*path, *key), problem.value or None, f"{place}{problem.expected}")
+        return None
+
+
 def _stack(
-    spec: ScenarioFile, section: PoolSection, folder: Path, path: tuple[Any, ...], node: Any,
+    common: str | None, section: PoolSection, folder: Path, path: tuple[Any, ...], node: Any,
     blame: Blame, assumptions: list[str],
 ) -> Stack | None:  # fmt: skip
-    name = section.stack or spec.stack
+    name = section.stack or common
     if name:
         at = (*path, "stack") if section.stack else ("stack",)
         return _load(load_stack, _beside(folder, name), at, blame)  # type: ignore[no-any-return]
@@ -183,7 +205,8 @@ def _parallel(
     )  # fmt: skip
 
 
-def _fabric(section: FabricSection) -> FabricSpec:
+def resolve_fabric(section: FabricSection) -> FabricSpec:
+    """Return where a job stands in its network, as a `fabric` section says."""
     own = isinstance(section.placement, tuple)
     return FabricSpec(
         size=section.size,

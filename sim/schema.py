@@ -75,7 +75,10 @@ class PoolSection(Section):
     name: str = Field(description="by which stages, prices and reports call it")
     node: str = Field(description="node of the catalogue, or path of a node file")
     nodes: Degree = Field(description="how many")
-    network: str | None = Field(None, description="scale-out network in place of the node's")
+    network: str | dict[str, Any] | None = Field(
+        None,
+        description="network between nodes in place of the node's: a name, a path, or its values",
+    )
     stack: str | None = Field(None, description="software stack of this pool, or path of a file")
 
 
@@ -84,7 +87,10 @@ class ClusterSection(Section):
 
     node: str | None = Field(None, description="node of the catalogue, or path of a node file")
     nodes: Degree | None = Field(None, description="how many")
-    network: str | None = Field(None, description="scale-out network in place of the node's")
+    network: str | dict[str, Any] | None = Field(
+        None,
+        description="network between nodes in place of the node's: a name, a path, or its values",
+    )
     pools: tuple[PoolSection, ...] = Field((), description="several kinds of node in one job")
 
     @model_validator(mode="after")

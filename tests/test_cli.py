@@ -38,7 +38,7 @@ def scenario(tmp_path: Path) -> Path:
 
 def test_verbs_and_options_are_frozen() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", ersatz("--help").stdout, re.M)
-    assert verbs == ["run", "compare", "buy", "legal", "validate", "calibrate", "devices"]
+    assert verbs == ["run", "compare", "fabric", "buy", "legal", "validate", "calibrate", "devices"]
     for verb, options in {
         "run": {
             "--json",
@@ -72,6 +72,17 @@ def test_verbs_and_options_are_frozen() -> None:
             "--prove",
             "--json",
             "--seed",
+            "--help",
+        },
+        "fabric": {
+            "--json",
+            "--out",
+            "--svg",
+            "--set",
+            "--seed",
+            "--node",
+            "--nodes",
+            "--network",
             "--help",
         },
         "devices": {"--json", "--help"},
@@ -150,6 +161,12 @@ def test_infeasible_is_1_with_the_whole_report(scenario: Path) -> None:
         (["devices", "h8000"], "did you mean 'h800'"),
         (["run"], "Missing argument"),
         (["fly"], "No such command"),
+        (["fabric"], "expected a scenario, or --node"),
+        (["fabric", "--node", "h800-8", "--network", "hpn8"], "did you mean 'hpn7'"),
+        (
+            ["fabric", "--node", "h800-8", "--set", "fabric.faults=[{part: leaf, at: [8]}]"],
+            "the fabric has",
+        ),
         (["run", "ling-plus-substitution", "--seed", "x"], "--seed"),
         (["validate", "nowhere.csv"], "cannot be read"),
     ],

@@ -13,7 +13,7 @@ ORDER = [
     ["sim.errors", "sim.records", "sim.case_file", "sim.workload.model"],
     ["sim.scenario", "sim.workload.pieces", "sim.workload.ops", "sim.workload.model_file"],
     ["sim.plan"],
-    ["sim.schema", "sim.checks", "sim.resolve", "sim.scenario_file"],
+    ["sim.schema", "sim.checks", "sim.resolve", "sim.scenario_file", "sim.fabric_file"],
     ["sim.validation.intervals"],
     ["sim.step"],
     ["sim.job"],

@@ -16,6 +16,7 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
+    "fabric",
     "buy",
     "legal",
     "validate",

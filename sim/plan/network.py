@@ -11,15 +11,16 @@ Not modelled: which ring a library would draw through scattered nodes (it takes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from device_models.device import Node
 from device_models.fabric import Fabric, build_fabric
-from device_models.group import Group, Wiring, nic_share, wiring_of
+from device_models.fabric_graph import link_name
+from device_models.group import Group, Wiring, lanes_of, nic_share, wiring_of
 from device_models.sharing import Routes
 from device_models.traffic import Members, Share, exchange_share, ring_share
 from sim.errors import InfeasibleError
@@ -50,6 +51,70 @@ def placed_communicators(
             found = _placed(name, communicator, node, pool.nodes, stride, size, spec, seed)
         placed[name] = found
     return placed
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the members of one kind of communicator get of the network; rates in bytes/s per member."""
+
+    name: str
+    size: int  # members
+    per_domain: int  # of them inside one scale-up domain
+    place: Literal["inside", "leaf", "pod", "core"]  # how far up the widest group reaches
+    ring: float  # before what collectives lose; 0: a member is cut off
+    exchange: float
+    ideal: float  # the same in a healthy network that does not block
+    ring_link: str  # what holds them, as "leaf 3 -> spine 7"; empty inside a domain
+    exchange_link: str
+    above: float  # use of the fullest link above the leaves when all groups talk
+
+
+def served_communicators(
+    parallel: Parallel, pool: Pool, dp: int, spec: FabricSpec | None, seed: int
+) -> tuple[Served, ...]:
+    """Return what each communicator of a pool with several members gets where its ranks sit.
+
+    Like `placed_communicators`, but told in full, and a member that is cut off gets 0.
+    """
+    node, spec = _with_used_cards(pool), spec or FabricSpec()
+    wiring, found = wiring_of(node), []
+    for name, communicator in communicators(parallel, node, dp).items():
+        stride, size = _extent(name, parallel, pool, communicator.group.size)
+        if name == "world" or size == 1 or pool.devices % (stride * size):
+            continue
+        members = group_members(wiring, pool.nodes, stride, size, spec, seed)
+        place = _place(members, wiring, pool.nodes, spec) if node.nics else "inside"
+        if place == "inside":
+            lanes = lanes_of(Group(size, size, 1), wiring)
+            up = wiring.scale_up
+            rate = lanes.inside / up.efficiency
+            found.append(Served(name, size, size, place, rate, lanes.inside_exchange / up.all_to_all,
+                                rate, "", "", 0.0))  # fmt: skip
+            continue
+        seen = _reached(wiring, pool.nodes, stride, size, spec, seed, name)
+        ideal = nic_share(seen.group, wiring)
+        fabric = _fabric(wiring, pool.nodes, spec)
+        found.append(Served(name, size, members.per_domain, place, min(seen.ring.rate, ideal),
+                            min(seen.exchange.rate, ideal), ideal,
+                            link_name(fabric, seen.ring.link), link_name(fabric, seen.exchange.link),
+                            max(seen.ring.above, seen.exchange.above)))  # fmt: skip
+    return tuple(found)
+
+
+def _place(
+    members: Members, wiring: Wiring, nodes: int, spec: FabricSpec
+) -> Literal["inside", "leaf", "pod", "core"]:
+    """Return how far up the network the widest group reaches."""
+
+    def same(array: Routes) -> bool:
+        return bool((array == array[:, :1]).all())
+
+    if same(members.domain):
+        return "inside"
+    fabric = _fabric(wiring, nodes, spec)
+    if same(members.node // fabric.network.leaf_nodes):
+        return "leaf"
+    return "pod" if same(fabric.pod(members.node)) else "core"
 
 
 def job_fabric(node: Node, nodes: int, spec: FabricSpec) -> Fabric:

@@ -196,6 +196,15 @@ def command(*arguments: str) -> Callable[[], None]:
     return lambda: subprocess.run(ersatz, check=True, stdout=subprocess.DEVNULL, cwd=ROOT) and None
 
 
+def fabric() -> Callable[[], None]:
+    """A described and checked network of 98,304 endpoints, as `ersatz fabric` needs it."""
+    from device_models.catalog import load_node
+    from device_models.fabric_facts import fabric_facts
+
+    node = load_node("h100-8")
+    return lambda: print(end=str(fabric_facts(node, 12288).devices)[:0])
+
+
 def processor_seconds() -> float:
     """Processor time of this process and its finished children."""
     times = os.times()
@@ -223,6 +232,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "ring all-reduce, 1,024 ranks": (lambda: ring(1_024), 0.001),
     "ring all-reduce, 100,000 ranks": (lambda: ring(100_000), 0.05),
     "40 x 4 verdicts of ersatz legal": (verdicts, 1.0),
+    "fabric: 98,304 endpoints, graph and checks": (fabric, 1.0),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
