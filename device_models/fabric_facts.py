@@ -26,6 +26,7 @@ from device_models.fabric_graph import (
     weak_points,
 )
 from device_models.group import ceil_div
+from device_models.sharing import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class FabricFacts:
     price: float | None  # of switches and cables; None: not known
     price_per_device: float | None
     findings: tuple[str, ...]  # what does not fit together
-    cut_off: tuple[str, ...]  # who cannot reach whom, faults counted
+    cut_off: tuple[str, ...]  # nodes that cannot reach each other, faults counted
+    cards_cut: int  # cards without a live port
     faults: tuple[FaultCost, ...]
     half_flow: tuple[float, float] | None  # between halves of the nodes: healthy, and as it is
 
@@ -116,7 +118,8 @@ def fabric_facts(node: Node, nodes: int, faults: Sequence[Fault] = ()) -> Fabric
         network.oversubscription, _core_oversubscription(healthy), counts, bisection(healthy),
         bisection(healthy) / devices, (1, 3, 5)[: counts.tiers], tuple(weak_points(graph)),
         price, None if price is None else price / devices, findings,
-        tuple(cut_off(fabric, graph)), tuple(_cost(healthy, fault) for fault in faults), flows,
+        tuple(cut_off(fabric, graph)), int((_card_rates(fabric) <= 0).sum()),
+        tuple(_cost(healthy, fault) for fault in faults), flows,
     )  # fmt: skip
 
 
@@ -186,11 +189,17 @@ def _counts(fabric: Fabric) -> tuple[Counts, tuple[str, ...]]:
     return counts, tuple(findings)
 
 
+def _card_rates(fabric: Fabric) -> Rates:
+    """Return the bytes/s per direction that all ports of each card have, shape (nodes x cards,)."""
+    ports = fabric.capacity[: fabric.first[1]].reshape(-1, fabric.network.ports)
+    return np.asarray(ports.sum(axis=1))
+
+
 def _cost(healthy: Fabric, fault: Fault) -> FaultCost:
     """Return what one fault takes from the healthy fabric."""
     left = healthy.damaged([fault]).capacity
     middle = healthy.first[2]
-    ports = left[: healthy.first[1]].reshape(-1, healthy.network.ports).sum(axis=1)
+    ports = _card_rates(healthy.damaged([fault]))
     whole = healthy.port_bandwidth * healthy.network.ports
     last = healthy.first[2 * tiers(healthy)]  # links that no traffic needs do not count
     shares = [

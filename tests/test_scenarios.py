@@ -6,6 +6,7 @@ import pytest
 
 from sim.report.generated import (
     outputs_markdown,
+    scenario_drawings,
     scenario_files,
     scenario_markdown,
     scenario_output,
@@ -21,6 +22,12 @@ AGAIN = "differs; if that is meant: python -m sim.report.generated, and read the
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_stored_output(path: Path) -> None:
     assert scenario_output(path) == path.with_suffix(".out").read_text(), f"{path.stem} {AGAIN}"
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_stored_drawings(path: Path) -> None:
+    stored = {file: file.read_text() for file in path.parent.glob(f"{path.stem}-*.svg")}
+    assert scenario_drawings(path) == stored, f"{path.stem} {AGAIN}"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

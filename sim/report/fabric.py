@@ -149,7 +149,10 @@ def _verdict(case: FabricCase, view: PoolView) -> str:
     weak = len(facts.weak)
     several = "switches are single points" if weak > 1 else "switch is a single point"
     holds = f"{weak:,} {several} of failure" if weak else "no single switch cuts a card off"
-    return (f"connected; bisection {format_si(facts.bisection, 'B/s')}"
+    cut = (
+        f"connected, but {facts.cards_cut:,} cards are cut off" if facts.cards_cut else "connected"
+    )
+    return (f"{cut}; bisection {format_si(facts.bisection, 'B/s')}"
             f" ({format_si(facts.bisection_per_device, 'B/s')} per device); {holds}")  # fmt: skip
 
 

@@ -41,18 +41,20 @@ def drawings(cases: Sequence[FabricCase]) -> dict[str, str]:
     found = {}
     for case in cases:
         for pool in case.pools:
-            parts = [case.name if len(cases) > 1 else "", pool.name if len(case.pools) > 1 else ""]
-            found["-".join(["fabric", *filter(None, parts)])] = draw(case, pool)
+            label = case.name if len(cases) > 1 else ""
+            parts = [label, pool.name if len(case.pools) > 1 else ""]
+            found["-".join(["fabric", *filter(None, parts)])] = draw(case, pool, label)
     return found
 
 
-def draw(case: FabricCase, pool: Pool) -> str:
-    """Return one pool's network, and one of its nodes inside, as SVG text."""
+def draw(case: FabricCase, pool: Pool, label: str = "") -> str:
+    """Return one pool's network, and one of its nodes inside, as SVG text; `label` names the case."""
     canvas, nodes = Canvas(), max(case.fabric.size, pool.nodes)
     facts = fabric_facts(pool.node, nodes, case.fabric.faults)
     places = node_positions(pool.nodes, pool.node.scale_out.leaf_nodes, case.fabric, case.seed)
     fabric, job = physical_fabric(pool.node, nodes), frozenset(places.tolist())
     bottom = draw_network(canvas, make_scene(fabric, facts, job, case.fabric.faults))
+    canvas.words(RIGHT, 32, label, size=13, fill=MUTED, anchor="end")
     draw_node(canvas, pool.node, bottom)
     title = f"{case.question} {pool.node.scale_out.title}"
     return canvas.text(bottom + NODE_HEIGHT, title)

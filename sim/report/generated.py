@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from device_models.units import BASE_UNITS, UNITS
 from sim import records
 from sim.cli.output import captured
+from sim.fabric_file import load_fabric_cases
 from sim.records import columns
+from sim.report.fabric_svg import drawings
 from sim.schema import ScenarioFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,14 @@ def scenario_command(path: Path) -> list[str]:
     given = re.search(r"^# \$ ersatz (.+)$", path.read_text("utf-8"), re.M)
     words = shlex.split(given[1]) if given else ["run", path.stem]
     return [str(path) if word == path.stem else word for word in words]
+
+
+def scenario_drawings(path: Path) -> dict[Path, str]:
+    """Return the drawings stored beside a scenario, of the cases in its line `# drawn: CASE, CASE`."""
+    given = re.search(r"^# drawn: (.+)$", path.read_text("utf-8"), re.M)
+    wanted = [name.strip() for name in given[1].split(",")] if given else []
+    drawn = drawings(load_fabric_cases(path)) if wanted else {}
+    return {path.with_name(f"{path.stem}-{name}.svg"): drawn[f"fabric-{name}"] for name in wanted}
 
 
 def outputs_markdown() -> str:
@@ -154,6 +164,8 @@ def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     for path in scenario_files(folder):
         if not only or path.stem in only:
             path.with_suffix(".out").write_text(scenario_output(path), "utf-8")
+            for file, drawing in scenario_drawings(path).items():
+                file.write_text(drawing, "utf-8")
 
 
 if __name__ == "__main__":
