@@ -57,6 +57,19 @@ def test_the_picture_shows_the_course(tmp_path: Path) -> None:
         assert x + width == pytest.approx(after, abs=0.11)
 
 
+def test_a_what_if_stands_beside_what_is() -> None:
+    change = "rules.US-2025-04-H20.binds=2025-04-23"
+    lines = captured(["legal", "h20", "--date", "2025-04-15", "--set", change]).splitlines()
+    assert lines[0] == "what-if, 2025-04-15: 1 from letter to free: h20"
+    assert "may be bought: no licence needed" in lines
+    lines = captured(["legal", "h20", "a30", "--date", "2025-04-15", "--set", change]).splitlines()
+    assert lines[0] == "what-if, 2025-04-15: 1 from letter to free: h20"
+    # beyond the rules' knowledge there is no "as it is"
+    far = captured(["legal", "b200", "--date", "2028-01-01", "--set", "knowledge.until=2029-01-01"])
+    assert far.startswith("b200 on 2028-01-01")
+    assert "taken as unchanged" in far
+
+
 def test_cases_say_what_changes_sides() -> None:
     text = (ROOT / "scenarios/legal/h20-threshold.out").read_text()
     assert "memory-4100, 2025-04-15: 2 from letter to free: h20, rtx-5090d" in text.splitlines()[1]

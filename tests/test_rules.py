@@ -1,4 +1,8 @@
-"""Rules: known verdicts of the public record, gates, what-ifs, changes over time, and bad input."""
+"""Rules: known verdicts of the public record, gates, what-ifs, changes over time, and bad input.
+
+`known_verdicts.csv` was worked out beside the code, from data sheets and the texts of the rules, and
+checked against press reports; only names and verdict words were shortened for this test.
+"""
 
 import csv
 from dataclasses import replace

@@ -70,10 +70,20 @@ def _of_words(
     devices: list[str], dates: list[str] | None, to: str, buyer: str, origin: str | None,
     rules: Path | None, changes: tuple[str, ...],
 ) -> tuple[LegalQuestion, ...]:  # fmt: skip
-    """Return the question that the options ask; without a date, the last day that rules know."""
+    """Return the question that the options ask; with changed rules, also as it is.
+
+    Without a date it is about the last day that rules know.
+    """
     from sim.market.legal import ask
     from sim.market.rules import load_rules
 
-    known = load_rules(rules, changes)
-    days = dates or [known.known_until.isoformat()]
-    return (ask(devices, days, to, buyer, origin, known),)
+    shipped = load_rules()
+    known = load_rules(rules, changes) if rules or changes else shipped
+    days = dates or [shipped.known_until.isoformat()]
+    question = ask(
+        devices, days, to, buyer, origin, known, name="what-if" if known is not shipped else "legal"
+    )
+    in_both = shipped.known_from <= question.days[0] and question.days[-1] <= shipped.known_until
+    if known is shipped or not in_both:
+        return (question,)
+    return (ask(devices, days, to, buyer, origin, shipped, name="as-it-is"), question)

@@ -135,7 +135,7 @@ def judge(
         quota="; ".join(dict.fromkeys(term.quota for term in buying if term.quota)),
         quota_units=min((term.units for term in buying if term.units), default=None),
         power_discount=max((term.power_discount for term in gates["power"].terms), default=0.0),
-        assumptions=(*rules.assumptions, *_assumed(question.part)),
+        assumptions=(*rules.assumptions, *_assumed_groups(question.place), *_assumed(question.part)),
     )  # fmt: skip
 
 
@@ -292,6 +292,13 @@ def _tells(rule: Rule, values: Mapping[str, Value]) -> bool:
     """Tell whether it is worth saying that a rule does not hold: it compares with thresholds."""
     of_stacks = any("stack_density" in e.names for e in rule.classes.values())
     return bool(rule.thresholds) and not rule.relaxes and not (of_stacks and values["TPP"])
+
+
+def _assumed_groups(place: str) -> tuple[str, ...]:
+    """Say that country groups are recalled, where they matter."""
+    if place in ("CN", "HK", "MO", "US"):
+        return ()
+    return (f"{place}: the country groups D:1, D:4 and D:5 are as recalled and abridged",)
 
 
 def _assumed(part: Part) -> tuple[str, ...]:

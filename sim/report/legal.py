@@ -34,8 +34,9 @@ def render_legal(answers: Sequence[LegalAnswer]) -> RenderableType:
         parts += [Text(line) for line in _flip_lines(base, other)]
     if len(answers) > 1:
         parts.append(Text(""))
-    single = len(answers) == len(base.verdicts) == len(base.question.days) == 1
-    parts += _explained(base, next(iter(base.verdicts.values()))[0]) if single else _tabled(answers)
+    last = answers[-1]
+    single = len(answers) <= 2 and len(last.verdicts) == len(last.question.days) == 1
+    parts += _explained(last, next(iter(last.verdicts.values()))[0]) if single else _tabled(answers)
     return Group(*parts, Text(""), Text(NOTICE, style="dim"))
 
 
@@ -77,7 +78,7 @@ def _explained(answer: LegalAnswer, verdict: Verdict) -> Iterator[RenderableType
 
 def _change(change: Change | None) -> str:
     if change is None:
-        return "nothing within the rules' knowledge"
+        return "nothing that the rules know of"
     return (
         f"{change.day}, {WORDS[change.before]} -> {WORDS[change.after]} ({', '.join(change.rules)})"
     )
