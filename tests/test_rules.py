@@ -318,6 +318,9 @@ def test_rules_of_ones_own(tmp_path: Path) -> None:
         ("binds: 2024-02-01", "binds: 2024-02-01\n  relaxes: [US-1999]", "no such rule"),
         ("limit: 500", "TPP: 500", "a threshold needs a name of its own"),
         ("rules:", "rule:", "expected a rule with its `id`"),
+        ("destinations: [CN]", "destinations: [[CN]]", "expected a place or group"),
+        ("destinations: [CN]", "destinations: [{place: CN, from: 3}]", "expected a day like"),
+        ("    limit: 500\n", "", "unknown name 'limit'"),
     ],
 )  # fmt: skip
 def test_faulty_rules_are_refused_with_their_place(
@@ -330,6 +333,37 @@ def test_faulty_rules_are_refused_with_their_place(
         load_rules(path)
     assert words in str(caught.value)
     assert "own.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rules.US-2025-04-H20=3", "expected rules.ID.key=value"),
+        ("knowledge=3", "expected rules.ID.key=value or knowledge.until=DATE"),
+        ("knowledge.until=soon", "expected a day like"),
+        ("rules.US-2025-04-H20.criterion=3", "expected thresholds and classes by name"),
+        ("rules.US-2025-04-H20.criterion.memory=many", "expected a number (a threshold)"),
+        ("rules.US-2025-04-H20.policy=3", "expected what each class of the criterion means"),
+        ("rules.US-2025-04-H20.policy.letter=never", "expected one of free"),
+        ("rules.US-2025-04-H20.gates=[]", "a rule needs `gates`"),
+        ("rules.US-2025-04-H20.memory=3", "unknown key of a rule"),
+        ("rules.US-2025-04-H20.binds=~", "a rule needs `binds`"),
+    ],
+)
+def test_faulty_changes_are_refused(change: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_rules(overrides=(change,))
+    assert words in str(caught.value)
+
+
+def test_a_folder_of_rules(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no YAML files"):
+        load_rules(tmp_path)
+    (tmp_path / "one.yaml").write_text(OWN)
+    assert "EU-2026-X" in load_rules(tmp_path).rules
+    (tmp_path / "one.yaml").write_text("rules: 3\n")
+    with pytest.raises(InputError, match="expected a list of rules"):
+        load_rules(tmp_path)
 
 
 def test_contradictory_rules_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,8 +62,11 @@ def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion,
 
     path = find_scenario(words[0])
     is_file = path.is_file() and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
-    if len(words) != 1 or not is_file or "_peak:" in path.read_text("utf-8", errors="replace"):
+    if len(words) != 1 or not is_file:
         return ()
+    text = path.read_text("utf-8", errors="replace")
+    if not re.search(r"^(question|dates|devices|cases):", text, re.M):
+        return ()  # the file of a device
     return load_questions(path, changes)
 
 

@@ -119,7 +119,7 @@ def ask(
     problems: list[Problem] = []
     names: list[str] = []
     every = [name for name in list_parts() if load_part(name).vendor != "generic"]
-    for device in every if list(devices) == [EVERY] else devices:
+    for device in every if EVERY in devices else devices:
         try:
             names.append(load_part(device).name)
         except InputError as error:

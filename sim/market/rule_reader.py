@@ -123,7 +123,7 @@ class RuleReader:
             code, start = (
                 (row.get("place"), row.get("from")) if isinstance(row, dict) else (row, None)
             )
-            if code not in known:
+            if not isinstance(code, str) or code not in known:
                 hint = did_you_mean(str(code), known)
                 self.blame((key, i), code, f"expected a place or group{hint}")
             found.append((places.members(str(code)), self._as_day((key, i, "from"), start)))
@@ -162,8 +162,9 @@ class RuleReader:
         if not isinstance(raw, dict):
             self.blame(("policy",), raw, "expected what each class of the criterion means")
             return {}
+        criterion = self.data["criterion"]
         for name in raw:
-            if name not in self.data["criterion"]:
+            if not isinstance(criterion, dict) or name not in criterion:
                 self.blame(("policy", name), name, "is no class of the criterion")
         return {name: self._term(name, node) for name, node in raw.items()}
 
@@ -183,6 +184,8 @@ class RuleReader:
         shares = {key: self._quantity(name, row, key, "fraction")
                   for key in ("fee", "duty", "power_discount")}  # fmt: skip
         units = row.get("units")
+        if units is not None and (isinstance(units, bool) or not isinstance(units, int | float)):
+            self.blame(("policy", name, "units"), units, "expected a number of devices")
         return Term(
             policy=str(row.get("is")), alternative=str(row.get("alternative", "")),
             doubt=str(row.get("doubt", "")), quota=str(row.get("quota", "")),

@@ -79,6 +79,8 @@ def _read_folder(folder: Path) -> list[YamlText]:
 def _user_rules(path: Path) -> list[Entry]:
     """Read a user's file: one rule, or several under `rules`; a folder holds such files."""
     texts = _read_folder(path) if path.is_dir() else [read_yaml(path)]
+    if not texts:
+        raise InputError([Problem(str(path), 0, 0, "", "", "holds no YAML files with rules")])
     found: list[Entry] = []
     for text in texts:
         data = text.data
@@ -88,6 +90,8 @@ def _user_rules(path: Path) -> list[Entry]:
         rows = data.get("rules")
         if isinstance(rows, list):
             found += [_entry(text, row, ("rules", i)) for i, row in enumerate(rows)]
+        elif "rules" in data:
+            raise InputError([text.problem(("rules",), rows, "expected a list of rules")])
         else:
             found.append(_entry(text, data, ()))
     ids = [str(entry.data.get("id")) for entry in found]
@@ -102,11 +106,12 @@ def _unknown_targets(changed: Iterable[Key], entries: Mapping[str, Entry]) -> li
     problems = []
     for path in changed:
         name = ".".join(str(part) for part in path)
-        if path[0] not in ("rules", "knowledge"):
+        of_knowledge = path[0] == "knowledge" and path[1:] in (("from",), ("until",))
+        if not of_knowledge and (path[0] != "rules" or len(path) < 3):
             expected = "expected rules.ID.key=value or knowledge.until=DATE"
             problems.append(Problem("--set", 0, 0, name, "", expected))
-        elif path[0] == "rules" and (len(path) < 3 or str(path[1]) not in entries):
-            hint = did_you_mean(str(path[1]), entries) if len(path) > 1 else ""
+        elif path[0] == "rules" and str(path[1]) not in entries:
+            hint = did_you_mean(str(path[1]), entries)
             problems.append(Problem("--set", 0, 0, name, "", f"no such rule{hint}"))
     return problems
 
