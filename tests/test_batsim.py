@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -245,6 +247,29 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_the_scheduler_dies_with_ersatz(tmp_path: Path) -> None:
+    # ersatz is killed while it waits for the first answer
+    script = tmp_path / "mine.py"
+    script.write_text("import time; time.sleep(600)")
+    code = ("from sim.fleet.peer import Peer\n"
+            f"peer = Peer('{sys.executable} {script} {{endpoint}}')\n"
+            "peer.open(); print(peer.process.pid, flush=True); peer.ask(b'')")  # fmt: skip
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    ersatz = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=env
+    )
+    assert ersatz.stdout is not None
+    with ersatz.stdout:
+        line = Path("/proc") / ersatz.stdout.readline().decode().strip() / "cmdline"
+    assert str(script).encode() in _bytes(line)
+    ersatz.kill()
+    ersatz.wait()
+    end = time.monotonic() + 5
+    while str(script).encode() in _bytes(line) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert str(script).encode() not in _bytes(line)
 
 
 def test_a_program_that_is_not_there() -> None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,14 @@ from sim.fleet.protocol import SchedulerFault
 
 LOOK_MS = 100  # between two looks at whether the process still lives
 FAREWELL_S = 2.0  # for the last answer and for its end
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when ersatz dies without having done so itself."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Peer:
@@ -78,6 +87,7 @@ class Peer:
                     stderr=subprocess.STDOUT,
                     env={"PYTHONHASHSEED": "0", **os.environ},  # the same decisions every time
                     start_new_session=True,  # ended as a group, and not by an interrupt of ours
+                    preexec_fn=_die_with_parent,
                 )
             except OSError as error:
                 raise SchedulerFault(f"cannot be started: {words[0]}: {error.strerror}") from None

@@ -85,7 +85,8 @@ class Running:
         except subprocess.TimeoutExpired:
             raise SlurmError(f"{words[0]} does not answer within {limit_s:g} s") from None
         if done.returncode:
-            raise SlurmError(f"{words[0]}: {done.stderr.strip().splitlines()[-1:] or 'failed'}")
+            complaint = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise SlurmError(f"{words[0]}: {complaint[-1]}")
         return done.stdout
 
     def check(self) -> None:
