@@ -1,0 +1,99 @@
+"""Run a fleet's workload through one of the doors; all give the same kind of log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from sim.errors import InputError, Problem
+from sim.fleet.batsim import BatsimScheduler
+from sim.fleet.cluster import Cluster
+from sim.fleet.fleet import FleetSpec, run_fleet
+from sim.fleet.jobs import Job, Speed, Workload, trace_speed
+from sim.fleet.log import Claims, Log
+from sim.fleet.peer import Peer
+from sim.fleet.slurm.replay import replay_on_slurm
+from sim.fleet.traces import READERS, read_trace
+
+DOORS = ("in-process", "batsim", "slurm")
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A way to a scheduler outside. `scheduler` is a command, `speed` that of Slurm's clock."""
+
+    kind: Literal["batsim", "slurm"]
+    scheduler: str = ""
+    endpoint: str = ""
+    timeout_s: float = 30.0  # of real time, for an answer
+    speed: float = 200.0
+    forward: bool = False  # tell it of slow nodes as well
+    claims: Claims | None = None
+
+
+def run_at_door(
+    spec: FleetSpec, door: Door, advance: Callable[[str], None] = lambda _: None
+) -> Log:
+    """Run a workload under a scheduler outside.
+
+    Raises `InputError` for what the door cannot do, and `InfeasibleError` (as `RunEndedError`, with the
+    log so far) when the scheduler fails. `advance` is told of each job that Slurm has done with.
+    """
+    if door.kind == "batsim":
+        try:
+            peer = Peer(door.scheduler, door.endpoint, timeout_s=door.timeout_s)
+        except ValueError as error:
+            raise InputError([Problem("", 0, 0, "--scheduler", "", str(error))]) from None
+        scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
+                                    forward=door.forward)  # fmt: skip
+        return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)
+    if spec.outages:
+        problem = "failures and maintenance of nodes cannot be replayed on Slurm"
+        raise InputError([Problem(spec.workload.name, 0, 0, "", "", problem)])
+    if not 1.0 <= door.speed <= 1000.0:
+        expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"
+        raise InputError([Problem("", 0, 0, "--speed", f"{door.speed:g}", expected)])
+    workload = at_rate(spec.cluster, spec.workload, spec.speed)
+    return replay_on_slurm(spec.cluster, workload, speed=door.speed, rules=spec.rules,
+                           advance=advance, about=dict(spec.about))  # fmt: skip
+
+
+def at_rate(cluster: Cluster, workload: Workload, speed: Speed) -> Workload:
+    """Return a workload whose jobs last as long as they do at a speed; raises `InputError`.
+
+    Slurm's jobs sleep: how long must be known before it chooses devices. So a job whose speed differs
+    between the types that it may use cannot be carried over.
+    """
+    if speed is trace_speed:
+        return workload
+    jobs, problems = [], []
+    for job in workload.jobs:
+        rates = {_rate(cluster, job, kind, speed) for kind in job.types or cluster.types}
+        rate = next(iter(rates))
+        if len(rates) > 1 or rate <= 0:
+            problems.append(job.id)
+        else:
+            jobs.append(replace(job, duration_s=job.duration_s / rate,
+                                walltime_s=job.walltime_s / rate))  # fmt: skip
+    if problems:
+        text = (f"the speed of {len(problems)} jobs depends on the accelerator type (job"
+                f" {problems[0]}); name one type each")  # fmt: skip
+        raise InputError([Problem(workload.name, 0, 0, "", "", text)])
+    return Workload(tuple(jobs), workload.name, workload.source)
+
+
+def _rate(cluster: Cluster, job: Job, kind: str, speed: Speed) -> float:
+    size = max((n.devices for n in cluster.nodes if n.type == kind), default=1) or 1
+    return speed(job, kind, job.devices, max(-(-job.devices // size), 1), 1)
+
+
+def trace_named(text: str) -> Workload:
+    """Read the trace that an option names, as PATH or KIND:PATH; raises `InputError`."""
+    kind, colon, path = text.partition(":")
+    if colon and kind in READERS:
+        return read_trace(Path(path), kind)
+    if colon and not Path(text).exists() and "/" not in kind:
+        return read_trace(Path(path), kind)  # names the kinds that there are
+    return read_trace(Path(text))
