@@ -21,7 +21,9 @@ from sim.fleet.log import Log
 from sim.fleet.logfile import log_text
 from sim.fleet.outages import Maintenance
 from sim.fleet.peer import Peer
+from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.traces import read_trace
+from sim.fleet.validate import judge
 
 pytest.importorskip("zmq", reason="pyzmq is not installed: pip install 'ersatz[schedulers]'")
 ROOT = Path(__file__).resolve().parents[1]
@@ -341,11 +343,14 @@ def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
 def test_the_example_and_the_built_in_easy_write_the_same_bytes() -> None:
     # Batsim's 801 jobs, a failing node, jobs that wait for their limits: the same decisions, the same
     # promises, so the same log
-    backfill = pytest.importorskip("sim.fleet.policies.backfill")
     cluster = make_cluster(make_pool("cpu", 32, 1))
     workload = read_trace(GOLDEN / "medium_late.json.gz")
     outages = (Maintenance(900.0, 300.0, nodes=(3, 4)),)
     for spec in (FleetSpec(cluster, workload), FleetSpec(cluster, workload, outages=outages)):
-        inside = backfill.EasyScheduler()
+        inside = EasyScheduler()
         outside = BatsimScheduler(Peer(EXAMPLE), name=inside.name, claims=inside.claims, jobs=801)
-        assert log_text(run_fleet(spec, inside)) == log_text(run_fleet(spec, outside))
+        log, twin = run_fleet(spec, inside), run_fleet(spec, outside)
+        assert log_text(log) == log_text(twin)
+        verdict = judge(log, twin=twin)
+        assert verdict.holds, verdict.first
+        assert {f.number: f.status for f in verdict.findings}[13] == "holds"

@@ -23,6 +23,7 @@ from sim.fleet.slurm.config import Site, config_files, limit_minutes, sbatch_arg
 from sim.fleet.slurm.daemons import SlurmError, missing, running
 from sim.fleet.slurm.records import Completion, Submission, make_log, parse_taken, read_completions
 from sim.fleet.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
+from sim.fleet.validate import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Site(Path("/tmp/x"), 20000, "host", "me", speed=200.0)
@@ -175,6 +176,33 @@ def test_a_log_by_hand(tmp_path: Path) -> None:
     assert log_text(parse_log(log_text(log))) == log_text(log)
 
 
+def test_limits_and_preemptions_stand_before_the_judge(tmp_path: Path) -> None:
+    # a, of 40 s, is ended at its limit of 20 s, which took Slurm 50 s; b makes way at 30 s, starts over
+    path = tmp_path / "jobcomp.txt"
+    path.write_text(
+        line(1, "TIMEOUT", "00:01", "00:10", "01:00")
+        + line(2, "PREEMPTED", "00:02", "00:10", "00:30")
+        + line(2, "COMPLETED", "00:02", "01:00", "01:50")
+        + line(3, "CANCELLED", "00:03", "01:00", "01:10")
+        + line(4, "CANCELLED", "00:03", "00:00", "01:20").replace(
+            "StartTime=2026-01-01T00:00:00", "StartTime=Unknown"
+        )
+    )
+    for name, node in (("1.0", 0), ("2.0", 1), ("2.1", 0), ("3.0", 2)):
+        (tmp_path / name).write_text(f" Nodes=n{node} CPU_IDs=0 Mem=0 GRES=gpu:h800:8(IDX:0-7)")
+    a, b, c, d = (Job(name, 0.0, 8, 40.0, checkpoint_s=5.0) for name in "abcd")
+    submissions = [Submission(replace(a, walltime_s=20.0), 1.0, 1), Submission(b, 2.0, 2),
+                   Submission(c, 3.0, 3), Submission(d, 3.0, 4)]  # fmt: skip
+    done = read_completions(path, ORIGIN)
+    log = make_log(FLEET, submissions, done, tmp_path, {}, preempts=True)
+    assert [(r.time_s, r.event, r.job) for r in log.records if r.event not in ("submit", "start")] == [
+        (30.0, "preempt", "b"), (60.0, "timeout", "a"), (70.0, "fail", "c"), (70.0, "abandon", "c"),
+        (80.0, "reject", "d"), (110.0, "finish", "b"), (110.0, "end", ""),
+    ]  # fmt: skip
+    assert judge(log).holds, judge(log).first
+    assert not judge(make_log(FLEET, submissions, done, tmp_path, {})).holds  # it claimed not to
+
+
 def test_a_job_that_hid_its_devices_is_an_error(tmp_path: Path) -> None:
     done = [Completion(1, "COMPLETED", 0.0, 1.0, 2.0)]
     with pytest.raises(SlurmError, match="no note of the devices"):
@@ -242,25 +270,11 @@ def judged(place: Path) -> Log:
     return replay_on_slurm(make_cluster(make_pool("h800", 4, nodes_per_leaf=2)), SMALL, speed=200.0)
 
 
-def held_twice(log: Log) -> list[tuple[float, int]]:
-    """Return (time, node) of each start on devices that another job still holds."""
-    busy: dict[int, int] = {}
-    wrong = []
-    for record in log.records:
-        for node, mask in record.placement:
-            if record.event == "start":
-                wrong += [(record.time_s, node)] * bool(busy.get(node, 0) & mask)
-                busy[node] = busy.get(node, 0) | mask
-            elif record.event == "finish":
-                busy[node] &= ~mask
-    return wrong
-
-
 @pytest.mark.slow
 @needs_slurm
 def test_a_small_replay(judged: Log, place: Path) -> None:
     assert sum(record.event == "finish" for record in judged.records) == len(SMALL.jobs)
-    assert held_twice(judged) == []
+    assert judge(judged).holds, judge(judged).first
     for record in judged.records:
         if record.event == "start":
             size = sum(mask.bit_count() for _, mask in record.placement)

@@ -30,6 +30,7 @@ class Door:
     timeout_s: float = 30.0  # of real time, for an answer
     speed: float = 200.0
     forward: bool = False  # tell it of slow nodes as well
+    preempt: bool = False  # Slurm may requeue jobs of lower priority
     claims: Claims | None = None
 
 
@@ -57,7 +58,7 @@ def run_at_door(
         raise InputError([Problem("", 0, 0, "--speed", f"{door.speed:g}", expected)])
     workload = at_rate(spec.cluster, spec.workload, spec.speed)
     return replay_on_slurm(spec.cluster, workload, speed=door.speed, rules=spec.rules,
-                           advance=advance, about=dict(spec.about))  # fmt: skip
+                           preempt=door.preempt, advance=advance, about=dict(spec.about))  # fmt: skip
 
 
 def at_rate(cluster: Cluster, workload: Workload, speed: Speed) -> Workload:

@@ -3,7 +3,8 @@
 Sources: the job completion file (a line per attempt: times, state) and, since that names only nodes,
 what each job wrote down at its start about the devices that it got. Slurm's clock counts whole
 seconds. An emulated job takes somewhat longer than its work: launching and ending it under a fast
-clock costs virtual seconds; the log says so as a rate below 1.
+clock costs virtual seconds; the log says so as a rate below 1. It keeps no checkpoints: interrupted,
+it starts over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from sim.fleet.cluster import Cluster, Placement
 from sim.fleet.jobs import Job
-from sim.fleet.log import Log, Record
+from sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Record, Rules
 from sim.fleet.slurm.daemons import SlurmError
 
 # How Slurm ends an attempt, and the event that it is here. The others wait again afterwards.
@@ -25,6 +26,7 @@ ENDS = {
     "REQUEUED": "fail", "NODE_FAIL": "fail", "BOOT_FAIL": "fail", "FAILED": "abandon",
     "CANCELLED": "abandon", "OUT_OF_MEMORY": "abandon", "REVOKED": "abandon",
 }  # fmt: skip
+SLACK_S = 1.0  # how exactly Slurm's times are known
 _FINISH, _SUBMIT, _START, _LATE = range(4)  # the order within a second
 
 
@@ -96,10 +98,11 @@ def _numbers(text: str) -> Iterator[int]:
 
 def make_log(
     cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
-    about: dict[str, str], ended: str = "all jobs are over",
+    about: dict[str, str], *, broken: str = "", preempts: bool = False,
 ) -> Log:  # fmt: skip
-    """Return the event log of a replay."""
-    log = Log(cluster, about=about)
+    """Return the event log of a replay; `broken` says why it was broken off."""
+    claims = Claims(preempts="any" if preempts else "never")
+    log = Log(cluster, Rules(slack_s=SLACK_S), claims, about)
     attempts: dict[int, list[Completion]] = {}
     for completion in completions:
         attempts.setdefault(completion.slurm_id, []).append(completion)
@@ -107,7 +110,9 @@ def make_log(
     for number, submission in enumerate(submissions):
         mine = attempts.get(submission.slurm_id, [])
         at = mine[0].submit_s if mine else submission.at_s
-        job = log.jobs[submission.job.id] = replace(submission.job, submit_s=max(at, 0.0))
+        job = log.jobs[submission.job.id] = replace(
+            submission.job, submit_s=max(at, 0.0), checkpoint_s=0.0
+        )
         rows.append((job.submit_s, _SUBMIT, number, Record(job.submit_s, "submit", job.id)))
         if submission.refused:
             rows.append((job.submit_s, _START, number,
@@ -118,7 +123,8 @@ def make_log(
                      for at, order, record in _attempt(job, attempt, path)]  # fmt: skip
     rows.sort(key=lambda row: row[:3])
     log.records = [row[3] for row in rows]
-    log.records.append(Record(log.end_s, "end", detail=ended))
+    how, why = (BROKEN_OFF, broken) if broken else (DONE, "all jobs are over")
+    log.records.append(Record(log.end_s, "end", value=how, detail=why))
     return log
 
 
@@ -134,10 +140,12 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
     placement = parse_taken(path.read_text()) if path.exists() else ()
     if not placement and job.devices:
         raise SlurmError(f"job {job.id} left no note of the devices that it got")
-    work = job.duration_s if event == "finish" else 0.0
+    work = {"finish": job.duration_s, "timeout": job.walltime_s}.get(event, 0.0)
     rate = work / (end - start) if work and end > start else 1.0
     yield start, _START, Record(start, "start", job.id, placement, value=rate)
     detail = "" if event == "finish" else f"slurm: {attempt.state}"
+    if event == "preempt":
+        detail = f"kill; {detail}"
     final = Record(end, event, job.id, placement, value=work, detail=detail)
     if event == "abandon":  # ends the attempt and the job
         final = final._replace(event="fail", value=0.0)

@@ -82,10 +82,11 @@ class Replay:
         """Return the attempts that have ended so far."""
         return read_completions(self.slurm.site.folder / "jobcomp.txt", self.slurm.origin)
 
-    def log(self, about: dict[str, str], ended: str = "all jobs are over") -> Log:
+    def log(self, about: dict[str, str], broken: str = "") -> Log:
         """Return what has happened so far."""
-        taken = self.slurm.site.folder / "taken"
-        return make_log(self.cluster, self.submissions, self.completions(), taken, about, ended)
+        site = self.slurm.site
+        return make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
+                        about, broken=broken, preempts=site.preempt)  # fmt: skip
 
 
 def replay_on_slurm(
@@ -108,7 +109,7 @@ def replay_on_slurm(
             replay.submit_all()
             replay.wait_for_all()
         except SlurmError as error:
-            raise RunEndedError(str(error), replay.log(head, ended=str(error))) from error
+            raise RunEndedError(str(error), replay.log(head, str(error))) from error
         return replay.log(head)
 
 
