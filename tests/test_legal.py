@@ -70,6 +70,14 @@ def test_a_what_if_stands_beside_what_is() -> None:
     assert "taken as unchanged" in far
 
 
+def test_a_device_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("based_on: h100\ntitle: Mine\n")
+    assert captured(["legal", str(path), "--date", "2024-01-15"]).startswith("mine on 2024-01-15")
+    both = captured(["legal", str(path), "h20", "--date", "2024-01-15", "--out", str(tmp_path)])
+    assert "1 of 2 on sale may be bought; strongest to train: h20" in both
+
+
 def test_cases_say_what_changes_sides() -> None:
     text = (ROOT / "scenarios/legal/h20-threshold.out").read_text()
     assert "memory-4100, 2025-04-15: 2 from letter to free: h20, rtx-5090d" in text.splitlines()[1]

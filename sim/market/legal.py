@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import Field
 
 from device_models.catalog import list_devices, load_device
-from device_models.export import list_parts, load_part
+from device_models.export import Part, list_parts, load_part
 from sim.case_file import Case, read_cases, validated
 from sim.errors import InputError, Problem
 from sim.market.places import POLICY, find_buyer, find_date, find_place
@@ -63,7 +63,7 @@ class LegalQuestion:
 
     name: str
     question: str
-    devices: tuple[str, ...]
+    parts: Mapping[str, Part]  # the devices by name
     days: tuple[date, ...]
     destination: str
     buyer: str
@@ -96,7 +96,11 @@ class LegalAnswer:
     def on_sale(self, i: int) -> list[Verdict]:
         """Return the verdicts of the i-th day on devices that had been released by then."""
         column = [row[i] for row in self.verdicts.values()]
-        return [verdict for verdict in column if load_part(verdict.device).on_sale(verdict.day)]
+        return [
+            verdict
+            for verdict in column
+            if self.question.parts[verdict.device].on_sale(verdict.day)
+        ]
 
     def best(self, i: int) -> Verdict | None:
         """Return the verdict of the largest TPP that may be bought on the i-th day.
@@ -107,7 +111,7 @@ class LegalAnswer:
         free = [
             verdict for verdict in self.on_sale(i) if verdict.may_buy and verdict.device in trains
         ]
-        return max(free, key=lambda v: (load_part(v.device).tpp, v.device), default=None)
+        return max(free, key=lambda v: (self.question.parts[v.device].tpp, v.device), default=None)
 
 
 def ask(
@@ -117,11 +121,12 @@ def ask(
 ) -> LegalQuestion:  # fmt: skip
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
-    names: list[str] = []
+    parts: dict[str, Part] = {}
     every = [name for name in list_parts() if load_part(name).vendor != "generic"]
     for device in every if EVERY in devices else devices:
         try:
-            names.append(load_part(device).name)
+            part = load_part(device)
+            parts[part.name] = part
         except InputError as error:
             problems += error.problems
     known = rules or load_rules()
@@ -143,7 +148,7 @@ def ask(
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return LegalQuestion(name, question, tuple(dict.fromkeys(names)), tuple(sorted(set(found))),
+    return LegalQuestion(name, question, parts, tuple(sorted(set(found))),
                          destination, buyer, origin, known)  # fmt: skip
 
 
@@ -189,11 +194,12 @@ def answer(question: LegalQuestion) -> LegalAnswer:
     """Judge every device on every day."""
     q = question
     verdicts = {
-        name: tuple(judge(q.rules, name, day, q.destination, q.buyer, q.origin) for day in q.days)
-        for name in q.devices
+        name: tuple(judge(q.rules, part, day, q.destination, q.buyer, q.origin) for day in q.days)
+        for name, part in q.parts.items()
     }
     courses = {
-        name: timeline(q.rules, name, q.destination, q.buyer, q.origin) for name in q.devices
+        name: timeline(q.rules, part, q.destination, q.buyer, q.origin)
+        for name, part in q.parts.items()
     }
     return LegalAnswer(q, verdicts, courses, tuple(disagreements(q)))
 
@@ -205,11 +211,10 @@ def disagreements(question: LegalQuestion) -> list[tuple[PublicRecord, str]]:
     """
     if find_place(question.destination) != "CN":
         return []
-    asked = {load_part(name).name for name in question.devices}
     found = []
     for record in load_public_record():
         known = question.rules.known_from <= record.day <= question.rules.known_until
-        if record.device in asked and known:
+        if record.device in question.parts and known:
             verdict = judge(question.rules, record.device, record.day, "CN", changes=False)
             policy = verdict.gates[record.gate].policy
             if policy != record.reported:

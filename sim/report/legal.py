@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.export import load_part
 from sim.market.legal import LegalAnswer, LegalQuestion, PublicRecord, flips
 from sim.market.places import find_buyer, find_place, load_places
 from sim.market.rule import POLICIES
@@ -166,12 +165,12 @@ def _block(base: LegalAnswer, columns: Sequence[tuple[LegalAnswer, int]], cases:
         day = answer.question.days[i].isoformat()
         table.add_column(f"{answer.question.name}\n{day}" if cases else day)
     for name in base.verdicts:
-        verdicts = [answer.verdicts[name][i] for answer, i in columns if name in answer.verdicts]
-        table.add_row(name, *(Text(_cell(v), style=STYLES[v.policy]) for v in verdicts))
+        found = [(a, a.verdicts[name][i]) for a, i in columns if name in a.verdicts]
+        table.add_row(name, *(Text(_cell(a, v), style=STYLES[v.policy]) for a, v in found))
     return table
 
 
-def _cell(verdict: Verdict) -> str:
+def _cell(answer: LegalAnswer, verdict: Verdict) -> str:
     own, other = verdict.gates["export"].policy, verdict.gates["import"].policy
     marks = [
         ("+", verdict.policy == other != own),
@@ -179,11 +178,13 @@ def _cell(verdict: Verdict) -> str:
         ("?", bool(verdict.alternative)),
     ]
     word = WORDS[verdict.policy] + "".join(mark for mark, shown in marks if shown)
-    return word if load_part(verdict.device).on_sale(verdict.day) else f"({word})"
+    sold = answer.question.parts[verdict.device].on_sale(verdict.day)
+    return word if sold else f"({word})"
 
 
 def _legend(answers: Sequence[LegalAnswer]) -> str:
-    verdicts = [verdict for a in answers for row in a.verdicts.values() for verdict in row]
+    pairs = [(a, verdict) for a in answers for row in a.verdicts.values() for verdict in row]
+    verdicts = [verdict for _, verdict in pairs]
     used = {verdict.policy for verdict in verdicts}
     words = [
         f"{WORDS[policy]}: {meaning}" for policy, meaning in POLICIES.items() if policy in used
@@ -196,7 +197,7 @@ def _legend(answers: Sequence[LegalAnswer]) -> str:
         "?": "another reading is possible",
         "(": "in brackets: not yet on sale",
     }
-    shown = "".join(_cell(verdict) for verdict in verdicts)
+    shown = "".join(_cell(*pair) for pair in pairs)
     found = [f"{mark} {text}".removeprefix("( ") for mark, text in marks.items() if mark in shown]
     return "; ".join([*words, *found])
 

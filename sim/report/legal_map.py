@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from xml.sax.saxutils import escape
 
-from device_models.export import load_part
+from device_models.export import Part
 from sim.market.legal import LegalAnswer
 from sim.market.rule import POLICIES
 from sim.market.rules import NOTICE
@@ -32,7 +32,7 @@ def heat_map(answer: LegalAnswer) -> str:
     last = min(max(last, first + MARGIN), question.rules.known_until)
     scale = _Scale(first, last)
     height = TOP + ROW * len(answer.verdicts) + 70
-    names = sorted(answer.verdicts, key=lambda name: (load_part(name).designer == "CN", name))
+    names = sorted(answer.verdicts, key=lambda name: (question.parts[name].designer == "CN", name))
     rows = [line for i, name in enumerate(names) for line in _row(answer, name, i, scale)]
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
@@ -71,7 +71,7 @@ def _row(answer: LegalAnswer, name: str, i: int, scale: _Scale) -> Iterator[str]
             start = change.day
         policy = change.after
     yield from _bar(policy, start, scale.last, y, scale)
-    yield from _before_sale(name, y, scale)
+    yield from _before_sale(answer.question.parts[name], y, scale)
 
 
 def _bar(policy: str, start: date, end: date, y: int, scale: _Scale) -> Iterator[str]:
@@ -84,9 +84,9 @@ def _bar(policy: str, start: date, end: date, y: int, scale: _Scale) -> Iterator
                f"{WORDS[policy]}</text>")  # fmt: skip
 
 
-def _before_sale(name: str, y: int, scale: _Scale) -> Iterator[str]:
+def _before_sale(part: Part, y: int, scale: _Scale) -> Iterator[str]:
     """Fade what lies before a device's release."""
-    part, months = load_part(name), (scale.last - scale.first).days // 30 + 1
+    months = (scale.last - scale.first).days // 30 + 1
     days = [scale.first + timedelta(days=30 * i) for i in range(months)]
     sold = next((day for day in days if part.on_sale(day)), scale.last)
     if sold > scale.first:
