@@ -6,6 +6,7 @@ import pytest
 
 from sim.report.generated import (
     outputs_markdown,
+    purchase_markdown,
     scenario_drawings,
     scenario_files,
     scenario_markdown,
@@ -47,6 +48,7 @@ def test_the_eight_are_there() -> None:
 def test_generated_pages() -> None:
     assert (ROOT / "docs/scenario.md").read_text() == scenario_markdown(), AGAIN
     assert (ROOT / "docs/outputs.md").read_text() == outputs_markdown(), AGAIN
+    assert (ROOT / "docs/purchase-file.md").read_text() == purchase_markdown(), AGAIN
 
 
 def result(name: str, case: int = 0):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ import numpy as np
 from device_models.export import list_parts
 from sim.market.buildout import MONTH_DAYS, BuildOut, permitted, purchase_problem
 from sim.market.diagnose import Remedy, Shadow, diagnose, shadows
-from sim.market.events import Event, foreseen, with_embargoes
+from sim.market.events import Draw, Event, foreseen, with_embargoes
 from sim.market.gate import known_rules, rule_gate
 from sim.market.montecarlo import Cloud, Swing, live_often, swings
 from sim.market.programme import Held, PurchaseProblem
@@ -76,6 +76,7 @@ class Answered:
     cloud: Cloud | None
     swings: tuple[Swing, ...]
     verdicts: tuple[Verdict, ...]
+    spread: tuple[float, float] | None = None  # months at both ends of the speed's 80 % interval
     flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
 
     @property
@@ -111,7 +112,8 @@ def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) ->
         bars = swings(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, _outcome(inquiry))
     return Answered(
         inquiry, problem, plan, (), shadows(problem, plan), quiet, life, renewed,
-        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts, _flips(inquiry),
+        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts, _spread(inquiry, kept),
+        _flips(inquiry),
     )  # fmt: skip
 
 
@@ -136,6 +138,20 @@ def _outcome(inquiry: Inquiry) -> Callable[[Replayed], float]:
         return min(life.finish, 2.0 * inquiry.buildout.months)  # not done: the end of the clock
 
     return outcome
+
+
+def _spread(inquiry: Inquiry, plan: Purchase) -> tuple[float, float] | None:
+    """Return the months to train with the plan's groups at both ends of their 80 % intervals."""
+    b = inquiry.buildout
+    used = {b.groups[g] for g in np.flatnonzero(plan.use.sum(axis=(0, 2, 3, 4)))}
+    rates = [t for job in b.jobs for t in job.throughputs if t.devices in used]
+    low, high = min((t.low for t in rates), default=1.0), max((t.high for t in rates), default=1.0)
+    if low == high:
+        return None
+    ends = (replay(b, plan, inquiry.gate, inquiry.events, Draw({"throughput": speed})).finish
+            for speed in (high, low))  # fmt: skip
+    fast, slow = ends
+    return fast, slow
 
 
 def _verdicts(inquiry: Inquiry) -> tuple[Verdict, ...]:

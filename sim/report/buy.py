@@ -132,6 +132,9 @@ def _lives(answered: Answered) -> Table:
     row("devices delivered", lambda x: f"{x.delivered.sum():,.0f}")
     row("devices stopped, seized", lambda x: f"{x.blocked.sum():,.0f}, {x.seized.sum():,.0f}")
     row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
+    if answered.spread:
+        fast, slow = answered.spread
+        table.add_row("80 % interval of the speed", f"{months_text(fast)} to {months_text(slow)}")
     first = answered.shadows[0] if answered.shadows else None
     table.add_row("binding; 10 % (a month) more saves",
                   f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip

@@ -31,6 +31,7 @@ def _case(answered: Answered) -> dict[str, Any]:
         "as_planned": _life(b, answered.quiet), "as_things_came": _life(b, answered.life),
         "planned_anew": None, "throughputs": [plain(t) for j in b.jobs for t in j.throughputs],
         "verdicts": [{**plain(v), "leaves": str(v.leaves)} for v in answered.verdicts],
+        "finish_interval": plain(answered.spread),
         "flips": plain(answered.flips), "tornado": plain(answered.swings), "monte_carlo": _cloud(answered),
         "assumptions": list(answered.inquiry.assumptions),
     }  # fmt: skip

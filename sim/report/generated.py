@@ -1,6 +1,6 @@
 """Text that is generated: stored outputs of the scenarios, and the pages of keys and columns.
 
-python -m sim.report.generated     writes scenarios/*.out, docs/scenario.md and docs/outputs.md
+python -m sim.report.generated     writes scenarios/*.out and docs/{scenario,outputs,purchase-file}.md
 """
 
 from __future__ import annotations
@@ -83,17 +83,50 @@ def scenario_markdown() -> str:
         "A file of a node, network, stack or model may be named by path, relative to the scenario.",
         "What is left open is listed as an assumption in the output. Copy one of `scenarios/` to begin.",
     ]
-    for path, section in _sections("", ScenarioFile):
-        lines += ["", f"## {path or 'top level'}", "", str(section.__doc__).splitlines()[0], ""]
-        lines += ["| key | kind | default | meaning |", "|---|---|---|---|"]
-        for key, field in section.model_fields.items():
-            default = "required" if field.is_required() else _default(field.default)
-            lines.append(f"| `{key}` | {_kind(field)} | {default} | {field.description} |")
+    lines += _keys(ScenarioFile)
     lines += ["", "## Units", "", "| kind | base unit | units |", "|---|---|---|"]
     for dimension, units in UNITS.items():
         names = ", ".join(f"`{name}`" for name in list(units)[:40] if name)
         lines.append(f"| {dimension} | {BASE_UNITS[dimension]} | {names} |")
     return "\n".join([*lines, ""])
+
+
+def purchase_markdown() -> str:
+    """Return docs/purchase-file.md: every key of a file of `ersatz buy`, events, inputs, options."""
+    from sim.market.events import INPUTS, KINDS
+    from sim.market.option import FIELDS
+    from sim.market.purchase_schema import BuyFile
+
+    lines = [
+        "# Files of `ersatz buy`",
+        "",
+        "Generated from `sim/market/purchase_schema.py`. Quantities are text with a unit, see",
+        "[the units](scenario.md). What is left open is listed as an assumption in the output. Copy one of",
+        "`scenarios/market/` to begin.",
+        *_keys(BuyFile),
+    ]
+    lines += ["", "## Values of events", "", "| kind | needs | may have |", "|---|---|---|"]
+    for kind, values in KINDS.items():
+        names = [(key.removesuffix("_days"), default) for key, default in values.items()]
+        needs = ", ".join(f"`{key}`" for key, default in names if default is None)
+        lines.append(
+            f"| {kind} | {needs} | {', '.join(f'`{k}`' for k, d in names if d is not None)} |"
+        )
+    lines += ["", "## Uncertain inputs", "", "| input | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in INPUTS.items()]
+    lines += ["", "## Fields of an option", "", "| field | kind | meaning |", "|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, _, meaning) in FIELDS.items()]
+    return "\n".join([*lines, ""])
+
+
+def _keys(schema: type[BaseModel]) -> Iterator[str]:
+    """Yield a table of keys for each section of a schema, the top level first."""
+    for path, section in _sections("", schema):
+        yield from ("", f"## {path or 'top level'}", "", str(section.__doc__).splitlines()[0], "")
+        yield from ("| key | kind | default | meaning |", "|---|---|---|---|")
+        for key, field in section.model_fields.items():
+            default = "required" if field.is_required() else _default(field.default)
+            yield f"| `{key}` | {_kind(field)} | {default} | {field.description} |"
 
 
 def _sections(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -161,6 +194,7 @@ def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     """Write every generated file below `folder`."""
     (folder / "docs" / "outputs.md").write_text(outputs_markdown(), "utf-8")
     (folder / "docs" / "scenario.md").write_text(scenario_markdown(), "utf-8")
+    (folder / "docs" / "purchase-file.md").write_text(purchase_markdown(), "utf-8")
     for path in scenario_files(folder):
         if not only or path.stem in only:
             path.with_suffix(".out").write_text(scenario_output(path), "utf-8")
