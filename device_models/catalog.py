@@ -204,7 +204,7 @@ def _device(path: Path) -> Device:
 @lru_cache(maxsize=128)
 def _scale_up(path: Path) -> ScaleUp:
     sheet = _read(path, "fabrics", SCALE_UP)
-    kind = _choice(sheet, "kind", ("switched", "mesh", "supernode"))
+    kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring"))
     check_scale_up(sheet.values, kind, sheet.blame)
     sheet.finish()
     values = {key: value for key, value in sheet.values.items() if key != "total_bandwidth"}

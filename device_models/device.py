@@ -88,7 +88,7 @@ class Device:
         return dtype in self.matrix_peak
 
 
-ScaleUpKind = Literal["switched", "mesh", "supernode"]
+ScaleUpKind = Literal["switched", "mesh", "supernode", "ring"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class ScaleUp:
 
     `mesh`: every pair has its own link of `link_bandwidth`, so a group of n devices uses n-1 of
     the `links`. `switched` and `supernode`: a device may use all its links towards any other.
+    `ring`: half of the links lead to either neighbour, and what goes further passes through.
     """
 
     name: str

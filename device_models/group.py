@@ -190,13 +190,30 @@ def _inside_lanes(size: int, wiring: Wiring) -> Lanes:
     up = wiring.scale_up
     mesh = up.kind == "mesh"
     links = min(size - 1, up.links) if mesh else up.links
-    rate = links * up.link_bandwidth if size > 1 else math.inf
+    rate = exchange = links * up.link_bandwidth if size > 1 else math.inf
+    pair = up.link_bandwidth if mesh else up.bandwidth
+    if up.kind == "ring" and size > 1:
+        rate, exchange = _around(size, up)
+        pair = up.bandwidth / 2.0
     return Lanes(
         size=size, per_node=size, nodes=1, mesh=mesh,
         inside=rate * up.efficiency,
-        pair=(up.link_bandwidth if mesh else up.bandwidth) * up.efficiency,
-        inside_exchange=rate * up.all_to_all,
+        pair=pair * up.efficiency,
+        inside_exchange=exchange * up.all_to_all,
         in_switch=up.bandwidth * up.in_switch,
         inside_hop_s=up.latency_s, peer_s=up.peer_s,
         network=math.inf, network_exchange=math.inf, network_hop_s=0.0,
     )  # fmt: skip
+
+
+def _around(size: int, up: ScaleUp) -> tuple[float, float]:
+    """Return the bytes/s of rings and of exchanges per member, neighbours on a ring of links.
+
+    All round, rings turn both ways, and each half of the links carries 1/8 of n^2 flows (n even). A
+    part of the ring is a line: the way back takes the links of the other direction, so that one ring
+    fits, and the link in the middle carries what all on one side send to all on the other.
+    """
+    way = up.bandwidth / 2.0  # to one neighbour
+    if size == up.domain:
+        return 2.0 * way, (size - 1) * way * 8.0 / (size * size - size % 2)
+    return way, (size - 1) * way / (size // 2 * ceil_div(size, 2))

@@ -97,6 +97,12 @@ def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
     if links and rate and total and abs(links * rate / total - 1) > TOLERANCE:
         blame(("total_bandwidth",), total, f"links x link_bandwidth is {links * rate:.4g} bytes/s")
     domain = values.get("domain")
+    if kind == "ring" and links and links % 2:
+        blame(
+            ("links",),
+            links,
+            "a ring has as many links to either neighbour: expected an even number",
+        )
     if kind == "mesh" and links and domain and links < domain - 1:
         blame(("links",), links, f"a mesh of {domain} needs {domain - 1} links per device")
 

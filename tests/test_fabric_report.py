@@ -88,6 +88,7 @@ def test_json_counts_what_the_report_shows(tmp_path: Path) -> None:
         ("h800-8", 128, "ib-ndr400-rail", "{}"),
         ("h800-8", 24, "oversubscribed-3to1", "{size: 36, placement: striped}"),
         ("h800-8", 256, "multiplane-8", "{faults: [{part: uplink, at: [9, 7], left: 0.5}]}"),
+        ("h800-8", 256, "two-sites-wan", "{faults: [{part: core, at: [1], left: 0.25}]}"),
         ("ascend-910c-8", 96, None, "{}"),
         ("ascend-910b2-8", 16, None, "{faults: [{part: card, at: [13, 2]}]}"),
         ("ascend-910a-8", 1, None, "{}"),
@@ -208,3 +209,37 @@ def test_a_group_of_one_rank_needs_no_network() -> None:
     (view,) = view_pools(case)
     assert {served.place for served in view.served} == {"inside"}
     assert all(served.size > 1 for served in view.served)
+
+
+def test_sites_share_the_line_between_them() -> None:
+    """Two sites of 1,024 devices: 12.8 Tbit/s is 1.6 TB/s between the halves."""
+    (case,) = describe_nodes("h800-8", 256, "two-sites-wan")
+    (view,) = view_pools(case)
+    assert view.network.bisection == pytest.approx(1.6e12)
+    assert view.network.counts.core_switches == 0
+    assert view.network.hops == (1, 3, 5)
+
+
+def test_a_line_that_is_cut_parts_the_sites() -> None:
+    cases = describe_nodes(
+        "h800-8", 256, "two-sites-wan", ["fabric.faults=[{part: core, at: [1]}]"]
+    )
+    (line,) = infeasible(cases[0], view_pools(cases[0]))
+    assert line.endswith("nodes 0-127 and nodes 128-255: no path between them (core 1 is down)")
+
+
+def test_a_ring_inside_a_node(tmp_path: Path) -> None:
+    """Links to the next device only: eight lines among eight discs."""
+    node = tmp_path / "ring.yaml"
+    node.write_text("based_on: h800-8\ntitle: Ring\nscale_up: ring-of-8\n")
+    cases = describe_nodes(str(node), 2, None)
+    drawing = next(iter(drawings(cases).values())).split("One node inside")[0]
+    assert "a ring" in captured(["fabric", "--node", str(node), "--nodes", "2"])
+    assert drawing.count("<circle") == 8
+    assert drawing.split("<circle")[0].rsplit("<path", 1)[1].count("M") == 8
+    links = "{value: 3, source: ASSUMED, date: 2026, confidence: assumed}"
+    (tmp_path / "odd.yaml").write_text(f"based_on: ring-of-8\nlinks: {links}\n")
+    other = tmp_path / "other.yaml"
+    other.write_text("based_on: h800-8\nscale_up: odd.yaml\n")
+    with pytest.raises(InputError, match="expected an even number"):
+        describe_nodes(str(other), 2, None)

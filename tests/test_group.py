@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from links import GB, PLAIN, make_node, scale_up
 
-from device_models.group import Group, group_of, nic_share, remote_copies, wiring_of
+from device_models.group import Group, group_of, lanes_of, nic_share, remote_copies, wiring_of
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,36 @@ def test_impossible_groups_are_refused(counts: tuple[int, int, int]) -> None:
 def test_impossible_strides_are_refused(stride: int, size: int) -> None:
     with pytest.raises(ValueError, match="positive whole numbers"):
         group_of(PLAIN, stride, size)
+
+
+def exchange_over_links(size: int, whole: bool) -> float:
+    """Bytes/s per member of an all-to-all on a ring of `size` (or a line), 1 byte/s per direction.
+
+    Counted flow by flow: each goes the shorter way, one half each way where both are as long.
+    """
+    load: dict[tuple[int, int], float] = {}
+    for a in range(size):
+        for b in range(size):
+            ahead, back = (b - a) % size, (a - b) % size
+            if not whole:
+                ahead, back = (b - a, size) if b > a else (size, a - b)
+            ways = [(1, ahead)] if ahead < back else [(-1, back)]
+            if ahead == back and a != b:
+                ways = [(1, ahead), (-1, back)]
+            for step, hops in ways if a != b else []:
+                for hop in range(hops):
+                    link = ((a + step * hop) % size, step)
+                    load[link] = load.get(link, 0.0) + 1.0 / len(ways)
+    return (size - 1) / max(load.values())
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8])
+def test_exchanges_on_a_ring_load_its_fullest_link(size: int) -> None:
+    """Two links of 1 byte/s, one to either neighbour; the fullest link tells the rate."""
+    for domain in (size, 4 * size):
+        up = scale_up("ring", links=2, link=1.0, domain=domain)
+        node = make_node(up, devices=domain)
+        lanes = lanes_of(group_of(node, 1, size), wiring_of(node))
+        assert lanes.inside_exchange == pytest.approx(exchange_over_links(size, domain == size))
+        assert lanes.inside == (2.0 if domain == size else 1.0)
+        assert lanes.pair == 1.0

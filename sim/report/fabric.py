@@ -82,14 +82,16 @@ def _pool_record(view: PoolView) -> dict[str, Any]:
         "links": {
             "name": up.name, "kind": up.kind, "domain": wiring.domain, "links": up.links,
             "link_bandwidth": up.link_bandwidth, "bandwidth": up.bandwidth,
-            "pair_bandwidth": _pair(up), "reduces_in_switch": up.in_switch > 0,
+            "pair_bandwidth": pair_bandwidth(up), "reduces_in_switch": up.in_switch > 0,
         },
         "communicators": [plain(served) for served in view.served],
     }  # fmt: skip
 
 
-def _pair(up: ScaleUp) -> float:
-    return up.bandwidth if up.kind in ("switched", "supernode") else up.link_bandwidth
+def pair_bandwidth(up: ScaleUp) -> float:
+    """Return the bytes/s per direction from a device to one other (on a ring, to a neighbour)."""
+    parts = {"mesh": up.links, "ring": 2}  # others that links lead to
+    return up.bandwidth / parts.get(up.kind, 1)
 
 
 def render_fabric(
@@ -97,6 +99,8 @@ def render_fabric(
 ) -> RenderableType:
     """Return the report of all cases."""
     parts: list[RenderableType] = [Text(cases[0].question, style="bold"), Text("")]
+    if len(cases) > 1:
+        parts += [_overview(cases, views), Text("")]
     told: dict[object, str] = {}
     for case, seen in zip(cases, views, strict=True):
         if len(cases) > 1:
@@ -106,6 +110,31 @@ def render_fabric(
             parts += _pool(case, view, told.get(key, ""))
             told.setdefault(key, case.name)
     return Group(*parts, Text(NOTICE, style="dim"))
+
+
+def _overview(cases: Sequence[FabricCase], views: Sequence[Sequence[PoolView]]) -> Table:
+    """Return a line for each case and pool: what the network carries, and whether it holds."""
+    table = Table(box=None, pad_edge=False)
+    for column in (
+        "",
+        "bisection",
+        "per device",
+        "with faults",
+        "weak switches",
+        "cards cut off",
+        "nodes meet",
+    ):
+        table.add_column(column, justify="right" if column else "left")
+    for case, seen in zip(cases, views, strict=True):
+        for view in seen:
+            facts, name = view.network, " ".join(filter(None, (case.name, view.pool.name)))
+            healthy, left = facts.half_flow or (0.0, 0.0)
+            change = f"{100 * (left / healthy - 1):+.1f} %" if healthy else ""
+            table.add_row(name, format_si(facts.bisection, "B/s"),
+                          format_si(facts.bisection_per_device, "B/s"), change,
+                          f"{len(facts.weak):,}", f"{facts.cards_cut:,}",
+                          "no" if _reasons(case, view) else "yes")  # fmt: skip
+    return table
 
 
 def _pool(case: FabricCase, view: PoolView, known: str) -> Iterator[RenderableType]:
@@ -304,7 +333,7 @@ def _link_rows(node: Node) -> Iterator[tuple[str, str, str]]:
     yield "links per device", f"{up.links}", f"of {format_si(up.link_bandwidth, 'B/s')}"
     yield "bandwidth per device", format_si(up.bandwidth, "B/s"), "all links together"
     word = {"mesh": "one link only", "ring": "to a neighbour"}.get(up.kind, "any two devices")
-    yield "bandwidth of a pair", format_si(_pair(up), "B/s"), word
+    yield "bandwidth of a pair", format_si(pair_bandwidth(up), "B/s"), word
     if node.nic_bandwidth_per_device:
         share = up.bandwidth / node.nic_bandwidth_per_device
         yield (

@@ -30,6 +30,7 @@ from sim.report.svg import (
     Canvas,
     Line,
     cable_width,
+    fitting,
 )
 from sim.scenario import Pool
 
@@ -71,7 +72,7 @@ def draw_network(canvas: Canvas, scene: Scene) -> float:
 
 def _header(canvas: Canvas, scene: Scene) -> None:
     facts, c = scene.facts, scene.facts.counts
-    canvas.words(20, 32, facts.title, size=19, bold=True)
+    canvas.words(20, 32, facts.title, size=fitting(facts.title, 19.0, 820.0), bold=True)
     ports = f"{facts.ports} × " if facts.ports > 1 else ""
     job = f"; the job on {len(scene.job):,} of them" if len(scene.job) < facts.nodes else ""
     canvas.words(20, 53, f"{facts.nodes:,} nodes × {facts.cards} cards of {ports}"

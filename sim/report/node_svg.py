@@ -8,6 +8,7 @@ from itertools import combinations
 from device_models.device import Node
 from device_models.group import wiring_of
 from device_models.units import format_si
+from sim.report.fabric import pair_bandwidth
 from sim.report.svg import (
     INK,
     JOB,
@@ -19,12 +20,14 @@ from sim.report.svg import (
     Canvas,
     Point,
     cable_width,
+    fitting,
     folded,
 )
 
 NODE_HEIGHT = 292.0
 MIDDLE = 330.0  # of the picture; the words stand right of it
 WORDS = 652.0
+ROOM = WIDTH - 10 - WORDS
 LINK = PLANES[0]
 
 
@@ -47,8 +50,8 @@ def _words(canvas: Canvas, node: Node, top: float) -> None:
     canvas.words(
         20, top + 26, "One supernode inside" if whole else "One node inside", size=15, bold=True
     )
-    canvas.words(x, y, up.title, size=_fitting(up.title, 13.0), bold=True)
-    pair = up.bandwidth if up.kind in ("switched", "supernode") else up.link_bandwidth
+    canvas.words(x, y, up.title, size=fitting(up.title, 13.0, ROOM), bold=True)
+    pair = pair_bandwidth(up)
     lines = [
         f"{domain} devices joined; node of {node.devices} × {node.device.title if node.device else ''}",
         f"{up.links} links of {format_si(up.link_bandwidth, 'B/s')} per device:"
@@ -61,13 +64,8 @@ def _words(canvas: Canvas, node: Node, top: float) -> None:
                      f" {format_si(node.nic_bandwidth_per_device, 'B/s')} per device")  # fmt: skip
     for i, line in enumerate(lines):
         canvas.words(
-            x, y + 24 + 19 * i, line, size=_fitting(line, 12.0), fill=INK if i < 3 else MUTED
+            x, y + 24 + 19 * i, line, size=fitting(line, 12.0, ROOM), fill=INK if i < 3 else MUTED
         )
-
-
-def _fitting(text: str, size: float) -> float:
-    """Return the size at which a text fits right of the picture, at most `size`."""
-    return round(min(size, (WIDTH - 10 - WORDS) / (0.6 * len(text))), 1)
 
 
 def _circles(canvas: Canvas, node: Node, top: float) -> None:

@@ -85,6 +85,11 @@ def cable_width(rate: float) -> float:
     return min(max(0.6 * math.sqrt(rate / 12.5e9), 0.4), 10.0)
 
 
+def fitting(text: str, size: float, room: float) -> float:
+    """Return the font size at which a text fits into `room` pixels, at most `size`."""
+    return round(min(size, room / (0.6 * max(len(text), 1))), 1)
+
+
 def folded(total: int, most: int, keep: Sequence[int] = ()) -> list[int | None]:
     """Return which of `total` things in a row to draw, at most about `most`; None is a gap.
 
