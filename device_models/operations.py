@@ -8,7 +8,8 @@ The sizes m, n, k and `groups` of a kernel mean:
 | grouped product | sizes of one group | groups |
 | attention | tokens, value width, head size | key heads |
 | rope | tokens, width of queries and keys, head size | key heads |
-| norm, residual, permute, copy | rows, columns | |
+| norm, residual, copy | rows, columns | |
+| permute, unpermute | token copies, hidden, copies of a token | |
 | activation | rows, inner columns, 2 where gated | |
 | embedding | tokens, hidden, rows of the table | |
 | loss | tokens, vocabulary | |

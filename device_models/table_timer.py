@@ -36,12 +36,15 @@ Array = npt.NDArray[np.float64]
 
 
 def sizes_of(kernel: Kernel) -> list[float]:
-    """Return the sizes on which the time of a kernel's operation depends."""
+    """Return the sizes on which the time of a kernel's operation depends.
+
+    For attention these are FLOPs, score elements (FLOPs per head size) and elements of the values.
+    """
     operation = operation_of(kernel)
     if is_product(operation):
         sizes = [kernel.m, kernel.n, kernel.k, float(kernel.groups)]
     elif operation.startswith("attention"):
-        sizes = [kernel.m * kernel.n, float(kernel.sequence), kernel.k]
+        sizes = [kernel.flop, kernel.flop / max(kernel.k, 1.0), kernel.m * kernel.n]
     elif operation.startswith("embedding"):
         sizes = [kernel.m, kernel.n, kernel.k]
     else:

@@ -34,10 +34,10 @@ from device_models.terms import machine_of, term_values, terms_of
 from sim.errors import InputError
 from sim.hil import benchmark
 from sim.hil.attached import Attached, attach, catalog_device
-from sim.hil.benchmark import Journal, kernel_key, run_benchmark
+from sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
 from sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from sim.hil.measure import Unmeasurable
-from sim.hil.proof import Judgement, proof_figures
+from sim.hil.proof import Judgement, half_width, proof_figures
 from sim.hil.recipes import RECIPES
 from sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from sim.hil.timers import Chosen, check_devices, choose
@@ -198,12 +198,13 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path) -> None:
     assert f"c.yaml:{place + 1}:" in str(caught.value)
 
 
-def judgement(error: float) -> Judgement:
-    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, 0.02, 5, 10, 0)
+def judgement(error: float, *others: float) -> Judgement:
+    """A model whose step of 1 s was predicted with this error; other steps took so long."""
+    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, (1.0, *others), 10, 0)
 
 
 def test_the_interval_of_a_proof_covers_as_promised() -> None:
-    # nine models: ceil(10 x 0.8) = the 8th smallest of their errors, 8 %
+    # nine models of one step: 0.8 x (9 + 1) = the 8th smallest of their errors, 8 %
     judged = [judgement(i / 100) for i in range(1, 10)]
     figures = proof_figures(judged)
     assert figures["half_width"] == pytest.approx(0.08)
@@ -211,6 +212,16 @@ def test_the_interval_of_a_proof_covers_as_promised() -> None:
     assert figures["mean_error"] == pytest.approx(0.05)
     assert made_calibration(proof=figures).step_error == pytest.approx(0.08)
     assert made_calibration().step_error < 0.05  # without a proof: the held-out kernels
+
+
+def test_noisy_steps_widen_the_interval_and_models_weigh_the_same() -> None:
+    # four models without error, one of them with steps 10 % slower three times in four: of the
+    # weight 0.8 x 5 = 4 the exact ones bear 3.25, so that the slow ones are needed
+    quiet = [judgement(0.0)] * 3
+    assert half_width([*quiet, judgement(0.0, 1.1, 1.1, 1.1)]) == pytest.approx(0.1)
+    assert half_width([judgement(0.0)] * 4) == 0.0
+    often = judgement(0.0, *[1.0] * 99)  # a hundred steps of one model count as one model
+    assert half_width([often, *[judgement(0.1)] * 3]) == pytest.approx(0.1)
 
 
 def round_case(devices: int = 1, stack: str = "torch-eager"):  # type: ignore[no-untyped-def]
@@ -353,11 +364,12 @@ def test_kernels_that_a_device_lacks_are_kept_as_such(bench, tmp_path: Path) -> 
     assert not path.exists()
 
 
-def test_the_time_budget_ends_a_benchmark_after_a_whole_round(bench) -> None:  # type: ignore[no-untyped-def]
+def test_without_time_a_benchmark_measures_the_fewest_rounds(bench) -> None:  # type: ignore[no-untyped-def]
     made = bench()
     run_benchmark(fake_attached(), ["fp32"], 0.0)
-    first = next(kernel_rounds(SMALL, ["fp32"], 0))
-    assert made.calls == list(dict.fromkeys(kernel_key(k) for k in first))
+    rounds = kernel_rounds(SMALL, ["fp32"], 0)
+    least = [kernel_key(k) for _ in range(FEWEST_ROUNDS) for k in next(rounds)]
+    assert made.calls == list(dict.fromkeys(least))
 
 
 def test_every_drawn_kernel_has_a_recipe_and_every_recipe_is_drawn() -> None:

@@ -70,6 +70,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--out",
             "--dtype",
             "--prove",
+            "--from",
             "--json",
             "--seed",
             "--help",

@@ -25,14 +25,23 @@ from sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
 from sim.hil.live import LiveTimer, LocalSource  # noqa: E402
 from sim.hil.measure import Unmeasurable, measure  # noqa: E402
 from sim.hil.paced import Bench, paced_step  # noqa: E402
-from sim.hil.parts import Heads, attend, norm, rotary_table, rotate  # noqa: E402
+from sim.hil.parts import (  # noqa: E402
+    Heads,
+    attend,
+    even_routing,
+    norm,
+    permute,
+    rotary_table,
+    rotate,
+    unpermute,
+)
 from sim.hil.proof import Subject, predict, prove, scenario_of  # noqa: E402
 from sim.hil.recipes import RECIPES, Operands, prepare  # noqa: E402
 from sim.hil.shapes import SMALL, kernel_rounds  # noqa: E402
-from sim.hil.transformer import training_step  # noqa: E402
+from sim.hil.transformer import build_network, training_step  # noqa: E402
 from sim.scenario import Parallel, Pool, Scenario, Training  # noqa: E402
 from sim.step.step import step_seconds  # noqa: E402
-from sim.workload.model import Model  # noqa: E402
+from sim.workload.model import Experts, Model  # noqa: E402
 
 torch.set_num_threads(1)  # two cores, shared with other tests
 TINY = Subject(Model("tiny", 2, 64, 4, 2, 16, 128, 256), 2, 32)
@@ -102,22 +111,30 @@ def test_the_network_of_the_proof_learns() -> None:
     assert losses[-1] < losses[0] - 0.02
 
 
-def test_the_network_has_the_weights_of_the_model() -> None:
-    # counted by the workload; norms are 2 h a layer and one at the end
-    seen: list[int] = []
-    original = torch.optim.AdamW
+MOE = Model("moe", 2, 64, 4, 2, 16, 96, 256, experts=Experts(4, 2, 48, shared=1, dense_layers=1))
 
-    class Counting(original):  # type: ignore[misc, valid-type]
-        def __init__(self, weights, **more) -> None:  # type: ignore[no-untyped-def]
-            seen.append(sum(w.numel() for w in weights))
-            super().__init__(weights, **more)
 
-    torch.optim.AdamW = Counting
-    try:
-        training_step(TINY.model, 1, 8, device=torch.device("cpu"), dtype=torch.float32)
-    finally:
-        torch.optim.AdamW = original
-    assert seen == [TINY.model.params()]
+@pytest.mark.parametrize("model", [TINY.model, MOE], ids=lambda model: model.name)
+def test_the_network_has_the_weights_of_the_model(model: Model) -> None:
+    network = build_network(model, 1, 8, device=torch.device("cpu"), dtype=torch.float32)
+    assert sum(weight.numel() for weight in network.weights()) == model.params()
+
+
+def test_tokens_are_dealt_evenly_and_come_back_to_their_place() -> None:
+    # 6 tokens, 4 experts, 2 copies each: 3 places per expert; with gates of a half and experts that
+    # do nothing every token comes back as it was
+    routing = even_routing(6, 4, 2, torch.device("cpu"))
+    assert torch.bincount(routing.expert.flatten()).tolist() == [3, 3, 3, 3]
+    x = torch.randn(6, 5)
+    dealt = permute(x, routing)
+    assert torch.equal(dealt[:3], x[[0, 2, 4]])  # tokens 0, 2, 4 take experts 0 and 1
+    assert torch.allclose(unpermute(dealt, torch.full((6, 2), 0.5), routing), x)
+
+
+def test_a_network_of_experts_learns() -> None:
+    step = training_step(MOE, 2, 32, device=torch.device("cpu"), dtype=torch.float32)
+    losses = [step() for _ in range(15)]
+    assert losses[-1] < losses[0] - 0.02
 
 
 def test_a_kernel_is_measured_with_its_spread(cpu) -> None:  # type: ignore[no-untyped-def]

@@ -46,9 +46,14 @@ def calibrate(
     prove: Annotated[
         bool, typer.Option("--prove", help="Train real models and hold their steps against it.")
     ] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Transfer a relative's, to --as.")
+    ] = None,
     json: JsonOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Time the kernels of an attached device and fit its model."""
+    if from_:
+        return _transfer(from_, as_, out, json)
     from device_models.catalog import load_device
     from sim.hil.attached import attach
     from sim.report.calibration import calibration_record, render_calibration, render_proof
@@ -71,6 +76,34 @@ def calibrate(
     print(f"written: {path}", file=sys.stderr)
 
 
+def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> None:
+    """Write the calibration of an unmeasured relative of a measured device."""
+    from device_models.calibration import find_calibration, read_calibration
+    from device_models.catalog import load_device
+    from device_models.transfer import transfer_calibration
+    from sim.report.calibration import calibration_record, render_transfer
+
+    if not target:
+        raise Failure(2, ["--from: name the device that it is for by --as"])
+    measured = read_calibration(find_calibration(str(source)))
+    devices = load_device(measured.origin.device), load_device(target)
+    carried = transfer_calibration(measured, *devices)
+    path = out or Path(f"{devices[1].name}.calibration.yaml")
+    _write(carried, path)
+    view = render_transfer(measured, carried, devices)
+    deliver("calibration", calibration_record(carried, [], []), view, json)
+    print(f"written: {path}", file=sys.stderr)
+
+
+def _write(calibration: Calibration, path: Path) -> None:
+    from device_models.calibration import write_calibration
+
+    try:
+        write_calibration(calibration, path)
+    except OSError as error:
+        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+
+
 def _measure(
     attached: Attached, path: Path, minutes: float, dtypes: list[str] | None, seed: int
 ) -> tuple[Calibration, list[HeldOut], int]:
@@ -90,6 +123,9 @@ def _measure(
         catalogued = load_device(attached.catalog_name)
         origin = origin_of(attached, journal)
         calibration, held = fit_calibration(origin, catalogued, journal.points, journal.missing)
+        if not held:
+            words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
+            raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])
         write_calibration(calibration, path)
         path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
     except OSError as error:
@@ -136,16 +172,12 @@ def _prove(
     attached: Attached, calibration: Calibration, path: Path, minutes: float
 ) -> tuple[Calibration, list[Judgement]]:
     """Train the models of the proof and note its figures in the calibration."""
-    from device_models.calibration import write_calibration
     from sim.hil.proof import proof_figures, prove
 
     with clock_bar(minutes * 60.0) as tell:
         judged = prove(attached, calibration, minutes, progress=tell)
     proved = replace(calibration, proof=proof_figures(judged))
-    try:
-        write_calibration(proved, path)
-    except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+    _write(proved, path)
     return proved, judged
 
 

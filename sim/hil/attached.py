@@ -26,6 +26,7 @@ BACKENDS = ("cpu", "cuda", "rocm", "npu")
 FLUSH_BYTES = {"cpu": 64 * 2**20}  # beyond the last cache of a host
 FLUSH_CACHES = 4.0  # caches of an accelerator that are written over
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn"}
+EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fnuz")  # the second on CDNA3
 
 # Names of catalogue devices by what drivers call them, the longest match first.
 HARDWARE = {
@@ -112,13 +113,35 @@ class Attached:
             with suppress(RuntimeError, NotImplementedError):
                 torch.mm(x, x)
                 found.append(name)
-        with suppress(RuntimeError, NotImplementedError, AttributeError, TypeError):
-            x = torch.ones(16, 16, device=self.device).to(dtype_of("fp8"))
-            one = torch.ones((), device=self.device)
-            torch._scaled_mm(x, x.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
-            if self.asynchronous:
-                found.append("fp8")
+        if self.asynchronous and self.eight_bits:  # a CPU converts them first
+            found.append("fp8")
         return found
+
+    @property
+    def eight_bits(self) -> str:
+        """Name of the 8-bit format that the device multiplies; empty without one."""
+        import torch
+
+        for name in EIGHT_BITS:
+            with suppress(RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError):
+                x = torch.ones(16, 16, device=self.device).to(getattr(torch, name))
+                multiply_eight_bits(x, x)
+                return name
+        return ""
+
+    def tensor_dtype(self, name: str) -> Any:
+        """Return PyTorch's dtype of a kernel's dtype on this device."""
+        import torch
+
+        return getattr(torch, self.eight_bits or EIGHT_BITS[0]) if name == "fp8" else dtype_of(name)
+
+
+def multiply_eight_bits(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x W' of 8-bit operands with one scale each, in bf16."""
+    import torch
+
+    one = torch.ones((), device=x.device)
+    return torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
 
 def dtype_of(name: str) -> Any:

@@ -22,6 +22,7 @@ from sim.hil.attached import Attached
 from sim.hil.measure import Unmeasurable, engine_start, measure
 from sim.hil.shapes import kernel_rounds, ranges_of
 
+FEWEST_ROUNDS = 2  # below, not even products can be fitted
 Progress = Callable[[float, str], None]  # seconds spent, what is measured
 
 
@@ -132,7 +133,8 @@ def run_benchmark(
 ) -> Journal:  # fmt: skip
     """Measure rounds of kernels for `minutes`, those of an earlier run included.
 
-    At least one round is measured. Raises `InputError` when the journal is of another device.
+    At least `FEWEST_ROUNDS` of every dtype are measured. Raises `InputError` when the journal is of
+    another device.
     """
     journal = Journal(journal_path, identity_of(attached, seed))
     journal.open()
@@ -141,7 +143,7 @@ def run_benchmark(
     seen: set[str] = set()
     for number, kernels in enumerate(kernel_rounds(ranges_of(attached.backend), dtypes, seed)):
         for kernel in kernels:
-            if number >= len(dtypes) and journal.spent_s >= budget:
+            if number >= FEWEST_ROUNDS * len(dtypes) and journal.spent_s >= budget:
                 return journal
             if most_kernels is not None and len(journal.done) >= most_kernels:
                 return journal

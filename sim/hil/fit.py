@@ -8,6 +8,7 @@ of it; the fit that is kept uses all points. Device parameters are those of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from device_models.terms import Machine, OperationFit, machine_of, term_values, 
 
 ROBUST = 0.1  # relative residual from which a point counts less
 FEWEST = 4  # points that an operation needs to be fitted
-PLAIN_MOVES = ("copy", "residual", "permute")  # operations that only move bytes
+PLAIN_MOVES = ("copy", "residual")  # operations that only move bytes
 SHARE_BOUNDS = (1e-3, 1.0)  # of a sustained share
 
 Array = npt.NDArray[np.float64]
@@ -220,11 +221,11 @@ def summary_errors(held: Sequence[HeldOut]) -> dict[str, dict[str, float]]:
         chosen = [h for h in held if belongs(h.operation)]
         if chosen:
             fitted = np.abs([h.error for h in chosen])
-            table = np.abs([h.table_error for h in chosen])
+            table = np.abs([h.table_error for h in chosen if math.isfinite(h.table_error)])
             found[name] = {
                 "points": float(len(chosen)), "median": float(np.median(fitted)),
                 "mean": float(np.mean(fitted)), "p90": float(np.quantile(fitted, 0.9)),
-                "table_median": float(np.nanmedian(table)),
+                "table_median": float(np.median(table)) if len(table) else math.nan,
                 "spread": float(np.median([h.point.spread for h in chosen])),
             }  # fmt: skip
     return found

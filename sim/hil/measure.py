@@ -7,7 +7,7 @@ import statistics
 from device_models.calibration import Point
 from device_models.kernels import Kernel
 from device_models.operations import operation_of
-from sim.hil.attached import Attached, dtype_of
+from sim.hil.attached import Attached
 from sim.hil.recipes import Operands, Trial, prepare
 
 COLD_SAMPLES, WARM_SAMPLES = 7, 3
@@ -50,7 +50,7 @@ def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
     import torch
 
     try:
-        dtype = dtype_of(kernel.dtype if kernel.dtype != "fp8" else "bf16")
+        dtype = attached.tensor_dtype(kernel.dtype)
         generator = torch.Generator().manual_seed(seed)
         return prepare(kernel, Operands(attached.device, dtype, generator))
     except KeyError as error:

@@ -82,6 +82,40 @@ def activate(x: Tensor, gated: bool) -> Tensor:
     return silu(gate) * value
 
 
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Which tokens every expert gets, evenly: `source` tokens in the order of the experts."""
+
+    source: Tensor  # (copies,) token of each place
+    place: Tensor  # (tokens x top_k,) place of each copy of a token
+    expert: Tensor  # (tokens, top_k)
+
+
+def even_routing(tokens: int, experts: int, top_k: int, device: Any) -> Routing:
+    """Return a routing in which every expert gets as many tokens; tokens take experts in turn."""
+    import torch
+
+    copies = torch.arange(tokens * top_k)
+    expert = copies % experts
+    source = torch.argsort(expert, stable=True)
+    place = torch.empty_like(source)
+    place[source] = copies
+    return Routing((source // top_k).to(device), place.to(device),
+                   expert.view(tokens, top_k).to(device))  # fmt: skip
+
+
+def permute(x: Tensor, routing: Routing) -> Tensor:
+    """Copy tokens into the order of the experts."""
+    return x.index_select(0, routing.source)
+
+
+def unpermute(y: Tensor, gates: Tensor, routing: Routing) -> Tensor:
+    """Bring the experts' results back to their tokens and add a token's copies, weighted."""
+    tokens, top_k = gates.shape
+    copies = y.index_select(0, routing.place).view(tokens, top_k, y.shape[-1])
+    return (copies * gates.unsqueeze(-1)).sum(dim=1)
+
+
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the tokens, in fp32."""
     from torch.nn.functional import cross_entropy

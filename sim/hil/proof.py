@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from device_models.calibration import Calibration, calibrated_device, calibrated_timer
 from device_models.catalog import list_nodes, load_device, load_node, load_stack
@@ -26,9 +25,8 @@ from sim.hil.benchmark import kernel_key
 from sim.hil.transformer import training_step
 from sim.scenario import Parallel, Pool, Scenario, Training
 from sim.step.step import step_seconds
-from sim.workload.model import Model
+from sim.workload.model import Experts, Model
 
-Array = npt.NDArray[np.float64]
 WARM_UP, FEWEST_STEPS, MOST_STEPS = 2, 5, 25
 
 
@@ -55,8 +53,7 @@ class Judgement:
     measured_s: float  # median step
     predicted_s: float  # by the calibrated timer
     table_s: float  # by the table timer
-    noise: float  # (80th - 20th percentile) / median of its steps
-    steps: int
+    times: tuple[float, ...]  # of its steps
     kernels: int  # distinct kernels of the step
     known_kernels: int  # of them, measured in the calibration with exactly these sizes
 
@@ -64,6 +61,17 @@ class Judgement:
     def error(self) -> float:
         """Predicted / measured - 1."""
         return self.predicted_s / self.measured_s - 1.0
+
+    @property
+    def steps(self) -> int:
+        """Steps that were timed."""
+        return len(self.times)
+
+    @property
+    def noise(self) -> float:
+        """(80th - 20th percentile) / median of its steps."""
+        low, high = np.quantile(self.times, [0.2, 0.8])
+        return float(high - low) / self.measured_s
 
     @property
     def table_error(self) -> float:
@@ -82,6 +90,11 @@ def _llama(hidden: int, layers: int, heads: int, kv: int, inner: int, vocab: int
     )
 
 
+def _moe(hidden: int, layers: int, heads: int, kv: int, vocab: int, experts: Experts) -> Model:
+    return Model(f"moe-{hidden}-{layers}", layers, hidden, heads, kv, hidden // heads, 0, vocab,
+                 experts=experts)  # fmt: skip
+
+
 # Shapes of no calibration: they were written down, not drawn.
 SMALL = (
     Subject(_gpt(192, 3, 6, 2048), 4, 128), Subject(_gpt(256, 4, 4, 5000), 2, 256),
@@ -91,6 +104,8 @@ SMALL = (
     Subject(_llama(256, 4, 8, 4, 688, 4096), 4, 128), Subject(_llama(384, 3, 6, 2, 1024, 8000), 2, 256),
     Subject(_llama(512, 4, 8, 8, 1376, 4096), 1, 512), Subject(_llama(320, 5, 5, 5, 864, 6000), 6, 96),
     Subject(_llama(768, 2, 12, 4, 2048, 2000), 1, 384), Subject(_llama(576, 3, 9, 3, 1536, 7000), 3, 128),
+    Subject(_moe(256, 3, 4, 4, 4096, Experts(8, 2, 352)), 4, 128),
+    Subject(_moe(384, 2, 6, 3, 3000, Experts(16, 4, 192, shared=1)), 2, 256),
 )  # fmt: skip
 LARGE = (
     Subject(_gpt(1024, 12, 16, 50304), 16, 1024), Subject(_gpt(2048, 8, 16, 50304), 8, 1024),
@@ -102,6 +117,7 @@ LARGE = (
     Subject(_llama(4096, 4, 32, 8, 14336, 128256), 1, 8192),
     Subject(_llama(5120, 3, 40, 8, 13824, 32000), 2, 4096),
     Subject(_llama(8192, 2, 64, 8, 28672, 32000), 1, 4096),
+    Subject(_moe(2048, 4, 16, 16, 102400, Experts(64, 6, 1408, shared=2)), 2, 4096),
 )  # fmt: skip
 
 
@@ -156,7 +172,7 @@ def prove(
             predicted, table, kernels, familiar = forecasts[chosen.index(subject)]
             found.append(Judgement(
                 subject.name, subject.model.params(), statistics.median(times), predicted, table,
-                _spread(times), len(times), kernels, familiar,
+                tuple(times), kernels, familiar,
             ))  # fmt: skip
     return found
 
@@ -204,15 +220,18 @@ def _prepared(attached: Attached, group: Sequence[Subject]) -> Iterator[Callable
         yield run
 
 
-def _spread(times: Sequence[float]) -> float:
-    low, high = np.quantile(times, [0.2, 0.8])
-    return float(high - low) / statistics.median(times)
+def half_width(judged: Sequence[Judgement], level: float = 0.8) -> float:
+    """Return the relative half width that covers a single step of an unseen model with `level`.
 
-
-def _conformal(errors: Array, level: float = 0.8) -> float:
-    """Return the ceil((n + 1) level)-th smallest error: it covers the next one with that chance."""
-    place = min(math.ceil((len(errors) + 1) * level), len(errors))
-    return float(np.sort(errors)[place - 1])
+    Conformal: a quantile of |log (predicted / step)| over all steps, models weighted equally, with
+    one model more than there are, whose steps may err by anything.
+    """
+    errors = [abs(math.log(j.predicted_s / t)) for j in judged for t in j.times]
+    weights = [1.0 / j.steps for j in judged for _ in j.times]
+    order = np.argsort(errors, kind="stable")
+    reached = np.cumsum(np.array(weights)[order])
+    place = int(np.searchsorted(reached, level * (len(judged) + 1) - 1e-9))
+    return math.expm1(errors[order[min(place, len(errors) - 1)]])
 
 
 def proof_figures(judged: Sequence[Judgement]) -> dict[str, float]:
@@ -222,7 +241,7 @@ def proof_figures(judged: Sequence[Judgement]) -> dict[str, float]:
         "models": float(len(judged)),
         "mean_error": float(errors.mean()),
         "worst_error": float(errors.max()),
-        "half_width": float(np.expm1(_conformal(np.abs(np.log1p([j.error for j in judged]))))),
+        "half_width": half_width(judged),
         "mean_signed": float(np.mean([j.error for j in judged])),
         "table_mean_error": float(np.mean(np.abs([j.table_error for j in judged]))),
         "table_worst_error": float(np.max(np.abs([j.table_error for j in judged]))),

@@ -4,18 +4,33 @@ A recipe takes a kernel and returns a `Trial`: `run` executes the kernel once, `
 operands that the kernel before has just written (a training step finds them in the cache, the
 others it does not). Backward kernels run through autograd on a graph that is kept.
 
-Not run: casts to 8 bits, unfused attention scores, ring merges; they stay modelled.
+Not run: grouped products in 8 bits, casts to 8 bits, unfused attention scores, ring merges; they
+stay modelled.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from device_models.kernels import Kernel
 from device_models.operations import operation_of
-from sim.hil.parts import Heads, Tensor, activate, attend, loss, norm, rotary_table, rotate
+from sim.hil.attached import multiply_eight_bits
+from sim.hil.parts import (
+    Heads,
+    Tensor,
+    activate,
+    attend,
+    even_routing,
+    loss,
+    norm,
+    permute,
+    rotary_table,
+    rotate,
+    unpermute,
+)
 
 SMALLEST_STATE = 2**20  # weights per tensor of the optimiser's recipe
 
@@ -58,7 +73,9 @@ Recipe = Callable[[Kernel, Operands], Trial]
 
 def prepare(kernel: Kernel, operands: Operands) -> Trial:
     """Return the trial of a kernel; raises `KeyError` for kernels that have no recipe."""
-    return RECIPES[operation_of(kernel)](kernel, operands)
+    operation = operation_of(kernel)
+    recipes = EIGHT_BIT_RECIPES if kernel.dtype == "fp8" else RECIPES
+    return recipes[operation](kernel, operands)
 
 
 def _product(kernel: Kernel, make: Operands) -> Trial:
@@ -86,12 +103,35 @@ def _product_wgrad(kernel: Kernel, make: Operands) -> Trial:
     return Trial(lambda: torch.mm(grad.t(), x), (grad,))
 
 
+def _product_eight_bits(kernel: Kernel, make: Operands) -> Trial:
+    """Operands in 8 bits with one scale each; sizes in whole sixteens, as the libraries ask."""
+    m, n, k = (math.ceil(size / 16) * 16 for size in (kernel.m, kernel.n, kernel.k))
+    x, weight = make.random(m, k), make.random(n, k)
+    return Trial(lambda: multiply_eight_bits(x, weight), (x,) if x.element_size() > 1 else ())
+
+
 def _grouped(kernel: Kernel, make: Operands) -> Trial:
     import torch
 
     x = make.random(kernel.groups, kernel.m, kernel.k)
     weight = make.random(kernel.groups, kernel.k, kernel.n)
     return Trial(lambda: torch.bmm(x, weight), (x,))
+
+
+def _grouped_dgrad(kernel: Kernel, make: Operands) -> Trial:
+    import torch
+
+    grad = make.random(kernel.groups, kernel.m, kernel.k)
+    weight = make.random(kernel.groups, kernel.n, kernel.k).transpose(1, 2)
+    return Trial(lambda: torch.bmm(grad, weight), (grad,))
+
+
+def _grouped_wgrad(kernel: Kernel, make: Operands) -> Trial:
+    import torch
+
+    x = make.random(kernel.groups, kernel.k, kernel.n).transpose(1, 2)
+    grad = make.random(kernel.groups, kernel.k, kernel.m)
+    return Trial(lambda: torch.bmm(x, grad), (grad,))
 
 
 def _backward(output: Tensor, inputs: tuple[Tensor, ...], fresh: Tensor) -> Trial:
@@ -196,8 +236,23 @@ def _loss(kernel: Kernel, make: Operands) -> Trial:
 
 
 def _permute(kernel: Kernel, make: Operands) -> Trial:
-    x, order = make.random(kernel.m, kernel.n), make.whole(kernel.m, kernel.m)
-    return Trial(lambda: x.index_select(0, order), (x,))
+    """Copies of tokens into the order of the experts, or back; m rows, k copies of a token."""
+    top_k = max(round(kernel.k), 1)
+    tokens = max(round(kernel.m) // top_k, 1)
+    routing = even_routing(tokens, min(8, tokens * top_k), top_k, make.device)
+    operation = operation_of(kernel)
+    if operation in ("permute", "permute back"):
+        x = make.random(tokens, kernel.n, grad=True)
+        if operation == "permute":
+            return Trial(lambda: permute(x, routing), (x,))
+        out = permute(x, routing)
+        return _backward(out, (x,), make.random(*out.shape))
+    y = make.random(tokens * top_k, kernel.n, grad=True)
+    gates = make.random(tokens, top_k, grad=True)
+    if operation == "unpermute":
+        return Trial(lambda: unpermute(y, gates, routing), (y,))
+    out = unpermute(y, gates, routing)
+    return _backward(out, (y, gates), make.random(*out.shape))
 
 
 def _optimizer(kernel: Kernel, make: Operands) -> Trial:
@@ -233,14 +288,19 @@ def _transfer(kernel: Kernel, make: Operands) -> Trial:
     return Trial(lambda: host.copy_(device, non_blocking=True))
 
 
+EIGHT_BIT_RECIPES: dict[str, Recipe] = {
+    "product": _product_eight_bits, "product dgrad": _product_eight_bits,
+    "product wgrad": _product_eight_bits,
+}  # fmt: skip
 RECIPES: dict[str, Recipe] = {
     "product": _product, "product dgrad": _product_dgrad, "product wgrad": _product_wgrad,
-    "grouped": _grouped, "grouped dgrad": _grouped, "grouped wgrad": _grouped,
+    "grouped": _grouped, "grouped dgrad": _grouped_dgrad, "grouped wgrad": _grouped_wgrad,
     "attention": _attention, "attention back": _attention, "rope": _rope, "rope back": _rope,
     "norm": _norm, "norm back": _norm_back, "residual": _residual,
     "activation gated": _activation, "activation plain": _activation,
     "activation back gated": _activation, "activation back plain": _activation,
     "embedding": _embedding, "embedding back": _embedding, "loss": _loss, "loss back": _loss,
-    "permute": _permute, "optimizer": _optimizer, "copy": _copy, "to device": _transfer,
+    "permute": _permute, "permute back": _permute, "unpermute": _permute,
+    "unpermute back": _permute, "optimizer": _optimizer, "copy": _copy, "to device": _transfer,
     "to host": _transfer,
 }  # fmt: skip

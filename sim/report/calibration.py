@@ -13,11 +13,12 @@ from rich.text import Text
 
 from device_models.calibration import Calibration
 from device_models.device import Device
+from device_models.transfer import relation
 from device_models.units import format_duration, format_si
 from sim.hil.fit import HeldOut, summary_errors
 from sim.hil.proof import Judgement, proof_figures
 
-SIZE, EDGE = 640, 60  # pixels
+SIZE, EDGE = 640, 80  # pixels
 COLOURS = {"product": "#2c6fbb", "grouped": "#7fb2e5", "attention": "#c0392b", "": "#5b8c3a"}
 UNITS = {"memory_bandwidth": "B/s", "matrix_peak": "FLOP/s", "kernel_launch_s": "s"}
 
@@ -37,7 +38,10 @@ def calibration_record(
     return {
         "origin": asdict(calibration.origin),
         "points": len(calibration.points),
-        "held_out": summary_errors(held),
+        "held_out": {
+            name: {key: value for key, value in row.items() if math.isfinite(value)}
+            for name, row in summary_errors(held).items()
+        },
         "parameters": dict(calibration.parameters),
         "operations": operations,
         "missing": list(calibration.missing),
@@ -75,8 +79,12 @@ def _error_table(errors: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(name, justify="left" if name == "held-out error" else "right")
     for name, row in errors.items():
         shares = [row[k] for k in ("median", "mean", "p90", "table_median", "spread")]
-        table.add_row(name, f"{row['points']:.0f}", *(f"{100 * s:.1f} %" for s in shares))
+        table.add_row(name, f"{row['points']:.0f}", *(_percent(s) for s in shares))
     return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "-"
 
 
 def _parameter_table(calibration: Calibration, device: Device) -> Table:
@@ -100,14 +108,13 @@ def _amount(name: str, value: float) -> str:
 
 def _operation_table(calibration: Calibration) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("operation", "dtype", "points", "median", "p80", "seconds per"):
-        table.add_column(
-            name, justify="left" if name in ("operation", "dtype", "seconds per") else "right"
-        )
+    for name in ("held-out error by operation", "dtype", "points", "median", "mean", "p80"):
+        words = name in ("held-out error by operation", "dtype")
+        table.add_column(name, justify="left" if words else "right")
     for fit in calibration.fits.values():
-        costs = ", ".join(f"{k} {v:.2g}" for k, v in fit.seconds_per.items())
-        table.add_row(fit.operation, fit.dtype, str(fit.points), f"{100 * fit.median_error:.1f} %",
-                      f"{100 * fit.p80_error:.1f} %", costs)  # fmt: skip
+        shares = (fit.median_error, fit.mean_error, fit.p80_error)
+        table.add_row(fit.operation, fit.dtype, str(fit.points),
+                      *(f"{100 * share:.1f} %" for share in shares))  # fmt: skip
     return table
 
 
@@ -145,6 +152,30 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
     )  # fmt: skip
 
 
+def render_transfer(
+    measured: Calibration, carried: Calibration, devices: tuple[Device, Device]
+) -> RenderableType:
+    """Return the report of a transfer: the relation, the interval, and what was scaled."""
+    source, target = devices
+    kind = relation(source, target)
+    table = Table(box=None, pad_edge=False)
+    for name in ("ratio by which times are scaled", source.name, target.name):
+        table.add_column(name, justify="left" if name.startswith("ratio") else "right")
+    for dtype in sorted(set(source.matrix_peak) & set(target.matrix_peak)):
+        pair = [format_si(d.matrix_peak[dtype], "FLOP/s") for d in devices]
+        table.add_row(f"FLOPs in {dtype}", *pair)
+    table.add_row("operands", *(format_si(d.memory_bandwidth, "B/s") for d in devices))
+    vector = [format_si(d.compute_units * d.clock_hz, "Hz") for d in devices]
+    table.add_row("vector work: compute units x clock", *vector)
+    return Group(
+        Text(f"{target.title} from {source.title} ({kind}): {len(carried.points):,} kernels carried over.",
+             style="bold"),
+        Text(f"80 % interval of a step: +-{100 * carried.step_error:.0f} %, of which"
+             f" {100 * measured.step_error:.0f} % where it was measured."),
+        Text(""), table, *_missing(carried),
+    )  # fmt: skip
+
+
 def held_out_plot(held: Sequence[HeldOut]) -> str:
     """Return an SVG scatter of held-out kernels, predicted over measured, log-log."""
     measured = np.log10([h.point.seconds for h in held])
@@ -161,7 +192,7 @@ def held_out_plot(held: Sequence[HeldOut]) -> str:
         f'<rect width="{SIZE}" height="{SIZE}" fill="white"/>',
     ]
     for power in range(low, high + 1):
-        at, label = place(power), format_duration(10.0**power)
+        at, label = place(power), _tick(power)
         lines += [
             f'<path d="M{at:.1f} {SIZE - EDGE}V{EDGE}M{EDGE} {SIZE - at:.1f}H{SIZE - EDGE}" stroke="#eee"/>',
             f'<text x="{at:.1f}" y="{SIZE - EDGE + 18}" text-anchor="middle">{label}</text>',
@@ -180,6 +211,12 @@ def held_out_plot(held: Sequence[HeldOut]) -> str:
         )
     lines += _legend(held)
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _tick(power: int) -> str:
+    """Write a power of ten of seconds: -5 is '10 us'."""
+    unit, scale = ("s", 0) if power >= 0 else ("ms", -3) if power >= -3 else ("us", -6)
+    return f"{10.0 ** (power - scale):g} {unit}"
 
 
 def _colour(held: HeldOut) -> str:

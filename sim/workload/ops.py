@@ -272,6 +272,15 @@ def _exchange(shard: Shard, r: _Routing, name: str, dtype: str) -> tuple[Piece, 
                  node_limit=experts.groups_limit),)  # fmt: skip
 
 
+def _permutation(shard: Shard, r: _Routing, name: str) -> Kernel:
+    """Bring routed tokens into the order of the experts, or back; k is the copies of a token."""
+    experts, passes = shard.model.experts, shard.stack.expert_permute_passes
+    assert experts is not None
+    nbytes = shard.element_bytes * passes * r.routed * shard.model.hidden
+    return memory_kernel(name, nbytes, "permute", dtype=shard.wide, m=r.routed,
+                         n=shard.model.hidden, k=experts.top_k)  # fmt: skip
+
+
 def _expert_block(shard: Shard) -> PartWork:
     """Router, dispatch, experts, combine; shared experts run while tokens travel."""
     model, stack = shard.model, shard.stack
@@ -280,9 +289,10 @@ def _expert_block(shard: Shard) -> PartWork:
     r = _routing(shard)
     up, down = _expert_linears(shard, r)
     router = _Linear("router", r.own, experts.routed, model.hidden, shard.wide)
-    permuted = shard.element_bytes * stack.expert_permute_passes * r.routed * model.hidden
-    permute = memory_kernel("permute", permuted, "permute", dtype=shard.wide, m=r.routed,
-                            n=model.hidden)  # fmt: skip
+    permute, unpermute, unpermute_back, permute_back = (
+        _permutation(shard, r, name)
+        for name in ("permute", "unpermute", "unpermute back", "permute back")
+    )
     apart = 1.0 if model.fused_activation else stack.unfused_activation
     activation, activation_back = (
         replace(kernel, nbytes=apart * kernel.nbytes)
@@ -295,13 +305,13 @@ def _expert_block(shard: Shard) -> PartWork:
     forward += [permute, *_exchange(shard, r, "dispatch", dispatch), *shared.forward, Join()]
     forward += [*_casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
     forward += [activation, down.forward(), *_exchange(shard, r, "combine", "bf16"), Join()]
-    forward += [permute, _residual(shard)]
-    backward: list[Piece] = [HostWork(), permute]
+    forward += [unpermute, _residual(shard)]
+    backward: list[Piece] = [HostWork(), unpermute_back]
     backward += _exchange(shard, r, "combine back", dispatch)
     backward += [*shared.input_grad, Join()]
     backward += _casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
     backward += [down.input_grad(), activation_back, up.input_grad()]
-    backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute]
+    backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute_back]
     backward += [router.input_grad(), _norm_back(shard)]
     weight = [*down.weight_grad(), *up.weight_grad(), *router.weight_grad()]
     return PartWork(tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad)

@@ -1,0 +1,146 @@
+"""Accelerators that are not here: the paths of `npu` and ROCm under a PyTorch that only pretends.
+
+What this cannot show, and nobody has tried: real device events, real L2 sizes and out-of-memory
+errors, fused attention and AdamW of torch_npu and ROCm, 8-bit products outside a CPU.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hil])")
+
+from fake_npu import fake_module  # noqa: E402
+
+from device_models.catalog import load_device  # noqa: E402
+from device_models.kernels import matmul, memory_kernel  # noqa: E402
+from sim.errors import InputError  # noqa: E402
+from sim.hil import attached as attached_module  # noqa: E402
+from sim.hil import benchmark  # noqa: E402
+from sim.hil.attached import Attached, attach  # noqa: E402
+from sim.hil.fit import fit_calibration  # noqa: E402
+from sim.hil.measure import Unmeasurable, measure  # noqa: E402
+from sim.hil.proof import Subject, prove  # noqa: E402
+from sim.hil.recipes import RECIPES  # noqa: E402
+from sim.hil.shapes import SMALL  # noqa: E402
+from sim.workload.model import Model  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOWER = 1e-3  # s that the made-up device takes for every kernel beside the host's own time
+
+
+class SlowEvent:
+    """A device event of a device that works a millisecond on everything."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        assert enable_timing
+        self.at = 0.0
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        self.at += SLOWER
+
+    def elapsed_time(self, other: "SlowEvent") -> float:
+        return (other.at - self.at) * 1e3
+
+
+def pretend(name: str, *, hip: str | None, cuda: str | None, count: int = 8) -> Any:
+    """A PyTorch whose only accelerator is made up; its tensors live on the host."""
+    module = fake_module(name)
+    module.Event, module.device_count = SlowEvent, lambda: count
+    return types.SimpleNamespace(
+        cuda=module, __version__="2.13.0+pretended", zeros=torch.zeros, backends=torch.backends,
+        version=types.SimpleNamespace(hip=hip, cuda=cuda),
+        device=lambda kind, index: torch.device("cpu"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rocm(monkeypatch: pytest.MonkeyPatch) -> Attached:
+    torch.set_num_threads(1)
+    fake = pretend("AMD Instinct MI300X", hip="6.4", cuda=None)
+    fake.zeros = lambda size, device: torch.zeros(min(size, 1024))
+    monkeypatch.setattr(attached_module, "import_torch", lambda: fake)
+    small = replace(SMALL, tokens=(32, 64), hidden=(64, 128))
+    monkeypatch.setattr(benchmark, "ranges_of", lambda backend: small)
+    return attach("rocm:1")
+
+
+def test_rocm_is_told_from_cuda(rocm: Attached) -> None:
+    assert (rocm.backend, rocm.catalog_name, rocm.driver) == ("rocm", "mi300x", "6.4")
+    assert rocm.clock == "device events"
+    assert rocm.asynchronous
+    assert attach("auto").backend == "rocm"
+    assert set(rocm.native_dtypes()) >= {"fp32", "bf16", "fp16"}
+    with pytest.raises(InputError, match="rocm:9: does not exist: 8 attached"):
+        attach("rocm:9")
+
+
+def test_times_on_rocm_are_those_of_its_events(rocm: Attached) -> None:
+    point = measure(rocm, matmul("up", 32, 32, 32, "fp32"))
+    assert point.seconds > SLOWER
+    assert 0 < point.host_s < point.seconds  # the host issues and goes on
+
+
+@pytest.mark.slow
+def test_a_benchmark_a_fit_and_a_proof_on_rocm(rocm: Attached) -> None:
+    journal = benchmark.run_benchmark(rocm, ["bf16"], 10.0, most_kernels=150)
+    assert not journal.missing
+    origin = benchmark.origin_of(rocm, journal)
+    assert (origin.backend, origin.device) == ("rocm", "mi300x")
+    calibration, _ = fit_calibration(origin, load_device("mi300x"), journal.points)
+    # every kernel takes a millisecond: a step of k kernels is predicted at k milliseconds at least
+    assert calibration.parameters["kernel_launch_s"] > 0
+    tiny = Subject(Model("tiny", 1, 64, 4, 2, 16, 128, 256), 1, 16)
+    (judged,) = prove(rocm, calibration, 0.01, [tiny])
+    assert judged.predicted_s > 25 * SLOWER
+    assert judged.measured_s > SLOWER
+
+
+def test_cuda_that_was_asked_for_as_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = pretend("NVIDIA H200", hip=None, cuda="12.8")
+    monkeypatch.setattr(attached_module, "import_torch", lambda: fake)
+    with pytest.raises(InputError, match="it speaks CUDA"):
+        attach("rocm")
+    assert attach("cuda").catalog_name == "h200"
+    unknown = pretend("NVIDIA Unheard", hip=None, cuda="12.8")
+    monkeypatch.setattr(attached_module, "import_torch", lambda: unknown)
+    with pytest.raises(InputError, match="name one by --as"):
+        attach("cuda")
+    assert attach("cuda", catalog_name="h800").catalog_name == "h800"
+
+
+def test_a_kernel_that_fills_the_memory_is_passed_over(rocm: Attached) -> None:
+    emptied: list[int] = []
+    rocm.module.empty_cache = lambda: emptied.append(1)
+    with pytest.raises(Unmeasurable, match="memory is too small"):
+        measure(rocm, memory_kernel("copy", 1.0, dtype="fp32", m=2.0**33, n=2.0**12))
+    assert emptied
+
+
+@pytest.mark.slow
+def test_every_kernel_runs_on_a_fake_npu() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "fake_npu.py")], capture_output=True, text=True,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["backend"], found["device"]) == ("npu", "ascend-910b3")
+    assert found["clock"] == "device events"
+    assert {f"{operation} bf16" for operation in RECIPES} <= set(found["operations"])
+    assert set(found["missing"]) <= {
+        f"grouped{end}: has no recipe" for end in ("", " dgrad", " wgrad")
+    }
+    assert found["trained"] in ("whole step", "DataDependentOutputException")
+    assert found["launch_s"] > 0
