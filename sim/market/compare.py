@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from device_models.units import format_money, format_si
 from sim.errors import InfeasibleError
 from sim.market.montecarlo import Swing, Uncertain
 from sim.market.option import FIELDS, Option, Work, costing
@@ -56,6 +57,33 @@ def input_dimension(name: str) -> str | None:
     return FIELDS[key][0] if key in FIELDS else None
 
 
+def written(value: float, name: str, currency: str) -> str:
+    """Write a value of an input in the unit in which people read it."""
+    dimension, key = input_dimension(name), name.partition(".")[2]
+    if dimension == "fraction":
+        return f"{100 * value:.1f} %"
+    if dimension == "money_rate":
+        hour = value * 3600.0
+        return (
+            f"{hour:.2f} {currency}/h"
+            if key == "rent"
+            else f"{value * 2_629_800:.0f} {currency}/month"
+        )
+    if dimension == "energy_price":
+        return f"{value * 3.6e6:.2f} {currency}/kWh"
+    if dimension == "money":
+        return format_money(value, currency)
+    if dimension == "time":
+        return f"{value / 31_557_600:.1f} years"
+    if dimension == "tokens":
+        return f"{value / 1e12:.3g} T tokens"
+    if dimension == "rate":
+        return f"{100 * value * 31_557_600:.1f} %/year"
+    if dimension == "power":
+        return f"{value:.0f} W"
+    return format_si(value, "FLOP/s") if dimension == "flop_rate" else f"{value:g}"
+
+
 def sweep(setting: Setting, name: str, values: Sequence[float]) -> dict[str, Floats]:
     """Return the cost per 1e12 tokens of each option at each value of an input."""
     at = [setting.with_input(name, value) for value in values]
@@ -70,7 +98,7 @@ def reaching(setting: Setting, option: str, name: str, target: float) -> float:
         changed = setting.with_input(name, value)
         return costing(changed.options[option], changed.work).per_trillion - target
 
-    return _root(above, setting.value(name), f"{option} reach {target:g} by {name}")
+    return _root(above, setting.value(name), f"{option} reach {target:g} by {name}", name)
 
 
 def break_even(
@@ -86,11 +114,11 @@ def break_even(
         return changed.cost(option) - changed.cost(against)
 
     question = f"{option} cost as much as {against} by {name}"
-    return _root(above, setting.value(name), question, ends)
+    return _root(above, setting.value(name), question, name, ends)
 
 
 def _root(
-    function: Callable[[float], float], guess: float, question: str,
+    function: Callable[[float], float], guess: float, question: str, name: str,
     ends: tuple[float, float] | None = None,
 ) -> float:  # fmt: skip
     from scipy.optimize import brentq
@@ -98,7 +126,8 @@ def _root(
     low, high = ends or ((guess or 1.0) * 1e-3, (guess or 1.0) * 1e3)
     at_low, at_high = function(low), function(high)
     if not (math.isfinite(at_low) and math.isfinite(at_high)) or at_low * at_high > 0:
-        raise InfeasibleError(f"nothing between {low:g} and {high:g} (base units) makes {question}")
+        tried = " and ".join(written(end, name, "").replace(" /", "/") for end in (low, high))
+        raise InfeasibleError(f"nothing between {tried} makes {question}")
     return float(brentq(function, low, high, xtol=1e-14 * abs(high), rtol=1e-13))
 
 

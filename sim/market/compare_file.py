@@ -18,6 +18,7 @@ from sim.market.purchase_schema import BuyFile
 from sim.market.rules import Rules, load_rules
 
 WORDS = ("title", "device", "place", "buyer")
+POSITIVE = frozenset({"peak", "mfu", "goodput", "devices", "per_node", "life", "sold", "tokens"})
 MONEY = ("money", "money_rate", "energy_price")
 
 
@@ -101,6 +102,15 @@ class _Reader:
             self.case.blame(path, currency, f"expected the currency of the file, {self.currency}")
         return amount
 
+    def checked(self, path: tuple[Any, ...], given: Any, key: str, dimension: str) -> float:
+        """Return the value of a field, which some fields limit."""
+        value = self.number(path, given, dimension)
+        if key in POSITIVE and value <= 0 and not self.case.problems:
+            self.case.blame(path, given, "expected more than 0")
+        if key == "seizure" and value >= 1:
+            self.case.blame(path, given, "expected less than 100 %")
+        return value
+
     def option(self, name: str, values: dict[str, Any]) -> Option:
         """Return one option; what it leaves open has the default of FIELDS."""
         at = ("compare", "options", name)
@@ -112,7 +122,7 @@ class _Reader:
                 hint = did_you_mean(key, [*FIELDS, *WORDS])
                 self.case.blame((*at, key), None, f"unknown key{hint}")
                 continue
-            numbers[key] = self.number((*at, key), given, FIELDS[key][0])
+            numbers[key] = self.checked((*at, key), given, key, FIELDS[key][0])
         for key, (dimension, default, _) in FIELDS.items():
             if default is None and key not in numbers:
                 self.case.blame(at, key, f"key is missing ({dimension.replace('_', ' ')})")
@@ -139,10 +149,12 @@ class _Reader:
                 self.case.blame(at, key, f"key is missing: {section.kind} needs it")
         main = self._dimension((*at, "input"), section.input, setting)
         rows = self._dimension((*at, "rows"), section.rows, setting)
+        key, row_key = (str(n).rpartition(".")[2] for n in (section.input, section.rows))
         return Ask(
             section.kind, section,
-            tuple(self.number((*at, "values", k), v, main) for k, v in enumerate(section.values)),
-            tuple(self.number((*at, "row_values", k), v, rows) for k, v in enumerate(section.row_values)),
+            tuple(self.checked((*at, "values", k), v, key, main) for k, v in enumerate(section.values)),
+            tuple(self.checked((*at, "row_values", k), v, row_key, rows)
+                  for k, v in enumerate(section.row_values)),
             self._ends(at, section, main),
             tuple(self._uncertain((*at, "inputs", n), n, v, setting) for n, v in section.inputs.items()),
             self.number((*at, "jitter"), section.jitter, "fraction"),

@@ -6,10 +6,11 @@ assumption. Plans of jobs are cases of a `run` scenario, simulated once per proc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from device_models.problems import InputError
 from sim.case_file import Case, read_cases, validated
@@ -18,6 +19,7 @@ from sim.market.events import Event
 from sim.market.gate import known_rules, open_gate, rule_gate
 from sim.market.montecarlo import Uncertain
 from sim.market.offers import INF, Reading, price_region, resolve_offer
+from sim.market.places import find_buyer, find_place
 from sim.market.purchase_parts import resolve_event, resolve_inputs, resolve_job
 from sim.market.purchase_schema import BuyFile, SiteSection
 from sim.market.rules import Rules, load_rules
@@ -83,11 +85,14 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
     start = _date(case, spec.start)
     if start is None or spec.purchase is None or case.problems:
         return None
-    try:
-        region = price_region(spec.buyer.country)
-    except InputError as error:
-        case.blame(("buyer", "country"), spec.buyer.country, error.problems[0].expected)
+    _find(case, find_buyer, spec.buyer.kind, ("buyer", "kind"))
+    _find(case, find_place, spec.buyer.country, ("buyer", "country"))
+    for name, section in spec.sites.items():
+        if section.country is not None:
+            _find(case, find_place, section.country, ("sites", name, "country"))
+    if case.problems:
         return None
+    region = price_region(spec.buyer.country)
     reading = Reading(case, spec.currency, start, spec.purchase.months, region)
     offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
     sites = [_site(reading, name, section, spec) for name, section in
@@ -118,6 +123,14 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
     )  # fmt: skip
+
+
+def _find(case: Case, find: Callable[[str], Any], word: str, path: tuple[Any, ...]) -> None:
+    """Look a word up, or note at its place that it is unknown."""
+    try:
+        find(word)
+    except InputError as error:
+        case.blame(path, word, error.problems[0].expected)
 
 
 def _date(case: Case, text: str | None) -> date | None:

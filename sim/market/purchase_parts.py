@@ -30,7 +30,7 @@ def resolve_job(
     deadline = months if section.deadline is None else math.floor(section.deadline / MONTH_S + 1e-6)
     if not 1 <= deadline <= months:
         reading.blame(
-            (*at, "deadline"), section.deadline, f"expected 1 to {months} months from the start"
+            (*at, "deadline"), f"{deadline} months", f"expected 1 to {months} months from the start"
         )
     rates = [
         *_simulated(reading, at, section, nodes, folder),

@@ -188,7 +188,9 @@ class Replay:
         offer, ledger = self.b.offers[d], self.ledger
         price = offer.price[month] * ledger.price[d]
         nodes = self.plan.orders[d, s, month] * self._supplied(offer)
-        nodes = math.floor(min(nodes, self._affordable(month) / price) + 1e-9)
+        if price > 0:
+            nodes = min(nodes, self._affordable(month) / price)
+        nodes = math.floor(nodes + 1e-9)
         if nodes <= 0:
             return
         ledger.ordered += nodes * price

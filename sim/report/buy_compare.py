@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from device_models.units import format_money, format_si
-from sim.market.compare import input_dimension
+from sim.market.compare import written
 from sim.market.compare_answer import Told
 from sim.market.compare_file import Comparison
 from sim.report.buy_words import NOTICE
@@ -61,33 +61,6 @@ def comparison_record(answers: Answers) -> dict[str, Any]:
             rows.append(row)
         cases[comparison.name] = {"currency": comparison.currency, "answers": rows}
     return {"question": answers[0][0].question, "notice": NOTICE, "cases": cases}
-
-
-def written(value: float, name: str, currency: str) -> str:
-    """Write a value of an input in the unit in which people read it."""
-    dimension, key = input_dimension(name), name.partition(".")[2]
-    if dimension == "fraction":
-        return f"{100 * value:.1f} %"
-    if dimension == "money_rate":
-        hour = value * 3600.0
-        return (
-            f"{hour:.2f} {currency}/h"
-            if key == "rent"
-            else f"{value * 2_629_800:.0f} {currency}/month"
-        )
-    if dimension == "energy_price":
-        return f"{value * 3.6e6:.2f} {currency}/kWh"
-    if dimension == "money":
-        return format_money(value, currency)
-    if dimension == "time":
-        return f"{value / 31_557_600:.1f} years"
-    if dimension == "tokens":
-        return f"{value / 1e12:.3g} T tokens"
-    if dimension == "rate":
-        return f"{100 * value * 31_557_600:.1f} %/year"
-    if dimension == "power":
-        return f"{value:.0f} W"
-    return format_si(value, "FLOP/s") if dimension == "flop_rate" else f"{value:g}"
 
 
 def sentence(comparison: Comparison, told: Told) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 
 from sim.market.answer import Answered
 from sim.market.buildout import MONTH_DAYS, BuildOut
+from sim.market.compare import written
 from sim.market.compare_answer import Told
 from sim.market.compare_file import Comparison
 from sim.market.montecarlo import fan
 from sim.market.other_files import Ramped, Stocked
 from sim.market.replay import Replayed
-from sim.report.buy_compare import written
 from sim.report.charts import (
     Points,
     band_chart,
