@@ -8,7 +8,7 @@ import pytest
 
 from sim.errors import InputError
 from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.doors import Door, at_rate, run_at_door, trace_named
+from sim.fleet.doors import Door, at_rate, run_at_door
 from sim.fleet.fleet import FleetSpec
 from sim.fleet.jobs import Job, Workload
 from sim.fleet.outages import Maintenance
@@ -58,14 +58,3 @@ def test_jobs_for_slurm_last_as_long_as_on_their_type() -> None:
     anywhere = Workload((replace(WORK.jobs[0], types=()),), "w")
     with pytest.raises(InputError, match="depends on the accelerator type"):
         at_rate(FLEET, anywhere, halved)
-
-
-def test_traces_are_named_with_or_without_their_kind(tmp_path: Path) -> None:
-    path = tmp_path / "60_job.csv"
-    path.write_text("job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
-                    "0,1,0,606,vgg19,164,30\n")  # fmt: skip
-    assert trace_named(str(path)) == trace_named(f"tiresias:{path}")
-    with pytest.raises(InputError, match="did you mean 'tiresias'"):
-        trace_named(f"tiresia:{path}")
-    with pytest.raises(InputError, match="cannot be read"):
-        trace_named(str(tmp_path / "nowhere.csv"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from sim.errors import InputError, Problem
@@ -15,7 +14,6 @@ from sim.fleet.jobs import Job, Speed, Workload, trace_speed
 from sim.fleet.log import Claims, Log
 from sim.fleet.peer import Peer
 from sim.fleet.slurm.replay import replay_on_slurm
-from sim.fleet.traces import READERS, read_trace
 
 DOORS = ("in-process", "batsim", "slurm")
 
@@ -88,13 +86,3 @@ def at_rate(cluster: Cluster, workload: Workload, speed: Speed) -> Workload:
 def _rate(cluster: Cluster, job: Job, kind: str, speed: Speed) -> float:
     size = max((n.devices for n in cluster.nodes if n.type == kind), default=1) or 1
     return speed(job, kind, job.devices, max(-(-job.devices // size), 1), 1)
-
-
-def trace_named(text: str) -> Workload:
-    """Read the trace that an option names, as PATH or KIND:PATH; raises `InputError`."""
-    kind, colon, path = text.partition(":")
-    if colon and kind in READERS:
-        return read_trace(Path(path), kind)
-    if colon and not Path(text).exists() and "/" not in kind:
-        return read_trace(Path(path), kind)  # names the kinds that there are
-    return read_trace(Path(text))

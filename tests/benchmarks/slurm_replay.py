@@ -5,42 +5,21 @@ python tests/benchmarks/slurm_replay.py [SPEED]     takes about four minutes at 
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from dataclasses import replace
-from statistics import NormalDist, correlation, fmean
+from pathlib import Path
+from statistics import correlation, fmean
 
 from sim.fleet.cluster import make_cluster, make_pool
 from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.jobs import Workload
 from sim.fleet.log import Log
 from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.policies.queue import QueueScheduler
 from sim.fleet.slurm.replay import replay_on_slurm
-from sim.fleet.synthetic import POSITIONS, SizeClass, TraceModel, generate
+from sim.fleet.traces import read_trace
 from sim.fleet.validate import judge
 
-SHARES = ((8, 0.45), (16, 0.2), (32, 0.15), (64, 0.1), (128, 0.07), (256, 0.03))
-TENANTS = (("a", 0.5), ("b", 0.3), ("c", 0.2))
-
-
-def workload(jobs: int = 160, hours: float = 6.0, seed: int = 4) -> Workload:
-    """Return jobs of whole nodes that arrive at random; median runs of half an hour and more."""
-    exponential = (*(-math.log(1 - p) for p in POSITIONS[:-1]), 8.0)
-    normal = NormalDist()
-    spread = [math.exp(0.7 * normal.inv_cdf(min(max(p, 0.02), 0.98))) for p in POSITIONS]
-    classes = tuple(
-        (size, SizeClass(tuple(round(1500 * size**0.15 * s) for s in spread), TENANTS))
-        for size, _ in SHARES
-    )
-    model = TraceModel("whole-nodes", jobs / hours / 3600, exponential, (1.0,), SHARES, classes)
-    drawn = generate(model, jobs, seed=seed, limit_factor=0.7)
-    return Workload(tuple(
-        replace(job, submit_s=round(job.submit_s), duration_s=max(round(job.duration_s), 120),
-                walltime_s=60.0 * math.ceil(max(job.walltime_s, 120) / 60))
-        for job in drawn.jobs
-    ), f"{jobs}-jobs", drawn.source)  # fmt: skip
+WORKLOAD = Path(__file__).resolve().parents[2] / "scenarios" / "fleet" / "crosscheck.csv"
 
 
 def first_starts(log: Log) -> dict[str, float]:
@@ -65,7 +44,7 @@ def order(times: list[float]) -> list[float]:
 
 def main(speed: float) -> None:
     """Run the three and print how they compare."""
-    cluster, jobs = make_cluster(make_pool("h800", 64, nodes_per_leaf=16)), workload()
+    cluster, jobs = make_cluster(make_pool("h800", 64, nodes_per_leaf=16)), read_trace(WORKLOAD)
     load = jobs.device_s / jobs.jobs[-1].submit_s / cluster.devices
     print(
         f"{len(jobs.jobs)} jobs on {cluster.devices} devices, offered load {load:.2f}, x{speed:g}"
