@@ -72,6 +72,7 @@ wait
 def _daemons(site: Site) -> list[str]:
     folder = site.folder
     timeout = 30 if site.speed == 1 else math.ceil(max(30, 5 * site.speed))
+    expire = math.ceil(max(120, 3 * site.speed))  # a requeued job waits for so long
     return [
         "ClusterName=ersatz",
         f"SlurmctldHost={site.host}(127.0.0.1)",
@@ -80,7 +81,7 @@ def _daemons(site: Site) -> list[str]:
         f"SlurmdUser={site.user}",
         "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",  # loopback only
         "AuthType=auth/munge",
-        f"AuthInfo=socket={folder}/munge/socket,cred_expire=100000,ttl=3600",
+        f"AuthInfo=socket={folder}/munge/socket,cred_expire={expire},ttl=3600",
         "CredType=cred/munge",
         f"StateSaveLocation={folder}/state",
         f"SlurmdSpoolDir={folder}/spool/%n",
@@ -93,7 +94,7 @@ def _daemons(site: Site) -> list[str]:
         "TaskPlugin=task/none",
         "JobAcctGatherType=jobacct_gather/none",
         "MpiDefault=none",
-        "ReturnToService=2",
+        "ReturnToService=1",
         "SlurmdTimeout=0",
         "SlurmdParameters=config_overrides",
         "TreeWidth=64",
