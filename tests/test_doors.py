@@ -11,7 +11,7 @@ from sim.fleet.cluster import make_cluster, make_pool
 from sim.fleet.doors import Door, at_rate, run_at_door
 from sim.fleet.fleet import FleetSpec
 from sim.fleet.jobs import Job, Workload
-from sim.fleet.outages import Maintenance
+from sim.fleet.outages import Failures
 from sim.fleet.slurm.daemons import SlurmError, missing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +41,9 @@ def test_doors_say_what_they_cannot_do() -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             run_at_door(SPEC, door)
-    with pytest.raises(InputError, match="cannot be replayed"):
-        run_at_door(replace(SPEC, outages=(Maintenance(1.0, 1.0, (0,)),)), Door("slurm"))
+    slow = Failures("node", 1e-3, 60.0, slowdown=0.5)
+    with pytest.raises(InputError, match="slow nodes cannot be emulated"):
+        run_at_door(replace(SPEC, outages=(slow,)), Door("slurm"))
 
 
 @pytest.mark.skipif(not missing(200.0), reason="Slurm is installed")

@@ -8,21 +8,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from sim.errors import InputError
 from sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
-from sim.fleet.fleet import RunEndedError
+from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
 from sim.fleet.jobs import Job, Workload
 from sim.fleet.log import Log, Quota, Rules
 from sim.fleet.logfile import log_text, parse_log
+from sim.fleet.outages import Failures, Maintenance
+from sim.fleet.policies.queue import QueueScheduler
 from sim.fleet.slurm import daemons, guard
 from sim.fleet.slurm.config import Site, config_files, limit_minutes, sbatch_arguments
 from sim.fleet.slurm.daemons import SlurmError, missing, running
 from sim.fleet.slurm.records import Completion, Submission, make_log, parse_taken, read_completions
 from sim.fleet.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
+from sim.fleet.slurm.strikes import Strike, Struck, strikes
 from sim.fleet.validate import judge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,6 +213,43 @@ def test_a_job_that_hid_its_devices_is_an_error(tmp_path: Path) -> None:
         make_log(FLEET, [Submission(WORK.jobs[0], 0.0, 1)], done, tmp_path, {})
 
 
+def test_strikes_are_those_of_the_fleet() -> None:
+    # node 1 is drained from 40 s and down from 100 to 150 s; failures come at the fleet's own times
+    plan = Maintenance(100.0, 50.0, (1,), drain_s=60.0, cause="firmware")
+    found = [(s.at_s, s.action, s.node) for s in strikes(FLEET, (plan,), 0)]
+    assert found == [(40.0, "drain", 1), (100.0, "down", 1), (150.0, "up", 1), (150.0, "drain", 1),
+                     (150.0, "undrain", 1)]  # fmt: skip
+    assert next(strikes(FLEET, (plan,), 0)).orders() == [
+        "update", "nodename=n1", "state=drain", "reason=firmware",
+    ]  # fmt: skip
+    failures = (Failures("node", 1e-4, 600.0),)
+    log = run_fleet(FleetSpec(FLEET, WORK, outages=failures, seed=5, until_s=2e4), QueueScheduler())
+    downs = [(r.time_s, r.node) for r in log.records if r.event == "down"]
+    mine = [(s.at_s, s.node) for s in islice(strikes(FLEET, failures, 5), 99) if s.action == "down"]
+    assert len(downs) > 3
+    assert mine[: len(downs)] == downs
+
+
+def test_a_lost_node_in_the_log(tmp_path: Path) -> None:
+    # node 0 is taken down between 90 and 96 s; a, there and on node 1, ended with it at 94 s and starts
+    # over at 200 s; node 2, where nothing ran, counts as down from 97 s; both are back at 150 s
+    path = tmp_path / "jobcomp.txt"
+    path.write_text(line(1, "NODE_FAIL", "00:01", "00:10", "01:34")
+                    + line(1, "COMPLETED", "00:01", "03:20", "04:00"))  # fmt: skip
+    for name in ("1.0", "1.1"):
+        (tmp_path / name).write_text(" Nodes=n[0-1] CPU_IDs=0 Mem=0 GRES=gpu:h800:8(IDX:0-7)")
+    struck = [Struck(Strike(90.0, "down", n, "node"), 90.0, 96.0) for n in (0, 2)]
+    struck += [Struck(Strike(150.5, "up", n, "repair"), 150.0, 156.0) for n in (0, 2)]
+    log = make_log(FLEET, [Submission(Job("a", 0.0, 16, 40.0), 1.0, 1)],
+                   read_completions(path, ORIGIN), tmp_path, {}, struck=struck)  # fmt: skip
+    assert [(r.time_s, r.event, r.node) for r in log.records] == [
+        (1.0, "submit", -1), (10.0, "start", -1), (94.0, "down", 0), (94.0, "fail", 0),
+        (97.0, "down", 2), (150.0, "up", 0), (150.0, "up", 2), (200.0, "start", -1),
+        (240.0, "finish", -1), (240.0, "end", -1),
+    ]  # fmt: skip
+    assert judge(log).holds, judge(log).first
+
+
 # -- nothing is left ----------------------------------------------------------------------------------------
 
 
@@ -283,6 +324,20 @@ def test_a_small_replay(judged: Log, place: Path) -> None:
             assert 600 / 900 <= record.value <= 1.0
     assert all(0 <= judged.jobs[job.id].submit_s - job.submit_s <= 300 for job in SMALL.jobs)
     assert not list(place.iterdir())
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_replay_with_failing_nodes(place: Path) -> None:
+    # node 0 fails under a gang of two: it is lost whole, comes back, and no rule is broken
+    cluster = make_cluster(make_pool("h800", 3))
+    outages = (Maintenance(300.0, 900.0, (0,), drain_s=0.0, cause="xid79"),)
+    jobs = Workload((Job("gang", 0.0, 16, 600.0), Job("other", 10.0, 8, 900.0)), "w")
+    log = replay_on_slurm(cluster, jobs, speed=100.0, outages=outages)
+    events = [record.event for record in log.records]
+    assert (events.count("down"), events.count("up"), events.count("finish")) == (1, 1, 2)
+    assert [r.job for r in log.records if r.event == "fail"] == ["gang"]
+    assert judge(log).holds, judge(log).first
 
 
 @pytest.mark.slow

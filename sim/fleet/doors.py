@@ -48,15 +48,14 @@ def run_at_door(
         scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
                                     forward=door.forward)  # fmt: skip
         return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)
-    if spec.outages:
-        problem = "failures and maintenance of nodes cannot be replayed on Slurm"
-        raise InputError([Problem(spec.workload.name, 0, 0, "", "", problem)])
     if not 1.0 <= door.speed <= 1000.0:
         expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"
         raise InputError([Problem("", 0, 0, "--speed", f"{door.speed:g}", expected)])
     workload = at_rate(spec.cluster, spec.workload, spec.speed)
-    return replay_on_slurm(spec.cluster, workload, speed=door.speed, rules=spec.rules,
-                           preempt=door.preempt, advance=advance, about=dict(spec.about))  # fmt: skip
+    return replay_on_slurm(
+        spec.cluster, workload, speed=door.speed, rules=spec.rules, preempt=door.preempt,
+        outages=spec.outages, seed=spec.seed, advance=advance, about=dict(spec.about),
+    )  # fmt: skip
 
 
 def at_rate(cluster: Cluster, workload: Workload, speed: Speed) -> Workload:

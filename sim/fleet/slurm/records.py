@@ -10,7 +10,7 @@ it starts over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from sim.fleet.cluster import Cluster, Placement
 from sim.fleet.jobs import Job
 from sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Record, Rules
 from sim.fleet.slurm.daemons import SlurmError
+from sim.fleet.slurm.strikes import Struck
 
 # How Slurm ends an attempt, and the event that it is here. The others wait again afterwards.
 ENDS = {
@@ -27,7 +28,8 @@ ENDS = {
     "CANCELLED": "abandon", "OUT_OF_MEMORY": "abandon", "REVOKED": "abandon",
 }  # fmt: skip
 SLACK_S = 1.0  # how exactly Slurm's times are known
-_FINISH, _SUBMIT, _START, _LATE = range(4)  # the order within a second
+_FINISH, _DOWN, _FAIL, _UP, _SUBMIT, _START, _LATE = range(7)  # the order within a second
+Row = tuple[float, int, int, Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Completion:
     submit_s: float
     start_s: float
     end_s: float
+    lost_node: int = -1  # by whose failure it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,11 @@ def read_completions(path: Path, origin: float) -> list[Completion]:
 def _completion(line: str, origin: float) -> Completion:
     fields = dict(re.findall(r"(\w+)=(\S*)", line))
     try:
-        return Completion(
-            int(fields["JobId"]), fields["JobState"].split("+")[0],
-            *(_seconds(fields[key], origin) for key in ("SubmitTime", "StartTime", "EndTime")),
-        )  # fmt: skip
+        submit, start, end = (
+            _seconds(fields[key], origin) for key in ("SubmitTime", "StartTime", "EndTime")
+        )
+        state = fields["JobState"].split("+")[0]
+        return Completion(int(fields["JobId"]), state, submit, start, end)
     except (KeyError, ValueError) as error:
         raise SlurmError(f"its completion record cannot be read ({error}): {line[:80]!r}") from None
 
@@ -98,15 +102,16 @@ def _numbers(text: str) -> Iterator[int]:
 
 def make_log(
     cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
-    about: dict[str, str], *, broken: str = "", preempts: bool = False,
+    about: dict[str, str], *, struck: Sequence[Struck] = (), broken: str = "",
+    preempts: bool = False,
 ) -> Log:  # fmt: skip
     """Return the event log of a replay; `broken` says why it was broken off."""
     claims = Claims(preempts="any" if preempts else "never")
     log = Log(cluster, Rules(slack_s=SLACK_S), claims, about)
+    rows, ended = _node_rows(struck, completions, taken)
     attempts: dict[int, list[Completion]] = {}
-    for completion in completions:
+    for completion in ended:
         attempts.setdefault(completion.slurm_id, []).append(completion)
-    rows: list[tuple[float, int, int, Record]] = []
     for number, submission in enumerate(submissions):
         mine = attempts.get(submission.slurm_id, [])
         at = mine[0].submit_s if mine else submission.at_s
@@ -128,6 +133,44 @@ def make_log(
     return log
 
 
+def _node_rows(
+    struck: Sequence[Struck], completions: Sequence[Completion], taken: Path
+) -> tuple[list[Row], list[Completion]]:
+    """Return the records of nodes, and the completions with the node by whose failure they ended.
+
+    A node is down from the second in which its jobs ended. Without any it counts as down (or drained)
+    from the second after the order was carried out, and as up from the one in which it was given:
+    nothing can have started there in between.
+    """
+    ended = list(completions)
+    places = _places(completions, taken)
+    rows: list[Row] = []
+    for number, (strike, from_s, to_s) in enumerate((s.strike, s.from_s, s.to_s) for s in struck):
+        at, order = (from_s, _UP) if strike.action in ("up", "undrain") else (to_s + 1, _DOWN)
+        if strike.action == "down":
+            hit = [i for i, c in enumerate(ended) if c.state == "NODE_FAIL" and c.lost_node < 0
+                   and from_s - 1 <= c.end_s <= to_s + 1 and strike.node in places[i]]  # fmt: skip
+            if hit:
+                at = min(ended[i].end_s for i in hit)
+                at += any(ended[i].start_s >= at for i in hit)  # ended as soon as it had started
+                for i in hit:
+                    ended[i] = replace(ended[i], end_s=at, lost_node=strike.node)
+        record = Record(at, strike.action, node=strike.node, detail=strike.cause)
+        rows.append((at, order, number, record))
+    return rows, ended
+
+
+def _places(completions: Sequence[Completion], taken: Path) -> list[set[int]]:
+    """Return the nodes of each attempt."""
+    restarts: dict[int, int] = {}
+    places = []
+    for completion in completions:
+        number = restarts[completion.slurm_id] = restarts.get(completion.slurm_id, -1) + 1
+        path = taken / f"{completion.slurm_id}.{number}"
+        places.append({n for n, _ in parse_taken(path.read_text())} if path.exists() else set())
+    return places
+
+
 def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float, int, Record]]:
     """Yield start and end of one attempt, with their order within a second."""
     event = ENDS.get(attempt.state)
@@ -146,7 +189,10 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
     detail = "" if event == "finish" else f"slurm: {attempt.state}"
     if event == "preempt":
         detail = f"kill; {detail}"
-    final = Record(end, event, job.id, placement, value=work, detail=detail)
+    final = Record(end, event, job.id, placement, attempt.lost_node, work, detail)
+    if attempt.lost_node >= 0:
+        yield end, _FAIL, final
+        return
     if event == "abandon":  # ends the attempt and the job
         final = final._replace(event="fail", value=0.0)
     yield end, _FINISH if end > start else _LATE, final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sim.errors import InputError, Problem
@@ -13,10 +13,13 @@ from sim.fleet.cluster import Cluster
 from sim.fleet.fleet import RunEndedError
 from sim.fleet.jobs import Workload
 from sim.fleet.log import Log, Rules
+from sim.fleet.outages import Failures, Outage
 from sim.fleet.slurm.config import sbatch_arguments
 from sim.fleet.slurm.daemons import Running, SlurmError, running
 from sim.fleet.slurm.records import ENDS, Completion, Submission, make_log, read_completions
+from sim.fleet.slurm.strikes import Strike, Struck, strikes
 
+LOOK_S = 10.0  # real seconds without an end of a job, after which to look whether any runs
 STALL_S = 60.0  # real seconds in which no job ends although none runs
 AGAIN = frozenset({"preempt", "fail"})  # ends of an attempt after which Slurm requeues the job
 Advance = Callable[[str], None]
@@ -30,6 +33,10 @@ class Replay:
     cluster: Cluster
     workload: Workload
     advance: Advance
+    strikes: Iterator[Strike] = field(default_factory=lambda: iter(()))
+    struck: list[Struck] = field(default_factory=list)
+    next_strike: Strike | None = None
+    away: set[int] = field(default_factory=set)  # nodes that take no jobs
     submissions: list[Submission] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)  # job -> Slurm's id
 
@@ -37,8 +44,9 @@ class Replay:
         """Submit every job when its time has come on the fast clock."""
         for job in self.workload.jobs:
             while (wait := job.submit_s - self.slurm.now()) > 0:
+                self.strike_what_is_due()
                 self.slurm.check()
-                time.sleep(min(wait / self.slurm.site.speed, 0.5))
+                time.sleep(min(wait / self.slurm.site.speed, 0.1))
             words = sbatch_arguments(self.slurm.site, self.cluster, job)
             if job.after:
                 names = ":".join(str(self.ids.get(name, 0)) for name in job.after)
@@ -52,26 +60,44 @@ class Replay:
                 self.submissions.append(Submission(job, at, refused=str(error)))
                 self.advance(job.id)
 
+    def strike_what_is_due(self) -> None:
+        """Take nodes down and bring them back when their time has come."""
+        if self.next_strike is None:
+            self.next_strike = next(self.strikes, None)
+        while self.next_strike and self.next_strike.at_s <= self.slurm.now():
+            begin = self.slurm.now()
+            self.slurm.call("scontrol", *self.next_strike.orders())
+            end = math.ceil(self.slurm.now())
+            self.struck.append(Struck(self.next_strike, float(math.floor(begin)), float(end)))
+            gone = self.next_strike.action in ("down", "drain")
+            (self.away.add if gone else self.away.discard)(self.next_strike.node)
+            self.next_strike = next(self.strikes, None)
+
     def wait_for_all(self) -> None:
         """Wait until every job that Slurm took is over; raises `SlurmError` when nothing moves."""
         over: set[int] = set()
         accepted = set(self.ids.values())
         moved = time.monotonic()
         while over < accepted:
-            now_over = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in AGAIN}
-            for slurm_id in sorted(now_over - over):
+            ended = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in AGAIN}
+            for slurm_id in sorted(ended - over):
                 self.advance(str(slurm_id))
-            if now_over > over or self._some_run():
+            idle_s = time.monotonic() - moved
+            if ended > over or (idle_s > LOOK_S and self._may_go_on()):
                 moved = time.monotonic()
-            over = now_over
-            if time.monotonic() - moved > STALL_S:
-                raise SlurmError(f"slurm starts none of its {len(accepted - over)} jobs any more:"
+            elif idle_s > STALL_S:
+                raise SlurmError(f"slurm starts none of its {len(accepted - ended)} jobs any more:"
                                  f" {self._reasons()}")  # fmt: skip
+            over = ended
+            self.strike_what_is_due()
             self.slurm.check()
-            time.sleep(0.25)
+            time.sleep(0.1)
 
-    def _some_run(self) -> bool:
-        return bool(self.slurm.call("squeue", "--noheader", "--states=R,CG", "--format=%i").strip())
+    def _may_go_on(self) -> bool:
+        """Tell whether a job runs, or a node is away on which one may run later."""
+        return bool(self.away) or bool(
+            self.slurm.call("squeue", "--noheader", "--states=R,CG", "--format=%i").strip()
+        )
 
     def _reasons(self) -> str:
         """Return why jobs wait, in Slurm's words, the commonest reason first."""
@@ -86,25 +112,26 @@ class Replay:
         """Return what has happened so far."""
         site = self.slurm.site
         return make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
-                        about, broken=broken, preempts=site.preempt)  # fmt: skip
+                        about, struck=self.struck, broken=broken, preempts=site.preempt)  # fmt: skip
 
 
 def replay_on_slurm(
     cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
-    preempt: bool = False, advance: Advance = lambda _: None, about: dict[str, str] | None = None,
+    preempt: bool = False, outages: Sequence[Outage] = (), seed: int = 0,
+    advance: Advance = lambda _: None, about: dict[str, str] | None = None,
 ) -> Log:  # fmt: skip
     """Run a workload on real Slurm with emulated nodes and return its event log.
 
     `speed` is virtual seconds in a real one. Raises `SlurmError` where Slurm is missing, `InputError`
     for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
     """
-    refuse_what_slurm_cannot(cluster, workload, rules or Rules())
+    refuse_what_slurm_cannot(cluster, workload, rules or Rules(), outages)
     with running(cluster, workload, speed=speed, preempt=preempt) as slurm:
         version = slurm.call("scontrol", "--version").strip()
         head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
                 "speed": f"{speed:g}", **(about or {})}  # fmt: skip
         slurm.begin()
-        replay = Replay(slurm, cluster, workload, advance)
+        replay = Replay(slurm, cluster, workload, advance, strikes(cluster, outages, seed))
         try:
             replay.submit_all()
             replay.wait_for_all()
@@ -113,9 +140,15 @@ def replay_on_slurm(
         return replay.log(head)
 
 
-def refuse_what_slurm_cannot(cluster: Cluster, workload: Workload, rules: Rules) -> None:
+def refuse_what_slurm_cannot(
+    cluster: Cluster, workload: Workload, rules: Rules, outages: Sequence[Outage] = ()
+) -> None:
     """Raise `InputError` with everything that this door cannot carry over."""
     wrong = []
+    if any(isinstance(outage, Failures) and outage.slowdown < 1 for outage in outages):
+        wrong.append("slow nodes cannot be emulated: jobs only sleep")
+    if rules.max_failures:
+        wrong.append("slurm requeues a job however often its nodes fail: no 'max_failures'")
     if rules.quotas:
         wrong.append("quotas need Slurm's data base; run them in process")
     if any(node.devices == 0 for node in cluster.nodes):
