@@ -3,7 +3,8 @@
 In the logarithms of an operation's sizes, a plane is fitted to the nearest measured points (weights
 fall with the square of the distance, so that a measured point gives its own time back) and read at
 the kernel. Slopes are kept between 0 and 1.3: twice the work takes no less time, and hardly more
-than twice of it. Outside the measured range this is extrapolation; `reach` says how far.
+than twice of it. Beyond the largest sizes this is extrapolation, and `reach` says how far; below the
+smallest the smallest hold, since a call costs what it costs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Table:
 
     def read(self, sizes: Sequence[float]) -> tuple[float, float]:
         """Return (seconds, reach): reach is the distance to the nearest point in e-foldings."""
-        place = np.log(np.asarray(sizes))
+        place = np.maximum(np.log(np.asarray(sizes)), self.sizes.min(axis=0))
         offsets = self.sizes - place
         distance = np.sqrt((offsets**2).sum(axis=1))
         near = np.argsort(distance, kind="stable")[:NEAREST]

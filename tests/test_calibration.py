@@ -100,7 +100,7 @@ def test_terms_of_a_product_are_counted_by_hand() -> None:
     assert values["spilled"] == 0.0
 
 
-@given(st.floats(0.3, 1.2), st.floats(0.3, 1.2), st.floats(50, 2000), st.floats(50, 2000))
+@given(st.floats(0.3, 1.2), st.floats(0.3, 1.2), st.floats(80, 2000), st.floats(80, 2000))
 @settings(max_examples=40, deadline=None)
 def test_the_table_reads_power_laws_exactly(a: float, b: float, m: float, n: float) -> None:
     rng = np.random.default_rng(3)
@@ -120,6 +120,13 @@ def test_the_table_gives_measured_points_back() -> None:
         tables_of(calibration.points)["product", "fp32"].read(sizes_of(product(1e6, 1e6, 1e6)))[1]
         > 1
     )
+
+
+def test_below_the_smallest_measured_sizes_a_call_costs_what_it_costs() -> None:
+    points = [Point(copy(x, 100.0), 1e-6 * x, 1.0, 0.0, 7) for x in (10.0, 20.0, 40.0, 80.0)]
+    table = tables_of(points)["copy", "fp32"]
+    assert table.read([1.0, 1.0])[0] == pytest.approx(1e-5)  # what 10 x 100 takes
+    assert table.read([160.0, 100.0])[0] == pytest.approx(1.6e-4, rel=0.01)
 
 
 @pytest.mark.parametrize("make", [calibrated_timer, table_timer])

@@ -315,9 +315,9 @@ def test_the_command_calibrates_runs_and_refuses(tmp_path: Path) -> None:
     assert not out.with_name("c.yaml.part").exists()
     assert out.with_suffix(".svg").read_text().startswith("<svg")
     scenario.write_text(
-        "question: How long?\nmodel: {name: m, layers: 2, hidden: 64, heads: 4, kv_heads: 2,"
-        " head_dim: 16, ffn_hidden: 128, vocab: 256}\ncluster: {node: cpu-1, nodes: 1}\n"
-        "stack: torch-eager\ntraining: {sequence_length: 32, global_batch: 2, precision: fp32}\n"
+        "question: How long?\nmodel: {name: m, layers: 2, hidden: 256, heads: 4, kv_heads: 2,"
+        " head_dim: 64, ffn_hidden: 688, vocab: 2048}\ncluster: {node: cpu-1, nodes: 1}\n"
+        "stack: torch-eager\ntraining: {sequence_length: 128, global_batch: 2, precision: fp32}\n"
     )
     steps = {}
     for timer in ("calibrated", "table", "live", "paced"):
