@@ -19,6 +19,7 @@ VERBS = (
     "fabric",
     "buy",
     "legal",
+    "schedule",
     "validate",
     "calibrate",
     "devices",

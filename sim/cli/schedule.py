@@ -1,0 +1,118 @@
+"""`ersatz schedule`: a fleet under schedulers, and a verdict on each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from sim.cli.cases import find_scenario
+from sim.cli.output import deliver, progress
+
+if TYPE_CHECKING:
+    from sim.fleet.compare import Outcome
+    from sim.fleet.fleet_file import Contest
+
+DOORS = ("process", "batsim", "slurm")
+
+
+@app.command(epilog="Example: ersatz schedule four-pools --policy fifo,easy:leaf,my_scheduler.py")
+def schedule(
+    scenario: Annotated[str, typer.Argument(help="Fleet file, or name of a shipped one.")],
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="A,B,...", help="Schedulers, by name or file.py.")
+    ] = None,
+    trace: Annotated[
+        str, typer.Option("--trace", metavar="[KIND:]PATH", help="Jobs of a trace in place of the file's.")
+    ] = "",
+    door: Annotated[str, typer.Option("--door", help="process, batsim or slurm.")] = "process",
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", metavar="COMMAND", help="What speaks Batsim at {endpoint}.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
+    ] = "",
+    speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
+    twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
+    json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+) -> None:  # fmt: skip
+    """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
+    from sim.fleet.compare import compare
+    from sim.fleet.fleet_file import load_contest
+    from sim.report.schedule import render_schedule
+    from sim.report.schedule_record import schedule_files, schedule_record
+
+    contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
+    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
+    differences = compare(outcomes)
+    view = render_schedule(contest.question, outcomes, differences, contest.assumptions)
+    record = schedule_record(contest.question, outcomes, differences, contest.assumptions)
+    deliver("schedule", record, view, json, out, schedule_files(outcomes) if out else None)
+    stopped = [
+        f"infeasible: {o.policy}: {o.reason}" for draws in outcomes for o in draws if o.reason
+    ]
+    broken = [f"{draws[0].policy} breaks the rules" for draws in outcomes
+              if not all(o.verdict.holds for o in draws)]  # fmt: skip
+    if stopped or broken:
+        raise Failure(1, [*dict.fromkeys(stopped or broken)])
+
+
+def _outcomes(
+    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float, *,
+    twice: bool,
+) -> list[list[Outcome]]:  # fmt: skip
+    """Run every policy on every draw."""
+    from sim.fleet.compare import run_policy
+    from sim.fleet.policies.registry import make_scheduler
+
+    if door not in DOORS:
+        raise Failure(2, [f"--door: {door!r} - expected one of {', '.join(DOORS)}"])
+    if door == "slurm":
+        return [[_slurm(contest, speed)]]
+    if door == "batsim":
+        return [[_batsim(contest, command, endpoint)]]
+    names = [n for n in policy.split(",") if n] if policy else list(contest.policies)
+    for name in names:
+        make_scheduler(name)  # every fault of a name before the first run
+    with progress(len(names) * len(contest.specs)) as advance:
+        outcomes = []
+        for name in names:
+            draws = []
+            for spec in contest.specs:
+                draws.append(run_policy(name, spec, make_scheduler, twice=twice))
+                advance(name)
+            outcomes.append(draws)
+    return outcomes
+
+
+def _batsim(contest: Contest, command: str, endpoint: str) -> Outcome:
+    """Run a scheduler behind Batsim's protocol on the first draw."""
+    from sim.fleet.batsim import BatsimScheduler
+    from sim.fleet.compare import run_policy
+    from sim.fleet.peer import Peer
+
+    spec = contest.specs[0]
+    try:
+        peer = Peer(command, endpoint)
+    except ValueError as error:
+        raise Failure(2, [f"--door batsim, --scheduler, --endpoint: {error}"]) from error
+    scheduler = BatsimScheduler(peer, jobs=len(spec.workload.jobs))
+    return run_policy(scheduler.name, spec, lambda _: scheduler)
+
+
+def _slurm(contest: Contest, speed: float) -> Outcome:
+    """Replay the first draw on a real Slurm."""
+    from sim.fleet.compare import judged
+    from sim.fleet.fleet import RunEndedError
+    from sim.fleet.slurm.replay import replay_on_slurm
+
+    spec = contest.specs[0]
+    with progress(2 * len(spec.workload.jobs)) as advance:
+        try:
+            log = replay_on_slurm(
+                spec.cluster, spec.workload, speed=speed, rules=spec.rules, advance=advance
+            )
+        except RunEndedError as ended:
+            return judged("slurm", ended.log, str(ended))
+    return judged("slurm", log)

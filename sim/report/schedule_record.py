@@ -1,0 +1,80 @@
+"""The record and the files of `ersatz schedule`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sim.fleet.compare import Difference, Outcome
+from sim.fleet.logfile import log_text
+from sim.fleet.metrics import DEFINITIONS, job_table
+from sim.fleet.validate import Verdict
+from sim.report.fleet_plots import pictures
+
+JOB_COLUMNS = ("job", "tenant", "devices", "type", "submit_s", "first_start_s", "end_s", "state", "wait_s",
+               "held_s", "device_s", "lost_device_s", "attempts", "preemptions", "failures")  # fmt: skip
+
+
+def schedule_record(
+    question: str, outcomes: Sequence[Sequence[Outcome]], differences: Sequence[Difference],
+    assumptions: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Return everything that was found, for --json; NaN becomes null."""
+    return {
+        "question": question,
+        "definitions": DEFINITIONS,
+        "policies": [
+            {"policy": draws[0].policy,
+             "draws": [{"seed": o.log.about.get("seed", ""), "reason": o.reason, "metrics": _plain(o.metrics),
+                        "tenants": {k: _plain(v) for k, v in o.tenants.items()},
+                        "types": {k: _plain(v) for k, v in o.types.items()},
+                        "verdict": verdict_record(o.verdict)} for o in draws]}
+            for draws in outcomes
+        ],
+        "comparison": [_plain(asdict(d)) for d in differences],
+        "assumptions": list(assumptions),
+    }  # fmt: skip
+
+
+def verdict_record(verdict: Verdict) -> list[dict[str, Any]]:
+    """Return the findings on a log."""
+    return [{**asdict(f), "title": f.title, "context": list(f.context)} for f in verdict.findings]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
+    }
+
+
+def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:
+    """Return the files for --out: of each policy's first draw the log, the jobs and the pictures."""
+    files: dict[str, str] = {}
+    for draws in outcomes:
+        name = safe_name(draws[0].policy)
+        files[f"{name}.log.csv"] = log_text(draws[0].log)
+        files[f"{name}.jobs.csv"] = jobs_text(draws[0])
+    return files | pictures([draws[0] for draws in outcomes])
+
+
+def safe_name(policy: str) -> str:
+    """Return a policy's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in policy).strip("-")
+
+
+def jobs_text(outcome: Outcome) -> str:
+    """Return the table of jobs as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(JOB_COLUMNS)
+    for name, row in job_table(outcome.log).items():
+        job = row.job
+        wait = row.wait_s if row.first_start_s >= 0 else ""
+        writer.writerow((name, job.tenant, job.devices, row.type, job.submit_s, row.first_start_s, row.end_s,
+                         row.state, wait, row.held_s, row.device_s, row.lost_device_s, row.attempts,
+                         row.preemptions, row.failures))  # fmt: skip
+    return text.getvalue()
