@@ -38,7 +38,17 @@ def scenario(tmp_path: Path) -> Path:
 
 def test_verbs_and_options_are_frozen() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", ersatz("--help").stdout, re.M)
-    assert verbs == ["run", "compare", "fabric", "buy", "legal", "validate", "calibrate", "devices"]
+    assert verbs == [
+        "run",
+        "compare",
+        "fabric",
+        "buy",
+        "legal",
+        "schedule",
+        "validate",
+        "calibrate",
+        "devices",
+    ]
     for verb, options in {
         "run": {
             "--json",
@@ -61,6 +71,20 @@ def test_verbs_and_options_are_frozen() -> None:
             "--set",
             "--json",
             "--out",
+            "--help",
+        },
+        "schedule": {
+            "--policy",
+            "--trace",
+            "--door",
+            "--scheduler",
+            "--endpoint",
+            "--speed",
+            "--twice",
+            "--json",
+            "--out",
+            "--set",
+            "--seed",
             "--help",
         },
         "calibrate": {

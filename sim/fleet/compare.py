@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def run_policy(name: str, spec: FleetSpec, make: Make, *, twice: bool = False) -
     """Run one policy on one draw and judge it; `twice` checks that the same log comes again."""
     log, reason = _run(name, spec, make)
     again = _run(name, spec, make)[0] if twice else None
-    return judged(name, log, reason, again)
+    label = Path(name.partition(".py")[0]).name if ".py" in name else name
+    return judged(label, log, reason, again)
 
 
 def judged(name: str, log: Log, reason: str = "", again: Log | None = None) -> Outcome:

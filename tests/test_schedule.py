@@ -1,0 +1,276 @@
+"""Figures from logs, comparisons, fleet files, pictures, and `ersatz schedule` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as Xml
+from pathlib import Path
+
+import pytest
+from fleet_cases import mixed_case
+
+from sim.errors import InputError
+from sim.fleet.cluster import make_cluster, make_pool
+from sim.fleet.compare import COMPARED, compare, run_policy
+from sim.fleet.fleet import FleetSpec, run_fleet
+from sim.fleet.fleet_file import load_contest
+from sim.fleet.jobs import Job, Workload
+from sim.fleet.log import Quota, Rules
+from sim.fleet.metrics import DEFINITIONS, by_part, job_table, metrics, series
+from sim.fleet.outages import Maintenance
+from sim.fleet.policies.queue import QueueScheduler
+from sim.fleet.policies.registry import POLICIES, make_scheduler
+from sim.report.fleet_plots import pictures
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def hand() -> FleetSpec:
+    """Two nodes of 8. a (8 devices, 100 s) loses its node at 50 with 40 s saved; the node is back at 60.
+
+    b (8 devices, 20 s) comes at 10 and takes the other node until 30; a goes on there at 50, needs
+    5 s of restart and 60 s of work, and ends at 115. c comes at 60, runs on the first node: 60 to 70.
+    """
+    jobs = (Job("a", 0, 8, 100, "t", checkpoint_s=20, restart_s=5), Job("b", 10, 8, 20, "u"),
+            Job("c", 60, 4, 10, "u", deadline_s=65))  # fmt: skip
+    return FleetSpec(make_cluster(make_pool("h800", 2)), Workload(jobs),
+                     Rules({"t": Quota(8, 16), "u": Quota(8, 16)}),
+                     outages=(Maintenance(50, 10, (0,)),))  # fmt: skip
+
+
+def test_figures_by_hand() -> None:
+    log = run_fleet(hand(), QueueScheduler())
+    rows = job_table(log)
+    assert [(r.first_start_s, r.end_s, r.attempts) for r in rows.values()] == [
+        (0, 115, 2), (10, 30, 1), (60, 70, 1)]  # fmt: skip
+    found = metrics(log)
+    assert set(found) == set(DEFINITIONS)
+    assert found["jobs"] == found["finished"] == 3
+    assert found["wait_s"] == 0
+    assert found["jct_s"] == pytest.approx((115 + 20 + 10) / 3)
+    assert found["makespan_s"] == 115
+    device_s = 8 * (50 + 65) + 8 * 20 + 4 * 10  # held: a twice, b, c
+    assert found["device_hours"] == pytest.approx(device_s / 3600)
+    assert found["allocated"] == pytest.approx(device_s / (16 * 115))
+    lost = 8 * 10 + 8 * 5  # ten seconds since the checkpoint, five of restart
+    assert found["lost_hours"] == pytest.approx(lost / 3600)
+    assert found["goodput"] == pytest.approx(1 - lost / device_s)
+    assert found["failures"] == pytest.approx(1 / 3)
+    assert found["late"] == 1.0  # c is the only job with a deadline, and ends 5 s after it
+    shares = [8 * 115 / 8, (8 * 20 + 4 * 10) / 8]  # device-seconds per device of quota
+    assert found["jain"] == pytest.approx(sum(shares) ** 2 / (2 * sum(s * s for s in shares)))
+    assert by_part(log, "tenant")["u"]["jct_s"] == pytest.approx(15)
+    assert set(by_part(log, "type")) == {"h800"}
+
+
+def test_series_by_hand() -> None:
+    run = series(run_fleet(hand(), QueueScheduler()))
+    held = dict(zip(run.times_s, run.held["h800"], strict=True))
+    assert [held[t] for t in (0, 10, 30, 50, 60, 70, 115)] == [8, 16, 8, 8, 12, 8, 0]
+    up = dict(zip(run.times_s, run.up["h800"], strict=True))
+    assert (up[30], up[50], up[60]) == (16, 8, 16)
+    # At 60 four devices are free on a node; of the three jobs, two ask for 8 of a node: two thirds
+    # of the demand cannot use them.
+    unusable = dict(zip(run.times_s, run.unusable, strict=True))
+    assert unusable[60] == pytest.approx(2 / 3)
+
+
+def test_littles_law_is_exact() -> None:
+    """The area under the number of jobs in the system is the sum of their times in it."""
+    log = run_fleet(mixed_case(3, 60), make_scheduler("las"))
+    rows = job_table(log).values()
+    events = sorted([(r.job.submit_s, 1) for r in rows] + [(r.end_s, -1) for r in rows])
+    area, count, before = 0.0, 0, 0.0
+    for time_s, change in events:
+        area += count * (time_s - before)
+        count, before = count + change, time_s
+    assert area == pytest.approx(sum(r.jct_s for r in rows), rel=1e-12)
+    # The same from the series that pictures are drawn from, for waiting and running jobs alike.
+    run = series(log)
+    steps = zip(run.times_s, run.times_s[1:], run.queue, strict=False)
+    waiting = sum((b - a) * queue for a, b, queue in steps)
+    held = sum(r.job.submit_s - r.job.submit_s + r.held_s for r in rows)
+    assert waiting + held == pytest.approx(sum(r.jct_s for r in rows), rel=1e-9)
+
+
+def test_comparison_on_common_random_numbers() -> None:
+    specs = [mixed_case(seed, 40, breaking=False) for seed in (1, 2, 3)]
+    outcomes = [
+        [run_policy(p, s, make_scheduler, twice=True) for s in specs]
+        for p in ("fifo", "fifo:leaf", "fill")
+    ]
+    for draw in range(3):  # the same jobs for all
+        assert len({tuple(o[draw].log.jobs.values()) for o in outcomes}) == 1
+    found = {(d.policy, d.metric): d for d in compare(outcomes)}
+    assert set(found) == {(p, m) for p in ("fifo", "fifo:leaf", "fill") for m in COMPARED}
+    same = found["fifo", "jct_s"]
+    assert (same.change, same.low, same.high) == (0, 0, 0)
+    # Student's interval of three differences d: mean +- 4.303 s / sqrt(3).
+    d = [outcomes[2][i].metrics["jct_s"] - outcomes[0][i].metrics["jct_s"] for i in range(3)]
+    mean = sum(d) / 3
+    half = 4.3027 * (sum((x - mean) ** 2 for x in d) / 2) ** 0.5 / 3**0.5
+    scale = sum(o.metrics["jct_s"] for o in outcomes[0]) / 3
+    assert found["fill", "jct_s"].low == pytest.approx((mean - half) / scale, rel=1e-4)
+    assert found["fill", "jct_s"].high == pytest.approx((mean + half) / scale, rel=1e-4)
+
+
+def test_pictures_are_sound_and_always_the_same() -> None:
+    runs = [run_policy(p, mixed_case(1, 40), make_scheduler) for p in ("fifo", "easy:leaf:any")]
+    files = pictures(runs)
+    assert {f for f in files if "." not in f.removesuffix(".svg")} == {
+        "queue.svg", "fragmentation.svg", "completion.svg", "delay.svg"}  # fmt: skip
+    assert {"fifo.gantt.svg", "fifo.use.svg", "easy-leaf-any.leaves.svg"} <= set(files)
+    for text in files.values():
+        Xml.fromstring(text)
+    starts = sum(len(r.placement) for r in runs[0].log.records if r.event == "start")
+    assert (
+        files["fifo.gantt.svg"].count('fill-opacity="0.8"') == starts
+    )  # a bar per node and attempt
+    assert files == pictures(runs)
+
+
+SMALL = """# Who wins?
+question: Who wins?
+seed: 1
+pools:
+  - {name: h800, node: h800-8, nodes: 2}
+  - {name: old, devices: 4, nodes: 2}
+jobs:
+  drawn:
+    - {name: j, count: 12, devices: {1: 1, 8: 1}, every: 5 min, median: 20 min, limit: [1, 2], types: [h800]}
+policies: [fifo, easy]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_a_fleet_file_is_resolved(small: Path) -> None:
+    contest = load_contest(small, ["failures.scale=3", "draws=2"])
+    spec = contest.specs[0]
+    assert [n.name for n in spec.cluster.nodes] == ["h800-0", "h800-1", "old-0", "old-1"]
+    assert (spec.cluster.devices, len(spec.workload.jobs)) == (24, 12)
+    assert {job.devices for job in spec.workload.jobs} == {1, 8}
+    assert all(1 <= job.walltime_s / job.duration_s <= 2 for job in spec.workload.jobs)
+    assert contest.specs[1].workload.jobs != spec.workload.jobs
+    assert (
+        load_contest(small).specs[0].workload.jobs == spec.workload.jobs
+    )  # failures leave jobs alone
+    assert any("old do not fail" in text for text in contest.assumptions)
+    assert {o.type for o in spec.outages} == {"h800"}  # type: ignore[union-attr]
+
+
+def test_speeds_follow_from_the_step_engine(small: Path) -> None:
+    step = (
+        "{model: llama2-7b, training: {sequence_length: 4096, global_batch: 64}, parallel: {tp: 8}}"
+    )
+    text = SMALL.replace("types: [h800]}", f"step: {step}}}").replace("{1: 1, 8: 1}", "8")
+    small.write_text(text.replace("{name: old, devices: 4,", "{name: 910b, node: ascend-910b2-8,"))
+    spec = load_contest(small).specs[0]
+    job = spec.workload.jobs[0]
+    assert spec.speed(job, "h800", 8, 1, 1) == 1.0  # by definition: the first pool
+    assert 0.2 < spec.speed(job, "910b", 8, 1, 1) < 0.8  # about a third of the peak
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("nodes: 2}", "nodes: 0}", "pools[0].nodes"),
+        ("node: h800-8", "node: h8000-8", "did you mean"),
+        ("devices: 4, ", "", "expected a node of the catalogue, or devices per node"),
+        ("types: [h800]", "types: [mi300x]", "is no pool"),
+        ("every: 5 min", "every: 5", "has no unit"),
+        ("name: old", "name: h800", "stands twice"),
+        ("count: 12", "cuont: 12", "did you mean 'count'"),
+    ],
+)
+def test_faults_of_a_file_are_placed(small: Path, old: str, new: str, words: str) -> None:
+    small.write_text(SMALL.replace(old, new))
+    with pytest.raises(InputError) as found:
+        load_contest(small)
+    assert words in str(found.value)
+    assert f"{small}:" in str(found.value)
+
+
+def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+                          cwd=cwd, env=env, timeout=120)  # fmt: skip
+
+
+def test_the_same_bytes_in_another_process(small: Path) -> None:
+    names = ",".join(POLICIES)
+    runs = []
+    for seed in ("1", "2"):
+        out = small.parent / seed
+        done = ersatz("schedule", str(small), "--policy", names, "--out", str(out), seed=seed)
+        assert (done.returncode, done.stderr) == (0, "")
+        runs.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
+    assert runs[0] == runs[1]
+    assert {
+        "fifo.log.csv",
+        "fifo.jobs.csv",
+        "fifo.gantt.svg",
+        "schedule.json",
+        "report.txt",
+    } <= set(runs[0])
+
+
+CRASHES = """
+from sim.fleet.log import Claims
+
+class Scheduler:
+    name, claims = "mine", Claims()
+    def on_start(self, view): pass
+    def on_event(self, now, events, view):
+        if now > 600:
+            raise KeyError("lost")
+        return []
+    def on_end(self, view): pass
+"""
+
+
+def test_a_scheduler_of_a_file_that_crashes_ends_with_reason_and_log(small: Path) -> None:
+    (small.parent / "mine.py").write_text(CRASHES)
+    out = small.parent / "o"
+    done = ersatz(
+        "schedule", str(small), "--policy", str(small.parent / "mine.py"), "--out", str(out)
+    )
+    assert done.returncode == 1
+    assert "mine crashed: KeyError: 'lost'" in done.stderr
+    assert "Traceback" not in done.stderr
+    log = (out / "mine.log.csv").read_text()
+    assert "(on_event, line 9)" in log.splitlines()[-1]
+    assert ",submit," in log
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--policy", "fiffo"], "did you mean 'fifo'"),
+        (["--policy", "easy:leef"], "did you mean 'leaf'"),
+        (["--policy", "nowhere.py"], "there is no such file"),
+        (["--door", "window"], "expected one of process, batsim, slurm"),
+        (["--door", "batsim"], "expected either a command"),
+        (["--trace", "nowhere.csv"], "cannot be read"),
+    ],
+)
+def test_bad_options_are_2(small: Path, options: list[str], words: str) -> None:
+    done = ersatz("schedule", str(small), *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_json_holds_every_figure_and_finding(small: Path) -> None:
+    data = json.loads(ersatz("schedule", str(small), "--json", "-", "--twice").stdout)
+    draw = data["policies"][1]["draws"][0]
+    assert set(draw["metrics"]) == set(data["definitions"])
+    assert [f["number"] for f in draw["verdict"]] == list(range(1, 14))
+    assert {f["status"] for f in draw["verdict"] if f["number"] in (7, 11)} == {"holds"}
