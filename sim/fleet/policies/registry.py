@@ -13,9 +13,17 @@ from pathlib import Path
 from device_models.problems import InputError, Problem, did_you_mean
 from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.policies.conservative import ConservativeScheduler
-from sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
+from sim.fleet.policies.placement import KINDS, PLACEMENTS, Place, Placer
 from sim.fleet.policies.preempt import FairScheduler, LeastServiceScheduler, PriorityScheduler
 from sim.fleet.policies.queue import FillScheduler, QueueScheduler, by_limit
+from sim.fleet.policies.score import (
+    EVEN,
+    ScoredPlacement,
+    least_fragments,
+    least_left,
+    least_product,
+    packing,
+)
 from sim.fleet.policies.shares import ShareScheduler, blind
 from sim.fleet.protocol import Scheduler
 
@@ -33,6 +41,11 @@ POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "gavel-blind": lambda placer: ShareScheduler("gavel-blind", blind, placer),
 }
 
+SCORED: dict[str, Place] = {
+    "fgd": ScoredPlacement(least_fragments(EVEN)), "packing": ScoredPlacement(packing),
+    "dot-product": ScoredPlacement(least_product), "least-left": ScoredPlacement(least_left),
+}  # fmt: skip
+
 
 def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
@@ -42,7 +55,7 @@ def make_scheduler(text: str) -> Scheduler:
     problems = _unknown(text, name, options)
     if problems:
         raise InputError(problems)
-    place = PLACEMENTS[options[0]] if options else PLACEMENTS["best-fit"]
+    place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
     scheduler = POLICIES[name](Placer(place, kinds))
     scheduler.name = text
@@ -51,7 +64,7 @@ def make_scheduler(text: str) -> Scheduler:
 
 def _unknown(text: str, name: str, options: list[str]) -> list[Problem]:
     found = []
-    tables: list[Collection[str]] = [POLICIES, PLACEMENTS, KINDS]
+    tables: list[Collection[str]] = [POLICIES, [*PLACEMENTS, *SCORED], KINDS]
     for word, known in zip((name, *options), tables, strict=False):
         if word not in known:
             hint = did_you_mean(word, known)

@@ -1,0 +1,175 @@
+"""Placements of single jobs that score every node: the policies that FGD was compared with.
+
+FGD (fragmentation gradient descent, ATC 2023) takes the node and device where the expected amount of
+devices that the mix of jobs cannot use grows least. The mix is given, or 1, 2, 4 and 8 devices evenly.
+Each placement is for jobs of one node, with shares of devices, processors and memory; larger gangs go
+to `best_fit`. A score depends on a node's state alone, so it is kept for states that come again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sim.fleet.cluster import UNCOUNTED, Placement
+from sim.fleet.free import Free
+from sim.fleet.jobs import Job, Workload
+from sim.fleet.policies.placement import best_fit
+
+State = tuple[
+    str, int, int, tuple[int, ...]
+]  # type, processors, memory, thousandths left by device
+Ask = tuple[int, int, int, int, tuple[str, ...]]  # devices, milli, processors, memory, types
+Mix = Sequence[tuple[Ask, float]]
+EVEN: Mix = [((size, 1000, 0, 0, ()), 0.25) for size in (1, 2, 4, 8)]  # where no mix is known
+Score = Callable[[State, State, State, Ask], float]
+"""(before, after, the empty node, what is asked) -> the less the better"""
+
+
+def ask_of(job: Job) -> Ask:
+    """Return what a job asks of a node."""
+    return job.devices, job.milli, job.cpu_milli, job.memory_mib, tuple(sorted(job.types))
+
+
+def mix_of(workload: Workload, covered: float = 0.95) -> Mix:
+    """Return the commonest requests for devices that make up a part of a workload's jobs."""
+    counts: dict[Ask, int] = {}
+    for job in workload.jobs:
+        if job.devices:
+            counts[ask_of(job)] = counts.get(ask_of(job), 0) + 1
+    total, found, kept = sum(counts.values()), [], 0
+    for ask, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if kept >= covered * total:
+            break
+        found.append((ask, count))
+        kept += count
+    return [(ask, count / kept) for ask, count in found]
+
+
+def fragments(state: State, mix: Mix) -> float:
+    """Return the thousandths of devices left on a node that the mix cannot use, on average."""
+    kind, cpu, memory, left = state
+    free = sum(left)
+    lost = 0.0
+    for (devices, milli, need_cpu, need_memory, types), share in mix:
+        usable = [part for part in left if part >= milli]
+        if (
+            cpu < need_cpu
+            or memory < need_memory
+            or (types and kind not in types)
+            or len(usable) < devices
+        ):
+            lost += share * free
+        else:
+            lost += share * (free - sum(usable))
+    return lost
+
+
+class ScoredPlacement:
+    """Finds the node and devices of the best score; ties go to the first, or by `rng`."""
+
+    def __init__(self, score: Score, rng: np.random.Generator | None = None) -> None:
+        self.score, self.rng = score, rng
+        self._known: dict[tuple[State, State, Ask], tuple[float, int]] = {}
+
+    def __call__(
+        self, free: Free, job: Job, kind: str, count: int, within: int
+    ) -> Placement | None:
+        """Return devices for a job on one node, or what `best_fit` finds for more."""
+        ask = ask_of(job)
+        best: list[tuple[int, int]] = []
+        least = np.inf
+        for node, spec in enumerate(free.cluster.nodes):
+            if node in free.closed or spec.devices < count or not within >> node & 1:
+                continue
+            if (kind and spec.type != kind) or not free.has_room(job, node):
+                continue
+            found = self._best_on(free, node, job, ask)
+            if found is None or found[0] > least:
+                continue
+            best = [*best, (node, found[1])] if found[0] == least else [(node, found[1])]
+            least = found[0]
+        if not best:
+            return (
+                best_fit(free, job, kind, count, within)
+                if job.milli == 1000 and count > 1
+                else None
+            )
+        return (best[int(self.rng.integers(len(best))) if self.rng else 0],)
+
+    def _best_on(self, free: Free, node: int, job: Job, ask: Ask) -> tuple[float, int] | None:
+        """Return the best (score, devices) on a node; None if the job does not fit there."""
+        spec = free.cluster.nodes[node]
+        mask, parts = free.masks[node], free.shared.get(node, {})
+        left = tuple(1000 if mask >> d & 1 else parts.get(d, 0) for d in range(spec.devices))
+        state = (spec.type, free.cpu[node], free.memory[node], left)
+        empty = (spec.type, spec.cpu_milli, spec.memory_mib, (1000,) * spec.devices)
+        key = state, empty, ask
+        if key not in self._known:
+            self._known[key] = self._find(state, empty, ask)
+        found = self._known[key]
+        return found if found[1] >= 0 else None
+
+    def _find(self, state: State, empty: State, ask: Ask) -> tuple[float, int]:
+        """Return the best (score, devices) for a state; devices -1 if nothing fits."""
+        kind, cpu, memory, left = state
+        devices, milli, need_cpu, need_memory, _ = ask
+        able = [d for d, part in enumerate(left) if part >= milli]
+        if len(able) < devices:
+            return 0.0, -1
+        if not devices:
+            choices = [0]
+        elif milli < 1000:  # devices that are left alike are alike
+            alike = {left[d]: d for d in reversed(able)}
+            choices = [1 << d for d in alike.values()]
+        else:
+            choices = [sum(1 << d for d in able[:devices])]
+        best = (np.inf, -1)
+        for mask in choices:
+            rest = tuple(part - (milli if mask >> d & 1 else 0) for d, part in enumerate(left))
+            after = (kind, cpu - need_cpu, memory - need_memory, rest)
+            best = min(best, (self.score(state, after, empty, ask), mask))
+        return best
+
+
+def least_fragments(mix: Mix) -> Score:
+    """FGD: the fragments that a placement adds."""
+    known: dict[State, float] = {}
+
+    def of(state: State) -> float:
+        if state not in known:
+            known[state] = fragments(state, mix)
+        return known[state]
+
+    return lambda before, after, empty, ask: round(of(after) - of(before), 6)
+
+
+def least_left(before: State, after: State, empty: State, ask: Ask) -> float:
+    """Best fit: the least left of processors and devices, each as a part of the largest node."""
+    return (
+        round(after[1] / 128_000 + sum(after[3]) / 8000, 9)
+        if after[1] < UNCOUNTED / 2
+        else sum(after[3])
+    )
+
+
+def least_product(before: State, after: State, empty: State, ask: Ask) -> float:
+    """Dot product: the least of what is left times what is asked, processors and devices."""
+    return round(
+        before[1] / 128_000 * ask[2] / 128_000 + sum(before[3]) / 8000 * ask[0] * ask[1] / 8000, 12
+    )
+
+
+def packing(before: State, after: State, empty: State, ask: Ask) -> float:
+    """Devices in use first, then nodes in use, then idle nodes; the fuller the better."""
+    used = [d for d, part in enumerate(before[3]) if before[3][d] != after[3][d] and part < 1000]
+    if used and ask[1] < 1000:
+        return min(before[3][d] for d in used) / 1000
+    idle = sum(part == 1000 for part in before[3])
+    return 10.0 + idle + (0 if before[3] != empty[3] or before[1] != empty[1] else 100)
+
+
+def nowhere_better(before: State, after: State, empty: State, ask: Ask) -> float:
+    """Random: all places are as good."""
+    return 0.0
