@@ -139,7 +139,7 @@ def _lives(answered: Answered) -> Table:
     table.add_row("binding; 10 % (a month) more saves",
                   f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
-        table.add_row(f"trained in {answered.inquiry.draws} lives", band(answered))
+        table.add_row("trained after", band(answered))
     return table
 
 
@@ -207,19 +207,15 @@ def _fan(answered: Answered) -> Iterator[RenderableType]:
     if cloud is None:
         return
     yield Text("")
-    table = _table(
-        f"working devices in {answered.inquiry.draws} lives",
-        "10 %",
-        "50 %",
-        "90 %",
-        "tokens (50 %)",
-    )
+    title = f"working devices in {answered.inquiry.draws} lives"
+    table = _table(title, "10 %", "50 %", "90 %", "tokens (50 %)", "lives with any")
     devices = fan(cloud.fleet.sum(axis=2))
     work = fan(cloud.work.sum(axis=2))[1]
-    months = len(work) - 1
-    for month in sorted({round(i * months / 8) for i in range(9)}):
+    there = (cloud.fleet.sum(axis=2) > 0).mean(axis=0)
+    months = min(len(work) - 1, b.months)
+    for month in sorted({round(i * months / 9) for i in range(10)}):
         table.add_row(f"{b.day(month):%Y-%m}", *(f"{devices[level, month]:,.0f}" for level in range(3)),
-                      f"{work[month] / 1e12:.2f} T")  # fmt: skip
+                      f"{work[month] / 1e12:.2f} T", f"{100 * there[month]:.0f} %")  # fmt: skip
     yield table
 
 

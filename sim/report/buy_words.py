@@ -32,15 +32,12 @@ def sentences(answered: Answered) -> tuple[str, str]:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         words.append(f"{len(names)} devices flip: {', '.join(names[:3])}{more}")
     if answered.renewed:
-        late = ", past the deadline" if answered.renewed.late else ""
         after = bought(b, answered.renewed.plan, answered.renewed.month)
         words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
-                     f" {_outcome(b, answered.renewed.life)}{late}")  # fmt: skip
+                     f" {_outcome(b, answered.renewed.life)}")  # fmt: skip
     if answered.cloud is not None:
         gates = any(event.kind in ("licence", "import") for event in answered.inquiry.events)
-        words.append(
-            _arrival(answered) if gates else f"{band(answered)} in {answered.inquiry.draws} lives"
-        )
+        words.append(_arrival(answered) if gates else band(answered))
     plan = f"{bought(b, answered.plan)}: {_done(b, answered.quiet)}."
     if len(answered.front) > 1:
         plan = f"fastest {_point(b, answered.front[0])}; cheapest {_point(b, answered.front[-1])}."
@@ -113,7 +110,8 @@ def money(b: BuildOut, amount: float) -> str:
 def _done(b: BuildOut, life: Replayed) -> str:
     end = f"not done in {len(life.fleet) - 1} months"
     if math.isfinite(life.finish):
-        end = f"done in {life.finish:.1f} months"
+        late = max(f - job.deadline for f, job in zip(life.finish_months, b.jobs, strict=True))
+        end = f"done in {life.finish:.1f} months{f' ({late:.1f} late)' if late > 0.05 else ''}"
     return f"{end} for {money(b, spent(b, life))}"
 
 
@@ -131,8 +129,9 @@ def band(answered: Answered) -> str:
     assert answered.cloud is not None
     done = answered.cloud.finish
     ends = np.quantile(np.where(np.isinf(done), 1e6, done), (0.1, 0.9))
-    ends_text = " - ".join("never" if e > 1e5 else f"{e:.1f}" for e in ends)
-    return f"{ends_text} months (80 %), {100 * np.isfinite(done).mean():.0f} % ever"
+    low, high = ("never" if end > 1e5 else f"{end:.1f} months" for end in ends)
+    ever = "" if np.isfinite(done).all() else f"; {100 * np.isfinite(done).mean():.0f} % ever"
+    return f"{low} to {high} in 80 % of {len(done)} lives{ever}"
 
 
 def months_text(value: float) -> str:
