@@ -66,13 +66,15 @@ def _outcomes(
     from sim.fleet.compare import run_policy
     from sim.fleet.policies.registry import make_scheduler
 
-    if door not in DOORS:
-        raise Failure(2, [f"--door: {door!r} - expected one of {', '.join(DOORS)}"])
-    if door == "slurm":
-        return [[_slurm(contest, speed)]]
-    if door == "batsim":
-        return [[_batsim(contest, command, endpoint)]]
     names = [n for n in policy.split(",") if n] if policy else list(contest.policies)
+    if door != "process":
+        outside = _at_door(contest, door, command, endpoint, speed)
+        if not policy:
+            return [[outside]]
+        return [
+            *([run_policy(name, contest.specs[0], make_scheduler)] for name in names),
+            [outside],
+        ]
     for name in names:
         make_scheduler(name)  # every fault of a name before the first run
     with progress(len(names) * len(contest.specs)) as advance:
@@ -86,33 +88,21 @@ def _outcomes(
     return outcomes
 
 
-def _batsim(contest: Contest, command: str, endpoint: str) -> Outcome:
-    """Run a scheduler behind Batsim's protocol on the first draw."""
-    from sim.fleet.batsim import BatsimScheduler
-    from sim.fleet.compare import run_policy
-    from sim.fleet.peer import Peer
-
-    spec = contest.specs[0]
-    try:
-        peer = Peer(command, endpoint)
-    except ValueError as error:
-        raise Failure(2, [f"--door batsim, --scheduler, --endpoint: {error}"]) from error
-    scheduler = BatsimScheduler(peer, jobs=len(spec.workload.jobs))
-    return run_policy(scheduler.name, spec, lambda _: scheduler)
-
-
-def _slurm(contest: Contest, speed: float) -> Outcome:
-    """Replay the first draw on a real Slurm."""
+def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: float) -> Outcome:
+    """Run the first draw under a scheduler outside."""
     from sim.fleet.compare import judged
+    from sim.fleet.doors import Door, run_at_door
     from sim.fleet.fleet import RunEndedError
-    from sim.fleet.slurm.replay import replay_on_slurm
 
+    if kind not in DOORS:
+        raise Failure(2, [f"--door: {kind!r} - expected one of {', '.join(DOORS)}"])
+    door = Door(kind, command, endpoint, speed=speed)  # type: ignore[arg-type]
     spec = contest.specs[0]
-    with progress(2 * len(spec.workload.jobs)) as advance:
+    with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:
         try:
-            log = replay_on_slurm(
-                spec.cluster, spec.workload, speed=speed, rules=spec.rules, advance=advance
-            )
+            log = run_at_door(spec, door, advance)
+            reason = ""
         except RunEndedError as ended:
-            return judged("slurm", ended.log, str(ended))
-    return judged("slurm", log)
+            log, reason = ended.log, str(ended)
+    name = "slurm" if kind == "slurm" else f"{log.about['policy']}-batsim"
+    return judged(name, log, reason)

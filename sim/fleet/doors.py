@@ -44,13 +44,15 @@ def run_at_door(
         try:
             peer = Peer(door.scheduler, door.endpoint, timeout_s=door.timeout_s)
         except ValueError as error:
-            raise InputError([Problem("", 0, 0, "--scheduler", "", str(error))]) from None
+            raise InputError(
+                [Problem("--door batsim", 0, 0, "--scheduler", "", str(error))]
+            ) from None
         scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
                                     forward=door.forward)  # fmt: skip
         return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)
     if not 1.0 <= door.speed <= 1000.0:
         expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"
-        raise InputError([Problem("", 0, 0, "--speed", f"{door.speed:g}", expected)])
+        raise InputError([Problem("--door slurm", 0, 0, "--speed", f"{door.speed:g}", expected)])
     workload = at_rate(spec.cluster, spec.workload, spec.speed)
     return replay_on_slurm(
         spec.cluster, workload, speed=door.speed, rules=spec.rules, preempt=door.preempt,
