@@ -23,6 +23,7 @@ from sim.fleet.metrics import DEFINITIONS, by_part, job_table, metrics, series
 from sim.fleet.outages import Maintenance
 from sim.fleet.policies.queue import QueueScheduler
 from sim.fleet.policies.registry import POLICIES, make_scheduler
+from sim.fleet.validate import judge
 from sim.report.fleet_plots import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,3 +275,20 @@ def test_json_holds_every_figure_and_finding(small: Path) -> None:
     assert set(draw["metrics"]) == set(data["definitions"])
     assert [f["number"] for f in draw["verdict"]] == list(range(1, 14))
     assert {f["status"] for f in draw["verdict"] if f["number"] in (7, 11)} == {"holds"}
+
+
+def test_the_scheduler_of_the_page_is_the_file_that_it_names_and_keeps_the_rules(
+    small: Path,
+) -> None:
+    file = ROOT / "scenarios" / "schedulers" / "first_come.py"
+    page = (ROOT / "docs" / "schedulers.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert (
+        code.split("class Scheduler:")[1].strip()
+        == file.read_text().split("class Scheduler:")[1].strip()
+    )
+    spec = load_contest(small).specs[0]
+    ours = run_fleet(spec, make_scheduler("fifo:first-fit:any"))
+    theirs = run_fleet(spec, make_scheduler(str(file)))
+    assert theirs.records == ours.records
+    assert judge(theirs).holds

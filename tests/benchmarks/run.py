@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -221,6 +222,13 @@ def best_of(run: Callable[[], None], times: int = 3) -> float:
     return min(seconds)
 
 
+def fleets() -> Any:
+    """The benchmarks of fleets, imported when one of them is run."""
+    import fleets as found
+
+    return found
+
+
 BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
     "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
@@ -233,6 +241,11 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "ring all-reduce, 100,000 ranks": (lambda: ring(100_000), 0.05),
     "40 x 4 verdicts of ersatz legal": (verdicts, 1.0),
     "fabric: 98,304 endpoints, graph and checks": (fabric, 1.0),
+    "fleet: 82,247 jobs like Philly's, fifo": (lambda: fleets().scheduled("fifo"), 10.0),
+    "fleet: 82,247 jobs like Philly's, easy": (lambda: fleets().scheduled("easy"), 30.0),
+    "fleet: 12,500 nodes, a year of failures": (lambda: fleets().big_fleet(0), 0.5),
+    "fleet: the same with 10,000 jobs": (lambda: fleets().big_fleet(10_000), 20.0),
+    "fleet: a log of 1,000,000 events judged": (lambda: fleets().million_events(), 10.0),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
