@@ -142,7 +142,8 @@ class Placer:
         if job.devices > free.free and job.least > free.free and job.milli == 1000:
             return None
         for kind in self.kinds(view, job):
-            if found := self.fill(free, job, kind):
+            found = self.fill(free, job, kind)
+            if found and (len(found) == 1 or view.rate(job, found) > 0):
                 return found
         return None
 

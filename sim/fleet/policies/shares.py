@@ -101,7 +101,7 @@ class ShareScheduler:
         for name, kind in chosen.items():
             if name in view.waiting and self.admit(view, view.waiting[name], 0):
                 placement = self.placer.fill(view.free, view.waiting[name], kind)
-                if placement:
+                if placement and view.rate(view.waiting[name], placement) > 0:
                     yield Start(name, placement)
         self.round_at = now + self.round_s
         yield WakeAt(self.round_at)
