@@ -103,6 +103,7 @@ def test_two_weeks_later_the_plan_holds() -> None:
          f" {new.delivered.sum():.0f} Ascend 910B {new.kwh / 1e6:.2f} GWh")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_short_of_money() -> None:
     new = told("purchase.budget=160 M CNY")["as-it-was"].renewed
     assert new is not None
