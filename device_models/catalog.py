@@ -42,11 +42,12 @@ DEVICE = Schema(
         "clock_hz": "frequency", "kernel_launch_s": "time", "power_idle_w": "power",
         "power_max_w": "power", "die_area_m2": "area", "io_bandwidth": "bandwidth",
         "failure_rate": "rate", "attention_forward": "fraction", "attention_backward": "fraction",
-        "attention_portable": "fraction", "tpp": "number", **EXPORT_LEAVES,
+        "attention_portable": "fraction", "sustained_clock": "number", "tpp": "number",
+        **EXPORT_LEAVES,
     },
     maps={"matrix_peak": "flop_rate", "vector_peak": "flop_rate",
           "matrix_ceiling": "fraction", "datasheet_peak": "flop_rate"},
-    optional=frozenset({"tpp", "datasheet_peak", *EXPORT_LEAVES}),
+    optional=frozenset({"tpp", "datasheet_peak", "sustained_clock", *EXPORT_LEAVES}),
 )  # fmt: skip
 SCALE_UP = Schema(
     header=_COMMON | {"kind": "text"},

@@ -79,6 +79,7 @@ class Device:
     die_area_m2: float
     io_bandwidth: float  # bytes/s, all links and host bus, both directions (export rules)
     failure_rate: float  # failures per second that stop the device
+    sustained_clock: float = 1.0  # under its power limit / that of its architecture's usual part
     prices: tuple[Price, ...] = ()
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

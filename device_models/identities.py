@@ -41,7 +41,7 @@ def check_device(values: Mapping[str, Any], blame: Blame) -> None:
     ):
         _share(values, key, blame)
     for key in ("memory_bytes", "memory_bandwidth", "cache_bytes", "clock_hz", "power_max_w",
-                "io_bandwidth"):  # fmt: skip
+                "io_bandwidth", "sustained_clock"):  # fmt: skip
         _positive(values, key, blame)
     for key in ("matrix_peak", "vector_peak", "datasheet_peak"):
         _check_peaks(values, key, blame)

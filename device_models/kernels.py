@@ -78,8 +78,14 @@ class KernelConstants:
     wave_weight: float
     output_write: float
     attention_ramp_tokens: float
-    gradient_accumulate_bytes: float
     expert_rows_half: float
+    score_passes_forward: float  # over the score matrix, where attention is not fused
+    score_passes_backward: float
+    ring_merge_bytes_forward: float  # per value and step of ring attention
+    ring_merge_bytes_backward: float  # per key or value and step
+    adapter_share: float  # weights of LoRA's adapters / those of the model
+    logit_memory_bytes: float  # held per logit
+    staging_bytes: float  # tables, loss and staging tensors that frameworks count as allocated
 
 
 @lru_cache(maxsize=1)
@@ -138,9 +144,11 @@ def calibrated_time(device: Device, kernel: Kernel) -> float:
         share = device.attention_backward if kernel.backward else device.attention_forward
         ramp = 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
         share *= device.attention_portable if kernel.portable else 1.0
+        share *= device.sustained_clock
         compute = kernel.flop / (attention_peak(device, kernel) * share) * ramp
         return max(compute * kernel.slowdown, moved)
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
+    rate *= device.sustained_clock
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown
     write = kernel_constants().output_write * 2.0 * kernel.groups * kernel.m * kernel.n
     return max(compute + write / device.memory_bandwidth, moved)

@@ -24,6 +24,8 @@ class Stack:
     attention_factor: float  # speed of its attention kernels / the device's best of that kind
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
+    weight_cast_bytes: float  # traffic per weight and step to cast it to fp8
+    narrow_matrix_factor: float  # speed of its products in 8 bits / the device's best
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step
     optimizer_bandwidth: (
         float  # bytes/s per device where the host updates the weights; 0: the device does
@@ -31,6 +33,7 @@ class Stack:
     optimizer_state_bytes: float  # master copy and moments kept per parameter
     gradient_dtype: str  # of accumulation and reduction
     gradient_accumulate_bytes: float  # traffic per weight and micro-batch to accumulate
+    fresh_gradient_bytes: float  # per weight: a backward pass's own gradients, kept beside the sum
     launch_s: float  # host time per op of the model, framework included
     collective_launch_s: float  # host time to issue one collective
     moe_host_sync: bool  # dropless routing: the host waits for token counts in every layer
@@ -45,6 +48,7 @@ class Stack:
     unfused_activation: float  # traffic of an activation that has no fused kernel / fused minimum
     nics_used: float  # of a node by its collectives; 0 is all
     expert_permute_passes: float  # memory passes to permute, pad and unpermute routed tokens
+    expert_overlap_chunks: float  # expert product and exchange pipelined in chunks; 1 is none
     expert_efficiency: float  # grouped GEMM speed / dense GEMM speed
     expert_dispatch_dtype: str  # tokens travel to the experts in this dtype
     expert_imbalance: float  # most loaded expert rank / mean

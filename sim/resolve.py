@@ -229,7 +229,8 @@ def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
     tokens = t.tokens or 0.0
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens)
+    document = float(t.document_tokens or 0)
+    return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens, document)
 
 
 def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:

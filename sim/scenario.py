@@ -44,6 +44,7 @@ class Training:
     micro_batch: int  # sequences per micro-batch and replica
     precision: Precision = "bf16"
     tokens: float = 0.0  # of the whole job; 0: a step study only
+    document_tokens: float = 0.0  # mean length of documents packed into a sequence; 0: one fills it
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,10 @@ class TrainingSection(Section):
     precision: Literal["bf16", "fp16", "fp8", "fp32"] = Field(
         "bf16", description="of the matrix products"
     )
+    document_tokens: Degree | None = Field(
+        None,
+        description="mean length of the documents packed into a sequence; attention ends there",
+    )
     tokens: Tokens | None = Field(None, description="of the whole job")
     steps: Degree | None = Field(None, description="of the whole job, in place of tokens")
 

@@ -9,13 +9,13 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
+from device_models.kernels import kernel_constants
 from sim.errors import InputError
 from sim.plan.memory import plan_memory
 from sim.report.memory import render_memory
 from sim.scenario import Parallel
 from sim.validation.heldout import SHIPPED
 from sim.validation.memory_table import (
-    STAGING,
     MemoryVerdicts,
     Share,
     judge_memory,
@@ -121,17 +121,17 @@ def test_as_many_stages_as_layers_cannot_run(tmp_path: Path, few: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moved", "dtype", "zero", "bytes_each"),
-    [(8.0, "fp32", 0, 4.0), (12.0, "fp32", 0, 6.0), (12.0, "fp32", 1, 6.0), (12.0, "bf16", 1, 2.0),
-     (12.0, "fp32", 2, 0.5)],
+    ("fresh", "dtype", "zero", "bytes_each"),
+    [(0.0, "fp32", 0, 4.0), (2.0, "fp32", 0, 6.0), (2.0, "fp32", 1, 6.0), (0.0, "bf16", 1, 2.0),
+     (2.0, "fp32", 2, 0.5)],
 )  # fmt: skip
-def test_gradients_stand_twice_where_accumulation_is_not_fused(
-    moved: float, dtype: str, zero: Literal[0, 1, 2], bytes_each: float
+def test_fresh_gradients_stand_beside_the_sum_where_they_are_kept(
+    fresh: float, dtype: str, zero: Literal[0, 1, 2], bytes_each: float
 ) -> None:
     """An fp32 sum of 4 bytes, 2 more beside it; ZeRO 2 leaves an eighth of the sum on 8 ranks."""
     scenario = make_scenario(parallel=Parallel(dp=8, zero=zero))
     pool = scenario.pools[0]
-    stack = replace(pool.stack, gradient_accumulate_bytes=moved, gradient_dtype=dtype)
+    stack = replace(pool.stack, fresh_gradient_bytes=fresh, gradient_dtype=dtype)
     parts = plan_memory(replace(scenario, pools=(replace(pool, stack=stack),))).parts
     assert parts["gradients"] == pytest.approx(bytes_each * parts["weights"] / 2.0)
 
@@ -140,7 +140,12 @@ def test_a_stated_peak_is_compared_without_overhead() -> None:
     """A row that states exactly what the plan allocates has no error; one of half as much has 1."""
     row = next(r for r in read_table(SHIPPED).runs if "mem_GB=" in r.text("notes"))
     parts = dict(plan_memory(scenario_of(row)).parts)
-    stated = sum(parts.values()) - parts["overhead"] - parts["fragmentation"] + STAGING
+    stated = (
+        sum(parts.values())
+        - parts["overhead"]
+        - parts["fragmentation"]
+        + kernel_constants().staging_bytes
+    )
     for share, error in ((1.0, 0.0), (0.5, 1.0)):
         notes = re.sub(r"mem_GB=[\d.]+", f"mem_GB={share * stated / 1e9:.9f}", row.text("notes"))
         found = peak_errors([replace(row, texts={**row.texts, "notes": notes})])

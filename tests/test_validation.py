@@ -9,10 +9,12 @@ from device_models.catalog import load_node, load_stack
 from sim.errors import InputError
 from sim.step.step import step_seconds
 from sim.validation.fit import Linear, robust_cost
+from sim.validation.machines import node_of, stack_of, trimmed
 from sim.validation.metrics import measured_step_seconds
 from sim.validation.parameters import Parameter, fitted_parameters, shown, turned, write_leaf
 from sim.validation.predict import predict_run
-from sim.validation.rows import Refused, node_of, scenario_of, stack_of, trimmed
+from sim.validation.reading import Refused
+from sim.validation.rows import scenario_of
 from sim.validation.samples import Sample
 from sim.validation.summary import row_record, summarise
 from sim.validation.table import Run, read_table

@@ -34,8 +34,9 @@ def validate(
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
     from sim.report.json_out import plain
-    from sim.report.validation import render_headline, render_validation
+    from sim.report.validation import render_headline, render_jobs, render_validation
     from sim.validation.heldout import SHIPPED, headline, judge
+    from sim.validation.jobs import job_summary, judge_jobs
     from sim.validation.predict import predict_table
     from sim.validation.summary import row_record, summarise
     from sim.validation.table import read_table
@@ -52,7 +53,11 @@ def validate(
     summary = summarise(predictions)
     if judged:
         summary["held_out"] = headline(judged)
+    jobs = judge_jobs(read.runs) if table is None else []
+    if jobs:
+        summary["jobs"] = job_summary(jobs)
     view = grouped(*([render_headline(summary["held_out"])] if judged else []),
+                    *([render_jobs(summary["jobs"])] if jobs else []),
                     render_validation(summary))  # fmt: skip
     held = {j.run.line: j for j in judged}
     rows = [row_record(p, held.get(p.run.line)) for p in predictions]

@@ -15,14 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from device_models.device import DTYPE_BYTES
+from device_models.kernels import kernel_constants
 from device_models.stack import Stack
 from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
 from sim.plan.schedules import Schedule, make_schedule
 from sim.records import MemoryResult
 from sim.scenario import Parallel, Pool, Scenario
-
-LOGIT_BYTES = 8.0  # bf16 logits, their fp32 copy and a bf16 gradient
-FUSED_ACCUMULATION = 8.0  # bytes per weight that a fused kernel moves: the fp32 sum, both ways
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
@@ -69,7 +67,7 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     chunks = split_layers(model, parallel)
     held = [chunks[place.position] for place in schedule.places[stage]]
     dense, expert = map(sum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True))
-    trained = 0.005 if model.lora_rank else 1.0
+    trained = kernel_constants().adapter_share if model.lora_rank else 1.0
     ways, expert_ways = _shard_ways(parallel)
 
     def state(bytes_each: float, sharded: bool) -> float:
@@ -97,11 +95,10 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
 def _fresh_gradient_bytes(stack: Stack, parallel: Parallel) -> float:
     """Bytes per weight of a backward pass's own gradients, where they stand beside the fp32 sum.
 
-    Frameworks that do not fuse the accumulation add them after the whole backward pass; with
-    ZeRO 2 and 3 they leave layer by layer.
+    Some frameworks add them after the whole backward pass; with ZeRO 2 and 3 they leave layer by
+    layer.
     """
-    unfused = stack.gradient_accumulate_bytes > FUSED_ACCUMULATION
-    return 2.0 if unfused and stack.gradient_dtype == "fp32" and parallel.zero < 2 else 0.0
+    return stack.fresh_gradient_bytes if parallel.zero < 2 else 0.0
 
 
 def _shard_ways(parallel: Parallel) -> tuple[float, float]:
@@ -123,7 +120,8 @@ def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     )
     if chunk.head:
         tokens = _tokens(scenario)
-        logits = LOGIT_BYTES * tokens * scenario.model.vocab / scenario.parallel.tp
+        each = kernel_constants().logit_memory_bytes
+        logits = each * tokens * scenario.model.vocab / scenario.parallel.tp
         kept += logits * (1 + chunk.predict) * pool.stack.activation_memory
     return kept
 

@@ -56,6 +56,12 @@ def render_headline(held_out: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(""))
 
 
+def render_jobs(jobs: Mapping[str, Any]) -> RenderableType:
+    """Return one line on whole jobs: how many could be judged, and their errors."""
+    return Text(f"{jobs['jobs']} whole jobs with a known layout: error of their duration, median"
+                f" {_percent(jobs['median'])}, 90th percentile {_percent(jobs['p90'])}")  # fmt: skip
+
+
 def _groups(title: str, groups: Mapping[str, GroupErrors]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column(title, min_width=50, max_width=58, no_wrap=True, overflow="ellipsis")

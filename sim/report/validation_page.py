@@ -14,10 +14,18 @@ from device_models.yamltext import parse_yaml
 from sim.report.validation_plot import scatter
 from sim.validation.calibrate import coverage, width_table
 from sim.validation.collective_benchmarks import judge_collectives
-from sim.validation.heldout import Judged, headline, judge_shipped, weighted_quantiles
+from sim.validation.heldout import (
+    SHIPPED,
+    Judged,
+    headline,
+    judge_shipped,
+    weighted_quantiles,
+)
+from sim.validation.jobs import judge_jobs
 from sim.validation.ladder import layers_of
 from sim.validation.microbenchmarks import judge_kernels
 from sim.validation.parameters import DATA, fitted_parameters
+from sim.validation.table import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 WORST = 20
@@ -75,6 +83,7 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     )
     yield "## Kernels and collectives\n"
     yield _table(["group", "points", "median error", "90th percentile"], list(_micro()))
+    yield from _jobs()
     slow = [j for j in judged if j.stack == "nanotron"]
     off = sum(abs(j.family_error) > math.log(1.8) for j in slow)
     yield (f"## The worst {WORST} rows\n\nModel left out; with the cause that neighbouring rows suggest. The nanotron sweep stands apart: {off} of"
@@ -125,6 +134,23 @@ def _micro() -> Iterator[list[str]]:
             f"{100 * np.median(size):.1f} %",
             f"{100 * np.quantile(size, 0.9):.0f} %",
         ]
+
+
+def _jobs() -> Iterator[str]:
+    """Whole jobs by source."""
+    jobs = judge_jobs(read_table(SHIPPED).runs)
+    judged = [job for job in jobs if not job.reason]
+    yield (f"## Whole jobs\n\n{len(judged)} of {len(jobs)} jobs (`job_runs.csv`) can be judged: work and layout are known. The"
+           " prediction is steps x step time, with the evaluations of MLPerf's rules, or, for jobs of more than a day, with"
+           " the simulated failures and restarts. In-sample: the step times of most of these runs were fitted on.\n")  # fmt: skip
+    sources = sorted({job.source for job in judged})
+    groups = [(source, [j.error for j in judged if j.source == source]) for source in sources]
+    everything = [job.error for job in judged]
+    yield _table(
+        ["source", "jobs", "median / 90th percentile", "bias"],
+        [[name, str(len(e)), _plain(e), f"{100 * float(np.median(e)):+.1f} %"]
+         for name, e in [("all", everything), *groups]],
+    )  # fmt: skip
 
 
 def _worst(judged: Sequence[Judged]) -> Iterator[list[str]]:

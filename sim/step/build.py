@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from device_models.device import DTYPE_BYTES
-from device_models.kernels import Timer, calibrated_time, memory_kernel
+from device_models.kernels import Timer, calibrated_time, kernel_constants, memory_kernel
 from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
 from sim.plan.network import placed_communicators
 from sim.plan.schedules import Schedule, Variant, make_schedule
@@ -104,7 +104,7 @@ class StageBuilder:
         self.shard = Shard(
             s.model, self.pool.stack, tokens, s.training.sequence_length, s.training.precision,
             parallel.tp, parallel.cp, parallel.ep, parallel.etp,
-            parallel.sequence_parallel and parallel.tp > 1,
+            parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
         )  # fmt: skip
 
     def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:
@@ -173,7 +173,16 @@ class StageBuilder:
         zero = self.scenario.parallel.zero
         gathers = zero == 3 or (first and zero > 0 and self.pool.stack.overlap_param_gather)
         for part in self._prefetched(make, self._parts(chunk), gathers):
+            if first and part.is_layer:
+                self._cast_weights(make, part)
             make.add(part.work.forward)
+
+    def _cast_weights(self, make: Assembler, part: _Part) -> None:
+        """Weights change once a step: the first micro-batch brings them into 8 bits or fewer."""
+        each = self.pool.stack.weight_cast_bytes
+        if each and DTYPE_BYTES[self.scenario.training.precision] <= 1:
+            cast = memory_kernel("weight cast", each * (part.dense + part.expert), "cast")
+            make.compute(self.times.kernel(cast), cast.category)
 
     def _backward(self, make: Assembler, chunk: Chunk, *, whole: bool, last: bool) -> None:
         parts = self._parts(chunk)[::-1]
@@ -295,7 +304,7 @@ class StageBuilder:
         """Weights that this rank's optimiser updates."""
         model: Model = self.scenario.model
         if model.lora_rank:
-            return 0.005 * (dense + expert)
+            return kernel_constants().adapter_share * (dense + expert)
         if self.scenario.parallel.zero == 0:
             return dense + expert
         groups = self.times.communicators

@@ -1,13 +1,13 @@
 """Fit device and stack parameters to measured training runs, all of them together.
 
-    python -m sim.validation.fit [RUNS.csv] [--dry]
+    python -m sim.validation.fit [RUNS.csv] [--dry | --check]
 
 Log errors of step time, soft-L1 (robust to outliers), each source weighted by its number of
 configurations to the power -1/2, and a weak pull of every parameter to its prior or relative. The
 step engine is linearised in the logarithms of the parameters (`Linear`), the robust problem solved
 on that, and the engine asked again until it agrees. A fold that leaves rows out solves the last
 linear problem without them; its rows are then predicted by the engine itself. The same table gives
-the same values.
+the same values, from the priors alone: `--check` refits and compares with the files.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ import numpy.typing as npt
 
 from sim.validation.folds import Folds, fit_folds, write_folds
 from sim.validation.heldout import SHIPPED
-from sim.validation.parameters import Parameter, fitted_parameters, turned, write_values
+from sim.validation.parameters import (
+    Parameter,
+    fitted_parameters,
+    shipped_values,
+    turned,
+    write_values,
+)
 from sim.validation.predict import PROCESSES
 from sim.validation.samples import Sample, log_error, samples, usable
 from sim.validation.table import read_table
 
 Array = npt.NDArray[np.float64]
-PULL = 0.12  # residual of a parameter that lies one whole log range from its prior, per root weight
+PULL = 0.25  # a parameter one whole range from its prior costs as if every row erred by this x SOFT
 SOFT = 0.05  # log error from which a row counts as an outlier, less and less
 STEP = 0.02  # of the logarithm, for derivatives
 TRUST = 0.5  # most that a logarithm moves between two looks at the engine
-ROUNDS = 4
+ROUNDS = 6
+SETTLED = 0.002  # relative gain of a round below which the fit has converged
+SAME = 0.01  # most that a refit's values may differ from those of the files
 FAR = 2.0  # most that a logarithm moves when rows are left out
 
 
@@ -138,6 +146,8 @@ def fit(rows: Sequence[Sample], tell: Callable[[str], None] = print) -> Linear:
              f" cost {was:.3f} -> {now:.3f}")  # fmt: skip
         if now < was:
             linear = new
+        if abs(was - now) < SETTLED * was:
+            break
         trust /= 2 if now < was else 4
     return linear
 
@@ -169,9 +179,20 @@ def left_out(linear: Linear, everything: Sequence[Sample]) -> Folds:
     return Folds(sources, families)
 
 
+def report_drift(values: Mapping[Parameter, float]) -> int:
+    """Print how far a refit is from the files; returns the exit status: 1 above `SAME`."""
+    shipped = shipped_values()
+    drift = {p.name: abs(value / shipped[p] - 1.0) for p, value in values.items()}
+    worst = max(drift, key=drift.__getitem__)
+    print(
+        f"farthest from the files: {worst}, {100 * drift[worst]:.2f} % (allowed {100 * SAME:g} %)"
+    )
+    return int(drift[worst] > SAME)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Refit everything from a table and write the values into the catalogue."""
-    dry = "--dry" in arguments
+    dry = {"--dry", "--check"} & set(arguments)
     tables = [a for a in arguments if not a.startswith("--")] or [str(SHIPPED)]
     everything = samples(read_table(tables[0]).runs)
     prior = {p: p.prior for p in fitted_parameters()}
@@ -186,6 +207,8 @@ def main(arguments: Sequence[str]) -> None:
     note = (
         f"{len(values)} parameters fitted on {len(rows)} configurations, median error {spread:.3f}"
     )
+    if "--check" in arguments:
+        raise SystemExit(report_drift(values))
     if dry:
         return
     write_folds(left_out(linear, everything))

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from device_models.kernels import kernel_constants
 from device_models.problems import InputError, Problem, did_you_mean
 from sim.errors import InfeasibleError
 from sim.plan.memory import plan_memory
 from sim.scenario import Scenario
-from sim.validation.rows import Refused, scenario_of
+from sim.validation.reading import Refused
+from sim.validation.rows import scenario_of
 from sim.validation.samples import is_complete, is_verified
 from sim.validation.table import Run, read_table
 
@@ -30,7 +32,6 @@ COLUMNS = ("model", "n_devices", "micro_batch", "grad_acc", "gbs_seqs", "dp", "p
 COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 STATED = re.compile(r"mem(?:_GB=|=)(\d+(?:\.\d+)?)")
 GB = 1e9
-STAGING = 0.35e9  # tables, loss and staging tensors that frameworks do count; of the smallest runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def peak_errors(runs: Iterable[Run]) -> dict[str, list[float]]:
         except (Refused, ValueError, InfeasibleError):
             continue
         allocated = result.peak_bytes - result.parts["overhead"] - result.parts["fragmentation"]
-        allocated += STAGING
+        allocated += kernel_constants().staging_bytes
         found[run.text("source")].append(allocated / (float(stated[1]) * GB) - 1)
     return found
 

@@ -6,8 +6,11 @@ causal half or the full square of attention, with recomputation counted or not.
 
 from __future__ import annotations
 
+import re
+
 from device_models.kernels import sixteen_bit_peak
 from sim.scenario import Scenario
+from sim.validation.reading import rules
 from sim.validation.table import Run
 
 HARDWARE_WORDS = ("incl. recompute", "includes activation recompute", "with recompute",
@@ -44,7 +47,9 @@ def metric_flop(run: Run, scenario: Scenario) -> float:
     training, model = scenario.training, scenario.model
     causal = "causal" in note and "non-causal" not in note
     per_token = model.flop_per_token(training.sequence_length, causal=causal)
+    framework = run.text("framework")
     hardware = "_hw" in note or any(word in note for word in HARDWARE_WORDS)
+    hardware |= any(re.search(r["pattern"], framework, re.I) for r in rules("counts_recompute"))
     if hardware and scenario.parallel.recompute == "full":
         per_token *= 4 / 3
     return per_token * training.global_batch * training.sequence_length

@@ -20,6 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from device_models.catalog import load_device, load_scale_out, load_scale_up, load_stack
+from device_models.device import DTYPE_BYTES
 from device_models.yamltext import parse_yaml
 from sim.scenario import Pool, Scenario
 
@@ -73,10 +75,22 @@ class Parameter:
         if dtypes and not {scenario.training.precision, "bf16", "fp16"} & set(dtypes):
             return False
         if self.kind == "stack":
-            return pool.stack.name in self.takers
+            return pool.stack.name in self.takers and _is_felt(self.field, scenario)
         if self.kind == "device":
             return pool.node.device.name.startswith(self.owners)
         return bool(getattr(pool.node, self.kind).name in self.owners)
+
+
+def _is_felt(field: str, scenario: Scenario) -> bool:
+    """Tell whether a scenario does at all what a stack's field is about."""
+    model, precision = scenario.model, scenario.training.precision
+    if field.startswith("expert_"):
+        return model.experts is not None
+    if field == "unfused_activation":
+        return not model.fused_activation
+    if field == "cast_traffic":
+        return DTYPE_BYTES[precision] <= 1
+    return field != "tp_overlap_chunks" or scenario.parallel.tp > 1
 
 
 @lru_cache(maxsize=256)
@@ -133,6 +147,25 @@ def _turned_pool(pool: Pool, values: Mapping[Parameter, float]) -> Pool:
             if owner.name in parameter.owners:
                 node = replace(node, **{parameter.kind: replace(owner, **change)})
     return replace(pool, stack=stack, node=node)
+
+
+def shipped_values() -> dict[Parameter, float]:
+    """Return the values that the catalogue's files hold, those of each first owner."""
+    return {p: _shipped(p) for p in fitted_parameters()}
+
+
+def _shipped(parameter: Parameter) -> float:
+    if parameter.kind == "stack":
+        owner: Any = load_stack(parameter.owners[0])
+    elif parameter.kind == "device":
+        owner = load_device(_paths(parameter)[0].stem)
+    else:
+        load = load_scale_out if parameter.kind == "scale_out" else load_scale_up
+        owner = load(parameter.owners[0])
+    value = getattr(owner, parameter.field)
+    return float(
+        next(value[d] for d in parameter.dtypes if d in value) if parameter.dtypes else value
+    )
 
 
 def write_values(values: Mapping[Parameter, float], note: str) -> Iterator[Path]:

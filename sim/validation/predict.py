@@ -13,7 +13,8 @@ from sim.scenario import Scenario
 from sim.step.step import step_seconds
 from sim.validation.intervals import interval80
 from sim.validation.metrics import measured_step_seconds
-from sim.validation.rows import Refused, scenario_of
+from sim.validation.reading import Refused
+from sim.validation.rows import scenario_of
 from sim.validation.table import Run
 
 PROCESSES = 2

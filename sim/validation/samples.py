@@ -13,12 +13,13 @@ from sim.errors import InfeasibleError
 from sim.scenario import Scenario
 from sim.step.step import step_seconds
 from sim.validation.metrics import measured_step_seconds
-from sim.validation.rows import Refused, scenario_of
+from sim.validation.reading import Refused
+from sim.validation.rows import scenario_of
 from sim.validation.table import Run
 
 COMPLETE = ("n_devices", "layers", "hidden", "seq_len", "global_batch_seqs", "micro_batch", "tp", "pp",
             "metric_value")  # fmt: skip
-MOST_ROWS = 240  # of a source that enter a fit, drawn evenly over its models and layouts
+MOST_ROWS = 96  # of a source that enter a fit, drawn evenly over its models and layouts
 OUTLIER = 0.6  # log error at the priors beyond which a row does not enter the fit
 
 

@@ -28,6 +28,7 @@ class _Linear:
     groups: int = 1
     category: str = "matrix"
     slowdown: float = 1.0
+    accumulate_bytes: float = 0.0  # traffic per weight to add its gradient to the sum
 
     def forward(self) -> Kernel:
         return self._product(self.name, self.tokens, self.n, self.k)
@@ -37,13 +38,25 @@ class _Linear:
 
     def weight_grad(self) -> tuple[Kernel, ...]:
         product = self._product(f"{self.name} wgrad", self.n, self.k, self.tokens)
-        extra = kernel_constants().gradient_accumulate_bytes * self.groups * self.n * self.k
+        extra = self.accumulate_bytes * self.groups * self.n * self.k
         return (replace(product, nbytes=product.nbytes + extra),)
 
     def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
         output = max(2.0, DTYPE_BYTES[self.dtype])
         return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
                       slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+
+
+def _linear(
+    shard: Shard, name: str, tokens: float, n: float, k: float, *, dtype: str = "",
+    category: str = "matrix", groups: int = 1, slowdown: float = 1.0,
+) -> _Linear:  # fmt: skip
+    """A weight matrix under the shard's stack, in its precision unless `dtype` is given."""
+    dtype = dtype or shard.precision
+    if DTYPE_BYTES[dtype] <= 1:
+        slowdown /= shard.stack.narrow_matrix_factor
+    extra = shard.stack.gradient_accumulate_bytes
+    return _Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra)
 
 
 def _elementwise(
@@ -113,18 +126,18 @@ def layer_work(shard: Shard, *, moe: bool) -> PartWork:
 
 def _attention_linears(shard: Shard) -> tuple[list[_Linear], _Linear]:
     """Projections into and out of the attention core."""
-    model, t, dtype = shard.model, shard.tokens, shard.precision
+    model, t = shard.model, shard.tokens
     query, value = shard.attention_width
-    out = _Linear("out", t, model.hidden, value, dtype)
+    out = _linear(shard, "out", t, model.hidden, value)
     if not model.latent:
         width = query + 2 * shard.kv_width
-        return [_Linear("qkv", t, width, model.hidden, dtype)], out
+        return [_linear(shard, "qkv", t, width, model.hidden)], out
     m, heads = model.latent, model.heads / shard.tp
     down = (m.q_rank or query) + m.kv_rank + m.rope_dim
-    linears = [_Linear("latent down", t, down, model.hidden, dtype)]
+    linears = [_linear(shard, "latent down", t, down, model.hidden)]
     if m.q_rank:
-        linears.append(_Linear("q up", t, query, m.q_rank, dtype))
-    linears.append(_Linear("kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank, dtype))
+        linears.append(_linear(shard, "q up", t, query, m.q_rank))
+    linears.append(_linear(shard, "kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank))
     return linears, out
 
 
@@ -162,7 +175,7 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     model, stack, t = shard.model, shard.stack, shard.tokens
     query, value = shard.attention_width
     fused = stack.flash_attention and model.fused_attention
-    span = shard.sequence / 2
+    span = (min(shard.document, shard.sequence) if shard.document else shard.sequence) / 2
     windowed = min(span, model.window) if model.window else span
     reach = (span + windowed) / 2 if fused else float(shard.sequence)
     products = (
@@ -184,11 +197,14 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     pieces: list[Piece] = [core]
     if not fused:
         scores = t * shard.sequence * model.heads / shard.tp
-        passes = 4.2 if backward else 3.6
+        constants = kernel_constants()
+        passes = constants.score_passes_backward if backward else constants.score_passes_forward
         pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
     if shard.cp > 1:
         # each ring step reads and writes partial results in fp32 and their update in 16 bits
-        merged = (8.0 if backward else 6.0) * t * (2 * shard.kv_width if backward else value)
+        constants = kernel_constants()
+        merged = t * (constants.ring_merge_bytes_backward * 2 * shard.kv_width if backward
+                      else constants.ring_merge_bytes_forward * value)  # fmt: skip
         pieces.append(memory_kernel("ring merge", merged * shard.cp, "attention"))
         share = 2.0 * t * 2 * shard.kv_width * shard.cp
         kind = "all_gather"
@@ -206,8 +222,8 @@ def _gated_mlp(shard: Shard, t: float, inner: float, prefix: str) -> PartWork:
     """A whole dense MLP block with its norm, collectives and residual."""
     model = shard.model
     ways = 2 if model.gated else 1
-    up = _Linear(f"{prefix}up", t, ways * inner, model.hidden, shard.precision)
-    down = _Linear(f"{prefix}down", t, model.hidden, inner, shard.precision)
+    up = _linear(shard, f"{prefix}up", t, ways * inner, model.hidden)
+    down = _linear(shard, f"{prefix}down", t, model.hidden, inner)
     activation, activation_back = _activations(shard, t, inner)
     forward: list[Piece] = [
         _norm(shard),
@@ -255,20 +271,25 @@ def _expert_linears(shard: Shard, r: _Routing) -> tuple[_Linear, _Linear]:
     rows = r.routed / r.local
     slow = (1.0 + kernel_constants().expert_rows_half / rows) / shard.stack.expert_efficiency
     ways = 2 if shard.model.gated else 1
-    h, dtype = shard.model.hidden, shard.precision
-    up = _Linear("experts up", rows, ways * r.inner, h, dtype, r.local, "experts", slow)
-    down = _Linear("experts down", rows, h, r.inner, dtype, r.local, "experts", slow)
-    return up, down
+    h = shard.model.hidden
+
+    def grouped(name: str, n: float, k: float) -> _Linear:
+        return _linear(shard, name, rows, n, k, category="experts", groups=r.local, slowdown=slow)
+
+    return grouped("experts up", ways * r.inner, h), grouped("experts down", h, r.inner)
 
 
-def _exchange(shard: Shard, r: _Routing, name: str, dtype: str) -> tuple[Piece, ...]:
-    """All-to-all of the routed tokens over the expert group."""
+def _exchange(
+    shard: Shard, r: _Routing, name: str, dtype: str, partner: Kernel
+) -> tuple[Piece, ...]:
+    """All-to-all of the routed tokens over the expert group; software may cut it into chunks."""
     if shard.ep == 1:
         return ()
     experts = shard.model.experts
     assert experts is not None
     nbytes = r.own * experts.top_k * shard.model.hidden * DTYPE_BYTES[dtype] / shard.etp
-    return (Comm(name, "expert parallel", "all_to_all", nbytes, "ep", top_k=experts.top_k,
+    return (Comm(name, "expert parallel", "all_to_all", nbytes, "ep", partner,
+                 shard.stack.expert_overlap_chunks, top_k=experts.top_k,
                  node_limit=experts.groups_limit),)  # fmt: skip
 
 
@@ -288,7 +309,7 @@ def _expert_block(shard: Shard) -> PartWork:
     assert experts is not None
     r = _routing(shard)
     up, down = _expert_linears(shard, r)
-    router = _Linear("router", r.own, experts.routed, model.hidden, shard.wide)
+    router = _linear(shard, "router", r.own, experts.routed, model.hidden, dtype=shard.wide)
     permute, unpermute, unpermute_back, permute_back = (
         _permutation(shard, r, name)
         for name in ("permute", "unpermute", "unpermute back", "permute back")
@@ -302,16 +323,23 @@ def _expert_block(shard: Shard) -> PartWork:
     dispatch = stack.expert_dispatch_dtype
     forward: list[Piece] = [_norm(shard), router.forward()]
     forward.append(HostWork(reads=stack.moe_host_sync))
-    forward += [permute, *_exchange(shard, r, "dispatch", dispatch), *shared.forward, Join()]
+    forward += [
+        permute,
+        *_exchange(shard, r, "dispatch", dispatch, up.forward()),
+        *shared.forward,
+        Join(),
+    ]
     forward += [*_casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
-    forward += [activation, down.forward(), *_exchange(shard, r, "combine", "bf16"), Join()]
+    forward += [activation, down.forward()]
+    forward += [*_exchange(shard, r, "combine", "bf16", down.forward()), Join()]
     forward += [unpermute, _residual(shard)]
     backward: list[Piece] = [HostWork(), unpermute_back]
-    backward += _exchange(shard, r, "combine back", dispatch)
+    backward += _exchange(shard, r, "combine back", dispatch, down.input_grad())
     backward += [*shared.input_grad, Join()]
     backward += _casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
     backward += [down.input_grad(), activation_back, up.input_grad()]
-    backward += [*_exchange(shard, r, "dispatch back", "bf16"), Join(), permute_back]
+    backward += [*_exchange(shard, r, "dispatch back", "bf16", up.input_grad()), Join()]
+    backward.append(permute_back)
     backward += [router.input_grad(), _norm_back(shard)]
     weight = [*down.weight_grad(), *up.weight_grad(), *router.weight_grad()]
     return PartWork(tuple(forward), tuple(backward), _trained(shard, weight) + shared.weight_grad)
@@ -345,7 +373,7 @@ def embedding_work(shard: Shard) -> PartWork:
 def head_work(shard: Shard) -> PartWork:
     """Final norm, vocabulary projection and loss, always in 16 bits."""
     model, t = shard.model, shard.tokens
-    head = _Linear("head", t, model.vocab / shard.tp, model.hidden, shard.wide,
+    head = _linear(shard, "head", t, model.vocab / shard.tp, model.hidden, dtype=shard.wide,
                    category="vocabulary")  # fmt: skip
     traffic = shard.stack.loss_bytes_per_logit * t * model.vocab / shard.tp
     forward: list[Piece] = [_norm(shard), *_gather(shard, head.forward()), head.forward()]
@@ -364,8 +392,8 @@ def head_work(shard: Shard) -> PartWork:
 
 def predict_work(shard: Shard) -> PartWork:
     """One multi-token prediction module: a projection, a layer and the shared head."""
-    project = _Linear("predict", shard.tokens, shard.model.hidden / shard.tp,
-                      2 * shard.model.hidden, shard.precision)  # fmt: skip
+    project = _linear(shard, "predict", shard.tokens, shard.model.hidden / shard.tp,
+                      2 * shard.model.hidden)  # fmt: skip
     layer = layer_work(shard, moe=shard.model.experts is not None)
     head = head_work(shard)
     return PartWork(

@@ -67,6 +67,7 @@ class Shard:
     ep: int
     etp: int
     sequence_parallel: bool
+    document: float = 0.0  # mean tokens of the documents packed into a sequence; 0: one fills it
 
     @property
     def spread(self) -> int:

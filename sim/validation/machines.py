@@ -1,0 +1,97 @@
+"""The hardware and the software that a row means: node, network, stack, number format."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import lru_cache
+
+from device_models.catalog import list_nodes, load_device, load_node, load_scale_out, load_stack
+from device_models.device import Node
+from device_models.problems import InputError
+from device_models.stack import Stack
+from sim.validation.reading import Refused, rules
+from sim.validation.table import Run
+
+
+@lru_cache(maxsize=256)
+def node_of(device: str) -> Node:
+    """Return the usual node of a device named as in the table; raises `Refused`."""
+    try:
+        wanted = load_device(device).name
+    except InputError as error:
+        raise Refused(f"device {device!r} is not modelled") from error
+    known = load_device(device)
+    if not known.trains:
+        raise Refused(f"{known.title} cannot train: {known.why_not}")
+    for name in list_nodes():
+        node = load_node(name)
+        if node.device.name == wanted:
+            return node
+    raise Refused(f"no node with {known.title} is modelled")
+
+
+def _in_slow_mode(run: Run) -> bool:
+    """Tell which layouts of the sweep mostly ran in its slow mode (found by looking at it)."""
+    devices, tp, micro = run.count("n_devices"), run.count("tp", 1), run.count("micro_batch", 1)
+    wide = devices == 256 and micro >= 2 and tp <= 16
+    return run.count("pp", 1) > 1 and (devices == 512 or tp == 32 or wide)
+
+
+def with_network(node: Node, run: Run, *, oddities: bool) -> Node:
+    """Return the node with the network that the row's note names; `oddities`: with its faults."""
+    text = f"{run.text('interconnect_note')} | {run.text('framework')}"
+    for rule in rules("networks"):
+        if "oddity" in rule and not (oddities and _in_slow_mode(run)):
+            continue
+        if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
+            nics = int(rule["nics"]) if "nics" in rule else node.nics
+            return replace(node, scale_out=load_scale_out(rule["network"]), nics=nics)
+    return node
+
+
+def trimmed(node: Node, devices: int) -> Node:
+    """Return the node with as many of its devices as fill whole nodes: 64 of a rack of 72."""
+    used = max(d for d in range(1, node.devices + 1) if devices % d == 0)
+    if used == node.devices:
+        return node
+    nics = max(node.nics * used // node.devices, 1)
+    domain = min(node.scale_up.domain, used) if used < node.scale_up.domain else used
+    return replace(node, devices=used, nics=nics, scale_up=replace(node.scale_up, domain=domain))
+
+
+def stack_of(run: Run) -> Stack:
+    """Return the software stack that the row's framework means."""
+    framework, vendor = run.text("framework"), run.text("vendor")
+    for rule in rules("stacks"):
+        if (
+            re.search(rule["pattern"], framework, re.I)
+            and rule.get("vendor", "") in vendor
+            and re.search(rule.get("source", ""), run.text("source"), re.I)
+            and re.search(rule.get("precision", ""), run.text("precision"), re.I)
+            and re.search(rule.get("sharding", ""), run.text("sharding"), re.I)
+            and re.search(rule.get("notes", ""), run.text("notes"), re.I)
+        ):
+            return load_stack(rule["stack"])
+    return load_stack("megatron-core")
+
+
+def precision_of(run: Run, node: Node) -> str:
+    """Return the number format of a row's products; raises `Refused` where the device lacks it."""
+    text = run.text("precision").lower()
+    wanted = "bf16"
+    if re.search(r"fp4", text):
+        wanted = "fp4"
+    elif re.search(r"fp8", text):
+        wanted = "fp8"
+    elif re.search(r"fp16|float16", text) and "bf" not in text:
+        wanted = "fp16"
+    if not text and "MLPerf" in run.text("source"):
+        small = "8B" in run.text("model_name") and "v5.1" in run.text("source")
+        wanted = "fp4" if small and node.device.supports("fp4") else "fp8"
+    device = node.device
+    if wanted in ("bf16", "fp16") and not device.supports(wanted):
+        wanted = "fp16" if wanted == "bf16" else "bf16"
+    if not device.supports(wanted):
+        raise Refused(f"{device.title} has no {wanted} matrix units")
+    return wanted

@@ -1,0 +1,55 @@
+"""What reading a row needs everywhere: the rules as data, and the record of what was assumed.
+
+`data/validation/reading.yaml` holds the rules: which words of a table mean which stack, network or kind
+of data. A blank that is filled leaves a sentence; a row that cannot be read is `Refused`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from device_models.yamltext import parse_yaml
+from sim.validation.table import Run
+
+LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
+WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
+
+
+class Refused(Exception):
+    """A row that is not predicted; the message says why."""
+
+
+@dataclass(slots=True)
+class Filling:
+    """Collects what was assumed while a row is read."""
+
+    run: Run
+    assumptions: list[str] = field(default_factory=list)
+
+    def assume(self, key: str, value: object, why: str) -> Any:
+        """Note that a blank cell is taken to be `value`."""
+        self.assumptions.append(f"{key} is blank: {value} ({why})")
+        return value
+
+    def count(self, key: str, default: object, why: str) -> int:
+        """Return a whole number of the row, or the stated default."""
+        value = self.run.number(key)
+        return int(value if value else self.assume(key, default, why))
+
+
+@lru_cache(maxsize=4)
+def rules(kind: str) -> list[dict[str, str]]:
+    """Return the rules of one kind for reading rows (data/validation/reading.yaml)."""
+    source = files("device_models") / "data" / "validation" / "reading.yaml"
+    found: list[dict[str, str]] = parse_yaml(source.read_text(), "reading.yaml").data[kind]
+    return found
+
+
+def is_lora(run: Run) -> bool:
+    """Tell whether a row trains small adapters alone."""
+    text = f"{run.text('model_name')} {run.text('notes')}"
+    return bool(LORA.search(text)) and not WHOLE.search(text)

@@ -1,0 +1,198 @@
+"""What software changes about a step: packed documents, casts of weights, overlap, narrow products."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_models.catalog import load_stack
+from device_models.kernels import Kernel, calibrated_time, kernel_constants, matmul
+from sim.scenario import Parallel, Scenario, Training
+from sim.step.build import build_program
+from sim.step.step import simulate_step, step_seconds
+from sim.validation.jobs import job_summary, judge_jobs
+from sim.validation.machines import stack_of
+from sim.validation.parameters import fitted_parameters
+from sim.validation.reading import is_lora
+from sim.validation.rows import scenario_of
+from sim.validation.table import Run
+from sim.workload.model import Experts
+from sim.workload.ops import layer_work
+from sim.workload.pieces import Comm, Shard
+from tests.factories import make_device, make_model, make_scenario, make_stack
+
+SHAPE = {"layers": 32.0, "hidden": 4096.0, "ffn_hidden": 14336.0, "heads": 32.0, "kv_heads": 8.0,
+         "vocab": 128256.0, "seq_len": 4096.0, "n_devices": 8.0, "global_batch_seqs": 32.0,
+         "micro_batch": 1.0, "tp": 1.0, "pp": 1.0, "metric_value": 1.0}  # fmt: skip
+WORDS = {"id": "r", "source": "NVIDIA NeMo performance summary", "vendor": "nvidia",
+         "device": "H100-SXM-80GB", "model_name": "Llama-3.1-8B", "framework": "NeMo",
+         "precision": "bf16", "metric_name": "step_time_s", "metric_unit": "s"}  # fmt: skip
+
+
+def row(**words: str) -> Run:
+    return Run(1, {**WORDS, **words}, dict(SHAPE))
+
+
+def shard(**changes: Any) -> Shard:
+    values: dict[str, Any] = dict(
+        model=make_model(), stack=make_stack(), tokens=1000.0, sequence=1000, precision="fp8",
+        tp=1, cp=1, ep=1, etp=1, sequence_parallel=False,
+    )  # fmt: skip
+    return Shard(**(values | changes))
+
+
+def flop(work: Shard, name: str) -> float:
+    pieces = layer_work(work, moe=False).forward
+    return sum(p.flop for p in pieces if isinstance(p, Kernel) and p.name == name)
+
+
+def turned(scenario: Scenario, **changes: Any) -> Scenario:
+    pool = scenario.pools[0]
+    return replace(scenario, pools=(replace(pool, stack=replace(pool.stack, **changes)),))
+
+
+def test_attention_ends_where_a_packed_document_ends() -> None:
+    """Documents of 250 tokens in a sequence of 1,000: a quarter of the score products."""
+    assert flop(shard(document=250.0), "attention") == pytest.approx(flop(shard(), "attention") / 4)
+    assert flop(shard(document=4000.0), "attention") == flop(shard(), "attention")
+
+
+def test_weights_are_cast_once_a_step_however_many_micro_batches_there_are() -> None:
+    """8 layers of 16 h^2 + 2 h weights, 4 bytes each at 1 TB/s, in a step of 8 bits only."""
+    scenario = make_scenario(training=Training(1000, 64, 1, "fp8"))
+    weights = 8 * (16 * 1000**2 + 2 * 1000)
+    for batch in (8, 64):
+        smaller = replace(scenario, training=Training(1000, batch, 1, "fp8"))
+        more = step_seconds(turned(smaller, weight_cast_bytes=4.0)) - step_seconds(smaller)
+        assert more == pytest.approx(4 * weights / 1e12)
+    wide = replace(scenario, training=Training(1000, 64, 1, "bf16"))
+    assert step_seconds(turned(wide, weight_cast_bytes=4.0)) == step_seconds(wide)
+
+
+def test_narrow_products_are_slower_where_the_software_has_worse_kernels() -> None:
+    """Half the speed doubles the product's time above its output write, in 8 bits only."""
+    device = make_device()
+    slow = shard(stack=make_stack(narrow_matrix_factor=0.5))
+    for precision, factor in (("fp8", 2.0), ("bf16", 1.0)):
+        one, two = (
+            next(p for p in layer_work(replace(s, precision=precision), moe=False).forward
+                 if isinstance(p, Kernel) and p.name == "up")
+            for s in (shard(), slow)
+        )  # fmt: skip
+        assert two.slowdown == factor * one.slowdown
+    write = kernel_constants().output_write * 2.0 * 1000 * 1000 / 1e12
+    plain = matmul("x", 1000, 1000, 10000, "fp8")
+    half = replace(plain, slowdown=2.0)
+    assert calibrated_time(device, half) - write == pytest.approx(
+        2 * (calibrated_time(device, plain) - write)
+    )
+
+
+def test_a_device_at_half_its_clock_multiplies_half_as_fast() -> None:
+    """Matrix products and attention follow the clock; memory does not."""
+    full, half = make_device(), make_device(sustained_clock=0.5)
+    attention = Kernel("a", "attention", "attention", "bf16", 1e12, 0.0, sequence=1000)
+    moved = Kernel("m", "elementwise", "memory", "bf16", 0.0, 1e9)
+    assert calibrated_time(half, attention) == 2 * calibrated_time(full, attention)
+    assert calibrated_time(half, moved) == calibrated_time(full, moved)
+
+
+def test_an_exchange_in_chunks_hides_behind_the_experts() -> None:
+    """An exchange shorter than its product, in four chunks: a quarter of it shows."""
+    model = make_model(experts=Experts(routed=8, top_k=2, hidden=4000))
+    scenario = make_scenario(
+        model=model, parallel=Parallel(dp=8, ep=8), training=Training(1000, 64, 1)
+    )
+    shown = [
+        simulate_step(turned(scenario, expert_overlap_chunks=chunks)).breakdown["expert parallel"]
+        for chunks in (1, 4)
+    ]
+    assert shown[1] == pytest.approx(shown[0] / 4)
+    pieces = layer_work(shard(model=model, ep=8), moe=True).forward
+    exchanges = [p for p in pieces if isinstance(p, Comm) and p.group == "ep"]
+    assert [p.partner.name for p in exchanges if p.partner] == ["experts up", "experts down"]
+
+
+def test_gradients_are_added_at_the_stack_s_price() -> None:
+    """Each weight's gradient moves what the stack says, per micro-batch and in both directions."""
+    plain, costly = (shard(stack=make_stack(gradient_accumulate_bytes=b)) for b in (0.0, 10.0))
+    moved = [
+        sum(p.nbytes for p in layer_work(s, moe=False).weight_grad if isinstance(p, Kernel))
+        for s in (plain, costly)
+    ]
+    assert moved[1] - moved[0] == pytest.approx(10.0 * 16 * 1000**2)
+
+
+def test_a_recipe_for_both_says_which_fine_tuning_it_is() -> None:
+    assert is_lora(row(notes="Finetuning LORA"))
+    assert is_lora(row(model_name="x LoRA"))
+    assert not is_lora(row(notes="LoRA; SFT; title='Llama3 8b Finetuning SFT BF16'"))
+    packed = scenario_of(row(notes="task=SFT; packed"))
+    assert packed.training.document_tokens == 200
+    assert not packed.model.lora_rank
+    assert any("packed" in line for line in packed.assumptions)
+    assert scenario_of(row()).training.document_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "stack"),
+    [
+        ({"framework": "torchtitan", "notes": "async TP; compile"}, "torchtitan-async"),
+        ({"framework": "torchtitan", "precision": "fp8 rowwise"}, "torchtitan-rowwise"),
+        ({"framework": "x", "source": "MLPerf Training v3.0 logs"}, "megatron-core-early"),
+        ({"framework": "x", "source": "MLPerf Training v4.0 logs"}, "megatron-core-2023"),
+        ({"framework": "x", "source": "MLPerf Training v5.1 logs"}, "megatron-core-captured"),
+        ({"framework": "Megatron-DeepSpeed"}, "megatron-deepspeed"),
+    ],
+)
+def test_versions_of_a_framework_are_told_apart(words: dict[str, str], stack: str) -> None:
+    assert stack_of(row(**words)).name == stack == load_stack(stack).name
+
+
+def test_a_batch_smaller_than_its_micro_batches_has_smaller_ones() -> None:
+    """16 sequences on 8 replicas cannot be micro-batches of 4: they are of 2."""
+    run = row()
+    run.numbers.update(global_batch_seqs=16.0, micro_batch=4.0)
+    training = scenario_of(run).training
+    assert (training.global_batch, training.micro_batch) == (16, 2)
+
+
+def test_parameters_of_experts_do_not_concern_dense_models() -> None:
+    dense = scenario_of(row(framework="Megatron-Bridge 26.02"))
+    felt = {p.field for p in fitted_parameters() if p.concerns(dense)}
+    assert "launch_s" in felt
+    assert "step_host_s" in felt
+    assert not any(field.startswith("expert_") for field in felt)
+    assert "cast_traffic" not in felt
+
+
+JOB = (
+    "id,source,source_ref,device,n_devices,model_name,tokens_b,gpu_hours,days,"
+    "time_to_train_min_median,samples_at_stop\n"
+)
+
+
+def test_jobs_are_steps_times_step_time(tmp_path: Path) -> None:
+    """3,200 samples are 100 steps of 32; a job without its layout is refused with the reason."""
+    run = row(source_ref="here")
+    step = step_seconds(scenario_of(run))
+    path = tmp_path / "jobs.csv"
+    path.write_text(
+        JOB + f"a,s,here,H100-SXM-80GB,8,Llama 3.1 8B,,,,{100 * step / 60},3200\n"
+        "b,s,elsewhere,H100-SXM-80GB,8,Llama 3.1 8B,,,,5,3200\n"
+        "c,s,here,H100-SXM-80GB,8,Llama 3.1 8B,,,,5,\n"
+        "d,s,here,H100-SXM-80GB,8,Llama 3.1 8B,1,,,,\n"
+    )
+    jobs = judge_jobs([run], path)
+    assert jobs[0].predicted_s >= 100 * step
+    assert abs(jobs[0].error) < 0.2
+    assert [bool(job.reason) for job in jobs] == [False, True, True, True]
+    assert job_summary(jobs)["jobs"] == 1
+    assert job_summary(jobs[1:]) == {"jobs": 0}
+
+
+def test_programs_of_packed_sequences_execute_fewer_flop() -> None:
+    scenario = make_scenario()
+    packed = replace(scenario, training=replace(scenario.training, document_tokens=100.0))
+    assert build_program(packed)[1] < build_program(scenario)[1]
