@@ -64,13 +64,13 @@ SCALE_OUT = Schema(
     leaves={
         "tiers": "integer", "nic_bandwidth": "bandwidth", "efficiency": "fraction",
         "all_to_all": "fraction", "latency_s": "time", "oversubscription": "number",
-        "group_stall_s": "time", "message_stall_s": "time", "crowding": "number",
+        "group_stall_s": "time", "message_stall_s": "time", "piece_s": "time", "crowding": "number",
         "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
         "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
     },
     optional=frozenset({
-        "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
+        "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
         "cable_price",
     }),

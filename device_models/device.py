@@ -142,6 +142,7 @@ class ScaleOut:
     crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
+    piece_s: float = 0.0  # of the host per piece of a ring that crosses a node's border
     leaf_nodes: int = 0  # nodes that a leaf switch serves, one card of each on rails
     ports: int = 1  # of a card, each to a leaf of its own
     planes: int = 1  # sets of spines that share nothing

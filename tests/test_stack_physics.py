@@ -8,19 +8,29 @@ import pytest
 
 from device_models.catalog import load_stack
 from device_models.kernels import Kernel, calibrated_time, kernel_constants, matmul
+from sim.plan.layout import communicators
 from sim.scenario import Parallel, Scenario, Training
+from sim.step.assemble import Times
 from sim.step.build import build_program
 from sim.step.step import simulate_step, step_seconds
+from sim.validation.fit import report_drift
 from sim.validation.jobs import job_summary, judge_jobs
 from sim.validation.machines import stack_of
-from sim.validation.parameters import fitted_parameters
+from sim.validation.parameters import fitted_parameters, shipped_values
 from sim.validation.reading import is_lora
 from sim.validation.rows import scenario_of
 from sim.validation.table import Run
 from sim.workload.model import Experts
 from sim.workload.ops import layer_work
 from sim.workload.pieces import Comm, Shard
-from tests.factories import make_device, make_model, make_scenario, make_stack
+from tests.factories import (
+    make_device,
+    make_model,
+    make_node,
+    make_scale_out,
+    make_scenario,
+    make_stack,
+)
 
 SHAPE = {"layers": 32.0, "hidden": 4096.0, "ffn_hidden": 14336.0, "heads": 32.0, "kv_heads": 8.0,
          "vocab": 128256.0, "seq_len": 4096.0, "n_devices": 8.0, "global_batch_seqs": 32.0,
@@ -196,3 +206,41 @@ def test_programs_of_packed_sequences_execute_fewer_flop() -> None:
     scenario = make_scenario()
     packed = replace(scenario, training=replace(scenario.training, document_tokens=100.0))
     assert build_program(packed)[1] < build_program(scenario)[1]
+
+
+def test_a_note_states_the_rate_of_a_node_s_cards_and_rates_state_recomputation() -> None:
+    """400 Gbit/s for the eight cards of a node; HFU a third above MFU: everything is computed again."""
+    run = row(
+        interconnect_note="400 Gbps per node", recompute="selective", notes="MFU/HFU=0.55/0.74"
+    )
+    scenario = scenario_of(run)
+    assert scenario.pools[0].node.scale_out.nic_bandwidth == pytest.approx(400e9 / 8 / 8)
+    assert scenario.parallel.recompute == "full"
+    same = scenario_of(row(recompute="selective", notes="MFU/HFU=0.61/0.69"))
+    assert same.parallel.recompute == "selective"
+    usual = same.pools[0].node.scale_out.nic_bandwidth
+    many = scenario_of(row(interconnect_note="8x200Gb/s HDR IB per node"))
+    assert many.pools[0].node.scale_out.nic_bandwidth == usual
+
+
+def test_pieces_of_a_ring_cross_a_node_s_border_one_after_the_other() -> None:
+    """16 members over two nodes: 15 pieces of 1 ms each beside the transfer; inside a node none."""
+    for size, more in ((16, 0.015), (8, 0.0)):
+        seconds = []
+        for piece in (0.0, 1e-3):
+            node = make_node(scale_out=make_scale_out(piece_s=piece))
+            parallel = Parallel(tp=size)
+            groups = communicators(parallel, node, 1)
+            times = Times(node, make_stack(), groups, calibrated_time)
+            seconds.append(times.collective("all_gather", 1e6, "tp").seconds)
+        assert seconds[1] - seconds[0] == pytest.approx(more)
+
+
+def test_a_refit_that_strays_from_the_files_is_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shipped = shipped_values()
+    assert report_drift(shipped) == 0
+    strayed = {p: value * (1.05 if n == 3 else 1.0) for n, (p, value) in enumerate(shipped.items())}
+    assert report_drift(strayed) == 1
+    assert "5.00 %" in capsys.readouterr().out

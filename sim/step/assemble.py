@@ -29,6 +29,7 @@ class Transfer(NamedTuple):
 
 
 NOTHING = Transfer(0.0)
+RING_TURNS = {"all_gather": 1, "reduce_scatter": 1, "all_reduce": 2}
 
 
 @dataclass(slots=True)
@@ -60,6 +61,9 @@ class Times:
         )
         stalls = group == "pp" and self._messages_cross_nodes
         seconds = done.seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
+        if communicator.group.nodes > 1:
+            pieces = RING_TURNS.get(kind, 0) * (communicator.group.size - 1)
+            seconds += pieces * self.node.scale_out.piece_s
         return Transfer(seconds, self._uses(done, seconds, communicator))
 
     def _uses(self, done: Collective, seconds: float, communicator: Communicator) -> Uses:

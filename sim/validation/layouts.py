@@ -12,6 +12,9 @@ from sim.validation.reading import Filling, Refused, is_lora, rules
 from sim.validation.table import Run
 from sim.workload.model import Model
 
+HARDWARE = re.compile(r"MFU/HFU=([\d.]+)/([\d.]+)")
+FULL_RATIO = 1.2  # HFU / MFU: 4/3 with all layers computed again
+
 
 def layout_of(
     fill: Filling, model: Model, stack: Stack, precision: str
@@ -157,6 +160,9 @@ def _shard(run: Run) -> int:
 
 def _recompute(run: Run, stack: Stack) -> str:
     text = run.text("recompute").lower()
+    stated = HARDWARE.search(run.text("notes"))
+    if stated and float(stated[2]) > FULL_RATIO * float(stated[1]):
+        return "full"  # the row's own rates count a third more than the model's products
     if not text:
         return stack.defaults.get("recompute", "none")
     if re.match(r"full|true|other|yes", text):

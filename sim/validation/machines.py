@@ -13,6 +13,9 @@ from device_models.stack import Stack
 from sim.validation.reading import Refused, rules
 from sim.validation.table import Run
 
+PER_NODE = re.compile(r"(?<![\dx])(\d+) ?Gb(?:ps|/s) ?(?:per |/)node", re.I)
+GIGABIT = 1e9 / 8  # bytes
+
 
 @lru_cache(maxsize=256)
 def node_of(device: str) -> Node:
@@ -47,7 +50,11 @@ def with_network(node: Node, run: Run, *, oddities: bool) -> Node:
         if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
             nics = int(rule["nics"]) if "nics" in rule else node.nics
             return replace(node, scale_out=load_scale_out(rule["network"]), nics=nics)
-    return node
+    stated = PER_NODE.search(text)
+    if stated is None:
+        return node
+    card = float(stated[1]) * GIGABIT / node.nics
+    return replace(node, scale_out=replace(node.scale_out, nic_bandwidth=card))
 
 
 def trimmed(node: Node, devices: int) -> Node:

@@ -19,7 +19,7 @@ from sim.validation.table import Run
 
 COMPLETE = ("n_devices", "layers", "hidden", "seq_len", "global_batch_seqs", "micro_batch", "tp", "pp",
             "metric_value")  # fmt: skip
-MOST_ROWS = 96  # of a source that enter a fit, drawn evenly over its models and layouts
+MOST_ROWS = 64  # of a source that enter a fit, drawn evenly over its models and layouts
 OUTLIER = 0.6  # log error at the priors beyond which a row does not enter the fit
 
 
