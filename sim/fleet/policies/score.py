@@ -8,6 +8,7 @@ to `best_fit`. A score depends on a node's state alone, so it is kept for states
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ State = tuple[
 ]  # type, processors, memory, thousandths left by device
 Ask = tuple[int, int, int, int, tuple[str, ...]]  # devices, milli, processors, memory, types
 Mix = Sequence[tuple[Ask, float]]
+TIE = 1e-6  # weight of best fit beside a step of FGD
 EVEN: Mix = [((size, 1000, 0, 0, ()), 0.25) for size in (1, 2, 4, 8)]  # where no mix is known
 Score = Callable[[State, State, State, Ask], float]
 """(before, after, the empty node, what is asked) -> the less the better"""
@@ -33,11 +35,13 @@ def ask_of(job: Job) -> Ask:
 
 
 def mix_of(workload: Workload, covered: float = 0.95) -> Mix:
-    """Return the commonest requests for devices that make up a part of a workload's jobs."""
+    """Return the commonest requests that make up a part of the jobs with devices, memory left out."""
     counts: dict[Ask, int] = {}
     for job in workload.jobs:
         if job.devices:
-            counts[ask_of(job)] = counts.get(ask_of(job), 0) + 1
+            devices, milli, cpu, _, types = ask_of(job)
+            ask = devices, milli, cpu, 0, types
+            counts[ask] = counts.get(ask, 0) + 1
     total, found, kept = sum(counts.values()), [], 0
     for ask, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if kept >= covered * total:
@@ -134,7 +138,12 @@ class ScoredPlacement:
 
 
 def least_fragments(mix: Mix) -> Score:
-    """FGD: the fragments that a placement adds."""
+    """FGD: the fragments that a placement adds, in coarse steps; equals by best fit.
+
+    The steps are hundredths of a logistic curve of whole devices, as in FGD's own scheduler: about
+    four hundredths of a device near zero. With exact steps, or equals taken at random, openb's
+    pods get two to three per cent less of the devices.
+    """
     known: dict[State, float] = {}
 
     def of(state: State) -> float:
@@ -142,7 +151,11 @@ def least_fragments(mix: Mix) -> Score:
             known[state] = fragments(state, mix)
         return known[state]
 
-    return lambda before, after, empty, ask: round(of(after) - of(before), 6)
+    def score(before: State, after: State, empty: State, ask: Ask) -> float:
+        gained = (of(before) - of(after)) / 1000
+        return TIE * least_left(before, after, empty, ask) - int(100 / (1 + math.exp(-gained)))
+
+    return score
 
 
 def least_left(before: State, after: State, empty: State, ask: Ask) -> float:
@@ -162,12 +175,11 @@ def least_product(before: State, after: State, empty: State, ask: Ask) -> float:
 
 
 def packing(before: State, after: State, empty: State, ask: Ask) -> float:
-    """Devices in use first, then nodes in use, then idle nodes; the fuller the better."""
-    used = [d for d, part in enumerate(before[3]) if before[3][d] != after[3][d] and part < 1000]
-    if used and ask[1] < 1000:
-        return min(before[3][d] for d in used) / 1000
-    idle = sum(part == 1000 for part in before[3])
-    return 10.0 + idle + (0 if before[3] != empty[3] or before[1] != empty[1] else 100)
+    """Devices in use first, then nodes in use, then idle nodes."""
+    changed = [part for part, rest in zip(before[3], after[3], strict=True) if part != rest]
+    if any(part < 1000 for part in changed):
+        return 0.0
+    return 1.0 if before != empty else 2.0
 
 
 def nowhere_better(before: State, after: State, empty: State, ask: Ask) -> float:
