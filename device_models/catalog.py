@@ -55,9 +55,9 @@ SCALE_UP = Schema(
         "domain": "integer", "links": "integer", "link_bandwidth": "bandwidth",
         "efficiency": "fraction", "in_switch": "fraction", "all_to_all": "fraction",
         "latency_s": "time", "total_bandwidth": "bandwidth", "peer_s": "time",
-        "bulk_latency_s": "time", "quick_share": "fraction",
+        "bulk_latency_s": "time", "quick_share": "fraction", "dims": "tile",
     },
-    optional=frozenset({"total_bandwidth", "peer_s", "bulk_latency_s", "quick_share"}),
+    optional=frozenset({"dims", "total_bandwidth", "peer_s", "bulk_latency_s", "quick_share"}),
 )  # fmt: skip
 SCALE_OUT = Schema(
     header=_COMMON | {"kind": "text"},
@@ -205,7 +205,7 @@ def _device(path: Path) -> Device:
 @lru_cache(maxsize=128)
 def _scale_up(path: Path) -> ScaleUp:
     sheet = _read(path, "fabrics", SCALE_UP)
-    kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring"))
+    kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring", "torus"))
     check_scale_up(sheet.values, kind, sheet.blame)
     sheet.finish()
     values = {key: value for key, value in sheet.values.items() if key != "total_bandwidth"}

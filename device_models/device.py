@@ -89,7 +89,7 @@ class Device:
         return dtype in self.matrix_peak
 
 
-ScaleUpKind = Literal["switched", "mesh", "supernode", "ring"]
+ScaleUpKind = Literal["switched", "mesh", "supernode", "ring", "torus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class ScaleUp:
     `mesh`: every pair has its own link of `link_bandwidth`, so a group of n devices uses n-1 of
     the `links`. `switched` and `supernode`: a device may use all its links towards any other.
     `ring`: half of the links lead to either neighbour, and what goes further passes through.
+    `torus`: rings of `dims` devices in up to three dimensions, which share the links evenly.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ScaleUp:
     latency_s: float  # per hop of a collective, software included
     bulk_latency_s: float = 0.0  # per hop where a library's bulk protocol has more; 0: as latency_s
     quick_share: float = 1.0  # of the rate that its low-latency protocol sustains, at latency_s
+    dims: tuple[int, int, int] = (1, 1, 1)  # of a torus; neighbouring ranks along the first
     peer_s: float = 0.0  # of an all-to-all per further member: a message each, served in turn
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

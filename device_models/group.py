@@ -192,9 +192,9 @@ def _inside_lanes(size: int, wiring: Wiring) -> Lanes:
     links = min(size - 1, up.links) if mesh else up.links
     rate = exchange = links * up.link_bandwidth if size > 1 else math.inf
     pair = up.link_bandwidth if mesh else up.bandwidth
-    if up.kind == "ring" and size > 1:
+    if up.kind in ("ring", "torus") and size > 1:
         rate, exchange = _around(size, up)
-        pair = up.bandwidth / 2.0
+        pair = up.bandwidth / ways(up)
     return Lanes(
         size=size, per_node=size, nodes=1, mesh=mesh,
         inside=rate * up.efficiency,
@@ -206,14 +206,29 @@ def _inside_lanes(size: int, wiring: Wiring) -> Lanes:
     )  # fmt: skip
 
 
-def _around(size: int, up: ScaleUp) -> tuple[float, float]:
-    """Return the bytes/s of rings and of exchanges per member, neighbours on a ring of links.
+def ways(up: ScaleUp) -> int:
+    """Return how many neighbours a device of a ring or torus has."""
+    return 2 * sum(d > 1 for d in up.dims) if up.kind == "torus" else 2
 
-    All round, rings turn both ways, and each half of the links carries 1/8 of n^2 flows (n even). A
-    part of the ring is a line: the way back takes the links of the other direction, so that one ring
-    fits, and the link in the middle carries what all on one side send to all on the other.
+
+def _around(size: int, up: ScaleUp) -> tuple[float, float]:
+    """Return the bytes/s of rings and of exchanges per member, neighbours on a ring or torus.
+
+    A group fills whole dimensions, then a line of the next. All round a dimension rings turn both
+    ways; on a line the way back takes the links of the other direction, so that one ring fits. An
+    exchange goes dimension by dimension, and the fullest link tells its rate.
     """
-    way = up.bandwidth / 2.0  # to one neighbour
-    if size == up.domain:
-        return 2.0 * way, (size - 1) * way * 8.0 / (size * size - size % 2)
-    return way, (size - 1) * way / (size // 2 * ceil_div(size, 2))
+    dims = [d for d in (up.dims if up.kind == "torus" else (up.domain,)) if d > 1]
+    way = up.bandwidth / (2 * len(dims))  # to one neighbour
+    ring, load, left = 0.0, 0.0, size
+    for d in dims:
+        if left % d == 0:
+            ring += 2.0 * way
+            load = max(load, size * (d * d - d % 2) / (8 * d))
+            left //= d
+        elif left > 1:
+            k = min(left, d)
+            ring += way
+            load = max(load, size * (k // 2) * ceil_div(k, 2) / k)
+            left = ceil_div(left, k)
+    return ring, (size - 1) * way / load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,6 +98,12 @@ def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
     if links and rate and total and abs(links * rate / total - 1) > TOLERANCE:
         blame(("total_bandwidth",), total, f"links x link_bandwidth is {links * rate:.4g} bytes/s")
     domain = values.get("domain")
+    dims = values.get("dims") or (1, 1, 1)
+    if kind == "torus" and domain and math.prod(dims) != domain:
+        blame(("dims",), list(dims), f"expected sizes that multiply to the domain, {domain}")
+    ways = 2 * sum(size > 1 for size in dims)
+    if kind == "torus" and links and ways and links % ways:
+        blame(("links",), links, f"expected as many to each neighbour: a multiple of {ways}")
     if kind == "ring" and links and links % 2:
         blame(
             ("links",),

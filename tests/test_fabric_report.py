@@ -243,3 +243,19 @@ def test_a_ring_inside_a_node(tmp_path: Path) -> None:
     other.write_text("based_on: h800-8\nscale_up: odd.yaml\n")
     with pytest.raises(InputError, match="expected an even number"):
         describe_nodes(str(other), 2, None)
+
+
+def test_a_torus_inside_a_supernode(tmp_path: Path) -> None:
+    """One layer of 4 x 4 is drawn; sizes that do not multiply to the domain are named."""
+    node = tmp_path / "torus.yaml"
+    leaf = "{value: 64, source: S1, date: 2026, confidence: low}"
+    node.write_text(f"based_on: h800-8\ndevices: {leaf}\nscale_up: torus-4x4x4\n")
+    drawing = next(iter(drawings(describe_nodes(str(node), 2, None)).values()))
+    assert drawing.count("<circle") == 16
+    assert "one of 4 layers" in drawing
+    dims = "{value: [4, 4, 2], source: ASSUMED, date: 2026, confidence: assumed}"
+    (tmp_path / "odd.yaml").write_text(f"based_on: torus-4x4x4\ndims: {dims}\n")
+    other = tmp_path / "other.yaml"
+    other.write_text("based_on: h800-8\nscale_up: odd.yaml\n")
+    with pytest.raises(InputError, match="multiply to the domain, 64"):
+        describe_nodes(str(other), 2, None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from itertools import permutations, product
+from operator import itemgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,3 +113,40 @@ def test_exchanges_on_a_ring_load_its_fullest_link(size: int) -> None:
         assert lanes.inside_exchange == pytest.approx(exchange_over_links(size, domain == size))
         assert lanes.inside == (2.0 if domain == size else 1.0)
         assert lanes.pair == 1.0
+
+
+def exchange_over_torus(dims: tuple[int, int, int]) -> float:
+    """The same over a torus with a link of 1 byte/s to each neighbour, dimension by dimension."""
+    load: dict[tuple[object, int, int], float] = {}
+    places = list(product(*(range(d) for d in dims)))
+    for a, b in permutations(places, 2):
+        at = list(a)
+        for axis, d in enumerate(dims):
+            ahead, back = (b[axis] - at[axis]) % d, (at[axis] - b[axis]) % d
+            ways = (
+                [(1, ahead), (-1, back)]
+                if ahead == back
+                else [min((1, ahead), (-1, back), key=itemgetter(1))]
+            )
+            for step, hops in ways:
+                for hop in range(hops):
+                    place = (*at[:axis], (at[axis] + step * hop) % d, *at[axis + 1 :])
+                    link = (place, axis, step)
+                    load[link] = load.get(link, 0.0) + 1.0 / len(ways)
+            at[axis] = b[axis]
+    return (len(places) - 1) / max(load.values())
+
+
+@pytest.mark.parametrize("dims", [(4, 1, 1), (4, 4, 1), (2, 3, 4), (3, 5, 1)])
+def test_exchanges_on_a_torus_load_its_fullest_link(dims: tuple[int, int, int]) -> None:
+    """Rings use all links: two per dimension. A group along the first dimension uses only its own."""
+    size, active = math.prod(dims), sum(d > 1 for d in dims)
+    up = scale_up("torus", links=2 * active, link=1.0, domain=size, dims=dims)
+    node = make_node(up, devices=size)
+    lanes = lanes_of(group_of(node, 1, size), wiring_of(node))
+    assert lanes.inside == 2.0 * active
+    assert lanes.inside_exchange == pytest.approx(exchange_over_torus(dims))
+    assert lanes.pair == pytest.approx(1.0)
+    row = lanes_of(group_of(node, 1, dims[0]), wiring_of(node))
+    assert row.inside == 2.0
+    assert row.inside_exchange == pytest.approx(exchange_over_links(dims[0], True))

@@ -14,7 +14,7 @@ from device_models.device import Node, ScaleUp
 from device_models.fabric import Fault
 from device_models.fabric_facts import FabricFacts, fabric_facts
 from device_models.fabric_graph import spans
-from device_models.group import wiring_of
+from device_models.group import ways, wiring_of
 from device_models.units import format_money, format_si
 from sim.fabric_file import FabricCase
 from sim.plan.network import EXCHANGES, Served, served_communicators
@@ -24,6 +24,7 @@ from sim.scenario import Pool
 NOTICE = "Rates are per direction. A model's description, no measurement; docs/models/fabric.md."
 JOINS = {
     "switched": "a switch joins all", "mesh": "a link between every pair", "ring": "a ring",
+    "torus": "rings in every dimension",
     "supernode": "switches across servers",
 }  # fmt: skip
 
@@ -89,8 +90,8 @@ def _pool_record(view: PoolView) -> dict[str, Any]:
 
 
 def pair_bandwidth(up: ScaleUp) -> float:
-    """Return the bytes/s per direction from a device to one other (on a ring, to a neighbour)."""
-    parts = {"mesh": up.links, "ring": 2}  # others that links lead to
+    """Return the bytes/s per direction from a device to one other (on a ring or torus, a neighbour)."""
+    parts = {"mesh": up.links, "ring": ways(up), "torus": ways(up)}  # others that links lead to
     return up.bandwidth / parts.get(up.kind, 1)
 
 
@@ -332,7 +333,8 @@ def _link_rows(node: Node) -> Iterator[tuple[str, str, str]]:
     yield "devices that it joins", f"{domain}", JOINS[up.kind] + reduces
     yield "links per device", f"{up.links}", f"of {format_si(up.link_bandwidth, 'B/s')}"
     yield "bandwidth per device", format_si(up.bandwidth, "B/s"), "all links together"
-    word = {"mesh": "one link only", "ring": "to a neighbour"}.get(up.kind, "any two devices")
+    words = {"mesh": "one link only", "ring": "to a neighbour", "torus": "to a neighbour"}
+    word = words.get(up.kind, "any two devices")
     yield "bandwidth of a pair", format_si(pair_bandwidth(up), "B/s"), word
     if node.nic_bandwidth_per_device:
         share = up.bandwidth / node.nic_bandwidth_per_device

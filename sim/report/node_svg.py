@@ -36,6 +36,8 @@ def draw_node(canvas: Canvas, node: Node, top: float) -> None:
     up = node.scale_up
     if up.kind in ("mesh", "ring"):
         _circles(canvas, node, top)
+    elif up.kind == "torus":
+        _torus(canvas, node, top)
     elif up.kind == "supernode":
         _supernode(canvas, node, top)
     else:
@@ -86,7 +88,7 @@ def _circles(canvas: Canvas, node: Node, top: float) -> None:
             if up.kind == "mesh"
             else zip(points, [*points[1:], points[0]], strict=True)
         )
-        canvas.lines(pairs, LINK, cable_width(up.link_bandwidth), opacity=0.5)
+        canvas.lines(pairs, LINK, cable_width(pair_bandwidth(up)), opacity=0.5)
         for n, point in enumerate(points):
             _device(canvas, point, part * domain + n, domain)
 
@@ -107,6 +109,27 @@ def _device(canvas: Canvas, point: Point, number: int, domain: int) -> None:
         fill=PAPER,
         anchor="middle",
     )
+
+
+def _torus(canvas: Canvas, node: Node, top: float) -> None:
+    """Draw one layer of a torus, with stubs where its rings close."""
+    up = node.scale_up
+    width, height, layers = (up.dims[0], up.dims[1], up.dims[2])
+    columns, rows = min(width, 16), min(height, 8)
+    pitch = min(560.0 / columns, 190.0 / rows, 46.0)
+    x0, y0 = MIDDLE - pitch * (columns - 1) / 2, top + 150 - pitch * (rows - 1) / 2
+    spots = [(x0 + i * pitch, y0 + j * pitch) for j in range(rows) for i in range(columns)]
+    lines = [((x0 - pitch / 2, y0 + j * pitch), (x0 + (columns - 0.5) * pitch, y0 + j * pitch))
+             for j in range(rows) if width > 1]  # fmt: skip
+    lines += [((x0 + i * pitch, y0 - pitch / 2), (x0 + i * pitch, y0 + (rows - 0.5) * pitch))
+              for i in range(columns) if height > 1]  # fmt: skip
+    canvas.lines(lines, LINK, cable_width(pair_bandwidth(up)), opacity=0.5)
+    for spot in spots:
+        canvas.dot(*spot, min(pitch * 0.3, 13.0), JOB)
+    text = " × ".join(str(d) for d in up.dims if d > 1) + ", every ring closed"
+    if layers > 1:
+        text += f"; one of {layers} layers"
+    canvas.words(MIDDLE, top + 278, text, size=11, fill=MUTED, anchor="middle")
 
 
 def _switched(canvas: Canvas, node: Node, top: float) -> None:
