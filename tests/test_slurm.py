@@ -250,6 +250,19 @@ def test_a_lost_node_in_the_log(tmp_path: Path) -> None:
     assert judge(log).holds, judge(log).first
 
 
+def test_a_job_whose_node_failed_before_it_started_waits_again(tmp_path: Path) -> None:
+    # chosen at 11 s for a node that was gone: no start, no refusal; it runs from 20 to 60 s
+    path = tmp_path / "jobcomp.txt"
+    early = line(1, "NODE_FAIL", "00:01", "00:00", "00:11")
+    path.write_text(early.replace("StartTime=2026-01-01T00:00:00", "StartTime=Unknown")
+                    + line(1, "COMPLETED", "00:01", "00:20", "01:00"))  # fmt: skip
+    (tmp_path / "1.1").write_text(" Nodes=n1 CPU_IDs=0 Mem=0 GRES=gpu:h800:8(IDX:0-7)")
+    log = make_log(FLEET, [Submission(Job("a", 0.0, 8, 40.0), 1.0, 1)],
+                   read_completions(path, ORIGIN), tmp_path, {})  # fmt: skip
+    assert [r.event for r in log.records] == ["submit", "start", "finish", "end"]
+    assert judge(log).holds, judge(log).first
+
+
 # -- nothing is left ----------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ ENDS = {
     "REQUEUED": "fail", "NODE_FAIL": "fail", "BOOT_FAIL": "fail", "FAILED": "abandon",
     "CANCELLED": "abandon", "OUT_OF_MEMORY": "abandon", "REVOKED": "abandon",
 }  # fmt: skip
+WAITS_AGAIN = frozenset({"preempt", "fail"})  # a node may fail before the job on it has started
 SLACK_S = 1.0  # how exactly Slurm's times are known
 _FINISH, _DOWN, _FAIL, _UP, _SUBMIT, _START, _LATE = range(7)  # the order within a second
 Row = tuple[float, int, int, Record]
@@ -177,8 +178,9 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
     if event is None:
         raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
     start, end = attempt.start_s, attempt.end_s
-    if start < 0:  # never started: cancelled while it waited
-        yield end, _LATE, Record(end, "reject", job.id, detail=f"slurm: {attempt.state}")
+    if start < 0:  # never started: it waits again, or was cancelled while it waited
+        if event not in WAITS_AGAIN:
+            yield end, _LATE, Record(end, "reject", job.id, detail=f"slurm: {attempt.state}")
         return
     placement = parse_taken(path.read_text()) if path.exists() else ()
     if not placement and job.devices:
