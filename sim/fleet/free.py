@@ -2,7 +2,8 @@
 
 A set of nodes is a whole number with a bit per node, so that sets of thousands of nodes are united
 and cut in a fraction of a microsecond, and the first of them is the lowest bit. A device taken in
-part (`Job.milli`) is no longer free; what is left of it stands in `shared`.
+part (`Job.milli`) is no longer free; what is left of it stands in `shared`. `held` tells of each node
+how many jobs of each size stand there (0: a part of a device), for placements that keep sizes apart.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from sim.fleet.jobs import Job
 class Free:
     """The free devices of a fleet. Schedulers read it, and may try things out on a `copy`."""
 
-    __slots__ = ("by_count", "closed", "cluster", "cpu", "free", "in_leaf", "leaf_nodes", "masks",
-                 "memory", "pod_nodes", "shared", "taken", "total")  # fmt: skip
+    __slots__ = ("by_count", "closed", "cluster", "cpu", "free", "held", "in_leaf", "leaf_nodes",
+                 "masks", "memory", "pod_nodes", "shared", "taken", "total")  # fmt: skip
 
     def __init__(self, cluster: Cluster) -> None:
         nodes = cluster.nodes
@@ -28,6 +29,7 @@ class Free:
         self.cpu = [n.cpu_milli for n in nodes]
         self.memory = [n.memory_mib for n in nodes]
         self.shared: dict[int, dict[int, int]] = {}  # node -> device -> thousandths left
+        self.held: list[dict[int, int]] = [{} for _ in nodes]  # node -> devices asked for -> jobs
         self.total = {kind: cluster.devices_of(kind) for kind in cluster.types}  # free devices
         self.free = cluster.devices  # of all types
         self.in_leaf = [0] * cluster.leaves  # free devices
@@ -50,6 +52,7 @@ class Free:
         other.leaf_nodes, other.pod_nodes = self.leaf_nodes, self.pod_nodes
         other.masks, other.taken, other.closed = self.masks[:], self.taken[:], set(self.closed)
         other.cpu, other.memory = self.cpu[:], self.memory[:]
+        other.held = [dict(sizes) for sizes in self.held]
         other.shared = {node: dict(left) for node, left in self.shared.items()}
         other.total, other.in_leaf = dict(self.total), self.in_leaf[:]
         other.by_count = {kind: sets[:] for kind, sets in self.by_count.items()}
@@ -100,6 +103,9 @@ class Free:
         for node, mask in placement:
             self.cpu[node] -= job.cpu_milli
             self.memory[node] -= job.memory_mib
+            if job.devices:
+                size, sizes = job.devices if job.milli == 1000 else 0, self.held[node]
+                sizes[size] = sizes.get(size, 0) + 1
             if job.milli < 1000:
                 left = self.shared.setdefault(node, {})
                 for slot in slots(mask):
@@ -112,10 +118,19 @@ class Free:
         for node, mask in placement:
             self.cpu[node] += job.cpu_milli
             self.memory[node] += job.memory_mib
+            if job.devices:
+                self._leave(job, node)
             if job.milli < 1000:
                 mask = self._unshare(job, node, mask)
             self.taken[node] &= ~mask
             self._refresh(node)
+
+    def _leave(self, job: Job, node: int) -> None:
+        """Forget a job's size on a node."""
+        size, sizes = job.devices if job.milli == 1000 else 0, self.held[node]
+        sizes[size] -= 1
+        if not sizes[size]:
+            del sizes[size]
 
     def _unshare(self, job: Job, node: int, mask: int) -> int:
         """Give shares back; returns the devices that are whole again."""

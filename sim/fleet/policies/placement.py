@@ -127,14 +127,23 @@ def roomiest_kind(view: View, job: Job) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Placer:
-    """A placement with an order of types; `find` is what schedulers call."""
+    """A placement with an order of types; `find` is what schedulers call.
+
+    `one_node` is asked first, for one node of any allowed type: placements that score every node.
+    """
 
     place: Place = first_fit
     kinds: Kinds = any_kind
+    one_node: Place | None = None
 
     def find(self, view: View, job: Job, free: Free | None = None) -> Placement | None:
         """Return devices for a job among those free now, or in `free`; None if it does not fit."""
         free = free or view.free
+        if self.one_node:
+            kinds = self.kinds(view, job)
+            within = sum_of(nodes for kind in kinds for nodes in free.by_count.get(kind, ()))
+            if found := self.one_node(free, job, "", job.devices, within):
+                return found
         if not job.devices:
             return _bare(free, job)
         if job.mixed:

@@ -13,12 +13,13 @@ from pathlib import Path
 from device_models.problems import InputError, Problem, did_you_mean
 from sim.fleet.policies.backfill import EasyScheduler
 from sim.fleet.policies.conservative import ConservativeScheduler
-from sim.fleet.policies.placement import KINDS, PLACEMENTS, Place, Placer
+from sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from sim.fleet.policies.preempt import FairScheduler, LeastServiceScheduler, PriorityScheduler
 from sim.fleet.policies.queue import FillScheduler, QueueScheduler, by_limit
 from sim.fleet.policies.score import (
     EVEN,
     ScoredPlacement,
+    clustering,
     least_fragments,
     least_left,
     least_product,
@@ -41,9 +42,10 @@ POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "gavel-blind": lambda placer: ShareScheduler("gavel-blind", blind, placer),
 }
 
-SCORED: dict[str, Place] = {
+SCORED: dict[str, ScoredPlacement] = {  # the nodes of all types at once, unless types are named
     "fgd": ScoredPlacement(least_fragments(EVEN)), "packing": ScoredPlacement(packing),
-    "dot-product": ScoredPlacement(least_product), "least-left": ScoredPlacement(least_left),
+    "clustering": ScoredPlacement(clustering), "dot-product": ScoredPlacement(least_product),
+    "least-left": ScoredPlacement(least_left),
 }  # fmt: skip
 
 
@@ -57,7 +59,8 @@ def make_scheduler(text: str) -> Scheduler:
         raise InputError(problems)
     place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
-    scheduler = POLICIES[name](Placer(place, kinds))
+    all_types = SCORED.get(options[0]) if len(options) == 1 else None
+    scheduler = POLICIES[name](Placer(place, kinds, all_types and all_types.one_node))
     scheduler.name = text
     return scheduler
 

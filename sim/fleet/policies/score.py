@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.fleet.cluster import UNCOUNTED, Placement
+from sim.fleet.cluster import UNCOUNTED, Placement, slots
 from sim.fleet.free import Free
 from sim.fleet.jobs import Job, Workload
 from sim.fleet.policies.placement import best_fit
 
-State = tuple[
-    str, int, int, tuple[int, ...]
-]  # type, processors, memory, thousandths left by device
+# type, processors, memory, thousandths left by device, sizes of the jobs there (0: a part)
+State = tuple[str, int, int, tuple[int, ...], tuple[int, ...]]
 Ask = tuple[int, int, int, int, tuple[str, ...]]  # devices, milli, processors, memory, types
 Mix = Sequence[tuple[Ask, float]]
 TIE = 1e-6  # weight of best fit beside a step of FGD
@@ -53,7 +52,7 @@ def mix_of(workload: Workload, covered: float = 0.95) -> Mix:
 
 def fragments(state: State, mix: Mix) -> float:
     """Return the thousandths of devices left on a node that the mix cannot use, on average."""
-    kind, cpu, memory, left = state
+    kind, cpu, memory, left, _ = state
     free = sum(left)
     lost = 0.0
     for (devices, milli, need_cpu, need_memory, types), share in mix:
@@ -81,7 +80,17 @@ class ScoredPlacement:
         self, free: Free, job: Job, kind: str, count: int, within: int
     ) -> Placement | None:
         """Return devices for a job on one node, or what `best_fit` finds for more."""
-        ask = ask_of(job)
+        if found := self.one_node(free, job, kind, count, within):
+            return found
+        if job.milli == 1000 and count > 1:
+            return best_fit(free, job, kind, count, within)
+        return None
+
+    def one_node(
+        self, free: Free, job: Job, kind: str, count: int, within: int
+    ) -> Placement | None:
+        """Return the devices of the best score on one node; None if no node has room."""
+        ask = (count, *ask_of(job)[1:])
         best: list[tuple[int, int]] = []
         least = np.inf
         for node, spec in enumerate(free.cluster.nodes):
@@ -95,11 +104,7 @@ class ScoredPlacement:
             best = [*best, (node, found[1])] if found[0] == least else [(node, found[1])]
             least = found[0]
         if not best:
-            return (
-                best_fit(free, job, kind, count, within)
-                if job.milli == 1000 and count > 1
-                else None
-            )
+            return None
         return (best[int(self.rng.integers(len(best))) if self.rng else 0],)
 
     def _best_on(self, free: Free, node: int, job: Job, ask: Ask) -> tuple[float, int] | None:
@@ -107,8 +112,9 @@ class ScoredPlacement:
         spec = free.cluster.nodes[node]
         mask, parts = free.masks[node], free.shared.get(node, {})
         left = tuple(1000 if mask >> d & 1 else parts.get(d, 0) for d in range(spec.devices))
-        state = (spec.type, free.cpu[node], free.memory[node], left)
-        empty = (spec.type, spec.cpu_milli, spec.memory_mib, (1000,) * spec.devices)
+        held = tuple(sorted(free.held[node]))
+        state = (spec.type, free.cpu[node], free.memory[node], left, held)
+        empty = (spec.type, spec.cpu_milli, spec.memory_mib, (1000,) * spec.devices, ())
         key = state, empty, ask
         if key not in self._known:
             self._known[key] = self._find(state, empty, ask)
@@ -117,7 +123,7 @@ class ScoredPlacement:
 
     def _find(self, state: State, empty: State, ask: Ask) -> tuple[float, int]:
         """Return the best (score, devices) for a state; devices -1 if nothing fits."""
-        kind, cpu, memory, left = state
+        kind, cpu, memory, left, held = state
         devices, milli, need_cpu, need_memory, _ = ask
         able = [d for d, part in enumerate(left) if part >= milli]
         if len(able) < devices:
@@ -129,12 +135,13 @@ class ScoredPlacement:
             choices = [1 << d for d in alike.values()]
         else:
             choices = [sum(1 << d for d in able[:devices])]
-        best = (np.inf, -1)
+        best: tuple[float, int, int] = (np.inf, 0, -1)
         for mask in choices:
             rest = tuple(part - (milli if mask >> d & 1 else 0) for d, part in enumerate(left))
-            after = (kind, cpu - need_cpu, memory - need_memory, rest)
-            best = min(best, (self.score(state, after, empty, ask), mask))
-        return best
+            after = (kind, cpu - need_cpu, memory - need_memory, rest, held)
+            fullest = max(rest[d] for d in slots(mask)) if mask else 0
+            best = min(best, (self.score(state, after, empty, ask), fullest, mask))
+        return best[0], best[2]
 
 
 def least_fragments(mix: Mix) -> Score:
@@ -168,18 +175,44 @@ def least_left(before: State, after: State, empty: State, ask: Ask) -> float:
 
 
 def least_product(before: State, after: State, empty: State, ask: Ask) -> float:
-    """Dot product: the least of what is left times what is asked, processors and devices."""
-    return round(
-        before[1] / 128_000 * ask[2] / 128_000 + sum(before[3]) / 8000 * ask[0] * ask[1] / 8000, 12
-    )
+    """Dot product: the least of what is left times what is asked, in whole hundredths of a node.
+
+    Processors and devices count as parts of the largest node. The steps are those of FGD's own
+    scheduler; equals go to the first node, which packs better than the exact product.
+    """
+    devices, milli, cpu, _, _ = ask
+    product = before[1] * cpu / 128_000**2 + sum(before[3]) * devices * milli / 8000**2
+    return -int(100 * (1 - product / 2))
 
 
 def packing(before: State, after: State, empty: State, ask: Ask) -> float:
-    """Devices in use first, then nodes in use, then idle nodes."""
-    changed = [part for part, rest in zip(before[3], after[3], strict=True) if part != rest]
-    if any(part < 1000 for part in changed):
+    """Devices in use first, the fullest; then nodes in use; then idle nodes, the smallest.
+
+    A node whose devices are all free is idle, whatever runs on its processors. A job without
+    devices goes to the first node: the policy knows devices alone (GpuPacking, as FGD compares).
+    """
+    if not ask[0]:
         return 0.0
-    return 1.0 if before != empty else 2.0
+    if before[3] == empty[3]:
+        return 100.0 + len(before[3])
+    changed = [part for part, rest in zip(before[3], after[3], strict=True) if part != rest]
+    if any(part == 1000 for part in changed):
+        return 50.0
+    return sum(changed) // 100
+
+
+def clustering(before: State, after: State, empty: State, ask: Ask) -> float:
+    """Nodes of jobs of the same size alone, then with others too, then idle, then others'.
+
+    Within a class the node with the least left of its devices, in steps of a 25th of eight. Jobs
+    without devices go to the first node, and count for nothing (GpuClustering, as FGD compares).
+    """
+    if not ask[0]:
+        return 0.0
+    size, held = ask[0] if ask[1] == 1000 else 0, before[4]
+    strangers = len(held) - (size in held)  # other sizes on the node
+    rank = strangers > 0 if size in held else 2 + (strangers > 0)
+    return 26 * rank + min(math.ceil(sum(before[3]) / 320), 25)
 
 
 def nowhere_better(before: State, after: State, empty: State, ask: Ask) -> float:
