@@ -78,10 +78,11 @@ def ring_share(
     """Return what rings through all groups at once get per member (`per_card` cards for each).
 
     `pairs`: neighbours only send messages now and then. Those of other groups share the cards with
-    them but are seldom on the same link above, and nobody else waits: the (harmonic) mean pair counts
-    instead of the slowest. Infinite when no group leaves its domain; 0 when a member is cut off.
+    them but are seldom on the same link above, and a group's pairs do not wait for each other: its
+    (harmonic) mean pair counts, that of the slowest group. Infinite when no group leaves its domain; 0
+    when a member is cut off.
     """
-    source, target, card = _ring_flows(members)
+    group, source, target, card = _ring_flows(members)
     if not source.size:
         return Share(np.inf)
     routes, alive = _spread(fabric, source, target, card, connections, per_card, seed)
@@ -101,9 +102,11 @@ def ring_share(
     used = _loads(fabric, routes, flat)
     links = routes[slowest * ways + way]
     links = links[links >= 0]
-    return Share(
-        float(live[slowest]), int(links[int(np.argmax(used[links]))]), _above(fabric, used)
-    )
+    rate = float(live[slowest])
+    if pairs and rate > 0:
+        _, group, flows = np.unique(group, return_inverse=True, return_counts=True)
+        rate = float((flows / np.bincount(group, 1.0 / live)).min())
+    return Share(rate, int(links[int(np.argmax(used[links]))]), _above(fabric, used))
 
 
 def exchange_share(
@@ -132,8 +135,8 @@ def exchange_share(
     return Share(float(1.0 / load[fullest]), fullest, _above(fabric, load / load[fullest]))
 
 
-def _ring_flows(members: Members) -> tuple[Routes, Routes, Routes]:
-    """Return source node, target node and card of every crossing between domains."""
+def _ring_flows(members: Members) -> tuple[Routes, Routes, Routes, Routes]:
+    """Return group, source node, target node and card of every crossing between domains."""
     ordered = members.sorted_by_domain()
     size = ordered.domain.shape[1]
     step = members.per_domain if members.even else 1
@@ -141,7 +144,8 @@ def _ring_flows(members: Members) -> tuple[Routes, Routes, Routes]:
     crosses = np.roll(ordered.domain, -step, axis=1) != ordered.domain
     if size == step:
         crosses = np.zeros_like(crosses)
-    return ordered.node[crosses], target[crosses], ordered.card[crosses]
+    group = np.broadcast_to(np.arange(crosses.shape[0])[:, None], crosses.shape)
+    return group[crosses], ordered.node[crosses], target[crosses], ordered.card[crosses]
 
 
 def _spread(

@@ -104,6 +104,16 @@ def test_messages_of_other_groups_are_seldom_on_the_same_uplink() -> None:
     )
 
 
+def test_the_mean_pair_of_the_slowest_group_counts_for_messages() -> None:
+    # Node 1's card is at half: 0 -> 1 and 1 -> 2 go at 5 GB/s, 2 -> 3 and 3 -> 0 at 10. The harmonic mean
+    # is 4 / (2/5 + 2/10) = 6.67; the other group, on other cards, has 10.
+    fabric = build_fabric(tree(), 8).damaged([Fault("card", (1, 0), 0.5)])
+    nodes = np.array([[0, 1, 2, 3], [0, 1, 2, 3]])
+    members = Members(nodes, nodes, np.array([[0] * 4, [1] * 4]))
+    assert ring_share(fabric, members, pairs=True).rate == pytest.approx(20 / 3 * GB)
+    assert ring_share(fabric, members).rate == pytest.approx(5 * GB)
+
+
 def test_hashing_collides_and_more_connections_help() -> None:
     fabric = build_fabric(tree(), 32, hashed=True)
     rng = np.random.default_rng(1)

@@ -102,6 +102,7 @@ class Replica:
     process: simpy.Process | None = None
     conditions: Conditions = field(default_factory=Conditions)
     working: bool = False
+    better: simpy.Event | None = None  # what a job that waits waits for
     next_evaluation: float = math.inf
     next_maintenance: float = math.inf
 
@@ -170,16 +171,20 @@ class Replica:
             try:
                 yield from self._spend("detection", spec.detection_s)
                 while (self.missing and spec.on_loss == "wait") or self.conditions.stops:
-                    yield from self._spend("waiting", self._patience())
+                    yield from self._wait()
                 yield from self._spend("restart", spec.restart_s + self.plan.cost.load_s)
                 cause = ""
             except simpy.Interrupt as interrupt:
                 cause = str(interrupt.cause)
 
-    def _patience(self) -> float:
-        """Return how long to wait before looking again."""
-        lasting = [c.duration_s for c in self.plan.conditions if self.conditions.lasting[c.name]]
-        return min([self.plan.spec.failures.device_repair_s, *lasting]) / 8
+    def _wait(self) -> Events:
+        """Wait until something is repaired or over."""
+        start, self.better = self.env.now, self.env.event()
+        try:
+            yield self.better
+        finally:
+            self.lost["waiting"] += self.env.now - start
+            self.better = None
 
     def pace_changed(self, stopped_by: str = "") -> bool:
         """Let the job notice that its pace changes, or that it cannot go on; tells whether it runs."""
@@ -187,6 +192,8 @@ class Replica:
             return False
         if stopped_by or self.working:
             self.process.interrupt(stopped_by)
+        elif self.better and not self.better.triggered:
+            self.better.succeed()
         return True
 
     def _fall_back(self, cause: str) -> None:
@@ -211,8 +218,7 @@ class Replica:
         yield self.env.timeout(self.plan.spec.failures.device_repair_s)
         if self.missing:
             self.missing -= 1
-            if self.plan.spec.on_loss == "shrink":
-                self.pace_changed()
+            self.pace_changed()
         else:
             self.spares += 1
 

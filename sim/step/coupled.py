@@ -71,7 +71,7 @@ class CoupledRun:
 
     program: Program
     slots: Mapping[int, Sequence[Slot]]
-    users: dict[Link, set[Task]] = field(default_factory=lambda: defaultdict(set))
+    users: dict[Link, dict[Task, None]] = field(default_factory=lambda: defaultdict(dict))
     queue: list[tuple[float, int, int, Task]] = field(default_factory=list)
     count: int = 0
     end: float = 0.0
@@ -175,30 +175,27 @@ class CoupledRun:
     def _begin(self, task: Task, now: float) -> None:
         task.left, task.since = task.op.device_s, now
         for link, _ in task.uses:
-            self.users[link].add(task)
-        self._share(task, now)
+            self.users[link][task] = None  # in order of arrival: sets of objects have none
+        self._set_speeds(self._meeting(task), now)
 
     def _finish(self, task: Task, now: float) -> None:
         meets = self._meeting(task)
         for link, _ in task.uses:
-            self.users[link].discard(task)
+            del self.users[link][task]
         meets.remove(task)
         self._set_speeds(meets, now)
         self._settle(self._release(task, ticks(now)))
 
-    def _share(self, task: Task, now: float) -> None:
-        self._set_speeds(self._meeting(task), now)
-
     def _meeting(self, task: Task) -> list[Task]:
         """Return the ops whose speeds depend on this one's, itself first."""
-        found, todo = {id(task): task}, [task]
+        found, todo = {task: None}, [task]
         while todo:
             for link, _ in todo.pop().uses:
                 for other in self.users[link]:
-                    if id(other) not in found:
-                        found[id(other)] = other
+                    if other not in found:
+                        found[other] = None
                         todo.append(other)
-        return list(found.values())
+        return list(found)
 
     def _set_speeds(self, tasks: Sequence[Task], now: float) -> None:
         """Share the links anew; who changes its speed gets a new end."""
