@@ -21,13 +21,11 @@ from typing import Any
 from device_models.catalog import DATA, load_node, load_scale_out
 from device_models.collectives import BUS_FACTOR, collective_time
 from device_models.device import Node
-from device_models.group import Group, remote_copies
+from device_models.group import Group, remote_copies, wiring_of
 from device_models.yamltext import read_yaml
 from sim.validation.microbenchmarks import benchmark_rows
 
 GB = 1e9
-EXPERTS = 8  # routed experts per token of every published exchange
-TOKENS, HIDDEN = 4096, 7168  # of every published exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,8 @@ def _start(points: Iterable[Point], harness: str) -> float:
 
 
 def _size(nbytes: float) -> str:
-    return "64 MiB or more" if nbytes >= 64 * 2**20 else "smaller"
+    large = _rules()["large_bytes"]
+    return f"{large // 2**20} MiB or more" if nbytes >= large else "smaller"
 
 
 def _reductions() -> Iterable[Point]:
@@ -116,23 +115,25 @@ def exchange_rate(node: Node, ranks: int, node_limit: int = 0) -> float:
     In one domain each token goes to the ranks of its experts; over several it crosses once to each
     node of its experts, and the copies for nodes, the own one too, are what is counted.
     """
-    domain = min(ranks, 384 if node.scale_up.kind == "supernode" else node.devices)
+    domain = min(ranks, wiring_of(node).domain)
+    token_bytes = float(_rules()["exchanged_bytes"])
     if ranks <= domain:
-        nbytes = TOKENS * HIDDEN * _copies(ranks)
+        nbytes = token_bytes * _copies(ranks)
         return nbytes / collective_time("all_to_all", nbytes, Group(ranks, ranks, 1), node).seconds
     nodes = ranks // domain
     copies = _copies(min(ranks, (node_limit or nodes) * domain))
-    remote = remote_copies(nodes, EXPERTS, node_limit or None)
+    remote = remote_copies(nodes, _rules()["experts"], node_limit or None)
     took = collective_time(
-        "node_limited_all_to_all", TOKENS * HIDDEN * copies, Group(ranks, domain, 1), node,
+        "node_limited_all_to_all", token_bytes * copies, Group(ranks, domain, 1), node,
         crossing=min(remote / copies, 1.0),
     ).seconds  # fmt: skip
-    return TOKENS * HIDDEN * remote * nodes / (nodes - 1) / took
+    return token_bytes * remote * nodes / (nodes - 1) / took
 
 
 def _copies(reached: int) -> float:
     """Return at how many of so many ranks a token has an expert."""
-    return reached * (1 - (1 - 1 / reached) ** EXPERTS)
+    experts = int(_rules()["experts"])
+    return float(reached * (1 - (1 - 1 / reached) ** experts))
 
 
 @lru_cache(maxsize=1)
