@@ -166,6 +166,9 @@ def test_what_is_silent_is_a_listed_default(file: Path) -> None:
     [offer], defaults = inquiry.buildout.offers, load_defaults()
     assert offer.lead_s == defaults["lead_time"].value
     assert offer.network_share == defaults["network_share"].value
+    assert offer.failure_rate * 31_557_600 == pytest.approx(  # a year's, where the prices hold it
+        load_prices().at("annual_failure", "h20", "global", "2025-01-15")
+    )
     quote = load_prices().quote("purchase", "h20", "CN", "2025-03-24", "CNY")
     assert offer.price[0] == pytest.approx(quote.mid * 8 * (1 + offer.network_share))
     notes = " ".join(inquiry.assumptions)

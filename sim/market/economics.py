@@ -1,4 +1,7 @@
-"""Planning defaults of the market, each with its source: `device_models/data/economics.yaml`."""
+"""Planning defaults of the market, each with its source: `device_models/data/economics.yaml`.
+
+What the prices know has no second value here: its row names the observation whose middle is taken.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,18 @@ from typing import Any
 from device_models.catalog import DATA
 from device_models.units import parse_quantity
 from device_models.yamltext import read_yaml
+from sim.market.prices import market_prices
 
 DIMENSIONS = {
     "lead_time": "time", "lead_time_domestic": "time", "transit": "time", "repaired": "fraction",
     "repair_time": "time", "repair_share": "fraction", "failure_rate": "rate",
     "failure_rate_domestic": "rate", "network_share": "fraction",
-    "network_share_domestic": "fraction", "pue": "fraction", "energy_price": "energy_price",
+    "network_share_domestic": "fraction", "pue": "factor", "energy_price": "energy_price",
     "carbon_intensity": "carbon_intensity", "licence_approval": "fraction", "licence_delay": "time",
+}  # fmt: skip
+WRITTEN = {  # how the number of an observation is written: its factor and unit
+    "fraction": (100.0, " %"), "rate": (100.0, " %/year"), "factor": (1.0, ""),
+    "energy_price": (1.0, " CNY/kWh"), "carbon_intensity": (1.0, " kg/kWh"),
 }  # fmt: skip
 
 
@@ -37,7 +45,17 @@ def load_defaults() -> dict[str, Default]:
     found = {}
     for name, dimension in DIMENSIONS.items():
         row = data[name]
-        source, note = data["sources"][row["source"]], row.get("note", "")
-        value = parse_quantity(row["value"], dimension)
-        found[name] = Default(value, str(row["value"]), source, row["confidence"], note)
+        if "price" in row:
+            text, source = _observed(dimension, *map(str, row["price"]))
+        else:
+            text, source = str(row["value"]), data["sources"][row["source"]]
+        value = float(text) if dimension == "factor" else parse_quantity(text, dimension)
+        found[name] = Default(value, text, source, row["confidence"], row.get("note", ""))
     return found
+
+
+def _observed(dimension: str, item: str, device: str, region: str, day: str) -> tuple[str, str]:
+    """Return an observation's middle as it is written, and its source."""
+    quote = market_prices().quote(item, device, region, day, "CNY")
+    factor, unit = WRITTEN[dimension]
+    return f"{quote.mid * factor:g}{unit}", quote.source

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from typing import Any
 
 from device_models.catalog import load_device, load_node
@@ -18,7 +17,7 @@ from sim.case_file import Case
 from sim.market.buildout import MONTH_DAYS, Offer
 from sim.market.economics import load_defaults
 from sim.market.places import find_place
-from sim.market.prices import Prices, load_prices
+from sim.market.prices import market_prices
 from sim.market.purchase_schema import DeviceSection
 
 DOMESTIC = frozenset(
@@ -99,12 +98,6 @@ class Reading:
         except ValueError:
             self.blame(path, text, "expected a date like 2025-03-24")
             return None
-
-
-@lru_cache(maxsize=1)
-def market_prices() -> Prices:
-    """Return the shipped prices, read once."""
-    return load_prices()
 
 
 def price_region(country: str) -> str:

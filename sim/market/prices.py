@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -276,6 +277,12 @@ def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> P
         raise InputError(problems)
     series = tuple(tuple(sorted(rows, key=lambda o: o.day)) for rows in found.values())
     return Prices(series, rules or load_rules())
+
+
+@lru_cache(maxsize=1)
+def market_prices() -> Prices:
+    """Return the shipped prices, read once."""
+    return load_prices()
 
 
 def _read_csv(path: Path, problems: list[Problem]) -> Iterable[Observation]:

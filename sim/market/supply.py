@@ -25,7 +25,7 @@ from device_models.units import parse_quantity
 from device_models.yamltext import Key, dotted, read_yaml
 from sim.case_file import apply_overrides
 from sim.errors import InputError, Problem
-from sim.market.prices import LEVELS, Level, Prices, load_prices
+from sim.market.prices import LEVELS, Level, Prices, market_prices
 
 SUPPLY = DATA / "supply"
 SERIES = ("wafers", "yield", "memory_made", "packaging")
@@ -132,7 +132,7 @@ def deliverable(
         if part.name in production.devices and region.split("-")[0] == production.region:
             last = ramp(production, month, level)[-1]
             return last.units, last.binding
-    known = prices or load_prices()
+    known = prices or market_prices()
     units = known.at("delivery", part.name, region, f"{month_text(month_number(month))}-15", level)
     return units, f"deliveries of {part.vendor}"
 
