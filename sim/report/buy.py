@@ -35,7 +35,8 @@ def render_buy(answers: Sequence[Answered]) -> RenderableType:
     for answered in answers:
         plan, came = sentences(answered)
         name = f"{answered.inquiry.name}: " if len(answers) > 1 else ""
-        if plan != said or not came:
+        changed = said and answered.flips  # other rules: told by what they turn, not by their plan
+        if (plan != said and not changed) or not came:
             parts.append(Text(f"{name}{plan}"))
             name = "  "
         parts += [Text(f"{name}{came}")] if came else []

@@ -23,19 +23,22 @@ def sentences(answered: Answered) -> tuple[str, str]:
         least = answered.remedies[0].text if answered.remedies else "none of the limits alone"
         return f"no plan. Least change that helps: {least}.", ""
     words = []
-    if disturbed(answered):
-        words.append(f"as things came {_outcome(b, answered.life)}")
-        if any(event.kind == "repair" for event in answered.inquiry.events):
-            words.append(_left(answered.life))
+    worn = any(event.kind == "repair" for event in answered.inquiry.events)
     if answered.flips:
         names = [f.device for f in answered.flips]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        words.append(f"{len(names)} devices flip: {', '.join(names[:3])}{more}")
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        words.append(f"{len(names)} devices flip: {', '.join(names[:2])}{more}")
+    if disturbed(answered):
+        # asked of rules or repair, the answer is what is lost: the money is left to the table
+        brief = worn or bool(answered.flips)
+        came = ", ".join([_end(b, answered.life), *_lost(b, answered.life)])
+        words.append(came if brief else f"as things came {_outcome(b, answered.life)}")
+        words += [_left(answered.life)] if worn else []
     if answered.renewed:
         after = bought(b, answered.renewed.plan, answered.renewed.month)
         words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
                      f" {_outcome(b, answered.renewed.life)}")  # fmt: skip
-    if answered.cloud is not None:
+    if answered.cloud is not None and not worn:
         gates = any(event.kind in ("licence", "import") for event in answered.inquiry.events)
         words.append(_arrival(answered) if gates else band(answered))
     plan = f"{bought(b, answered.plan)}: {_done(b, answered.quiet)}."
@@ -107,21 +110,30 @@ def money(b: BuildOut, amount: float) -> str:
     return format_money(amount, b.currency)
 
 
-def _done(b: BuildOut, life: Replayed) -> str:
+def _end(b: BuildOut, life: Replayed) -> str:
     end = f"not done in {len(life.fleet) - 1} months"
     if math.isfinite(life.finish):
         late = max(f - job.deadline for f, job in zip(life.finish_months, b.jobs, strict=True))
         end = f"done in {life.finish:.1f} months{f' ({late:.1f} late)' if late > 0.05 else ''}"
-    return f"{end} for {money(b, spent(b, life))}"
+    return end
+
+
+def _done(b: BuildOut, life: Replayed) -> str:
+    return f"{_end(b, life)} for {money(b, spent(b, life))}"
 
 
 def _outcome(b: BuildOut, life: Replayed) -> str:
-    words = [_done(b, life)]
+    return ", ".join([_done(b, life), *_lost(b, life)])
+
+
+def _lost(b: BuildOut, life: Replayed) -> list[str]:
+    """Say which devices were stopped, and which seized."""
+    words = []
     for label, devices in (("stopped", life.blocked), ("seized", life.seized)):
         lost = [f"{n:,.0f} {o.name}" for n, o in zip(devices, b.offers, strict=True) if n]
         if lost:
             words.append(f"{', '.join(lost)} {label}")
-    return ", ".join(words)
+    return words
 
 
 def band(answered: Answered) -> str:
