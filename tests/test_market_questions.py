@@ -1,6 +1,7 @@
 """The sixteen questions of a planner: each shipped scenario gives the figure that it is checked by."""
 
 import math
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.market.answer import Answered, answer
-from sim.market.buildout import MONTH_DAYS
+from sim.market.buildout import MONTH_DAYS, works_from
 from sim.market.compare_answer import Told, answer_comparison
 from sim.market.compare_file import Comparison, load_comparisons
 from sim.market.events import Draw
@@ -127,6 +128,12 @@ def test_6_a_threshold_decides_over_the_fleet() -> None:
     assert was.life.blocked.sum() > 0  # the letter of April 2025 stops the second half
     # a TPP of 2,368 and a density of 2.91 are 3A090.b once the line is 2,300: only after a notice
     assert {v.policy for v in lower.verdicts} == {"notify"}
+    # 2024-10-01, 3 months to 2024-12-31, 25 days of notice, 30 days on the way
+    b, gate = lower.inquiry.buildout, lower.inquiry.foreseen
+    assert works_from(b, gate, b.offers[0], b.sites[0], 0) == date(2025, 2, 24)
+    slow = answered("threshold-change", "rules.set=[rules.US-2023-10-17.criterion.tpp_middle=2300,"
+                    " rules.US-2023-10-17.policy.b.wait=60 days]")["as-it-was"].inquiry  # fmt: skip
+    assert works_from(b, slow.foreseen, b.offers[0], b.sites[0], 0) == date(2025, 3, 31)
 
 
 def test_7_both_gates_let_through_what_their_probabilities_say() -> None:

@@ -122,7 +122,7 @@ def test_repaired_devices_come_back() -> None:
 
 def test_a_gate_asks_at_the_day_of_export_and_a_notice_takes_25_days() -> None:
     def notify(offer: Offer, site: Site, day: date) -> Answer:
-        return Answer("notify", ("R1",), "TPP 2,400")
+        return Answer("notify", ("R1",), "TPP 2,400", notice_days=25)
 
     life = replay(make_buildout(), ordered(make_buildout(), m0=10), notify)
     assert life.finish == pytest.approx(10 + 25 / MONTH_DAYS)

@@ -16,7 +16,7 @@ from datetime import date
 import numpy as np
 
 from device_models.export import list_parts
-from sim.market.buildout import MONTH_DAYS, BuildOut, permitted, purchase_problem
+from sim.market.buildout import DAY_S, MONTH_DAYS, BuildOut, permitted, purchase_problem
 from sim.market.diagnose import Remedy, Shadow, diagnose, shadows
 from sim.market.events import Draw, Event, foreseen, with_embargoes
 from sim.market.gate import known_rules, rule_gate
@@ -161,7 +161,7 @@ def _verdicts(inquiry: Inquiry) -> tuple[Verdict, ...]:
     found = []
     for offer in b.offers:
         for site in b.sites:
-            leaves = b.date_at(offer.lead_s / 86400.0)
+            leaves = b.date_at(offer.lead_s / DAY_S)
             said = gate(offer, site, leaves)
             found.append(
                 Verdict(offer.name, site.name, leaves, said.policy, said.rules, said.words)

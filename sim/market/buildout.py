@@ -14,6 +14,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from sim.job.cost import value_after
 from sim.market.programme import Bools, Floats, Ints, PurchaseProblem
 from sim.market.rates import Throughput
 
@@ -21,7 +22,6 @@ MONTH_S = 2_629_800.0
 DAY_S = 86_400.0
 MONTH_DAYS = MONTH_S / DAY_S
 VALUE_DECAY = 0.14  # orders of magnitude a year (Epoch AI)
-NOTICE_DAYS = 25.0  # of a notified advanced computing export, before which nothing may leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Answer:
     rules: tuple[str, ...] = ()
     words: str = ""
     surcharge: float = 0.0  # fee and duty, share of the price
-    note: str = ""  # what comes next
+    notice_days: float = 0.0  # before which nothing may leave
 
 
 Gate = Callable[["Offer", "Site", date], Answer]
@@ -162,14 +162,14 @@ def kept(offer: Offer, age_s: float) -> float:
     return math.exp(-offer.failure_rate * (1.0 - offer.repaired) * age_s)
 
 
-def permitted(buildout: BuildOut, gate: Gate) -> tuple[Bools, Floats, Bools]:
-    """Return which orders may leave, their surcharge, and which need a notice first.
+def permitted(buildout: BuildOut, gate: Gate) -> tuple[Bools, Floats, Floats]:
+    """Return which orders may leave, their surcharge, and the days of notice before that.
 
     Each is (devices, sites, months). A case-by-case licence counts only if the planner counts on it.
     """
     shape = (len(buildout.offers), len(buildout.sites), buildout.months)
     allowed, surcharge = np.ones(shape, dtype=bool), np.zeros(shape)
-    notice = np.zeros(shape, dtype=bool)
+    notice = np.zeros(shape)
     good = ("free", "notify", "case") if buildout.count_on_licences else ("free", "notify")
     for d, offer in enumerate(buildout.offers):
         for s, site in enumerate(buildout.sites):
@@ -182,8 +182,15 @@ def permitted(buildout: BuildOut, gate: Gate) -> tuple[Bools, Floats, Bools]:
                     and offer.is_at(site.name)
                 )
                 surcharge[d, s, t] = answer.surcharge
-                notice[d, s, t] = answer.policy == "notify"
+                notice[d, s, t] = answer.notice_days
     return allowed, surcharge, notice
+
+
+def works_from(buildout: BuildOut, gate: Gate, offer: Offer, site: Site, month: int) -> date:
+    """Return the day on which an order of a month works, a notice included."""
+    day = month * MONTH_DAYS + offer.lead_s / DAY_S
+    notice = gate(offer, site, buildout.date_at(day)).notice_days
+    return buildout.date_at(day + notice + offer.transit_s / DAY_S)
 
 
 def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
@@ -202,7 +209,9 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     legal_rent = np.array([[[o.is_at(s.name) and gate(o, s, buildout.day(t)).policy != "denied"
                              for t in range(months)] for s in sites] for o in offers])  # fmt: skip
     left_age = (months - np.arange(months)) / 12.0
-    worth = 10.0 ** (-VALUE_DECAY * left_age) if buildout.count == "use" else np.zeros(months)
+    worth = np.array(
+        [value_after(1.0, VALUE_DECAY, age) if buildout.count == "use" else 0.0 for age in left_age]
+    )
     return PurchaseProblem(
         devices=tuple(names), sites=tuple(s.name for s in sites), jobs=tuple(j.name for j in jobs),
         groups=tuple(tuple(names.index(n) for n in group) for group in groups),
@@ -225,9 +234,9 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     )  # fmt: skip
 
 
-def usable_from(buildout: BuildOut, notice: Bools) -> Ints:
+def usable_from(buildout: BuildOut, notice: Floats) -> Ints:
     """Return the first whole month in which an order of each month works, (devices, months)."""
-    extra = notice.any(axis=1) * NOTICE_DAYS * DAY_S
+    extra = notice.max(axis=1) * DAY_S
     wait = np.array([o.delay_s for o in buildout.offers])[:, None] + extra
     whole = np.ceil(wait / MONTH_S - 1e-9).astype(np.int64)
     return np.asarray(whole + np.arange(buildout.months)[None])

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from sim.market.buildout import MONTH_DAYS, Answer, BuildOut, Gate, Offer, Site
+from sim.market.buildout import DAY_S, MONTH_DAYS, Answer, BuildOut, Gate, Offer, Site
 
 # kind: what its values mean, with their defaults; None must be given
 KINDS: Mapping[str, Mapping[str, float | None]] = {
@@ -151,9 +151,9 @@ def _written_in(buildout: BuildOut, event: Event) -> BuildOut:
                            failure_rate=offer.failure_rate * values["failures"])  # fmt: skip
         if event.kind == "porting":
             return replace(offer, porting_cost=offer.porting_cost + values["cost"],
-                           porting_s=offer.porting_s + values["delay_days"] * 86400.0)  # fmt: skip
+                           porting_s=offer.porting_s + values["delay_days"] * DAY_S)  # fmt: skip
         if event.kind in ("licence", "import") and not event.case_only:
-            extra = values["delay_days"] * 86400.0
+            extra = values["delay_days"] * DAY_S
             return replace(offer, lead_s=offer.lead_s + extra)
         return offer
 

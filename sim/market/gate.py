@@ -69,4 +69,6 @@ def _answer(verdict: Verdict, designer: str) -> Answer:
     use = verdict.gates["use"]
     if MEANING[use.policy] == "denied" and verdict.destination != designer:
         return Answer("denied", use.rules, "its use is held to be a breach outside its own country")
-    return Answer(MEANING[verdict.policy], verdict.rule_ids, words, verdict.fee + verdict.duty)
+    policy = MEANING[verdict.policy]
+    notice = verdict.wait_days if policy == "notify" else 0.0
+    return Answer(policy, verdict.rule_ids, words, verdict.fee + verdict.duty, notice)

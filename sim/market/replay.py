@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import simpy
 
+from sim.job.cost import value_after
 from sim.market.buildout import (
     DAY_S,
     MONTH_DAYS,
-    NOTICE_DAYS,
     VALUE_DECAY,
     Answer,
     BuildOut,
@@ -218,7 +218,7 @@ class Replay:
 
     def _kept_value(self, month: int) -> float:
         """Return the share of a price paid in a month that is left at the end of the plan."""
-        return float(10.0 ** (-VALUE_DECAY * (self.b.months - month) / 12.0))
+        return value_after(1.0, VALUE_DECAY, (self.b.months - month) / 12.0)
 
     def _supplied(self, offer: Offer) -> float:
         """Return the share of an order that the maker delivers."""
@@ -243,7 +243,7 @@ class Replay:
         if answer.policy == "denied":
             return answer, 0.0, False
         wait, granted = self._ask("licence", d, s, answer.policy)
-        return answer, max(wait, NOTICE_DAYS * (answer.policy == "notify")), granted
+        return answer, max(wait, answer.notice_days), granted
 
     def _ask(self, kind: str, d: int, s: int, policy: str = "") -> tuple[float, bool]:
         """Return days and answer of the licence or import gates that stand today."""

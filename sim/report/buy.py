@@ -12,6 +12,7 @@ from rich.text import Text
 
 from device_models.units import format_si
 from sim.market.answer import Answered
+from sim.market.buildout import works_from
 from sim.market.montecarlo import fan
 from sim.market.replay import LogLine, Replayed
 from sim.report.buy_words import (
@@ -154,7 +155,7 @@ def _orders(answered: Answered) -> Table:
         lines.append((int(t), offer.name, [
             f"{b.day(int(t))}", b.sites[s].name, f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}",
             money(b, float(nodes * answered.problem.price[d, s, t])),
-            f"{b.date_at(t * 30.4375 + offer.delay_s / 86400):%Y-%m-%d}"]))  # fmt: skip
+            f"{works_from(b, answered.inquiry.foreseen, offer, b.sites[s], int(t))}"]))  # fmt: skip
     lines.sort(key=lambda line: (line[0], line[1]))
     for _, name, cells in lines[:MOST_LINES]:
         table.add_row(name, *cells)
