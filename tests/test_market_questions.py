@@ -136,6 +136,12 @@ def test_6_a_threshold_decides_over_the_fleet() -> None:
     assert works_from(b, slow.foreseen, b.offers[0], b.sites[0], 0) == date(2025, 3, 31)
 
 
+def test_a_changed_policy_turns_devices_on_the_day_from_which_it_binds() -> None:
+    change = "rules.set=[rules.US-2025-04-H20.policy.letter.is=free]"
+    turned = answered("threshold-change", change)["as-it-was"].flips
+    assert ("h20", "licence", "free") in [(f.device, f.before, f.after) for f in turned]
+
+
 def test_7_both_gates_let_through_what_their_probabilities_say() -> None:
     # mean approval (0.2 + 0.5 + 0.8) / 3 = 0.5 times (0.7 + 0.9 + 1) / 3 = 0.867: 43 % of lives
     case = answered("two-gates")["two-gates"]

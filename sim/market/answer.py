@@ -25,8 +25,7 @@ from sim.market.programme import Held, PurchaseProblem
 from sim.market.purchase import Purchase, cheapest, fastest, front, hurried
 from sim.market.purchase_file import Inquiry
 from sim.market.replay import LogLine, Replayed, replay
-from sim.market.rule import Rule
-from sim.market.rules import Rules, judge, load_rules
+from sim.market.rules import judge, load_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +206,11 @@ def _flips(inquiry: Inquiry) -> tuple[Flip, ...]:
     if rules is None or not inquiry.changed:
         return ()
     shipped, found = load_rules(), []
-    days = [r.binds for r in rules if r.binds and _differs(shipped, r)]
-    day = min(max([b.start, *days[:1]]), shipped.known_until)
+    days = [r.binds for r in rules if r.binds and shipped.rules.get(r.id) != r]
+    day = min(max([b.start, *days]), shipped.known_until)
     for device in list_parts():
         before, after = (judge(r, device, day, b.sites[0].country, inquiry.buyer, changes=False).policy
                          for r in (shipped, rules))  # fmt: skip
         if before != after:
             found.append(Flip(device, before, after))
     return tuple(found)
-
-
-def _differs(shipped: Rules, rule: Rule) -> bool:
-    """Tell whether a rule is new or has other numbers, days or standing than the shipped one."""
-    old = shipped.rules.get(rule.id)
-    return old is None or any(getattr(old, key) != getattr(rule, key)
-                              for key in ("thresholds", "announced", "binds", "ends", "status"))  # fmt: skip

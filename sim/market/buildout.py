@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from sim.job.cost import value_after
+from sim.job.cost import YEAR_S, value_after
 from sim.market.programme import Bools, Floats, Ints, PurchaseProblem
 from sim.market.rates import Throughput
 
@@ -128,7 +128,7 @@ class BuildOut:
     gap: float
     time_limit_s: float
     embodied_kg: float = 164.0  # per device
-    device_life_s: float = 4 * 31_557_600.0
+    device_life_s: float = 4 * YEAR_S
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:

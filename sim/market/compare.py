@@ -15,6 +15,8 @@ import numpy as np
 
 from device_models.units import format_money, format_si
 from sim.errors import InfeasibleError
+from sim.job.cost import YEAR_S
+from sim.market.buildout import MONTH_S
 from sim.market.montecarlo import Swing, Uncertain
 from sim.market.option import FIELDS, Option, Work, costing
 from sim.market.programme import Floats
@@ -67,18 +69,18 @@ def written(value: float, name: str, currency: str) -> str:
         return (
             f"{hour:.2f} {currency}/h"
             if key == "rent"
-            else f"{value * 2_629_800:.0f} {currency}/month"
+            else f"{value * MONTH_S:.0f} {currency}/month"
         )
     if dimension == "energy_price":
         return f"{value * 3.6e6:.2f} {currency}/kWh"
     if dimension == "money":
         return format_money(value, currency)
     if dimension == "time":
-        return f"{value / 31_557_600:.1f} years"
+        return f"{value / YEAR_S:.1f} years"
     if dimension == "tokens":
         return f"{value / 1e12:.3g} T tokens"
     if dimension == "rate":
-        return f"{100 * value * 31_557_600:.1f} %/year"
+        return f"{100 * value * YEAR_S:.1f} %/year"
     if dimension == "power":
         return f"{value:.0f} W"
     return format_si(value, "FLOP/s") if dimension == "flop_rate" else f"{value:g}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from device_models.problems import did_you_mean
@@ -46,9 +46,13 @@ class Expression:
 
     text: str
     names: frozenset[str]
-    evaluate: Evaluate  # values of the names -> true, false, or None for unknown
-    tree: ast.expr
-    parts: Mapping[int, Evaluate]  # how to evaluate each node of the tree, by its identity
+    evaluate: Evaluate = field(
+        compare=False
+    )  # values of the names -> true, false, or None for unknown
+    tree: ast.expr = field(compare=False)
+    parts: Mapping[int, Evaluate] = field(
+        compare=False
+    )  # of each node of the tree, by its identity
 
     def explain(self, values: Values) -> list[str]:
         """Return the comparisons that decided, with their numbers: 'TPP 2,368 >= 4,800: no'."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from device_models.problems import InputError
 from sim.case_file import Case, read_cases, validated
+from sim.job.cost import YEAR_S
 from sim.market.purchase_schema import BuyFile, RampSection
 from sim.market.stockpile import StockAnswer, Stockpile, answer_stockpile
 from sim.market.supply import Production, SupplyMonth, load_supply, ramp
@@ -79,7 +80,7 @@ def _stockpile(case: Case, spec: BuyFile) -> Stocked | None:
             )
     holding = section.interest + section.value_loss + section.storage
     stock = Stockpile(section.need, section.months, section.price[0], holding, section.shortage[0],
-                      section.hazard * 31_557_600.0)  # fmt: skip
+                      section.hazard * YEAR_S)  # fmt: skip
     step = max(section.months // 6, 1)
     marks = range(0, section.months + 1, step)
     answer = answer_stockpile(stock, [m for m in marks if 0 < m < section.months], list(marks))
