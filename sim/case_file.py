@@ -7,7 +7,7 @@ read with this module and resolve what they find themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from device_models.problems import InputError, Problem, did_you_mean
 from device_models.yamltext import Key, YamlText, dotted, parse_yaml, read_yaml
 
+T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -78,6 +79,24 @@ def validated(case: Case, schema: type[Schema]) -> Schema | None:
         for fault in error.errors():
             _blame_schema(case, fault, schema)
         return None
+
+
+def resolved_cases(
+    path: Path | str, schema: type[Schema], resolve: Callable[[Case, Schema], T | None],
+    overrides: Sequence[str] = (), seed: int | None = None,
+) -> tuple[T, ...]:  # fmt: skip
+    """Return what `resolve` makes of every case of a file; raises `InputError` with every fault."""
+    found: list[T] = []
+    problems: list[Problem] = []
+    for case in read_cases(path, overrides, seed):
+        spec = validated(case, schema)
+        made = resolve(case, spec) if spec else None
+        problems += [p for p in case.problems if p not in problems]
+        if made is not None:
+            found.append(made)
+    if problems:
+        raise InputError(problems)
+    return tuple(found)
 
 
 def _cases(text: YamlText, data: dict[str, Any], changed: set[Key]) -> list[Case]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from device_models.problems import InputError, did_you_mean
+from device_models.problems import did_you_mean
 from device_models.units import UnitError, parse_money, parse_quantity
-from sim.case_file import Case, read_cases, validated
+from sim.case_file import Case, resolved_cases
 from sim.market.compare import Setting, input_dimension
 from sim.market.compare_schema import AskSection
 from sim.market.montecarlo import Uncertain
@@ -52,21 +53,15 @@ def load_comparisons(
     path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
 ) -> tuple[Comparison, ...]:
     """Return the cases of a file with a `compare` section; raises `InputError` with every fault."""
-    found, problems = [], []
-    for case in read_cases(path, overrides, seed):
-        spec = validated(case, BuyFile)
-        made = _comparison(case, spec, Path(path).parent) if spec and spec.compare else None
-        problems += [p for p in case.problems if p not in problems]
-        if made:
-            found.append(made)
-    if problems:
-        raise InputError(problems)
-    return tuple(found)
+    folder = Path(path).parent
+    return resolved_cases(path, BuyFile, partial(_comparison, folder=folder), overrides, seed)
 
 
 def _comparison(case: Case, spec: BuyFile, folder: Path) -> Comparison | None:
     section = spec.compare
-    assert section is not None
+    if section is None:
+        case.blame((), "compare", "key is missing")
+        return None
     reader = _Reader(case, spec.currency)
     options = {name: reader.option(name, values) for name, values in section.options.items()}
     setting = Setting(Work(section.work.tokens, section.work.flop_per_token), options)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from device_models.problems import InputError
-from sim.case_file import Case, read_cases, validated
+from sim.case_file import Case, resolved_cases
 from sim.job.cost import YEAR_S
 from sim.market.purchase_schema import BuyFile, RampSection
 from sim.market.stockpile import StockAnswer, Stockpile, answer_stockpile
 from sim.market.supply import Production, SupplyMonth, load_supply, ramp
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +41,12 @@ def load_stockpiles(
     path: Path | str, overrides: Sequence[str], seed: int | None
 ) -> tuple[Stocked, ...]:
     """Return the answered cases of a file with a `stockpile` section; raises `InputError`."""
-    return _cases(path, overrides, seed, _stockpile)
+    return resolved_cases(path, BuyFile, _stockpile, overrides, seed)
 
 
 def load_ramps(path: Path | str, overrides: Sequence[str], seed: int | None) -> tuple[Ramped, ...]:
     """Return the answered cases of a file with a `ramp` section; raises `InputError`."""
-    return _cases(path, overrides, seed, _ramp)
-
-
-def _cases(
-    path: Path | str, overrides: Sequence[str], seed: int | None,
-    resolve: Callable[[Case, BuyFile], T | None],
-) -> tuple[T, ...]:  # fmt: skip
-    found, problems = [], []
-    for case in read_cases(path, overrides, seed):
-        spec = validated(case, BuyFile)
-        made = resolve(case, spec) if spec else None
-        problems += [p for p in case.problems if p not in problems]
-        if made is not None:
-            found.append(made)
-    if problems:
-        raise InputError(problems)
-    return tuple(found)
+    return resolved_cases(path, BuyFile, _ramp, overrides, seed)
 
 
 def _stockpile(case: Case, spec: BuyFile) -> Stocked | None:

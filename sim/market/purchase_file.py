@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from device_models.problems import InputError
-from sim.case_file import Case, read_cases, validated
+from sim.case_file import Case, read_cases, resolved_cases, validated
 from sim.market.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Offer, Site
 from sim.market.events import Event
 from sim.market.gate import known_rules, open_gate, rule_gate
@@ -65,16 +66,8 @@ def load_inquiries(
     path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
 ) -> tuple[Inquiry, ...]:
     """Return the cases of a file with a `purchase` section; raises `InputError` with every fault."""
-    found, problems = [], []
-    for case in read_cases(path, overrides, seed):
-        spec = validated(case, BuyFile)
-        inquiry = resolve_inquiry(case, spec, Path(path).parent) if spec else None
-        problems += [p for p in case.problems if p not in problems]
-        if inquiry:
-            found.append(inquiry)
-    if problems:
-        raise InputError(problems)
-    return tuple(found)
+    folder = Path(path).parent
+    return resolved_cases(path, BuyFile, partial(resolve_inquiry, folder=folder), overrides, seed)
 
 
 def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
