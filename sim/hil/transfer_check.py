@@ -7,7 +7,6 @@ carries it, and held against that device's own.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from device_models.catalog import load_device
 from device_models.device import Device
 from device_models.problems import InputError
 from device_models.transfer import Relation, relation
-from sim.validation.parameters import DATA
+from sim.validation.microbenchmarks import benchmark_rows
 
 TABLE = "torch matmul, best shape found"
 NAMES = {
@@ -46,11 +45,10 @@ class Carried:
 def _rates() -> dict[tuple[str, str], float]:
     """Return the best measured rate of each device and dtype."""
     found = {}
-    with (DATA / "measured" / "kernels.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["kernel"] == TABLE and row["device"] in NAMES:
-                dtype = "fp8" if row["dtype"].startswith("fp8") else row["dtype"]
-                found[NAMES[row["device"]], dtype] = float(row["tflops"]) * 1e12
+    for row in benchmark_rows("kernels.csv"):
+        if row["kernel"] == TABLE and row["device"] in NAMES:
+            dtype = "fp8" if row["dtype"].startswith("fp8") else row["dtype"]
+            found[NAMES[row["device"]], dtype] = float(row["tflops"]) * 1e12
     return found
 
 
