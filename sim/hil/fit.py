@@ -195,18 +195,6 @@ def with_parameters(device: Device, parameters: Mapping[str, float]) -> Device:
     return calibrated_device(device, Calibration(origin, machine_of(device), parameters, {}, ()))
 
 
-def parameter_errors(device: Device, calibration: Calibration) -> dict[str, float]:
-    """Return the median |error| of the plain kernel model with the fitted parameters, by operation."""
-    fitted = calibrated_device(device, calibration)
-    return {
-        f"{key[0]} {key[1]}": float(
-            np.median([abs(calibrated_time(fitted, p.kernel) / p.seconds - 1) for p in members])
-        )
-        for key, members in by_operation(calibration.points).items()
-        if key[1] in fitted.matrix_peak or members[0].kernel.kind == "memory"
-    }
-
-
 def summary_errors(held: Sequence[HeldOut]) -> dict[str, dict[str, float]]:
     """Return held-out errors by class: products, grouped, attention, the rest, and all."""
     classes: dict[str, Callable[[str], bool]] = {

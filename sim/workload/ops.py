@@ -371,7 +371,7 @@ def embedding_work(shard: Shard) -> PartWork:
 
 
 def head_work(shard: Shard) -> PartWork:
-    """Final norm, vocabulary projection and loss, always in 16 bits."""
+    """Final norm, vocabulary projection and loss, never in 8 bits."""
     model, t = shard.model, shard.tokens
     head = _linear(shard, "head", t, model.vocab / shard.tp, model.hidden, dtype=shard.wide,
                    category="vocabulary")  # fmt: skip
