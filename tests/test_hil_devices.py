@@ -4,6 +4,7 @@ What this cannot show, and nobody has tried: real device events, real L2 sizes a
 errors, fused attention and AdamW of torch_npu and ROCm, 8-bit products outside a CPU.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hil])")
 
+from calibrations import ORIGIN, made_calibration  # noqa: E402
 from fake_npu import fake_module  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from device_models.catalog import load_device  # noqa: E402
 from device_models.kernels import matmul, memory_kernel  # noqa: E402
@@ -31,6 +34,7 @@ from sim.hil.measure import Unmeasurable, measure  # noqa: E402
 from sim.hil.proof import Subject, prove  # noqa: E402
 from sim.hil.recipes import RECIPES  # noqa: E402
 from sim.hil.shapes import SMALL  # noqa: E402
+from sim.report import calibration as report  # noqa: E402
 from sim.workload.model import Model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +109,31 @@ def test_a_benchmark_a_fit_and_a_proof_on_rocm(rocm: Attached) -> None:
     (judged,) = prove(rocm, calibration, 0.01, [tiny])
     assert judged.predicted_s > 25 * SLOWER
     assert judged.measured_s > SLOWER
+
+
+def test_models_that_fill_the_memory_are_passed_over_in_the_proof(
+    rocm: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.hil import proof
+
+    def train(model: Model, *sizes: int, **_: object):  # type: ignore[no-untyped-def]
+        if model.name == "large":
+            raise RuntimeError("HIP out of memory. Tried to allocate 20 GiB")
+        return lambda: 0.0
+
+    monkeypatch.setattr(proof, "training_step", train)
+    calibration = made_calibration(origin=replace(ORIGIN, device="mi300x", backend="rocm"))
+    large, small = (
+        Subject(Model(name, 1, 64, 4, 2, 16, 128, 256), 1, 16) for name in ("large", "small")
+    )
+    judged = prove(rocm, calibration, 0.0, [large, small])
+    assert [j.name for j in judged] == ["small 1 x 16"]
+    with pytest.raises(InputError, match="too little memory"):
+        prove(rocm, calibration, 0.0, [large])
+    monkeypatch.setattr(report, "subjects_of", lambda backend: (large, small))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(report.render_proof(calibration, judged))
+    assert "memory is too small: large 1 x 16" in console.export_text()
 
 
 def test_cuda_that_was_asked_for_as_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

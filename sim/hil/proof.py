@@ -20,7 +20,7 @@ from device_models.catalog import list_nodes, load_device, load_node, load_stack
 from device_models.device import Node
 from device_models.kernels import Timer
 from device_models.table_timer import table_timer
-from sim.hil.attached import Attached, dtype_of
+from sim.hil.attached import Attached, dtype_of, unusable
 from sim.hil.benchmark import kernel_key
 from sim.hil.transformer import training_step
 from sim.scenario import Parallel, Pool, Scenario, Training
@@ -159,7 +159,10 @@ def prove(
     attached: Attached, calibration: Calibration, minutes: float,
     subjects: Sequence[Subject] = (), progress: Callable[[float, str], None] | None = None,
 ) -> list[Judgement]:  # fmt: skip
-    """Predict every subject, then train it; raises `RuntimeError` as PyTorch does."""
+    """Predict every subject, then train it; those that do not fit the memory are passed over.
+
+    Raises `InputError` when none fits, else `RuntimeError` as PyTorch does.
+    """
     chosen = subjects or subjects_of(attached.backend)
     known = {kernel_key(point.kernel) for point in calibration.points}
     forecasts = [_forecast(subject, calibration, known) for subject in chosen]
@@ -167,13 +170,20 @@ def prove(
     found: list[Judgement] = []
     for group in together:
         budget = minutes * 60.0 * len(group) / len(chosen)
-        samples = _steps(attached, group, budget, progress)
+        try:
+            samples = _steps(attached, group, budget, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not attached.out_of_memory(error):
+                raise
+            continue
         for subject, times in zip(group, samples, strict=True):
             predicted, table, kernels, familiar = forecasts[chosen.index(subject)]
             found.append(Judgement(
                 subject.name, subject.model.params(), statistics.median(times), predicted, table,
                 tuple(times), kernels, familiar,
             ))  # fmt: skip
+    if not found:
+        raise unusable(attached.hardware, "has too little memory for the models of the proof")
     return found
 
 

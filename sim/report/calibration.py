@@ -16,7 +16,7 @@ from device_models.device import Device
 from device_models.transfer import relation
 from device_models.units import format_duration, format_si
 from sim.hil.fit import HeldOut, summary_errors
-from sim.hil.proof import Judgement, proof_figures
+from sim.hil.proof import Judgement, proof_figures, subjects_of
 
 SIZE, EDGE = 640, 80  # pixels
 COLOURS = {"product": "#2c6fbb", "grouped": "#7fb2e5", "attention": "#c0392b", "": "#5b8c3a"}
@@ -148,8 +148,16 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
              f" worst {100 * figures['table_worst_error']:.1f} %."),
         Text(f"Predicted on average {100 * figures['mean_signed']:+.1f} % against measured, on"
              f" {calibration.origin.hardware} with {calibration.origin.framework}."),
-        Text(""), table,
+        *_passed_over(calibration, judged), Text(""), table,
     )  # fmt: skip
+
+
+def _passed_over(calibration: Calibration, judged: Sequence[Judgement]) -> Iterator[RenderableType]:
+    """Name the models of the proof that the device's memory did not hold."""
+    trained = {j.name for j in judged}
+    names = [s.name for s in subjects_of(calibration.origin.backend) if s.name not in trained]
+    if names:
+        yield Text(f"Not trained, because the memory is too small: {', '.join(names)}.")
 
 
 def render_transfer(
