@@ -9,7 +9,7 @@ from device_models.catalog import load_node, load_stack
 from sim.errors import InputError
 from sim.step.step import step_seconds
 from sim.validation.fit import Linear, robust_cost
-from sim.validation.machines import node_of, stack_of, trimmed
+from sim.validation.machines import node_of, precision_of, stack_of, trimmed
 from sim.validation.metrics import measured_step_seconds
 from sim.validation.parameters import Parameter, fitted_parameters, shown, turned, write_leaf
 from sim.validation.predict import predict_run
@@ -157,6 +157,34 @@ def test_frameworks_and_devices_by_name(tmp_path: Path) -> None:
     assert node_of("Ascend 910B (Atlas 800T A2)").device.name == "ascend-910b3"
     with pytest.raises(Refused):
         node_of("abacus")
+
+
+@pytest.mark.parametrize(
+    ("layout", "slow"),
+    [
+        ({"pp": "2", "n_devices": "512"}, True),
+        ({"pp": "1", "n_devices": "512"}, False),
+        ({"pp": "2", "tp": "32", "n_devices": "128"}, True),
+        ({"pp": "2", "n_devices": "256", "micro_batch": "2"}, True),
+        ({"pp": "2", "n_devices": "256", "micro_batch": "1"}, False),
+    ],
+)
+def test_a_cluster_s_fault_is_modelled_on_request_in_the_layouts_that_showed_it(
+    tmp_path: Path, layout: dict[str, str], slow: bool
+) -> None:
+    row = run(tmp_path, framework="nanotron", global_batch_seqs="1024", **layout)
+    for oddities in (False, True):
+        network = scenario_of(row, oddities=oddities).pools[0].node.scale_out.name
+        assert network == ("efa-p5-slow" if slow and oddities else "efa-p5")
+
+
+def test_a_blank_number_format_is_what_the_source_is_known_for(tmp_path: Path) -> None:
+    """FP4 only where the device has it; a device without FP8 is refused, not read as 16 bits."""
+    row = run(tmp_path, source="MLPerf Training v5.1 logs", model_name="Llama 3.1 8B", precision="")
+    assert [precision_of(row, load_node(n)) for n in ("b200-8", "h100-8")] == ["fp4", "fp8"]
+    with pytest.raises(Refused):
+        precision_of(row, load_node("a100-80-8"))
+    assert precision_of(run(tmp_path, precision=""), load_node("h100-8")) == "bf16"
 
 
 def test_fitted_parameters_are_few_and_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -34,18 +35,19 @@ def node_of(device: str) -> Node:
     raise Refused(f"no node with {known.title} is modelled")
 
 
-def _in_slow_mode(run: Run) -> bool:
-    """Tell which layouts of the sweep mostly ran in its slow mode (found by looking at it)."""
-    devices, tp, micro = run.count("n_devices"), run.count("tp", 1), run.count("micro_batch", 1)
-    wide = devices == 256 and micro >= 2 and tp <= 16
-    return run.count("pp", 1) > 1 and (devices == 512 or tp == 32 or wide)
+def _has_layout(run: Run, layouts: Sequence[Mapping[str, Sequence[int]]]) -> bool:
+    """Tell whether all cells that one of the layouts names lie between its least and its most."""
+    return any(
+        all(least <= run.count(cell, 1) <= most for cell, (least, most) in layout.items())
+        for layout in layouts
+    )
 
 
 def with_network(node: Node, run: Run, *, oddities: bool) -> Node:
     """Return the node with the network that the row's note names; `oddities`: with its faults."""
     text = f"{run.text('interconnect_note')} | {run.text('framework')}"
     for rule in rules("networks"):
-        if "oddity" in rule and not (oddities and _in_slow_mode(run)):
+        if "oddity" in rule and not (oddities and _has_layout(run, rule["oddity"])):
             continue
         if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
             nics = int(rule["nics"]) if "nics" in rule else node.nics
@@ -83,6 +85,15 @@ def stack_of(run: Run) -> Stack:
     return load_stack("megatron-core")
 
 
+def _usual_precisions(run: Run) -> list[str]:
+    """Return the number formats that a source is known for, the preferred one first."""
+    return [
+        rule["precision"] for rule in rules("precisions")
+        if re.search(rule["source"], run.text("source"))
+        and re.search(rule.get("model", ""), run.text("model_name"))
+    ]  # fmt: skip
+
+
 def precision_of(run: Run, node: Node) -> str:
     """Return the number format of a row's products; raises `Refused` where the device lacks it."""
     text = run.text("precision").lower()
@@ -93,10 +104,10 @@ def precision_of(run: Run, node: Node) -> str:
         wanted = "fp8"
     elif re.search(r"fp16|float16", text) and "bf" not in text:
         wanted = "fp16"
-    if not text and "MLPerf" in run.text("source"):
-        small = "8B" in run.text("model_name") and "v5.1" in run.text("source")
-        wanted = "fp4" if small and node.device.supports("fp4") else "fp8"
     device = node.device
+    usual = [] if text else _usual_precisions(run)
+    if usual:
+        wanted = next((name for name in usual if device.supports(name)), usual[-1])
     if wanted in ("bf16", "fp16") and not device.supports(wanted):
         wanted = "fp16" if wanted == "bf16" else "bf16"
     if not device.supports(wanted):

@@ -42,10 +42,10 @@ class Filling:
 
 
 @lru_cache(maxsize=4)
-def rules(kind: str) -> list[dict[str, str]]:
+def rules(kind: str) -> list[dict[str, Any]]:
     """Return the rules of one kind for reading rows (data/validation/reading.yaml)."""
     source = files("device_models") / "data" / "validation" / "reading.yaml"
-    found: list[dict[str, str]] = parse_yaml(source.read_text(), "reading.yaml").data[kind]
+    found: list[dict[str, Any]] = parse_yaml(source.read_text(), "reading.yaml").data[kind]
     return found
 
 
