@@ -197,9 +197,9 @@ def _card_rates(fabric: Fabric) -> Rates:
 
 def _cost(healthy: Fabric, fault: Fault) -> FaultCost:
     """Return what one fault takes from the healthy fabric."""
-    left = healthy.damaged([fault]).capacity
+    damaged = healthy.damaged([fault])
+    left, ports = damaged.capacity, _card_rates(damaged)
     middle = healthy.first[2]
-    ports = _card_rates(healthy.damaged([fault]))
     whole = healthy.port_bandwidth * healthy.network.ports
     last = healthy.first[2 * tiers(healthy)]  # links that no traffic needs do not count
     shares = [

@@ -1,6 +1,6 @@
 """Where everything of a drawn network stands: which parts are shown, and the centres of their boxes.
 
-What is too much for the width is folded: a few of a kind stand for all. Broken parts are always shown.
+What is too much for the width is folded: a few of a kind stand for all. Broken parts come before others.
 """
 
 from __future__ import annotations

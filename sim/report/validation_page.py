@@ -25,6 +25,7 @@ from sim.validation.jobs import judge_jobs
 from sim.validation.ladder import layers_of
 from sim.validation.microbenchmarks import judge_kernels
 from sim.validation.parameters import DATA, fitted_parameters
+from sim.validation.samples import MOST_ROWS
 from sim.validation.table import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,10 +62,9 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
         [[name, *(_pair(f[name]["median"], f[name]["p90"]) for f in figures.values())]
          for name in next(iter(figures.values()))],
     )  # fmt: skip
-    rows = len(judged)
     count = len(fitted_parameters())
-    yield (f"{count} parameters of devices, networks and stacks are fitted, one per {rows / count:.0f} rows; none belongs"
-           " to a run or a model. The spreadsheet takes the median utilisation of the device and dtype on the same folds.\n"
+    yield (f"{count} parameters of devices, networks and stacks are fitted, on at most {MOST_ROWS} configurations of each source;"
+           " none belongs to a run or a model. The spreadsheet takes the median utilisation of the device and dtype on the same folds.\n"
            "Left-out figures use parameters fitted without the model, or without the whole source, of each row; a stack"
            " that only one source shows then falls back to its prior or its nearest relative.\n")  # fmt: skip
     yield "![predicted against measured](validation.svg)\n"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -156,8 +156,3 @@ def _with_failures(scenario: Scenario, step: float, steps: float) -> float:
 def _key(name: str) -> str:
     """Return a model's name without case, punctuation and the words that tables add."""
     return re.sub(r"replica|finetune|[^a-z0-9]", "", name.lower())
-
-
-def worst_jobs(jobs: Sequence[JudgedJob]) -> Iterator[JudgedJob]:
-    """Yield the judged jobs, the worst first."""
-    yield from sorted((j for j in jobs if not j.reason), key=lambda j: (-abs(j.error), j.id))
