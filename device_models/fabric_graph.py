@@ -9,6 +9,7 @@ Not modelled: servers that pass on what others send (a path leads over switches 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -178,11 +179,8 @@ class WeakPoint(NamedTuple):
 
 
 def weak_points(graph: nx.Graph) -> list[WeakPoint]:
-    """Return the single switches of failure: articulation points, and the only leaf of some cards."""
-    import networkx as nx
-
-    graph = _without_dead_ends(graph)
-    found = set(nx.articulation_points(graph))
+    """Return the single switches of failure: those that part cards, and the only leaf of some cards."""
+    found = _separators(graph)
     hanging: dict[Vertex, int] = {}
     for vertex, count in graph.nodes(data="count"):
         if vertex[0] == "cards" and graph.degree(vertex) == 1:
@@ -190,25 +188,27 @@ def weak_points(graph: nx.Graph) -> list[WeakPoint]:
             hanging[leaf] = hanging.get(leaf, 0) + count
             if count > 1:
                 found.add(leaf)
-    return [WeakPoint(v[0], v[1], hanging.get(v, 0)) for v in sorted(found) if v[0] != "cards"]
+    return [WeakPoint(v[0], v[1], hanging.get(v, 0)) for v in sorted(found)]
 
 
-def _without_dead_ends(graph: nx.Graph) -> nx.Graph:
-    """Return the graph without switches that lead to no card; nothing hangs on what leads to them."""
-    ends = _dead_ends(graph)
-    if not ends:
-        return graph
-    kept = graph.copy()
-    while ends:
-        kept.remove_nodes_from(ends)
-        ends = _dead_ends(kept)
-    return kept
+def _separators(graph: nx.Graph) -> set[Vertex]:
+    """Return the switches without which some cards that can meet could not.
 
+    In the tree of blocks and of the vertices that join them, branches without cards are cut away: a
+    switch that stays has cards on two sides.
+    """
+    import networkx as nx
 
-def _dead_ends(graph: nx.Graph) -> list[Vertex]:
-    """Return leaves without cards, and other switches with a single cable."""
-    bare = [v for v in graph if v[0] == "leaf" and not any(w[0] == "cards" for w in graph[v])]
-    return bare + [v for v in graph if v[0] in ("spine", "core") and graph.degree(v) <= 1]
+    blocks = list(nx.biconnected_components(graph))
+    joins = Counter(vertex for block in blocks for vertex in block)
+    tree = nx.Graph()
+    for number, block in enumerate(blocks):
+        tree.add_edges_from(
+            (("block", number), v) for v in block if joins[v] > 1 or v[0] == "cards"
+        )
+    while ends := [v for v in tree if v[0] != "cards" and tree.degree(v) <= 1]:
+        tree.remove_nodes_from(ends)
+    return {v for v in tree if v[0] not in ("block", "cards")}
 
 
 def half_flow(fabric: Fabric, graph: nx.Graph) -> float:

@@ -134,6 +134,14 @@ def test_weak_points_are_those_whose_loss_parts_cards(fabric: Fabric) -> None:
     assert {(w.tier, w.number) for w in weak_points(graph)} == expected
 
 
+def test_a_leaf_without_cards_still_passes_on_what_others_send() -> None:
+    """Card 0 of node 0 is dead, leaf 3 has lost one of two uplinks: its way around core 1 is leaf 0."""
+    wide = {"kind": "multi-plane", "planes": 3, "leaf_nodes": 1, "pod_nodes": 2}
+    lost = Fault("card", (0, 0), 0.0), Fault("uplink", (3, 0), 0.0)
+    weak = weak_points(fabric_graph(fabric_of(4, *lost, cards=3, **wide)))
+    assert [(w.tier, w.number) for w in weak if w.tier != "leaf"] == [("spine", 1)]
+
+
 def test_dual_tor_has_no_weak_switch_until_one_is_lost() -> None:
     """With leaf 3 down (card 1, port 1) its cards hang on leaf 2 alone; a single ToR always does."""
     dual = {"kind": "dual-plane", "ports": 2, "planes": 2}
