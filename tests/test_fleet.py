@@ -25,7 +25,9 @@ from sim.fleet.log import Claims, Log, Record, Rules
 from sim.fleet.logfile import log_text, parse_log
 from sim.fleet.outages import Failures, Maintenance
 from sim.fleet.policies.queue import QueueScheduler
+from sim.fleet.policies.registry import make_scheduler
 from sim.fleet.protocol import Decision, Preempt, Reject, Resize, Start, View, WakeAt
+from sim.fleet.validate import judge
 
 SMALL = make_cluster(make_pool("h800", 2), make_pool("910b", 3, 4))  # devices 0-15, and 16-27
 
@@ -152,6 +154,21 @@ def test_a_year_without_jobs_has_as_many_failures_as_its_rates_say() -> None:
     downs = sum(r.event == "down" for r in log.records)
     assert abs(downs - 400) < 80
     assert log.end_s == year
+
+
+@pytest.mark.parametrize("policy", ["fifo", "easy", "conservative", "easy:leaf", "fifo:worst-fit"])
+def test_a_mixed_gang_keeps_to_its_types(policy: str) -> None:
+    # a may hold 910b and ppu together: it gets 16 of their 24 devices, though 16 of h800 come first.
+    # b wants 12 of the 8 that are left, and waits until a ends at 10; c shares one of them at once.
+    cluster = make_cluster(make_pool("h800", 2), make_pool("910b", 2, 4), make_pool("ppu", 2))
+    jobs = (Job("a", 0, 16, 10, types=("910b", "ppu"), mixed=True, walltime_s=20),
+            Job("c", 0, 1, 5, types=("910b", "ppu"), mixed=True, milli=500, walltime_s=5),
+            Job("b", 1, 12, 10, types=("910b", "ppu"), mixed=True, walltime_s=20))  # fmt: skip
+    log = run_fleet(FleetSpec(cluster, Workload(jobs)), make_scheduler(policy))
+    assert starts(log) == {"a": 0, "b": 10, "c": 0}
+    for record in log.records:
+        assert all(node >= 2 for node, _ in record.placement)
+    assert judge(log).holds, judge(log).first
 
 
 # -- the log as text -----------------------------------------------------------------------------

@@ -78,6 +78,11 @@ def sum_of(sets: Iterable[int]) -> int:
     return union
 
 
+def nodes_of(free: Free, kinds: Iterable[str]) -> int:
+    """Return the set of all nodes of some types."""
+    return sum_of(nodes for kind in kinds for nodes in free.by_count.get(kind, ()))
+
+
 def worst_fit(free: Free, job: Job, kind: str, count: int, within: int) -> Placement | None:
     """Take from the emptiest nodes first: jobs are spread, and holes everywhere."""
     sets = _by_count(free, kind, within)
@@ -140,14 +145,14 @@ class Placer:
         """Return devices for a job among those free now, or in `free`; None if it does not fit."""
         free = free or view.free
         if self.one_node:
-            kinds = self.kinds(view, job)
-            within = sum_of(nodes for kind in kinds for nodes in free.by_count.get(kind, ()))
+            within = nodes_of(free, self.kinds(view, job))
             if found := self.one_node(free, job, "", job.devices, within):
                 return found
         if not job.devices:
             return _bare(free, job)
         if job.mixed:
-            return self.fill(free, job, "")
+            found = self.fill(free, job, "")
+            return found if found and view.rate(job, found) > 0 else None
         if job.devices > free.free and job.least > free.free and job.milli == 1000:
             return None
         for kind in self.kinds(view, job):
@@ -157,15 +162,17 @@ class Placer:
         return None
 
     def fill(self, free: Free, job: Job, kind: str) -> Placement | None:
-        """Return devices of one type ('' is any), the whole gang or as much as is free of it."""
+        """Return devices of one type ('': any allowed), the whole gang or as much as is free of it."""
+        any_of = () if kind else job.types
+        allowed = nodes_of(free, any_of) if any_of else EVERYWHERE
         if job.milli < 1000:
-            return _share(free, job, kind)
-        have = free.of(kind)
+            return _share(free, job, kind, allowed)
+        have = sum(free.of(k) for k in any_of) if any_of else free.of(kind)
         if have < job.least:
             return None
         limited = job.max_nodes or job.max_leaves or job.max_pods
         for count in _sizes(job, have):
-            within = _limits(free, job, kind, count) if limited else EVERYWHERE
+            within = _limits(free, job, kind, count, allowed) if limited else allowed
             found = self.place(free, job, kind, count, within)
             if found and not (limited and broken_wish(free.cluster, job, found)):
                 return found
@@ -182,9 +189,9 @@ def _sizes(job: Job, have: int) -> Iterator[int]:
         size //= 2
 
 
-def _limits(free: Free, job: Job, kind: str, count: int) -> int:
+def _limits(free: Free, job: Job, kind: str, count: int, allowed: int) -> int:
     """Return nodes within the job's limits on pods, leaves and nodes: those with the most free."""
-    nodes = free.nodes_with(kind, count if job.max_nodes == 1 else 1)
+    nodes = free.nodes_with(kind, count if job.max_nodes == 1 else 1) & allowed
     for most, domains in ((job.max_pods, free.pod_nodes), (job.max_leaves, free.leaf_nodes)):
         if most:
             nodes &= _roomiest(free, nodes, domains, most, count)
@@ -215,19 +222,21 @@ def _bare(free: Free, job: Job) -> Placement | None:
     return ((min(found)[1], 0),) if found else None
 
 
-def _share(free: Free, job: Job, kind: str) -> Placement | None:
+def _share(free: Free, job: Job, kind: str, allowed: int) -> Placement | None:
     """Put a job on the shared device that it fills best, else on a whole one."""
     nodes = free.cluster.nodes
     found = [
         (left, node, slot)
-        for node, parts in free.shared.items() if node not in free.closed
+        for node, parts in free.shared.items() if node not in free.closed and allowed >> node & 1
         if kind in ("", nodes[node].type) and free.has_room(job, node)
         for slot, left in parts.items() if left >= job.milli
     ]  # fmt: skip
     if found:
         _, node, slot = min(found)
         return ((node, 1 << slot),)
-    whole = next((n for n in members(free.nodes_with(kind, 1)) if free.has_room(job, n)), None)
+    whole = next(
+        (n for n in members(free.nodes_with(kind, 1) & allowed) if free.has_room(job, n)), None
+    )
     return None if whole is None else ((whole, 1 << next(slots(free.masks[whole]))),)
 
 
