@@ -137,8 +137,7 @@ def _end(row: JobRow, opened: _Open, event: str, now: float, kept: float) -> Non
 
 def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
     """Return the figures of `DEFINITIONS` of a run, or of some of its jobs; NaN where none is."""
-    every = job_table(log)
-    chosen = list(every.values() if rows is None else rows)
+    chosen = list(job_table(log).values() if rows is None else rows)
     started = [r for r in chosen if r.first_start_s >= 0]
     done = [r for r in chosen if r.state == "finish"]
     waits = np.array([r.wait_s for r in started])
@@ -150,7 +149,8 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
     first = min((r.job.submit_s for r in chosen), default=0.0)
     longest = [r.wait_s if r.first_start_s >= 0 else (r.end_s if r.end_s >= 0 else log.end_s)
                - r.job.submit_s for r in chosen]  # fmt: skip
-    rho = np.array([_rho(log, r) for r in done])
+    tenants = len({job.tenant for job in log.jobs.values()}) or 1
+    rho = np.array([_rho(r, log.cluster.devices / tenants) for r in done])
     due = [r for r in chosen if r.job.deadline_s < math.inf]
     return {
         "jobs": len(chosen), "finished": len(done), "wait_s": _mean(waits),
@@ -172,9 +172,8 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _rho(log: Log, row: JobRow) -> float:
-    tenants = len({job.tenant for job in log.jobs.values()}) or 1
-    part = log.cluster.devices / tenants
+def _rho(row: JobRow, part: float) -> float:
+    """Return a job's finish-time fairness, against alone on `part` devices."""
     alone = row.held_s * max(1.0, row.job.devices / part)
     return row.jct_s / alone if alone > 0 else 1.0
 
