@@ -30,7 +30,7 @@ from sim.fleet.slurm.strikes import Strike, Struck, strikes
 from sim.fleet.validate import judge
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE = Site(Path("/tmp/x"), 20000, "host", "me", speed=200.0)
+SITE = Site(Path("x"), 20000, "host", "me", speed=200.0)
 FLEET = make_cluster(make_pool("h800", 3, nodes_per_leaf=2), make_pool("ppu", 2, 16))
 WORK = Workload((Job("a", 0.0, 8, 100.0, walltime_s=120.0), Job("b", 5.0, 16, 50.0, priority=-3)))
 NO_SLURM = missing(200.0)
@@ -61,8 +61,8 @@ def test_files_of_a_fleet() -> None:
         in (files["slurm.conf"])
     )
     assert files["gres.conf"].splitlines() == [
-        "NodeName=n[0-2] Name=gpu Type=h800 File=/tmp/x/dev/gpu[0-7]",
-        "NodeName=n[3-4] Name=gpu Type=ppu File=/tmp/x/dev/gpu[0-15]",
+        "NodeName=n[0-2] Name=gpu Type=h800 File=x/dev/gpu[0-7]",
+        "NodeName=n[3-4] Name=gpu Type=ppu File=x/dev/gpu[0-15]",
     ]
     assert files["topology.conf"].splitlines() == [
         "SwitchName=leaf0 Nodes=n[0-1]", "SwitchName=leaf1 Nodes=n[2]",

@@ -6,6 +6,7 @@ jobs of a worse class, the worst and youngest first, as few as make room for it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
 Rank = tuple[float, ...]
 
 
-class PreemptiveScheduler:
+class PreemptiveScheduler(ABC):
     """Common ground: ranks, victims, and starting in order of rank."""
 
     name = "preemptive"
@@ -30,19 +31,19 @@ class PreemptiveScheduler:
         self.admit = admit
         self.claims = Claims(preempts="any")
 
+    @abstractmethod
     def rank(self, view: View, job: Job) -> Rank:
         """Return what jobs are ordered by, the smallest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
         """Tell whether a waiting job may take the place of a running one."""
-        raise NotImplementedError
 
     def may_lose(self, view: View, victim: Attempt, held: Mapping[str, int]) -> bool:
         """Tell whether a tenant that would hold `held` devices may lose a job on top."""
         return True
 
-    def on_start(self, view: View) -> None:
+    def on_start(self, view: View) -> None:  # noqa: B027 (there may be nothing to do)
         """Nothing to prepare."""
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
@@ -95,7 +96,7 @@ class PreemptiveScheduler:
         kind = view.cluster.nodes[attempt.placement[0][0]].type
         return not job.types or kind in job.types
 
-    def on_end(self, view: View) -> None:
+    def on_end(self, view: View) -> None:  # noqa: B027
         """Nothing to let go."""
 
 
