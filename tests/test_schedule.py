@@ -93,7 +93,7 @@ def test_littles_law_is_exact() -> None:
     run = series(log)
     steps = zip(run.times_s, run.times_s[1:], run.queue, strict=False)
     waiting = sum((b - a) * queue for a, b, queue in steps)
-    held = sum(r.job.submit_s - r.job.submit_s + r.held_s for r in rows)
+    held = sum(r.held_s for r in rows)
     assert waiting + held == pytest.approx(sum(r.jct_s for r in rows), rel=1e-9)
 
 
@@ -260,6 +260,9 @@ def test_a_scheduler_of_a_file_that_crashes_ends_with_reason_and_log(small: Path
         (["--policy", "nowhere.py"], "there is no such file"),
         (["--door", "window"], "expected one of process, batsim, slurm"),
         (["--door", "batsim"], "expected either a command"),
+        (["--scheduler", "python x {endpoint}"], "expected together with --door batsim"),
+        (["--door", "slurm", "--endpoint", "tcp://x"], "expected together with --door batsim"),
+        (["--door", "slurm", "--twice"], "--twice: expected without --door"),
         (["--trace", "nowhere.csv"], "cannot be read"),
     ],
 )
@@ -267,6 +270,16 @@ def test_bad_options_are_2(small: Path, options: list[str], words: str) -> None:
     done = ersatz("schedule", str(small), *options)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_a_wrong_name_is_told_before_a_scheduler_outside_is_started(small: Path) -> None:
+    mark = small.parent / "started"
+    command = f"sh -c 'touch {mark}' {{endpoint}}"
+    options = ["--door", "batsim", "--scheduler", command]
+    done = ersatz("schedule", str(small), *options, "--policy", "fiffo")
+    assert (done.returncode, mark.exists()) == (2, False)
+    done = ersatz("schedule", str(small), *options, "--policy", "fifo")
+    assert (done.returncode, mark.exists()) == (1, True)
 
 
 def test_json_holds_every_figure_and_finding(small: Path) -> None:

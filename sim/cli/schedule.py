@@ -66,17 +66,20 @@ def _outcomes(
     from sim.fleet.compare import run_policy
     from sim.fleet.policies.registry import make_scheduler
 
+    if (command or endpoint) and door != "batsim":
+        raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
+    if twice and door != "process":
+        raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
     names = [n for n in policy.split(",") if n] if policy else list(contest.policies)
-    if door != "process":
-        outside = _at_door(contest, door, command, endpoint, speed)
-        if not policy:
-            return [[outside]]
-        return [
-            *([run_policy(name, contest.specs[0], make_scheduler)] for name in names),
-            [outside],
-        ]
     for name in names:
         make_scheduler(name)  # every fault of a name before the first run
+    if door != "process":
+        outside = _at_door(contest, door, command, endpoint, speed)
+        beside = names if policy else []
+        return [
+            *([run_policy(name, contest.specs[0], make_scheduler)] for name in beside),
+            [outside],
+        ]
     with progress(len(names) * len(contest.specs)) as advance:
         outcomes = []
         for name in names:
