@@ -165,10 +165,6 @@ def no_limits(view: View, job: Job, beside: int = 0) -> bool:
     return True
 
 
-def wishes(view_free: object, job: Job, kind: str, count: int, within: int):  # type: ignore[no-untyped-def]
-    return first_fit(view_free, job, kind, count, -1)  # type: ignore[arg-type]
-
-
 class IgnoresLeaves(QueueScheduler):
     """Spreads jobs over leaves whatever they ask for."""
 

@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 
 from sim.fleet.batsim_messages import (
+    STATES,
     WORKLOAD,
     Event,
     Order,
@@ -39,10 +40,6 @@ from sim.fleet.protocol import (
     WakeAt,
 )
 
-STATES = {
-    "finish": "COMPLETED_SUCCESSFULLY", "timeout": "COMPLETED_WALLTIME_REACHED",
-    "fail": "COMPLETED_FAILED", "preempt": "COMPLETED_KILLED",
-}  # fmt: skip
 MACHINES = {
     "down": "event_machine_unavailable", "drain": "event_machine_unavailable",
     "up": "event_machine_available", "undrain": "event_machine_available",

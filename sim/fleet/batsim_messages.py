@@ -19,6 +19,10 @@ from sim.fleet.cluster import Cluster
 from sim.fleet.jobs import Job
 
 WORKLOAD = "w0"
+STATES = {  # how an attempt ends, in Batsim's words
+    "finish": "COMPLETED_SUCCESSFULLY", "timeout": "COMPLETED_WALLTIME_REACHED",
+    "fail": "COMPLETED_FAILED", "preempt": "COMPLETED_KILLED", "resize": "COMPLETED_KILLED",
+}  # fmt: skip
 Event = dict[str, Any]
 PROFILE = {"type": "training"}  # of every job: what it does is not the scheduler's to know
 Kinds = tuple[type, ...]

@@ -124,11 +124,6 @@ def size_of(placement: Placement) -> int:
     return sum([mask.bit_count() for _, mask in placement])
 
 
-def numbers_of(cluster: Cluster, placement: Placement) -> list[int]:
-    """Return the device numbers of a placement, ascending."""
-    return [cluster.first[node] + slot for node, mask in placement for slot in slots(mask)]
-
-
 def placement_of(cluster: Cluster, numbers: Iterable[int]) -> Placement:
     """Return the placement of device numbers; raises `ValueError` for one outside the fleet."""
     masks: dict[int, int] = {}

@@ -15,8 +15,6 @@ from sim.fleet.log import Claims, Log
 from sim.fleet.peer import Peer
 from sim.fleet.slurm.replay import replay_on_slurm
 
-DOORS = ("in-process", "batsim", "slurm")
-
 
 @dataclass(frozen=True, slots=True)
 class Door:

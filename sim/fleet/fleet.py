@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -441,8 +441,3 @@ def _crash(error: Exception) -> str:
         trace = trace.tb_next
     place = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
     return f"{type(error).__name__}: {error}{place}"
-
-
-def happenings(log: Log, event: str) -> Iterator[Record]:
-    """Yield the records of one kind."""
-    return (record for record in log.records if record.event == event)

@@ -18,7 +18,7 @@ from typing import Any
 from device_models.problems import InputError, Problem
 from sim.fleet.cluster import UNCOUNTED, Cluster, FleetNode, Placement, devices_text, parse_devices
 from sim.fleet.jobs import Job
-from sim.fleet.log import COLUMNS, EVENTS, Claims, Log, Quota, Record, Rules
+from sim.fleet.log import COLUMNS, EVENTS, RELEASES, Claims, Log, Quota, Record, Rules
 
 VERSION = 1
 
@@ -35,12 +35,6 @@ def log_text(log: Log, kind: str = "csv") -> str:
     writer.writerow(COLUMNS)
     writer.writerows(_rows(log))
     return text.getvalue()
-
-
-def write_log(log: Log, path: Path | str) -> None:
-    """Write a log to a file, JSON lines where its name ends so, else CSV."""
-    kind = "jsonl" if str(path).endswith(".jsonl") else "csv"
-    Path(path).write_text(log_text(log, kind), "utf-8")
 
 
 def read_log(path: Path | str) -> Log:
@@ -88,13 +82,11 @@ def _rows(log: Log) -> Iterator[tuple[object, ...]]:
             detail = json.dumps(job_data(log.jobs[job]), separators=(",", ":"))
         name = log.cluster.nodes[node].name if node >= 0 else ""
         yield (float(time_s), event, job, known[placement], name, _shown(event, value), detail)
-        if event in _FREEING:
+        if event in RELEASES:
             known.pop(placement, None)
 
 
-_FREEING = frozenset({"finish", "fail", "preempt", "resize", "timeout"})
-_VALUED = frozenset({"start", "rate", "finish", "fail", "preempt", "resize", "timeout", "abandon",
-                     "notice", "reserve", "slow", "end"})  # fmt: skip
+_VALUED = RELEASES | {"start", "rate", "abandon", "notice", "reserve", "slow", "end"}
 
 
 def _shown(event: str, value: float) -> float | str:

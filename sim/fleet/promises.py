@@ -26,9 +26,7 @@ class Promises:
         self.claims = log.claims
         self.promised: dict[str, float] = {}
         self.waits_since: dict[str, float] = {}  # jobs that have never run
-        self.shapes: Counter[Shape] = Counter()  # of waiting jobs
         self.owed: dict[str, float] = {}  # owner -> since when it could have been served
-        self.changed = False
         self.watch: dict[str, Callable[[Record], None]] = {}
         if self.claims.backfill:
             self.watch |= {"reserve": self._reserve, "start": self._keep, "finish": self._overrun}

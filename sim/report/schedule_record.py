@@ -13,7 +13,7 @@ from sim.fleet.compare import Difference, Outcome
 from sim.fleet.logfile import log_text
 from sim.fleet.metrics import DEFINITIONS, job_table
 from sim.fleet.validate import Verdict
-from sim.report.fleet_plots import pictures
+from sim.report.fleet_plots import pictures, safe_name
 
 JOB_COLUMNS = ("job", "tenant", "devices", "type", "submit_s", "first_start_s", "end_s", "state", "wait_s",
                "held_s", "device_s", "lost_device_s", "attempts", "preemptions", "failures")  # fmt: skip
@@ -59,11 +59,6 @@ def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:
         files[f"{name}.log.csv"] = log_text(draws[0].log)
         files[f"{name}.jobs.csv"] = jobs_text(draws[0])
     return files | pictures([draws[0] for draws in outcomes])
-
-
-def safe_name(policy: str) -> str:
-    """Return a policy's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in policy).strip("-")
 
 
 def jobs_text(outcome: Outcome) -> str:

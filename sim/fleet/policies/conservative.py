@@ -46,10 +46,12 @@ class ConservativeScheduler(QueueScheduler):
         self.claims = Claims(backfill="conservative")
         self.bookings: dict[str, Booking] = {}
         self.table = Timetable(0.0, 0)
+        self._first: tuple[int, ...] = ()  # device number of each node's slot 0
 
     def on_start(self, view: View) -> None:
         """Begin with an empty timetable of all devices."""
         self.table = Timetable(0.0, (1 << view.cluster.devices) - 1)
+        self._first = view.cluster.first
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Keep the timetable, book new jobs, move others forward, and start those that are due."""
@@ -66,8 +68,7 @@ class ConservativeScheduler(QueueScheduler):
                 released = True
         fresh = {job.id for job in view.arrived}
         for _, _, name in self.queue[::-1]:
-            if (changed or released or name in fresh) and (view.free.free or name in fresh or changed
-                                                           or released):  # fmt: skip
+            if changed or released or name in fresh:
                 yield from self._book(view, now, view.waiting[name], name in fresh or changed)
 
     def _begin_anew(self, now: float, view: View) -> None:
@@ -79,12 +80,11 @@ class ConservativeScheduler(QueueScheduler):
             if i not in view.free.closed))  # fmt: skip
         self.table = Timetable(now, open_devices)
         for name, attempt in view.running.items():
-            self._enter(cluster.first, name, Booking(now, attempt.limit_s, attempt.placement))
+            self._enter(name, Booking(now, attempt.limit_s, attempt.placement))
 
-    def _enter(self, first: tuple[int, ...], name: str, booking: Booking) -> None:
+    def _enter(self, name: str, booking: Booking) -> None:
         self.bookings[name] = booking
-        self.table.take(booking.start_s, booking.end_s, _bits(first, booking.placement))
-        self._first = first
+        self.table.take(booking.start_s, booking.end_s, _bits(self._first, booking.placement))
 
     def _unbook(self, name: str, now: float) -> None:
         booking = self.bookings.pop(name)
@@ -106,9 +106,9 @@ class ConservativeScheduler(QueueScheduler):
         if booking.start_s <= now and not view.free.fault(job, booking.placement):
             yield self.start(job, booking.placement)
             end = view.running[job.id].limit_s
-            self._enter(view.cluster.first, job.id, Booking(now, end, booking.placement))
+            self._enter(job.id, Booking(now, end, booking.placement))
             return
-        self._enter(view.cluster.first, job.id, booking)
+        self._enter(job.id, booking)
         if promise or before is None or booking.start_s < before.start_s:
             yield Reserve(job.id, booking.start_s, booking.placement)
 

@@ -16,12 +16,18 @@ from sim.fleet.log import Log, Rules
 from sim.fleet.outages import Failures, Outage
 from sim.fleet.slurm.config import sbatch_arguments
 from sim.fleet.slurm.daemons import Running, SlurmError, running
-from sim.fleet.slurm.records import ENDS, Completion, Submission, make_log, read_completions
+from sim.fleet.slurm.records import (
+    ENDS,
+    WAITS_AGAIN,
+    Completion,
+    Submission,
+    make_log,
+    read_completions,
+)
 from sim.fleet.slurm.strikes import Strike, Struck, strikes
 
 LOOK_S = 10.0  # real seconds without an end of a job, after which to look whether any runs
 STALL_S = 60.0  # real seconds in which no job ends although none runs
-AGAIN = frozenset({"preempt", "fail"})  # ends of an attempt after which Slurm requeues the job
 Advance = Callable[[str], None]
 
 
@@ -79,7 +85,7 @@ class Replay:
         accepted = set(self.ids.values())
         moved = time.monotonic()
         while over < accepted:
-            ended = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in AGAIN}
+            ended = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in WAITS_AGAIN}
             for slurm_id in sorted(ended - over):
                 self.advance(str(slurm_id))
             idle_s = time.monotonic() - moved

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 
+from sim.fleet.batsim_messages import STATES
 from sim.fleet.cluster import devices_text, size_of
 from sim.fleet.log import RELEASES, Log, Record
 
@@ -15,10 +16,6 @@ COLUMNS = ("job_id", "workload_name", "profile", "submission_time", "requested_n
            "requested_time", "success", "final_state", "starting_time", "execution_time",
            "finish_time", "waiting_time", "turnaround_time", "stretch", "allocated_resources",
            "consumed_energy", "metadata")  # fmt: skip
-STATES = {
-    "finish": "COMPLETED_SUCCESSFULLY", "timeout": "COMPLETED_WALLTIME_REACHED",
-    "fail": "COMPLETED_FAILED", "preempt": "COMPLETED_KILLED", "resize": "COMPLETED_KILLED",
-}  # fmt: skip
 
 
 def jobs_text(log: Log) -> str:
