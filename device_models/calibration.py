@@ -121,10 +121,16 @@ def calibrated_timer(calibration: Calibration, stack: str = OWN_STACK) -> Timer:
 
 
 def is_measured(calibration: Calibration, device: Device, kernel: Kernel, stack: str) -> bool:
-    """Tell whether a kernel is of an operation whose measurements hold for this software."""
-    operation = operation_of(kernel)
-    known = device.name == calibration.origin.device
-    return known and (stack == OWN_STACK or operation.startswith(COMPUTE))
+    """Tell whether the calibration's measurements of a kernel hold for this device and software."""
+    return device.name == calibration.origin.device and holds_for(kernel, stack)
+
+
+def holds_for(kernel: Kernel, stack: str) -> bool:
+    """Tell whether what PyTorch takes for a kernel holds for a software stack.
+
+    Products and attention are much the same everywhere; element-wise kernels are fused differently.
+    """
+    return stack == OWN_STACK or operation_of(kernel).startswith(COMPUTE)
 
 
 def _fit_for(
@@ -189,7 +195,9 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     )
     text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text}points: |\n{lines}", "utf-8")
+    written = path.with_name(f"{path.name}.new")  # a kill in mid-write leaves the old file
+    written.write_text(f"{text}points: |\n{lines}", "utf-8")
+    written.replace(path)
 
 
 def _short(value: float) -> float | int:

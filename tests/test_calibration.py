@@ -27,7 +27,8 @@ from device_models.calibration import (
     read_calibration,
     write_calibration,
 )
-from device_models.kernels import Kernel, calibrated_time, memory_kernel
+from device_models.catalog import load_device
+from device_models.kernels import Kernel, calibrated_time, matmul, memory_kernel
 from device_models.operations import operation_of
 from device_models.table_timer import sizes_of, table_timer, tables_of
 from device_models.terms import machine_of, term_values, terms_of
@@ -36,6 +37,7 @@ from sim.hil import benchmark
 from sim.hil.attached import Attached, attach, catalog_device
 from sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
 from sim.hil.fit import fit_calibration, fit_terms, summary_errors
+from sim.hil.live import LiveTimer
 from sim.hil.measure import Unmeasurable
 from sim.hil.proof import Judgement, half_width, proof_figures
 from sim.hil.recipes import RECIPES
@@ -399,3 +401,37 @@ def test_rounds_of_eight_bits_hold_products_only() -> None:
     kernels = next(kernel_rounds(LARGE, ["fp8"], 0))
     assert {kernel.dtype for kernel in kernels} == {"fp8"}
     assert {kernel.kind for kernel in kernels} == {"matmul"}
+
+
+def test_a_live_timer_runs_only_what_holds_for_the_stack() -> None:
+    # A fused stack has its own element-wise kernels: PyTorch's would be the wrong ones to run.
+    device = load_device("cpu")
+    product, norm = matmul("qkv", 64, 64, 64, "fp32"), memory_kernel("norm", 1e6)
+
+    class Ran:
+        def measure(self, kernel: Kernel) -> Point:
+            return Point(kernel, 7.0, 7.0, 0.0, 3, 0.0)
+
+    eager = LiveTimer({"cpu": Ran()})
+    assert (eager(device, product), eager(device, norm)) == (7.0, 7.0)
+    fused = LiveTimer({"cpu": Ran()}, stacks={"cpu": "megatron-core"})
+    assert fused(device, product) == 7.0
+    assert fused(device, norm) == calibrated_time(device, norm)
+
+
+def test_a_kill_in_mid_write_leaves_the_old_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.yaml"
+    write_calibration(made_calibration(), path)
+    before = path.read_text()
+
+    def killed(self: Path, text: str, *_: object) -> int:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_calibration(made_calibration(), path)
+    assert path.read_text() == before

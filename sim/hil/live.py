@@ -1,7 +1,8 @@
 """The `live` timer: ask the attached device for each distinct kernel as the simulation meets it.
 
 Every kernel is run once, with repeats, and its time kept with its spread. Kernels of devices that
-are not attached are modelled, and so are kernels that a device cannot run; `missing` names those.
+are not attached are modelled, so are element-wise kernels of a stack that fuses them, and kernels that
+a device cannot run; `missing` names those.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from device_models.calibration import Point
+from device_models.calibration import OWN_STACK, Point, holds_for
 from device_models.device import Device
 from device_models.kernels import Kernel, Timer, calibrated_time
 from sim.hil.attached import Attached
@@ -49,13 +50,15 @@ class LiveTimer:
     sources: Mapping[str, Source]
     otherwise: Timer = calibrated_time
     tell: Callable[[str], None] | None = None  # what is measured now
+    stacks: Mapping[str, str] = field(default_factory=dict)  # software by device; PyTorch's own
     points: dict[tuple[str, Kernel], Point] = field(default_factory=dict)
     missing: dict[tuple[str, Kernel], str] = field(default_factory=dict)
 
     def __call__(self, device: Device, kernel: Kernel) -> float:
         """Return the seconds of a kernel on a device."""
         key = device.name, kernel
-        if device.name not in self.sources or key in self.missing:
+        fits = holds_for(kernel, self.stacks.get(device.name, OWN_STACK))
+        if device.name not in self.sources or not fits or key in self.missing:
             return self.otherwise(device, kernel)
         if key not in self.points:
             if self.tell:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from device_models.calibration import OWN_STACK, holds_for
 from device_models.kernels import Kernel, Timer
 from sim.errors import InfeasibleError
 from sim.hil.attached import Attached
@@ -63,6 +64,7 @@ class Bench:
     """Kernels prepared on the attached device, each with operands of its own."""
 
     attached: Attached
+    stack: str = OWN_STACK
     trials: dict[Kernel, Trial | None] = field(default_factory=dict)
     engine_s: float = field(init=False)
 
@@ -70,7 +72,7 @@ class Bench:
         self.engine_s = engine_start(self.attached)
 
     def __call__(self, kernel: Kernel) -> float | None:
-        """Run a kernel once; returns its seconds, or None where the device has no such kernel."""
+        """Run a kernel once; returns its seconds, or None where device or stack has another one."""
         if kernel not in self.trials:
             self.trials[kernel] = self._prepare(kernel)
         trial = self.trials[kernel]
@@ -81,6 +83,8 @@ class Bench:
 
     def _prepare(self, kernel: Kernel) -> Trial | None:
         """Prepare and warm up, so that no first use is paid in the step."""
+        if not holds_for(kernel, self.stack):
+            return None
         try:
             trial = prepare_trial(self.attached, kernel)
             for _ in range(2):

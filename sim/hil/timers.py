@@ -51,7 +51,7 @@ class Chosen:
         modelled = self._modelled(scenario)
         if self.sources is None:
             return modelled
-        return LiveTimer(self.sources, modelled, self.tell)
+        return LiveTimer(self.sources, modelled, self.tell, _stacks(scenario))
 
     def _modelled(self, scenario: Scenario) -> Timer:
         if self.name == "roofline":
@@ -59,7 +59,8 @@ class Chosen:
         if self.calibration is None:
             return calibrated_time
         make = table_timer if self.name == "table" else calibrated_timer
-        return make(self.calibration, _stack_of(scenario, self.calibration))
+        stack = _stacks(scenario).get(self.calibration.origin.device, OWN_STACK)
+        return make(self.calibration, stack)
 
     def apply(self, scenario: Scenario) -> Scenario:
         """Return the case with the calibrated device in the place of the catalogue's."""
@@ -93,12 +94,15 @@ class Chosen:
 
     def pace(self, scenario: Scenario, timer: Timer) -> list[str]:
         """Run the paced step where it is asked for, and say what it found."""
-        local = [s for s in (self.sources or {}).values() if isinstance(s, LocalSource)]
+        sources = (self.sources or {}).items()
+        local = [(device, s) for device, s in sources if isinstance(s, LocalSource)]
         if self.name != "paced" or not local:
             return []
         from sim.hil.paced import Bench, paced_step
 
-        paced = paced_step(scenario, timer, Bench(local[0].attached))
+        device, source = local[0]
+        bench = Bench(source.attached, _stacks(scenario).get(device, OWN_STACK))
+        paced = paced_step(scenario, timer, bench)
         return [
             f"kernel times, paced: the step takes {format_duration(paced.duration_s)} with"
             f" {paced.kernels:,} kernels of rank 0 really run, {format_duration(paced.modelled_s)} with"
@@ -120,10 +124,9 @@ class Chosen:
         return found
 
 
-def _stack_of(scenario: Scenario, calibration: Calibration) -> str:
-    """Return the software that runs on the calibrated device."""
-    pools = (p for p in scenario.pools if p.node.device.name == calibration.origin.device)
-    return next((pool.stack.name for pool in pools), OWN_STACK)
+def _stacks(scenario: Scenario) -> dict[str, str]:
+    """Return the software that runs on each kind of device."""
+    return {pool.node.device.name: pool.stack.name for pool in reversed(scenario.pools)}
 
 
 def choose(
