@@ -152,7 +152,7 @@ def test_a_quantum_moves_no_end_by_more_than_its_share(
     exact = completion_times(routes, capacity, nbytes)
     found = completion_times(routes, capacity, nbytes, quantum=quantum)
     assert found == pytest.approx(exact, rel=max(4 * quantum, 1e-9))
-    assert found.max() >= (nbytes / capacity.max()).max()
+    assert found.max() >= (nbytes / capacity.max()).max() * (1 - 1e-12)  # rounding
 
 
 def simgrid_python() -> str | None:
