@@ -154,6 +154,8 @@ def test_a_recipe_for_both_says_which_fine_tuning_it_is() -> None:
         ({"framework": "x", "source": "MLPerf Training v4.0 logs"}, "megatron-core-2023"),
         ({"framework": "x", "source": "MLPerf Training v5.1 logs"}, "megatron-core-captured"),
         ({"framework": "Megatron-DeepSpeed"}, "megatron-deepspeed"),
+        ({"framework": "ModelLink/MindSpeed-LLM", "notes": "use-mc2"}, "mindspeed-mc2"),
+        ({"framework": "MindFormers/MindSpore"}, "mindspeed"),
     ],
 )
 def test_versions_of_a_framework_are_told_apart(words: dict[str, str], stack: str) -> None:

@@ -150,7 +150,8 @@ def test_part_of_a_rack_is_a_smaller_node() -> None:
 
 
 def test_frameworks_and_devices_by_name(tmp_path: Path) -> None:
-    for framework, stack in (("nanotron v0.5", "nanotron"), ("Composer/FSDP (mp mode PURE)", "fsdp"),
+    for framework, stack in (("nanotron v0.5", "nanotron"), ("Composer/FSDP", "llm-foundry"),
+                             ("PyTorch FSDP + compile", "fsdp"),
                              ("Megatron-LM", "megatron-2021"), ("HAI-LLM DualPipe", "deepseek"),
                              ("ModelLink/MindSpeed-LLM", "mindspeed")):  # fmt: skip
         assert stack_of(run(tmp_path, framework=framework)).name == stack
