@@ -8,7 +8,7 @@ import pytest
 from device_models.catalog import load_node, load_stack
 from sim.errors import InputError
 from sim.step.step import step_seconds
-from sim.validation.fit import Linear, robust_cost
+from sim.validation.fit import Linear, fold_values, robust_cost
 from sim.validation.machines import node_of, precision_of, stack_of, trimmed
 from sim.validation.metrics import measured_step_seconds
 from sim.validation.parameters import Parameter, fitted_parameters, shown, turned, write_leaf
@@ -241,3 +241,28 @@ def test_the_linear_fit_finds_the_parameters_that_made_the_errors(tmp_path: Path
     found = linear.solve(np.ones(41, dtype=bool))
     assert found == pytest.approx(truth, abs=0.02)
     assert robust_cost(errors + slopes @ found) < robust_cost(errors)
+
+
+def test_a_fold_does_not_see_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is measured for the rows left out, the fold is the same; chords reach a bent truth."""
+    row = run(tmp_path)
+    made = [Sample((row,), scenario_of(row), float(i + 1)) for i in range(40)]
+    rng = np.random.default_rng(0)
+    slopes, truth = rng.uniform(0.2, 1, (40, 2)), np.array([0.2, -0.3])
+    parameters = [parameter("stack/a/x", 0.1, 10), parameter("stack/b/x", 0.1, 10)]
+
+    def engine(values: dict[Parameter, float], sample: Sample) -> float:
+        moved = slopes[round(sample.measured_s) - 1] @ (np.log(list(values.values())) - truth)
+        return float(moved + 0.3 * moved**2)
+
+    monkeypatch.setattr("sim.validation.fit._error", engine)
+    ones = dict.fromkeys(parameters, 1.0)
+    errors = np.array([engine(ones, sample) for sample in made])
+    keep = np.arange(40) >= 10
+    found = fold_values(Linear(made, parameters, np.zeros(2), errors, slopes), keep)
+    errors[:10] += 1.0
+    other = fold_values(Linear(made, parameters, np.zeros(2), errors, slopes), keep)
+    assert found == other
+    assert np.log(list(found.values())) == pytest.approx(truth, abs=0.05)

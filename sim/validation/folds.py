@@ -82,18 +82,23 @@ def load_folds() -> Folds:
 
 def fit_folds(
     keys: Sequence[tuple[str, str]],
-    solve: Callable[[np.ndarray], Values],
+    solve: Callable[[Sequence[np.ndarray]], Sequence[Values]],
 ) -> Folds:
-    """Fit without each source and each family of `keys`, one (source, model) for each sample."""
+    """Fit without each source and each family of `keys`, one (source, model) for each sample.
 
-    def without(places: Sequence[int]) -> Values:
-        keep = np.ones(len(keys), dtype=bool)
-        keep[list(places)] = False
-        return solve(keep)
-
+    `solve` gets a mask of the samples to keep for each fold; a source of one model is solved once.
+    """
     sources = groups_by([source for source, _ in keys])
     families = groups_by(list(keys))
+    folds = list(dict.fromkeys(tuple(p) for p in [*sources.values(), *families.values()]))
+    found = dict(zip(folds, solve([_without(places, len(keys)) for places in folds]), strict=True))
     return Folds(
-        {s: without(p) for s, p in sources.items()},
-        {f: without(p) for f, p in families.items()},
+        {s: found[tuple(p)] for s, p in sources.items()},
+        {f: found[tuple(p)] for f, p in families.items()},
     )
+
+
+def _without(places: Sequence[int], count: int) -> np.ndarray:
+    keep = np.ones(count, dtype=bool)
+    keep[list(places)] = False
+    return keep
