@@ -246,3 +246,18 @@ def test_a_refit_that_strays_from_the_files_is_reported(
     strayed = {p: value * (1.05 if n == 3 else 1.0) for n, (p, value) in enumerate(shipped.items())}
     assert report_drift(strayed) == 1
     assert "5.00 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("head", "fused", "aligned"), [(108, False, False), (104, False, True), (108, True, True)]
+)
+def test_unfused_attention_wants_heads_of_multiples_of_16_bytes(
+    head: int, fused: bool, aligned: bool
+) -> None:
+    """In 16 bits, 104 x 2 bytes are 13 times 16; 108 x 2 are not; a fused kernel pads by itself."""
+    work = shard(model=make_model(head_dim=head), stack=make_stack(flash_attention=fused))
+    layer = layer_work(work, moe=False)
+    cores = [k for k in (*layer.forward, *layer.input_grad)
+             if isinstance(k, Kernel) and k.kind == "attention"]  # fmt: skip
+    assert len(cores) == 2
+    assert all(k.aligned is aligned for k in cores)

@@ -193,7 +193,8 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     core = Kernel(name, "attention", "attention", shard.wide, flop, nbytes, m=t, n=value, k=head,
                   groups=max(round(shard.kv_width / head), 1), backward=backward,
                   sequence=shard.sequence // shard.cp, slowdown=1.0 / stack.attention_factor,
-                  portable=stack.portable_attention)  # fmt: skip
+                  portable=stack.portable_attention,
+                  aligned=fused or head * shard.element_bytes % 16 == 0)  # fmt: skip
     pieces: list[Piece] = [core]
     if not fused:
         scores = t * shard.sequence * model.heads / shard.tp
