@@ -17,9 +17,9 @@ from sim.validation.parameters import fitted_parameters
 from sim.validation.table import read_table
 
 FAMILY, SOURCE, SEEN, SHEET, SHEET_SOURCE = range(5)
-# Published: 6.9 / 22 % with the model, 7.5 / 22 % with the source left out, 4.0 / 18 % seen.
-LEFT_OUT_MEDIAN, LEFT_OUT_P90, SOURCE_MEDIAN = 0.077, 0.26, 0.084
-NVIDIA_MEDIAN, HUAWEI_MEDIAN, AMD_MEDIAN = 0.073, 0.115, 0.15  # published: 6.5, 10.4, 13.1 %
+# Published: 4.9 / 16 % with the model, 5.6 / 18 % with the source left out, 3.1 / 15 % seen.
+LEFT_OUT_MEDIAN, LEFT_OUT_P90, SOURCE_MEDIAN = 0.055, 0.18, 0.07
+NVIDIA_MEDIAN, HUAWEI_MEDIAN, AMD_MEDIAN = 0.05, 0.095, 0.15  # published: 3.8, 8.7, 12.5 %
 
 
 @pytest.fixture(scope="module")
