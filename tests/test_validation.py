@@ -179,6 +179,13 @@ def test_a_cluster_s_fault_is_modelled_on_request_in_the_layouts_that_showed_it(
         assert network == ("efa-p5-slow" if slow and oddities else "efa-p5")
 
 
+def test_a_network_is_named_by_whole_words(tmp_path: Path) -> None:
+    """ "DEFAULT" holds the letters of EFA, and names no network."""
+    for words, network in (("NeMo on EFA", "efa-p5"), ("mode DEFAULT", "ib-ndr400-rail")):
+        scenario = scenario_of(run(tmp_path, framework=words))
+        assert scenario.pools[0].node.scale_out.name == network
+
+
 def test_a_blank_number_format_is_what_the_source_is_known_for(tmp_path: Path) -> None:
     """FP4 only where the device has it; a device without FP8 is refused, not read as 16 bits."""
     row = run(tmp_path, source="MLPerf Training v5.1 logs", model_name="Llama 3.1 8B", precision="")
