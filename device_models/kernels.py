@@ -8,7 +8,7 @@ Matrix product of (m, k) by (k, n), in `groups` independent copies:
 The output term is what makes the rate rise with the inner dimension k: efficiency = k / (k + k0)
 with k0 = g x peak x ceiling x bytes / (2 bandwidth). Attention runs at its own share of the bf16
 peak with a ramp in the sequence length; where it is not fused and a head fills no multiple of 16
-bytes, on the vector units (heads of 108 made BLOOM candidates a quarter slower than of 104). All
+bytes, on the vector units (BLOOM candidates took 30 % longer with heads of 108 than of 144). All
 other kernels move bytes. The `roofline` timer is the same model with every factor at one. Launch
 cost is the host's and is not part of these times.
 

@@ -110,7 +110,7 @@ class Attached:
         found = []
         for name in ("fp32", "bf16", "fp16"):
             x = torch.ones(16, 16, device=self.device, dtype=dtype_of(name))
-            with suppress(RuntimeError, NotImplementedError):
+            with suppress(RuntimeError):
                 torch.mm(x, x)
                 found.append(name)
         if self.asynchronous and self.eight_bits:  # a CPU converts them first
@@ -123,7 +123,7 @@ class Attached:
         import torch
 
         for name in EIGHT_BITS:
-            with suppress(RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError):
+            with suppress(RuntimeError, AttributeError, TypeError, ValueError):
                 x = torch.ones(16, 16, device=self.device).to(getattr(torch, name))
                 multiply_eight_bits(x, x)
                 return name

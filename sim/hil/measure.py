@@ -35,7 +35,7 @@ def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: floa
             cold.append(device_s)
             host.append(host_s)
         warm = [attached.time_once(trial.run)[0] for _ in range(WARM_SAMPLES)]
-    except (RuntimeError, MemoryError, NotImplementedError) as error:
+    except (RuntimeError, MemoryError) as error:
         raise _unmeasurable(attached, kernel, error) from error
     start = engine_s if trial.backward else 0.0
     middle = statistics.median(cold)
@@ -55,7 +55,7 @@ def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
         return prepare(kernel, Operands(attached.device, dtype, generator))
     except KeyError as error:
         raise Unmeasurable(f"{operation_of(kernel)}: has no recipe") from error
-    except (RuntimeError, MemoryError, NotImplementedError) as error:
+    except (RuntimeError, MemoryError) as error:
         raise _unmeasurable(attached, kernel, error) from error
 
 

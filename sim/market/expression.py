@@ -46,13 +46,11 @@ class Expression:
 
     text: str
     names: frozenset[str]
-    evaluate: Evaluate = field(
-        compare=False
-    )  # values of the names -> true, false, or None for unknown
+    # values of the names -> true, false, or None for unknown
+    evaluate: Evaluate = field(compare=False)
     tree: ast.expr = field(compare=False)
-    parts: Mapping[int, Evaluate] = field(
-        compare=False
-    )  # of each node of the tree, by its identity
+    # how to evaluate each node of the tree, by its identity
+    parts: Mapping[int, Evaluate] = field(compare=False)
 
     def explain(self, values: Values) -> list[str]:
         """Return the comparisons that decided, with their numbers: 'TPP 2,368 >= 4,800: no'."""
