@@ -9,9 +9,10 @@ import pytest
 from device_models.catalog import load_stack
 from device_models.kernels import Kernel, calibrated_time, kernel_constants, matmul
 from sim.plan.layout import communicators
-from sim.scenario import Parallel, Scenario, Training
+from sim.scenario import Parallel, Pool, Scenario, Training
 from sim.step.assemble import Times
 from sim.step.build import build_program
+from sim.step.program import COMPUTE, GATHER, REDUCE
 from sim.step.step import simulate_step, step_seconds
 from sim.validation.fit import report_drift
 from sim.validation.jobs import job_summary, judge_jobs
@@ -28,6 +29,7 @@ from tests.factories import (
     make_model,
     make_node,
     make_scale_out,
+    make_scale_up,
     make_scenario,
     make_stack,
 )
@@ -122,6 +124,39 @@ def test_an_exchange_in_chunks_hides_behind_the_experts() -> None:
     pieces = layer_work(shard(model=model, ep=8), moe=True).forward
     exchanges = [p for p in pieces if isinstance(p, Comm) and p.group == "ep"]
     assert [p.partner.name for p in exchanges if p.partner] == ["experts up", "experts down"]
+
+
+def work_of(scenario: Scenario, streams: tuple[int, ...], contention: bool) -> dict[str, float]:
+    """Seconds on some streams by phase, in a plan of one stage and one micro-batch."""
+    program, _ = build_program(scenario)
+    return {
+        variant[0][0]: sum(w.seconds for op in block.ops if op.stream in streams for w in op.work
+                           if (w.category == "contention") is contention)
+        for (_, variant), block in program.blocks.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("zero", "beside_backward"), [(1, 1), (3, 2)])
+def test_a_collective_slows_the_work_beside_it_and_no_more(zero: int, beside_backward: int) -> None:
+    """A tenth of the traffic on a fast network, a tenth of the work on a slow one.
+
+    A forward pass gathers; a backward pass reduces, and with ZeRO 3 gathers too. What is gathered
+    first finds nothing but the embedding beside it: one layer of 80.
+    """
+
+    def plan(link: float) -> Scenario:
+        node = make_node(scale_up=make_scale_up(link_bandwidth=link))
+        pool = Pool("", node, 1, make_stack(overlap_contention=0.1))
+        parallel = Parallel(dp=8, zero=zero)
+        return make_scenario(model=make_model(layers=80, vocab=100), pools=(pool,), parallel=parallel,
+                             training=Training(1000, 8, 1))  # fmt: skip
+
+    fast, slow = plan(1e11), plan(1e6)
+    for phase, traffic in work_of(fast, (GATHER, REDUCE), False).items():
+        assert work_of(fast, (COMPUTE,), True)[phase] == pytest.approx(traffic / 10, rel=0.02)
+    work, lost = work_of(slow, (COMPUTE,), False), work_of(slow, (COMPUTE,), True)
+    assert lost["F"] == pytest.approx(work["F"] / 10, rel=0.02)
+    assert lost["B"] == pytest.approx(beside_backward * work["B"] / 10, rel=0.02)
 
 
 def test_gradients_are_added_at_the_stack_s_price() -> None:

@@ -49,6 +49,10 @@ class Times:
             seconds = self.kernels[kernel] = self.timer(self.node.device, kernel)
         return seconds
 
+    def kernels_of(self, pieces: Iterable[Piece]) -> float:
+        """Seconds of all kernels among pieces of work."""
+        return sum(self.kernel(piece) for piece in pieces if isinstance(piece, Kernel))
+
     def collective(
         self, kind: str, nbytes: float, group: str, crossing: float | None = None
     ) -> Transfer:
@@ -159,7 +163,7 @@ class Assembler:
         self._work.append(Work(ticks(launch), ticks(seconds), category, kernel))
 
     def tax(self, seconds: float) -> None:
-        """Append what communication of `seconds` takes from the compute that it overlaps."""
+        """Append what communication takes from compute in `seconds` of running beside it."""
         if seconds > 0 and self.times.stack.overlap_contention > 0:
             self.compute(seconds * self.times.stack.overlap_contention, "contention", 0.0)
 

@@ -172,7 +172,7 @@ class StageBuilder:
     def _forward(self, make: Assembler, chunk: Chunk, first: bool) -> None:
         zero = self.scenario.parallel.zero
         gathers = zero == 3 or (first and zero > 0 and self.pool.stack.overlap_param_gather)
-        for part in self._prefetched(make, self._parts(chunk), gathers):
+        for part in self._prefetched(make, self._parts(chunk), gathers, self._forward_seconds):
             if first and part.is_layer:
                 self._cast_weights(make, part)
             make.add(part.work.forward)
@@ -186,7 +186,8 @@ class StageBuilder:
 
     def _backward(self, make: Assembler, chunk: Chunk, *, whole: bool, last: bool) -> None:
         parts = self._parts(chunk)[::-1]
-        for part in self._prefetched(make, parts, self.scenario.parallel.zero == 3):
+        gathers = self.scenario.parallel.zero == 3
+        for part in self._prefetched(make, parts, gathers, self._backward_seconds):
             self._recompute(make, part)
             make.add(part.work.input_grad)
             if whole:
@@ -211,31 +212,46 @@ class StageBuilder:
         parallel, stack = self.scenario.parallel, self.pool.stack
         each_time = parallel.zero == 3
         if each_time or (last and stack.overlap_grad_reduce and not self._mixed):
-            for group, moved in self._reduce_times(part.dense, part.expert):
-                make.tax(moved.seconds)
+            found = self._reduce_times(part.dense, part.expert)
+            make.tax(min(sum(moved.seconds for _, moved in found), self._backward_seconds(part)))
+            for group, moved in found:
                 sync = self.times.communicators[group].sync
                 stream = GATHER if each_time else REDUCE  # one at a time on the same links
                 make.beside("reduce", stream, "data parallel", moved, sync, make.flush())
 
-    def _prefetched(self, make: Assembler, parts: list[_Part], gathers: bool) -> Iterator[_Part]:
+    def _forward_seconds(self, part: _Part) -> float:
+        """Seconds of a part's kernels in a forward pass."""
+        return self.times.kernels_of(part.work.forward)
+
+    def _backward_seconds(self, part: _Part) -> float:
+        """Seconds of a part's kernels in a backward pass, without what is computed again."""
+        work = part.work
+        return self.times.kernels_of(work.input_grad) + self.times.kernels_of(work.weight_grad)
+
+    def _prefetched(
+        self, make: Assembler, parts: list[_Part], gathers: bool, seconds: Callable[[_Part], float]
+    ) -> Iterator[_Part]:
         """Yield parts in order; each one's weights are gathered while the one before runs."""
         end: int | None = None
-        waits = self._gather(make, parts[0], end) if gathers and parts else []
+        waits = self._gather(make, parts[0], end, seconds(parts[0])) if gathers and parts else []
         for place, part in enumerate(parts):
             more = gathers and place + 1 < len(parts)
-            ahead = self._gather(make, parts[place + 1], end) if more else []
+            ahead = self._gather(make, parts[place + 1], end, seconds(part)) if more else []
             for index in waits:
                 make.join(index)
             yield part
             end, waits = make.flush(), ahead
 
-    def _gather(self, make: Assembler, part: _Part, after: int | None) -> list[int]:
-        """Gather a part's weights, at the earliest when op `after` has ended."""
+    def _gather(
+        self, make: Assembler, part: _Part, after: int | None, beside: float
+    ) -> list[int]:  # fmt: skip
+        """Gather a part's weights when op `after` has ended, while kernels of `beside` s run."""
         indexes = []
-        for group, moved in self._gather_times(part.dense, part.expert):
+        found = self._gather_times(part.dense, part.expert)
+        for group, moved in found:
             sync = self.times.communicators[group].sync
             indexes.append(make.beside("gather", GATHER, "data parallel", moved, sync, after))
-            make.tax(moved.seconds)
+        make.tax(min(sum(moved.seconds for _, moved in found), beside))
         return indexes
 
     @property
