@@ -165,6 +165,14 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
     return f"{value:.{digits}g} {unit}"
 
 
+def format_count(number: float) -> str:
+    """Write how many parameters or tokens there are: '671.0 B', '12.4 M', '960'."""
+    for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= scale:
+            return f"{number / scale:,.1f} {suffix}"
+    return f"{number:,.0f}"
+
+
 def format_money(amount: float, currency: str) -> str:
     """Write money with thousands or millions: '6.35 M CNY'."""
     size = abs(amount)

@@ -159,6 +159,31 @@ def test_a_collective_slows_the_work_beside_it_and_no_more(zero: int, beside_bac
     assert lost["B"] == pytest.approx(beside_backward * work["B"] / 10, rel=0.02)
 
 
+def test_an_activation_without_a_kernel_of_its_own_moves_what_was_counted() -> None:
+    """Per token copy and expert channel, with a gate, 2 bytes an element; hidden = expert width.
+
+    Gate: two clamps, sigmoid, offset (2 each), product (3), weight in fp32 and back (3 + 3): 17. Its
+    backward pass: cast (3), weight (4 + 3), gradient of the weight (5 + 2), product (6), sigmoid (3),
+    clamps (6), joining the halves (4), bias (2): 38. The output's bias: weighting (2), sum (5),
+    joining (4), cast (3): 14; backward: cast (3), share of the input (3 + 2), bias (4 + 2), weight
+    (4 + 2): 20. Fused kernels read two and write one, then read three and write two: 8.
+    """
+    counted = (17 + 38 + 14 + 20) / 8
+    assert load_stack("megatron-core-2025").unfused_activation == pytest.approx(counted, rel=0.02)
+    assert load_stack("megatron-core-graphs").unfused_activation == pytest.approx(
+        (8 + 14 + 20) / 8, rel=0.02
+    )
+    experts = Experts(routed=8, top_k=2, hidden=1000)
+    moved = []
+    for fused in (True, False):
+        model = make_model(experts=experts, fused_activation=fused)
+        layer = layer_work(shard(model=model, stack=make_stack(unfused_activation=11.0)), moe=True)
+        moved.append(sum(k.nbytes for k in (*layer.forward, *layer.input_grad)
+                         if isinstance(k, Kernel) and k.name.startswith("activation")))  # fmt: skip
+    assert moved[0] == 8 * 2 * 2000 * 1000
+    assert moved[1] == 11 * moved[0]
+
+
 def test_gradients_are_added_at_the_stack_s_price() -> None:
     """Each weight's gradient moves what the stack says, per micro-batch and in both directions."""
     plain, costly = (shard(stack=make_stack(gradient_accumulate_bytes=b)) for b in (0.0, 10.0))

@@ -8,6 +8,7 @@ from device_models.units import (
     UNITS,
     UnitError,
     format_bytes,
+    format_count,
     format_duration,
     format_money,
     format_si,
@@ -71,6 +72,8 @@ def test_money_names_its_currency() -> None:
 
 
 def test_formats_people_read() -> None:
+    assert [format_count(n) for n in (671.04e9, 12.4e6, 960, 14.8e12)] == [
+        "671.0 B", "12.4 M", "960", "14.8 T"]  # fmt: skip
     assert format_bytes(61.34 * 2**30) == "61.3 GiB"
     assert format_duration(54.2 * 86400) == "54.2 days"
     assert format_duration(19.926) == "19.93 s"

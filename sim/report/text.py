@@ -8,7 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.units import format_bytes, format_duration, format_money, format_si
+from device_models.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_money,
+    format_si,
+)
 from sim.records import RunResult
 from sim.scenario import Scenario
 
@@ -160,8 +166,8 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
 def _setting(scenario: Scenario) -> Iterator[str]:
     p, t = scenario.parallel, scenario.training
     model = scenario.model
-    yield (f"model    {model.name}: {model.params() / 1e9:,.1f} B parameters,"
-           f" {model.params(active=True) / 1e9:,.1f} B active; {t.precision}")  # fmt: skip
+    yield (f"model    {model.name}: {format_count(model.params())} parameters,"
+           f" {format_count(model.params(active=True))} active; {t.precision}")  # fmt: skip
     for pool in scenario.pools:
         name = f"{pool.name}: " if pool.name else ""
         yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"
@@ -169,7 +175,7 @@ def _setting(scenario: Scenario) -> Iterator[str]:
     yield (f"layout   tp {p.tp}, pp {p.pp} x {p.vp} chunks, cp {p.cp}, ep {p.ep}, dp {p.dp},"
            f" ZeRO {p.zero}, {p.schedule}, recompute {p.recompute}")  # fmt: skip
     yield (f"batch    {t.global_batch:,} sequences of {t.sequence_length:,}"
-           f" ({t.global_batch * t.sequence_length / 1e6:,.1f} M tokens), micro-batch {t.micro_batch}"
+           f" ({format_count(t.global_batch * t.sequence_length)} tokens), micro-batch {t.micro_batch}"
            + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""))  # fmt: skip
 
 

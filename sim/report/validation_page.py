@@ -46,8 +46,8 @@ LIMITS = """\
 * The nanotron sweep's slow mode (0.56 s per pipeline message, a third of its rows) is an oddity of one cluster: off by
   default; `ersatz validate --oddities` shows the figures with it.
 * Expert routing, fusion and graph capture differ by software version; a stack file holds one state of them.
-* Two stories told by a scenario are no independent tests any more: DeepSeek-V3's chunk layout and its exposed optimiser
-  traffic were inferred from its published breakdown, Llama 3's contention was set back to that of FSDP with its rate in sight.
+* One story told by a scenario is no independent test any more: DeepSeek-V3's chunk layout and its exposed optimiser
+  traffic were inferred from its published breakdown.
 * No training run was ever published for PPU, 910C, H20 and others: their intervals are an assumption, and wide.
 """
 
