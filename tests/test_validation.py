@@ -30,7 +30,7 @@ ROW = {
 
 def table(tmp_path: Path, *rows: dict[str, str]) -> Path:
     """Write rows as CSV."""
-    names = list(ROW)
+    names = list(dict.fromkeys([*ROW, *(name for row in rows for name in row)]))
     lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
     path = tmp_path / "runs.csv"
     path.write_text("\n".join(lines) + "\n")
@@ -184,6 +184,36 @@ def test_a_network_is_named_by_whole_words(tmp_path: Path) -> None:
     for words, network in (("NeMo on EFA", "efa-p5"), ("mode DEFAULT", "ib-ndr400-rail")):
         scenario = scenario_of(run(tmp_path, framework=words))
         assert scenario.pools[0].node.scale_out.name == network
+
+
+@pytest.mark.parametrize(
+    ("name", "gated", "fused"),
+    [("GPT OSS 120B", True, False), ("gpt_oss-20b", True, False), ("GPT3-175B", False, True),
+     ("MPT-7b", False, True), ("Nemotron_3_Nano", True, True), ("Llama-3.1-8B", True, True)],
+)  # fmt: skip
+def test_what_no_column_states_is_known_by_the_model(
+    tmp_path: Path, name: str, gated: bool, fused: bool
+) -> None:
+    model = scenario_of(run(tmp_path, model_name=name)).model
+    assert (model.gated, model.fused_activation) == (gated, fused)
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "query", "dense", "predicts", "limit"),
+    [("DeepSeek-V3", 7168, 1536, 3, 1, 4), ("DeepSeek-V2", 5120, 1536, 1, 0, 0),
+     ("DeepSeek-V2-Lite", 2048, 0, 1, 0, 0), ("Kimi_K2", 7168, 1536, 1, 0, 0)],
+)  # fmt: skip
+def test_latent_attention_and_layers_without_experts_are_known_by_the_model(
+    tmp_path: Path, name: str, hidden: int, query: int, dense: int, predicts: int, limit: int
+) -> None:
+    """The sizes of the published configurations."""
+    cells = {"model_name": name, "hidden": str(hidden), "heads": "16", "attention_kind": "mla",
+             "n_experts": "64", "top_k": "6", "moe_ffn_hidden": "1408", "layers": "32"}  # fmt: skip
+    model = scenario_of(run(tmp_path, **cells)).model
+    assert model.latent
+    assert model.experts
+    assert (model.latent.q_rank, model.experts.dense_layers) == (query, dense)
+    assert (model.predict_layers, model.experts.groups_limit) == (predicts, limit)
 
 
 def test_a_blank_number_format_is_what_the_source_is_known_for(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def _degrees(fill: Filling) -> tuple[int, int, int, int]:
     devices = run.count("n_devices")
     if not devices:
         raise Refused("the device count is blank")
-    lora = is_lora(run)
-    hopper = re.search(r"H100|H200|H800|A100", run.text("device"))
-    usual = 4 if lora and hopper and devices % 4 == 0 else 1
+    usual = next((rule["tp"] for rule in rules("adapter_degrees")
+                  if is_lora(run) and re.search(rule["device"], run.text("device"))
+                  and devices % rule["tp"] == 0), 1)  # fmt: skip
     tp = fill.count("tp", usual, "the submissions' habit for LoRA" if usual > 1 else "not split")
     pp = fill.count("pp", 1, "not split")
     batch, rows = run.count("global_batch_seqs"), devices // (tp * pp)

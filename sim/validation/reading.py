@@ -6,6 +6,7 @@ of data. A blank that is filled leaves a sentence; a row that cannot be read is 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -41,12 +42,30 @@ class Filling:
         return int(value if value else self.assume(key, default, why))
 
 
-@lru_cache(maxsize=4)
 def rules(kind: str) -> list[dict[str, Any]]:
     """Return the rules of one kind for reading rows (data/validation/reading.yaml)."""
+    return _rules()[kind]
+
+
+@lru_cache(maxsize=1)
+def _rules() -> dict[str, list[dict[str, Any]]]:
     source = files("device_models") / "data" / "validation" / "reading.yaml"
-    found: list[dict[str, Any]] = parse_yaml(source.read_text(), "reading.yaml").data[kind]
+    found: dict[str, list[dict[str, Any]]] = parse_yaml(source.read_text(), "reading.yaml").data
     return found
+
+
+def known_of(run: Run, key: str, default: Any) -> Any:
+    """Return what is known of a row's model that no column states: the first rule that has `key`."""
+    for rule in rules("models"):
+        if (
+            key in rule
+            and re.search(rule.get("pattern", ""), run.text("model_name"), re.I)
+            and re.search(rule.get("attention", ""), run.text("attention_kind"), re.I)
+            and rule.get("vendor", "") in run.text("vendor")
+            and (run.number("hidden") or 0) <= rule.get("most_hidden", math.inf)
+        ):
+            return rule[key]
+    return default
 
 
 def is_lora(run: Run) -> bool:
