@@ -222,6 +222,26 @@ def test_versions_of_a_framework_are_told_apart(words: dict[str, str], stack: st
     assert stack_of(row(**words)).name == stack == load_stack(stack).name
 
 
+@pytest.mark.parametrize(
+    ("release", "model", "device", "stack"),
+    [
+        ("26.04", "Qwen3_30B_a3B", "GB200", "megatron-core-2025"),
+        ("26.06", "Qwen3_30B_a3B", "GB200", "megatron-core-graphs"),
+        ("26.06", "Qwen3_30B_a3B", "B300-SXM-270GB", "megatron-core-2025"),
+        ("26.06.01", "Qwen3_30B_a3B", "B300-SXM-270GB", "megatron-core-graphs"),
+        ("26.06", "GPT OSS 120B", "GB300", "megatron-core-graphs"),
+        ("26.06.01", "GPT OSS 120B", "GB300", "megatron-core-2025"),
+        ("26.06.01", "Kimi_K2", "GB300", "megatron-core-2025"),
+        ("26.08", "Kimi_K2", "GB300", "megatron-core-graphs"),
+    ],
+)
+def test_graphs_reached_the_recipes_one_after_the_other(
+    release: str, model: str, device: str, stack: str
+) -> None:
+    words = {"framework": f"Megatron-Bridge {release}", "precision": "MXFP8"}
+    assert stack_of(row(**words, model_name=model, device=device)).name == stack
+
+
 def test_a_batch_smaller_than_its_micro_batches_has_smaller_ones() -> None:
     """16 sequences on 8 replicas cannot be micro-batches of 4: they are of 2."""
     run = row()

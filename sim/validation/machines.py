@@ -16,6 +16,9 @@ from sim.validation.table import Run
 
 PER_NODE = re.compile(r"(?<![\dx])(\d+) ?Gb(?:ps|/s) ?(?:per |/)node", re.I)
 GIGABIT = 1e9 / 8  # bytes
+# Keys that narrow a rule for stacks, and the columns that they are searched in.
+NARROWED_BY = {"source": "source", "precision": "precision", "sharding": "sharding", "notes": "notes",
+               "model": "model_name", "device": "device"}  # fmt: skip
 
 
 @lru_cache(maxsize=256)
@@ -76,11 +79,9 @@ def stack_of(run: Run) -> Stack:
         if (
             re.search(rule["pattern"], framework, re.I)
             and rule.get("vendor", "") in vendor
-            and re.search(rule.get("source", ""), run.text("source"), re.I)
-            and re.search(rule.get("precision", ""), run.text("precision"), re.I)
-            and re.search(rule.get("sharding", ""), run.text("sharding"), re.I)
-            and re.search(rule.get("notes", ""), run.text("notes"), re.I)
-        ):
+            and all(re.search(rule.get(key, ""), run.text(column), re.I)
+                    for key, column in NARROWED_BY.items())
+        ):  # fmt: skip
             return load_stack(rule["stack"])
     return load_stack("megatron-core")
 
