@@ -7,6 +7,7 @@ notes the dependencies between streams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -162,8 +163,9 @@ class Assembler:
         launch = self.times.launch if launch is None else launch
         self._work.append(Work(ticks(launch), ticks(seconds), category, kernel))
 
-    def tax(self, seconds: float) -> None:
-        """Append what communication takes from compute in `seconds` of running beside it."""
+    def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
+        """Append what transfers take from the compute beside them, of which there are `beside` s."""
+        seconds = min(sum(transfer.seconds for transfer in moved), beside)
         if seconds > 0 and self.times.stack.overlap_contention > 0:
             self.compute(seconds * self.times.stack.overlap_contention, "contention", 0.0)
 
@@ -219,7 +221,7 @@ class Assembler:
         sync = self.times.communicators[comm.group].sync
         if comm.group == "ep" and self.times.stack.overlap_expert:
             if self.overlaps:
-                self.tax(moved.seconds)
+                self.tax([moved])
             before = self.flush()
             after = INPUT if before is None else before
             self._pending = self.beside(comm.name, EXPERT, comm.category, moved, sync, after)

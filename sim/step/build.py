@@ -213,7 +213,7 @@ class StageBuilder:
         each_time = parallel.zero == 3
         if each_time or (last and stack.overlap_grad_reduce and not self._mixed):
             found = self._reduce_times(part.dense, part.expert)
-            make.tax(min(sum(moved.seconds for _, moved in found), self._backward_seconds(part)))
+            make.tax((moved for _, moved in found), self._backward_seconds(part))
             for group, moved in found:
                 sync = self.times.communicators[group].sync
                 stream = GATHER if each_time else REDUCE  # one at a time on the same links
@@ -242,16 +242,14 @@ class StageBuilder:
             yield part
             end, waits = make.flush(), ahead
 
-    def _gather(
-        self, make: Assembler, part: _Part, after: int | None, beside: float
-    ) -> list[int]:  # fmt: skip
+    def _gather(self, make: Assembler, part: _Part, after: int | None, beside: float) -> list[int]:
         """Gather a part's weights when op `after` has ended, while kernels of `beside` s run."""
         indexes = []
         found = self._gather_times(part.dense, part.expert)
         for group, moved in found:
             sync = self.times.communicators[group].sync
             indexes.append(make.beside("gather", GATHER, "data parallel", moved, sync, after))
-        make.tax(min(sum(moved.seconds for _, moved in found), beside))
+        make.tax((moved for _, moved in found), beside)
         return indexes
 
     @property

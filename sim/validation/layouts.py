@@ -8,7 +8,7 @@ import re
 from device_models.stack import Stack
 from sim.plan.layout import cost_split, even_split
 from sim.scenario import Parallel, Training
-from sim.validation.reading import Filling, Refused, is_lora, rules
+from sim.validation.reading import Filling, Refused, fits, is_lora, rules
 from sim.validation.table import Run
 from sim.workload.model import Model
 
@@ -55,8 +55,7 @@ def _degrees(fill: Filling) -> tuple[int, int, int, int]:
     if not devices:
         raise Refused("the device count is blank")
     usual = next((rule["tp"] for rule in rules("adapter_degrees")
-                  if is_lora(run) and re.search(rule["device"], run.text("device"))
-                  and devices % rule["tp"] == 0), 1)  # fmt: skip
+                  if is_lora(run) and fits(rule, run) and devices % rule["tp"] == 0), 1)  # fmt: skip
     tp = fill.count("tp", usual, "the submissions' habit for LoRA" if usual > 1 else "not split")
     pp = fill.count("pp", 1, "not split")
     batch, rows = run.count("global_batch_seqs"), devices // (tp * pp)
@@ -74,9 +73,7 @@ def _document(fill: Filling) -> float:
     """Mean length of the documents that fine-tuning packs into a sequence; 0: not packed."""
     run = fill.run
     for rule in rules("packed"):
-        if re.search(rule["source"], run.text("source"), re.I) and re.search(
-            rule["pattern"], run.text("notes"), re.I
-        ):
+        if fits(rule, run):
             tokens = float(rule["tokens"])
             fill.assumptions.append(f"packed documents of {tokens:g} tokens (the recipes' data)")
             return tokens

@@ -11,14 +11,11 @@ from device_models.catalog import list_nodes, load_device, load_node, load_scale
 from device_models.device import Node
 from device_models.problems import InputError
 from device_models.stack import Stack
-from sim.validation.reading import Refused, rules
+from sim.validation.reading import Refused, fits, rules
 from sim.validation.table import Run
 
 PER_NODE = re.compile(r"(?<![\dx])(\d+) ?Gb(?:ps|/s) ?(?:per |/)node", re.I)
 GIGABIT = 1e9 / 8  # bytes
-# Keys that narrow a rule for stacks, and the columns that they are searched in.
-NARROWED_BY = {"source": "source", "precision": "precision", "sharding": "sharding", "notes": "notes",
-               "model": "model_name", "device": "device"}  # fmt: skip
 
 
 @lru_cache(maxsize=256)
@@ -74,25 +71,12 @@ def trimmed(node: Node, devices: int) -> Node:
 
 def stack_of(run: Run) -> Stack:
     """Return the software stack that the row's framework means."""
-    framework, vendor = run.text("framework"), run.text("vendor")
-    for rule in rules("stacks"):
-        if (
-            re.search(rule["pattern"], framework, re.I)
-            and rule.get("vendor", "") in vendor
-            and all(re.search(rule.get(key, ""), run.text(column), re.I)
-                    for key, column in NARROWED_BY.items())
-        ):  # fmt: skip
-            return load_stack(rule["stack"])
-    return load_stack("megatron-core")
+    return load_stack(next(rule["stack"] for rule in rules("stacks") if fits(rule, run)))
 
 
 def _usual_precisions(run: Run) -> list[str]:
     """Return the number formats that a source is known for, the preferred one first."""
-    return [
-        rule["precision"] for rule in rules("precisions")
-        if re.search(rule["source"], run.text("source"))
-        and re.search(rule.get("model", ""), run.text("model_name"))
-    ]  # fmt: skip
+    return [rule["format"] for rule in rules("precisions") if fits(rule, run)]
 
 
 def precision_of(run: Run, node: Node) -> str:

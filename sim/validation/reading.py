@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -18,6 +19,11 @@ from sim.validation.table import Run
 
 LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
 WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
+
+# Keys of a rule that are patterns, and the columns in which they are searched.
+CELLS = {"framework": "framework", "source": "source", "vendor": "vendor", "device": "device",
+         "model": "model_name", "attention": "attention_kind", "precision": "precision",
+         "sharding": "sharding", "notes": "notes"}  # fmt: skip
 
 
 class Refused(Exception):
@@ -54,16 +60,18 @@ def _rules() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def fits(rule: Mapping[str, Any], run: Run) -> bool:
+    """Tell whether all patterns of a rule are found in the row's cells, in any case of letters."""
+    return all(
+        re.search(rule[key], run.text(column), re.I) for key, column in CELLS.items() if key in rule
+    )
+
+
 def known_of(run: Run, key: str, default: Any) -> Any:
     """Return what is known of a row's model that no column states: the first rule that has `key`."""
     for rule in rules("models"):
-        if (
-            key in rule
-            and re.search(rule.get("pattern", ""), run.text("model_name"), re.I)
-            and re.search(rule.get("attention", ""), run.text("attention_kind"), re.I)
-            and rule.get("vendor", "") in run.text("vendor")
-            and (run.number("hidden") or 0) <= rule.get("most_hidden", math.inf)
-        ):
+        small = (run.number("hidden") or 0) <= rule.get("most_hidden", math.inf)
+        if key in rule and small and fits(rule, run):
             return rule[key]
     return default
 
