@@ -48,7 +48,7 @@ def run_case(
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
-        assumptions=(*scenario.assumptions, *(_interval_reason(scenario) if width is None else ())),
+        assumptions=(*(_interval_reason(scenario) if width is None else ()), *scenario.assumptions),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
     return _with_published(scenario, result)
