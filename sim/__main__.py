@@ -1,6 +1,6 @@
 """`python -m sim` is the same as `ersatz`."""
 
-from sim.cli import main
+from ersatz.sim.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_models.problems import InputError, Problem, did_you_mean
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 
 __all__ = ["EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_INFEASIBLE", "InfeasibleError", "InputError",
            "Problem", "did_you_mean"]  # fmt: skip

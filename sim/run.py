@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from device_models.kernels import Timer, calibrated_time
-from sim.job.conditions import plan_conditions
-from sim.job.cost import job_cost
-from sim.job.energy import job_energy
-from sim.job.job import simulate_job
-from sim.plan.memory import plan_memory
-from sim.records import Comparison, RunResult, StepResult
-from sim.scenario import Scenario
-from sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
-from sim.validation.intervals import half_width, is_measured
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.job.conditions import plan_conditions
+from ersatz.sim.job.cost import job_cost
+from ersatz.sim.job.energy import job_energy
+from ersatz.sim.job.job import simulate_job
+from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.records import Comparison, RunResult, StepResult
+from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
+from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
 
 
 def run_case(
@@ -28,10 +28,7 @@ def run_case(
     be made at all.
     """
     memory = plan_memory(scenario)
-    step = simulate_step(scenario, timer)
-    if width is not None:
-        low, high = step.duration_s / (1.0 + width), step.duration_s * (1.0 + width)
-        step = replace(step, low80_s=low, high80_s=high)
+    step = with_interval(scenario, simulate_step(scenario, timer), width)
     job = energy = cost = None
     if scenario.training.tokens:
         job = simulate_job(

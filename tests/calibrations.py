@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from factories import make_device
 
-from device_models.calibration import Calibration, Origin, Point
-from device_models.device import Device
-from device_models.kernels import Kernel, matmul, memory_kernel
-from sim.hil.fit import HeldOut, fit_calibration
+from ersatz.device_models.calibration.measured import Calibration, Origin, Point
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel
+from ersatz.sim.hil.fit import HeldOut, fit_calibration
 
 ORIGIN = Origin("round", "cpu", "Round hardware", "1.0", "torch 0", "events", "2026-11-25", 0, 12.0)
 

@@ -1,6 +1,6 @@
 """The reference for L3: the program as SimPy processes whose transfers share links.
 
-Nothing is common with `sim.step.coupled` but the program: streams and hosts are those of the oracle
+Nothing is common with `ersatz.sim.step.coupled` but the program: streams and hosts are those of the oracle
 (L4), speeds come from the array solver `max_min_rates`, and every change of who moves data is an event.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
-from device_models.sharing import NO_LINK, max_min_rates
-from sim.step.oracle import Events, OracleStep, Rank, RunningOp
-from sim.step.program import Op, Program
-from sim.step.vector import alike
+from ersatz.device_models.networks.sharing import NO_LINK, max_min_rates
+from ersatz.sim.step.oracle import Events, OracleStep, Rank, RunningOp
+from ersatz.sim.step.program import Op, Program
+from ersatz.sim.step.vector import alike
 
 
 @dataclass(slots=True, eq=False)

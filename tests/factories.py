@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from device_models.device import Device, Node, ScaleOut, ScaleUp
-from device_models.stack import Stack
-from sim.scenario import Parallel, Pool, Scenario, Training
-from sim.workload.model import Model
+from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
+from ersatz.sim.workload.model import Model
 
 
 def make_device(**changes: Any) -> Device:

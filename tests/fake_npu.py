@@ -14,14 +14,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from device_models.catalog import load_device
-from device_models.operations import operation_of
-from sim.hil import benchmark
-from sim.hil.attached import attach
-from sim.hil.fit import fit_calibration
-from sim.hil.shapes import SMALL
-from sim.hil.transformer import training_step
-from sim.workload.model import Model
+from ersatz.device_models.catalog.reading import load_device
+from ersatz.device_models.kernels.operations import operation_of
+from ersatz.sim.hil import benchmark
+from ersatz.sim.hil.attached import attach
+from ersatz.sim.hil.fit import fit_calibration
+from ersatz.sim.hil.shapes import SMALL
+from ersatz.sim.hil.transformer import training_step
+from ersatz.sim.workload.model import Model
 
 
 class Event:

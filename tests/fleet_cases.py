@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Quota, Rules
-from sim.fleet.outages import Failures, Outage
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.engine.fleet import FleetSpec
+from ersatz.sim.fleet.engine.outages import Failures, Outage
+from ersatz.sim.fleet.log import Quota, Rules
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 YEAR = 365 * 86400.0
 MIXED = make_cluster(make_pool("h800", 4, nodes_per_leaf=2), make_pool("910b", 4, nodes_per_leaf=2))

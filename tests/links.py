@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from device_models.collectives import collective_time
-from device_models.device import Device, Node, ScaleOut, ScaleUp, ScaleUpKind
-from device_models.group import Group
+from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp, ScaleUpKind
+from ersatz.device_models.networks.collectives import collective_time
+from ersatz.device_models.networks.group import Group
 
 US, GB, MIB, GIB = 1e-6, 1e9, 2.0**20, 2.0**30
 NO_DEVICE = cast(Device, None)  # a collective reads nothing of the device itself

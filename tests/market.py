@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from sim.market.buildout import MONTH_S, Answer, BuildOut, Gate, Job, Offer, Site
-from sim.market.programme import Floats
-from sim.market.purchase import Purchase
-from sim.market.rates import Throughput
+from ersatz.sim.purchase.buildout import MONTH_S, Answer, BuildOut, Gate, Job, Offer, Site
+from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.purchase import Purchase
+from ersatz.sim.purchase.rates import Throughput
 
 INF = float("inf")
 START = date(2025, 1, 1)

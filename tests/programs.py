@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sim.plan.schedules import Variant, make_schedule
-from sim.step.program import (
+from ersatz.sim.plan.schedules import Variant, make_schedule
+from ersatz.sim.step.program import (
     COMPUTE,
     INPUT,
     STREAMS,

@@ -5,16 +5,22 @@ import math
 import numpy as np
 import pytest
 
-from sim.validation.baseline import spreadsheet_errors
-from sim.validation.calibrate import coverage, quantile, width_table
-from sim.validation.collective_benchmarks import judge_collectives
-from sim.validation.folds import load_folds
-from sim.validation.heldout import SHIPPED, Judged, headline, judge_shipped, weighted_quantiles
-from sim.validation.intervals import UNMEASURED, widths
-from sim.validation.jobs import job_summary, judge_jobs
-from sim.validation.microbenchmarks import judge_kernels
-from sim.validation.parameters import fitted_parameters
-from sim.validation.table import read_table
+from ersatz.sim.uncertainty.intervals import UNMEASURED, widths
+from ersatz.sim.validation.errors.baseline import spreadsheet_errors
+from ersatz.sim.validation.errors.collective_benchmarks import judge_collectives
+from ersatz.sim.validation.errors.heldout import (
+    SHIPPED,
+    Judged,
+    headline,
+    judge_shipped,
+    weighted_quantiles,
+)
+from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
+from ersatz.sim.validation.errors.microbenchmarks import judge_kernels
+from ersatz.sim.validation.errors.widths import coverage, quantile, width_table
+from ersatz.sim.validation.fit.folds import load_folds
+from ersatz.sim.validation.fit.parameters import fitted_parameters
+from ersatz.sim.validation.reading.table import read_table
 
 FAMILY, SOURCE, SEEN, SHEET, SHEET_SOURCE = range(5)
 # Published: 4.3 / 16 % with the model, 5.1 / 17 % with the source left out, 3.0 / 15 % seen.

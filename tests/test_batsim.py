@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.fleet.batsim import BatsimScheduler
-from sim.fleet.batsim_messages import ProtocolError, begins, decode, encode, submitted
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Log
-from sim.fleet.logfile import log_text
-from sim.fleet.outages import Maintenance
-from sim.fleet.peer import Peer
-from sim.fleet.policies.backfill import EasyScheduler
-from sim.fleet.traces import read_trace
-from sim.fleet.validate import judge
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors.batsim import BatsimScheduler
+from ersatz.sim.fleet.doors.batsim_messages import ProtocolError, begins, decode, encode, submitted
+from ersatz.sim.fleet.doors.peer import Peer
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.engine.outages import Maintenance
+from ersatz.sim.fleet.judge.logfile import log_text
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import Log
+from ersatz.sim.fleet.policies.backfill import EasyScheduler
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.fleet.workload.traces import read_trace
 
 pytest.importorskip("zmq", reason="pyzmq is not installed: pip install 'ersatz[schedulers]'")
 ROOT = Path(__file__).resolve().parents[1]
@@ -255,7 +255,7 @@ def test_the_scheduler_dies_with_ersatz(tmp_path: Path) -> None:
     # ersatz is killed while it waits for the first answer
     script = tmp_path / "mine.py"
     script.write_text("import time; time.sleep(600)")
-    code = ("from sim.fleet.peer import Peer\n"
+    code = ("from ersatz.sim.fleet.doors.peer import Peer\n"
             f"peer = Peer('{sys.executable} {script} {{endpoint}}')\n"
             "peer.open(); print(peer.process.pid, flush=True); peer.ask(b'')")  # fmt: skip
     env = {**os.environ, "TMPDIR": str(tmp_path)}

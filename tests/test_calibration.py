@@ -20,30 +20,30 @@ from factories import make_device, make_node, make_scenario, make_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.calibration import (
+from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     calibrated_timer,
     read_calibration,
     write_calibration,
 )
-from device_models.catalog import load_device
-from device_models.kernels import Kernel, calibrated_time, matmul, memory_kernel
-from device_models.operations import operation_of
-from device_models.table_timer import sizes_of, table_timer, tables_of
-from device_models.terms import machine_of, term_values, terms_of
-from sim.errors import InputError
-from sim.hil import benchmark
-from sim.hil.attached import Attached, attach, catalog_device
-from sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
-from sim.hil.fit import fit_calibration, fit_terms, summary_errors
-from sim.hil.live import LiveTimer
-from sim.hil.measure import Unmeasurable
-from sim.hil.proof import Judgement, half_width, proof_figures
-from sim.hil.recipes import RECIPES
-from sim.hil.shapes import LARGE, SMALL, kernel_rounds
-from sim.hil.timers import Chosen, check_devices, choose
-from sim.scenario import Parallel, Pool
+from ersatz.device_models.calibration.table_timer import sizes_of, table_timer, tables_of
+from ersatz.device_models.catalog.reading import load_device
+from ersatz.device_models.kernels.kernel import Kernel, calibrated_time, matmul, memory_kernel
+from ersatz.device_models.kernels.operations import operation_of
+from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
+from ersatz.sim.errors import InputError
+from ersatz.sim.hil import benchmark
+from ersatz.sim.hil.attached import Attached, attach, catalog_device
+from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
+from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
+from ersatz.sim.hil.live import LiveTimer
+from ersatz.sim.hil.measure import Unmeasurable
+from ersatz.sim.hil.proof import Judgement, half_width, proof_figures
+from ersatz.sim.hil.recipes import RECIPES
+from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
+from ersatz.sim.hil.timers import Chosen, check_devices, choose
+from ersatz.sim.scenario.scenario import Parallel, Pool
 
 
 def test_the_fit_finds_the_law_behind_exact_points() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from device_models.catalog import (
-    DATA,
+from ersatz.device_models.catalog.device import Device, Node
+from ersatz.device_models.catalog.identities import device_tpp
+from ersatz.device_models.catalog.reading import (
     list_devices,
     list_fabrics,
     list_nodes,
@@ -17,11 +18,10 @@ from device_models.catalog import (
     load_scale_up,
     load_stack,
 )
-from device_models.device import Device, Node
-from device_models.identities import device_tpp
-from device_models.problems import InputError
-from device_models.stack import Stack
-from device_models.yamltext import read_yaml
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.yamltext import read_yaml
 
 
 @pytest.mark.parametrize("name", list_nodes())

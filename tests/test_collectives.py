@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from links import GB, MESH, PLAIN, US, inside, make_node, scale_out, scale_up, seconds
 
-from device_models.collectives import ALGORITHMS, Cost, collective_time, pipelined
-from device_models.device import Node
-from device_models.group import Group, Lanes, group_of, nic_share, wiring_of
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.networks.collectives import ALGORITHMS, Cost, collective_time, pipelined
+from ersatz.device_models.networks.group import Group, Lanes, group_of, nic_share, wiring_of
 
 
 def test_ring_all_reduce_moves_two_n_minus_1_nths() -> None:

@@ -23,9 +23,9 @@ from links import (
     seconds,
 )
 
-from device_models.collectives import bus_bandwidth, collective_time
-from device_models.device import Node
-from device_models.group import Group, remote_copies
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.networks.collectives import bus_bandwidth, collective_time
+from ersatz.device_models.networks.group import Group, remote_copies
 
 ML_ENGINEERING = "github stas00/ml-engineering 744d01e, network/README.md"
 

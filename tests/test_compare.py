@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.errors import InfeasibleError
-from sim.market.compare import (
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.options.option import FIELDS, Option, Work, costing, levelised_rent
+from ersatz.sim.options.questions import (
     Setting,
     break_even,
     drawn_differences,
@@ -21,8 +22,7 @@ from sim.market.compare import (
     swings_of,
     winners,
 )
-from sim.market.montecarlo import Uncertain
-from sim.market.option import FIELDS, Option, Work, costing, levelised_rent
+from ersatz.sim.purchase.life.chance import Uncertain
 
 HOUR, YEAR_S = 3600.0, 31_557_600.0
 WORK = Work(1e12, 6 * 28.8e9)

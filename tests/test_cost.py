@@ -3,8 +3,8 @@
 import pytest
 from factories import make_scenario
 
-from device_models.power import device_power
-from sim.job.cost import (
+from ersatz.device_models.catalog.power import device_power
+from ersatz.sim.job.cost import (
     annuity_per_hour,
     break_even_price,
     capital_recovery_factor,
@@ -14,9 +14,9 @@ from sim.job.cost import (
     run_cost,
     straight_line_per_hour,
 )
-from sim.job.energy import job_energy
-from sim.job.job import simulate_job
-from sim.scenario import CostSpec, EnergySpec, JobSpec, Training
+from ersatz.sim.job.energy import job_energy
+from ersatz.sim.job.job import simulate_job
+from ersatz.sim.scenario.scenario import CostSpec, EnergySpec, JobSpec, Training
 
 LING_FLOP = 6 * 28.8e9 * 1e12  # of Ling-Plus per 1e12 tokens, attention left out
 D = (989e12, 27.5)  # peak FLOP/s and CNY/h of the Ling report's device D

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import SHAPES, make_program, random_op, random_program
 
-from device_models.sharing import NO_LINK, max_min_rates
-from sim.plan.schedules import Variant, make_schedule
-from sim.scenario import FabricSpec, Parallel, Pool, Training
-from sim.scenario_file import load_cases
-from sim.step.build import build_program
-from sim.step.coupled import coupled_step, fair_speeds
-from sim.step.folded import folded_step
-from sim.step.program import (
+from ersatz.device_models.networks.sharing import NO_LINK, max_min_rates
+from ersatz.sim.plan.schedules import Variant, make_schedule
+from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool, Training
+from ersatz.sim.step.build import build_program
+from ersatz.sim.step.coupled import coupled_step, fair_speeds
+from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.program import (
     COMPUTE,
     GATHER,
     INPUT,
@@ -36,8 +36,8 @@ from sim.step.program import (
     overlap_blocks,
     ticks,
 )
-from sim.step.step import simulate_step
-from sim.step.vector import vector_step
+from ersatz.sim.step.step import simulate_step
+from ersatz.sim.step.vector import vector_step
 
 ROOT = Path(__file__).resolve().parents[1]
 

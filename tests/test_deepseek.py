@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.scenario_file import load_cases
-from sim.step.build import build_program
-from sim.step.folded import folded_body, folded_step
-from sim.step.program import COMPUTE
-from sim.step.vector import Array, VectorStep, alike
+from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.step.build import build_program
+from ersatz.sim.step.folded import folded_body, folded_step
+from ersatz.sim.step.program import COMPUTE
+from ersatz.sim.step.vector import Array, VectorStep, alike
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "deepseek-v3-h800.yaml"
 PART = {"F": "forward", "B": "backward", "I": "backward", "W": "weights", "FB": "pairs"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import sim.job.cost
+import ersatz.sim.job.cost
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +43,7 @@ def test_readme_python_runs() -> None:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(sim.job.cost).failed == 0
+    assert doctest.testmod(ersatz.sim.job.cost).failed == 0
 
 
 def test_nothing_names_a_machine_or_a_registry() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sim.errors import InputError
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.doors import Door, at_rate, run_at_door
-from sim.fleet.fleet import FleetSpec
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.outages import Failures
-from sim.fleet.slurm.daemons import SlurmError, missing
+from ersatz.sim.errors import InputError
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors.door import Door, at_rate, run_at_door
+from ersatz.sim.fleet.doors.slurm.daemons import SlurmError, missing
+from ersatz.sim.fleet.engine.fleet import FleetSpec
+from ersatz.sim.fleet.engine.outages import Failures
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 FLEET = make_cluster(make_pool("h800", 1), make_pool("ppu", 1))

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import SHAPES, random_program, uniform_program
 
-from sim.step.breakdown import explain_step
-from sim.step.folded import folded_step
-from sim.step.oracle import oracle_step
-from sim.step.program import COMPUTE, TICK, Block, Work, make_op, ticks
-from sim.step.vector import alike, vector_step
+from ersatz.sim.step.breakdown import explain_step
+from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.oracle import oracle_step
+from ersatz.sim.step.program import COMPUTE, TICK, Block, Work, make_op, ticks
+from ersatz.sim.step.vector import alike, vector_step
 
 
 @given(st.integers(0, 2**32))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.market.expression import ExpressionError, Kind, parse_expression
+from ersatz.sim.law.expression import ExpressionError, Kind, parse_expression
 
 KINDS: dict[str, Kind] = {
     "TPP": "number",

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from links import GB, make_node, scale_out, scale_up, seconds
 
-from device_models.catalog import list_nodes, load_node, load_scale_out
-from device_models.device import Node
-from device_models.fabric import Fabric, Fault, bisection, build_fabric
-from device_models.group import Group, group_of, nic_share, wiring_of
-from device_models.traffic import Members, exchange_share, ring_share
-from sim.plan.network import group_members
-from sim.plan.placement import node_positions, node_ranks
-from sim.scenario import FabricSpec
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.reading import list_nodes, load_node, load_scale_out
+from ersatz.device_models.networks.fabric import Fabric, Fault, bisection, build_fabric
+from ersatz.device_models.networks.group import Group, group_of, nic_share, wiring_of
+from ersatz.device_models.networks.traffic import Members, exchange_share, ring_share
+from ersatz.sim.plan.network import group_members
+from ersatz.sim.plan.placement import node_positions, node_ranks
+from ersatz.sim.scenario.scenario import FabricSpec
 
 
 def tree(kind: str = "fat-tree", **more: Any) -> Node:

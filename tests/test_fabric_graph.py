@@ -10,11 +10,11 @@ from factories import make_node, make_scale_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.catalog import load_node, load_scale_out
-from device_models.device import Node
-from device_models.fabric import Fabric, Fault, bisection, build_fabric
-from device_models.fabric_facts import fabric_facts
-from device_models.fabric_graph import (
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.reading import load_node, load_scale_out
+from ersatz.device_models.networks.fabric import Fabric, Fault, bisection, build_fabric
+from ersatz.device_models.networks.facts import fabric_facts
+from ersatz.device_models.networks.graph import (
     cut_off,
     fabric_graph,
     half_flow,

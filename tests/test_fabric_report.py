@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sim.cli.output import captured, explain
-from sim.errors import InputError
-from sim.fabric_file import describe_nodes, load_fabric_cases
-from sim.report.fabric import fabric_record, infeasible, view_pools
-from sim.report.fabric_svg import drawings
-from sim.report.svg import BROKEN, JOB, folded
+from ersatz.sim.cli.output import captured, explain
+from ersatz.sim.errors import InputError
+from ersatz.sim.report.fabric import fabric_record, infeasible, view_pools
+from ersatz.sim.report.pictures.fabric_svg import drawings
+from ersatz.sim.report.pictures.svg import BROKEN, JOB, folded
+from ersatz.sim.scenario.fabric_file import describe_nodes, load_fabric_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 MI300X = ROOT / "scenarios/llama3-70b-mi300x.yaml"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.errors import InputError
-from sim.fleet.cluster import (
+from ersatz.sim.errors import InputError
+from ersatz.sim.fleet.cluster import (
     Cluster,
     FleetNode,
     devices_text,
@@ -19,15 +19,15 @@ from sim.fleet.cluster import (
     placement_of,
     size_of,
 )  # fmt: skip
-from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Claims, Log, Record, Rules
-from sim.fleet.logfile import log_text, parse_log
-from sim.fleet.outages import Failures, Maintenance
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.policies.registry import make_scheduler
-from sim.fleet.protocol import Decision, Preempt, Reject, Resize, Start, View, WakeAt
-from sim.fleet.validate import judge
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.engine.outages import Failures, Maintenance
+from ersatz.sim.fleet.judge.logfile import log_text, parse_log
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import Claims, Log, Record, Rules
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.policies.registry import make_scheduler
+from ersatz.sim.fleet.protocol import Decision, Preempt, Reject, Resize, Start, View, WakeAt
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 SMALL = make_cluster(make_pool("h800", 2), make_pool("910b", 3, 4))  # devices 0-15, and 16-27
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sim.fleet.cluster import devices_text, make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.metrics import job_table, metrics
-from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.registry import POLICIES
-from sim.fleet.traces import read_trace
-from sim.fleet.validate import judge
+from ersatz.sim.fleet.cluster import devices_text, make_cluster, make_pool
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.judge.metrics import job_table, metrics
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.registry import POLICIES
+from ersatz.sim.fleet.workload.traces import read_trace
 
 DATA = Path(__file__).parent / "data" / "batsim"
 MACHINES = make_cluster(make_pool("machine", 32, 1))

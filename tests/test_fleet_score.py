@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sim.fleet.cluster import Cluster, FleetNode
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.policies.score import (
+from ersatz.sim.fleet.cluster import Cluster, FleetNode
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.policies.score import (
     EVEN,
     ScoredPlacement,
     clustering,
@@ -17,6 +16,7 @@ from sim.fleet.policies.score import (
     mix_of,
     packing,
 )
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 ASK = (1, 465, 6000, 0, ())  # 465/1000 of a device and six processors
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from sim.fleet.cluster import Cluster, FleetNode
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Record
-from sim.fleet.metrics import job_table
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.policies.registry import POLICIES, make_scheduler
-from sim.fleet.protocol import Decision, Preempt, Start, View
+from ersatz.sim.fleet.cluster import Cluster, FleetNode
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.judge.metrics import job_table
+from ersatz.sim.fleet.log import Record
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
+from ersatz.sim.fleet.protocol import Decision, Preempt, Start, View
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 RUNS, JOBS, WARM_UP = 24, 4000, 800

@@ -8,18 +8,18 @@ from dataclasses import replace
 import pytest
 from fleet_cases import MIXED, mixed_case
 
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Claims, Log, Quota, Record, Rules
-from sim.fleet.outages import Maintenance
-from sim.fleet.policies.backfill import EasyScheduler
-from sim.fleet.policies.placement import Placer, best_fit, first_fit
-from sim.fleet.policies.preempt import PreemptiveScheduler, PriorityScheduler
-from sim.fleet.policies.queue import FillScheduler, QueueScheduler
-from sim.fleet.policies.registry import POLICIES, make_scheduler
-from sim.fleet.protocol import Attempt, Decision, Preempt, Scheduler, Start, View
-from sim.fleet.validate import PROPERTIES, judge
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.engine.outages import Maintenance
+from ersatz.sim.fleet.judge.validate import PROPERTIES, judge
+from ersatz.sim.fleet.log import Claims, Log, Quota, Record, Rules
+from ersatz.sim.fleet.policies.backfill import EasyScheduler
+from ersatz.sim.fleet.policies.placement import Placer, best_fit, first_fit
+from ersatz.sim.fleet.policies.preempt import PreemptiveScheduler, PriorityScheduler
+from ersatz.sim.fleet.policies.queue import FillScheduler, QueueScheduler
+from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
+from ersatz.sim.fleet.protocol import Attempt, Decision, Preempt, Scheduler, Start, View
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 
 def run(spec: FleetSpec, scheduler: Scheduler) -> Log:

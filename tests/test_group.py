@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from links import GB, PLAIN, make_node, scale_up
 
-from device_models.group import Group, group_of, lanes_of, nic_share, remote_copies, wiring_of
+from ersatz.device_models.networks.group import (
+    Group,
+    group_of,
+    lanes_of,
+    nic_share,
+    remote_copies,
+    wiring_of,
+)
 
 
 @pytest.mark.parametrize(

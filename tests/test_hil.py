@@ -14,18 +14,18 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hi
 from calibrations import made_calibration  # noqa: E402
 from factories import make_node, make_scenario, make_stack  # noqa: E402
 
-from device_models.catalog import load_node, load_stack  # noqa: E402
-from device_models.kernels import Kernel, matmul, memory_kernel  # noqa: E402
-from device_models.operations import operation_of  # noqa: E402
-from sim.cli.output import captured  # noqa: E402
-from sim.errors import InfeasibleError, InputError  # noqa: E402
-from sim.hil.attached import attach, dtype_of  # noqa: E402
-from sim.hil.benchmark import origin_of, run_benchmark  # noqa: E402
-from sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
-from sim.hil.live import LiveTimer, LocalSource  # noqa: E402
-from sim.hil.measure import Unmeasurable, measure  # noqa: E402
-from sim.hil.paced import Bench, paced_step  # noqa: E402
-from sim.hil.parts import (  # noqa: E402
+from ersatz.device_models.catalog.reading import load_node, load_stack  # noqa: E402
+from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel  # noqa: E402
+from ersatz.device_models.kernels.operations import operation_of  # noqa: E402
+from ersatz.sim.cli.output import captured  # noqa: E402
+from ersatz.sim.errors import InfeasibleError, InputError  # noqa: E402
+from ersatz.sim.hil.attached import attach, dtype_of  # noqa: E402
+from ersatz.sim.hil.benchmark import origin_of, run_benchmark  # noqa: E402
+from ersatz.sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
+from ersatz.sim.hil.live import LiveTimer, LocalSource  # noqa: E402
+from ersatz.sim.hil.measure import Unmeasurable, measure  # noqa: E402
+from ersatz.sim.hil.paced import Bench, paced_step  # noqa: E402
+from ersatz.sim.hil.parts import (  # noqa: E402
     Heads,
     attend,
     even_routing,
@@ -35,13 +35,13 @@ from sim.hil.parts import (  # noqa: E402
     rotate,
     unpermute,
 )
-from sim.hil.proof import Subject, predict, prove, scenario_of  # noqa: E402
-from sim.hil.recipes import RECIPES, Operands, prepare  # noqa: E402
-from sim.hil.shapes import SMALL, kernel_rounds  # noqa: E402
-from sim.hil.transformer import build_network, training_step  # noqa: E402
-from sim.scenario import Parallel, Pool, Scenario, Training  # noqa: E402
-from sim.step.step import step_seconds  # noqa: E402
-from sim.workload.model import Experts, Model  # noqa: E402
+from ersatz.sim.hil.proof import Subject, predict, prove, scenario_of  # noqa: E402
+from ersatz.sim.hil.recipes import RECIPES, Operands, prepare  # noqa: E402
+from ersatz.sim.hil.shapes import SMALL, kernel_rounds  # noqa: E402
+from ersatz.sim.hil.transformer import build_network, training_step  # noqa: E402
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training  # noqa: E402
+from ersatz.sim.step.step import step_seconds  # noqa: E402
+from ersatz.sim.workload.model import Experts, Model  # noqa: E402
 
 torch.set_num_threads(1)  # two cores, shared with other tests
 TINY = Subject(Model("tiny", 2, 64, 4, 2, 16, 128, 256), 2, 32)
@@ -169,7 +169,7 @@ def test_a_device_that_is_not_there_is_bad_input(name: str) -> None:
 
 def small_run(cpu, kernels: int = 90):  # type: ignore[no-untyped-def]
     """A benchmark of a few seconds, fitted."""
-    from device_models.catalog import load_device
+    from ersatz.device_models.catalog.reading import load_device
 
     journal = run_benchmark(cpu, ["fp32"], 10.0, most_kernels=kernels)
     return fit_calibration(origin_of(cpu, journal), load_device("cpu"), journal.points)
@@ -255,7 +255,7 @@ def test_the_loop_closes_at_small_size(cpu) -> None:  # type: ignore[no-untyped-
 @pytest.mark.slow
 def test_two_ray_actors_serve_two_devices_to_one_simulation() -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra [dist])")
-    from sim.hil.actors import start_actor
+    from ersatz.sim.hil.actors import start_actor
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
@@ -292,7 +292,7 @@ def two_devices() -> Scenario:
 
 def test_ray_without_such_a_device_is_bad_input() -> None:
     pytest.importorskip("ray", reason="Ray is not installed (extra [dist])")
-    from sim.hil.actors import start_actor
+    from ersatz.sim.hil.actors import start_actor
 
     with pytest.raises(InputError, match="with @ray one of cpu, cuda, rocm, npu"):
         start_actor("tpu", "")
@@ -338,7 +338,7 @@ def test_the_command_calibrates_runs_and_refuses(tmp_path: Path) -> None:
 
 
 def test_calibrations_of_another_device_are_not_proved(tmp_path: Path) -> None:
-    from device_models.calibration import write_calibration
+    from ersatz.device_models.calibration.measured import write_calibration
 
     write_calibration(made_calibration(), tmp_path / "c.yaml")
     with pytest.raises(InputError, match=r"is of Round hardware \(round\); attached is"):

@@ -23,19 +23,19 @@ from calibrations import ORIGIN, made_calibration  # noqa: E402
 from fake_npu import fake_module  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from device_models.catalog import load_device  # noqa: E402
-from device_models.kernels import matmul, memory_kernel  # noqa: E402
-from sim.errors import InputError  # noqa: E402
-from sim.hil import attached as attached_module  # noqa: E402
-from sim.hil import benchmark  # noqa: E402
-from sim.hil.attached import Attached, attach  # noqa: E402
-from sim.hil.fit import fit_calibration  # noqa: E402
-from sim.hil.measure import Unmeasurable, measure  # noqa: E402
-from sim.hil.proof import Subject, prove  # noqa: E402
-from sim.hil.recipes import RECIPES  # noqa: E402
-from sim.hil.shapes import SMALL  # noqa: E402
-from sim.report import calibration as report  # noqa: E402
-from sim.workload.model import Model  # noqa: E402
+from ersatz.device_models.catalog.reading import load_device  # noqa: E402
+from ersatz.device_models.kernels.kernel import matmul, memory_kernel  # noqa: E402
+from ersatz.sim.errors import InputError  # noqa: E402
+from ersatz.sim.hil import attached as attached_module  # noqa: E402
+from ersatz.sim.hil import benchmark  # noqa: E402
+from ersatz.sim.hil.attached import Attached, attach  # noqa: E402
+from ersatz.sim.hil.fit import fit_calibration  # noqa: E402
+from ersatz.sim.hil.measure import Unmeasurable, measure  # noqa: E402
+from ersatz.sim.hil.proof import Subject, prove  # noqa: E402
+from ersatz.sim.hil.recipes import RECIPES  # noqa: E402
+from ersatz.sim.hil.shapes import SMALL  # noqa: E402
+from ersatz.sim.report import calibration as report  # noqa: E402
+from ersatz.sim.workload.model import Model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWER = 1e-3  # s that the made-up device takes for every kernel beside the host's own time
@@ -114,7 +114,7 @@ def test_a_benchmark_a_fit_and_a_proof_on_rocm(rocm: Attached) -> None:
 def test_models_that_fill_the_memory_are_passed_over_in_the_proof(
     rocm: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sim.hil import proof
+    from ersatz.sim.hil import proof
 
     def train(model: Model, *sizes: int, **_: object):  # type: ignore[no-untyped-def]
         if model.name == "large":

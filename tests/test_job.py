@@ -10,12 +10,20 @@ from factories import make_device, make_node, make_scenario, make_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.errors import InfeasibleError
-from sim.job.checkpoint import checkpoint_cost, daly_interval, expected_wall, young_interval
-from sim.job.conditions import ConditionPlan, Conditions
-from sim.job.failures import cluster_failure_rates, failure_times, streams
-from sim.job.job import simulate_job
-from sim.scenario import CheckpointSpec, FailureSpec, JobSpec, PauseSpec, Pool, Scenario, Training
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.job.checkpoint import checkpoint_cost, daly_interval, expected_wall, young_interval
+from ersatz.sim.job.conditions import ConditionPlan, Conditions
+from ersatz.sim.job.failures import cluster_failure_rates, failure_times, streams
+from ersatz.sim.job.job import simulate_job
+from ersatz.sim.scenario.scenario import (
+    CheckpointSpec,
+    FailureSpec,
+    JobSpec,
+    PauseSpec,
+    Pool,
+    Scenario,
+    Training,
+)
 
 TOKENS_PER_STEP = 64 * 1000
 
@@ -158,7 +166,7 @@ def test_causes_draw_from_streams_of_their_own() -> None:
 
 def test_llama3_405b_had_419_interruptions_in_54_days() -> None:
     # 16,384 H100: the catalogue's rates give 256 + 37, the rest (126) are software and unknown
-    from device_models.catalog import load_node, load_stack
+    from ersatz.device_models.catalog.reading import load_node, load_stack
 
     pools = (Pool("", load_node("h100-8"), 2048, load_stack("llama3")),)
     rates = cluster_failure_rates(pools, FailureSpec(software_rate=2.33 / 86400))

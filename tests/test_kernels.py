@@ -7,8 +7,8 @@ from factories import make_device
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_models.device import Device
-from device_models.kernels import (
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.kernels.kernel import (
     calibrated_time,
     kernel_constants,
     matmul,

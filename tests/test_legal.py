@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_cli import ersatz
 
-from sim.cli.output import captured
-from sim.errors import InputError
+from ersatz.sim.cli.output import captured
+from ersatz.sim.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.market.answer import Answered, answer
-from sim.market.buildout import MONTH_DAYS, works_from
-from sim.market.compare_answer import Told, answer_comparison
-from sim.market.compare_file import Comparison, load_comparisons
-from sim.market.events import Draw
-from sim.market.option import costing
-from sim.market.other_files import load_ramps, load_stockpiles
-from sim.market.purchase_file import load_inquiries
-from sim.market.replay import replay
-from sim.market.stockpile import worth_buying
+from ersatz.sim.options.answer import Told, answer_comparison
+from ersatz.sim.options.file import Comparison, load_comparisons
+from ersatz.sim.options.option import costing
+from ersatz.sim.options.other_files import load_ramps, load_stockpiles
+from ersatz.sim.options.stockpile import worth_buying
+from ersatz.sim.purchase.answer import Answered, answer
+from ersatz.sim.purchase.buildout import MONTH_DAYS, works_from
+from ersatz.sim.purchase.events import Draw
+from ersatz.sim.purchase.life.replay import replay
+from ersatz.sim.purchase.reading.file import load_inquiries
 
 ROOT = Path(__file__).resolve().parents[1] / "scenarios"
 FIRST_LINES = {  # question, scenario, and the words of the answer that stand in its first five lines

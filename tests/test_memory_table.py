@@ -9,21 +9,21 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from device_models.kernels import kernel_constants
-from sim.errors import InputError
-from sim.plan.memory import plan_memory
-from sim.report.memory import render_memory
-from sim.scenario import Parallel
-from sim.validation.heldout import SHIPPED
-from sim.validation.memory_table import (
+from ersatz.device_models.kernels.kernel import kernel_constants
+from ersatz.device_models.shipped import DATA
+from ersatz.sim.errors import InputError
+from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.report.memory import render_memory
+from ersatz.sim.scenario.scenario import Parallel
+from ersatz.sim.validation.errors.heldout import SHIPPED
+from ersatz.sim.validation.errors.memory_table import (
     MemoryVerdicts,
     Share,
     judge_memory,
     peak_errors,
 )
-from sim.validation.parameters import DATA
-from sim.validation.rows import scenario_of
-from sim.validation.table import read_table
+from ersatz.sim.validation.reading.rows import scenario_of
+from ersatz.sim.validation.reading.table import read_table
 from tests.factories import make_scenario
 
 CRASHES = DATA / "measured" / "out_of_memory_h100_nanotron.csv"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from factories import make_model
 
-from device_models.problems import InputError
-from sim.workload.model_file import list_models, load_model
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.workload.model_file import list_models, load_model
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from factories import make_scenario, make_stack
 
-from device_models.catalog import load_node, load_scale_out
-from device_models.collectives import collective_time
-from device_models.fabric import Fault
-from device_models.group import Group
-from sim.errors import InfeasibleError
-from sim.plan.layout import Communicator
-from sim.plan.network import placed_communicators
-from sim.scenario import FabricSpec, Parallel, Pool
-from sim.step.step import step_seconds
+from ersatz.device_models.catalog.reading import load_node, load_scale_out
+from ersatz.device_models.networks.collectives import collective_time
+from ersatz.device_models.networks.fabric import Fault
+from ersatz.device_models.networks.group import Group
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.layout import Communicator
+from ersatz.sim.plan.network import placed_communicators
+from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
+from ersatz.sim.step.step import step_seconds
 
 S = 1e9  # bytes of each rank's buffer
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_models.catalog import list_devices, load_device, load_node
-from sim.errors import InputError
-from sim.job.cost import (
+from ersatz.device_models.catalog.reading import list_devices, load_device, load_node
+from ersatz.sim.errors import InputError
+from ersatz.sim.job.cost import (
     HOURS_PER_YEAR,
     annuity_per_hour,
     break_even_price,
@@ -18,8 +18,8 @@ from sim.job.cost import (
     straight_line_per_hour,
     value_after,
 )
-from sim.market.prices import COLUMNS, ITEMS, load_prices
-from sim.market.supply import (
+from ersatz.sim.market.prices import COLUMNS, ITEMS, load_prices
+from ersatz.sim.market.supply import (
     deliverable,
     dies_per_wafer,
     load_supply,
@@ -199,7 +199,7 @@ def test_faulty_prices_are_named_with_their_line(
     assert "own.csv" in str(caught.value) or "exchange" in words
 
 
-# worked numbers of published cost models, with the closed forms of sim.job.cost
+# worked numbers of published cost models, with the closed forms of ersatz.sim.job.cost
 
 
 def test_the_parts_of_an_annuity() -> None:

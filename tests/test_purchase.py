@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.market.diagnose import diagnose, families, shadows
-from sim.market.programme import Held, PurchaseProblem
-from sim.market.purchase import cheapest, done_by, fastest, front, hurried, is_feasible
+from ersatz.sim.purchase.diagnose import diagnose, families, shadows
+from ersatz.sim.purchase.programme import Held, PurchaseProblem
+from ersatz.sim.purchase.purchase import cheapest, done_by, fastest, front, hurried, is_feasible
 
 INF = np.inf
 

@@ -12,28 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market import INF, START, make_offer
 
-from sim.errors import InputError
-from sim.market.answer import answer
-from sim.market.buildout import Site
-from sim.market.compare_answer import answer_comparison
-from sim.market.compare_file import load_comparisons
-from sim.market.economics import load_defaults
-from sim.market.gate import MEANING, known_rules, rule_gate, turning_days
-from sim.market.other_files import load_ramps, load_stockpiles
-from sim.market.prices import load_prices
-from sim.market.purchase_file import load_inquiries, section_of
-from sim.market.rates import plan_throughputs
-from sim.market.rules import judge, load_rules
-from sim.report.buy_pictures import (
+from ersatz.sim.errors import InputError
+from ersatz.sim.law.rules import judge, load_rules
+from ersatz.sim.market.economics import load_defaults
+from ersatz.sim.market.prices import load_prices
+from ersatz.sim.options.answer import answer_comparison
+from ersatz.sim.options.file import load_comparisons
+from ersatz.sim.options.other_files import load_ramps, load_stockpiles
+from ersatz.sim.purchase.answer import answer
+from ersatz.sim.purchase.buildout import Site
+from ersatz.sim.purchase.gate import MEANING, known_rules, rule_gate, turning_days
+from ersatz.sim.purchase.rates import plan_throughputs
+from ersatz.sim.purchase.reading.file import load_inquiries, section_of
+from ersatz.sim.report.buying.record import buy_record
+from ersatz.sim.report.json_out import to_text
+from ersatz.sim.report.pictures.buy_pictures import (
     buy_pictures,
     comparison_pictures,
     ramp_pictures,
     stockpile_pictures,
 )
-from sim.report.buy_record import buy_record
-from sim.report.json_out import to_text
-from sim.scenario_file import load_cases
-from sim.step.step import simulate_step
+from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.step.step import simulate_step
 
 ROOT = Path(__file__).resolve().parents[1]
 STATED = "flop_per_token: 1.728e11, rates: {h20: {peak: 148 TFLOP/s, mfu: 35 %}}"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market import INF, free, make_buildout, make_offer, ordered, throughput, with_offer
 
-from sim.market.buildout import (
+from ersatz.sim.purchase.buildout import (
     DAY_S,
     MONTH_DAYS,
     MONTH_S,
@@ -20,10 +20,10 @@ from sim.market.buildout import (
     Site,
     purchase_problem,
 )
-from sim.market.events import Draw, Event, foreseen, with_embargoes
-from sim.market.montecarlo import Uncertain, fan, live_often, swings
-from sim.market.purchase import cheapest
-from sim.market.replay import replay
+from ersatz.sim.purchase.events import Draw, Event, foreseen, with_embargoes
+from ersatz.sim.purchase.life.chance import Uncertain, fan, live_often, swings
+from ersatz.sim.purchase.life.replay import replay
+from ersatz.sim.purchase.purchase import cheapest
 
 YEAR_S = 12 * MONTH_S
 

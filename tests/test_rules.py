@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.catalog import list_devices
-from device_models.export import list_parts, load_part
-from sim.errors import InputError
-from sim.market.legal import answer, ask, flips, load_public_record
-from sim.market.places import load_buyers, load_places
-from sim.market.rule import STRICTNESS
-from sim.market.rules import judge, load_rules, timeline
+from ersatz.device_models.catalog.export import list_parts, load_part
+from ersatz.device_models.catalog.reading import list_devices
+from ersatz.sim.errors import InputError
+from ersatz.sim.law.legal import answer, ask, flips, load_public_record
+from ersatz.sim.law.places import load_buyers, load_places
+from ersatz.sim.law.rule import STRICTNESS
+from ersatz.sim.law.rules import judge, load_rules, timeline
 
 KNOWN = Path(__file__).with_name("known_verdicts.csv")
 RULES = load_rules()

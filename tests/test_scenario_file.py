@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.errors import InputError
-from sim.scenario_file import load_cases
+from ersatz.sim.errors import InputError
+from ersatz.sim.scenario.file import load_cases
 
 GOOD = """# What?
 question: What?

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.report.generated import (
+from ersatz.sim.cli.generated import (
     outputs_markdown,
     purchase_markdown,
     scenario_drawings,
@@ -12,12 +12,12 @@ from sim.report.generated import (
     scenario_markdown,
     scenario_output,
 )
-from sim.run import run_case
-from sim.scenario_file import load_cases
+from ersatz.sim.run import run_case
+from ersatz.sim.scenario.file import load_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = scenario_files()
-AGAIN = "differs; if that is meant: python -m sim.report.generated, and read the difference"
+AGAIN = "differs; if that is meant: python -m ersatz.sim.cli.generated, and read the difference"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

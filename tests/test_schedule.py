@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from fleet_cases import mixed_case
 
-from sim.errors import InputError
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.compare import COMPARED, compare, run_policy
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.fleet_file import load_contest
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Quota, Rules
-from sim.fleet.metrics import DEFINITIONS, by_part, job_table, metrics, series
-from sim.fleet.outages import Maintenance
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.policies.registry import POLICIES, make_scheduler
-from sim.fleet.validate import judge
-from sim.report.fleet_plots import pictures
+from ersatz.sim.errors import InputError
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.compare import COMPARED, compare, run_policy
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.engine.outages import Maintenance
+from ersatz.sim.fleet.file import load_contest
+from ersatz.sim.fleet.judge.metrics import DEFINITIONS, by_part, job_table, metrics, series
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import Quota, Rules
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.report.pictures.fleet_plots import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -225,7 +225,7 @@ def test_the_same_bytes_in_another_process(small: Path) -> None:
 
 
 CRASHES = """
-from sim.fleet.log import Claims
+from ersatz.sim.fleet.log import Claims
 
 class Scheduler:
     name, claims = "mine", Claims()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.plan.schedules import PIPELINE_SCHEDULES, Schedule, make_schedule
+from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, Schedule, make_schedule
 
 UNIT = {"F": 1.0, "B": 2.0, "I": 1.0, "W": 1.0}
 

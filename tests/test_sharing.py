@@ -14,7 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.sharing import NO_LINK, Rates, Routes, completion_times, max_min_rates
+from ersatz.device_models.networks.sharing import (
+    NO_LINK,
+    Rates,
+    Routes,
+    completion_times,
+    max_min_rates,
+)
 
 
 def rates(routes: list[list[int]], capacity: list[float], **more: object) -> list[float]:

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_models.calibration import (
+from ersatz.device_models.calibration.measured import (
     calibrated_device,
     calibrated_timer,
     find_calibration,
     read_calibration,
 )
-from device_models.catalog import load_device
-from device_models.kernels import calibrated_time
-from device_models.table_timer import table_timer
-from sim.hil.fit import fit_calibration, summary_errors
-from sim.hil.proof import SMALL, predict
+from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.catalog.reading import load_device
+from ersatz.device_models.kernels.kernel import calibrated_time
+from ersatz.sim.hil.fit import fit_calibration, summary_errors
+from ersatz.sim.hil.proof import SMALL, predict
 
 ROOT = Path(__file__).resolve().parents[1]
 

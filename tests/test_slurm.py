@@ -13,21 +13,27 @@ from pathlib import Path
 
 import pytest
 
-from sim.errors import InputError
-from sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import Log, Quota, Rules
-from sim.fleet.logfile import log_text, parse_log
-from sim.fleet.outages import Failures, Maintenance
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.slurm import daemons, guard
-from sim.fleet.slurm.config import Site, config_files, limit_minutes, sbatch_arguments
-from sim.fleet.slurm.daemons import SlurmError, missing, running
-from sim.fleet.slurm.records import Completion, Submission, make_log, parse_taken, read_completions
-from sim.fleet.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
-from sim.fleet.slurm.strikes import Strike, Struck, strikes
-from sim.fleet.validate import judge
+from ersatz.sim.errors import InputError
+from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
+from ersatz.sim.fleet.doors.slurm import daemons, guard
+from ersatz.sim.fleet.doors.slurm.config import Site, config_files, limit_minutes, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.daemons import SlurmError, missing, running
+from ersatz.sim.fleet.doors.slurm.records import (
+    Completion,
+    Submission,
+    make_log,
+    parse_taken,
+    read_completions,
+)
+from ersatz.sim.fleet.doors.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
+from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.engine.outages import Failures, Maintenance
+from ersatz.sim.fleet.judge.logfile import log_text, parse_log
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import Log, Quota, Rules
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Site(Path("x"), 20000, "host", "me", speed=200.0)
@@ -398,8 +404,8 @@ def _name(pid: int) -> str:
 @pytest.mark.slow
 @needs_slurm
 def test_nothing_is_left_when_ersatz_is_killed() -> None:
-    code = ("from sim.fleet.cluster import *; from sim.fleet.jobs import *\n"
-            "from sim.fleet.slurm.daemons import running\nimport time\n"
+    code = ("from ersatz.sim.fleet.cluster import *; from ersatz.sim.fleet.workload.jobs import *\n"
+            "from ersatz.sim.fleet.doors.slurm.daemons import running\nimport time\n"
             "with running(make_cluster(make_pool('h800', 2)), Workload(()), speed=50.0) as slurm:\n"
             "    print(slurm.site.folder, flush=True); time.sleep(600)")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)

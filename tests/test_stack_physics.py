@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 
-from device_models.catalog import load_stack
-from device_models.kernels import Kernel, calibrated_time, kernel_constants, matmul
-from sim.plan.layout import communicators
-from sim.scenario import Parallel, Pool, Scenario, Training
-from sim.step.assemble import Times
-from sim.step.build import build_program
-from sim.step.program import COMPUTE, GATHER, REDUCE
-from sim.step.step import simulate_step, step_seconds
-from sim.validation.fit import report_drift
-from sim.validation.jobs import job_summary, judge_jobs
-from sim.validation.machines import stack_of
-from sim.validation.parameters import fitted_parameters, shipped_values
-from sim.validation.reading import is_lora
-from sim.validation.rows import scenario_of
-from sim.validation.table import Run
-from sim.workload.model import Experts
-from sim.workload.ops import layer_work
-from sim.workload.pieces import Comm, Shard
+from ersatz.device_models.catalog.reading import load_stack
+from ersatz.device_models.kernels.kernel import Kernel, calibrated_time, kernel_constants, matmul
+from ersatz.sim.plan.layout import communicators
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
+from ersatz.sim.step.assemble import Times
+from ersatz.sim.step.build import build_program
+from ersatz.sim.step.program import COMPUTE, GATHER, REDUCE
+from ersatz.sim.step.step import simulate_step, step_seconds
+from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
+from ersatz.sim.validation.fit.parameters import fitted_parameters, shipped_values
+from ersatz.sim.validation.fit.search import report_drift
+from ersatz.sim.validation.reading.machines import stack_of
+from ersatz.sim.validation.reading.rows import scenario_of
+from ersatz.sim.validation.reading.rules import is_lora
+from ersatz.sim.validation.reading.table import Run
+from ersatz.sim.workload.model import Experts
+from ersatz.sim.workload.ops import layer_work
+from ersatz.sim.workload.pieces import Comm, Shard
 from tests.factories import (
     make_device,
     make_model,

@@ -8,25 +8,25 @@ from factories import make_device, make_model, make_node, make_scale_up, make_sc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.kernels import Kernel
-from sim.errors import InfeasibleError
-from sim.plan.layout import cost_split
-from sim.plan.memory import plan_memory
-from sim.scenario import Parallel, Pool, Scenario, Stragglers, Training
-from sim.step.breakdown import explain_folded, explain_step
-from sim.step.build import build_program
-from sim.step.folded import folded_step
-from sim.step.oracle import oracle_step
-from sim.step.step import (
+from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.layout import cost_split
+from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Stragglers, Training
+from ersatz.sim.step.breakdown import explain_folded, explain_step
+from ersatz.sim.step.build import build_program
+from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.oracle import oracle_step
+from ersatz.sim.step.step import (
     degraded_step_seconds,
     share_microbatches,
     simulate_step,
     step_seconds,
 )
-from sim.step.vector import alike, vector_step
-from sim.workload.model import Experts
-from sim.workload.ops import embedding_work, head_work, layer_work
-from sim.workload.pieces import Comm, Shard
+from ersatz.sim.step.vector import alike, vector_step
+from ersatz.sim.workload.model import Experts
+from ersatz.sim.workload.ops import embedding_work, head_work, layer_work
+from ersatz.sim.workload.pieces import Comm, Shard
 
 
 def make_shard(**changes: object) -> Shard:

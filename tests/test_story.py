@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.market.answer import Answered, answer
-from sim.market.purchase_file import load_inquiries
-from sim.report.buy_words import spent
+from ersatz.sim.purchase.answer import Answered, answer
+from ersatz.sim.purchase.reading.file import load_inquiries
+from ersatz.sim.report.buying.words import spent
 
 ROOT = Path(__file__).resolve().parents[1]
 STORY = " ".join((ROOT / "docs/story-embargo.md").read_text().split())

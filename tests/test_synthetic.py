@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.synthetic import (
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.fleet.workload.synthetic import (
     LARGE,
     POSITIONS,
     LargeTraining,

@@ -9,18 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.problems import InputError
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.traces import READERS, kind_of, read_trace
-from sim.fleet.traces.alibaba import read_nodes
-from sim.fleet.traces.evalys import jobs_text
-from sim.fleet.traces.own import workload_text
-from sim.fleet.traces.profiled import find_throughputs, gavel_speed, read_throughputs
-from sim.fleet.traces.rows import FOREVER_S
-from sim.fleet.traces.tiresias import read_tiresias_cluster
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors.evalys import jobs_text
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.fleet.workload.traces import READERS, kind_of, read_trace
+from ersatz.sim.fleet.workload.traces.alibaba import read_nodes
+from ersatz.sim.fleet.workload.traces.own import workload_text
+from ersatz.sim.fleet.workload.traces.profiled import (
+    find_throughputs,
+    gavel_speed,
+    read_throughputs,
+)
+from ersatz.sim.fleet.workload.traces.rows import FOREVER_S
+from ersatz.sim.fleet.workload.traces.tiresias import read_tiresias_cluster
 
 PHILLY = """timestamp,duration,num_gpus,gpu_time,cluster
 2017-10-09 07:01:55,66.0,1,66.0,11cb48

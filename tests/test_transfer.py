@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 from calibrations import copy, made_calibration, product, round_device
 
-from device_models.calibration import calibrated_timer, write_calibration
-from device_models.catalog import load_device
-from device_models.problems import InputError
-from device_models.table_timer import table_timer
-from device_models.transfer import family, relation, transfer_calibration, transfer_widths
-from sim.cli.output import captured
-from sim.hil.transfer_check import check_transfers, worst_by_relation
+from ersatz.device_models.calibration.measured import calibrated_timer, write_calibration
+from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.calibration.transfer import (
+    family,
+    relation,
+    transfer_calibration,
+    transfer_widths,
+)
+from ersatz.device_models.catalog.reading import load_device
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.cli.output import captured
+from ersatz.sim.hil.transfer_check import check_transfers, worst_by_relation
 
 
 def test_families_are_architectures_without_cuts() -> None:

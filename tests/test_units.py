@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_models.units import (
+from ersatz.device_models.text.units import (
     UNITS,
     UnitError,
     format_bytes,

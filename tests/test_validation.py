@@ -5,19 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_models.catalog import load_node, load_stack
-from sim.errors import InputError
-from sim.step.step import step_seconds
-from sim.validation.fit import Linear, fold_values, robust_cost
-from sim.validation.machines import node_of, precision_of, stack_of, trimmed
-from sim.validation.metrics import measured_step_seconds
-from sim.validation.parameters import Parameter, fitted_parameters, shown, turned, write_leaf
-from sim.validation.predict import predict_run
-from sim.validation.reading import Refused
-from sim.validation.rows import scenario_of
-from sim.validation.samples import Sample
-from sim.validation.summary import row_record, summarise
-from sim.validation.table import Run, read_table
+from ersatz.device_models.catalog.reading import load_node, load_stack
+from ersatz.sim.errors import InputError
+from ersatz.sim.step.step import step_seconds
+from ersatz.sim.validation.errors.predict import predict_run
+from ersatz.sim.validation.errors.summary import row_record, summarise
+from ersatz.sim.validation.fit.parameters import (
+    Parameter,
+    fitted_parameters,
+    shown,
+    turned,
+    write_leaf,
+)
+from ersatz.sim.validation.fit.samples import Sample
+from ersatz.sim.validation.fit.search import Linear, fold_values, robust_cost
+from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
+from ersatz.sim.validation.reading.metrics import measured_step_seconds
+from ersatz.sim.validation.reading.rows import scenario_of
+from ersatz.sim.validation.reading.rules import Refused
+from ersatz.sim.validation.reading.table import Run, read_table
 
 ROW = {
     "id": "r1", "source": "made", "device": "H100-SXM-80GB", "vendor": "nvidia", "n_devices": "16",
@@ -294,7 +300,7 @@ def test_a_fold_does_not_see_what_it_leaves_out(
         moved = slopes[round(sample.measured_s) - 1] @ (np.log(list(values.values())) - truth)
         return float(moved + 0.3 * moved**2)
 
-    monkeypatch.setattr("sim.validation.fit._error", engine)
+    monkeypatch.setattr("ersatz.sim.validation.fit.search._error", engine)
     ones = dict.fromkeys(parameters, 1.0)
     errors = np.array([engine(ones, sample) for sample in made])
     keep = np.arange(40) >= 10

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from device_models.problems import InputError
-from device_models.yamltext import MAX_BYTES, parse_yaml, read_yaml
+from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.yamltext import MAX_BYTES, parse_yaml, read_yaml
 
 
 def problems(text: str) -> list[str]:

@@ -1,8 +1,8 @@
 """A whole scheduler for `ersatz schedule SCENARIO --policy first_come.py`: copy it and change `on_event`."""
 
-from sim.fleet.log import Claims
-from sim.fleet.policies.placement import Placer
-from sim.fleet.protocol import Start
+from ersatz.sim.fleet.log import Claims
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.protocol import Start
 
 
 class Scheduler:

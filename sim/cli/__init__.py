@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from sim.cli.app import Failure, app
-from sim.cli.output import complain, explain
+from ersatz.sim.cli.app import Failure, app
+from ersatz.sim.cli.output import complain, explain
 
 __all__ = ["app", "main"]
 
@@ -25,7 +25,7 @@ VERBS = (
     "devices",
 )  # modules, in the order of --help
 for _verb in VERBS:
-    import_module(f"sim.cli.{_verb}")
+    import_module(f"ersatz.sim.cli.{_verb}")
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from sim.cli.cases import find_scenario
-from sim.cli.output import deliver, progress
+from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.output import deliver, progress
 
 
 @app.command(epilog="Example: ersatz buy embargo-story --set 'purchase.budget=400 M CNY'")
@@ -22,7 +22,7 @@ def buy(
     A file with a `purchase` section is planned and replayed; one with `compare` sets offers side by
     side; `stockpile` weighs buying ahead of a cut-off; `ramp` follows domestic production.
     """
-    from sim.market.purchase_file import section_of
+    from ersatz.sim.purchase.reading.file import section_of
 
     path, overrides = find_scenario(scenario), set_ or []
     kind = section_of(path, overrides)
@@ -33,11 +33,11 @@ def buy(
 def _purchase(
     path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
 ) -> None:
-    from sim.market.answer import answer
-    from sim.market.purchase_file import load_inquiries
-    from sim.report.buy import render_buy
-    from sim.report.buy_pictures import buy_pictures
-    from sim.report.buy_record import buy_record
+    from ersatz.sim.purchase.answer import answer
+    from ersatz.sim.purchase.reading.file import load_inquiries
+    from ersatz.sim.report.buying.buildout import render_buy
+    from ersatz.sim.report.buying.record import buy_record
+    from ersatz.sim.report.pictures.buy_pictures import buy_pictures
 
     inquiries = load_inquiries(path, overrides, seed)
     with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
@@ -52,10 +52,10 @@ def _purchase(
 def _compare(
     path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
 ) -> None:
-    from sim.market.compare_answer import answer_comparison
-    from sim.market.compare_file import load_comparisons
-    from sim.report.buy_compare import comparison_record, render_comparisons
-    from sim.report.buy_pictures import comparison_pictures
+    from ersatz.sim.options.answer import answer_comparison
+    from ersatz.sim.options.file import load_comparisons
+    from ersatz.sim.report.buying.options import comparison_record, render_comparisons
+    from ersatz.sim.report.pictures.buy_pictures import comparison_pictures
 
     answers = [(case, answer_comparison(case)) for case in load_comparisons(path, overrides, seed)]
     files = comparison_pictures(answers) if out else {}
@@ -65,9 +65,9 @@ def _compare(
 def _stockpile(
     path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
 ) -> None:
-    from sim.market.other_files import load_stockpiles
-    from sim.report.buy_other import render_stockpiles, stockpile_record
-    from sim.report.buy_pictures import stockpile_pictures
+    from ersatz.sim.options.other_files import load_stockpiles
+    from ersatz.sim.report.buying.other import render_stockpiles, stockpile_record
+    from ersatz.sim.report.pictures.buy_pictures import stockpile_pictures
 
     cases = load_stockpiles(path, overrides, seed)
     files = stockpile_pictures(cases) if out else {}
@@ -77,9 +77,9 @@ def _stockpile(
 def _ramp(
     path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
 ) -> None:
-    from sim.market.other_files import load_ramps
-    from sim.report.buy_other import ramp_record, render_ramps
-    from sim.report.buy_pictures import ramp_pictures
+    from ersatz.sim.options.other_files import load_ramps
+    from ersatz.sim.report.buying.other import ramp_record, render_ramps
+    from ersatz.sim.report.pictures.buy_pictures import ramp_pictures
 
     cases = load_ramps(path, overrides, seed)
     files = ramp_pictures(cases) if out else {}

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.app import Failure, JsonOption, SeedOption, app
-from sim.cli.output import WIDTH, deliver, grouped
+from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
+from ersatz.sim.cli.output import WIDTH, deliver, grouped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from device_models.calibration import Calibration
-    from sim.hil.attached import Attached
-    from sim.hil.fit import HeldOut
-    from sim.hil.proof import Judgement
+    from ersatz.device_models.calibration.measured import Calibration
+    from ersatz.sim.hil.attached import Attached
+    from ersatz.sim.hil.fit import HeldOut
+    from ersatz.sim.hil.proof import Judgement
 
 
 @app.command(
@@ -54,9 +54,9 @@ def calibrate(
     """Time the kernels of an attached device and fit its model."""
     if from_:
         return _transfer(from_, as_, out, json)
-    from device_models.catalog import load_device
-    from sim.hil.attached import attach
-    from sim.report.calibration import calibration_record, render_calibration, render_proof
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.hil.attached import attach
+    from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
     attached = attach(device, catalog_name=as_)
     catalogued = load_device(attached.catalog_name)
@@ -78,10 +78,10 @@ def calibrate(
 
 def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> None:
     """Write the calibration of an unmeasured relative of a measured device."""
-    from device_models.calibration import find_calibration, read_calibration
-    from device_models.catalog import load_device
-    from device_models.transfer import transfer_calibration
-    from sim.report.calibration import calibration_record, render_transfer
+    from ersatz.device_models.calibration.measured import find_calibration, read_calibration
+    from ersatz.device_models.calibration.transfer import transfer_calibration
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.report.calibration import calibration_record, render_transfer
 
     if not target:
         raise Failure(2, ["--from: name the device that it is for by --as"])
@@ -96,7 +96,7 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
 
 
 def _write(calibration: Calibration, path: Path) -> None:
-    from device_models.calibration import write_calibration
+    from ersatz.device_models.calibration.measured import write_calibration
 
     try:
         write_calibration(calibration, path)
@@ -108,11 +108,11 @@ def _measure(
     attached: Attached, path: Path, minutes: float, dtypes: list[str] | None, seed: int
 ) -> tuple[Calibration, list[HeldOut], int]:
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
-    from device_models.calibration import write_calibration
-    from device_models.catalog import load_device
-    from sim.hil.benchmark import origin_of, run_benchmark
-    from sim.hil.fit import fit_calibration
-    from sim.report.calibration import held_out_plot
+    from ersatz.device_models.calibration.measured import write_calibration
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.hil.benchmark import origin_of, run_benchmark
+    from ersatz.sim.hil.fit import fit_calibration
+    from ersatz.sim.report.calibration import held_out_plot
 
     chosen = _dtypes(attached, dtypes)
     journal_path = path.with_name(path.name + ".part")
@@ -141,7 +141,7 @@ def _measure(
 
 def _dtypes(attached: Attached, asked: list[str] | None) -> list[str]:
     """Return the formats to measure: those asked for, fp32 on a CPU, else all that it has."""
-    from sim.hil.attached import DTYPES, unusable
+    from ersatz.sim.hil.attached import DTYPES, unusable
 
     native = attached.native_dtypes()
     if not asked:
@@ -156,8 +156,8 @@ def _dtypes(attached: Attached, asked: list[str] | None) -> list[str]:
 
 def _same_device(path: Path, attached: Attached) -> Calibration:
     """Read a calibration and refuse one of another device."""
-    from device_models.calibration import read_calibration
-    from sim.errors import InputError, Problem
+    from ersatz.device_models.calibration.measured import read_calibration
+    from ersatz.sim.errors import InputError, Problem
 
     calibration = read_calibration(path)
     origin = calibration.origin
@@ -172,7 +172,7 @@ def _prove(
     attached: Attached, calibration: Calibration, path: Path, minutes: float
 ) -> tuple[Calibration, list[Judgement]]:
     """Train the models of the proof and note its figures in the calibration."""
-    from sim.hil.proof import proof_figures, prove
+    from ersatz.sim.hil.proof import proof_figures, prove
 
     with clock_bar(minutes * 60.0) as tell:
         judged = prove(attached, calibration, minutes, progress=tell)

@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.cli.app import Failure
-from sim.cli.output import console, plain_text, progress, write_text
+from ersatz.sim.cli.app import Failure
+from ersatz.sim.cli.output import console, plain_text, progress, write_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sim.hil.timers import Chosen
-    from sim.records import RunResult
-    from sim.scenario import Scenario
+    from ersatz.sim.hil.timers import Chosen
+    from ersatz.sim.records import RunResult
+    from ersatz.sim.scenario.scenario import Scenario
 
 
 def find_scenario(name: str) -> Path:
     """Return the path of a scenario file, or of the shipped scenario of that name."""
-    from importlib.resources import files
+    from ersatz.device_models.shipped import SCENARIOS
 
     path = Path(name)
     if path.exists():
         return path
-    shipped = Path(str(files("scenarios")))
     inside = path.relative_to("scenarios") if path.parts[:1] == ("scenarios",) else path
-    found = [shipped / inside, *sorted(shipped.rglob(f"{name}.yaml"))]
+    found = [SCENARIOS / inside, *sorted(SCENARIOS.rglob(f"{name}.yaml"))]
     return next((p for p in found if p.is_file()), path)
 
 
@@ -40,9 +39,9 @@ def simulate(
     """
     from dataclasses import replace
 
-    from sim.errors import InfeasibleError
-    from sim.run import run_case
-    from sim.scenario_file import load_cases
+    from ersatz.sim.errors import InfeasibleError
+    from ersatz.sim.run import run_case
+    from ersatz.sim.scenario.file import load_cases
 
     cases = []
     for path in paths:
@@ -71,7 +70,7 @@ def finish(
     reasons: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
-    from sim.report.json_out import result_json, to_text, write_out
+    from ersatz.sim.report.json_out import result_json, to_text, write_out
 
     screen = console()
     if json != "-":

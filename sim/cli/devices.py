@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.app import JsonOption, app
-from sim.cli.output import console, write_text
+from ersatz.sim.cli.app import JsonOption, app
+from ersatz.sim.cli.output import console, write_text
 
 
 @app.command(epilog="Example: ersatz devices h800")
@@ -16,8 +16,8 @@ def devices(
     json: JsonOption = None,
 ) -> None:
     """List the modelled accelerators, or explain one with its sources."""
-    from sim.report import devices as view
-    from sim.report.json_out import to_text
+    from ersatz.sim.report import devices as view
+    from ersatz.sim.report.json_out import to_text
 
     record: Any = view.device_record(name) if name else view.device_list_records()
     if json != "-":

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from sim.cli.cases import find_scenario
-from sim.cli.output import deliver, write_text
+from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.output import deliver, write_text
 
 
 @app.command(
@@ -31,9 +31,9 @@ def fabric(
     ] = None,
 ) -> None:  # fmt: skip
     """Describe the network of a scenario: parts, ports, bisection, faults, what each group gets."""
-    from sim.fabric_file import describe_nodes, load_fabric_cases
-    from sim.report.fabric import fabric_record, infeasible, render_fabric, view_pools
-    from sim.report.fabric_svg import drawings
+    from ersatz.sim.report.fabric import fabric_record, infeasible, render_fabric, view_pools
+    from ersatz.sim.report.pictures.fabric_svg import drawings
+    from ersatz.sim.scenario.fabric_file import describe_nodes, load_fabric_cases
 
     if bool(scenario) == bool(node):
         raise Failure(2, ["fabric: expected a scenario, or --node with --nodes"])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.app import JsonOption, OutOption, app
-from sim.cli.cases import find_scenario
-from sim.cli.output import deliver
+from ersatz.sim.cli.app import JsonOption, OutOption, app
+from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.output import deliver
 
 if TYPE_CHECKING:
-    from sim.market.legal import LegalQuestion
+    from ersatz.sim.law.legal import LegalQuestion
 
 
 @app.command(
@@ -41,9 +41,9 @@ def legal(
     json: JsonOption = None, out: OutOption = None,
 ) -> None:  # fmt: skip
     """Say what export and import rules allow at a date, with rule ids and arithmetic."""
-    from sim.market.legal import answer
-    from sim.report.legal import legal_record, render_legal
-    from sim.report.legal_map import heat_map
+    from ersatz.sim.law.legal import answer
+    from ersatz.sim.report.legal import legal_record, render_legal
+    from ersatz.sim.report.pictures.legal_map import heat_map
 
     changes = tuple(set_ or ())
     questions = _of_file(devices, changes) or _of_words(
@@ -57,8 +57,8 @@ def legal(
 
 def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion, ...]:
     """Return the questions of a scenario, or nothing where the words name devices."""
-    from device_models.export import knows_part
-    from sim.market.legal import load_questions
+    from ersatz.device_models.catalog.export import knows_part
+    from ersatz.sim.law.legal import load_questions
 
     path = find_scenario(words[0])
     is_file = path.is_file() and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
@@ -78,8 +78,8 @@ def _of_words(
 
     Without a date it is about the last day that rules know.
     """
-    from sim.market.legal import ask
-    from sim.market.rules import load_rules
+    from ersatz.sim.law.legal import ask
+    from ersatz.sim.law.rules import load_rules
 
     shipped = load_rules()
     known = load_rules(rules, changes) if rules or changes else shipped

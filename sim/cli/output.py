@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli.app import Failure
+from ersatz.sim.cli.app import Failure
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,7 +25,7 @@ def deliver(
     `record` must be of mappings, lists, numbers and text. Raises `Failure` where a file cannot
     be written.
     """
-    from sim.report.json_out import to_text
+    from ersatz.sim.report.json_out import to_text
 
     if json != "-":
         console().print(view)
@@ -104,7 +104,7 @@ def write_text(target: str, text: str) -> None:
 
 def explain(error: Exception) -> tuple[Sequence[str], int]:
     """Return the lines and the exit status that an exception deserves."""
-    from sim.errors import InfeasibleError, InputError
+    from ersatz.sim.errors import InfeasibleError, InputError
 
     if isinstance(error, InputError):
         return [str(problem) for problem in error.problems], 2
@@ -126,8 +126,8 @@ def captured(arguments: Sequence[str]) -> str:
     import io
     from contextlib import redirect_stdout
 
-    from sim.cli.app import app
-    from sim.errors import InfeasibleError
+    from ersatz.sim.cli.app import app
+    from ersatz.sim.errors import InfeasibleError
 
     text, complaints = io.StringIO(), ""
     with redirect_stdout(text):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
-from sim.cli.cases import find_scenario, finish, simulate
-from sim.cli.output import grouped
+from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.cases import find_scenario, finish, simulate
+from ersatz.sim.cli.output import grouped
 
 if TYPE_CHECKING:
-    from sim.hil.timers import Chosen
+    from ersatz.sim.hil.timers import Chosen
 
 
 @app.command(epilog="Example: ersatz run ling-plus-substitution --set training.micro_batch=2")
@@ -30,7 +30,7 @@ def run(
     ] = None,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
-    from sim.report.text import render_run, times_notes
+    from ersatz.sim.report.run import render_run, times_notes
 
     path = find_scenario(scenario)
     times = _kernel_times(timer, calibration, attach)
@@ -45,8 +45,8 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
     """Return the kernel times that the options ask for; None for the catalogue's."""
     if (timer, calibration, attach) == ("calibrated", None, None):
         return None
-    from sim.cli.output import telling
-    from sim.hil.timers import choose
+    from ersatz.sim.cli.output import telling
+    from ersatz.sim.hil.timers import choose
 
     return choose(timer, calibration, attach or (), telling)
 
@@ -62,7 +62,7 @@ def compare(
     from rich.console import Group
     from rich.text import Text
 
-    from sim.report.text import NOTICE, render_answers
+    from ersatz.sim.report.run import NOTICE, render_answers
 
     paths = [find_scenario(name) for name in scenarios]
     cases, results, reasons = simulate(paths, set_ or [], seed)

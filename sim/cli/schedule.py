@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from sim.cli.cases import find_scenario
-from sim.cli.output import deliver, progress
+from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.output import deliver, progress
 
 if TYPE_CHECKING:
-    from sim.fleet.compare import Outcome
-    from sim.fleet.fleet_file import Contest
+    from ersatz.sim.fleet.compare import Outcome
+    from ersatz.sim.fleet.file import Contest
 
 DOORS = ("process", "batsim", "slurm")
 
@@ -38,10 +38,10 @@ def schedule(
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
-    from sim.fleet.compare import compare
-    from sim.fleet.fleet_file import load_contest
-    from sim.report.schedule import render_schedule
-    from sim.report.schedule_record import schedule_files, schedule_record
+    from ersatz.sim.fleet.compare import compare
+    from ersatz.sim.fleet.file import load_contest
+    from ersatz.sim.report.schedule import render_schedule
+    from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
@@ -63,8 +63,8 @@ def _outcomes(
     twice: bool,
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
-    from sim.fleet.compare import run_policy
-    from sim.fleet.policies.registry import make_scheduler
+    from ersatz.sim.fleet.compare import run_policy
+    from ersatz.sim.fleet.policies.registry import make_scheduler
 
     if (command or endpoint) and door != "batsim":
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
@@ -93,9 +93,9 @@ def _outcomes(
 
 def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: float) -> Outcome:
     """Run the first draw under a scheduler outside."""
-    from sim.fleet.compare import judged
-    from sim.fleet.doors import Door, run_at_door
-    from sim.fleet.fleet import RunEndedError
+    from ersatz.sim.fleet.compare import judged
+    from ersatz.sim.fleet.doors.door import Door, run_at_door
+    from ersatz.sim.fleet.engine.fleet import RunEndedError
 
     if kind not in DOORS:
         raise Failure(2, [f"--door: {kind!r} - expected one of {', '.join(DOORS)}"])

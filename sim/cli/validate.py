@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.app import Failure, JsonOption, OutOption, app
-from sim.cli.output import deliver, grouped, progress
+from ersatz.sim.cli.app import Failure, JsonOption, OutOption, app
+from ersatz.sim.cli.output import deliver, grouped, progress
 
 if TYPE_CHECKING:
-    from sim.validation.heldout import Judged
+    from ersatz.sim.validation.errors.heldout import Judged
 
 
 @app.command(epilog="Example: ersatz validate runs.csv --json -")
@@ -33,13 +33,13 @@ def validate(
     ] = None,
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
-    from sim.report.json_out import plain
-    from sim.report.validation import render_headline, render_jobs, render_validation
-    from sim.validation.heldout import SHIPPED, headline, judge
-    from sim.validation.jobs import job_summary, judge_jobs
-    from sim.validation.predict import predict_table
-    from sim.validation.summary import row_record, summarise
-    from sim.validation.table import read_table
+    from ersatz.sim.report.json_out import plain
+    from ersatz.sim.report.validation import render_headline, render_jobs, render_validation
+    from ersatz.sim.validation.errors.heldout import SHIPPED, headline, judge
+    from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
+    from ersatz.sim.validation.errors.predict import predict_table
+    from ersatz.sim.validation.errors.summary import row_record, summarise
+    from ersatz.sim.validation.reading.table import read_table
 
     if memory:
         return _validate_memory(memory, json, out)
@@ -70,10 +70,10 @@ def validate(
 
 def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
     """Judge runs that ran out of memory, beside those that ran."""
-    from sim.report.json_out import plain
-    from sim.report.memory import render_memory
-    from sim.validation.heldout import SHIPPED
-    from sim.validation.memory_table import judge_memory
+    from ersatz.sim.report.json_out import plain
+    from ersatz.sim.report.memory import render_memory
+    from ersatz.sim.validation.errors.heldout import SHIPPED
+    from ersatz.sim.validation.errors.memory_table import judge_memory
 
     verdicts = judge_memory(table, SHIPPED)
     deliver("validation", plain(verdicts), render_memory(verdicts), json, out)

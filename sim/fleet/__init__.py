@@ -1,0 +1,1 @@
+"""Many jobs on one fleet, under schedulers that are judged."""

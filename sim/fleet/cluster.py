@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from device_models.problems import did_you_mean
+from ersatz.device_models.text.problems import did_you_mean
 
 UNCOUNTED = 1 << 60  # of a node's processors or memory that nobody counts
 

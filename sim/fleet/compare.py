@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.fleet.fleet import FleetSpec, RunEndedError, run_fleet
-from sim.fleet.log import Log
-from sim.fleet.metrics import by_part, metrics
-from sim.fleet.protocol import Scheduler
-from sim.fleet.validate import Verdict, judge
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.judge.metrics import by_part, metrics
+from ersatz.sim.fleet.judge.validate import Verdict, judge
+from ersatz.sim.fleet.log import Log
+from ersatz.sim.fleet.protocol import Scheduler
 
 Make = Callable[[str], Scheduler]
 COMPARED = ("jct_s", "wait_s", "makespan_s", "slowdown", "rho", "goodput")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from sim.fleet.cluster import Cluster, Placement
-from sim.fleet.jobs import Job
-from sim.fleet.log import Rules
+from ersatz.sim.fleet.cluster import Cluster, Placement
+from ersatz.sim.fleet.log import Rules
+from ersatz.sim.fleet.workload.jobs import Job
 
 
 def spans(cluster: Cluster, placement: Placement) -> tuple[int, int, int]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.fleet.cluster import Cluster, Placement, slots
-from sim.fleet.jobs import Job
+from ersatz.sim.fleet.cluster import Cluster, Placement, slots
+from ersatz.sim.fleet.workload.jobs import Job
 
 
 class Free:

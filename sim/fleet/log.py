@@ -29,8 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sim.fleet.cluster import Cluster, Placement
-from sim.fleet.jobs import Job
+from ersatz.sim.fleet.cluster import Cluster, Placement
+from ersatz.sim.fleet.workload.jobs import Job
 
 EVENTS = ("submit", "ready", "start", "rate", "finish", "fail", "preempt", "resize", "timeout",
           "abandon", "reject", "notice", "reserve", "down", "up", "drain", "undrain", "slow",

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sim.fleet.cluster import Cluster, Placement
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job
-from sim.fleet.log import Claims, Record, Rules
+from ersatz.sim.fleet.cluster import Cluster, Placement
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.log import Claims, Record, Rules
+from ersatz.sim.fleet.workload.jobs import Job
 
 
 class SchedulerFault(Exception):

@@ -15,12 +15,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from device_models.calibration import Origin, Point, point_row, row_point
-from device_models.kernels import Kernel
-from sim.errors import InputError, Problem
-from sim.hil.attached import Attached
-from sim.hil.measure import Unmeasurable, engine_start, measure
-from sim.hil.shapes import kernel_rounds, ranges_of
+from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
+from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.attached import Attached
+from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
+from ersatz.sim.hil.shapes import kernel_rounds, ranges_of
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted
 Progress = Callable[[float, str], None]  # seconds spent, what is measured

@@ -3,7 +3,7 @@
 Terms: relative residuals, non-negative, soft-L1 (SciPy), so that a disturbed sample moves little. Half
 of the points of every operation are held out, predicted by the fit of the other half and by a table
 of it; the fit that is kept uses all points. Device parameters are those of the kernel model
-(`device_models.kernels`), by the same points: they serve every kernel that was not measured.
+(`ersatz.device_models.kernels.kernel`), by the same points: they serve every kernel that was not measured.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from device_models.calibration import Calibration, Origin, Point, calibrated_device
-from device_models.device import Device
-from device_models.kernels import calibrated_time
-from device_models.operations import operation_of
-from device_models.table_timer import sizes_of, tables_of
-from device_models.terms import Machine, OperationFit, machine_of, term_values, terms_of
+from ersatz.device_models.calibration.measured import Calibration, Origin, Point, calibrated_device
+from ersatz.device_models.calibration.table_timer import sizes_of, tables_of
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.kernels.kernel import calibrated_time
+from ersatz.device_models.kernels.operations import operation_of
+from ersatz.device_models.kernels.terms import (
+    Machine,
+    OperationFit,
+    machine_of,
+    term_values,
+    terms_of,
+)
 
 ROBUST = 0.1  # relative residual from which a point counts less
 FEWEST = 4  # points that an operation needs to be fitted

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
-from device_models.calibration import OWN_STACK, Point, holds_for
-from device_models.device import Device
-from device_models.kernels import Kernel, Timer, calibrated_time
-from sim.hil.attached import Attached
-from sim.hil.measure import Unmeasurable, engine_start, measure
+from ersatz.device_models.calibration.measured import OWN_STACK, Point, holds_for
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
+from ersatz.sim.hil.attached import Attached
+from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
 
 
 class Source(Protocol):

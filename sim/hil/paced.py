@@ -14,17 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from device_models.calibration import OWN_STACK, holds_for
-from device_models.kernels import Kernel, Timer
-from sim.errors import InfeasibleError
-from sim.hil.attached import Attached
-from sim.hil.measure import Unmeasurable, engine_start, prepare_trial
-from sim.hil.recipes import Trial
-from sim.scenario import Scenario
-from sim.step.build import build_program
-from sim.step.oracle import OracleStep, Rank
-from sim.step.program import Program, Work, ticks
-from sim.step.vector import alike
+from ersatz.device_models.calibration.measured import OWN_STACK, holds_for
+from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.hil.attached import Attached
+from ersatz.sim.hil.measure import Unmeasurable, engine_start, prepare_trial
+from ersatz.sim.hil.recipes import Trial
+from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.step.build import build_program
+from ersatz.sim.step.oracle import OracleStep, Rank
+from ersatz.sim.step.program import Program, Work, ticks
+from ersatz.sim.step.vector import alike
 
 MOST_EVENTS = 2_000_000  # rank-kernels that SimPy walks in about ten seconds
 

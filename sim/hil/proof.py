@@ -15,17 +15,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from device_models.calibration import Calibration, calibrated_device, calibrated_timer
-from device_models.catalog import list_nodes, load_device, load_node, load_stack
-from device_models.device import Node
-from device_models.kernels import Timer
-from device_models.table_timer import table_timer
-from sim.hil.attached import Attached, dtype_of, unusable
-from sim.hil.benchmark import kernel_key
-from sim.hil.transformer import training_step
-from sim.scenario import Parallel, Pool, Scenario, Training
-from sim.step.step import step_seconds
-from sim.workload.model import Experts, Model
+from ersatz.device_models.calibration.measured import (
+    Calibration,
+    calibrated_device,
+    calibrated_timer,
+)
+from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
+from ersatz.device_models.kernels.kernel import Timer
+from ersatz.sim.hil.attached import Attached, dtype_of, unusable
+from ersatz.sim.hil.benchmark import kernel_key
+from ersatz.sim.hil.transformer import training_step
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
+from ersatz.sim.step.step import step_seconds
+from ersatz.sim.workload.model import Experts, Model
 
 WARM_UP, FEWEST_STEPS, MOST_STEPS = 2, 5, 25
 

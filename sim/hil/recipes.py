@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from device_models.kernels import Kernel
-from device_models.operations import operation_of
-from sim.hil.attached import multiply_eight_bits
-from sim.hil.parts import (
+from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.kernels.operations import operation_of
+from ersatz.sim.hil.attached import multiply_eight_bits
+from ersatz.sim.hil.parts import (
     Heads,
     Tensor,
     activate,

@@ -14,18 +14,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
-from device_models.catalog import load_stack
-from device_models.kernels import Kernel, memory_kernel
-from device_models.operations import is_product, operation_of
-from sim.workload.model import Experts, Model
-from sim.workload.model_file import load_model
-from sim.workload.ops import embedding_work, head_work, layer_work
-from sim.workload.pieces import PartWork, Shard
+from ersatz.device_models.catalog.reading import load_stack
+from ersatz.device_models.kernels.kernel import Kernel, memory_kernel
+from ersatz.device_models.kernels.operations import is_product, operation_of
+from ersatz.device_models.shipped import DATA
+from ersatz.sim.workload.model import Experts, Model
+from ersatz.sim.workload.model_file import load_model
+from ersatz.sim.workload.ops import embedding_work, head_work, layer_work
+from ersatz.sim.workload.pieces import PartWork, Shard
 
 PER_ROUND = 2  # products of each operation in one round; one of everything else
 MOST_WEIGHTS = 5e8  # of one optimiser step that is measured
@@ -128,7 +127,7 @@ def _whole(rng: np.random.Generator, bounds: tuple[int, int], step: int) -> int:
 
 @lru_cache(maxsize=1)
 def _known_models() -> tuple[Model, ...]:
-    folder = Path(str(files("device_models") / "data" / "models"))
+    folder = DATA / "models"
     return tuple(load_model(path.stem) for path in sorted(folder.glob("*.yaml")))
 
 

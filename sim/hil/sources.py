@@ -3,15 +3,15 @@
     [NAME=]BACKEND[:INDEX][@ray]
 
 NAME is the device of the catalogue that it is, where its driver does not tell; `@ray` reaches a
-device of any host of a Ray cluster (`sim.hil.actors`).
+device of any host of a Ray cluster (`ersatz.sim.hil.actors`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.hil.attached import attach
-from sim.hil.live import LocalSource, Source
+from ersatz.sim.hil.attached import attach
+from ersatz.sim.hil.live import LocalSource, Source
 
 
 def open_sources(words: Sequence[str]) -> dict[str, Source]:
@@ -21,7 +21,7 @@ def open_sources(words: Sequence[str]) -> dict[str, Source]:
         name, _, backend = word.rpartition("=")
         backend, _, place = backend.partition("@")
         if place == "ray":
-            from sim.hil.actors import start_actor
+            from ersatz.sim.hil.actors import start_actor
 
             actor = start_actor(backend, name)
             found[actor.device] = actor

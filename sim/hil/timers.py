@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from device_models.calibration import (
+from ersatz.device_models.calibration.measured import (
     OWN_STACK,
     Calibration,
     calibrated_device,
@@ -13,14 +13,14 @@ from device_models.calibration import (
     find_calibration,
     read_calibration,
 )
-from device_models.kernels import Timer, calibrated_time, roofline_time
-from device_models.table_timer import table_timer
-from device_models.units import format_duration
-from sim.errors import InputError, Problem
-from sim.hil.live import LiveTimer, LocalSource, Source
-from sim.records import RunResult
-from sim.run import run_case
-from sim.scenario import Scenario
+from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
+from ersatz.device_models.text.units import format_duration
+from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.live import LiveTimer, LocalSource, Source
+from ersatz.sim.records import RunResult
+from ersatz.sim.run import run_case
+from ersatz.sim.scenario.scenario import Scenario
 
 NAMES = ("calibrated", "roofline", "table", "live", "paced")
 
@@ -98,7 +98,7 @@ class Chosen:
         local = [(device, s) for device, s in sources if isinstance(s, LocalSource)]
         if self.name != "paced" or not local:
             return []
-        from sim.hil.paced import Bench, paced_step
+        from ersatz.sim.hil.paced import Bench, paced_step
 
         device, source = local[0]
         bench = Bench(source.attached, _stacks(scenario).get(device, OWN_STACK))
@@ -145,7 +145,7 @@ def choose(
     read = read_calibration(find_calibration(calibration)) if calibration else None
     if name not in ("live", "paced"):
         return Chosen(name, read)
-    from sim.hil.sources import open_sources
+    from ersatz.sim.hil.sources import open_sources
 
     return Chosen(name, read, open_sources(attach or ["auto"]), tell)
 

@@ -1,7 +1,7 @@
 """How far off transfers between relatives are: measured devices left out and predicted.
 
 The best rate that a public benchmark found for matrix products on one device (measured/kernels.csv)
-is carried to every relative in the same table by the ratio of peaks, as `device_models.transfer`
+is carried to every relative in the same table by the ratio of peaks, as `device_models.calibration.transfer`
 carries it, and held against that device's own.
 """
 
@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from device_models.catalog import load_device
-from device_models.device import Device
-from device_models.problems import InputError
-from device_models.transfer import Relation, relation
-from sim.validation.microbenchmarks import benchmark_rows
+from ersatz.device_models.calibration.transfer import Relation, relation
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.catalog.reading import load_device
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.validation.errors.microbenchmarks import benchmark_rows
 
 TABLE = "torch matmul, best shape found"
 NAMES = {

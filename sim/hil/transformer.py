@@ -1,6 +1,6 @@
 """A small decoder-only transformer that really trains: what a prediction is held against.
 
-It is the network that `sim.workload` describes, written in plain PyTorch: packed projections,
+It is the network that `ersatz.sim.workload` describes, written in plain PyTorch: packed projections,
 rotary embedding, causal attention, gated or plain MLP, routed and shared experts, RMS norms, untied
 vocabulary, AdamW. Tokens are dealt evenly over the experts, as published benchmarks do.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sim.hil.parts import (
+from ersatz.sim.hil.parts import (
     Heads,
     Routing,
     Tensor,
@@ -25,7 +25,7 @@ from sim.hil.parts import (
     rotate,
     unpermute,
 )
-from sim.workload.model import Model
+from ersatz.sim.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""A whole training job: failures, checkpoints, time, energy and money."""

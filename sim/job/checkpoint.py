@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sim.scenario import CheckpointSpec
+from ersatz.sim.scenario.scenario import CheckpointSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.errors import InfeasibleError
-from sim.scenario import Condition, FabricSpec, Scenario
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.scenario.scenario import Condition, FabricSpec, Scenario
 
 Events = Generator[simpy.Event, Any, None]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from device_models.power import device_power
-from sim.records import CostResult, EnergyResult, JobResult
-from sim.scenario import CostSpec, Pool, Scenario
+from ersatz.device_models.catalog.power import device_power
+from ersatz.sim.records import CostResult, EnergyResult, JobResult
+from ersatz.sim.scenario.scenario import CostSpec, Pool, Scenario
 
 YEAR_S = 31_557_600.0
 HOURS_PER_YEAR = 8760.0

@@ -6,9 +6,9 @@ are those of the electricity plus the job's share of making the devices.
 
 from __future__ import annotations
 
-from device_models.power import device_power
-from sim.records import EnergyResult, JobResult
-from sim.scenario import Scenario
+from ersatz.device_models.catalog.power import device_power
+from ersatz.sim.records import EnergyResult, JobResult
+from ersatz.sim.scenario.scenario import Scenario
 
 JOULE_PER_KWH = 3.6e6
 

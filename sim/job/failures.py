@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sim.scenario import FailureSpec, Pool
+from ersatz.sim.scenario.scenario import FailureSpec, Pool
 
 CAUSES = ("device", "node", "switch", "software")
 TAKES_NODE = frozenset({"device", "node"})  # causes after which a node must be replaced

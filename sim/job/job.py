@@ -18,12 +18,18 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.errors import InfeasibleError
-from sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
-from sim.job.conditions import ConditionPlan, Conditions, come_and_go, condition_streams
-from sim.job.failures import CAUSES, TAKES_NODE, cluster_failure_rates, failure_times, streams
-from sim.records import JobResult
-from sim.scenario import JobSpec, Scenario
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
+from ersatz.sim.job.conditions import ConditionPlan, Conditions, come_and_go, condition_streams
+from ersatz.sim.job.failures import (
+    CAUSES,
+    TAKES_NODE,
+    cluster_failure_rates,
+    failure_times,
+    streams,
+)
+from ersatz.sim.records import JobResult
+from ersatz.sim.scenario.scenario import JobSpec, Scenario
 
 Events = Generator[simpy.Event, Any, None]
 LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",

@@ -1,0 +1,1 @@
+"""What is on offer: dated prices, supply, planning defaults."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from device_models.catalog import DATA
-from device_models.units import parse_quantity
-from device_models.yamltext import read_yaml
-from sim.market.prices import market_prices
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.units import parse_quantity
+from ersatz.device_models.text.yamltext import read_yaml
+from ersatz.sim.market.prices import market_prices
 
 DIMENSIONS = {
     "lead_time": "time", "lead_time_domestic": "time", "transit": "time", "repaired": "fraction",

@@ -19,11 +19,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from device_models.catalog import DATA
-from device_models.export import Part, load_part
-from sim.errors import InputError, Problem, did_you_mean
-from sim.market.places import find_date
-from sim.market.rules import Rules, judge, load_rules
+from ersatz.device_models.catalog.export import Part, load_part
+from ersatz.device_models.shipped import DATA
+from ersatz.sim.errors import InputError, Problem, did_you_mean
+from ersatz.sim.law.places import find_date
+from ersatz.sim.law.rules import Rules, judge, load_rules
 
 PRICES = DATA / "prices"
 COLUMNS = ("item", "device", "region", "date", "low", "mid", "high", "unit", "basis", "devices",

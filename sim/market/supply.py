@@ -19,13 +19,13 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from device_models.catalog import DATA
-from device_models.export import load_part
-from device_models.units import parse_quantity
-from device_models.yamltext import Key, dotted, read_yaml
-from sim.case_file import apply_overrides
-from sim.errors import InputError, Problem
-from sim.market.prices import LEVELS, Level, Prices, market_prices
+from ersatz.device_models.catalog.export import load_part
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.units import parse_quantity
+from ersatz.device_models.text.yamltext import Key, dotted, read_yaml
+from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.market.prices import LEVELS, Level, Prices, market_prices
+from ersatz.sim.scenario.case_file import apply_overrides
 
 SUPPLY = DATA / "supply"
 SERIES = ("wafers", "yield", "memory_made", "packaging")

@@ -1,0 +1,1 @@
+"""A layout on machines: rank groups, placement, network, pipeline schedules, memory."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from device_models.device import Node
-from device_models.group import Group, group_of
-from sim.plan.schedules import chunk_places
-from sim.scenario import Parallel
-from sim.workload.model import Model
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.networks.group import Group, group_of
+from ersatz.sim.plan.schedules import chunk_places
+from ersatz.sim.scenario.scenario import Parallel
+from ersatz.sim.workload.model import Model
 
 TP, CP, EP, DP = range(4)  # the rank axes of a stage
 

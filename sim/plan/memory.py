@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from device_models.device import DTYPE_BYTES
-from device_models.kernels import kernel_constants
-from device_models.stack import Stack
-from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
-from sim.plan.schedules import Schedule, make_schedule
-from sim.records import MemoryResult
-from sim.scenario import Parallel, Pool, Scenario
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.kernels.kernel import kernel_constants
+from ersatz.sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
+from ersatz.sim.plan.schedules import Schedule, make_schedule
+from ersatz.sim.records import MemoryResult
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:

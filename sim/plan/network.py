@@ -3,7 +3,7 @@
 Ranks fill nodes, nodes stand somewhere in the fabric, and all groups of one kind talk at once. The
 fabric then says how much of a card each member can use; collectives are told so through the `node`
 that their communicator sees. Communicators of different kinds at the same time are L3's subject
-(`sim.step.coupled`).
+(`ersatz.sim.step.coupled`).
 
 Not modelled: which ring a library would draw through scattered nodes (it takes them in rank order).
 """
@@ -17,16 +17,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from device_models.device import Node
-from device_models.fabric import Fabric, build_fabric
-from device_models.fabric_graph import link_name
-from device_models.group import Group, Wiring, lanes_of, nic_share, wiring_of
-from device_models.sharing import Routes
-from device_models.traffic import Members, Share, exchange_share, ring_share
-from sim.errors import InfeasibleError
-from sim.plan.layout import Communicator, communicators
-from sim.plan.placement import node_positions, node_ranks
-from sim.scenario import FabricSpec, Parallel, Pool
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.networks.fabric import Fabric, build_fabric
+from ersatz.device_models.networks.graph import link_name
+from ersatz.device_models.networks.group import Group, Wiring, lanes_of, nic_share, wiring_of
+from ersatz.device_models.networks.sharing import Routes
+from ersatz.device_models.networks.traffic import Members, Share, exchange_share, ring_share
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.layout import Communicator, communicators
+from ersatz.sim.plan.placement import node_positions, node_ranks
+from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
 
 EXCHANGES = frozenset({"ep"})  # communicators that do all-to-all
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from device_models.sharing import Routes
-from sim.scenario import FabricSpec
+from ersatz.device_models.networks.sharing import Routes
+from ersatz.sim.scenario.scenario import FabricSpec
 
 Placement = Callable[[int, int, int, np.random.Generator], Routes]
 

@@ -1,0 +1,1 @@
+"""What a verb says: a module per verb, over pictures."""

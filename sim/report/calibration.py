@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.calibration import Calibration
-from device_models.device import Device
-from device_models.transfer import relation
-from device_models.units import format_duration, format_si
-from sim.hil.fit import HeldOut, summary_errors
-from sim.hil.proof import Judgement, proof_figures, subjects_of
+from ersatz.device_models.calibration.measured import Calibration
+from ersatz.device_models.calibration.transfer import relation
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.text.units import format_duration, format_si
+from ersatz.sim.hil.fit import HeldOut, summary_errors
+from ersatz.sim.hil.proof import Judgement, proof_figures, subjects_of
 
 SIZE, EDGE = 640, 80  # pixels
 COLOURS = {"product": "#2c6fbb", "grouped": "#7fb2e5", "attention": "#c0392b", "": "#5b8c3a"}

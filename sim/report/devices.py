@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.catalog import list_devices, list_nodes, load_device, load_node
-from device_models.device import Device
-from device_models.identities import device_tpp
-from device_models.kernels import sixteen_bit_peak
-from device_models.units import format_bytes, format_si
-from sim.report.json_out import plain
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.catalog.identities import device_tpp
+from ersatz.device_models.catalog.reading import list_devices, list_nodes, load_device, load_node
+from ersatz.device_models.kernels.kernel import sixteen_bit_peak
+from ersatz.device_models.text.units import format_bytes, format_si
+from ersatz.sim.report.json_out import plain
 
 
 def device_list_records() -> list[dict[str, Any]]:

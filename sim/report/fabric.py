@@ -10,16 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_models.device import Node, ScaleUp
-from device_models.fabric import Fault
-from device_models.fabric_facts import FabricFacts, fabric_facts
-from device_models.fabric_graph import spans
-from device_models.group import ways, wiring_of
-from device_models.units import format_money, format_si
-from sim.fabric_file import FabricCase
-from sim.plan.network import EXCHANGES, Served, served_communicators
-from sim.report.json_out import plain
-from sim.scenario import Pool
+from ersatz.device_models.catalog.device import Node, ScaleUp
+from ersatz.device_models.networks.fabric import Fault
+from ersatz.device_models.networks.facts import FabricFacts, fabric_facts
+from ersatz.device_models.networks.graph import spans
+from ersatz.device_models.networks.group import ways, wiring_of
+from ersatz.device_models.text.units import format_money, format_si
+from ersatz.sim.plan.network import EXCHANGES, Served, served_communicators
+from ersatz.sim.report.json_out import plain
+from ersatz.sim.scenario.fabric_file import FabricCase
+from ersatz.sim.scenario.scenario import Pool
 
 NOTICE = "Rates are per direction. A model's description, no measurement; docs/models/fabric.md."
 JOINS = {

@@ -10,8 +10,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.records import RunResult
-from sim.scenario import Scenario
+from ersatz.sim.records import RunResult
+from ersatz.sim.scenario.scenario import Scenario
 
 
 def plain(value: Any) -> Any:

@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sim.market.legal import LegalAnswer, LegalQuestion, PublicRecord, flips
-from sim.market.places import find_buyer, find_place, load_places
-from sim.market.rule import POLICIES
-from sim.market.rules import NOTICE, Change, Verdict
-from sim.report.json_out import plain
+from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips
+from ersatz.sim.law.places import find_buyer, find_place, load_places
+from ersatz.sim.law.rule import POLICIES
+from ersatz.sim.law.rules import NOTICE, Change, Verdict
+from ersatz.sim.report.json_out import plain
 
 WORDS = {"free": "free", "notify": "notice", "licensed": "licensed", "approval": "approval",
          "case_by_case": "case", "licence": "letter", "denied": "DENIED", "unknown": "unknown"}  # fmt: skip

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sim.validation.memory_table import MemoryVerdicts
+from ersatz.sim.validation.errors.memory_table import MemoryVerdicts
 
 
 def render_memory(verdicts: MemoryVerdicts) -> RenderableType:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from device_models.units import format_duration
-from sim.fleet.compare import Difference, Outcome
-from sim.fleet.validate import Finding, Verdict
+from ersatz.device_models.text.units import format_duration
+from ersatz.sim.fleet.compare import Difference, Outcome
+from ersatz.sim.fleet.judge.validate import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sim.fleet.compare import Difference, Outcome
-from sim.fleet.logfile import log_text
-from sim.fleet.metrics import DEFINITIONS, job_table
-from sim.fleet.validate import Verdict
-from sim.report.fleet_plots import pictures, safe_name
+from ersatz.sim.fleet.compare import Difference, Outcome
+from ersatz.sim.fleet.judge.logfile import log_text
+from ersatz.sim.fleet.judge.metrics import DEFINITIONS, job_table
+from ersatz.sim.fleet.judge.validate import Verdict
+from ersatz.sim.report.pictures.fleet_plots import pictures, safe_name
 
 JOB_COLUMNS = ("job", "tenant", "devices", "type", "submit_s", "first_start_s", "end_s", "state", "wait_s",
                "held_s", "device_s", "lost_device_s", "attempts", "preemptions", "failures")  # fmt: skip

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sim.validation.summary import GroupErrors
+from ersatz.sim.validation.errors.summary import GroupErrors
 
 MOST_GROUPS = 14
 MOST_REASONS = 6

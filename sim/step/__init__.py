@@ -1,0 +1,1 @@
+"""One training step: its program and the engines that run it."""

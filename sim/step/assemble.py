@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from device_models.collectives import Collective, collective_time
-from device_models.device import Node
-from device_models.group import remote_copies
-from device_models.kernels import Kernel, Timer
-from device_models.stack import Stack
-from sim.plan.layout import Communicator
-from sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
-from sim.workload.pieces import Comm, HostWork, Join, Piece
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.device_models.networks.collectives import Collective, collective_time
+from ersatz.device_models.networks.group import remote_copies
+from ersatz.sim.plan.layout import Communicator
+from ersatz.sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
+from ersatz.sim.workload.pieces import Comm, HostWork, Join, Piece
 
 
 class Transfer(NamedTuple):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.step.folded import folded_body
-from sim.step.program import COMPUTE, GATHER, INPUT, REDUCE, STREAMS, Block, Program
-from sim.step.vector import Array, Happening, Stage, VectorStep, alike, latest
+from ersatz.sim.step.folded import folded_body
+from ersatz.sim.step.program import COMPUTE, GATHER, INPUT, REDUCE, STREAMS, Block, Program
+from ersatz.sim.step.vector import Array, Happening, Stage, VectorStep, alike, latest
 
 Causes = dict[str, float]
 

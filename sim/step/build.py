@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from device_models.device import DTYPE_BYTES
-from device_models.kernels import Timer, calibrated_time, kernel_constants, memory_kernel
-from sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
-from sim.plan.network import placed_communicators
-from sim.plan.schedules import Schedule, Variant, make_schedule
-from sim.scenario import Pool, Scenario
-from sim.step.assemble import Assembler, Times, Transfer
-from sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
-from sim.workload.model import Model
-from sim.workload.ops import embedding_work, head_work, layer_work, predict_work
-from sim.workload.pieces import PartWork, Shard
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.kernels.kernel import (
+    Timer,
+    calibrated_time,
+    kernel_constants,
+    memory_kernel,
+)
+from ersatz.sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
+from ersatz.sim.plan.network import placed_communicators
+from ersatz.sim.plan.schedules import Schedule, Variant, make_schedule
+from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.step.assemble import Assembler, Times, Transfer
+from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
+from ersatz.sim.workload.model import Model
+from ersatz.sim.workload.ops import embedding_work, head_work, layer_work, predict_work
+from ersatz.sim.workload.pieces import PartWork, Shard
 
 
 def build_program(

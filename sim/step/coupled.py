@@ -3,8 +3,8 @@
 One rank stands for each stage, as at L1. An op that moves data uses shares of its stage's links: the
 scale-up links, the cards outwards and inwards, and what lies above the leaves. Alone it goes at full
 speed and takes its own time; together with others no link carries more than it can, and speeds are
-max-min fair (`device_models.sharing`, done here for the few ops that meet). Ops on links that nothing
-else uses keep their time, so with links of infinite width this equals L2.
+max-min fair (`device_models.networks.sharing`, done here for the few ops that meet). Ops on links
+that nothing else uses keep their time, so with links of infinite width this equals L2.
 
 Ends of ops whose time is fixed are known as soon as what they wait for is; only moving data needs the
 event queue. Not modelled: ranks of a stage that differ, and priorities of one collective over another.
@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sim.step.program import INPUT, Block, Op, Program, ticks
+from ersatz.sim.step.program import INPUT, Block, Op, Program, ticks
 
 Link = tuple[int, str]  # stage, kind of link
 SLACK = 1e-12

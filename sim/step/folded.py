@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.step.program import STREAMS, Block, Program
-from sim.step.vector import Array, Stage, VectorStep, alike
+from ersatz.sim.step.program import STREAMS, Block, Program
+from ersatz.sim.step.vector import Array, Stage, VectorStep, alike
 
 WIDTH = len(STREAMS)  # slot 0 of a state is the host's
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.step.program import STREAMS, Block, Op, Program, Work, ticks
-from sim.step.vector import Array
+from ersatz.sim.step.program import STREAMS, Block, Op, Program, Work, ticks
+from ersatz.sim.step.vector import Array
 
 Rank = tuple[int, ...]  # stage, tp, cp, ep, dp
 Events = Generator[simpy.Event, Any, None]

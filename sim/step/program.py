@@ -1,6 +1,6 @@
 """The in-order program that a step runs: ops in blocks, blocks in the order of a schedule.
 
-The order of the slots is the schedule's (`sim.plan.schedules`). An `Op`
+The order of the slots is the schedule's (`ersatz.sim.plan.schedules`). An `Op`
 occupies one stream of a rank. It starts when the previous op of its stream, the ops in
 `after` and the host's launch allow; a collective also waits for all members of its group (the
 `sync` axes) and ends for all of them together. A `Block` is the work of one phase of one model
@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from device_models.kernels import Kernel
-from sim.plan.schedules import Schedule, Variant
+from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.plan.schedules import Schedule, Variant
 
 TICK = 2.0**-40  # s, about a picosecond: float64 adds such numbers exactly up to 8,192 s
 

@@ -11,23 +11,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from device_models.kernels import Timer, calibrated_time, sixteen_bit_peak
-from sim.errors import InfeasibleError
-from sim.records import StepResult
-from sim.scenario import Pool, Scenario
-from sim.step.breakdown import StepTimes, explain_folded, explain_step
-from sim.step.build import build_program, stage_pools
-from sim.step.coupled import coupled_step
-from sim.step.folded import folded_step
-from sim.step.program import Program
-from sim.step.vector import ONE, Array
-from sim.validation.intervals import interval80
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time, sixteen_bit_peak
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.records import StepResult
+from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
+from ersatz.sim.step.build import build_program, stage_pools
+from ersatz.sim.step.coupled import coupled_step
+from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.program import Program
+from ersatz.sim.step.vector import ONE, Array
 
 WAITS = ("bubble", "launch", "straggler")  # causes during which a device does nothing
 
 
 def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepResult:
     """Simulate one step and account for its time: at L2 with stragglers, else at L1, its equal.
+
+    Its interval is the duration alone: `sim.uncertainty` knows how far off it may be.
 
     With `fabric.contention` L3 adds what collectives that run at the same time cost each other.
 
@@ -207,7 +208,6 @@ def _result(
 
     lora = 4 / 6 if model.lora_rank else 1.0
     capacity = peak * seconds / lora
-    low, high = interval80(scenario, seconds)
     return StepResult(
         duration_s=seconds,
         tokens=tokens,
@@ -222,8 +222,8 @@ def _result(
         bubble_fraction=breakdown.get("bubble", 0.0) / seconds,
         breakdown=breakdown,
         by_stage=times.by_stage,
-        low80_s=low,
-        high80_s=high,
+        low80_s=seconds,
+        high80_s=seconds,
     )
 
 

@@ -1,8 +1,8 @@
 """L2: one pass over the program in topological order, every op an array over its ranks.
 
 Arrays have the axes (tp, cp, ep, dp) of the program's shape, or size 1 along an axis on which all
-ranks agree. `sim.step.folded` (L1) runs the same blocks on a max-plus basis instead of ranks, and
-`sim.step.oracle` (L4) is the independent check.
+ranks agree. `ersatz.sim.step.folded` (L1) runs the same blocks on a max-plus basis instead of ranks, and
+`ersatz.sim.step.oracle` (L4) is the independent check.
 
 Not modelled: contention that depends on time (L3), faults in mid-step (L4).
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sim.step.program import COMPUTE, INPUT, STREAMS, Block, Op, Program, summarise
+from ersatz.sim.step.program import COMPUTE, INPUT, STREAMS, Block, Op, Program, summarise
 
 Array = npt.NDArray[np.float64]
 ONE = np.ones((1, 1, 1, 1))

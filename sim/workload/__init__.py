@@ -1,0 +1,1 @@
+"""The model's shape, and the kernels and collectives of its layers."""

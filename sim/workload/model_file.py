@@ -1,6 +1,6 @@
 """Find a model by name, in a YAML file, inline, or in a Hugging Face `config.json` as it is.
 
-The catalogue holds YAML files with the fields of `sim.workload.model.Model` and a source. A
+The catalogue holds YAML files with the fields of `ersatz.sim.workload.model.Model` and a source. A
 config.json is recognised by its keys, not by its class name, so that relatives of the known
 families work. Problems name file, line and key.
 """
@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from device_models.problems import InputError, Problem, did_you_mean
-from device_models.yamltext import YamlText, read_yaml
-from sim.workload.model import Experts, LatentAttention, Model
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.device_models.text.yamltext import YamlText, read_yaml
+from ersatz.sim.workload.model import Experts, LatentAttention, Model
 
-DATA = Path(str(files("device_models") / "data" / "models"))
+MODELS = DATA / "models"
 REQUIRED = ("layers", "hidden", "heads", "vocab")
 MAX_SIZE = 10**9
 HUGGING_FACE = ("num_hidden_layers", "n_layer", "hidden_size", "n_embd")
@@ -28,7 +28,7 @@ GATED_TYPES = ("gemma",)
 
 def list_models() -> list[str]:
     """Return the names of the catalogue's models."""
-    return sorted(path.stem for path in DATA.glob("*.yaml"))
+    return sorted(path.stem for path in MODELS.glob("*.yaml"))
 
 
 def load_model(name: str | Mapping[str, Any], *, beside: Path | None = None) -> Model:
@@ -43,7 +43,7 @@ def load_model(name: str | Mapping[str, Any], *, beside: Path | None = None) -> 
         if beside and not path.is_absolute() and (beside / path).exists():
             path = beside / path
         return _from_json(path) if path.suffix == ".json" else _from_yaml(path)
-    path = DATA / f"{name.lower()}.yaml"
+    path = MODELS / f"{name.lower()}.yaml"
     if not path.is_file():
         hint = did_you_mean(name.lower(), list_models())
         raise InputError([Problem(name, 0, 0, "", "", f"no such model in the catalogue{hint}")])

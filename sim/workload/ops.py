@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from device_models.device import DTYPE_BYTES
-from device_models.kernels import Kernel, kernel_constants, matmul, memory_kernel
-from sim.workload.pieces import Comm, HostWork, Join, PartWork, Piece, Shard
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.kernels.kernel import Kernel, kernel_constants, matmul, memory_kernel
+from ersatz.sim.workload.pieces import Comm, HostWork, Join, PartWork, Piece, Shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from device_models.device import DTYPE_BYTES
-from device_models.kernels import Kernel
-from device_models.stack import Stack
-from sim.workload.model import Model
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Comm:
 
     name: str
     category: str
-    kind: str  # a kind of device_models.collectives
+    kind: str  # a kind of ersatz.device_models.networks.collectives
     nbytes: float
     group: str  # tp, cp, ep
     partner: Kernel | None = None

@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from sim.fleet.batsim import BatsimScheduler
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.peer import Peer
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors.batsim import BatsimScheduler
+from ersatz.sim.fleet.doors.peer import Peer
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 JOBS = 5000
 # Starts job n on device n mod 16 at once: jobs come every 10 s and last 100 s.

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.log import DONE, Claims, Log, Record
-from sim.fleet.outages import Failures
-from sim.fleet.policies.registry import make_scheduler
-from sim.fleet.validate import judge
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.engine.outages import Failures
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import DONE, Claims, Log, Record
+from ersatz.sim.fleet.policies.registry import make_scheduler
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 YEAR = 365 * 86400.0
 PHILLY_JOBS = 82_247  # and the shares of its sizes; the trace itself does not travel with ersatz

@@ -15,11 +15,10 @@ from statistics import fmean
 
 import numpy as np
 
-from sim.fleet.cluster import Cluster
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.policies.placement import nodes_of
-from sim.fleet.policies.score import (
+from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.policies.placement import nodes_of
+from ersatz.sim.fleet.policies.score import (
     Score,
     ScoredPlacement,
     clustering,
@@ -30,7 +29,8 @@ from sim.fleet.policies.score import (
     nowhere_better,
     packing,
 )
-from sim.fleet.traces.alibaba import read_nodes, read_openb
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.fleet.workload.traces.alibaba import read_nodes, read_openb
 
 REQUESTED = 1.3  # of the devices, when it ends
 SCORES: dict[str, Score] = {

@@ -24,18 +24,18 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from device_models.catalog import load_node  # noqa: E402
-from device_models.collectives import collective_time  # noqa: E402
-from device_models.fabric import bisection, build_fabric  # noqa: E402
-from device_models.group import Group  # noqa: E402
-from device_models.sharing import max_min_rates  # noqa: E402
-from device_models.traffic import Members, ring_share  # noqa: E402
-from sim.market.legal import answer, ask  # noqa: E402
-from sim.market.rules import load_rules  # noqa: E402
-from sim.plan.schedules import make_schedule  # noqa: E402
-from sim.step.coupled import coupled_step  # noqa: E402
-from sim.step.folded import folded_step  # noqa: E402
-from sim.step.program import (  # noqa: E402
+from ersatz.device_models.catalog.reading import load_node  # noqa: E402
+from ersatz.device_models.networks.collectives import collective_time  # noqa: E402
+from ersatz.device_models.networks.fabric import bisection, build_fabric  # noqa: E402
+from ersatz.device_models.networks.group import Group  # noqa: E402
+from ersatz.device_models.networks.sharing import max_min_rates  # noqa: E402
+from ersatz.device_models.networks.traffic import Members, ring_share  # noqa: E402
+from ersatz.sim.law.legal import answer, ask  # noqa: E402
+from ersatz.sim.law.rules import load_rules  # noqa: E402
+from ersatz.sim.plan.schedules import make_schedule  # noqa: E402
+from ersatz.sim.step.coupled import coupled_step  # noqa: E402
+from ersatz.sim.step.folded import folded_step  # noqa: E402
+from ersatz.sim.step.program import (  # noqa: E402
     COMPUTE,
     INPUT,
     PIPE,
@@ -47,7 +47,7 @@ from sim.step.program import (  # noqa: E402
     make_op,
     ticks,
 )
-from sim.step.vector import vector_step  # noqa: E402
+from ersatz.sim.step.vector import vector_step  # noqa: E402
 
 
 def calibration_loop() -> None:
@@ -163,8 +163,8 @@ def purchase(jobs: int) -> Callable[[], None]:
 
     from market import free, large_buildout
 
-    from sim.market.buildout import purchase_problem
-    from sim.market.purchase import cheapest
+    from ersatz.sim.purchase.buildout import purchase_problem
+    from ersatz.sim.purchase.purchase import cheapest
 
     buildout = large_buildout()
     problem = purchase_problem(replace(buildout, jobs=buildout.jobs[:jobs]), free)
@@ -175,10 +175,10 @@ def lives() -> Callable[[], None]:
     """A thousand lives of a three-year build-out with an embargo and three uncertain inputs."""
     from market import free, large_buildout
 
-    from sim.market.buildout import purchase_problem
-    from sim.market.events import Event
-    from sim.market.montecarlo import Uncertain, live_often
-    from sim.market.purchase import cheapest
+    from ersatz.sim.purchase.buildout import purchase_problem
+    from ersatz.sim.purchase.events import Event
+    from ersatz.sim.purchase.life.chance import Uncertain, live_often
+    from ersatz.sim.purchase.purchase import cheapest
 
     buildout = large_buildout()
     plan = cheapest(purchase_problem(buildout, free), 0.01)
@@ -199,8 +199,8 @@ def command(*arguments: str) -> Callable[[], None]:
 
 def fabric() -> Callable[[], None]:
     """A described and checked network of 98,304 endpoints, as `ersatz fabric` needs it."""
-    from device_models.catalog import load_node
-    from device_models.fabric_facts import fabric_facts
+    from ersatz.device_models.catalog.reading import load_node
+    from ersatz.device_models.networks.facts import fabric_facts
 
     node = load_node("h100-8")
     return lambda: print(end=str(fabric_facts(node, 12288).devices)[:0])

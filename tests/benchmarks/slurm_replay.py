@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from statistics import correlation, fmean
 
-from sim.fleet.cluster import make_cluster, make_pool
-from sim.fleet.fleet import FleetSpec, run_fleet
-from sim.fleet.log import Log
-from sim.fleet.policies.backfill import EasyScheduler
-from sim.fleet.policies.queue import QueueScheduler
-from sim.fleet.slurm.replay import replay_on_slurm
-from sim.fleet.traces import read_trace
-from sim.fleet.validate import judge
+from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
+from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.judge.validate import judge
+from ersatz.sim.fleet.log import Log
+from ersatz.sim.fleet.policies.backfill import EasyScheduler
+from ersatz.sim.fleet.policies.queue import QueueScheduler
+from ersatz.sim.fleet.workload.traces import read_trace
 
 WORKLOAD = Path(__file__).resolve().parents[2] / "scenarios" / "fleet" / "crosscheck.csv"
 

@@ -1,0 +1,1 @@
+"""Schedulers that ersatz has: orders, placements, reservations, preemption; by name in `registry`."""

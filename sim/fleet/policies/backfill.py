@@ -14,13 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from sim.fleet.cluster import Placement
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job
-from sim.fleet.log import RELEASES, Claims, Record
-from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.queue import Admit, Entry, Key, QueueScheduler, by_submission, within_limits
-from sim.fleet.protocol import Decision, Reserve, Start, View
+from ersatz.sim.fleet.cluster import Placement
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.log import RELEASES, Claims, Record
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.queue import (
+    Admit,
+    Entry,
+    Key,
+    QueueScheduler,
+    by_submission,
+    within_limits,
+)
+from ersatz.sim.fleet.protocol import Decision, Reserve, Start, View
+from ersatz.sim.fleet.workload.jobs import Job
 
 VOIDS = frozenset({"down", "drain", "slow"})  # events after which promises are made anew
 End = tuple[float, int, str]  # limit of an attempt, its number, job

@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sim.fleet.cluster import Placement
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job
-from sim.fleet.log import RELEASES, Claims, Record
-from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.queue import Admit, Key, QueueScheduler, by_submission, within_limits
-from sim.fleet.policies.timetable import Timetable
-from sim.fleet.protocol import Decision, Reserve, View
+from ersatz.sim.fleet.cluster import Placement
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.log import RELEASES, Claims, Record
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.queue import Admit, Key, QueueScheduler, by_submission, within_limits
+from ersatz.sim.fleet.policies.timetable import Timetable
+from ersatz.sim.fleet.protocol import Decision, Reserve, View
+from ersatz.sim.fleet.workload.jobs import Job
 
 CHANGES = frozenset({"down", "up", "drain", "undrain", "slow", "fail"})  # void all promises
 

@@ -11,11 +11,11 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sim.fleet.cluster import Placement, lowest, slots
-from sim.fleet.fits import broken_wish
-from sim.fleet.free import Free, first, members
-from sim.fleet.jobs import Job
-from sim.fleet.protocol import View
+from ersatz.sim.fleet.cluster import Placement, lowest, slots
+from ersatz.sim.fleet.fits import broken_wish
+from ersatz.sim.fleet.free import Free, first, members
+from ersatz.sim.fleet.protocol import View
+from ersatz.sim.fleet.workload.jobs import Job
 
 EVERYWHERE = -1  # the set of all nodes: every bit is set
 Place = Callable[[Free, Job, str, int, int], Placement | None]

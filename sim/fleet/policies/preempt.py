@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from sim.fleet.cluster import Placement
-from sim.fleet.jobs import Job
-from sim.fleet.log import Claims, Quota, Record
-from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.queue import Admit, within_limits
-from sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
+from ersatz.sim.fleet.cluster import Placement
+from ersatz.sim.fleet.log import Claims, Quota, Record
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.queue import Admit, within_limits
+from ersatz.sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
+from ersatz.sim.fleet.workload.jobs import Job
 
 Rank = tuple[float, ...]
 

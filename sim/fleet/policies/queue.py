@@ -10,10 +10,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 
-from sim.fleet.jobs import Job
-from sim.fleet.log import Claims, Record
-from sim.fleet.policies.placement import Placer
-from sim.fleet.protocol import Decision, Start, View
+from ersatz.sim.fleet.log import Claims, Record
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.protocol import Decision, Start, View
+from ersatz.sim.fleet.workload.jobs import Job
 
 Key = Callable[[Job], float]
 Admit = Callable[[View, Job, int], bool]

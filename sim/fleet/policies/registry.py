@@ -10,13 +10,17 @@ import importlib.util
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from device_models.problems import InputError, Problem, did_you_mean
-from sim.fleet.policies.backfill import EasyScheduler
-from sim.fleet.policies.conservative import ConservativeScheduler
-from sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
-from sim.fleet.policies.preempt import FairScheduler, LeastServiceScheduler, PriorityScheduler
-from sim.fleet.policies.queue import FillScheduler, QueueScheduler, by_limit
-from sim.fleet.policies.score import (
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.sim.fleet.policies.backfill import EasyScheduler
+from ersatz.sim.fleet.policies.conservative import ConservativeScheduler
+from ersatz.sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
+from ersatz.sim.fleet.policies.preempt import (
+    FairScheduler,
+    LeastServiceScheduler,
+    PriorityScheduler,
+)
+from ersatz.sim.fleet.policies.queue import FillScheduler, QueueScheduler, by_limit
+from ersatz.sim.fleet.policies.score import (
     EVEN,
     ScoredPlacement,
     clustering,
@@ -25,8 +29,8 @@ from sim.fleet.policies.score import (
     least_product,
     packing,
 )
-from sim.fleet.policies.shares import ShareScheduler, blind
-from sim.fleet.protocol import Scheduler
+from ersatz.sim.fleet.policies.shares import ShareScheduler, blind
+from ersatz.sim.fleet.protocol import Scheduler
 
 POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "fifo": lambda placer: QueueScheduler("fifo", placer),

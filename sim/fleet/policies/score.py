@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.fleet.cluster import UNCOUNTED, Placement, slots
-from sim.fleet.free import Free
-from sim.fleet.jobs import Job, Workload
-from sim.fleet.policies.placement import best_fit
+from ersatz.sim.fleet.cluster import UNCOUNTED, Placement, slots
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.policies.placement import best_fit
+from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 # type, processors, memory, thousandths left by device, sizes of the jobs there (0: a part)
 State = tuple[str, int, int, tuple[int, ...], tuple[int, ...]]

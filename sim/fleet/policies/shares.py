@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.fleet.jobs import Job
-from sim.fleet.log import Claims, Record
-from sim.fleet.policies.placement import Placer
-from sim.fleet.policies.queue import Admit, within_limits
-from sim.fleet.protocol import Decision, Preempt, Start, View, WakeAt
+from ersatz.sim.fleet.log import Claims, Record
+from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.queue import Admit, within_limits
+from ersatz.sim.fleet.protocol import Decision, Preempt, Start, View, WakeAt
+from ersatz.sim.fleet.workload.jobs import Job
 
 Matrix = NDArray[np.float64]
 BONUS = 0.05  # weight of the mean speed beside the worst-off job's: what is left over is used well

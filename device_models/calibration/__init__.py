@@ -1,0 +1,1 @@
+"""Kernels measured on one device: kept, interpolated, carried over to relatives."""

@@ -1,0 +1,266 @@
+"""A calibration: kernels measured on one device, what was fitted to them, and where it comes from.
+
+The file is YAML with the measurements as CSV inside (`points: |`), so that a person can read both.
+`read_calibration` refuses a newer format and says every fault with its line; `write_calibration`
+is its inverse. `calibrated_timer` makes a kernel timer of it, for the device that it names only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
+from ersatz.device_models.kernels.operations import COMPUTE, operation_of
+from ersatz.device_models.kernels.terms import Machine, OperationFit
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.device_models.text.yamltext import YamlText, read_yaml
+
+FORMAT = 1
+SHIPPED = DATA / "calibrations"
+OWN_STACK = "torch-eager"  # the software whose kernels are measured
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was measured, with what, and when."""
+
+    device: str  # name in the catalogue
+    backend: str  # cpu, cuda, rocm, npu
+    hardware: str  # as the driver calls it
+    driver: str
+    framework: str
+    clock: str
+    date: str
+    seed: int
+    measured_s: float  # time spent measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measured kernel; `seconds` with its operands where a training step finds them."""
+
+    kernel: Kernel
+    seconds: float  # median
+    warm_s: float  # median with all operands in the cache
+    spread: float  # (80th - 20th percentile) / median
+    samples: int
+    host_s: float = 0.0  # host time to issue it, where the device runs by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Everything that `ersatz calibrate` finds out about one device."""
+
+    origin: Origin
+    machine: Machine
+    parameters: Mapping[str, float]  # of the catalogue's device: what the fit puts in their place
+    fits: Mapping[tuple[str, str], OperationFit]  # by operation and dtype
+    points: tuple[Point, ...]
+    missing: tuple[str, ...] = ()  # kernels that the device could not run, and why
+    proof: Mapping[str, float] = field(default_factory=dict)  # figures of `--prove`
+    file: str = ""
+
+    @property
+    def step_error(self) -> float:
+        """Relative half width of the 80 % interval of a step on this device.
+
+        From the proof where there is one, else from the held-out kernels, which is wider.
+        """
+        if "half_width" in self.proof:
+            return self.proof["half_width"]
+        errors = [fit.p80_error for fit in self.fits.values()]
+        return sum(errors) / len(errors) if errors else 1.0
+
+
+def find_calibration(name: str) -> Path:
+    """Return the path of a calibration file, or of the shipped one of that name."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return Path(name)
+    known = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    if name in known:
+        return SHIPPED / f"{name}.yaml"
+    hint = did_you_mean(name, known) or f" ({', '.join(known)})"
+    raise InputError([Problem(name, 0, 0, "", "", f"no such calibration is shipped{hint}")])
+
+
+def calibrated_device(device: Device, calibration: Calibration) -> Device:
+    """Return the device with the fitted parameters; another device is returned unchanged."""
+    if device.name != calibration.origin.device:
+        return device
+    changes: dict[str, Any] = {}
+    for key, value in calibration.parameters.items():
+        name, _, dtype = key.partition(".")
+        if dtype:
+            changes[name] = {**changes.get(name, getattr(device, name)), dtype: value}
+        else:
+            changes[name] = value
+    return replace(device, **changes)
+
+
+def calibrated_timer(calibration: Calibration, stack: str = OWN_STACK) -> Timer:
+    """Return the timer of a calibrated device; other devices and kernels are modelled as ever.
+
+    Under another stack than plain PyTorch only products and attention are taken from the
+    measurements: what else it fuses is its own.
+    """
+
+    def timer(device: Device, kernel: Kernel) -> float:
+        fit = _fit_for(calibration, device, kernel, stack)
+        if fit is None:
+            return calibrated_time(calibrated_device(device, calibration), kernel)
+        return fit.seconds(kernel, calibration.machine)
+
+    return timer
+
+
+def is_measured(calibration: Calibration, device: Device, kernel: Kernel, stack: str) -> bool:
+    """Tell whether the calibration's measurements of a kernel hold for this device and software."""
+    return device.name == calibration.origin.device and holds_for(kernel, stack)
+
+
+def holds_for(kernel: Kernel, stack: str) -> bool:
+    """Tell whether what PyTorch takes for a kernel holds for a software stack.
+
+    Products and attention are much the same everywhere; element-wise kernels are fused differently.
+    """
+    return stack == OWN_STACK or operation_of(kernel).startswith(COMPUTE)
+
+
+def _fit_for(
+    calibration: Calibration, device: Device, kernel: Kernel, stack: str
+) -> OperationFit | None:
+    if not is_measured(calibration, device, kernel, stack):
+        return None
+    return calibration.fits.get((operation_of(kernel), kernel.dtype))
+
+
+# The kernel's columns, then the point's.
+_KERNEL = ("name", "kind", "dtype", "m", "n", "k", "groups", "sequence", "flop", "nbytes")
+_POINT = ("seconds", "warm_s", "spread", "samples", "host_s")
+_WHOLE = ("groups", "sequence", "samples")
+_WORDS = ("name", "kind", "dtype")
+
+
+def point_row(point: Point) -> dict[str, Any]:
+    """Return a point as plain columns."""
+    row = {name: getattr(point.kernel, name) for name in _KERNEL}
+    return row | {name: getattr(point, name) for name in _POINT}
+
+
+def row_point(row: Mapping[str, Any]) -> Point:
+    """Return the point of plain columns; raises `KeyError` and `ValueError`."""
+    values: dict[str, Any] = {}
+    for name in (*_KERNEL, *_POINT):
+        kind: Callable[[Any], Any] = str if name in _WORDS else int if name in _WHOLE else float
+        values[name] = kind(row[name])
+    kernel = {name: values[name] for name in _KERNEL}
+    backward = kernel["name"].endswith("back")
+    return Point(Kernel(category="", backward=backward, **kernel), *(values[n] for n in _POINT))
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write the file; raises `OSError`."""
+    import yaml
+
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "origin": asdict(calibration.origin),
+        "machine": {
+            "cache_bytes": calibration.machine.cache_bytes,
+            "tile": list(calibration.machine.tile),
+            "units": calibration.machine.units,
+            "ridge": {k: _short(v) for k, v in calibration.machine.ridge.items()},
+        },
+        "parameters": {k: _short(v) for k, v in calibration.parameters.items()},
+        "missing": list(calibration.missing),
+        "proof": {k: _short(v) for k, v in calibration.proof.items()},
+        "fits": [_fit_record(fit) for fit in calibration.fits.values()],
+    }
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*_KERNEL, *_POINT], lineterminator="\n")
+    writer.writeheader()
+    for point in calibration.points:
+        row = point_row(point)
+        writer.writerow({k: v if k in _WORDS else _short(float(v)) for k, v in row.items()})
+    lines = "".join(f"  {line}\n" for line in table.getvalue().splitlines())
+    text = (
+        "# Written by ersatz calibrate: measured kernels and what was fitted to them; SI units.\n"
+    )
+    text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f"{path.name}.new")  # a kill in mid-write leaves the old file
+    written.write_text(f"{text}points: |\n{lines}", "utf-8")
+    written.replace(path)
+
+
+def _short(value: float) -> float | int:
+    """Six digits are more than a measurement has; sizes stay whole."""
+    return int(value) if float(value).is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")
+
+
+def _fit_record(fit: OperationFit) -> dict[str, Any]:
+    record = {f.name: getattr(fit, f.name) for f in fields(fit)}
+    record["seconds_per"] = {k: _short(v) for k, v in fit.seconds_per.items()}
+    return {k: _short(v) if isinstance(v, float) else v for k, v in record.items()}
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration file; raises `InputError` with every fault."""
+    text = read_yaml(path)
+    data = text.data if isinstance(text.data, dict) else {}
+    problems: list[Problem] = []
+    if "format" not in data:
+        expected = "is no calibration file: key is missing (ersatz calibrate writes one)"
+        raise InputError([text.problem((), "format", expected)])
+    if not isinstance(data["format"], int) or data["format"] > FORMAT:
+        expected = f"expected a format up to {FORMAT}: written by a newer ersatz, which can read it"
+        raise InputError([text.problem(("format",), data["format"], expected)])
+    parts = {
+        key: _part(text, key, build, problems)
+        for key, build in (
+            ("origin", lambda x: Origin(**x)),
+            ("machine", lambda x: Machine(float(x["cache_bytes"]), tuple(x["tile"]), x["units"], x["ridge"])),
+            ("parameters", lambda x: {str(k): float(v) for k, v in x.items()}),
+            ("missing", tuple),
+            ("proof", lambda x: {str(k): float(v) for k, v in x.items()}),
+            ("fits", lambda x: {(f["operation"], f["dtype"]): OperationFit(**f) for f in x}),
+        )
+    }  # fmt: skip
+    points = _points(text, problems)
+    if problems:
+        raise InputError(problems)
+    return Calibration(**parts, points=points, file=str(path))
+
+
+def _part(text: YamlText, key: str, build: Callable[[Any], Any], problems: list[Problem]) -> Any:
+    try:
+        return build(text.data[key])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(
+            text.problem((key,), None, f"cannot be read: {type(error).__name__} {error}")
+        )
+        return None
+
+
+def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:
+    found = []
+    line = text.values.get(("points",), (0, 0))[0]
+    for number, row in enumerate(csv.DictReader(io.StringIO(str(text.data.get("points", ""))))):
+        try:
+            point = row_point(row)
+            if not (point.seconds > 0 and point.samples > 0):
+                raise ValueError("seconds and samples must be above 0")
+            found.append(point)
+        except (KeyError, TypeError, ValueError) as error:
+            place = line + 2 + number
+            problems.append(Problem(text.file, place, 1, f"points[{number}]", "", str(error)))
+    if not found and not problems:
+        problems.append(text.problem(("points",), None, "holds no measured kernel"))
+    return tuple(found)

@@ -1,0 +1,292 @@
+"""Read devices, links, networks, nodes and software stacks from YAML, with all faults at once.
+
+A name is a file of the catalogue (or one of its `aliases`); anything with a path separator or the
+ending .yaml is a user's own file, looked for beside the file that names it. The tables below say
+what each file holds; `sheet` reads it, and `identities` refuses what cannot be true: an
+efficiency above one, links that do not add up, a TPP that the peaks deny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp
+from ersatz.device_models.catalog.identities import (
+    check_device,
+    check_node,
+    check_scale_out,
+    check_scale_up,
+)
+from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.device_models.text.yamltext import YamlText
+
+_COMMON = {"name": "text", "title": "text", "description": "text", "based_on": "text",
+           "aliases": "list", "sources": "mapping"}  # fmt: skip
+# What export rules read of a device (`export`); a user's own device may leave them out.
+EXPORT_LEAVES = {
+    "designer": "text", "process_nm": "number", "foundry": "text", "transistors": "number",
+    "data_centre": "boolean", "sold_in_us": "boolean",
+    "die_area_least_m2": "area", "die_area_most_m2": "area", "sold_as": "text",
+}  # fmt: skip
+EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
+DEVICE = Schema(
+    header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
+                      "trains": "boolean", "why_not": "text", "prices": "list"},
+    leaves={
+        "memory_bytes": "bytes", "memory_bandwidth": "bandwidth", "memory_efficiency": "fraction",
+        "cache_bytes": "bytes", "matrix_tile": "tile", "compute_units": "integer",
+        "clock_hz": "frequency", "kernel_launch_s": "time", "power_idle_w": "power",
+        "power_max_w": "power", "die_area_m2": "area", "io_bandwidth": "bandwidth",
+        "failure_rate": "rate", "attention_forward": "fraction", "attention_backward": "fraction",
+        "attention_portable": "fraction", "sustained_clock": "number", "tpp": "number",
+        **EXPORT_LEAVES,
+    },
+    maps={"matrix_peak": "flop_rate", "vector_peak": "flop_rate",
+          "matrix_ceiling": "fraction", "datasheet_peak": "flop_rate"},
+    optional=frozenset({"tpp", "datasheet_peak", "sustained_clock", *EXPORT_LEAVES}),
+)  # fmt: skip
+SCALE_UP = Schema(
+    header=_COMMON | {"kind": "text"},
+    leaves={
+        "domain": "integer", "links": "integer", "link_bandwidth": "bandwidth",
+        "efficiency": "fraction", "in_switch": "fraction", "all_to_all": "fraction",
+        "latency_s": "time", "total_bandwidth": "bandwidth", "peer_s": "time",
+        "bulk_latency_s": "time", "quick_share": "fraction", "dims": "tile",
+    },
+    optional=frozenset({"dims", "total_bandwidth", "peer_s", "bulk_latency_s", "quick_share"}),
+)  # fmt: skip
+SCALE_OUT = Schema(
+    header=_COMMON | {"kind": "text"},
+    leaves={
+        "tiers": "integer", "nic_bandwidth": "bandwidth", "efficiency": "fraction",
+        "all_to_all": "fraction", "latency_s": "time", "oversubscription": "number",
+        "group_stall_s": "time", "message_stall_s": "time", "piece_s": "time", "crowding": "number",
+        "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
+        "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
+        "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
+    },
+    optional=frozenset({
+        "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
+        "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
+        "cable_price",
+    }),
+)  # fmt: skip
+NODE = Schema(
+    header=_COMMON | {"device": "text", "scale_up": "text", "scale_out": "text", "prices": "list"},
+    leaves={"devices": "integer", "nics": "integer", "host_power_w": "power",
+            "failure_rate": "rate"},
+)  # fmt: skip
+STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
+
+Part = TypeVar("Part", Device, ScaleUp, ScaleOut)
+
+
+def load_device(name: str) -> Device:
+    """Return an accelerator by catalogue name, alias or path; raises `InputError`."""
+    return _device(find_file(name, "devices"))
+
+
+def load_scale_up(name: str) -> ScaleUp:
+    """Return a scale-up fabric by name or path; raises `InputError`."""
+    return _scale_up(find_file(name, "fabrics"))
+
+
+def load_scale_out(name: str) -> ScaleOut:
+    """Return a scale-out network by name or path; raises `InputError`."""
+    return _scale_out(find_file(name, "fabrics"))
+
+
+def make_scale_out(data: Mapping[str, Any], folder: Path = Path()) -> ScaleOut:
+    """Return the network that a mapping describes: keys of a network file with plain values.
+
+    `based_on` names a network whose values hold where the mapping is silent. Raises `InputError`
+    with a problem without a place for every fault; their keys are those of the mapping.
+    """
+    path = folder / "network.yaml"
+    given = {"source": "GIVEN", "date": "given", "confidence": "high"}
+    leaves = {key: value if key in SCALE_OUT.header else _as_leaf(value, given)
+              for key, value in data.items()}  # fmt: skip
+    own_sources = {"sources": {"GIVEN": "as given", **data.get("sources", {})}}
+    text = YamlText("", {**leaves, **own_sources}, {}, {})
+    return _made_scale_out(
+        read_text(text, path, SCALE_OUT, lambda name, beside: find_file(name, "fabrics", beside)),
+        str(data.get("name", data.get("based_on", "own network"))),
+    )
+
+
+def _as_leaf(value: Any, given: Mapping[str, str]) -> Any:
+    whole = isinstance(value, dict) and "value" in value and not set(value) - set(LEAF_KEYS)
+    return {**given, **value} if whole else {"value": value, **given}
+
+
+def load_node(name: str) -> Node:
+    """Return a node by name or path; raises `InputError`."""
+    return _node(find_file(name, "nodes"))
+
+
+def load_stack(name: str) -> Stack:
+    """Return a software stack by name or path; raises `InputError`."""
+    return _stack(find_file(name, "stacks"))
+
+
+def list_devices() -> list[str]:
+    """Return the names of all catalogue devices."""
+    return _names("devices")
+
+
+def list_nodes() -> list[str]:
+    """Return the names of all catalogue nodes."""
+    return _names("nodes")
+
+
+def list_stacks() -> list[str]:
+    """Return the names of all catalogue stacks."""
+    return _names("stacks")
+
+
+def list_fabrics() -> list[str]:
+    """Return the names of all catalogue fabrics, scale-up and scale-out."""
+    return _names("fabrics")
+
+
+def _names(room: str) -> list[str]:
+    return sorted(path.stem for path in (DATA / room).glob("*.yaml"))
+
+
+def find_file(name: str, room: str, folder: Path = Path()) -> Path:
+    """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
+        return (folder / name if (folder / name).exists() else Path(name)).resolve()
+    wanted, known, aliases = name.strip().lower(), _names(room), _aliases(room)
+    if wanted in known or wanted in aliases:
+        return DATA / room / f"{aliases.get(wanted, wanted)}.yaml"
+    hint = did_you_mean(wanted, [*known, *aliases])
+    expected = f"no such name in the catalogue of {room}{hint}"
+    raise InputError([Problem(name, 0, 0, "", "", expected)])
+
+
+@lru_cache(maxsize=8)
+def _aliases(room: str) -> dict[str, str]:
+    """Return other names of each file; only the header lines are looked at, for speed."""
+    found: dict[str, str] = {}
+    for path in (DATA / room).glob("*.yaml"):
+        for line in path.read_text(encoding="utf-8").splitlines()[:8]:
+            if line.startswith("aliases:"):
+                names = line.removeprefix("aliases:").strip().strip("[]").split(",")
+                found.update({alias.strip(" \"'").lower(): path.stem for alias in names})
+    return found
+
+
+def _read(path: Path, room: str, schema: Schema) -> Sheet:
+    return read_sheet(path, schema, lambda name, folder: find_file(name, room, folder))
+
+
+@lru_cache(maxsize=128)
+def _device(path: Path) -> Device:
+    sheet = _read(path, "devices", DEVICE)
+    trains = sheet.header.get("trains", True)
+    if not trains and not sheet.header.get("why_not"):
+        sheet.blame(("trains",), trains, "a device that cannot train needs `why_not`")
+    check_device(sheet.values, sheet.blame)
+    sheet.finish()
+    known = {f.name for f in fields(Device)}
+    values = {key: value for key, value in sheet.values.items() if key in known}
+    texts = {"title": path.stem, "vendor": "unknown", "architecture": "", "released": "",
+             "why_not": ""}  # fmt: skip
+    header = {key: sheet.header.get(key, silent) for key, silent in texts.items()}
+    return Device(name=path.stem, trains=trains, prices=sheet.prices, facts=sheet.facts,
+                  sources=sheet.sources, **header, **values)  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def _scale_up(path: Path) -> ScaleUp:
+    sheet = _read(path, "fabrics", SCALE_UP)
+    kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring", "torus"))
+    check_scale_up(sheet.values, kind, sheet.blame)
+    sheet.finish()
+    values = {key: value for key, value in sheet.values.items() if key != "total_bandwidth"}
+    return ScaleUp(name=path.stem, title=_title(sheet, path), kind=kind,  # type: ignore[arg-type]
+                   facts=sheet.facts, sources=sheet.sources, **values)  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def _scale_out(path: Path) -> ScaleOut:
+    return _made_scale_out(_read(path, "fabrics", SCALE_OUT), path.stem)
+
+
+def _made_scale_out(sheet: Sheet, name: str) -> ScaleOut:
+    kind = _choice(sheet, "kind", ("rail", "fat-tree", "dual-plane", "multi-plane"))
+    check_scale_out(sheet.values, sheet.blame)
+    sheet.finish()
+    title = str(sheet.header.get("title", name))
+    return ScaleOut(name=name, title=title, kind=kind,  # type: ignore[arg-type]
+                    facts=sheet.facts, sources=sheet.sources, **sheet.values)  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def _node(path: Path) -> Node:
+    sheet = _read(path, "nodes", NODE)
+    device = _part(sheet, path, "device", "devices", _device)
+    scale_up = _part(sheet, path, "scale_up", "fabrics", _scale_up)
+    scale_out = _part(sheet, path, "scale_out", "fabrics", _scale_out)
+    if scale_up:
+        check_node(sheet.values, scale_up, sheet.blame)
+    if sheet.problems or not (device and scale_up and scale_out):
+        raise InputError(sheet.problems)
+    return Node(name=path.stem, title=_title(sheet, path), device=device, scale_up=scale_up,
+                scale_out=scale_out, prices=sheet.prices, facts=sheet.facts,
+                sources=sheet.sources, **sheet.values)  # fmt: skip
+
+
+def _part(
+    sheet: Sheet, path: Path, key: str, room: str, load: Callable[[Path], Part]
+) -> Part | None:
+    """Load what a node names; the faults of its file are faults of the node."""
+    name = sheet.header.get(key)
+    if name is None:
+        if key not in sheet.text.data:
+            sheet.blame((), key, "key is missing")
+        return None
+    try:
+        return load(find_file(name, room, path.parent))
+    except InputError as error:
+        sheet.blame_for((key,), name, error)
+        return None
+
+
+@lru_cache(maxsize=128)
+def _stack(path: Path) -> Stack:
+    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
+    sheet = _read(path, "stacks", schema)
+    sheet.finish()
+    defaults = {key: str(value) for key, value in sheet.header.get("defaults", {}).items()}
+    return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, facts=sheet.facts,
+                 sources=sheet.sources, **sheet.values)  # fmt: skip
+
+
+def _stack_leaves() -> dict[str, str]:
+    """Kind of each value of a stack, from its type and its name."""
+    kinds = {"bool": "boolean", "str": "text", "float": "number", "int": "integer"}
+    leaves = {f.name: kinds[str(f.type)] for f in fields(Stack) if str(f.type) in kinds}
+    times = {name: "time" for name in leaves if name.endswith("_s")}
+    named = {"name", "title"}
+    return {k: v for k, v in (leaves | times | STACK_DIMENSIONS).items() if k not in named}
+
+
+def _title(sheet: Sheet, path: Path) -> str:
+    return str(sheet.header.get("title", path.stem))
+
+
+def _choice(sheet: Sheet, key: str, known: tuple[str, ...]) -> str:
+    value = sheet.header.get(key)
+    if value not in known:
+        sheet.blame((key,), value, f"expected one of {', '.join(known)}")
+        return known[0]
+    return str(value)

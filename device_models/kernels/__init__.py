@@ -1,0 +1,1 @@
+"""What a kernel is, which operation it belongs to, and how long it takes on a device."""

@@ -1,0 +1,162 @@
+"""How long one kernel takes on one device.
+
+Matrix product of (m, k) by (k, n), in `groups` independent copies:
+
+    t = max( flop / (peak x ceiling) x Q , bytes / (bandwidth x memory efficiency) ) + g x output / bandwidth
+    Q = 1 + w (q - 1),   q = padded tile work of the fullest wave / useful work
+
+The output term is what makes the rate rise with the inner dimension k: efficiency = k / (k + k0)
+with k0 = g x peak x ceiling x bytes / (2 bandwidth). Attention runs at its own share of the bf16
+peak with a ramp in the sequence length; where it is not fused and a head fills no multiple of 16
+bytes, on the vector units (BLOOM candidates took 30 % longer with heads of 108 than of 144). All
+other kernels move bytes. The `roofline` timer is the same model with every factor at one. Launch
+cost is the host's and is not part of these times.
+
+Not modelled: cache reuse between kernels, clock changes within a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.yamltext import parse_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel of a device's work: what it computes and moves.
+
+    `flop` counts a multiply-add as two. `nbytes` is the traffic with device memory. For a matrix
+    product m, n, k are the sizes of one group and `flop` and `nbytes` are totals. Other kernels
+    carry their sizes for whoever runs or measures them: m rows (tokens), n columns, and in k and
+    `groups` what `ersatz.device_models.kernels.operations` says of each operation.
+    """
+
+    name: str
+    category: str
+    kind: Literal["matmul", "attention", "memory"]
+    dtype: str
+    flop: float
+    nbytes: float
+    m: float = 0.0
+    n: float = 0.0
+    k: float = 0.0
+    groups: int = 1
+    backward: bool = False
+    sequence: int = 0
+    slowdown: float = 1.0  # of the software's kernel against the device's best
+    portable: bool = False  # attention by a kernel that is not written for the device
+    aligned: bool = True  # its rows begin at multiples of 16 bytes, as matrix units want them
+
+
+def matmul(
+    name: str, m: float, n: float, k: float, dtype: str, *, groups: int = 1,
+    category: str = "matrix", slowdown: float = 1.0, output_bytes: float = 2.0,
+) -> Kernel:  # fmt: skip
+    """Return the kernel of `groups` products (m, k) x (k, n), operands in `dtype`."""
+    size = DTYPE_BYTES[dtype]
+    nbytes = groups * (size * (m * k + k * n) + output_bytes * m * n)
+    flop = 2.0 * groups * m * n * k
+    return Kernel(name, category, "matmul", dtype, flop, nbytes, m, n, k, groups, slowdown=slowdown)
+
+
+def memory_kernel(
+    name: str, nbytes: float, category: str = "elementwise", *, dtype: str = "bf16",
+    m: float = 0.0, n: float = 0.0, k: float = 0.0, groups: int = 1,
+) -> Kernel:  # fmt: skip
+    """Return a kernel that only moves `nbytes`."""
+    return Kernel(name, category, "memory", dtype, 0.0, nbytes, m, n, k, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConstants:
+    """What the kernel model assumes of every device (data/kernel_model.yaml)."""
+
+    wave_weight: float
+    output_write: float
+    attention_ramp_tokens: float
+    expert_rows_half: float
+    score_passes_forward: float  # over the score matrix, where attention is not fused
+    score_passes_backward: float
+    ring_merge_bytes_forward: float  # per value and step of ring attention
+    ring_merge_bytes_backward: float  # per key or value and step
+    adapter_share: float  # weights of LoRA's adapters / those of the model
+    logit_memory_bytes: float  # held per logit
+    staging_bytes: float  # tables, loss and staging tensors that frameworks count as allocated
+
+
+@lru_cache(maxsize=1)
+def kernel_constants() -> KernelConstants:
+    """Read the constants once."""
+    source = DATA / "kernel_model.yaml"
+    text = parse_yaml(source.read_text(), "kernel_model.yaml")
+    return KernelConstants(
+        **{key: float(leaf["value"]) for key, leaf in text.data.items() if key != "sources"}
+    )
+
+
+Timer = Callable[[Device, Kernel], float]
+
+
+def roofline_time(device: Device, kernel: Kernel) -> float:
+    """Seconds from the data sheet alone: max of compute and memory time (Williams et al. 2009)."""
+    moved = kernel.nbytes / device.memory_bandwidth
+    if kernel.kind == "memory":
+        return moved
+    peak = attention_peak(device, kernel) if kernel.kind == "attention" else None
+    return max(kernel.flop / (peak or device.matrix_peak[kernel.dtype]), moved)
+
+
+def sixteen_bit_peak(device: Device) -> float:
+    """Dense matrix peak in FLOP/s of the device's 16-bit format."""
+    peaks = device.matrix_peak
+    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+
+
+def attention_peak(device: Device, kernel: Kernel) -> float:
+    """Dense matrix peak in FLOP/s by which attention is measured: of fp32 for fp32, else 16-bit."""
+    return device.matrix_peak.get("fp32" if kernel.dtype == "fp32" else "") or sixteen_bit_peak(
+        device
+    )
+
+
+def quantisation(device: Device, kernel: Kernel) -> float:
+    """Work of full tiles and full waves over useful work, weighted; 1 is no loss."""
+    tile_m, tile_n, _ = device.matrix_tile
+    rows, cols = kernel.m / tile_m, kernel.n / tile_n
+    tiles = math.ceil(rows) * math.ceil(cols)
+    padding = tiles / (rows * cols)
+    waves = tiles * kernel.groups / device.compute_units
+    tail = math.ceil(waves) / waves
+    return 1.0 + kernel_constants().wave_weight * (padding * tail - 1.0)
+
+
+def calibrated_time(device: Device, kernel: Kernel) -> float:
+    """Seconds with the device's sustained rates and the shape of the kernel."""
+    bandwidth = device.memory_bandwidth * device.memory_efficiency
+    moved = kernel.nbytes / bandwidth
+    if kernel.kind == "memory":
+        return moved
+    if kernel.kind == "attention":
+        share = device.attention_backward if kernel.backward else device.attention_forward
+        ramp = 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
+        share *= device.attention_portable if kernel.portable else 1.0
+        rate = attention_peak(device, kernel) * share / ramp
+        if not kernel.aligned:  # sums are kept in fp32, so the vector units do not pack
+            rate = min(rate, device.vector_peak.get("fp32", rate))
+        rate *= device.sustained_clock
+        return max(kernel.flop / rate * kernel.slowdown, moved)
+    rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
+    rate *= device.sustained_clock
+    compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown
+    write = kernel_constants().output_write * 2.0 * kernel.groups * kernel.m * kernel.n
+    return max(compute + write / device.memory_bandwidth, moved)
+
+
+TIMERS: dict[str, Timer] = {"roofline": roofline_time, "calibrated": calibrated_time}

@@ -1,0 +1,1 @@
+"""Links, fabrics and the groups that talk over them: rates, collectives, faults."""

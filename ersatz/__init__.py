@@ -1,0 +1,1 @@
+"""ersatz: the training of large models on accelerators you cannot, or cannot yet, buy."""

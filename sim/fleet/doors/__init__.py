@@ -1,0 +1,1 @@
+"""Doors for schedulers outside: Batsim's protocol, real Slurm."""

@@ -1,0 +1,239 @@
+"""Slurm's configuration, written from the description of a fleet.
+
+One slurmd per node, all on this machine and on loopback; a device is an empty file that Slurm hands
+out as a GPU; a leaf is a leaf switch of its tree; each priority is a partition with its tier. Facts
+about the options: Slurm 22.05's manual pages slurm.conf(5), gres.conf(5), topology.conf(5).
+Not carried over: quotas and fair shares (they need Slurm's data base), shares of devices, elasticity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.workload.jobs import Job, Workload
+
+CPUS = 256  # of an emulated node; a job takes one for each device, so that they never run out
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where one emulated Slurm lives: its folder, ports, user and clock."""
+
+    folder: Path
+    first_port: int  # the controller's; the nodes' follow
+    host: str
+    user: str
+    speed: float = 1.0  # virtual seconds in a real one
+    preempt: bool = False  # urgent partitions may requeue others' jobs
+
+    @property
+    def conf(self) -> Path:
+        """The file that SLURM_CONF names."""
+        return self.folder / "slurm.conf"
+
+
+def node_name(index: int) -> str:
+    """Return the name of a fleet's node in Slurm, which wants short ones with a number."""
+    return f"n{index}"
+
+
+def partition_of(priority: int) -> str:
+    """Return the name of the partition for a priority; names allow no sign."""
+    return f"p{priority}" if priority >= 0 else f"m{-priority}"
+
+
+def config_files(site: Site, cluster: Cluster, workload: Workload) -> dict[str, str]:
+    """Return the text of each configuration file of an emulated Slurm, by file name."""
+    return {
+        "slurm.conf": "\n".join(
+            [*_daemons(site), *_scheduling(site, workload), *_nodes(site, cluster),
+             *_partitions(site, workload), ""]
+        ),
+        "gres.conf": _gres(site, cluster),
+        "topology.conf": _topology(cluster),
+        "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
+        "job.sh": _JOB,
+    }  # fmt: skip
+
+
+# The job writes down which devices it got, since Slurm's own record names only nodes.
+_JOB = """#!/bin/sh
+scontrol -o -d show job "$SLURM_JOB_ID" > "$2/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" &
+sleep "$1"
+wait
+"""
+
+
+def _daemons(site: Site) -> list[str]:
+    folder = site.folder
+    timeout = 30 if site.speed == 1 else math.ceil(max(30, 5 * site.speed))
+    expire = math.ceil(max(120, 3 * site.speed))  # a requeued job waits for so long
+    return [
+        "ClusterName=ersatz",
+        f"SlurmctldHost={site.host}(127.0.0.1)",
+        f"SlurmctldPort={site.first_port}",
+        f"SlurmUser={site.user}",
+        f"SlurmdUser={site.user}",
+        "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",  # loopback only
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={folder}/munge/socket,cred_expire={expire},ttl=3600",
+        "CredType=cred/munge",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool/%n",
+        f"SlurmdPidFile={folder}/spool/%n.pid",
+        f"SlurmctldPidFile={folder}/slurmctld.pid",
+        f"SlurmctldLogFile={folder}/slurmctld.log",
+        f"SlurmdLogFile={folder}/spool/%n.log",
+        "MailProg=/bin/true",
+        "ProctrackType=proctrack/pgid",
+        "TaskPlugin=task/none",
+        "JobAcctGatherType=jobacct_gather/none",
+        "MpiDefault=none",
+        "ReturnToService=1",
+        "SlurmdTimeout=0",
+        "SlurmdParameters=config_overrides",
+        "TreeWidth=64",
+        f"MessageTimeout={timeout}",
+        "JobCompType=jobcomp/filetxt",
+        f"JobCompLoc={folder}/jobcomp.txt",
+        "AccountingStorageType=accounting_storage/none",
+        "MaxJobCount=200000",
+        "EnforcePartLimits=ALL",  # what can never run is refused when it is submitted
+    ]
+
+
+def _scheduling(site: Site, workload: Workload) -> list[str]:
+    """Plug-ins of the scheduler; its budgets are virtual seconds and grow with the speed."""
+    longest = max((limit_minutes(job) for job in workload.jobs), default=1)
+    every = math.ceil(max(1.0, 0.15 * site.speed))
+    budgets = (
+        f"bf_continue,bf_interval={every},bf_max_time={20 * every},sched_interval={every},"
+        f"max_sched_time={10 * every},bf_window={2 * longest + 60},bf_resolution=60,"
+        "bf_max_job_test=10000,default_queue_depth=10000"
+    )
+    return [
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_Core",
+        "GresTypes=gpu",
+        "TopologyPlugin=topology/tree",
+        "TopologyParam=TopoOptional",
+        "SchedulerType=sched/backfill",
+        f"SchedulerParameters={budgets}",
+        "PriorityType=priority/basic",
+        f"PreemptType=preempt/{'partition_prio' if site.preempt else 'none'}",
+        f"PreemptMode={'REQUEUE' if site.preempt else 'OFF'}",
+    ]
+
+
+def _nodes(site: Site, cluster: Cluster) -> list[str]:
+    """Runs of alike nodes, a line each; the accelerator type is also a feature to constrain by."""
+    lines = []
+    for (kind, devices), run in groupby(
+        range(len(cluster.nodes)), key=lambda i: (cluster.nodes[i].type, cluster.nodes[i].devices)
+    ):
+        members = list(run)
+        first, last = members[0], members[-1]
+        port = site.first_port + 1
+        lines.append(
+            f"NodeName={_span(first, last)} NodeHostname={site.host} NodeAddr=127.0.0.1"
+            f" Port={_ports(port + first, port + last)} CPUs={CPUS} Sockets=2"
+            f" CoresPerSocket={CPUS // 2} ThreadsPerCore=1 RealMemory=1000000"
+            f" Feature={kind} Gres=gpu:{kind}:{devices} State=UNKNOWN"
+        )
+    return lines
+
+
+def _span(first: int, last: int) -> str:
+    return f"n{first}" if first == last else f"n[{first}-{last}]"
+
+
+def _ports(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"[{first}-{last}]"
+
+
+def _partitions(site: Site, workload: Workload) -> list[str]:
+    lines = []
+    priorities = sorted({job.priority for job in workload.jobs} or {0})
+    for tier, priority in enumerate(priorities, start=1):
+        name = partition_of(priority)
+        lines.append(f"PartitionName={name} Nodes=ALL Default={'YES' if tier == 1 else 'NO'}"
+                     f" MaxTime=INFINITE PriorityTier={min(tier, 65533)} State=UP")  # fmt: skip
+    return lines
+
+
+def _gres(site: Site, cluster: Cluster) -> str:
+    """Nodes share the files that stand for their devices."""
+    shapes = dict.fromkeys((node.type, node.devices) for node in cluster.nodes if node.devices)
+    members: dict[tuple[str, int], list[int]] = {shape: [] for shape in shapes}
+    for index, node in enumerate(cluster.nodes):
+        if node.devices:
+            members[node.type, node.devices].append(index)
+    return "".join(
+        f"NodeName={_names(nodes)} Name=gpu Type={kind}"
+        f" File={site.folder}/dev/gpu{'0' if devices == 1 else f'[0-{devices - 1}]'}\n"
+        for (kind, devices), nodes in members.items()
+    )
+
+
+def _names(indices: Sequence[int]) -> str:
+    """Write node numbers as Slurm does: n[0-31,64]."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    spans = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+    return f"n[{spans}]"
+
+
+def _topology(cluster: Cluster) -> str:
+    leaves: dict[int, list[int]] = {}
+    for index, node in enumerate(cluster.nodes):
+        leaves.setdefault(node.leaf, []).append(index)
+    lines = [f"SwitchName=leaf{leaf} Nodes={_names(nodes)}" for leaf, nodes in leaves.items()]
+    lines.append(f"SwitchName=spine Switches={','.join(f'leaf{leaf}' for leaf in leaves)}")
+    return "\n".join([*lines, ""])
+
+
+LAUNCH_S = 60.0  # allowed for launching and ending a job under the fast clock, beside its limit
+
+
+def limit_minutes(job: Job) -> int:
+    """Return the time limit that Slurm enforces: whole minutes, with room for launching the job."""
+    limit = job.walltime_s if math.isfinite(job.walltime_s) else 2.0 * job.duration_s + 3600.0
+    return math.ceil((limit + LAUNCH_S) / 60.0)
+
+
+def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
+    """Return the arguments of `sbatch` for a job, its script included.
+
+    Whole nodes where the gang fills them; else the fewest nodes that hold it.
+    """
+    kinds = job.types or cluster.types
+    fits = [node.devices for node in cluster.nodes if node.type in kinds and node.devices]
+    size = max(fits, default=1)
+    name = kinds[0] + ":" if len(kinds) == 1 else ""
+    if job.devices <= size:
+        request = ["--nodes=1", f"--gres=gpu:{name}{job.devices}"]
+    elif job.devices % size == 0:
+        request = [f"--nodes={job.devices // size}", f"--gres=gpu:{name}{size}"]
+    else:
+        request = [f"--nodes={math.ceil(job.devices / size)}", f"--gpus={name}{job.devices}"]
+    if len(kinds) > 1:
+        request.append(f"--constraint=[{'|'.join(kinds)}]" if not job.mixed else
+                       f"--constraint={'|'.join(kinds)}")  # fmt: skip
+    elif job.types and len(cluster.types) > 1:
+        request.append(f"--constraint={kinds[0]}")
+    if job.max_leaves == 1:
+        request.append("--switches=1@30-00:00:00")  # wait for one leaf, however long
+    return [
+        "--parsable", "--output=/dev/null", "--requeue", f"--job-name={job.id}",
+        f"--partition={partition_of(job.priority)}", f"--time={limit_minutes(job)}", *request,
+        str(site.folder / "job.sh"), f"{job.duration_s:.3f}", str(site.folder / "taken"),
+    ]  # fmt: skip

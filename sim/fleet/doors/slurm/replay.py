@@ -1,0 +1,173 @@
+"""Hand a workload to a real Slurm at the times of its submissions, and bring its schedule back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
+from ersatz.sim.fleet.doors.slurm.records import (
+    ENDS,
+    WAITS_AGAIN,
+    Completion,
+    Submission,
+    make_log,
+    read_completions,
+)
+from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
+from ersatz.sim.fleet.engine.fleet import RunEndedError
+from ersatz.sim.fleet.engine.outages import Failures, Outage
+from ersatz.sim.fleet.log import Log, Rules
+from ersatz.sim.fleet.workload.jobs import Workload
+
+LOOK_S = 10.0  # real seconds without an end of a job, after which to look whether any runs
+STALL_S = 60.0  # real seconds in which no job ends although none runs
+Advance = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Replay:
+    """A replay under way."""
+
+    slurm: Running
+    cluster: Cluster
+    workload: Workload
+    advance: Advance
+    strikes: Iterator[Strike] = field(default_factory=lambda: iter(()))
+    struck: list[Struck] = field(default_factory=list)
+    next_strike: Strike | None = None
+    away: set[int] = field(default_factory=set)  # nodes that take no jobs
+    submissions: list[Submission] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)  # job -> Slurm's id
+
+    def submit_all(self) -> None:
+        """Submit every job when its time has come on the fast clock."""
+        for job in self.workload.jobs:
+            while (wait := job.submit_s - self.slurm.now()) > 0:
+                self.strike_what_is_due()
+                self.slurm.check()
+                time.sleep(min(wait / self.slurm.site.speed, 0.1))
+            words = sbatch_arguments(self.slurm.site, self.cluster, job)
+            if job.after:
+                names = ":".join(str(self.ids.get(name, 0)) for name in job.after)
+                words = [f"--dependency=afterok:{names}", "--kill-on-invalid-dep=yes", *words]
+            at = self.slurm.now()
+            try:
+                self.ids[job.id] = int(self.slurm.call("sbatch", *words))
+                self.submissions.append(Submission(job, at, self.ids[job.id]))
+            except SlurmError as error:
+                self.slurm.check()
+                self.submissions.append(Submission(job, at, refused=str(error)))
+                self.advance(job.id)
+
+    def strike_what_is_due(self) -> None:
+        """Take nodes down and bring them back when their time has come."""
+        if self.next_strike is None:
+            self.next_strike = next(self.strikes, None)
+        while self.next_strike and self.next_strike.at_s <= self.slurm.now():
+            begin = self.slurm.now()
+            self.slurm.call("scontrol", *self.next_strike.orders())
+            end = math.ceil(self.slurm.now())
+            self.struck.append(Struck(self.next_strike, float(math.floor(begin)), float(end)))
+            gone = self.next_strike.action in ("down", "drain")
+            (self.away.add if gone else self.away.discard)(self.next_strike.node)
+            self.next_strike = next(self.strikes, None)
+
+    def wait_for_all(self) -> None:
+        """Wait until every job that Slurm took is over; raises `SlurmError` when nothing moves."""
+        over: set[int] = set()
+        accepted = set(self.ids.values())
+        moved = time.monotonic()
+        while over < accepted:
+            ended = {c.slurm_id for c in self.completions() if ENDS.get(c.state) not in WAITS_AGAIN}
+            for slurm_id in sorted(ended - over):
+                self.advance(str(slurm_id))
+            idle_s = time.monotonic() - moved
+            if ended > over or (idle_s > LOOK_S and self._may_go_on()):
+                moved = time.monotonic()
+            elif idle_s > STALL_S:
+                raise SlurmError(f"slurm starts none of its {len(accepted - ended)} jobs any more:"
+                                 f" {self._reasons()}")  # fmt: skip
+            over = ended
+            self.strike_what_is_due()
+            self.slurm.check()
+            time.sleep(0.1)
+
+    def _may_go_on(self) -> bool:
+        """Tell whether a job runs, or a node is away on which one may run later."""
+        return bool(self.away) or bool(
+            self.slurm.call("squeue", "--noheader", "--states=R,CG", "--format=%i").strip()
+        )
+
+    def _reasons(self) -> str:
+        """Return why jobs wait, in Slurm's words, the commonest reason first."""
+        words = self.slurm.call("squeue", "--noheader", "--states=PD", "--format=%r").splitlines()
+        return ", ".join(f"{n} x {word}" for word, n in Counter(words).most_common(3))
+
+    def completions(self) -> list[Completion]:
+        """Return the attempts that have ended so far."""
+        return read_completions(self.slurm.site.folder / "jobcomp.txt", self.slurm.origin)
+
+    def log(self, about: dict[str, str], broken: str = "") -> Log:
+        """Return what has happened so far."""
+        site = self.slurm.site
+        return make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
+                        about, struck=self.struck, broken=broken, preempts=site.preempt)  # fmt: skip
+
+
+def replay_on_slurm(
+    cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
+    preempt: bool = False, outages: Sequence[Outage] = (), seed: int = 0,
+    advance: Advance = lambda _: None, about: dict[str, str] | None = None,
+) -> Log:  # fmt: skip
+    """Run a workload on real Slurm with emulated nodes and return its event log.
+
+    `speed` is virtual seconds in a real one. Raises `SlurmError` where Slurm is missing, `InputError`
+    for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
+    """
+    refuse_what_slurm_cannot(cluster, workload, rules or Rules(), outages)
+    with running(cluster, workload, speed=speed, preempt=preempt) as slurm:
+        version = slurm.call("scontrol", "--version").strip()
+        head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
+                "speed": f"{speed:g}", **(about or {})}  # fmt: skip
+        slurm.begin()
+        replay = Replay(slurm, cluster, workload, advance, strikes(cluster, outages, seed))
+        try:
+            replay.submit_all()
+            replay.wait_for_all()
+        except SlurmError as error:
+            raise RunEndedError(str(error), replay.log(head, str(error))) from error
+        return replay.log(head)
+
+
+def refuse_what_slurm_cannot(
+    cluster: Cluster, workload: Workload, rules: Rules, outages: Sequence[Outage] = ()
+) -> None:
+    """Raise `InputError` with everything that this door cannot carry over."""
+    wrong = []
+    if any(isinstance(outage, Failures) and outage.slowdown < 1 for outage in outages):
+        wrong.append("slow nodes cannot be emulated: jobs only sleep")
+    if rules.max_failures:
+        wrong.append("slurm requeues a job however often its nodes fail: no 'max_failures'")
+    if rules.quotas:
+        wrong.append("quotas need Slurm's data base; run them in process")
+    if any(node.devices == 0 for node in cluster.nodes):
+        wrong.append("nodes without devices cannot be emulated")
+    for what, hit in (
+        ("shares of devices", lambda j: j.milli < 1000),
+        ("elastic sizes", lambda j: j.least < j.devices or j.most > j.devices),
+        ("jobs without devices", lambda j: j.devices == 0),
+        ("limits on pods or on several leaves", lambda j: j.max_pods or j.max_leaves > 1),
+        ("endless jobs", lambda j: not math.isfinite(j.duration_s)),
+    ):
+        first = next((job for job in workload.jobs if hit(job)), None)
+        if first is not None:
+            wrong.append(f"{what} cannot be carried over (job {first.id})")
+    if wrong:
+        raise InputError(Problem(workload.name, 0, 0, "", "", text) for text in wrong)

@@ -1,0 +1,443 @@
+"""Many jobs on one fleet, under SimPy and a scheduler.
+
+Events of one instant come in the order finish, fail, repair, submit, timer; then the scheduler is
+asked once. A job advances in closed form between events. An impossible decision is logged as it was
+taken and ends the run; whether the possible ones were right is judged afterwards, on the log.
+Not modelled: traffic of one job beside another's, and the time that decisions take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import simpy
+
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
+from ersatz.sim.fleet.engine.decisions import carry_out
+from ersatz.sim.fleet.engine.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
+from ersatz.sim.fleet.engine.outages import Outage, begin_outages
+from ersatz.sim.fleet.engine.view import FleetView
+from ersatz.sim.fleet.engine.watchdog import HangError, Watchdog
+from ersatz.sim.fleet.fits import never_fits, spans
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.log import BROKEN_OFF, STARVED, Log, Record, Rules
+from ersatz.sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault
+from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload, trace_speed
+
+MOST_DECISIONS = 1_000_000  # in answer to one call
+MOST_CALLS = 10_000  # at one instant
+MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
+T = TypeVar("T")
+
+
+class RunEndedError(InfeasibleError):
+    """A run that could not go on: the message says why, `log` holds what happened so far."""
+
+    def __init__(self, reason: str, log: Log) -> None:
+        self.log = log
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """Everything that a run needs but the scheduler."""
+
+    cluster: Cluster
+    workload: Workload
+    rules: Rules = field(default_factory=Rules)
+    speed: Speed = trace_speed
+    outages: tuple[Outage, ...] = ()
+    seed: int = 0
+    until_s: float = math.inf  # the run ends here, or when all jobs are over
+    oracle: bool = False  # schedulers see true durations
+    decision_limit_s: float = 60.0  # of real time; a scheduler that takes twice as long hangs
+    first_wakeup: bool = True  # call the scheduler at time 0 even without events
+    about: tuple[tuple[str, str], ...] = ()  # more for the log's head
+
+
+def run_fleet(spec: FleetSpec, scheduler: Scheduler) -> Log:
+    """Run a workload under a scheduler and return the event log.
+
+    Raises `RunEndedError`, with the log so far, when a job can never run, when the scheduler
+    crashes, hangs or decides what cannot be done, and when waiting jobs are never started.
+    """
+    return Fleet(spec, scheduler).run()
+
+
+class Fleet:
+    """The state of a run."""
+
+    def __init__(self, spec: FleetSpec, scheduler: Scheduler) -> None:
+        self.spec, self.scheduler = spec, scheduler
+        self.cluster, self.rules = spec.cluster, spec.rules
+        self.env = simpy.Environment()
+        self.free = Free(spec.cluster)
+        self.waiting: OrderedDict[str, Job] = OrderedDict()
+        self.running: dict[str, Attempt] = {}
+        self.progress: dict[str, Progress] = {}
+        self.used: Counter[str] = Counter()
+        self.arrived: list[Job] = []  # since the last call, as the scheduler sees them
+        self._arriving: list[Job] = []  # since this one
+        self.down: set[int] = set()
+        self.drained: set[int] = set()
+        self.slowed: dict[int, float] = {}
+        about = {"policy": scheduler.name, "workload": spec.workload.name, "seed": str(spec.seed)}
+        self.log = Log(spec.cluster, spec.rules, scheduler.claims, about | dict(spec.about))
+        self.held: dict[str, set[str]] = {}  # job -> those that it still has to wait for
+        self.finished: set[str] = set()
+        self.to_come = len(spec.workload.jobs)  # jobs not yet submitted
+        self.left = self.to_come  # jobs not yet over
+        self.timers = 0
+        self._on_node: dict[int, dict[str, None]] = {}
+        self._ending: dict[str, simpy.Event] = {}
+        self._unseen: list[Record] = []
+        self._asked = False
+        self._calls = (0.0, 0)
+        self._idle_calls = 0
+        self._shapes: dict[tuple[object, ...], str] = {}
+        self.watchdog = Watchdog(spec.decision_limit_s)
+        self.view = FleetView(self)
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> Log:
+        """Let time pass until all jobs are over, or the run's time is up."""
+        env, until = self.env, self.spec.until_s
+        with self.watchdog:
+            try:
+                self._ask(partial(self.scheduler.on_start, self.view))
+                self.log.claims = self.scheduler.claims
+                for job in self.spec.workload.jobs:
+                    Happening(env, SUBMIT, job.submit_s, partial(self._submit, job))
+                begin_outages(self, self.spec.outages, self.spec.seed)
+                if self.spec.first_wakeup:
+                    self.ask_soon()
+                while (self.left or self._asked or until < math.inf) and env.peek() < until:
+                    env.step()
+                if self.left and until == math.inf:
+                    raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
+            finally:
+                self.scheduler.on_end(self.view)
+        self.write("end", value=float(self.left > 0), at=until if until < math.inf else None,
+                   detail="time is up" if self.left else "all jobs are over")  # fmt: skip
+        return self.log
+
+    def ended(self, reason: str, how: int = BROKEN_OFF) -> RunEndedError:
+        """Return the error that ends the run, noted in the log."""
+        self.write("end", value=how, detail=reason)
+        return RunEndedError(reason, self.log)
+
+    def write(
+        self, event: str, job: str = "", placement: Placement = (), node: int = -1,
+        value: float = 0.0, detail: str = "", *, at: float | None = None,
+    ) -> None:  # fmt: skip
+        """Add a record to the log."""
+        time_s = self.env.now if at is None else at
+        self.log.records.append(Record(time_s, event, job, placement, node, value, detail))
+
+    def tell(self) -> None:
+        """Let the scheduler know of the latest record."""
+        self._unseen.append(self.log.records[-1])
+        self.ask_soon()
+
+    # -- the scheduler ---------------------------------------------------------------------------
+
+    def ask_soon(self) -> None:
+        """Ask the scheduler at the end of this instant."""
+        if not self._asked:
+            self._asked = True
+            Happening(self.env, DECIDE, 0.0, self._decide)
+
+    def wake_at(self, time_s: float) -> None:
+        """Ask the scheduler at a time."""
+        self.timers += 1
+
+        def wake(_: simpy.Event) -> None:
+            self.timers -= 1
+            self.ask_soon()
+
+        Happening(self.env, TIMER, max(time_s - self.env.now, 0.0), wake)
+
+    def _decide(self, _: simpy.Event) -> None:
+        """Ask the scheduler, and carry out its decisions one by one."""
+        self._asked = False
+        self._count_calls()
+        events, self._unseen = self._unseen, []
+        self.arrived[:], self._arriving = self._arriving, []
+        on_event = self.scheduler.on_event
+        decisions = self._ask(lambda: iter(on_event(self.env.now, events, self.view) or ()))
+        for _number in range(MOST_DECISIONS):
+            decision = self._ask(lambda: next(decisions, None))
+            if decision is None:
+                break
+            carry_out(self, decision)
+        else:
+            raise self.ended(f"{self.scheduler.name} made {MOST_DECISIONS:,} decisions at once")
+        self._check_progress()
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Let the scheduler work, watched; its exceptions end the run."""
+        watch = self.watchdog
+        watch.number += 1
+        watch.inside = True
+        try:
+            return question()
+        except HangError:
+            limit = self.spec.decision_limit_s
+            raise self.ended(f"{self.scheduler.name} hangs: no answer in {limit:g} s") from None
+        except SchedulerFault as fault:
+            raise self.ended(f"{self.scheduler.name} {fault}") from fault
+        except Exception as error:
+            raise self.ended(f"{self.scheduler.name} crashed: {_crash(error)}") from error
+        finally:
+            watch.inside = False
+
+    def _count_calls(self) -> None:
+        now, count = self._calls
+        self._calls = (self.env.now, count + 1 if now == self.env.now else 1)
+        if self._calls[1] > MOST_CALLS:
+            raise self.ended(f"{self.scheduler.name} asks to be woken without letting time pass")
+
+    def _check_progress(self) -> None:
+        """End the run when jobs wait beside an idle fleet and nothing else will happen."""
+        if self.running or self.to_come or not self.waiting:
+            self._idle_calls = 0
+            return
+        self._idle_calls += 1
+        quiet = not (self.down or self.timers or self.drained or self._asked)
+        if (quiet and not self.spec.outages) or self._idle_calls > MOST_IDLE_CALLS:
+            reason = f"{self.scheduler.name} starts nothing, but {self._why_waiting()}"
+            raise self.ended(reason, STARVED)
+
+    def _why_waiting(self) -> str:
+        names = [*self.waiting, *self.held]
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        job = self.spec.workload.by_id[names[0]] if names else None
+        size = (
+            f"; job {job.id} asks for {job.devices} devices, {self.free.free} are free"
+            if job
+            else ""
+        )
+        return f"{len(names)} {'job waits' if len(names) == 1 else 'jobs wait'} ({shown}){size}"
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def _submit(self, job: Job, _: simpy.Event) -> None:
+        """Let a job enter the fleet; it waits at once unless other jobs must finish before."""
+        self.to_come -= 1
+        self.log.jobs[job.id] = job
+        self.write("submit", job.id)
+        self.tell()
+        self.progress[job.id] = Progress(waits_since_s=self.env.now)
+        shape = (job.types, job.least, job.max_nodes, job.max_leaves, job.max_pods, job.mixed,
+                 job.cpu_milli, job.memory_mib, job.tenant)  # fmt: skip
+        if shape not in self._shapes:
+            self._shapes[shape] = never_fits(self.cluster, self.rules, job)
+        if self._shapes[shape]:
+            raise self.ended(f"job {job.id} can never run: it {self._shapes[shape]}")
+        missing = set(job.after) - self.finished
+        if missing:
+            self.held[job.id] = missing
+        else:
+            self._wait(job.id)
+
+    def _wait(self, name: str) -> None:
+        """Let a job wait for devices, for the first time or again."""
+        job = self.spec.workload.by_id[name]
+        seen = job if self.spec.oracle else job.seen()
+        self.waiting[name] = seen
+        self._arriving.append(seen)
+
+    def begin(self, job: Job, placement: Placement) -> None:
+        """Start an attempt on devices that are free."""
+        progress = self.progress[job.id]
+        del self.waiting[job.id]
+        nominal = self.rate(job, placement)
+        progress.attempts += 1
+        attempt = Attempt(
+            job, placement, size_of(placement), self.env.now, nominal, math.inf,
+            progress.attempts, self.env.now, progress.kept_s, 0.0, nominal,
+        )  # fmt: skip
+        if progress.attempts > 1:
+            attempt.since_s += job.restart_s
+        if self.slowed:
+            attempt.rate *= self.slowness(placement)
+        attempt.limit_s = self.env.now + job.walltime_s / attempt.rate
+        attempt.first_rate = attempt.rate
+        self.write("start", job.id, placement, value=attempt.rate)
+        self.free.take(job, placement)
+        self.running[job.id] = attempt
+        self.used[job.tenant] += attempt.devices
+        for node, _ in placement:
+            self._on_node.setdefault(node, {})[job.id] = None
+        self._plan_end(attempt)
+
+    def _plan_end(self, attempt: Attempt) -> None:
+        """Note when an attempt will end by itself."""
+        name = attempt.job.id
+        left = self.spec.workload.by_id[name].duration_s - attempt.done_s
+        finish = max(attempt.since_s - self.env.now, 0.0) + left / attempt.rate
+        limit = attempt.job.walltime_s / attempt.first_rate - (self.env.now - attempt.start_s)
+        late = self.rules.enforce_walltime and limit < finish
+        act = partial(self._end_itself, attempt, "timeout" if late else "finish")
+        self._ending[name] = Happening(
+            self.env, FINISH, min(limit, finish) if late else finish, act
+        )
+
+    def _end_itself(self, attempt: Attempt, event: str, happening: simpy.Event) -> None:
+        name = attempt.job.id
+        if self._ending.get(name) is not happening:
+            return  # it was interrupted, or its rate has changed since
+        done = attempt.work_at(self.env.now) if event == "timeout" else (
+            self.spec.workload.by_id[name].duration_s)  # fmt: skip
+        self.stop(attempt, event, done)
+        self.tell()
+        self._over(name, event)
+
+    def stop(
+        self, attempt: Attempt, event: str, kept: float, node: int = -1, detail: str = ""
+    ) -> None:
+        """End an attempt and free its devices; `kept` is the work that is not lost."""
+        job = attempt.job
+        self.write(event, job.id, attempt.placement, node, kept, detail)
+        del self.running[job.id], self._ending[job.id]
+        self.free.give(job, attempt.placement)
+        self.used[job.tenant] -= attempt.devices
+        for place, _ in attempt.placement:
+            del self._on_node[place][job.id]
+        progress = self.progress[job.id]
+        progress.kept_s = kept
+        progress.served_s += attempt.devices * (self.env.now - attempt.start_s)
+        progress.waits_since_s = self.env.now
+
+    def requeue(self, name: str) -> None:
+        """Let a job wait again after an interruption."""
+        self._wait(name)
+        self.ask_soon()
+
+    def interrupt(self, attempt: Attempt, node: int, cause: str) -> None:
+        """Let an attempt fail: the gang ends whole and falls back to its last checkpoint."""
+        job = self.spec.workload.by_id[attempt.job.id]
+        progress = self.progress[job.id]
+        kept = max(progress.kept_s, job.kept(attempt.work_at(self.env.now)))
+        self.stop(attempt, "fail", kept, node, cause)
+        self.tell()
+        progress.failures += 1
+        if self.rules.max_failures and progress.failures > self.rules.max_failures:
+            self.write("abandon", job.id, value=kept, detail=f"failed {progress.failures} times")
+            self.tell()
+            self._over(job.id, "abandon")
+        else:
+            self.requeue(job.id)
+
+    def reject(self, name: str, reason: str) -> None:
+        """Refuse a waiting job."""
+        del self.waiting[name]
+        self.write("reject", name, detail=reason)
+        self._over(name, "reject")
+
+    def _over(self, name: str, event: str) -> None:
+        """Close the books on a job, and let those go that waited for it."""
+        del self.progress[name]
+        self.left -= 1
+        if event == "finish":
+            self.finished.add(name)
+        for other, missing in list(self.held.items()):
+            if name not in missing:
+                continue
+            if event != "finish":
+                del self.held[other]
+                self.write(
+                    "reject", other, detail=f"job {name}, on which it depends, did not finish"
+                )
+                self.tell()
+                self._over(other, "reject")
+            elif missing := missing - {name}:
+                self.held[other] = missing
+            else:
+                del self.held[other]
+                self.write("ready", other)
+                self.tell()
+                self._wait(other)
+
+    # -- speed -----------------------------------------------------------------------------------
+
+    def rate(self, job: Job, placement: Placement) -> float:
+        """Return the rate of a job on healthy nodes: its slowest accelerator type's."""
+        nodes = self.cluster.nodes
+        count, leaves, _ = spans(self.cluster, placement)
+        kinds = (
+            {nodes[placement[0][0]].type} if count == 1 else {nodes[n].type for n, _ in placement}
+        )
+        size = size_of(placement)
+        return min(self.spec.speed(job, kind, size, count, leaves) for kind in kinds)
+
+    def slowness(self, placement: Placement) -> float:
+        """Return the factor of the slowest node of a placement."""
+        return min(self.slowed.get(node, 1.0) for node, _ in placement)
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    def lose(self, node: int, cause: str) -> bool:
+        """Take a node down with all that runs on it; False if it was down already."""
+        if node in self.down:
+            return False
+        self.down.add(node)
+        self.write("down", node=node, detail=cause)
+        self.tell()
+        self.free.close(node)
+        for name in list(self._on_node.get(node, ())):
+            self.interrupt(self.running[name], node, cause)
+        return True
+
+    def restore(self, node: int, cause: str) -> None:
+        """Bring a node back."""
+        self.down.discard(node)
+        self.write("up", node=node, detail=cause)
+        self.tell()
+        if node not in self.drained:
+            self.free.open(node)
+
+    def drain(self, node: int, cause: str, undo: bool = False) -> None:
+        """Let a node take no new jobs, or (`undo`) take them again."""
+        if (node in self.drained) != undo:
+            return
+        self.write("undrain" if undo else "drain", node=node, detail=cause)
+        self.tell()
+        (self.drained.discard if undo else self.drained.add)(node)
+        if undo and node not in self.down:
+            self.free.open(node)
+        else:
+            self.free.close(node)
+
+    def slow(self, node: int, factor: float, cause: str) -> None:
+        """Let a node work at a factor of its speed, and its jobs with it."""
+        self.slowed[node] = factor
+        if factor == 1.0:
+            del self.slowed[node]
+        self.write("slow", node=node, value=factor, detail=cause)
+        self.tell()
+        for name in list(self._on_node.get(node, ())):
+            attempt = self.running[name]
+            rate = attempt.nominal * self.slowness(attempt.placement)
+            if rate != attempt.rate:
+                attempt.done_s = attempt.work_at(self.env.now)
+                attempt.since_s = max(attempt.since_s, self.env.now)
+                attempt.rate = rate
+                self.write("rate", name, node=node, value=rate, detail=cause)
+                self._plan_end(attempt)
+
+
+def _crash(error: Exception) -> str:
+    """Say what broke and where: the innermost line of the traceback."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,163 @@
+"""The shape of a file of `ersatz schedule`: every key with its unit, its default and its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ersatz.sim.scenario.schema import (
+    Count,
+    Degree,
+    Fraction,
+    ParallelSection,
+    Rate,
+    Section,
+    Time,
+    TrainingSection,
+)
+
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class FleetPoolSection(Section):
+    """Alike nodes, under leaves of their own."""
+
+    name: str = Field(description="accelerator type by which jobs and reports call it")
+    nodes: Degree = Field(description="how many")
+    node: str | None = Field(
+        None, description="node of the catalogue: its devices, failures, speed"
+    )
+    devices: Degree | None = Field(None, description="per node; by default the catalogue node's")
+    nodes_per_leaf: Degree = Field(32, description="nodes under one leaf switch")
+    stack: str | None = Field(None, description="software stack, for the step engine")
+
+    @model_validator(mode="after")
+    def known(self) -> FleetPoolSection:
+        """A node of the catalogue, or a number of devices."""
+        if self.node is None and self.devices is None:
+            raise ValueError("expected a node of the catalogue, or devices per node")
+        return self
+
+
+class MaintenanceSection(Section):
+    """A planned outage."""
+
+    start: Time = Field(description="after the beginning")
+    duration: Time = Field(description="how long the nodes are down")
+    nodes: tuple[str, ...] = Field(description="names of nodes, like h800-0; or a pool's name")
+    drain: Time = Field(0.0, description="how long before they take no new jobs")
+
+
+class FleetFailuresSection(Section):
+    """How often components fail; rates come from the catalogue unless given."""
+
+    scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
+    device_rate: Rate | None = Field(None, description="per device")
+    node_rate: Rate | None = Field(None, description="per node: host, cards, cables")
+    leaf_rate: Rate = Field(0.0, description="per leaf switch; takes its nodes down")
+    slow_rate: Rate = Field(0.0, description="per node: it becomes slow")
+    slow_factor: Fraction = Field(0.8, description="of its speed while it is slow")
+    repair: Time = Field(2 * 86400.0, description="mean time until a node is back")
+    leaf_repair: Time = Field(4 * 3600.0, description="mean time until a leaf is back")
+    slow_repair: Time = Field(6 * 3600.0, description="mean time until it is as fast as before")
+
+
+class QuotaSection(Section):
+    """What a tenant may hold."""
+
+    share: Count = Field(description="devices guaranteed to it")
+    limit: Count | None = Field(None, description="devices that it never exceeds; by default all")
+
+
+class StepSection(Section):
+    """A training job for the step engine, whose speed on each pool follows from it."""
+
+    model: str = Field(description="model of the catalogue, or path of a model file")
+    training: TrainingSection = Field(description="as in a training scenario")
+    parallel: ParallelSection = Field(ParallelSection(), description="as in a training scenario")
+
+
+class DrawnSection(Section):
+    """A class of jobs whose times are drawn."""
+
+    name: str = Field(description="of the class; jobs are called NAME-0, NAME-1, ...")
+    count: Count = Field(description="how many")
+    devices: Degree | dict[Degree, Weight] = Field(description="gang size, or sizes with weights")
+    every: Time = Field(description="mean time between submissions (exponential)")
+    median: Time = Field(description="of the work, at rate 1 (log-normal)")
+    sigma: Weight = Field(1.0, description="of the logarithm of the work; 0: all alike")
+    start: Time = Field(0.0, description="of the submissions")
+    tenants: dict[str, Weight] = Field({}, description="with weights")
+    priority: int = Field(0, description="higher is more urgent")
+    types: tuple[str, ...] = Field((), description="pools that it may use; none: all")
+    limit: tuple[Factor, Factor] | None = Field(
+        None, description="run-time limit / work, drawn evenly between two factors"
+    )
+    checkpoint: Time = Field(0.0, description="work between checkpoints; 0: none")
+    restart: Time = Field(0.0, description="without progress, at each start but the first")
+    min_devices: Count = Field(0, description="elastic: the fewest devices; 0: not elastic")
+    max_devices: Count = Field(0, description="elastic: the most devices; 0: not elastic")
+    max_nodes: Count = Field(0, description="nodes that it may span; 0: any")
+    max_leaves: Count = Field(0, description="leaves that it may span; 0: any")
+    deadline: Factor | None = Field(None, description="due after this many times its work")
+    step: StepSection | None = Field(None, description="speed from the step engine; see below")
+    rates: dict[str, Weight] = Field({}, description="or rate by pool; missing: 1")
+
+
+class JobsSection(Section):
+    """What is to be run: a trace, classes of drawn jobs, or both."""
+
+    trace: str | None = Field(None, description="path, or KIND:PATH, of a trace")
+    first: Count = Field(0, description="only so many jobs of the trace; 0: all")
+    trace_limit: tuple[Factor, Factor] | None = Field(
+        None,
+        description="limits for jobs of the trace that have none, as factors of their run time",
+    )
+    drawn: tuple[DrawnSection, ...] = Field((), description="classes of drawn jobs")
+    load: Factor | None = Field(
+        None, description="stretch submissions to offer this load to all devices"
+    )
+
+    @model_validator(mode="after")
+    def something(self) -> JobsSection:
+        """There must be jobs."""
+        if not self.trace and not self.drawn:
+            raise ValueError("expected a trace or drawn jobs")
+        return self
+
+
+class RulesSection(Section):
+    """What the fleet demands of any scheduler."""
+
+    grace: Time = Field(0.0, description="from the notice of a preemption to its execution")
+    max_failures: Count = Field(0, description="after which a job is given up; 0: never")
+    enforce_limits: bool = Field(True, description="end attempts at their limit")
+
+
+class FleetFile(Section):
+    """A question about schedulers."""
+
+    question: str = Field(description="what the scenario answers, in one sentence")
+    seed: Count = Field(0, description="of all random draws")
+    pools: tuple[FleetPoolSection, ...] = Field(min_length=1, description="the machines")
+    tenants: dict[str, QuotaSection] = Field(
+        {}, description="quotas; missing tenants have no limit"
+    )
+    jobs: JobsSection = Field(description="see below")
+    failures: FleetFailuresSection | None = Field(None, description="see below; missing: none")
+    maintenance: tuple[MaintenanceSection, ...] = Field((), description="planned outages")
+    rules: RulesSection = Field(RulesSection(), description="see below")
+    policies: tuple[str, ...] = Field(
+        ("fifo",), description="schedulers: name[:placement[:types]] or file.py"
+    )
+    until: Time | None = Field(
+        None, description="end of the run; by default when all jobs are over"
+    )
+    draws: Degree = Field(1, description="of jobs and failures, the same for every policy")
+    cross_leaf: Factor = Field(1.0, description="times less network for jobs that span leaves")
+    oracle: bool = Field(False, description="schedulers see true run times")
+    on_impossible: Literal["stop", "drop"] = Field(
+        "stop", description="with jobs that can never run"
+    )

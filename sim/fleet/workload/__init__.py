@@ -1,0 +1,1 @@
+"""Jobs: described, drawn, read from traces."""

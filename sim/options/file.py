@@ -1,0 +1,182 @@
+"""Read a `compare` section: options with their numbers, and the questions, or all problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.text.problems import did_you_mean
+from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
+from ersatz.sim.law.rules import Rules, load_rules
+from ersatz.sim.options.option import FIELDS, Option, Work
+from ersatz.sim.options.questions import Setting, input_dimension
+from ersatz.sim.purchase.life.chance import Uncertain
+from ersatz.sim.purchase.reading.options_schema import AskSection
+from ersatz.sim.purchase.reading.schema import BuyFile
+from ersatz.sim.scenario.case_file import Case, resolved_cases
+
+WORDS = ("title", "device", "place", "buyer")
+POSITIVE = frozenset({"peak", "mfu", "goodput", "devices", "per_node", "life", "sold", "tokens"})
+MONEY = ("money", "money_rate", "energy_price")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question with its values in base units; `section` keeps the rest."""
+
+    kind: str
+    section: AskSection
+    values: tuple[float, ...] = ()
+    row_values: tuple[float, ...] = ()
+    ends: tuple[float, float] | None = None
+    inputs: tuple[Uncertain, ...] = ()
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One case of a file that compares."""
+
+    name: str
+    question: str
+    seed: int
+    currency: str
+    setting: Setting
+    asks: tuple[Ask, ...]
+    rules: Rules
+
+
+def load_comparisons(
+    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Comparison, ...]:
+    """Return the cases of a file with a `compare` section; raises `InputError` with every fault."""
+    folder = Path(path).parent
+    return resolved_cases(path, BuyFile, partial(_comparison, folder=folder), overrides, seed)
+
+
+def _comparison(case: Case, spec: BuyFile, folder: Path) -> Comparison | None:
+    section = spec.compare
+    if section is None:
+        case.blame((), "compare", "key is missing")
+        return None
+    reader = _Reader(case, spec.currency)
+    options = {name: reader.option(name, values) for name, values in section.options.items()}
+    setting = Setting(Work(section.work.tokens, section.work.flop_per_token), options)
+    asks = tuple(reader.ask(i, ask, setting) for i, ask in enumerate(section.ask))
+    rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)
+    if case.problems:
+        return None
+    return Comparison(case.name, spec.question, spec.seed, spec.currency, setting, asks, rules)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads numbers by the dimension of their field and notes faults at their place."""
+
+    case: Case
+    currency: str
+
+    def number(self, path: tuple[Any, ...], given: Any, dimension: str) -> float:
+        """Return a value in base units; 0 after noting a fault."""
+        if dimension in ("count", "factor"):
+            if isinstance(given, int | float) and given >= 0:
+                return float(given)
+            self.case.blame(path, given, "expected a number that is not negative")
+            return 0.0
+        try:
+            if dimension not in MONEY:
+                return parse_quantity(given, dimension)
+            amount, currency = parse_money(given, dimension)
+        except UnitError as error:
+            self.case.blame(path, given, str(error))
+            return 0.0
+        if currency != self.currency:
+            self.case.blame(path, currency, f"expected the currency of the file, {self.currency}")
+        return amount
+
+    def checked(self, path: tuple[Any, ...], given: Any, key: str, dimension: str) -> float:
+        """Return the value of a field, which some fields limit."""
+        value = self.number(path, given, dimension)
+        if key in POSITIVE and value <= 0 and not self.case.problems:
+            self.case.blame(path, given, "expected more than 0")
+        if key == "seizure" and value >= 1:
+            self.case.blame(path, given, "expected less than 100 %")
+        return value
+
+    def option(self, name: str, values: dict[str, Any]) -> Option:
+        """Return one option; what it leaves open has the default of FIELDS."""
+        at = ("compare", "options", name)
+        numbers = {key: default for key, (_, default, _) in FIELDS.items() if default is not None}
+        for key, given in values.items():
+            if key in WORDS:
+                continue
+            if key not in FIELDS:
+                hint = did_you_mean(key, [*FIELDS, *WORDS])
+                self.case.blame((*at, key), None, f"unknown key{hint}")
+                continue
+            numbers[key] = self.checked((*at, key), given, key, FIELDS[key][0])
+        for key, (dimension, default, _) in FIELDS.items():
+            if default is None and key not in numbers:
+                self.case.blame(at, key, f"key is missing ({dimension.replace('_', ' ')})")
+                numbers[key] = 1.0
+        words = {key: str(values.get(key, "")) for key in WORDS}
+        return Option(name, words["title"] or name, numbers, words["device"], words["place"],
+                      words["buyer"] or "company")  # fmt: skip
+
+    def ask(self, i: int, section: AskSection, setting: Setting) -> Ask:
+        """Return one question with all numbers in base units."""
+        at: tuple[Any, ...] = ("compare", "ask", i)
+        for key in ("option", "against"):
+            named = getattr(section, key)
+            if named is not None and named not in setting.options:
+                self.case.blame((*at, key), named, f"expected one of {', '.join(setting.options)}")
+        for named in (*section.targets, *section.fleet):
+            if named not in setting.options:
+                self.case.blame(at, named, f"expected options: {', '.join(setting.options)}")
+        needs = {"sweep": ("input", "values"), "break_even": ("input", "option", "against"),
+                 "tornado": ("option", "against", "inputs"), "map": ("input", "values", "rows", "row_values"),
+                 "mixed": ("fleet",), "fan": ("option", "against", "inputs"), "legal": ("date",)}  # fmt: skip
+        for key in needs.get(section.kind, ()):
+            if not getattr(section, key):
+                self.case.blame(at, key, f"key is missing: {section.kind} needs it")
+        main = self._dimension((*at, "input"), section.input, setting)
+        rows = self._dimension((*at, "rows"), section.rows, setting)
+        key, row_key = (str(n).rpartition(".")[2] for n in (section.input, section.rows))
+        return Ask(
+            section.kind, section,
+            tuple(self.checked((*at, "values", k), v, key, main) for k, v in enumerate(section.values)),
+            tuple(self.checked((*at, "row_values", k), v, row_key, rows)
+                  for k, v in enumerate(section.row_values)),
+            self._ends(at, section, main),
+            tuple(self._uncertain((*at, "inputs", n), n, v, setting) for n, v in section.inputs.items()),
+            self.number((*at, "jitter"), section.jitter, "fraction"),
+        )  # fmt: skip
+
+    def _ends(
+        self, at: tuple[Any, ...], section: AskSection, dimension: str
+    ) -> tuple[float, float] | None:
+        if section.low is None or section.high is None:
+            return None
+        low, high = (
+            self.number((*at, key), getattr(section, key), dimension) for key in ("low", "high")
+        )
+        return low, high
+
+    def _dimension(self, at: tuple[Any, ...], name: str | None, setting: Setting) -> str:
+        if name is None:
+            return "fraction"
+        owner, dimension = name.partition(".")[0], input_dimension(name)
+        if dimension is None or owner not in ("*", "work", *setting.options):
+            self.case.blame(at, name, "expected option.field, *.field or work.tokens")
+            return "fraction"
+        return dimension
+
+    def _uncertain(self, at: tuple[Any, ...], name: str, given: Any, setting: Setting) -> Uncertain:
+        dimension = self._dimension(at, name, setting)
+        low, middle, high = (self.number(at, value, dimension) for value in given)
+        if not low <= middle <= high:
+            self.case.blame(at, None, "expected low, middle and high in this order")
+        return Uncertain(name, low, middle, high)

@@ -1,0 +1,216 @@
+"""The whole answer to a purchase question: plan, life, shock, new plan, fan, and what matters.
+
+The planner knows the rules announced by the day of planning and the events that a file calls known;
+the plan is lived through twice, undisturbed and as things came. Where things came differently the
+planner may plan anew from the month after, with the orders that came through. A deadline that cannot
+be met any more is given up for the earliest possible finish, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+
+from ersatz.device_models.catalog.export import list_parts
+from ersatz.sim.law.rules import judge, load_rules
+from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, BuildOut, permitted, purchase_problem
+from ersatz.sim.purchase.diagnose import Remedy, Shadow, diagnose, shadows
+from ersatz.sim.purchase.events import Draw, Event, foreseen, with_embargoes
+from ersatz.sim.purchase.gate import known_rules, rule_gate
+from ersatz.sim.purchase.life.chance import Cloud, Swing, live_often, swings
+from ersatz.sim.purchase.life.replay import LogLine, Replayed, replay
+from ersatz.sim.purchase.programme import Held, PurchaseProblem
+from ersatz.sim.purchase.purchase import Purchase, cheapest, fastest, front, hurried
+from ersatz.sim.purchase.reading.file import Inquiry
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A plan made anew after a shock, and how it fares."""
+
+    month: int  # from which orders were open again
+    plan: Purchase
+    life: Replayed
+    late: bool  # no plan meets the deadline any more
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of one offer at one site for the first order."""
+
+    offer: str
+    site: str
+    leaves: date
+    policy: str
+    rules: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A device whose verdict changed rules turn, on the day from which they bind."""
+
+    device: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Everything found out about one case."""
+
+    inquiry: Inquiry
+    problem: PurchaseProblem
+    plan: Purchase | None
+    remedies: tuple[Remedy, ...]  # when there is no plan
+    shadows: tuple[Shadow, ...]
+    quiet: Replayed | None  # the plan without events, with expected failures
+    life: Replayed | None  # the plan as things came
+    renewed: Renewed | None
+    front: tuple[Purchase, ...]
+    cloud: Cloud | None
+    swings: tuple[Swing, ...]
+    verdicts: tuple[Verdict, ...]
+    spread: tuple[float, float] | None = None  # months at both ends of the speed's 80 % interval
+    flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
+
+    @property
+    def final(self) -> Replayed | None:
+        """The life that the buyer ends up with."""
+        return self.renewed.life if self.renewed else self.life
+
+
+def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) -> Answered:
+    """Plan, live through it, plan anew, draw; see the module."""
+    b = inquiry.buildout
+    known = tuple(event for event in inquiry.events if event.known)
+    gate = with_embargoes(inquiry.foreseen, known, b.start)
+    problem = purchase_problem(foreseen(b, known), gate)
+    plans = _plans(b, problem)
+    verdicts = _verdicts(inquiry)
+    if not plans:
+        rules = {v.offer: ", ".join(v.rules) for v in verdicts if v.policy == "denied"}
+        remedies = diagnose(problem, rules, b.time_limit_s)
+        return Answered(
+            inquiry, problem, None, remedies, (), None, None, None, (), None, (), verdicts
+        )
+    plan = plans[0]
+    quiet = replay(b, plan, inquiry.foreseen, known)
+    life = replay(b, plan, inquiry.gate, inquiry.events)
+    renewed = _renew(inquiry, plan, life) if inquiry.replan else None
+    kept = renewed.plan if renewed else plan
+    cloud = None
+    bars: tuple[Swing, ...] = ()
+    if inquiry.draws:
+        cloud = live_often(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, inquiry.draws, b.seed,
+                           advance=advance)  # fmt: skip
+        bars = swings(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, _outcome(inquiry))
+    return Answered(
+        inquiry, problem, plan, (), shadows(problem, plan), quiet, life, renewed,
+        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts, _spread(inquiry, kept),
+        _flips(inquiry),
+    )  # fmt: skip
+
+
+def _plans(b: BuildOut, problem: PurchaseProblem) -> list[Purchase]:
+    if b.objective == "pareto":
+        return list(front(problem, b.gap, b.time_limit_s))
+    solver = fastest if b.objective == "time" else cheapest
+    plan = solver(problem, b.gap, b.time_limit_s)
+    if (
+        plan and plan.rented.any()
+    ):  # what is rented may stand anywhere in time: as early as possible
+        plan = hurried(problem, plan, b.gap, b.time_limit_s)
+    return [plan] if plan else []
+
+
+def _outcome(inquiry: Inquiry) -> Callable[[Replayed], float]:
+    def outcome(life: Replayed) -> float:
+        if inquiry.outcome == "cost":
+            return life.total
+        if inquiry.outcome == "delivered":
+            return float(life.delivered.sum())
+        return min(life.finish, 2.0 * inquiry.buildout.months)  # not done: the end of the clock
+
+    return outcome
+
+
+def _spread(inquiry: Inquiry, plan: Purchase) -> tuple[float, float] | None:
+    """Return the months to train with the plan's groups at both ends of their 80 % intervals."""
+    b = inquiry.buildout
+    used = {b.groups[g] for g in np.flatnonzero(plan.use.sum(axis=(0, 2, 3, 4)))}
+    rates = [t for job in b.jobs for t in job.throughputs if t.devices in used]
+    low, high = min((t.low for t in rates), default=1.0), max((t.high for t in rates), default=1.0)
+    if low == high:
+        return None
+    ends = (replay(b, plan, inquiry.gate, inquiry.events, Draw({"throughput": speed})).finish
+            for speed in (high, low))  # fmt: skip
+    fast, slow = ends
+    return fast, slow
+
+
+def _verdicts(inquiry: Inquiry) -> tuple[Verdict, ...]:
+    """Ask the gate about each offer's first order, as things come."""
+    b = inquiry.buildout
+    gate = with_embargoes(inquiry.gate, inquiry.events, b.start)
+    found = []
+    for offer in b.offers:
+        for site in b.sites:
+            leaves = b.date_at(offer.lead_s / DAY_S)
+            said = gate(offer, site, leaves)
+            found.append(
+                Verdict(offer.name, site.name, leaves, said.policy, said.rules, said.words)
+            )
+    return tuple(found)
+
+
+def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
+    """Plan anew from the month after the first shock; None where nothing came unexpectedly."""
+    b = inquiry.buildout
+    shock = _shock(inquiry.events, life.log)
+    if shock is None:
+        return None
+    month = min(math.floor(shock / MONTH_DAYS) + 1, b.months)
+    seen = tuple(replace(event, known=True) for event in inquiry.events)
+    gate = inquiry.gate
+    if inquiry.rules is not None:
+        gate = rule_gate(known_rules(inquiry.rules, b.date_at(shock)), inquiry.buyer)
+    gate = with_embargoes(gate, seen, b.start)
+    problem = purchase_problem(foreseen(b, seen), gate)
+    came, _, _ = permitted(b, with_embargoes(inquiry.gate, seen, b.start))
+    held = Held(month, np.where(came, plan.orders, 0.0), plan.use)
+    solver = fastest if b.objective == "time" else cheapest
+    found, late = solver(problem, b.gap, b.time_limit_s, held), False
+    if found is None:
+        late, longer = True, np.full_like(problem.deadline, b.months)
+        found = fastest(replace(problem, deadline=longer), b.gap, b.time_limit_s, held)
+    if found is None:
+        return None
+    return Renewed(month, found, replay(b, found, inquiry.gate, inquiry.events), late)
+
+
+def _shock(events: tuple[Event, ...], log: tuple[LogLine, ...]) -> float | None:
+    """Return the day on which something came that was not planned with."""
+    days = [event.day for event in events if not event.known and not event.case_only]
+    days += [line.day for line in log if line.outcome in ("stopped", "refused at the border")]
+    return min(days) if days else None
+
+
+def _flips(inquiry: Inquiry) -> tuple[Flip, ...]:
+    """Judge every device of the catalogue under the shipped and the changed rules, when these bind."""
+    rules, b = inquiry.rules, inquiry.buildout
+    if rules is None or not inquiry.changed:
+        return ()
+    shipped, found = load_rules(), []
+    days = [r.binds for r in rules if r.binds and shipped.rules.get(r.id) != r]
+    day = min(max([b.start, *days]), shipped.known_until)
+    for device in list_parts():
+        before, after = (judge(r, device, day, b.sites[0].country, inquiry.buyer, changes=False).policy
+                         for r in (shipped, rules))  # fmt: skip
+        if before != after:
+            found.append(Flip(device, before, after))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""A purchase plan lived through: orders, machines that fail, shocks, chance."""

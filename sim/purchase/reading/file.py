@@ -1,0 +1,220 @@
+"""Read a file of `ersatz buy`: what it says, resolved to a build-out, or all problems at once.
+
+What the file leaves open is taken from the catalogue or from the planning defaults, and listed as an
+assumption. Plans of jobs are cases of a `run` scenario, simulated once per process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.law.places import find_buyer, find_place
+from ersatz.sim.law.rules import Rules, load_rules
+from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Offer, Site
+from ersatz.sim.purchase.events import Event
+from ersatz.sim.purchase.gate import known_rules, open_gate, rule_gate
+from ersatz.sim.purchase.life.chance import Uncertain
+from ersatz.sim.purchase.reading.offers import INF, Reading, price_region, resolve_offer
+from ersatz.sim.purchase.reading.parts import resolve_event, resolve_inputs, resolve_job
+from ersatz.sim.purchase.reading.schema import BuyFile, SiteSection
+from ersatz.sim.scenario.case_file import Case, read_cases, resolved_cases, validated
+
+__all__ = ["Inquiry", "load_inquiries", "resolve_inquiry", "section_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """One case of a file, ready to be planned and lived through."""
+
+    name: str
+    buildout: BuildOut
+    gate: Gate  # the rules as they come
+    foreseen: Gate  # the rules as the planner knows them
+    events: tuple[Event, ...]
+    inputs: tuple[Uncertain, ...]
+    draws: int
+    outcome: str
+    replan: bool
+    rules: Rules | None
+    changed: bool  # the shipped rules were changed or added to
+    buyer: str
+    assumptions: tuple[str, ...]
+
+
+def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
+    """Return which kind of question a file asks: the section that it holds.
+
+    Raises `InputError` for a file that holds none.
+    """
+    cases = read_cases(path, overrides)
+    for name in ("compare", "stockpile", "ramp", "purchase"):
+        if name in cases[0].data:
+            return name
+    for case in cases[:1]:
+        validated(case, BuyFile)
+        case.blame((), "purchase", "key is missing: expected purchase, compare, stockpile or ramp")
+    raise InputError(cases[0].problems)
+
+
+def load_inquiries(
+    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Inquiry, ...]:
+    """Return the cases of a file with a `purchase` section; raises `InputError` with every fault."""
+    folder = Path(path).parent
+    return resolved_cases(path, BuyFile, partial(resolve_inquiry, folder=folder), overrides, seed)
+
+
+def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
+    """Return one case resolved, or None after noting what is wrong with it."""
+    for key in ("purchase", "devices", "jobs", "start"):
+        if not getattr(spec, key):
+            case.blame((), key, "key is missing: a build-out needs it")
+    start = _date(case, spec.start)
+    if start is None or spec.purchase is None or case.problems:
+        return None
+    _find(case, find_buyer, spec.buyer.kind, ("buyer", "kind"))
+    _find(case, find_place, spec.buyer.country, ("buyer", "country"))
+    for name, section in spec.sites.items():
+        if section.country is not None:
+            _find(case, find_place, section.country, ("sites", name, "country"))
+    if case.problems:
+        return None
+    region = price_region(spec.buyer.country)
+    reading = Reading(case, spec.currency, start, spec.purchase.months, region)
+    offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
+    sites = [_site(reading, name, section, spec) for name, section in
+             (spec.sites or {"here": SiteSection()}).items()]  # fmt: skip
+    known = [offer for offer in offers if offer]
+    for offer in known:
+        for name in offer.sites:
+            if name not in spec.sites:
+                case.blame(
+                    ("devices", offer.name, "sites"), name, f"expected {', '.join(spec.sites)}"
+                )
+    rules, gates = _gates(reading, spec, folder, known, sites)
+    if case.problems:
+        return None
+    nodes = {name: section.node for name, section in spec.devices.items() if section.node}
+    jobs = [resolve_job(reading, name, section, known, nodes, folder)
+            for name, section in spec.jobs.items()]  # fmt: skip
+    events = tuple(
+        resolve_event(reading, i, section, spec) for i, section in enumerate(spec.events)
+    )
+    inputs = resolve_inputs(reading, spec, jobs)
+    if case.problems:
+        return None
+    return Inquiry(
+        case.name, _buildout(reading, spec, known, sites, jobs), gates[0], gates[1],
+        (*events, *_licences(reading, events, gates[0], known, sites)), inputs,
+        spec.monte_carlo.draws if spec.monte_carlo else 0,
+        spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
+        bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
+    )  # fmt: skip
+
+
+def _find(case: Case, find: Callable[[str], Any], word: str, path: tuple[Any, ...]) -> None:
+    """Look a word up, or note at its place that it is unknown."""
+    try:
+        find(word)
+    except InputError as error:
+        case.blame(path, word, error.problems[0].expected)
+
+
+def _date(case: Case, text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(str(text))
+    except ValueError:
+        case.blame(("start",), text, "expected a date like 2025-03-24")
+        return None
+
+
+def _buildout(
+    reading: Reading, spec: BuyFile, offers: list[Offer], sites: list[Site], jobs: list[Job]
+) -> BuildOut:
+    section = spec.purchase
+    assert section is not None
+    whole = reading.money(section.budget, ("purchase", "budget"))
+    monthly = reading.money(section.monthly, ("purchase", "monthly")) or 0.0
+    base = whole if whole is not None else (0.0 if monthly else INF)
+    budget = tuple(base + monthly * (t + 1) for t in range(section.months))
+    return BuildOut(
+        question=spec.question, seed=spec.seed, currency=spec.currency, start=reading.start,
+        months=section.months, budget=budget, count=section.count, objective=section.objective,
+        offers=tuple(offers), sites=tuple(sites), jobs=tuple(jobs),
+        count_on_licences=section.count_on_licences, gap=section.gap,
+        time_limit_s=section.time_limit,
+    )  # fmt: skip
+
+
+def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> Site:
+    price = reading.money(section.energy_price, ("sites", name, "energy_price"))
+    if price is None and reading.currency != "CNY":
+        reading.blame(
+            ("sites", name),
+            "energy_price",
+            f"key is missing: the default is not in {reading.currency}",
+        )
+    return Site(
+        name, section.country or spec.buyer.country,
+        section.power if section.power is not None else INF,
+        section.nodes if section.nodes is not None else INF,
+        reading.default("energy_price", price, name), reading.default("pue", section.pue, name),
+        reading.default("carbon_intensity", section.carbon_intensity, name),
+    )  # fmt: skip
+
+
+def _gates(
+    reading: Reading, spec: BuyFile, folder: Path, offers: list[Offer], sites: list[Site]
+) -> tuple[Rules | None, tuple[Gate, Gate]]:
+    """Return the rules, the gate as they come and the gate as the planner knows them."""
+    if spec.rules.ignore:
+        return None, (open_gate, open_gate)
+    try:
+        rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)
+        gate = known = rule_gate(rules, spec.buyer.kind)
+        if not spec.rules.foresight:
+            known = rule_gate(known_rules(rules, reading.start), spec.buyer.kind)
+        for offer in offers:  # a first question, so that unknown names are told now
+            for site in sites:
+                gate(offer, site, reading.start)
+    except InputError as error:
+        reading.case.problems += [p for p in error.problems if p not in reading.case.problems]
+        return None, (open_gate, open_gate)
+    if not rules.known_from <= reading.start <= rules.known_until:
+        reading.blame(("start",), reading.start, f"the rules are known from {rules.known_from} to"
+                      f" {rules.known_until}")  # fmt: skip
+    reading.assumptions += [*rules.assumptions, *_beyond(reading, rules)]
+    return rules, (gate, known)
+
+
+def _beyond(reading: Reading, rules: Rules) -> list[str]:
+    last = reading.start + timedelta(seconds=reading.months * MONTH_S)
+    if last <= rules.known_until:
+        return []
+    return [f"rules are known until {rules.known_until}; to the plan's end ({last}) they are taken as"
+            " unchanged"]  # fmt: skip
+
+
+def _licences(
+    reading: Reading, events: tuple[Event, ...], gate: Gate, offers: list[Offer], sites: list[Site]
+) -> list[Event]:
+    """Return the licence decisions that case-by-case rules call for and no event describes."""
+    asked, last = [], reading.start + timedelta(seconds=reading.months * MONTH_S)
+    for offer in offers:
+        described = any(e.kind == "licence" and e.hits(offer.name) for e in events)
+        case = any(gate(offer, site, day).policy == "case" for site in sites
+                   for day in (reading.start, last))  # fmt: skip
+        if case and not described:
+            asked.append(offer.name)
+    if not asked:
+        return []
+    of = "case-by-case licences"
+    values = {"approval": reading.default("licence_approval", None, of),
+              "delay_days": reading.default("licence_delay", None, of) / DAY_S}  # fmt: skip
+    return [Event("licence", 0.0, values, tuple(asked), case_only=True)]

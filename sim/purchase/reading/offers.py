@@ -1,0 +1,237 @@
+"""From what a file says of a device to an offer: catalogue, planning defaults and assumptions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from ersatz.device_models.catalog.device import Device, Node
+from ersatz.device_models.catalog.power import device_power
+from ersatz.device_models.catalog.reading import load_device, load_node
+from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.units import format_money
+from ersatz.sim.law.places import find_place
+from ersatz.sim.market.economics import load_defaults
+from ersatz.sim.market.prices import market_prices
+from ersatz.sim.purchase.buildout import MONTH_DAYS, Offer
+from ersatz.sim.purchase.reading.schema import DeviceSection
+from ersatz.sim.scenario.case_file import Case
+
+DOMESTIC = frozenset(
+    {"huawei", "alibaba", "t-head"}
+)  # vendors whose parts a Chinese buyer imports not
+INF = math.inf
+
+
+@dataclass(slots=True)
+class Reading:
+    """A case in the course of being resolved: where faults and assumptions go."""
+
+    case: Case
+    currency: str
+    start: date
+    months: int
+    region: str  # of prices: CN, US or global
+    silent: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # defaults and what they are used for
+    assumptions: list[str] = field(default_factory=list)
+
+    def blame(self, path: tuple[Any, ...], value: object, expected: str) -> None:
+        """Note a fault at a place of the file."""
+        self.case.blame(path, value, expected)
+
+    def load(self, loader: Callable[[str], Any], name: str, path: tuple[Any, ...]) -> Any:
+        """Load something of the catalogue, or note why it cannot be."""
+        try:
+            return loader(name)
+        except InputError as error:
+            for problem in error.problems:
+                self.blame(path, name, problem.expected)
+            return None
+
+    def default(self, key: str, given: float | None, of: str, *, domestic: bool = False) -> float:
+        """Return what is given, or a planning default that is then listed."""
+        if given is not None:
+            return given
+        defaults = load_defaults()
+        chosen = f"{key}_domestic" if domestic and f"{key}_domestic" in defaults else key
+        value = defaults[chosen]
+        note = f"; {value.note}" if value.note else ""
+        words = f"{key.replace('_', ' ')} is not given: {value.text} ({value.confidence}{note})"
+        self.silent.setdefault(words, []).append(of)
+        return value.value
+
+    def listed(self) -> tuple[str, ...]:
+        """Return all assumptions, each default with what it was used for."""
+        silent = (f"{', '.join(dict.fromkeys(of))}: {words}" for words, of in self.silent.items())
+        return (*self.assumptions, *silent)
+
+    def money(self, given: tuple[float, str] | None, path: tuple[Any, ...]) -> float | None:
+        """Return an amount in the file's currency; another one is a fault."""
+        if given is None:
+            return None
+        amount, currency = given
+        try:
+            rate = market_prices().rate(currency, self.currency, self.start)
+        except InputError as error:
+            self.blame(path, currency, error.problems[0].expected)
+            return None
+        if rate != 1.0:
+            self.assume(f"{currency} are taken as {rate:.4g} {self.currency} on {self.start}")
+        return amount * rate
+
+    def assume(self, words: str) -> None:
+        """List an assumption once."""
+        if words not in self.assumptions:
+            self.assumptions.append(words)
+
+    def day(self, text: str | None, path: tuple[Any, ...]) -> float | None:
+        """Return days from the start to a date of the file."""
+        if text is None:
+            return None
+        try:
+            return float((date.fromisoformat(_whole_day(str(text))) - self.start).days)
+        except ValueError:
+            self.blame(path, text, "expected a date like 2025-03-24")
+            return None
+
+
+def price_region(country: str) -> str:
+    """Return the region whose prices hold in a country."""
+    code = find_place(country)
+    return code if code in ("CN", "US") else "global"
+
+
+def _whole_day(text: str) -> str:
+    return f"{text}-01" if len(text) == len("2025-03") else text
+
+
+def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer | None:
+    """Return the offer of one device, or None after noting what is wrong."""
+    at: tuple[Any, ...] = ("devices", name)
+    node: Node | None = None
+    if section.node:
+        node = reading.load(load_node, section.node, (*at, "node"))
+        if node is None:
+            return None
+    elif section.per_node is None:
+        reading.blame(at, "node", "key is missing; or give per_node, and power")
+        return None
+    device = node.device if node else None
+    if section.device:
+        found: Device | None = reading.load(load_device, section.device, (*at, "device"))
+        device = found or device
+    domestic = section.domestic
+    if domestic is None:
+        domestic = bool(device and device.vendor in DOMESTIC)
+    delays, wear = (
+        _delays(reading, name, section, domestic),
+        _wear(reading, name, section, domestic),
+    )
+    share = reading.default("network_share", section.network_share, name, domestic=domestic)
+    prices = _prices(reading, name, section, node)
+    window = _window(reading, at, section)
+    rent = reading.money(section.rent, (*at, "rent"))
+    return Offer(
+        name=name, title=section.title or (device.title if device else name),
+        device=device.name if device else "", per_node=node.devices if node else section.per_node or 1,
+        price=tuple(p * (1.0 + share) if sold else INF
+                    for p, sold in zip(prices, window, strict=True)),
+        network_share=share, rent=rent * 3600.0 if rent is not None else INF,
+        rentable=float(section.rentable), **delays,
+        supply=(section.supply if section.supply is not None else INF,) * reading.months,
+        quota=section.quota if section.quota is not None else INF, **wear,
+        watts=_watts(reading, name, section, node),
+        porting_cost=reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0,
+        porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
+    )  # fmt: skip
+
+
+def _watts(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> float:
+    """Return what a device draws in use, for jobs whose plans do not say."""
+    if section.power is not None:
+        return section.power
+    if node is None:
+        reading.blame(
+            ("devices", name), "power", "key is missing; a node of the catalogue would have one"
+        )
+        return 0.0
+    return device_power(node.device, 1.0) + node.host_power_w / node.devices
+
+
+def _delays(
+    reading: Reading, name: str, section: DeviceSection, domestic: bool
+) -> dict[str, float]:
+    if not section.for_sale:
+        return {"lead_s": 0.0, "transit_s": 0.0}
+    lead = reading.default("lead_time", section.lead_time, name, domestic=domestic)
+    return {"lead_s": lead, "transit_s": reading.default("transit", section.transit, name)}
+
+
+def _wear(reading: Reading, name: str, section: DeviceSection, domestic: bool) -> dict[str, float]:
+    if not section.for_sale:  # what is rented is the owner's to mend
+        return {"failure_rate": 0.0, "repaired": 1.0, "repair_s": 0.0, "repair_share": 0.0}
+    rate = reading.default("failure_rate", section.failure_rate, name, domestic=domestic)
+    return {"failure_rate": rate, "repaired": reading.default("repaired", section.repaired, name),
+            "repair_s": reading.default("repair_time", section.repair_time, name),
+            "repair_share": reading.default("repair_share", section.repair_share, name)}  # fmt: skip
+
+
+def _window(reading: Reading, at: tuple[Any, ...], section: DeviceSection) -> list[bool]:
+    """Return in which months the offer is sold."""
+    first = reading.day(section.sold_from, (*at, "sold_from"))
+    last = reading.day(section.sold_until, (*at, "sold_until"))
+    return [section.for_sale and (first is None or t * MONTH_DAYS >= first)
+            and (last is None or t * MONTH_DAYS <= last) for t in range(reading.months)]  # fmt: skip
+
+
+def _prices(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> list[float]:
+    """Return the price of a node in each month, without its network."""
+    at: tuple[Any, ...] = ("devices", name, "price")
+    if not section.for_sale:
+        return [INF] * reading.months
+    if isinstance(section.price, dict):
+        return _dated(reading, at, section.price)
+    if section.price is not None:
+        return [reading.money(section.price, at) or 0.0] * reading.months
+    return [_market_price(reading, at[:-1], name, node)] * reading.months
+
+
+def _market_price(reading: Reading, at: tuple[Any, ...], name: str, node: Node | None) -> float:
+    """Return the price of a node on the day of planning."""
+    if node is None:
+        reading.blame(at, "price", "key is missing; a node of the catalogue would have one")
+        return INF
+    try:
+        quote = market_prices().quote("purchase", node.device.name, reading.region, reading.start,
+                                      reading.currency)  # fmt: skip
+    except InputError as error:
+        reading.blame(at, "price", f"key is missing, and {error.problems[0].expected}")
+        return INF
+    low, mid, high = (v * node.devices for v in (quote.low, quote.mid, quote.high))
+    reading.assume(
+        f"{name}: price is not given: {format_money(mid, reading.currency)} a node"
+        f" ({low / 1e6:.2f} to {high / 1e6:.2f} M; {quote.kind}, {quote.region}; {quote.confidence})"
+    )
+    return mid
+
+
+def _dated(reading: Reading, at: tuple[Any, ...], rows: dict[str, Any]) -> list[float]:
+    steps = []
+    for text, given in rows.items():
+        day = reading.day(text, (*at, text))
+        amount = reading.money(given, (*at, text))
+        if day is not None and amount is not None:
+            steps.append((day, amount))
+    steps.sort()
+    if not steps:
+        return [INF] * reading.months
+    prices = []
+    for month in range(reading.months):
+        held = [amount for day, amount in steps if day <= month * MONTH_DAYS + 1e-9]
+        prices.append(held[-1] if held else steps[0][1])
+    return prices

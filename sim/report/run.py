@@ -1,0 +1,271 @@
+"""The terminal report of a run: the answer first, then why, then what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ersatz.device_models.text.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_money,
+    format_si,
+)
+from ersatz.sim.records import RunResult
+from ersatz.sim.scenario.scenario import Scenario
+
+NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
+MOST_ASSUMPTIONS = 12
+TIMES = "kernel times"  # how a source begins that is a measurement of kernels
+BAR = 24
+
+
+def render_run(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> RenderableType:
+    """Return the report of one scenario: its cases side by side, then each in turn."""
+    parts: list[RenderableType] = [Text(scenarios[0].question, style="bold"), Text("")]
+    parts.append(render_answers(scenarios, results))
+    for scenario, result in zip(scenarios, results, strict=True):
+        parts += _case(scenario, result, titled=len(results) > 1)
+    parts += [Text(""), Text(NOTICE, style="dim")]
+    return Group(*parts)
+
+
+def times_notes(results: Sequence[RunResult]) -> list[RenderableType]:
+    """Return where measured kernel times come from: the first of the sources, said aloud."""
+    notes = dict.fromkeys(line for r in results for line in r.sources if line.startswith(TIMES))
+    return [Text(""), *(Text(line) for line in notes)]
+
+
+def render_answers(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> RenderableType:
+    """Return the table of answers: a column per case, differences to the first in percent."""
+    if len(results) > 4:
+        return Group(*(render_answers(scenarios[i : i + 4], results[i : i + 4])
+                       for i in range(0, len(results), 4)))  # fmt: skip
+    table = Table(box=None, pad_edge=False, show_header=len(results) > 1)
+    table.add_column("")
+    for result in results:
+        table.add_column(result.name, justify="right", overflow="fold")
+    for label, values in _answers(scenarios, results):
+        table.add_row(label, *values)
+    return table
+
+
+def _answers(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> Iterator[tuple[str, list[str]]]:
+    steps = [r.step for r in results]
+    yield "cluster", [_cluster(s) for s in scenarios]
+    yield "step", _against([s.duration_s for s in steps], format_duration)
+    yield (
+        "  80 % interval",
+        [f"{format_duration(s.low80_s)} - {format_duration(s.high80_s)}" for s in steps],
+    )
+    yield "tokens/s per device", _against([s.tokens_per_s_per_device for s in steps], _number)
+    yield (
+        "MFU causal / full / 6N",
+        [
+            f"{100 * s.mfu:.1f} / {100 * s.mfu_noncausal:.1f} / {100 * s.mfu_6n:.1f} %"
+            for s in steps
+        ],
+    )
+    yield "memory", [_memory(r) for r in results]
+    if any(r.job for r in results):
+        yield (
+            "wall time",
+            _against([r.job.wall_s if r.job else None for r in results], format_duration),
+        )
+        yield "goodput", [f"{100 * r.job.goodput:.1f} %" if r.job else "-" for r in results]
+        yield (
+            "device-hours",
+            _against([r.job.device_hours if r.job else None for r in results], _number),
+        )
+    if any(r.cost for r in results):
+        yield "cost", [_money(r, results[0], "total") for r in results]
+        yield "  per 1e12 tokens", [_money(r, results[0], "per_trillion_tokens") for r in results]
+        yield "  80 % interval", [_cost_interval(r) for r in results]
+    if any(r.energy for r in results):
+        yield "energy", _against([r.energy.kwh if r.energy else None for r in results],
+                                 lambda v: format_si(v * 1e3, "Wh"))  # fmt: skip
+        yield "carbon", _against([r.energy.carbon_kg if r.energy else None for r in results],
+                                 lambda v: f"{v / 1e3:,.0f} t CO2")  # fmt: skip
+
+
+def _against(values: Sequence[float | None], form) -> list[str]:  # type: ignore[no-untyped-def]
+    """Write values, each but the first with its difference to the first."""
+    first = values[0]
+    texts = []
+    for i, value in enumerate(values):
+        if value is None:
+            texts.append("-")
+        elif i and first:
+            texts.append(f"{form(value)} ({100 * (value / first - 1):+.0f} %)")
+        else:
+            texts.append(form(value))
+    return texts
+
+
+def _money(result: RunResult, first: RunResult, key: str) -> str:
+    """Write an amount, with its difference to the first where the currency is the same."""
+    cost, base = result.cost, first.cost
+    if cost is None:
+        return "-"
+    amount = float(getattr(cost, key))
+    text = format_money(amount, cost.currency)
+    if base is None or result is first or base.currency != cost.currency:
+        return text
+    return f"{text} ({100 * (amount / getattr(base, key) - 1):+.0f} %)"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cluster(scenario: Scenario) -> str:
+    return " + ".join(f"{p.devices:,} x {p.node.device.name}" for p in scenario.pools)
+
+
+def _memory(result: RunResult) -> str:
+    memory = result.memory
+    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    return f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}: {verdict}"
+
+
+def _cost_interval(result: RunResult) -> str:
+    """The step's interval carried over to the cost, in proportion."""
+    cost, step = result.cost, result.step
+    if cost is None:
+        return "-"
+    ends = (
+        cost.per_trillion_tokens * end / step.duration_s for end in (step.low80_s, step.high80_s)
+    )
+    return " - ".join(format_money(end, cost.currency) for end in ends)
+
+
+def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text("")]
+    if titled:
+        parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
+    parts += [Text(line) for line in _setting(scenario)]
+    parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
+    if not result.memory.fits:
+        missing = result.memory.peak_bytes - result.memory.capacity_bytes
+        advice = "; ".join(result.memory.advice)
+        parts.append(Text(f"Short by {format_bytes(missing)} on stage {result.memory.stage}."
+                          f" Any of these would make it fit: {advice}", style="red"))  # fmt: skip
+    parts += _job_tables(result)
+    if result.published:
+        parts += [Text(""), _published(result)]
+    parts += [Text(""), *_assumptions(result)]
+    return parts
+
+
+def _setting(scenario: Scenario) -> Iterator[str]:
+    p, t = scenario.parallel, scenario.training
+    model = scenario.model
+    yield (f"model    {model.name}: {format_count(model.params())} parameters,"
+           f" {format_count(model.params(active=True))} active; {t.precision}")  # fmt: skip
+    for pool in scenario.pools:
+        name = f"{pool.name}: " if pool.name else ""
+        yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"
+        yield f"         software: {pool.stack.title}"
+    yield (f"layout   tp {p.tp}, pp {p.pp} x {p.vp} chunks, cp {p.cp}, ep {p.ep}, dp {p.dp},"
+           f" ZeRO {p.zero}, {p.schedule}, recompute {p.recompute}")  # fmt: skip
+    yield (f"batch    {t.global_batch:,} sequences of {t.sequence_length:,}"
+           f" ({format_count(t.global_batch * t.sequence_length)} tokens), micro-batch {t.micro_batch}"
+           + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""))  # fmt: skip
+
+
+def _breakdown(result: RunResult) -> Table:
+    table = _table("where the time of a step goes (mean over stages)", "time", "share", "")
+    step = result.step
+    for cause, seconds in step.breakdown.items():
+        share = seconds / step.duration_s
+        if share >= 0.0005:
+            bar = "#" * round(share * BAR)
+            table.add_row(cause, format_duration(seconds), f"{100 * share:.1f} %", bar)
+    return table
+
+
+def _memory_table(result: RunResult) -> Table:
+    table = _table(f"memory of the fullest rank (stage {result.memory.stage})", "size", "share", "")
+    for use, nbytes in sorted(result.memory.parts.items(), key=lambda item: -item[1]):
+        if nbytes:
+            share = nbytes / result.memory.capacity_bytes
+            bar = "#" * round(min(share, 1.5) * BAR)
+            table.add_row(use, format_bytes(nbytes), f"{100 * share:.1f} %", bar)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, min_width=44)
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _job_tables(result: RunResult) -> Iterator[RenderableType]:
+    job = result.job
+    if job is None:
+        return
+    yield Text("")
+    table = _table("the job", "", "")
+    span = f"{format_duration(job.wall_low80_s)} - {format_duration(job.wall_high80_s)}"
+    table.add_row(f"{job.steps:,} steps; 80 % of {job.replicas} draws within", span, "")
+    table.add_row("checkpoint every (optimum)", f"{format_duration(job.checkpoint_interval_s)}",
+                  f"({format_duration(job.optimal_interval_s)})")  # fmt: skip
+    causes = ", ".join(f"{c} {n:.0f}" for c, n in job.interruptions_by_cause.items() if n)
+    table.add_row("interruptions", f"{job.interruptions:.1f}", causes)
+    for cause, seconds in job.lost_s.items():
+        if seconds > 1e-6 * job.wall_s:
+            table.add_row(f"lost to {cause}", format_duration(seconds),
+                          f"{100 * seconds / job.wall_s:.2f} %")  # fmt: skip
+    yield table
+    yield from _money_tables(result)
+
+
+def _money_tables(result: RunResult) -> Iterator[RenderableType]:
+    cost, energy = result.cost, result.energy
+    if cost:
+        yield Text("")
+        table = _table(f"cost ({cost.model})", "amount", "share")
+        for part, amount in cost.parts.items():
+            share = f"{100 * amount / cost.total:.1f} %"
+            table.add_row(part, format_money(amount, cost.currency), share)
+        table.add_row("per device-hour", f"{cost.per_device_hour:.2f} {cost.currency}", "")
+        yield table
+    if energy:
+        yield Text("")
+        table = _table(f"energy (PUE {energy.pue:g})", "energy", "share")
+        for part, kwh in energy.parts_kwh.items():
+            table.add_row(part, format_si(kwh * 1e3, "Wh"), f"{100 * kwh / energy.kwh:.1f} %")
+        table.add_row("mean power of a device", f"{energy.mean_device_w:.0f} W", "")
+        yield table
+
+
+def _published(result: RunResult) -> Table:
+    table = _table("published beside predicted", "published", "predicted", "error", "source")
+    table.columns[0].min_width = None
+    for row in result.published:
+        table.add_row(row.metric, _metric(row.published), _metric(row.predicted),
+                      f"{100 * row.relative_error:+.1f} %", row.source)  # fmt: skip
+    return table
+
+
+def _metric(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _assumptions(result: RunResult) -> Iterator[RenderableType]:
+    if not result.assumptions:
+        return
+    yield Text("assumed, because the scenario or the public record is silent:")
+    for number, text in enumerate(result.assumptions[:MOST_ASSUMPTIONS], start=1):
+        yield Text(f" {number:2}. {text}")
+    more = len(result.assumptions) - MOST_ASSUMPTIONS
+    if more > 0:
+        yield Text(f"     and {more} more (--json lists all)")

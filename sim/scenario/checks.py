@@ -1,0 +1,249 @@
+"""What must hold between a layout, a model and the machines before anything is simulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
+from ersatz.sim.plan.layout import even_split, pipeline_length
+from ersatz.sim.plan.placement import PLACEMENTS
+from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
+from ersatz.sim.scenario.schema import ScenarioFile
+
+Blame = Callable[..., None]
+MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
+
+
+def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    """Tell `blame` everything that cannot be run, each at the value that is wrong."""
+    _check_devices(scenario, blame)
+    fine = _check_schedule_name(scenario, blame)
+    _check_degrees(scenario, spec, blame)
+    _check_model_split(scenario, blame)
+    if fine:
+        _check_layers(scenario, blame)
+        if _check_batch(scenario, blame):
+            _check_schedule(scenario, blame)
+    _check_pools(scenario, blame)
+    check_fabric(scenario.pools, scenario.fabric, blame)
+    _check_contention(scenario, blame)
+    _check_conditions(scenario, blame)
+    for rank in scenario.stragglers.ranks:
+        if not 0 <= rank < scenario.parallel.world:
+            blame(
+                ("stragglers", "ranks", str(rank)),
+                rank,
+                f"expected a rank below {scenario.parallel.world}",
+            )
+    _check_published(scenario, blame)
+
+
+def _check_devices(scenario: Scenario, blame: Blame) -> None:
+    precision = scenario.training.precision
+    for i, pool in enumerate(scenario.pools):
+        at = ("cluster", "pools", i, "node") if pool.name else ("cluster", "node")
+        device = pool.node.device
+        if not device.trains:
+            blame(at, pool.node.name, f"{device.title} cannot train: {device.why_not}")
+        elif not device.supports(precision):
+            known = ", ".join(sorted(device.matrix_peak))
+            blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
+
+
+def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
+    parallel = scenario.parallel
+    name = parallel.schedule
+    if name not in PIPELINE_SCHEDULES and not parallel.custom_schedule:
+        known = ", ".join(PIPELINE_SCHEDULES)
+        blame(("parallel", "schedule"), name, f"expected one of {known}, or orders of your own")
+        return False
+    if parallel.vp > 1 and name != "interleaved" and not parallel.custom_schedule:
+        blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
+              " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
+        return False
+    return True
+
+
+def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    parallel, devices = scenario.parallel, scenario.devices
+    column = parallel.tp * parallel.pp * parallel.cp
+    if parallel.world != devices:
+        at = ("parallel", "dp") if spec.parallel.dp else ("parallel",)
+        fits = f"; dp {devices // column} would" if devices % column == 0 else ""
+        blame(at, None, f"tp {parallel.tp} x pp {parallel.pp} x cp {parallel.cp} x dp {parallel.dp}"
+              f" = {parallel.world} ranks do not make {devices} devices{fits}")  # fmt: skip
+    ranks, spread = parallel.dp * parallel.cp * parallel.tp, parallel.ep * parallel.etp
+    if ranks % spread:
+        blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} does not divide the"
+              f" {ranks} ranks of a stage (tp x cp x dp)")  # fmt: skip
+    if spread > 1 and math.gcd(spread, parallel.tp * parallel.cp) not in (
+        spread, parallel.tp * parallel.cp,
+    ):  # fmt: skip
+        blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} and tp x cp ="
+              f" {parallel.tp * parallel.cp}: one must divide the other")  # fmt: skip
+    if parallel.etp not in (1, parallel.tp):
+        blame(("parallel", "etp"), parallel.etp, f"expected 1 or tp ({parallel.tp})")
+    if scenario.training.sequence_length % parallel.cp:
+        blame(("parallel", "cp"), parallel.cp, "does not divide the sequence length"
+              f" {scenario.training.sequence_length}")  # fmt: skip
+    if parallel.shard and parallel.dp % parallel.shard:
+        blame(("parallel", "shard"), parallel.shard, f"does not divide dp {parallel.dp}")
+
+
+def _check_model_split(scenario: Scenario, blame: Blame) -> None:
+    parallel, model = scenario.parallel, scenario.model
+    if model.heads % parallel.tp:
+        blame(("parallel", "tp"), parallel.tp, f"does not divide the {model.heads} heads")
+    kv = model.kv_heads
+    if not model.latent and kv % parallel.tp and parallel.tp % kv:
+        blame(("parallel", "tp"), parallel.tp, f"does not fit the {kv} key-value heads")
+    experts = model.experts
+    if parallel.ep > 1 and not experts:
+        blame(("parallel", "ep"), parallel.ep, f"{model.name} has no experts; expected 1")
+    if experts and experts.routed % parallel.ep:
+        blame(("parallel", "ep"), parallel.ep, f"does not divide the {experts.routed} experts")
+
+
+def _check_layers(scenario: Scenario, blame: Blame) -> None:
+    parallel, layers = scenario.parallel, scenario.model.layers
+    length = pipeline_length(parallel)
+    given = parallel.chunk_layers
+    example = list(even_split(layers, length)) if length <= layers else []
+    if length > layers and not given:
+        blame(("parallel", "pp"), parallel.pp, f"{length} chunks for {layers} layers")
+    elif given and (len(given) != length or sum(given) != layers):
+        blame(("parallel", "chunk_layers"), None, f"has {len(given)} entries that add up to"
+              f" {sum(given)}; expected {length} that add up to {layers}, e.g. {example}")  # fmt: skip
+    elif not given and layers % length:
+        blame(("parallel", "pp"), parallel.pp, f"{layers} layers do not divide over {length}"
+              f" chunks; give chunk_layers, e.g. {example}")  # fmt: skip
+
+
+def _check_batch(scenario: Scenario, blame: Blame) -> bool:
+    parallel, training = scenario.parallel, scenario.training
+    if len(scenario.pools) > 1 and parallel.mixed == "replicas":
+        whole = training.micro_batch
+        words = f"micro_batch {whole}"
+    else:
+        whole = training.micro_batch * parallel.dp
+        words = f"micro_batch {training.micro_batch} x dp {parallel.dp} = {whole}"
+    if training.global_batch % whole:
+        blame(("training", "global_batch"), training.global_batch,
+              f"is not a multiple of {words}")  # fmt: skip
+        return False
+    return True
+
+
+def _check_schedule(scenario: Scenario, blame: Blame) -> None:
+    """Try the schedule itself: it knows which shapes it accepts."""
+    parallel, training = scenario.parallel, scenario.training
+    if len(scenario.pools) > 1 and parallel.mixed == "replicas":
+        return
+    count = training.global_batch // (training.micro_batch * parallel.dp)
+    if count * parallel.pp * parallel.vp > MOST_SLOTS:
+        blame(("training", "global_batch"), training.global_batch,
+              f"{count} micro-batches over {parallel.pp} stages are more than can be walked")  # fmt: skip
+        return
+    try:
+        make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
+    except (ValueError, IndexError) as error:
+        blame(("parallel", "schedule"), parallel.schedule, f"expected another shape: {error}")
+
+
+def _check_pools(scenario: Scenario, blame: Blame) -> None:
+    parallel, pools = scenario.parallel, scenario.pools
+    names = [pool.name for pool in pools]
+    if len(set(names)) < len(names):
+        blame(("cluster", "pools"), None, "two pools have the same name")
+    if len(pools) == 1:
+        return
+    column = parallel.tp * parallel.cp * parallel.pp
+    if parallel.mixed == "replicas":
+        for i, pool in enumerate(pools):
+            if pool.devices % column:
+                blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices hold no"
+                      f" whole number of replicas of {column} devices")  # fmt: skip
+        return
+    if len(parallel.stage_pools) != parallel.pp:
+        blame(("parallel", "stage_pools"), None, f"has {len(parallel.stage_pools)} entries; expected"
+              f" the pool of each of the {parallel.pp} stages")  # fmt: skip
+        return
+    per_stage = parallel.tp * parallel.cp * parallel.dp
+    for i, name in enumerate(parallel.stage_pools):
+        if name not in names:
+            blame(("parallel", "stage_pools", i), name, f"expected one of {', '.join(names)}")
+    for i, pool in enumerate(pools):
+        needed = parallel.stage_pools.count(pool.name) * per_stage
+        if needed != pool.devices:
+            blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices; its"
+                  f" stages need {needed}")  # fmt: skip
+
+
+def _check_contention(scenario: Scenario, blame: Blame) -> None:
+    stragglers, spec = scenario.stragglers, scenario.fabric
+    slow = bool(stragglers.ranks) or bool(stragglers.fraction and stragglers.slowdown)
+    if spec and spec.contention and slow:
+        blame(("fabric", "contention"), True, "the ranks of a stage must be alike: no stragglers")
+
+
+def check_fabric(pools: Sequence[Pool], spec: FabricSpec | None, blame: Blame) -> None:
+    """Tell `blame` which places and parts of a `fabric` section do not exist."""
+    if spec is None:
+        return
+    nodes = max(pool.nodes for pool in pools)
+    size = max(spec.size, nodes)
+    if spec.size and spec.size < nodes:
+        blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
+    if spec.positions:
+        different = len(set(spec.positions))
+        if len(pools) > 1 or not different == len(spec.positions) == nodes:
+            blame(("fabric", "placement"), None, f"{len(set(spec.positions))} different positions;"
+                  f" expected one for each of {nodes} nodes of one pool")  # fmt: skip
+        elif max(spec.positions) >= size:
+            blame(("fabric", "placement"), max(spec.positions), f"expected positions below {size}")
+    elif spec.placement not in PLACEMENTS:
+        known = ", ".join(PLACEMENTS)
+        blame(("fabric", "placement"), spec.placement, f"expected {known}, or a list of positions")
+    if len(pools) > 1 and spec.faults:
+        blame(
+            ("fabric", "faults"), None, "a job on several pools has a network each; one pool only"
+        )
+        return
+    fabric = build_fabric(pools[0].node, size, hashed=True)
+    _check_faults(fabric, spec.faults, ("fabric", "faults"), blame)
+
+
+def _check_conditions(scenario: Scenario, blame: Blame) -> None:
+    conditions = scenario.job.conditions
+    if len({c.name for c in conditions}) < len(conditions):
+        blame(("job", "conditions"), None, "two conditions have the same name")
+    size = max([scenario.fabric.size if scenario.fabric else 0, *(p.nodes for p in scenario.pools)])
+    for i, condition in enumerate(conditions):
+        if condition.rate <= 0 or condition.duration_s <= 0:
+            blame(("job", "conditions", i), None, "expected a rate and a duration above 0")
+        if condition.faults and len(scenario.pools) > 1:
+            blame(("job", "conditions", i, "faults"), None, "expected a job on one pool")
+            continue
+        fabric = build_fabric(scenario.pools[0].node, size, hashed=True)
+        _check_faults(fabric, condition.faults, ("job", "conditions", i, "faults"), blame)
+
+
+def _check_faults(
+    fabric: Fabric, faults: Sequence[Fault], at: tuple[Any, ...], blame: Blame
+) -> None:
+    for i, fault in enumerate(faults):
+        try:
+            fabric.check(fault)
+        except ValueError as error:
+            blame((*at, i), None, str(error))
+
+
+def _check_published(scenario: Scenario, blame: Blame) -> None:
+    known = ("step", "memory", "job", "cost", "energy")
+    for i, row in enumerate(scenario.published):
+        if row.metric.split(".")[0] not in known:
+            blame(("published", i, "metric"), row.metric, f"expected a name that starts with"
+                  f" {', '.join(known)}")  # fmt: skip

@@ -1,0 +1,42 @@
+"""Read scenario files: YAML, overrides and cases in, resolved scenarios or all problems out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.sim.scenario.case_file import Case, apply_overrides, read_cases, validated
+from ersatz.sim.scenario.resolve import resolve
+from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.schema import ScenarioFile
+
+__all__ = ["apply_overrides", "load_cases"]
+
+
+def load_cases(
+    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Scenario, ...]:
+    """Return the cases of a scenario file in order; the first is the baseline.
+
+    `overrides` are texts like `training.global_batch=4096`. Raises `InputError` with every fault
+    of every case.
+    """
+    cases = read_cases(path, overrides, seed)
+    scenarios: list[Scenario] = []
+    problems: list[Problem] = []
+    for case in cases:
+        scenario = _scenario(case, Path(path))
+        problems += [problem for problem in case.problems if problem not in problems]
+        if scenario:
+            scenarios.append(scenario)
+    if problems:
+        raise InputError(problems)
+    return tuple(scenarios)
+
+
+def _scenario(case: Case, path: Path) -> Scenario | None:
+    spec = validated(case, ScenarioFile)
+    if spec is None:
+        return None
+    return resolve(spec, case.name, path.parent, case.blame, lambda: bool(case.problems))

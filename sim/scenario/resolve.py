@@ -1,0 +1,362 @@
+"""Resolve a checked scenario file: names to descriptions, defaults to stated assumptions.
+
+Cross checks that need the hardware and the model stand in `ersatz.sim.scenario.checks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.catalog.device import Price, ScaleOut
+from ersatz.device_models.catalog.reading import (
+    EXPORT_ONLY,
+    load_node,
+    load_scale_out,
+    load_stack,
+    make_scale_out,
+)
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.networks.fabric import Fault
+from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
+from ersatz.sim.scenario.checks import check_scenario
+from ersatz.sim.scenario.scenario import (
+    CheckpointSpec,
+    Condition,
+    CostSpec,
+    EnergySpec,
+    FabricSpec,
+    FailureSpec,
+    JobSpec,
+    Parallel,
+    PauseSpec,
+    Pool,
+    Published,
+    Scenario,
+    Stragglers,
+    Training,
+)
+from ersatz.sim.scenario.schema import (
+    ClusterSection,
+    CostSection,
+    FabricSection,
+    FaultSection,
+    JobSection,
+    ParallelSection,
+    PoolSection,
+    ScenarioFile,
+)
+from ersatz.sim.workload.model import Model
+from ersatz.sim.workload.model_file import load_model
+
+Blame = Callable[..., None]
+DEFAULT_STACKS = {"huawei": "mindspeed", "amd": "primus"}
+SPARE_SHARE = 0.02
+METRIC_UNITS = {"_s": "time", "_bytes": "bytes", "_kg": "mass"}
+
+
+def resolve(
+    spec: ScenarioFile, name: str, folder: Path, blame: Blame, failed: Callable[[], bool]
+) -> Scenario | None:
+    """Return the scenario of one case; faults are told to `blame`, and None comes back then."""
+    assumptions: list[str] = []
+    model = _load(load_model, spec.model, ("model",), blame, beside=folder)
+    pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
+    if model is None or not pools or failed():
+        return None
+    parallel = _parallel(spec.parallel, pools, model, assumptions)
+    training = _training(spec, assumptions)
+    scenario = Scenario(
+        name=name,
+        question=spec.question,
+        seed=spec.seed,
+        model=model,
+        pools=tuple(pools),
+        training=training,
+        parallel=parallel,
+        fabric=resolve_fabric(spec.fabric) if spec.fabric else None,
+        stragglers=Stragglers(
+            spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
+        ),
+        job=_job(spec.job, pools, bool(training.tokens), assumptions),
+        cost=_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
+        energy=EnergySpec(
+            spec.energy.pue, spec.energy.carbon_intensity,
+            spec.energy.embodied_per_device, spec.energy.device_life,
+        ),
+        published=tuple(_published(spec, blame)),
+        assumptions=(*assumptions, *_catalogue_assumptions(pools)),
+    )  # fmt: skip
+    check_scenario(scenario, spec, blame)
+    return None if failed() else scenario
+
+
+def _load(
+    loader: Callable[..., Any], name: Any, path: tuple[Any, ...], blame: Blame, **more: Any
+) -> Any:
+    """Call a loader; what it finds wrong in a file of its own is kept, the rest is placed here."""
+    try:
+        return loader(name, **more)
+    except InputError as error:
+        for problem in error.problems:
+            where = f"{problem.file}:{problem.line}:{problem.column}: " if problem.line else ""
+            key = f"{problem.key}: " if problem.key else ""
+            value = f"{problem.value!r} - " if problem.value else ""
+            blame(path, name if isinstance(name, str) else None,
+                  f"{where}{key}{value}{problem.expected}")  # fmt: skip
+        return None
+
+
+def _beside(folder: Path, name: str) -> str:
+    """Return the path of a user's file that stands beside the scenario, else the name itself."""
+    is_path = name.endswith((".yaml", ".yml")) or "/" in name
+    return str(folder / name) if is_path and (folder / name).exists() else name
+
+
+def resolve_pools(
+    cluster: ClusterSection, common: str | None, folder: Path, blame: Blame, assumptions: list[str]
+) -> list[Pool]:
+    """Return the pools of a cluster, their stack being `common` unless they name one; none if faulty."""
+    sections = cluster.pools or (
+        PoolSection(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
+                    network=cluster.network),
+    )  # fmt: skip
+    pools = []
+    for i, section in enumerate(sections):
+        path: tuple[Any, ...] = ("cluster", "pools", i) if cluster.pools else ("cluster",)
+        node = _load(load_node, _beside(folder, section.node), (*path, "node"), blame)
+        if node and section.network:
+            out = _network(section.network, folder, (*path, "network"), blame)
+            node = replace(node, scale_out=out) if out else None
+        stack = _stack(common, section, folder, path, node, blame, assumptions)
+        if node and stack:
+            pools.append(Pool(section.name, node, section.nodes, stack))
+    return pools if len(pools) == len(sections) else []
+
+
+def _network(given: Any, folder: Path, path: tuple[Any, ...], blame: Blame) -> ScaleOut | None:
+    """Return the network of a name, of a file beside the scenario, or of values written inline."""
+    if isinstance(given, str):
+        return _load(load_scale_out, _beside(folder, given), path, blame)  # type: ignore[no-any-return]
+    try:
+        return make_scale_out(given, folder)
+    except InputError as error:
+        for problem in error.problems:
+            place = f"{problem.file}:{problem.line}: " if problem.line else ""
+            key = tuple(part for part in problem.key.split(".") if part and part != "value")
+            blame((*path, *key), problem.value or None, f"{place}{problem.expected}")
+        return None
+
+
+def _stack(
+    common: str | None, section: PoolSection, folder: Path, path: tuple[Any, ...], node: Any,
+    blame: Blame, assumptions: list[str],
+) -> Stack | None:  # fmt: skip
+    name = section.stack or common
+    if name:
+        at = (*path, "stack") if section.stack else ("stack",)
+        return _load(load_stack, _beside(folder, name), at, blame)  # type: ignore[no-any-return]
+    vendor = node.device.vendor if node else ""
+    chosen = DEFAULT_STACKS.get(vendor, "megatron-core")
+    assumptions.append(f"stack is not given: {chosen}, the usual one for {vendor or 'this vendor'}")
+    return load_stack(chosen)
+
+
+def _parallel(
+    section: ParallelSection, pools: list[Pool], model: Model, assumptions: list[str]
+) -> Parallel:
+    stack = pools[0].stack
+    devices = sum(pool.devices for pool in pools)
+    column = section.tp * section.pp * section.cp
+    dp = section.dp
+    if dp is None:
+        dp = max(devices // column, 1)
+        assumptions.append(f"parallel.dp is not given: {dp}, what {devices} devices leave")
+
+    def default(key: str, given: Any, fallback: str) -> str:
+        if given is not None:
+            return str(given).lower()
+        value = stack.defaults.get(key, fallback)
+        assumptions.append(f"parallel.{key} is not given: {value}, the default of {stack.name}")
+        return value
+
+    spread = (
+        default("sequence_parallel", section.sequence_parallel, "true")
+        if section.tp > 1
+        else "false"
+    )
+    schedule, custom = section.schedule, ()
+    if isinstance(schedule, dict):
+        custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]
+    if section.pp == 1:
+        schedule = schedule or "1f1b"
+    return Parallel(
+        tp=section.tp, pp=section.pp, vp=section.vp, cp=section.cp, ep=section.ep,
+        etp=section.etp, dp=dp, sequence_parallel=spread == "true",
+        zero=int(default("zero", section.zero, "1")), shard=section.shard,  # type: ignore[arg-type]
+        schedule=default("schedule", schedule, "1f1b"), custom_schedule=custom,
+        recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
+        chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
+        batch_split=section.batch_split,
+    )  # fmt: skip
+
+
+def resolve_fabric(section: FabricSection) -> FabricSpec:
+    """Return where a job stands in its network, as a `fabric` section says."""
+    own = isinstance(section.placement, tuple)
+    return FabricSpec(
+        size=section.size,
+        placement="given" if own else str(section.placement),
+        positions=tuple(section.placement) if own else (),  # type: ignore[arg-type]
+        rank_order=section.rank_order, routing=section.routing, connections=section.connections,
+        background=section.background, contention=section.contention,
+        faults=_faults(section.faults),
+    )  # fmt: skip
+
+
+def _faults(sections: tuple[FaultSection, ...]) -> tuple[Fault, ...]:
+    return tuple(Fault(f.part, f.at, f.left) for f in sections)
+
+
+def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
+    t = spec.training
+    if "precision" not in t.model_fields_set:
+        assumptions.append("training.precision is not given: bf16")
+    tokens = t.tokens or 0.0
+    if t.steps:
+        tokens = float(t.steps) * t.global_batch * t.sequence_length
+    document = float(t.document_tokens or 0)
+    return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens, document)
+
+
+def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:
+    f, c = section.failures, section.checkpoint
+    spares = section.spare_nodes
+    if spares is None:
+        spares = max(math.ceil(sum(pool.nodes for pool in pools) * SPARE_SHARE), 2)
+        if matters:
+            assumptions.append(f"job.spare_nodes is not given: {spares} (2 %, at least 2)")
+    return JobSpec(
+        failures=FailureSpec(
+            f.scale, f.device_rate, f.node_rate, f.switch_rate, f.software_rate, f.law, f.shape,
+            f.device_repair,
+        ),
+        checkpoint=CheckpointSpec(
+            0.0 if c.interval == "optimal" else c.interval, c.mode, c.storage_bandwidth,
+            c.memory_bandwidth, c.bytes_per_param,
+        ),
+        detection_s=section.detection,
+        restart_s=section.restart,
+        spare_nodes=spares,
+        on_loss=section.on_loss,
+        evaluation=PauseSpec(section.evaluation.every, section.evaluation.duration),
+        maintenance=PauseSpec(section.maintenance.every, section.maintenance.duration),
+        conditions=tuple(
+            Condition(c.name, c.rate, c.duration, _faults(c.faults), c.background)
+            for c in section.conditions
+        ),
+        replicas=section.replicas,
+    )  # fmt: skip
+
+
+def _cost(
+    section: CostSection, pools: list[Pool], blame: Blame, assumptions: list[str]
+) -> CostSpec:
+    currency = section.currency
+    rent: Mapping[str, float] = {}
+    server: Mapping[str, float] = {}
+    if section.model == "rent":
+        rent = _prices("rent", section.rent, pools, currency, blame, assumptions)
+    else:
+        server = _prices("server_price", section.server_price, pools, currency, blame, assumptions)
+    energy = 0.0
+    if section.energy_price:
+        energy, given = section.energy_price
+        if given != currency:
+            blame(
+                ("cost", "energy_price"), given, f"expected the currency of the section, {currency}"
+            )
+    return CostSpec(
+        section.model, currency, rent, server, section.network_share, section.interest,
+        section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
+        section.machine_age,
+    )  # fmt: skip
+
+
+def _prices(
+    key: str, given: Any, pools: list[Pool], currency: str, blame: Blame, assumptions: list[str]
+) -> Mapping[str, float]:
+    """Return the price of each pool: as given, or the newest of the catalogue."""
+    rows = given if isinstance(given, dict) else {"": given} if given else {}
+    names = {pool.name for pool in pools}
+    prices = {}
+    for name, (amount, unit) in rows.items():
+        at = ("cost", key, name) if isinstance(given, dict) else ("cost", key)
+        if unit != currency:
+            blame(at, unit, f"expected the currency of the section, {currency}")
+        if name and name not in names:
+            blame(at, name, f"expected a pool: {', '.join(sorted(names))}")
+        prices[name] = amount
+    for pool in pools:
+        if "" in prices or pool.name in prices:
+            continue
+        newest = _newest_price(key, pool, currency)
+        if newest is None:
+            blame(("cost",), key, f"is not given, and the catalogue has none in {currency} for"
+                  f" {pool.node.device.title}")  # fmt: skip
+            continue
+        prices[pool.name] = newest.amount
+        per_hour = newest.amount * 3600 if key == "rent" else newest.amount
+        assumptions.append(
+            f"cost.{key} is not given: {format_money(per_hour, currency)}"
+            f"{'/h' if key == 'rent' else ''} for {pool.node.device.title}"
+            f" ({newest.region}, {newest.date}; {newest.note or newest.confidence})"
+        )
+    return prices
+
+
+def _newest_price(key: str, pool: Pool, currency: str) -> Price | None:
+    kind = "rent" if key == "rent" else "purchase"
+    known = pool.node.device.prices if kind == "rent" else pool.node.prices
+    fitting = [p for p in known if p.kind == kind and p.currency == currency]
+    return max(fitting, key=lambda price: price.date, default=None)
+
+
+def _published(spec: ScenarioFile, blame: Blame) -> Iterator[Published]:
+    for i, row in enumerate(spec.published):
+        value = row.value
+        if isinstance(value, str):
+            last = row.metric.rsplit(".", 1)[-1]
+            unit = next((u for end, u in METRIC_UNITS.items() if last.endswith(end)), "fraction")
+            try:
+                value = parse_quantity(value, unit)
+            except UnitError as error:
+                blame(("published", i, "value"), row.value, str(error))
+                continue
+        if value == 0:
+            blame(("published", i, "value"), row.value, "expected a value other than 0")
+            continue
+        yield Published(row.metric, value, row.source)
+
+
+def _catalogue_assumptions(pools: list[Pool]) -> Iterator[str]:
+    """Name the values of the catalogue that are assumptions themselves."""
+    seen = set()
+    for pool in pools:
+        for part in (
+            pool.node.device,
+            pool.node.scale_up,
+            pool.node.scale_out,
+            pool.node,
+            pool.stack,
+        ):
+            for fact in part.facts.values():
+                used = fact.key not in EXPORT_ONLY
+                if used and fact.confidence == "assumed" and (part.name, fact.key) not in seen:
+                    seen.add((part.name, fact.key))
+                    why = f" ({fact.note})" if fact.note else ""
+                    yield f"{part.name}: {fact.key} is taken as {fact.text}{why}"

@@ -1,0 +1,1 @@
+"""How far off predictions are: of steps, jobs, memory, kernels, collectives."""

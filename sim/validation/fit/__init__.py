@@ -1,0 +1,1 @@
+"""Parameters fitted to measured runs, and fitted again without each source."""

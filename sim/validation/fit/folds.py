@@ -1,0 +1,105 @@
+"""Parameters fitted without a source, or without one model of a source: for honest errors.
+
+`python -m ersatz.sim.validation.fit` writes one row of values for each group that was left out; a run of that
+group is then predicted as if nothing of the group had ever been seen. Groups are named as the
+table names them, so any table with these sources can be judged.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import StringIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ersatz.device_models.shipped import DATA
+from ersatz.sim.validation.fit.parameters import Parameter, fitted_parameters
+from ersatz.sim.validation.reading.table import Run
+
+PATH = DATA / "validation" / "folds.csv"
+Values = Mapping[Parameter, float]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Values by the source left out, and by the (source, model) left out."""
+
+    sources: Mapping[str, Values]
+    families: Mapping[tuple[str, str], Values]
+
+    def without_source(self, run: Run) -> Values | None:
+        """Return the values that know nothing of the run's source, or None for an unknown one."""
+        return self.sources.get(run.text("source"))
+
+    def without_family(self, run: Run) -> Values | None:
+        """Return the values that know nothing of the run's model in its source."""
+        return self.families.get((run.text("source"), run.text("model_name")))
+
+
+def groups_by(keys: Sequence[Key]) -> dict[Key, list[int]]:
+    """Return the places of each key, in the order of first appearance."""
+    found: dict[Key, list[int]] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(key, []).append(place)
+    return found
+
+
+def write_folds(folds: Folds, path: Path = PATH) -> None:
+    """Write the values as CSV, a row for each group."""
+    names = [p.name for p in fitted_parameters()]
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["source", "model_name", *names])
+    groups = [((source, "*"), values) for source, values in folds.sources.items()]
+    groups += list(folds.families.items())
+    for key, values in sorted(groups, key=lambda group: group[0]):
+        by_name = {p.name: v for p, v in values.items()}
+        rows.writerow([*key, *(f"{by_name[name]:.3g}" for name in names)])
+    path.write_text(text.getvalue(), "utf-8")
+
+
+@lru_cache(maxsize=1)
+def load_folds() -> Folds:
+    """Read the values of all groups; empty when the file is not there."""
+    sources: dict[str, Values] = {}
+    families: dict[tuple[str, str], Values] = {}
+    known = {p.name: p for p in fitted_parameters()}
+    with PATH.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            source, model = row.pop("source"), row.pop("model_name")
+            values = {known[name]: float(cell) for name, cell in row.items()}
+            if model == "*":
+                sources[source] = values
+            else:
+                families[source, model] = values
+    return Folds(sources, families)
+
+
+def fit_folds(
+    keys: Sequence[tuple[str, str]],
+    solve: Callable[[Sequence[np.ndarray]], Sequence[Values]],
+) -> Folds:
+    """Fit without each source and each family of `keys`, one (source, model) for each sample.
+
+    `solve` gets a mask of the samples to keep for each fold; a source of one model is solved once.
+    """
+    sources = groups_by([source for source, _ in keys])
+    families = groups_by(list(keys))
+    folds = list(dict.fromkeys(tuple(p) for p in [*sources.values(), *families.values()]))
+    found = dict(zip(folds, solve([_without(places, len(keys)) for places in folds]), strict=True))
+    return Folds(
+        {s: found[tuple(p)] for s, p in sources.items()},
+        {f: found[tuple(p)] for f, p in families.items()},
+    )
+
+
+def _without(places: Sequence[int], count: int) -> np.ndarray:
+    keep = np.ones(count, dtype=bool)
+    keep[list(places)] = False
+    return keep

@@ -1,0 +1,1 @@
+"""Tables of measured runs: cells read, rows turned into scenarios, blanks filled and stated."""

@@ -1,0 +1,165 @@
+"""Read a table of measured training runs: CSV with the columns of `REQUIRED` and `OPTIONAL`.
+
+Cells that cannot be read are reported with line and column; the row is then left out. Blank cells
+are unknown and become None.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+
+REQUIRED = ("device", "n_devices", "layers", "hidden", "seq_len", "metric_name", "metric_value")
+NUMBERS = (
+    "n_devices", "devices_per_node", "params_total_b", "params_active_b", "layers", "hidden",
+    "ffn_hidden", "heads", "kv_heads", "head_dim", "vocab", "seq_len", "n_experts", "top_k",
+    "shared_experts", "moe_ffn_hidden", "global_batch_seqs", "micro_batch", "tp", "pp", "vpp", "cp",
+    "ep", "dp", "metric_value",
+)  # fmt: skip
+TEXTS = (
+    "id", "source", "source_ref", "confidence", "vendor", "device", "model_name", "attention_kind",
+    "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
+    "metric_name", "metric_unit", "mfu_definition_note", "notes",
+)  # fmt: skip
+MAX_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measured run; `texts` and `numbers` hold the cells that are not blank."""
+
+    line: int
+    texts: dict[str, str]
+    numbers: dict[str, float]
+
+    @property
+    def id(self) -> str:
+        """The row's id, or its line when it has none."""
+        return self.texts.get("id") or f"line {self.line}"
+
+    def text(self, name: str) -> str:
+        """Return a text cell; blank cells are empty."""
+        return self.texts.get(name, "")
+
+    def number(self, name: str) -> float | None:
+        """Return a numeric cell, or None when it is blank."""
+        return self.numbers.get(name)
+
+    def count(self, name: str, default: int = 0) -> int:
+        """Return a whole number, or `default` when the cell is blank."""
+        value = self.numbers.get(name)
+        return default if value is None else int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows that could be read, and what was wrong with the others."""
+
+    file: str
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_table(path: Path | str) -> Table:
+    """Read a table; raises `InputError` when nothing in it can be used."""
+    file = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _fault(file, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _fault(file, "is no UTF-8 text; expected CSV") from error
+    if "\x00" in text:
+        raise _fault(file, "is a binary file; expected CSV")
+    reader = csv.reader(text.splitlines(keepends=True))
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise _fault(file, "is empty; expected CSV with a header") from None
+    except csv.Error as error:
+        raise _fault(file, f"is no CSV: {error}") from error
+    _check_header(file, header)
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for run, faults in _rows(file, header, reader):
+        problems += faults
+        if not faults:
+            runs.append(run)
+    if not runs:
+        raise InputError(problems or [Problem(file, 1, 0, "", "", "has no rows")])
+    return Table(file, tuple(runs), tuple(problems))
+
+
+def _fault(file: str, expected: str) -> InputError:
+    return InputError([Problem(file, 0, 0, "", "", expected)])
+
+
+def _check_header(file: str, header: list[str]) -> None:
+    problems = [
+        Problem(file, 1, 0, name, "", f"column is missing{did_you_mean(name, header)}")
+        for name in REQUIRED
+        if name not in header
+    ]
+    problems += [
+        Problem(file, 1, header.index(name) + 1, name, "", "column stands twice")
+        for name in dict.fromkeys(header)
+        if name and header.count(name) > 1
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _rows(
+    file: str, header: list[str], reader: Iterator[list[str]]
+) -> Iterator[tuple[Run, list[Problem]]]:
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Run(0, {}, {}), [Problem(file, 0, 0, "", "", f"is no CSV: {error}")]
+            return
+        line = reader.line_num  # type: ignore[attr-defined]
+        if not any(cells):
+            continue
+        if len(cells) != len(header):
+            yield (
+                Run(line, {}, {}),
+                [Problem(file, line, 0, "", "", f"has {len(cells)} cells; expected {len(header)}")],
+            )
+            continue
+        yield _run(file, line, header, cells)
+
+
+def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run, list[Problem]]:
+    texts: dict[str, str] = {}
+    numbers: dict[str, float] = {}
+    problems: list[Problem] = []
+    for column, (name, raw) in enumerate(zip(header, cells, strict=True), start=1):
+        cell = raw.strip()
+        if not cell:
+            continue
+        if name in NUMBERS:
+            value = _number(cell)
+            if value is None:
+                expected = "expected a number above 0, or a blank cell"
+                problems.append(Problem(file, line, column, name, cell[:60], expected))
+            else:
+                numbers[name] = value
+        elif name in TEXTS:
+            texts[name] = cell
+    return Run(line, texts, numbers), problems
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell.replace(",", ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and 0 <= value < 1e15 else None
