@@ -70,7 +70,9 @@ def _outcomes(
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
     if twice and door != "process":
         raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
-    names = [n for n in policy.split(",") if n] if policy else list(contest.policies)
+    names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
+    if not names:
+        raise Failure(2, ["--policy: names nothing; expected at least one policy"])
     for name in names:
         make_scheduler(name)  # every fault of a name before the first run
     if door != "process":

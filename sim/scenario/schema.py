@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ersatz.device_models.text.names import checked_name
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
 
@@ -61,6 +62,7 @@ Power = Annotated[float, _quantity("power"), _unit("power")]
 FlopRate = Annotated[float, _quantity("flop_rate"), _unit("flop_rate")]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Name = Annotated[str, AfterValidator(checked_name)]
 
 
 class Section(BaseModel):

@@ -151,7 +151,7 @@ def _given(item: Any, default: Any) -> dict[str, Any]:
     }
 
 
-_PLAIN = Job("", 0.0, 0, 0.0)
+_PLAIN = Job("plain", 0.0, 0, 0.0)
 
 
 def job_data(job: Job) -> dict[str, Any]:

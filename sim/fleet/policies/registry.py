@@ -7,6 +7,7 @@ A file is written `path.py` or `path.py:Name`; it defines the class or function 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -53,14 +54,16 @@ SCORED: dict[str, ScoredPlacement] = {  # the nodes of all types at once, unless
 }  # fmt: skip
 
 
+_FILE = re.compile(r"\.py(:\w*)?$")
+
+
 def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
-    if ".py" in text:
+    if _FILE.search(text):
         return _from_file(text)
+    if wrong := unknown_policy(text):
+        raise InputError(_problem(text, expected) for expected in wrong)
     name, *options = text.split(":")
-    problems = _unknown(text, name, options)
-    if problems:
-        raise InputError(problems)
     place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
     all_types = SCORED.get(options[0]) if len(options) == 1 else None
@@ -69,16 +72,23 @@ def make_scheduler(text: str) -> Scheduler:
     return scheduler
 
 
-def _unknown(text: str, name: str, options: list[str]) -> list[Problem]:
+def unknown_policy(text: str) -> list[str]:
+    """Say what is wrong with the name of a built-in policy, or return nothing.
+
+    A file is none of these: what it holds is run, so only the user may name it.
+    """
+    if _FILE.search(text):
+        return [f"is a file; ersatz runs a scheduler's file only where the command line names it:"
+                f" --policy {text}"]  # fmt: skip
+    name, *options = text.split(":")
     found = []
     tables: list[Collection[str]] = [POLICIES, [*PLACEMENTS, *SCORED], KINDS]
     for word, known in zip((name, *options), tables, strict=False):
         if word not in known:
             hint = did_you_mean(word, known)
-            found.append(_problem(text, f"{word!r} is unknown{hint}; expected one of"
-                                        f" {', '.join(known)}"))  # fmt: skip
+            found.append(f"{word!r} is unknown{hint}; expected one of {', '.join(known)}")
     if len(options) > 2:
-        found.append(_problem(text, "expected policy[:placement[:types]]"))
+        found.append("expected policy[:placement[:types]]")
     return found
 
 

@@ -44,5 +44,5 @@ def _job(row: Row) -> Job | None:
         return None
     user = row.text("user")
     return Job(row.text("job"), known["submit"], devices, known["run"],
-               tenant=f"user {user}" if user != "-1" else "",
+               tenant=f"user-{user}" if user != "-1" else "",
                walltime_s=known["limit"] if known["limit"] > 0 else math.inf)  # fmt: skip
