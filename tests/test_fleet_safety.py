@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,9 @@ from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
 from ersatz.sim.fleet.doors.slurm.strikes import Strike
 from ersatz.sim.fleet.file import load_contest
+from ersatz.sim.fleet.judge.logfile import read_log
 from ersatz.sim.fleet.workload.jobs import Job, Workload
-from ersatz.sim.fleet.workload.traces import read_trace
+from ersatz.sim.fleet.workload.traces import read_trace, rows
 
 FILE = """question: Who wins?
 pools:
@@ -130,6 +135,111 @@ def test_a_fleet_file_runs_no_python(name: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_policies_of_a_file_are_placed(line: str, words: str, tmp_path: Path) -> None:
     assert words in faults(write(tmp_path, FILE + line + "\n"))
+
+
+# -- files ----------------------------------------------------------------------------------------------
+
+HEAD = "id,submit_s,devices,duration_s\n"
+
+
+def refused(path: Path, kind: str = "") -> str:
+    with pytest.raises(InputError) as caught:
+        read_trace(path, kind)
+    return str(caught.value)
+
+
+def test_a_pipe_a_device_and_a_folder_are_no_traces(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert "is no regular file" in refused(path)
+        assert "is no regular file" in refused(path, "swf")
+        with pytest.raises(InputError, match="is no regular file"):
+            read_log(path)
+    assert "is no regular file" in refused(tmp_path, "csv")
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """300 MB of one letter in 300 kB: the ratio is seen after 16 MiB, and no more is held."""
+    path = tmp_path / "bomb.csv.gz"
+    packed = gzip.compress(b"x" * 10_000_000)
+    path.write_bytes(gzip.compress(HEAD.encode()) + 30 * packed)
+    tracemalloc.start()
+    assert "unpacks to more than 200 times its size" in refused(path)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 64 * 2**20
+
+
+def test_a_trace_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_BYTES", 2**20)
+    path = write(tmp_path, HEAD + "x" * 2**21, "t.csv")
+    assert "holds more than 1 MiB" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["cluster_job_log", "w.json", "simulation_throughputs.json"])
+@pytest.mark.parametrize("depth", [200, 900, 985, 995, 5000, 100_000])
+def test_deep_json_is_told_in_words(name: str, depth: int, tmp_path: Path) -> None:
+    if name.startswith("sim"):
+        write(tmp_path, "a\tb\tc\td\te\t0\t1\n", "a.trace")
+    for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        path = write(tmp_path, text, name)
+        refused(tmp_path / "a.trace" if name.startswith("sim") else path)
+        for inner in (
+            f'[{{"jobid": {text}, "submitted_time": {text}, "attempts": []}}]',
+            f'{{"jobs": [{{"id": {text}, "profile": {text}}}], "profiles": {{"d": {text}}}}}',
+        ):
+            write(tmp_path, inner, name)
+            refused(tmp_path / "a.trace" if name.startswith("sim") else path)
+
+
+def test_an_id_that_stands_twice_is_named_with_both_lines_at_once(tmp_path: Path) -> None:
+    """40,000 rows took 10 s, in the square of their number."""
+    text = HEAD + "".join(f"{i},0,1,1\n" for i in range(40_000)) + "39999,0,1,1\n7,0,1,1\n"
+    path = write(tmp_path, text, "t.csv")
+    start = time.process_time()
+    assert refused(path).splitlines() == [
+        f"{path}:40002:1: job id '39999' stands twice; first in line 40001",
+        f"{path}:40003:1: job id '7' stands twice; first in line 9",
+    ]
+    assert time.process_time() - start < 3
+    many = tuple(Job(f"{i}", 0.0, 1, 1.0) for i in range(40_000))
+    with pytest.raises(ValueError, match="'39999' stands twice"):
+        Workload((*many, many[-1]))
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "cell", ["\u0663", "\u00b2", "1_000", "1e16", "nan", "inf", "-1", "9" * 400, "0x10"]
+)
+def test_numbers_of_traces_are_plain(cell: str, tmp_path: Path) -> None:
+    for row in (f"a,{cell},1,1", f"a,0,{cell},1", f"a,0,1,{cell}"):
+        assert "expected a" in refused(write(tmp_path, HEAD + row, "t.csv"))
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + "a,0,1\nb,x,1,1\nb c,0,1,1\nd,0,1,1,9\n", "t.csv")
+    found = refused(path).splitlines()
+    assert [line.removeprefix(f"{path}:").split(":")[0] for line in found] == ["2", "3", "4", "5"]
+    assert "has 3 cells; expected 4" in found[0]
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """A header of an SWF log may be in any encoding; elsewhere the line is named."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(HEAD.encode() + b"a,0,1,1\nUniversit\xe9,0,1,1\n")
+    assert f"{path}:3:1: is no UTF-8 text" in refused(path)
+    log = tmp_path / "t.swf"
+    row = b"1 0 0 100 8 -1 -1 8 200 -1 1 3 -1 -1 -1 -1 -1 -1\n"
+    log.write_bytes(b"; Universit\xe9\n" + row)
+    assert [job.id for job in read_trace(log).jobs] == ["1"]
+    log.write_bytes(row + row.replace(b"1 0", b"\xe9 0", 1))
+    assert f"{log}:2:1: job" in refused(log)
+
+
+def test_dates_beyond_the_calendar(tmp_path: Path) -> None:
+    head = "timestamp,duration,num_gpus,cluster\n"
+    for cell in ("0001-01-01T00:00:00+23:59", "0000-01-01", "10000-01-01", "x", "\u0663"):
+        assert "t.csv:2:1: " in refused(write(tmp_path, head + f"{cell},1,1,c\n", "t.csv"))
 
 
 # -- bounds ------------------------------------------------------------------------------------------------
