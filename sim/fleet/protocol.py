@@ -181,3 +181,12 @@ class Scheduler(Protocol):
 
     def on_end(self, view: View) -> None:
         """Let go of everything; called however the run ends."""
+
+
+def crash_text(error: BaseException) -> str:
+    """Say what broke and where: the innermost line of the traceback."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
+    return f"{type(error).__name__}: {error}{place}"
