@@ -155,6 +155,13 @@ class View(Protocol):
     def used(self) -> Mapping[str, int]:
         """Devices that each tenant holds."""
 
+    @property
+    def records(self) -> Sequence[Record]:
+        """All that has happened so far, as in the log."""
+
+    def speed(self, job: str, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
+
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""
 

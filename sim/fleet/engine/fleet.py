@@ -143,6 +143,11 @@ class Fleet:
         return self.env.now
 
     @property
+    def records(self) -> list[Record]:
+        """All that has happened so far."""
+        return self.log.records
+
+    @property
     def jobs(self) -> Mapping[str, Job]:
         """All jobs, with their true run times."""
         return self.spec.workload.by_id

@@ -10,7 +10,7 @@ from typing import Protocol
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.fits import spans
 from ersatz.sim.fleet.free import Free
-from ersatz.sim.fleet.log import Rules
+from ersatz.sim.fleet.log import Record, Rules
 from ersatz.sim.fleet.protocol import Attempt, Progress
 from ersatz.sim.fleet.workload.jobs import Job
 
@@ -31,6 +31,10 @@ class State(Protocol):
     @property
     def now(self) -> float:
         """Seconds since the start."""
+
+    @property
+    def records(self) -> list[Record]:
+        """All that has happened so far."""
 
     def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
         """Return the rate of a job on healthy devices of one type."""
@@ -75,6 +79,19 @@ class FleetView:
     def now(self) -> float:
         """Seconds since the start."""
         return self._state.now
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """All that has happened so far, as in the log."""
+        return self._state.records
+
+    def speed(self, job: str, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
+        return self._state.speed(self._job(job), kind, devices, nodes, leaves)
+
+    def _job(self, name: str) -> Job:
+        """Return a job that waits or runs."""
+        return self.waiting[name] if name in self.waiting else self.running[name].job
 
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""

@@ -6,14 +6,14 @@ A file is written `path.py` or `path.py:Name`; it defines the class or function 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.policies.backfill import EasyScheduler
 from ersatz.sim.fleet.policies.conservative import ConservativeScheduler
+from ersatz.sim.fleet.policies.own.scheduler import FileScheduler
 from ersatz.sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from ersatz.sim.fleet.policies.preempt import (
     FairScheduler,
@@ -31,7 +31,7 @@ from ersatz.sim.fleet.policies.score import (
     packing,
 )
 from ersatz.sim.fleet.policies.shares import ShareScheduler, blind
-from ersatz.sim.fleet.protocol import Scheduler
+from ersatz.sim.fleet.protocol import Scheduler, SchedulerFault
 
 POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "fifo": lambda placer: QueueScheduler("fifo", placer),
@@ -96,28 +96,22 @@ def _problem(text: str, expected: str) -> Problem:
     return Problem("--policy", 0, 0, "", text, expected)
 
 
+def check_policies(names: Iterable[str]) -> None:
+    """Raise `InputError` for the first name or file that is no scheduler."""
+    for name in names:
+        scheduler = make_scheduler(name)
+        if isinstance(scheduler, FileScheduler):
+            scheduler.close()
+
+
 def _from_file(text: str) -> Scheduler:
-    """Load a scheduler from a Python file."""
-    path, _, name = text.partition(".py")
-    file, name = Path(path + ".py"), name.lstrip(":") or "Scheduler"
+    """Start a scheduler of a Python file."""
+    path, _, name = text.rpartition(".py")
+    file = Path(path + ".py")
     if not file.is_file():
         raise InputError([_problem(text, "there is no such file")])
-    spec = importlib.util.spec_from_file_location(f"scheduler_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise InputError([_problem(text, "cannot be loaded as Python")])
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        scheduler: Scheduler = getattr(module, name)()
-    except Exception as error:
-        raise InputError(
-            [_problem(text, f"cannot be loaded: {type(error).__name__}: {error}")]
-        ) from error
-    missing = [
-        m for m in ("name", "claims", "on_start", "on_event", "on_end") if not hasattr(scheduler, m)
-    ]
-    if missing:
-        raise InputError(
-            [_problem(text, f"{name} lacks {', '.join(missing)} (see docs/schedulers.md)")]
-        )
-    return scheduler
+        return FileScheduler(file.resolve(), name.lstrip(":") or "Scheduler")
+    except SchedulerFault as fault:
+        expected = f"cannot be loaded: it {fault} (see docs/schedulers.md)"
+        raise InputError([_problem(text, expected)]) from None
