@@ -15,6 +15,8 @@ from fleet_cases import mixed_case
 
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
+from ersatz.sim.fleet.doors import batsim
+from ersatz.sim.fleet.doors.door import Door, run_at_door
 from ersatz.sim.fleet.engine import fleet
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
@@ -63,7 +65,7 @@ def processes_of(mark: str) -> list[int]:
 
 
 def folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob(f"ersatz-scheduler-*.{os.getpid()}-*"))
+    return set(Path(tempfile.gettempdir()).glob(f"ersatz-scheduler-*.{os.getpid():x}-*"))
 
 
 # -- the same protocol -------------------------------------------------------------------------------
@@ -325,9 +327,9 @@ def test_folders_of_the_dead_are_cleared(tmp_path: Path, monkeypatch: pytest.Mon
     (dead / "munge").mkdir()
     (dead / "munge" / "key").write_text("secret")
     space = mine.name.split("-")[2].split(".")[0]
-    other = tmp_path / f"ersatz-slurm-{int(space) + 1}.1-abc"  # of another container
+    other = tmp_path / f"ersatz-slurm-{int(space, 16) + 1:x}.1-abc"  # of another container
     foreign = tmp_path / "ersatz-slurm-notes"
-    link = tmp_path / f"ersatz-slurm-{space}.{2**22}-abcdefgh"
+    link = tmp_path / f"ersatz-slurm-{space}.{2**22:x}-abcdefgh"
     other.mkdir()
     foreign.mkdir()
     link.symlink_to(tmp_path / "ersatz-slurm-notes")
@@ -339,3 +341,53 @@ def test_folders_of_the_dead_are_cleared(tmp_path: Path, monkeypatch: pytest.Mon
     assert mine.exists()
     assert other.exists()
     assert foreign.exists()
+
+
+# -- the door of Batsim ------------------------------------------------------------------------------
+
+BATSIM = """
+import json, os, sys, signal, time
+import zmq
+socket = zmq.Context().socket(zmq.REP)
+socket.bind(sys.argv[-1])
+{head}
+while True:
+    message = json.loads(socket.recv())
+    now = message["now"]
+    {answer}
+"""
+LATER = """socket.send(json.dumps({{"now": now, "events": [{{"timestamp": now, "type": "CALL_ME_LATER",
+        "data": {{"timestamp": now + {}}}}} for i in range({})]}}).encode())"""
+PEERS = [
+    (LATER.format("1 + i", 200_000), "orders in line"),
+    (LATER.format("1e-9", 1), "without letting time pass"),
+    (LATER.format("1e-4", 1), "without letting time pass"),
+    (LATER.format("1 + i", 900), "asked for more than"),
+    ("socket.send(b'x' * (80 << 20))", "answered 83,886,080 bytes"),
+    ("socket.send(b'[' * 100_000)", "is no JSON"),
+    ("socket.send(b'{\"now\": 1' + b'0' * 400 + b', \"events\": []}')", "has no time"),
+    ("socket.send(json.dumps({'version': '5.0.0', 'now': now, 'events': []}).encode())", "version '5.0.0'"),
+    ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+    ("print('why'); sys.exit(3)", "exited with status 3; it wrote: why"),
+    ("time.sleep(99)", "hangs: no answer in 2 s"),
+    ("socket.close()", "hangs: no answer in 2 s|exited with status 1"),
+    ("print('x' * 50_000_000); sys.exit(3)", "exited with status 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "words"), PEERS)
+def test_a_peer_that_misbehaves_is_named_and_ended(
+    answer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zmq")
+    monkeypatch.setattr(fleet, "MOST_CALLS", 200)
+    monkeypatch.setattr(batsim, "MOST_ORDERS", 2000)
+    mark = f"orphan-of-{tmp_path}"
+    path = tmp_path / "peer.py"
+    path.write_text(BATSIM.format(head=f"MARK = {mark!r}" + ORPHANS, answer=answer))
+    door = Door("batsim", scheduler=f"{sys.executable} {path} {{endpoint}}", timeout_s=2.0)
+    with pytest.raises(RunEndedError, match=words):
+        run_at_door(SPEC, door)
+    assert not processes_of(mark)
+    assert not processes_of(str(path))
+    assert not folders()
