@@ -64,8 +64,10 @@ def test_only_the_owner_reaches_a_ray_of_ours() -> None:
         assert len(listening) > 3
         assert set(listening) <= LOOPBACK
         assert address.startswith("127.0.0.1:")
-        with subprocess.Popen([sys.executable, "-c", STRANGER, address], env=bare,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as stranger:  # fmt: skip
+        with subprocess.Popen(
+            [sys.executable, "-c", STRANGER, address], env=bare, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+        ) as stranger:  # fmt: skip
             try:
                 heard = stranger.communicate(timeout=20)[0]
             except subprocess.TimeoutExpired:

@@ -98,6 +98,7 @@ def _import_ray() -> Any:
     if "ray" not in sys.modules and not _cluster_is_there():
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # "0" keeps Ray on loopback on any system; else it exchanges 127.0.0.1 for the host's address.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
