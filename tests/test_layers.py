@@ -13,7 +13,7 @@ ORDER = [
     ["device_models.shipped", "device_models.text"],
     ["device_models.catalog", "device_models.kernels", "device_models.networks"],
     ["device_models.calibration"],
-    ["sim.errors", "sim.records", "sim.scenario.case_file", "sim.workload.model"],
+    ["sim.errors", "sim.records", "sim.signals", "sim.scenario.case_file", "sim.workload.model"],
     ["sim.scenario.scenario", "sim.workload"],
     ["sim.plan"],
     ["sim.scenario"],

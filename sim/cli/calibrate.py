@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
-from ersatz.sim.cli.output import WIDTH, deliver, grouped
+from ersatz.sim.cli.output import cannot_be_written, deliver
+from ersatz.sim.cli.process.terminal import clock_bar, grouped, say
+from ersatz.sim.errors import EXIT_CANNOT_WRITE
+from ersatz.sim.signals import Stopped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -73,7 +73,7 @@ def calibrate(
         calibration, judged = _prove(attached, calibration, path, minutes)
         views.insert(0, render_proof(calibration, judged))
     deliver("calibration", calibration_record(calibration, held, judged), grouped(*views), json)
-    print(f"written: {path}", file=sys.stderr)
+    say(f"written: {path}")
 
 
 def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> None:
@@ -92,7 +92,7 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     _write(carried, path)
     view = render_transfer(measured, carried, devices)
     deliver("calibration", calibration_record(carried, [], []), view, json)
-    print(f"written: {path}", file=sys.stderr)
+    say(f"written: {path}")
 
 
 def _write(calibration: Calibration, path: Path) -> None:
@@ -101,7 +101,7 @@ def _write(calibration: Calibration, path: Path) -> None:
     try:
         write_calibration(calibration, path)
     except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+        raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
 
 
 def _measure(
@@ -129,12 +129,10 @@ def _measure(
         write_calibration(calibration, path)
         path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
     except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
-    except KeyboardInterrupt:
-        lines = [
-            f"interrupted: finished kernels are kept in {journal_path}; the same command goes on"
-        ]
-        raise Failure(130, lines) from None
+        raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
+    except Stopped as stopped:
+        words = f"finished kernels are kept in {journal_path}; the same command goes on"
+        raise Failure(stopped.status, [f"interrupted by {stopped}: {words}"]) from None
     journal.close()
     return calibration, held, journal.resumed
 
@@ -179,18 +177,3 @@ def _prove(
     proved = replace(calibration, proof=proof_figures(judged))
     _write(proved, path)
     return proved, judged
-
-
-@contextmanager
-def clock_bar(total_s: float) -> Iterator[Callable[[float, str], None]]:
-    """Show on a terminal how much of a time budget is spent, and what is being done."""
-    if not sys.stderr.isatty():
-        yield lambda spent_s, name: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description:50}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True, width=WIDTH), transient=True) as bar:
-        task = bar.add_task("", total=total_s)
-        yield lambda spent_s, name: bar.update(task, completed=spent_s, description=name[:50])
