@@ -10,8 +10,9 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
 from ersatz.sim.cli.output import cannot_be_written, deliver
+from ersatz.sim.cli.process.inputs import was_read
 from ersatz.sim.cli.process.terminal import clock_bar, grouped, say
-from ersatz.sim.errors import EXIT_CANNOT_WRITE
+from ersatz.sim.errors import EXIT_BAD_INPUT, EXIT_CANNOT_WRITE
 from ersatz.sim.signals import Stopped
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def calibrate(
 
     attached = attach(device, catalog_name=as_)
     catalogued = load_device(attached.catalog_name)
-    path = out or Path(f"{attached.catalog_name}.calibration.yaml")
+    path = _target(out or Path(f"{attached.catalog_name}.calibration.yaml"))
     held: list[HeldOut] = []
     judged: list[Judgement] = []
     views: list[RenderableType] = []
@@ -88,11 +89,28 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     measured = read_calibration(find_calibration(str(source)))
     devices = load_device(measured.origin.device), load_device(target)
     carried = transfer_calibration(measured, *devices)
-    path = out or Path(f"{devices[1].name}.calibration.yaml")
+    path = _target(out or Path(f"{devices[1].name}.calibration.yaml"))
+    if was_read(path):
+        raise Failure(EXIT_BAD_INPUT, [f"{path}: --from reads it; expected another --out"])
     _write(carried, path)
     view = render_transfer(measured, carried, devices)
     deliver("calibration", calibration_record(carried, [], []), view, json)
     say(f"written: {path}")
+
+
+def _target(path: Path) -> Path:
+    """Return where a calibration goes; refuses to put it over anything else, before any work."""
+    from ersatz.device_models.calibration.measured import TITLE
+
+    if path.suffix == ".svg":
+        raise Failure(EXIT_BAD_INPUT, [f"{path}: its picture goes there; expected FILE.yaml"])
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(len(TITLE))
+        if begin not in (b"", TITLE.encode()):
+            words = "is no calibration that ersatz wrote; expected another --out"
+            raise Failure(EXIT_BAD_INPUT, [f"{path}: {words}"])
+    return path
 
 
 def _write(calibration: Calibration, path: Path) -> None:
@@ -110,6 +128,7 @@ def _measure(
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
     from ersatz.device_models.calibration.measured import write_calibration
     from ersatz.device_models.catalog.reading import load_device
+    from ersatz.device_models.text.files import write_whole
     from ersatz.sim.hil.benchmark import origin_of, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration
     from ersatz.sim.report.calibration import held_out_plot
@@ -127,7 +146,7 @@ def _measure(
             words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])
         write_calibration(calibration, path)
-        path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
+        write_whole(path.with_suffix(".svg"), held_out_plot(held))
     except OSError as error:
         raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
     except Stopped as stopped:
