@@ -82,7 +82,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

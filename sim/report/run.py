@@ -117,7 +117,17 @@ def _money(result: RunResult, first: RunResult, key: str) -> str:
     text = format_money(amount, cost.currency)
     if base is None or result is first or base.currency != cost.currency:
         return text
-    return f"{text} ({100 * (amount / getattr(base, key) - 1):+.0f} %)"
+    before = float(getattr(base, key))
+    return f"{text} ({100 * (amount / before - 1):+.0f} %)" if before else text
+
+
+def share_text(part: float, whole: float) -> str:
+    """Write a share in percent; of nothing, nothing.
+
+    >>> share_text(0.0, 0.0)
+    '0.0 %'
+    """
+    return f"{100 * part / whole if whole else 0.0:.1f} %"
 
 
 def _number(value: float) -> str:
@@ -186,7 +196,9 @@ def _breakdown(result: RunResult) -> Table:
         share = seconds / step.duration_s
         if share >= 0.0005:
             bar = "#" * round(share * BAR)
-            table.add_row(cause, format_duration(seconds), f"{100 * share:.1f} %", bar)
+            table.add_row(
+                cause, format_duration(seconds), share_text(seconds, step.duration_s), bar
+            )
     return table
 
 
@@ -234,7 +246,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"cost ({cost.model})", "amount", "share")
         for part, amount in cost.parts.items():
-            share = f"{100 * amount / cost.total:.1f} %"
+            share = share_text(amount, cost.total)
             table.add_row(part, format_money(amount, cost.currency), share)
         table.add_row("per device-hour", f"{cost.per_device_hour:.2f} {cost.currency}", "")
         yield table
@@ -242,7 +254,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"energy (PUE {energy.pue:g})", "energy", "share")
         for part, kwh in energy.parts_kwh.items():
-            table.add_row(part, format_si(kwh * 1e3, "Wh"), f"{100 * kwh / energy.kwh:.1f} %")
+            table.add_row(part, format_si(kwh * 1e3, "Wh"), share_text(kwh, energy.kwh))
         table.add_row("mean power of a device", f"{energy.mean_device_w:.0f} W", "")
         yield table
 
