@@ -24,8 +24,11 @@ def shell(line: str) -> subprocess.CompletedProcess[bytes]:
                           env=env, timeout=120, check=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("name", ["/no/such/file.yaml", "x" * 300, "**", "*"])
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [*((verb, "/no/such/file.yaml") for verb in VERBS), ("run", "x" * 300), ("run", "**"), ("run", "*"),
+     ("legal", "x" * 300), ("devices", "x" * 3000)],
+)  # fmt: skip
 def test_a_name_that_means_nothing_is_said_in_words(verb: str, name: str) -> None:
     done = ersatz(verb, name)
     assert done.returncode == 2

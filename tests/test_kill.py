@@ -17,7 +17,7 @@ from ersatz.sim.report.artefacts import MANIFEST
 
 ASKED = {
     "run": ("run", "{scenario}", "--out", "{out}"),
-    "buy": ("buy", "h20-stockpile", "--out", "{out}"),
+    "buy": ("buy", "stockpile", "--out", "{out}"),
     "legal": ("legal", "h20", "h800", "--out", "{out}"),
     "schedule": ("schedule", "four-pools", "--policy", "fifo", "--out", "{out}"),
     "validate": ("validate", "{table}", "--out", "{out}"),
