@@ -1,0 +1,59 @@
+"""Read a user's file: regular files only, never more than a limit, every fault in words.
+
+A name in a scenario may point anywhere: at a pipe that never ends, at a device that fills memory, at
+gigabytes. What cannot be read is an `InputError` that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ersatz.device_models.text.problems import InputError, Problem
+
+MAX_BYTES = 4 * 2**20  # of what a person writes
+MAX_TABLE_BYTES = 256 * 2**20  # of what a machine writes
+Stamp = tuple[str, int, int]
+
+
+def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file of at most `most` bytes; raises `InputError`."""
+    name = str(path)
+    try:
+        # A pipe without a writer would wait here for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            kind = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(kind):
+                raise _fault(name, "is no regular file; expected one")
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise _fault(name, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name with a zero byte, or of bytes that are no text
+        raise error if isinstance(error, InputError) else _fault(name, "is no name of a file")
+    if len(raw) > most:
+        raise _fault(name, f"is more than {most:,} bytes; expected at most that")
+    return raw
+
+
+def read_text_file(path: Path | str, kind: str, most: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file, a byte order mark dropped; `kind` is what was expected."""
+    try:
+        return read_file(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        words = f"is no UTF-8 text (byte {error.start}); expected {kind}"
+        raise _fault(str(path), words) from error
+
+
+def stamp(path: Path | str) -> Stamp:
+    """Return what changes when a file is written: a key for what was read of it."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return str(path), 0, -1
+    return str(path), found.st_mtime_ns, found.st_size
+
+
+def _fault(file: str, expected: str) -> InputError:
+    return InputError([Problem(file, 0, 0, "", "", expected)])
