@@ -20,6 +20,8 @@ Stamp = tuple[str, int, int]
 def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
     """Return the bytes of a regular file of at most `most` bytes; raises `InputError`."""
     name = str(path)
+    if "\0" in name or not _encodable(name):
+        raise _fault(name, "is no name of a file")
     try:
         # A pipe without a writer would wait here for ever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -30,8 +32,6 @@ def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
             raw = file.read(most + 1)
     except OSError as error:
         raise _fault(name, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a name with a zero byte, or of bytes that are no text
-        raise error if isinstance(error, InputError) else _fault(name, "is no name of a file")
     if len(raw) > most:
         raise _fault(name, f"is more than {most:,} bytes; expected at most that")
     return raw
@@ -44,6 +44,14 @@ def read_text_file(path: Path | str, kind: str, most: int = MAX_BYTES) -> str:
     except UnicodeDecodeError as error:
         words = f"is no UTF-8 text (byte {error.start}); expected {kind}"
         raise _fault(str(path), words) from error
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def stamp(path: Path | str) -> Stamp:

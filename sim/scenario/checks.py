@@ -9,12 +9,11 @@ from typing import Any
 from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
-from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
 Blame = Callable[..., None]
-MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
 
 
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
@@ -140,12 +139,13 @@ def _check_batch(scenario: Scenario, blame: Blame) -> bool:
 def _check_schedule(scenario: Scenario, blame: Blame) -> None:
     """Try the schedule itself: it knows which shapes it accepts."""
     parallel, training = scenario.parallel, scenario.training
-    if len(scenario.pools) > 1 and parallel.mixed == "replicas":
-        return
-    count = training.global_batch // (training.micro_batch * parallel.dp)
-    if count * parallel.pp * parallel.vp > MOST_SLOTS:
+    replicas = len(scenario.pools) > 1 and parallel.mixed == "replicas"
+    count = training.global_batch // (training.micro_batch * (1 if replicas else parallel.dp))
+    slots = count * parallel.pp * parallel.vp  # of the fullest replica, where each has its share
+    if replicas and slots > MOST_SLOTS:
         blame(("training", "global_batch"), training.global_batch,
-              f"{count} micro-batches over {parallel.pp} stages are more than can be walked")  # fmt: skip
+              f"{count:,} micro-batches over {parallel.pp:,} stages are more than can be walked")  # fmt: skip
+    if replicas:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)

@@ -82,7 +82,7 @@ def _resolved(cases: Sequence[Case], folder: Path) -> tuple[FabricCase, ...]:
     problems: list[Problem] = []
     for case in cases:
         made = _case(case, folder)
-        problems += [problem for problem in case.problems if problem not in problems]
+        problems += case.problems
         found += [made] if made else []
     if problems:
         raise InputError(problems)

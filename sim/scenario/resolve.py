@@ -122,7 +122,7 @@ def resolve_pools(
 ) -> list[Pool]:
     """Return the pools of a cluster, their stack being `common` unless they name one; none if faulty."""
     sections = cluster.pools or (
-        PoolSection(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
+        PoolSection.model_construct(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
                     network=cluster.network),
     )  # fmt: skip
     pools = []
