@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from ersatz.device_models.text.problems import InputError, Problem
 
 MAX_BYTES = 4 * 2**20  # of what a person writes
 MAX_TABLE_BYTES = 256 * 2**20  # of what a machine writes
-Stamp = tuple[str, int, int]
+MOST_KEPT = 256  # results of one reader
+Stamp = tuple[str, int, int, int]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_readings: ContextVar[tuple[set[Stamp], ...]] = ContextVar("readings", default=())
 
 
 def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
@@ -22,6 +30,8 @@ def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
     name = str(path)
     if "\0" in name or not _encodable(name):
         raise _fault(name, "is no name of a file")
+    for reading in _readings.get():
+        reading.add(_stamp(name))
     try:
         # A pipe without a writer would wait here for ever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -54,13 +64,41 @@ def _encodable(name: str) -> bool:
     return True
 
 
-def stamp(path: Path | str) -> Stamp:
-    """Return what changes when a file is written: a key for what was read of it."""
+def remembered(read: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Keep what a reader made of its files until one of them changes.
+
+    Every file that `read_file` opens meanwhile counts, those of other readers within it included.
+    """
+    kept: dict[object, tuple[set[Stamp], Result]] = {}
+
+    @wraps(read)
+    def again(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        key = (args, tuple(sorted(kwargs.items())))
+        stamps, result = kept.get(key, (None, None))
+        if stamps is None or any(stamp != _stamp(stamp[0]) for stamp in stamps):
+            stamps = set()
+            token = _readings.set((*_readings.get(), stamps))
+            try:
+                result = read(*args, **kwargs)
+            finally:
+                _readings.reset(token)
+            kept[key] = stamps, result
+            if len(kept) > MOST_KEPT:
+                kept.pop(next(iter(kept)))
+        for outer in _readings.get():
+            outer |= stamps
+        return result  # type: ignore[return-value]
+
+    return again
+
+
+def _stamp(path: Path | str) -> Stamp:
+    """Return what changes when a file is written."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):
-        return str(path), 0, -1
-    return str(path), found.st_mtime_ns, found.st_size
+    except OSError:
+        return str(path), 0, 0, -1
+    return str(path), found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _fault(file: str, expected: str) -> InputError:

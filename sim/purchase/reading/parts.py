@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.shipped import SCENARIOS
+from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, Job, Offer
@@ -59,12 +60,12 @@ def _simulated(
 def _plans_file(name: str, folder: Path) -> Path:
     """Return the path of a file beside the scenario, or of the shipped scenario of that name."""
     for path in (folder / name, folder / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     return next(iter(sorted(SCENARIOS.rglob(f"{name}.yaml"))), folder / name)
 
 
-@lru_cache(maxsize=32)
+@remembered
 def _throughputs(
     path: str, use: tuple[str, ...], nodes: tuple[tuple[str, str], ...]
 ) -> tuple[Throughput, ...]:
