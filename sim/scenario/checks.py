@@ -10,6 +10,7 @@ from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
 from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
@@ -50,6 +51,9 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif not device.supports(precision):
             known = ", ".join(sorted(device.matrix_peak))
             blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
+        elif precision == "fp8" and not device.supports("bf16"):
+            words = f"{device.title} has no bf16 for what is never in 8 bits"
+            blame(("training", "precision"), precision, words)
 
 
 def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
@@ -242,8 +246,11 @@ def _check_faults(
 
 
 def _check_published(scenario: Scenario, blame: Blame) -> None:
-    known = ("step", "memory", "job", "cost", "energy")
     for i, row in enumerate(scenario.published):
-        if row.metric.split(".")[0] not in known:
-            blame(("published", i, "metric"), row.metric, f"expected a name that starts with"
-                  f" {', '.join(known)}")  # fmt: skip
+        part, at = row.metric.partition(".")[0], ("published", i, "metric")
+        if words := wrong_metric(row.metric):
+            blame(at, row.metric, words)
+        elif part in ("job", "cost", "energy") and not scenario.training.tokens:
+            blame(at, row.metric, f"there is no {part} without training.tokens or steps")
+        elif part == "cost" and scenario.cost is None:
+            blame(at, row.metric, "there is no cost without a section cost")

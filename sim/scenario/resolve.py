@@ -35,6 +35,7 @@ from ersatz.sim.scenario.scenario import (
     Parallel,
     PauseSpec,
     Pool,
+    Precision,
     Published,
     Scenario,
     Stragglers,
@@ -69,7 +70,7 @@ def resolve(
     if model is None or not pools or failed():
         return None
     parallel = _parallel(spec.parallel, pools, model, assumptions)
-    training = _training(spec, assumptions)
+    training = _training(spec, pools, assumptions)
     scenario = Scenario(
         name=name,
         question=spec.question,
@@ -222,15 +223,29 @@ def _faults(sections: tuple[FaultSection, ...]) -> tuple[Fault, ...]:
     return tuple(Fault(f.part, f.at, f.left) for f in sections)
 
 
-def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
+def _precision(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> Precision:
+    """Return the format of the products: as given, or the 16 bits that all devices multiply."""
+    devices = [pool.node.device for pool in pools]
+    lacking = list(dict.fromkeys(d.title for d in devices if not d.supports("bf16")))
+    given = "precision" in spec.training.model_fields_set
+    fp16 = bool(lacking) and all(d.supports("fp16") for d in devices)
+    precision: Precision = spec.training.precision if given or not fp16 else "fp16"
+    if not given:
+        assumptions.append(f"training.precision is not given: {precision}")
+    if lacking and precision == "fp16":
+        assumptions.append(f"{', '.join(lacking)} multiplies no bf16: in fp16 the loss is scaled, and"
+                           " steps that overflow are skipped; neither costs time here")  # fmt: skip
+    return precision
+
+
+def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> Training:
     t = spec.training
-    if "precision" not in t.model_fields_set:
-        assumptions.append("training.precision is not given: bf16")
+    precision = _precision(spec, pools, assumptions)
     tokens = t.tokens or 0.0
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens, document)
+    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
 
 
 def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:

@@ -112,7 +112,14 @@ def _name(value: object) -> object:
     return value
 
 
+def _label(value: object) -> object:
+    if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 100):
+        raise ValueError("expected 1 to 100 printable characters")
+    return value
+
+
 Name = Annotated[str, BeforeValidator(_name)]
+Label = Annotated[str, BeforeValidator(_label)]
 
 
 class Section(BaseModel):
@@ -286,7 +293,7 @@ class PauseSection(Section):
 class ConditionSection(Section):
     """Something in the network that is now and then broken or busy, and mends by itself."""
 
-    name: Name = Field(description="by which the report calls it")
+    name: Label = Field(description="by which the report calls it")
     rate: FailureRate = Field(description="how often it begins, in the whole job")
     duration: Wait = Field(description="until it is over")
     faults: tuple[FaultSection, ...] = Field((), description="as in fabric.faults")
