@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ class Calibration:
         if "half_width" in self.proof:
             return self.proof["half_width"]
         errors = [fit.p80_error for fit in self.fits.values()]
-        return sum(errors) / len(errors) if errors else 1.0
+        return math.fsum(errors) / len(errors) if errors else 1.0
 
 
 def find_calibration(name: str) -> Path:

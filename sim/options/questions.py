@@ -199,14 +199,16 @@ def splits(
     """
     speed = {n: setting.options[n]["peak"] * setting.options[n]["mfu"] * setting.options[n]["goodput"]
              for n in counts}  # fmt: skip
-    number = sum(counts.values())
-    slowest, whole = min(speed.values()), sum(counts[n] * speed[n] for n in counts)
+    number = math.fsum(counts.values())
+    slowest, whole = min(speed.values()), math.fsum(counts[n] * speed[n] for n in counts)
     wait = 1.0 + jitter * expected_maximum(int(number))
     loose = 1.0 + jitter / math.sqrt(every) * expected_maximum(int(number))
     ways = (("by speed", whole / wait, dict.fromkeys(counts, 1.0 / wait)),
             ("equal", number * slowest / wait, {n: slowest / speed[n] / wait for n in counts}),
             (f"every {every} steps", whole / loose, dict.fromkeys(counts, 1.0 / loose)))  # fmt: skip
-    price = sum(counts[n] * costing(setting.options[n], setting.work).per_hour for n in counts)
+    price = math.fsum(
+        counts[n] * costing(setting.options[n], setting.work).per_hour for n in counts
+    )
     made = [(name, setting.work.flop / rate / 3600.0, use) for name, rate, use in ways]
     return tuple(Split(name, hours, hours * price, use) for name, hours, use in made)
 
@@ -217,4 +219,4 @@ def expected_maximum(count: int, steps: int = 4000) -> float:
         return 0.0
     quantile = NormalDist().inv_cdf
     middles = ((i + 0.5) / steps for i in range(steps))
-    return sum(quantile(u ** (1.0 / count)) for u in middles) / steps
+    return math.fsum(quantile(u ** (1.0 / count)) for u in middles) / steps
