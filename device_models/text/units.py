@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import date
 
 _SI = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _IEC = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
@@ -149,6 +150,22 @@ def parse_money(text: object, dimension: str) -> tuple[float, str]:
     return value, currency
 
 
+def parse_day(text: object) -> date:
+    """Return the day of a text like 2025-03-24, of the years 1990 to 2100; raises `UnitError`."""
+    if isinstance(text, date):
+        return text
+    expected = "expected a day like 2025-03-24"
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(text)):
+        raise UnitError(expected)
+    try:
+        day = date.fromisoformat(str(text))
+    except ValueError as error:
+        raise UnitError(f"{expected}: {error}") from error
+    if not 1990 <= day.year <= 2100:
+        raise UnitError(f"{expected}, of the years 1990 to 2100")
+    return day
+
+
 def format_bytes(nbytes: float) -> str:
     """Write bytes in binary units, as memory sizes are read: '61.3 GiB'."""
     for unit, scale in (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
@@ -195,6 +212,11 @@ def format_count(number: float) -> str:
         if abs(number) >= scale:
             return f"{number / scale:,.1f} {suffix}"
     return f"{number:,.0f}"
+
+
+def format_share(part: float, whole: float) -> str:
+    """Write a part of a whole: '12.5 %'; of nothing it is 0.0 %."""
+    return f"{100 * part / whole if whole else 0.0:.1f} %"
 
 
 def format_money(amount: float, currency: str) -> str:

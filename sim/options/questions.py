@@ -50,6 +50,13 @@ class Setting:
         """Return the money for the whole work on an option."""
         return costing(self.options[option], self.work).total
 
+    def ratio(self, option: str, against: str) -> float:
+        """Return the cost of an option over another's; raises `InfeasibleError` where that is nothing."""
+        cost = self.cost(against)
+        if not cost:
+            raise InfeasibleError(f"{against} costs nothing: there is no ratio to it")
+        return self.cost(option) / cost
+
 
 def input_dimension(name: str) -> str | None:
     """Return the dimension of an input, or None for an unknown one."""
@@ -142,7 +149,7 @@ def swings_of(
         changed = setting.with_input(name, value)
         if outcome:
             return break_even(changed, outcome, option, against)
-        return changed.cost(option) / changed.cost(against)
+        return changed.ratio(option, against)
 
     found = [Swing(u.name, u.low, u.high, at(u.name, u.low), at(u.name, u.high)) for u in inputs]
     return tuple(sorted(found, key=lambda swing: -swing.width))

@@ -67,7 +67,9 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     schedule = _schedule(scenario)
     chunks = split_layers(model, parallel)
     held = [chunks[place.position] for place in schedule.places[stage]]
-    dense, expert = map(math.fsum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True))
+    dense, expert = map(
+        math.fsum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True)
+    )
     trained = kernel_constants().adapter_share if model.lora_rank else 1.0
     ways, expert_ways = _shard_ways(parallel)
 

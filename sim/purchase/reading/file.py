@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.sim.law.places import find_buyer, find_place
 from ersatz.sim.law.rules import Rules, load_rules
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Offer, Site
@@ -128,9 +129,9 @@ def _find(case: Case, find: Callable[[str], Any], word: str, path: tuple[Any, ..
 
 def _date(case: Case, text: str | None) -> date | None:
     try:
-        return date.fromisoformat(str(text))
-    except ValueError:
-        case.blame(("start",), text, "expected a date like 2025-03-24")
+        return parse_day(text)
+    except UnitError as error:
+        case.blame(("start",), text, str(error))
         return None
 
 

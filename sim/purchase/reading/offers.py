@@ -12,7 +12,7 @@ from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.power import device_power
 from ersatz.device_models.catalog.reading import load_device, load_node
 from ersatz.device_models.text.problems import InputError
-from ersatz.device_models.text.units import format_money
+from ersatz.device_models.text.units import UnitError, format_money, parse_day
 from ersatz.sim.law.places import find_place
 from ersatz.sim.market.economics import load_defaults
 from ersatz.sim.market.prices import market_prices
@@ -94,9 +94,9 @@ class Reading:
         if text is None:
             return None
         try:
-            return float((date.fromisoformat(_whole_day(str(text))) - self.start).days)
-        except ValueError:
-            self.blame(path, text, "expected a date like 2025-03-24")
+            return float((parse_day(_whole_day(str(text))) - self.start).days)
+        except UnitError as error:
+            self.blame(path, text, str(error))
             return None
 
 
