@@ -36,6 +36,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "flop_per_token": (1.0, 1e18, "1 to 1e18"), "devices": (1e-6, 1e9, "more than 0, at most 1e9"),
     "per_node": (1e-6, 1e6, "more than 0, at most 1e6"), "jitter": (0.0, 100.0, "0 to 10,000 %"),
 }  # fmt: skip
+NOT_NEGATIVE = (0.0, math.inf, "a value that is not negative")
 MOST = 1e18  # of a plain number
 MONEY = ("money", "money_rate", "energy_price")
 
@@ -117,7 +118,7 @@ class _Reader:
     def checked(self, path: tuple[Any, ...], given: Any, key: str, dimension: str) -> float:
         """Return the value of a field within what it may be."""
         value = self.number(path, given, dimension)
-        least, most, expected = LIMITS.get(key, (0.0, math.inf, "a value that is not negative"))
+        least, most, expected = LIMITS.get(key, NOT_NEGATIVE)
         if value < least or value > most:
             self.case.blame(path, given, f"expected {expected}")
         return value
@@ -190,9 +191,11 @@ class _Reader:
         if section.low is None or section.high is None:
             return None
         low, high = (
-            self.checked((*at, key), getattr(section, key), field, dimension)
-            for key in ("low", "high")
+            self.number((*at, key), getattr(section, key), dimension) for key in ("low", "high")
         )
+        least, _, expected = LIMITS.get(field, NOT_NEGATIVE)  # beyond 100 % tells how far off it is
+        if low < least:
+            self.case.blame((*at, "low"), section.low, f"expected {expected}")
         if low >= high:
             self.case.blame((*at, "low"), section.low, "expected less than high")
         return low, high

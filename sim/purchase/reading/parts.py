@@ -20,6 +20,10 @@ from ersatz.sim.purchase.reading.offers import Reading
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
 
+SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
+MOST_DAYS = 36_525.0  # and the largest factor
+MOST_CHANGE = 100.0
+
 
 def resolve_job(
     reading: Reading, name: str, section: MarketJobSection, offers: Sequence[Offer],
@@ -118,7 +122,7 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
         if key == "cost":
             given = reading.money(given, (*at, key))
         elif key == "change" and given is not None:
-            given = _share(reading, (*at, key), given)
+            given = _change(reading, (*at, key), given)
         elif key.endswith("_days") and given is not None:
             given /= DAY_S
         if given is None and default is None:
@@ -130,12 +134,16 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
     )
 
 
-def _share(reading: Reading, path: tuple[Any, ...], given: str | float) -> float | None:
+def _change(reading: Reading, path: tuple[Any, ...], given: str | float) -> float | None:
     try:
-        return parse_quantity(given, "fraction")
+        change = parse_quantity(given, "fraction")
     except UnitError as error:
         reading.blame(path, given, str(error))
         return None
+    if not -1 <= change <= MOST_CHANGE:
+        reading.blame(path, given, "expected a change of -100 % or more, at most 10,000 %")
+        return None
+    return change
 
 
 def resolve_inputs(reading: Reading, spec: BuyFile, jobs: Sequence[Job]) -> tuple[Uncertain, ...]:
@@ -170,6 +178,12 @@ def _uncertain(
         or not values
     ):
         reading.blame(at, given, "expected [low, middle, high] or {choice: [...]}")
+        return None
+    least, most = -MOST_DAYS if name == "embargo_shift" else 0.0, MOST_DAYS
+    if name in SHARES:
+        least, most = 0.0, 1.0
+    if not all(least <= v <= most for v in values):
+        reading.blame(at, None, f"expected numbers from {least:g} to {most:g}")
         return None
     numbers = [float(v) for v in values]
     if choices is not None:
