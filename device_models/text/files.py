@@ -6,9 +6,10 @@ gigabytes. What cannot be read is an `InputError` that names the file.
 
 from __future__ import annotations
 
+import csv
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -62,6 +63,20 @@ def _encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_csv(path: Path | str, most: int = MAX_TABLE_BYTES) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row that is not blank; raises `InputError`."""
+    text = read_text_file(path, "CSV", most)
+    if "\0" in text:
+        raise _fault(str(path), "is a binary file; expected CSV")
+    reader = csv.reader(text.splitlines(keepends=True))
+    try:
+        yield from ((reader.line_num, cells) for cells in reader if any(cells))
+    except csv.Error as error:
+        raise InputError(
+            [Problem(str(path), reader.line_num, 1, "", "", f"is no CSV: {error}")]
+        ) from error
 
 
 def remembered(read: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
