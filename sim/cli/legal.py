@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,7 @@ def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion,
     from ersatz.sim.law.legal import load_questions
 
     path = find_scenario(words[0])
-    is_file = path.is_file() and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
+    is_file = os.path.isfile(path) and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
     if len(words) != 1 or not is_file:
         return ()
     text = read_text_file(path, "YAML")

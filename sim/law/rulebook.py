@@ -9,6 +9,7 @@ those of the same id, and overrides change single values. All faults are raised 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import date
@@ -79,7 +80,7 @@ def _read_folder(folder: Path) -> list[YamlText]:
 
 def _user_rules(path: Path) -> list[Entry]:
     """Read a user's file: one rule, or several under `rules`; a folder holds such files."""
-    texts = _read_folder(path) if path.is_dir() else [read_yaml(path)]
+    texts = _read_folder(path) if os.path.isdir(path) else [read_yaml(path)]
     if not texts:
         raise InputError([Problem(str(path), 0, 0, "", "", "holds no YAML files with rules")])
     found: list[Entry] = []

@@ -181,6 +181,9 @@ def _production(name: str, raw: Mapping[str, Any]) -> Production:
         return tuple(number(raw[key][level], least) for level in LEVELS)
 
     area_mm2 = parse_quantity(raw["die_area"]["value"], "area") * 1e6
+    empty = [key for key in SERIES if not raw[key]["series"]]
+    if empty:
+        raise ValueError(f"{empty[0]} has no months")
     series = {
         key: tuple(
             (month_number(str(row[0])), tuple(number(v) for v in row[1:4]))

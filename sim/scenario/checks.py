@@ -15,6 +15,7 @@ from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
 Blame = Callable[..., None]
+MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seconds
 
 
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
@@ -199,6 +200,9 @@ def check_fabric(pools: Sequence[Pool], spec: FabricSpec | None, blame: Blame) -
         return
     nodes = max(pool.nodes for pool in pools)
     size = max(spec.size, nodes)
+    if size > MOST_NODES:
+        blame(("cluster",), nodes, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     if spec.size and spec.size < nodes:
         blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
     if spec.positions:
@@ -225,6 +229,9 @@ def _check_conditions(scenario: Scenario, blame: Blame) -> None:
     if len({c.name for c in conditions}) < len(conditions):
         blame(("job", "conditions"), None, "two conditions have the same name")
     size = max([scenario.fabric.size if scenario.fabric else 0, *(p.nodes for p in scenario.pools)])
+    if conditions and size > MOST_NODES:
+        blame(("cluster",), size, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     for i, condition in enumerate(conditions):
         if condition.rate <= 0 or condition.duration_s <= 0:
             blame(("job", "conditions", i), None, "expected a rate and a duration above 0")

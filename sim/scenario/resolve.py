@@ -6,6 +6,7 @@ Cross checks that need the hardware and the model stand in `ersatz.sim.scenario.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def _load(
 def _beside(folder: Path, name: str) -> str:
     """Return the path of a user's file that stands beside the scenario, else the name itself."""
     is_path = name.endswith((".yaml", ".yml")) or "/" in name
-    return str(folder / name) if is_path and (folder / name).exists() else name
+    return str(folder / name) if is_path and os.path.exists(folder / name) else name
 
 
 def resolve_pools(

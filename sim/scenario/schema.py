@@ -101,6 +101,7 @@ Power = Annotated[float, _quantity("power"), _unit("power")]
 FlopRate = Annotated[float, _positive("flop_rate"), _unit("flop_rate")]
 FlopPerToken = Annotated[float, Field(ge=1, le=1e18)]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
+Nodes = Annotated[int, Field(ge=1, le=250_000)]  # two million devices in nodes of eight
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -133,7 +134,7 @@ class PoolSection(Section):
 
     name: Name = Field(description="by which stages, prices and reports call it")
     node: str = Field(description="node of the catalogue, or path of a node file")
-    nodes: Degree = Field(description="how many")
+    nodes: Nodes = Field(description="how many")
     network: str | dict[str, Any] | None = Field(
         None,
         description="network between nodes in place of the node's: a name, a path, or its values",
@@ -145,7 +146,7 @@ class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
     node: str | None = Field(None, description="node of the catalogue, or path of a node file")
-    nodes: Degree | None = Field(None, description="how many")
+    nodes: Nodes | None = Field(None, description="how many")
     network: str | dict[str, Any] | None = Field(
         None,
         description="network between nodes in place of the node's: a name, a path, or its values",
@@ -226,7 +227,9 @@ class FaultSection(Section):
 class FabricSection(Section):
     """Where the job stands in its network, how that routes, and what is wrong with it."""
 
-    size: Count = Field(0, description="nodes of the whole fabric; by default the job's")
+    size: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="nodes of the whole fabric; by default the job's"
+    )
     placement: str | tuple[Count, ...] = Field(
         "packed", description="packed, striped (over the leaves), scattered, or a list of positions"
     )
@@ -343,7 +346,7 @@ class CostSection(Section):
         description="orders of magnitude per year (depreciation); 0 is a straight line over the life",
     )
     opex_share: Share = Field(0.05, description="of the capital per year")
-    sold_fraction: Share = Field(0.9, description="share of the machines' life in use")
+    sold_fraction: PositiveShare = Field(0.9, description="share of the machines' life in use")
     energy_price: EnergyPrice | None = Field(
         None, description="of electricity; left out when rent includes it"
     )
