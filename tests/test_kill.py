@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_cli import ROOT, SMALL
 
-from ersatz.device_models.text.files import PART, write_all_whole
+from ersatz.device_models.text.whole import PART, write_all_whole
 from ersatz.sim.report.artefacts import MANIFEST
 
 ASKED = {
@@ -89,7 +89,7 @@ def test_files_of_a_fit_are_all_new_or_all_old(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from ersatz.device_models.text.files import write_all_whole
+from ersatz.device_models.text.whole import write_all_whole
 real, left = os.fsync, [int(sys.argv[2])]
 def sync(n):
     left[0] -= 1

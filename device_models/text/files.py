@@ -1,138 +1,120 @@
-"""Files that are either the old one or the new one, whatever stops the writing: disk, signal, power.
+"""Read a user's file: regular files only, never more than a limit, every fault in words.
 
-A text is written beside its place, brought to the disk and renamed. Whoever writes holds the folder;
-what lies there under a name of `PART` while nobody else holds it was left by one that was killed.
+A name in a scenario may point anywhere: at a pipe that never ends, at a device that fills memory, at
+gigabytes. What cannot be read is an `InputError` that names the file.
 """
 
 from __future__ import annotations
 
+import csv
 import os
-import signal
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-PART = ".ersatz-part"  # how the names of unfinished files end
-PATIENCE_S = 30.0  # writing takes milliseconds: whoever holds a folder longer than this is stuck
-_STOPS = {signal.SIGINT, signal.SIGTERM}
+from ersatz.device_models.text.problems import InputError, Problem
 
-
-def write_whole(path: Path, data: str | bytes) -> None:
-    """Write one file whole or not at all; raises OSError. See `write_all_whole`."""
-    write_all_whole({path: data})
-
-
-def write_all_whole(files: Mapping[Path, str | bytes]) -> None:
-    """Write files of one folder or of several: all are on the disk before the first takes its place.
-
-    A link in the place of a file is replaced, not followed. Raises OSError with everything as it was.
-    """
-    folders = dict.fromkeys(path.parent for path in files)
-    with _all_held(list(folders)):
-        for folder in folders:
-            clear_leftovers(folder)
-        staged: dict[Path, Path] = {}
-        try:
-            for path, data in files.items():
-                if path.is_dir():
-                    raise IsADirectoryError(21, "Is a directory", str(path))
-                staged[path] = beside(path)
-                put(staged[path], data, like=path)
-            with unbroken():
-                for path, part in staged.items():
-                    part.replace(path)
-        finally:
-            for part in staged.values():
-                part.unlink(missing_ok=True)
-        for folder in folders:
-            settle(folder)
+MAX_BYTES = 4 * 2**20  # of what a person writes
+MAX_TABLE_BYTES = 256 * 2**20  # of what a machine writes
+MOST_KEPT = 256  # results of one reader
+Stamp = tuple[str, int, int, int]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_readings: ContextVar[tuple[set[Stamp], ...]] = ContextVar("readings", default=())
 
 
-def beside(path: Path) -> Path:
-    """Return where the text of a file is written before it is renamed: a name of at most 255 bytes."""
-    stem = path.name.encode("utf-8", "surrogateescape")[:160].decode("utf-8", "ignore")
-    return path.with_name(f".{stem}.{os.getpid()}{PART}")
-
-
-def put(path: Path, data: str | bytes, like: Path | None = None) -> None:
-    """Write a new file and bring it to the disk, with the permissions of `like` where that is there."""
-    raw = data.encode("utf-8") if isinstance(data, str) else data
-    with path.open("xb") as file:
-        file.write(raw)
-        file.flush()
-        with suppress(OSError):  # a pipe or a strange file system has no disk
-            os.fsync(file.fileno())
-    if like is not None and like.is_file() and not like.is_symlink():
-        with suppress(OSError):
-            path.chmod(like.stat().st_mode & 0o777)
-
-
-def settle(folder: Path) -> None:
-    """Bring the names of a folder to the disk."""
-    with suppress(OSError):
-        found = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(found)
-        finally:
-            os.close(found)
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove unfinished files of a killed writer; the folder must be held."""
-    for path in folder.glob(f".*{PART}"):
-        if path.is_file() or path.is_symlink():
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that two that write into it come one after the other.
-
-    The system lets go of it when the process ends, however it ends. Where the file system knows no
-    locks, none is taken. Raises OSError, after `PATIENCE_S` also because another one holds it.
-    """
+def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file of at most `most` bytes; raises `InputError`."""
+    name = str(path)
+    if "\0" in name or not _encodable(name):
+        raise _fault(name, "is no name of a file")
+    for reading in _readings.get():
+        reading.add(_stamp(name))
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        # A pipe without a writer would wait here for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            kind = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(kind):
+                raise _fault(name, "is no regular file; expected one")
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise _fault(name, f"cannot be read: {error.strerror}") from error
+    if len(raw) > most:
+        raise _fault(name, f"is more than {most:,} bytes; expected at most that")
+    return raw
+
+
+def read_text_file(path: Path | str, kind: str, most: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file, a byte order mark dropped; `kind` is what was expected."""
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
+        return read_file(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        words = f"is no UTF-8 text (byte {error.start}); expected {kind}"
+        raise _fault(str(path), words) from error
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_csv(path: Path | str, most: int = MAX_TABLE_BYTES) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row that is not blank; raises `InputError`."""
+    text = read_text_file(path, "CSV", most)
+    if "\0" in text:
+        raise _fault(str(path), "is a binary file; expected CSV")
+    reader = csv.reader(text.splitlines(keepends=True))
+    try:
+        yield from ((reader.line_num, cells) for cells in reader if any(cells))
+    except csv.Error as error:
+        raise InputError(
+            [Problem(str(path), reader.line_num, 1, "", "", f"is no CSV: {error}")]
+        ) from error
+
+
+def remembered(read: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Keep what a reader made of its files until one of them changes.
+
+    Every file that `read_file` opens meanwhile counts, those of other readers within it included.
+    """
+    kept: dict[object, tuple[set[Stamp], Result]] = {}
+
+    @wraps(read)
+    def again(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        key = (args, tuple(sorted(kwargs.items())))
+        stamps, result = kept.get(key, (None, None))
+        if stamps is None or any(stamp != _stamp(stamp[0]) for stamp in stamps):
+            stamps = set()
+            token = _readings.set((*_readings.get(), stamps))
             try:
-                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise OSError(11, "another run has been writing there for long") from None
-                time.sleep(0.02)
-            except OSError:
-                break
-        yield
-    finally:
-        os.close(found)
+                result = read(*args, **kwargs)
+            finally:
+                _readings.reset(token)
+            kept[key] = stamps, result
+            if len(kept) > MOST_KEPT:
+                kept.pop(next(iter(kept)))
+        for outer in _readings.get():
+            outer |= stamps
+        return result  # type: ignore[return-value]
+
+    return again
 
 
-@contextmanager
-def _all_held(folders: list[Path]) -> Iterator[None]:
-    if not folders:
-        yield
-        return
-    first, *others = sorted(folders)  # in one order, so that two never wait for each other
-    with held(first), _all_held(others):
-        yield
-
-
-@contextmanager
-def unbroken() -> Iterator[None]:
-    """Let an interrupt wait until a handful of renames is done."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+def _stamp(path: Path | str) -> Stamp:
+    """Return what changes when a file is written."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        found = os.stat(path)
+    except OSError:
+        return str(path), 0, 0, -1
+    return str(path), found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _fault(file: str, expected: str) -> InputError:
+    return InputError([Problem(file, 0, 0, "", "", expected)])

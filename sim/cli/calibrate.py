@@ -128,7 +128,7 @@ def _measure(
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
     from ersatz.device_models.calibration.measured import write_calibration
     from ersatz.device_models.catalog.reading import load_device
-    from ersatz.device_models.text.files import write_whole
+    from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration
     from ersatz.sim.report.calibration import held_out_plot

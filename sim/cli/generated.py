@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from ersatz.device_models.text.files import write_all_whole
 from ersatz.device_models.text.units import BASE_UNITS, UNITS
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim import records
 from ersatz.sim.cli.output import captured
 from ersatz.sim.records import columns

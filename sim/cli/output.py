@@ -97,7 +97,7 @@ def write_file(path: Path, text: str, kind: str) -> None:
     `kind` is `.json` or `.svg`: what stands there and is neither empty nor of that kind is left
     alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
     """
-    from ersatz.device_models.text.files import write_whole
+    from ersatz.device_models.text.whole import write_whole
 
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file() and not target.is_dir():

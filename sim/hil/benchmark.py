@@ -17,7 +17,7 @@ from typing import Any
 
 from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
-from ersatz.device_models.text.files import write_whole
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.attached import Attached
 from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.text.files import clear_leftovers, held, put, settle, unbroken
+from ersatz.device_models.text.whole import clear_leftovers, held, put, settle, unbroken
 
 MANIFEST = "manifest.json"
 WRITING, READY = ".ersatz-writing", ".ersatz-ready"

@@ -13,6 +13,7 @@ from ersatz.device_models.text.units import (
     format_count,
     format_duration,
     format_money,
+    format_share,
     format_si,
 )
 from ersatz.sim.records import RunResult
@@ -115,19 +116,9 @@ def _money(result: RunResult, first: RunResult, key: str) -> str:
         return "-"
     amount = float(getattr(cost, key))
     text = format_money(amount, cost.currency)
-    if base is None or result is first or base.currency != cost.currency:
+    if base is None or result is first or base.currency != cost.currency or not base.total:
         return text
-    before = float(getattr(base, key))
-    return f"{text} ({100 * (amount / before - 1):+.0f} %)" if before else text
-
-
-def share_text(part: float, whole: float) -> str:
-    """Write a share in percent; of nothing, nothing.
-
-    >>> share_text(0.0, 0.0)
-    '0.0 %'
-    """
-    return f"{100 * part / whole if whole else 0.0:.1f} %"
+    return f"{text} ({100 * (amount / getattr(base, key) - 1):+.0f} %)"
 
 
 def _number(value: float) -> str:
@@ -197,7 +188,7 @@ def _breakdown(result: RunResult) -> Table:
         if share >= 0.0005:
             bar = "#" * round(share * BAR)
             table.add_row(
-                cause, format_duration(seconds), share_text(seconds, step.duration_s), bar
+                cause, format_duration(seconds), format_share(seconds, step.duration_s), bar
             )
     return table
 
@@ -246,7 +237,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"cost ({cost.model})", "amount", "share")
         for part, amount in cost.parts.items():
-            share = share_text(amount, cost.total)
+            share = format_share(amount, cost.total)
             table.add_row(part, format_money(amount, cost.currency), share)
         table.add_row("per device-hour", f"{cost.per_device_hour:.2f} {cost.currency}", "")
         yield table
@@ -254,7 +245,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"energy (PUE {energy.pue:g})", "energy", "share")
         for part, kwh in energy.parts_kwh.items():
-            table.add_row(part, format_si(kwh * 1e3, "Wh"), share_text(kwh, energy.kwh))
+            table.add_row(part, format_si(kwh * 1e3, "Wh"), format_share(kwh, energy.kwh))
         table.add_row("mean power of a device", f"{energy.mean_device_w:.0f} W", "")
         yield table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
-from ersatz.device_models.text.files import write_all_whole
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.report.pictures.validation_plot import scatter
 from ersatz.sim.validation.errors.collective_benchmarks import judge_collectives

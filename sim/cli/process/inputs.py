@@ -25,8 +25,8 @@ def note_inputs() -> None:
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and isinstance(arguments[0], str) and not arguments[2] & _WRITES:
-        _read.add(arguments[0])
+    if event == "open" and isinstance(arguments[0], str | Path) and not arguments[2] & _WRITES:
+        _read.add(str(arguments[0]))
 
 
 def was_read(path: Path) -> bool:

@@ -58,11 +58,13 @@ def _plan(b: BuildOut, plan: Purchase | None) -> dict[str, Any] | None:
             **_proved(plan), "months": plan.months}  # fmt: skip
 
 
-def _proved(plan: Purchase) -> dict[str, float]:
+def _proved(plan: Purchase) -> dict[str, float | None]:
     """Return bound and gap no finer than the solver keeps them: `DIGITS` digits, on the safe side.
 
     The bound is rounded down and the gap is of that bound, so both stay true.
     """
+    if not math.isfinite(plan.bound):
+        return {"bound": None, "gap": None}  # out of time before anything was proved
     unit = 10.0 ** (math.floor(math.log10(abs(plan.bound))) - DIGITS + 1) if plan.bound else 1.0
     bound = float(f"{math.floor(plan.bound / unit) * unit:.{DIGITS}g}")
     gap = (plan.cost - bound) / abs(plan.cost) if plan.cost else 0.0
@@ -72,7 +74,7 @@ def _proved(plan: Purchase) -> dict[str, float]:
 def _life(b: BuildOut, life: Replayed | None) -> dict[str, Any] | None:
     if life is None:
         return None
-    tokens = sum(job.tokens for job in b.jobs)
+    tokens = math.fsum(job.tokens for job in b.jobs)
     names = [offer.name for offer in b.offers]
 
     def by_name(values: Any) -> dict[str, float]:

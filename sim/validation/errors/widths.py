@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
-from ersatz.device_models.text.files import write_whole
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.uncertainty.intervals import UNMEASURED
 from ersatz.sim.validation.errors.heldout import Judged, judge, predict_shipped, weighted_quantiles
 from ersatz.sim.validation.errors.predict import Prediction

@@ -21,7 +21,7 @@ from multiprocessing import get_context
 import numpy as np
 import numpy.typing as npt
 
-from ersatz.device_models.text.files import write_all_whole
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim.validation.errors.heldout import SHIPPED
 from ersatz.sim.validation.errors.predict import PROCESSES
 from ersatz.sim.validation.fit.folds import PATH, Folds, fit_folds, folds_text
