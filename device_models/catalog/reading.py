@@ -22,7 +22,7 @@ from ersatz.device_models.catalog.identities import (
     check_scale_up,
 )
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
-from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.catalog.stack import WORDS, Stack, words_of
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText
@@ -265,10 +265,20 @@ def _part(
 def _stack(path: Path) -> Stack:
     schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
     sheet = _read(path, "stacks", schema)
+    _check_words(sheet)
     sheet.finish()
     defaults = {key: str(value) for key, value in sheet.header.get("defaults", {}).items()}
     return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, facts=sheet.facts,
                  sources=sheet.sources, **sheet.values)  # fmt: skip
+
+
+def _check_words(sheet: Sheet) -> None:
+    """Blame texts of a stack that say what no one understands."""
+    for key, known in WORDS.items():
+        text = str(sheet.values.get(key, known[0]))
+        said = words_of(text) if key == "selective_recompute" else (text,)
+        if any(word not in known for word in said):
+            sheet.blame((key, "value"), text, f"expected {', '.join(known)}")
 
 
 def _stack_leaves() -> dict[str, str]:

@@ -93,12 +93,16 @@ class Times:
         """What a collective adds to the step beside its partner.
 
         Cut into c chunks the product and the collective pipeline: together they take
-        max(product, collective) + min(product, collective) / c.
+        max(product, collective) + min(product, collective) / c. Messages that follow one another
+        run beside a cth of it each, and the next step waits for both.
         """
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
         if comm.partner is None or comm.chunks <= 1:
             return alone
         product = self.kernel(comm.partner)
+        if comm.kind == "ring_shift":
+            late = max(alone.seconds - product / comm.chunks, 0.0)
+            return alone._replace(seconds=comm.steps * late)
         both = max(product, alone.seconds) + min(product, alone.seconds) / comm.chunks
         return alone._replace(seconds=both - product)
 
@@ -151,7 +155,10 @@ class Assembler:
             elif isinstance(piece, Join):
                 self.join()
             elif isinstance(piece, HostWork):
-                self.compute(0.0, "launch", self.times.stack.expert_host_s)
+                stack = self.times.stack
+                waits = stack.moe_host_sync
+                each = stack.local_expert_host_s * piece.local if waits else 0.0
+                self.compute(0.0, "launch", stack.expert_host_s + each)
                 if piece.reads:
                     self.flush(host_waits=True)
 
@@ -179,13 +186,13 @@ class Assembler:
 
     def blocking(
         self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
-        to: int = 0,
+        to: int = 0, host_waits: bool = False,
     ) -> int:  # fmt: skip
-        """Append a collective that holds the compute stream."""
+        """Append a collective that holds the compute stream; the host may wait for its end."""
         self.flush()
         work = Work(ticks(self.times.collective_launch(group)), ticks(moved.seconds), category)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
-                     uses=moved.uses, to=to)  # fmt: skip
+                     host_waits=host_waits, uses=moved.uses, to=to)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
 
