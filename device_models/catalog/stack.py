@@ -13,12 +13,13 @@ from ersatz.device_models.catalog.device import DTYPE_BYTES, Fact
 
 RECOMPUTE_MODULES = ("core_attn", "mla_up_proj", "layernorm", "activation", "permute", "experts",
                      "mlp", "every_second_product")  # fmt: skip
-WORDS = {  # what a text of a stack may say; a list of them for recomputation
+WORDS = {  # what a text of a stack may say; lists for recomputation and attention
     "gradient_dtype": tuple(DTYPE_BYTES),
     "expert_dispatch_dtype": tuple(DTYPE_BYTES),
     "zero2_reduce": ("micro-batch", "run"),
     "zero2_gather": ("step", "micro-batch"),
     "selective_recompute": RECOMPUTE_MODULES,
+    "attention_kernel": ("native", "cudnn", "flash-2", "flash-3", "flash-4", "triton"),
 }
 
 
@@ -36,7 +37,8 @@ class Stack:
     elementwise_traffic: float  # bytes moved by element-wise ops / bytes of the fused minimum
     flash_attention: bool  # fused attention; otherwise the score matrix goes through memory
     portable_attention: bool  # its attention kernels are not written for the device at hand
-    attention_factor: float  # speed of its attention kernels / the device's best of that kind
+    attention_kernel: str  # its attention kernels, by comma; the first that the device runs counts
+    attention_factor: float  # speed of its attention kernels / what these reach alone
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
     weight_cast_bytes: float  # traffic per weight and step to cast it to fp8

@@ -95,10 +95,12 @@ def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Commu
         name: _twice(group_of(node, stride, size), twins)
         for name, (stride, size, twins) in group_extents(parallel, dp).items()
     }
-    expert_sync = (CP, EP) if parallel.etp == parallel.tp and parallel.tp > 1 else (TP, CP, EP)
+    expert_sync: tuple[int, ...] = (
+        (CP, EP) if parallel.etp == parallel.tp and parallel.tp > 1 else (TP, CP, EP)
+    )
     if parallel.expert_layout == "strided":
         expert_sync = (EP,)
-    sync = {"tp": (TP,), "cp": (CP,), "ulysses": (CP,), "ep": expert_sync,
+    sync: dict[str, tuple[int, ...]] = {"tp": (TP,), "cp": (CP,), "ulysses": (CP,), "ep": expert_sync,
             "etp": (TP,) if parallel.etp > 1 else (), "dp": (CP, EP, DP), "rep": (CP, EP, DP),
             "edp": (DP,), "erep": (DP,), "world": (TP, CP, EP, DP), "pp": (), "ends": ()}  # fmt: skip
     return {name: Communicator(group, sync[name], node) for name, group in groups.items()}

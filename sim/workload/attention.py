@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ersatz.device_models.catalog.stack import words_of
 from ersatz.device_models.kernels.kernel import Kernel, kernel_constants, memory_kernel
 from ersatz.sim.workload.linear import (
     Edge,
@@ -115,6 +116,7 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     fused = is_fused(shard)
     span = min(shard.document, shard.sequence) if shard.document else shard.sequence
     reach = model.mean_reach(span) if fused else float(shard.sequence)
+    length = 2 * reach if fused else reach
     products = (
         (3 * query + 2 * value)
         if backward and fused
@@ -128,7 +130,8 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     return Kernel("attention back" if backward else "attention", "attention", "attention",
                   shard.wide, 2.0 * t * reach * products, nbytes, m=t, n=value, k=head,
                   groups=max(round(keys / head), 1), backward=backward,
-                  sequence=shard.sequence // shard.ring, slowdown=1.0 / stack.attention_factor,
+                  sequence=round(length) // shard.ring, versions=words_of(stack.attention_kernel),
+                  slowdown=1.0 / stack.attention_factor,
                   portable=stack.portable_attention,
                   aligned=fused or head * shard.element_bytes % 16 == 0)  # fmt: skip
 

@@ -78,9 +78,14 @@ def predict_work(shard: Shard) -> PartWork:
     head = head_work(shard)
     columns = _columns(shard, h)
     again = columns if shard.sequence_parallel else ()  # of the gradient's rows
-    before = (norm(shard), norm(shard), *into.gather(project.forward()), project.forward())
-    after = (*again, *into.gather_again(project.input_grad()), project.input_grad())
-    after += (*into.sum_gradients(project), norm_back(shard), norm_back(shard))
+    before: list[Piece] = [
+        norm(shard),
+        norm(shard),
+        *into.gather(project.forward()),
+        project.forward(),
+    ]
+    after: list[Piece] = [*again, *into.gather_again(project.input_grad()), project.input_grad()]
+    after += [*into.sum_gradients(project), norm_back(shard), norm_back(shard)]
     return PartWork(
         (*before, *columns, *layer.forward, *head.forward),
         (*head.input_grad, *layer.input_grad, *after),
