@@ -58,7 +58,8 @@ def make_stack(**changes: Any) -> Stack:
     values: dict[str, Any] = dict(
         name="round", title="Round stack", elementwise_traffic=1.0, flash_attention=True,
         portable_attention=False, attention_kernel="native", attention_factor=1.0, loss_bytes_per_logit=10.0,
-        cast_traffic=1.0, weight_cast_bytes=0.0, narrow_matrix_factor=1.0, expert_overlap_chunks=1.0,
+        cast_traffic=1.0, cast_weight_traffic=0.0, weight_cast_bytes=0.0, narrow_matrix_factor=1.0,
+        expert_overlap_chunks=1.0,
         optimizer_bytes_per_param=30.0, optimizer_state_bytes=12.0,
         gradient_dtype="fp32", gradient_accumulate_bytes=8.0, fresh_gradient_bytes=0.0,
         launch_s=0.0,

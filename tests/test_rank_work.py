@@ -94,6 +94,17 @@ def test_casts_come_before_the_gather_on_this_ranks_rows() -> None:
     assert casts[1] == pytest.approx(250e3 + 1000e3)
 
 
+def test_operands_of_weight_gradients_are_cast_anew_where_scales_belong_to_rows() -> None:
+    """Half a pass of 4 bytes over both operands of each product of the MLP: 1,000 x (1,000 + 8,000)
+    and 1,000 x (4,000 + 1,000), with the weight gradients, which may be put off."""
+    stack = make_stack(cast_weight_traffic=0.5)
+    work = layer_work(make_shard(precision="fp8", stack=stack), moe=False)
+    found = [p.nbytes for p in work.weight_grad if isinstance(p, Kernel) and p.category == "cast"]
+    assert found[0] == 0.5 * 4 * (9e6 + 5e6)
+    assert not [p for p in layer_work(make_shard(stack=stack), moe=False).weight_grad
+                if isinstance(p, Kernel) and p.category == "cast"]  # fmt: skip
+
+
 def test_latents_are_gathered_in_place_of_hidden_states() -> None:
     """Down-projections on a rank's own rows with whole weights: 1000 / 4 rows x 420 x 1000; then
     300 + 100 + 20 columns of 1,000 rows in 2 bytes are gathered, not 1,000."""

@@ -41,6 +41,7 @@ class Stack:
     attention_factor: float  # speed of its attention kernels / what these reach alone
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
+    cast_weight_traffic: float  # passes more that only weight gradients need: operands cast anew
     weight_cast_bytes: float  # traffic per weight and step to cast it to fp8
     narrow_matrix_factor: float  # speed of its products in 8 bits / the device's best
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step

@@ -64,8 +64,17 @@ def linear(
 
 
 def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:
-    """The weight gradients of a block, if it is trained."""
-    return tuple(x.weight_grad() for x in linears) if shard.trains else ()
+    """The weight gradients of a block, if it is trained, and the casts that they alone need.
+
+    They sum over tokens: where scales belong to pieces of rows, both operands are cast anew.
+    """
+    if not shard.trains:
+        return ()
+    grads = tuple(x.weight_grad() for x in linears)
+    narrow = [x for x in linears if DTYPE_BYTES[x.dtype] <= 1]
+    elements = sum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
+    traffic = 4.0 * elements * shard.stack.cast_weight_traffic
+    return (memory_kernel("weight operands", traffic, "cast"), *grads) if traffic else grads
 
 
 def elementwise(
