@@ -164,7 +164,9 @@ def _product_time(device: Device, kernel: Kernel, moved: float) -> float:
     busy = compute + written / device.memory_bandwidth
     longer, shorter = max(busy, moved), min(busy, moved)
     norm = constants.overlap_norm
-    return constants.kernel_start_s + longer * (1.0 + (shorter / longer) ** norm) ** (1.0 / norm)
+    return constants.kernel_start_s + longer * math.pow(
+        1.0 + math.pow(shorter / longer, norm), 1.0 / norm
+    )
 
 
 def _attention_rate(device: Device, kernel: Kernel) -> float:
