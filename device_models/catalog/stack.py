@@ -21,6 +21,7 @@ WORDS = {  # what a text of a stack may say; lists for recomputation and attenti
     "selective_recompute": RECOMPUTE_MODULES,
     "attention_kernel": ("native", "cudnn", "flash-2", "flash-3", "flash-4", "triton"),
 }
+LISTS = ("selective_recompute", "attention_kernel")
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ Not modelled: the allocator's history, and temporary peaks inside a kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,7 +36,7 @@ def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
     """Return the peak of each stage and the verdict on the fullest rank."""
     stages = [_stage_parts(scenario, pool, stage) for stage, pool in _stages(scenario)]
     pools = [pool for _, pool in _stages(scenario)]
-    peaks = [sum(parts.values()) for parts in stages]
+    peaks = [math.fsum(parts.values()) for parts in stages]
     spare = [pool.node.device.memory_bytes - peak for pool, peak in zip(pools, peaks, strict=True)]
     worst = min(range(len(spare)), key=spare.__getitem__)
     fits = spare[worst] >= 0
@@ -75,11 +76,13 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     chunks = split_layers(model, parallel)
     held = [chunks[place.position] for place in schedule.places[stage]]
     weights = [chunk_params(model, chunk, parallel) for chunk in held]
-    held_bytes = _HeldBytes(sum(d for d, _ in weights), sum(e for _, e in weights), parallel)
+    held_bytes = _HeldBytes(
+        math.fsum(d for d, _ in weights), math.fsum(e for _, e in weights), parallel
+    )
     trained = kernel_constants().adapter_share if model.lora_rank else 1.0
     gradient = DTYPE_BYTES[stack.gradient_dtype] * trained
     flying = schedule.in_flight(stage)
-    kept = sum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
+    kept = math.fsum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
     working = max(_working_bytes(scenario, pool, chunk) for chunk in held)
     parts = {
         "weights": held_bytes.of(weight_bytes(scenario, stack), parallel.zero == 3),
@@ -176,7 +179,7 @@ def _gathered_bytes(scenario: Scenario, held: list[Chunk]) -> float:
 
 def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """Activations that one micro-batch leaves in a chunk until its backward pass."""
-    kept = sum(
+    kept = math.fsum(
         count * _layer_bytes(scenario, pool, moe=moe, mode=scenario.parallel.recompute)
         for moe, count in _layer_kinds(scenario, chunk)
     )
@@ -304,13 +307,13 @@ def _advice(scenario: Scenario) -> Iterator[str]:
 def plan_memory_without_advice(scenario: Scenario) -> bool:
     """Tell whether a plan fits, nothing more."""
     return all(
-        sum(_stage_parts(scenario, pool, stage).values()) <= pool.node.device.memory_bytes
+        math.fsum(_stage_parts(scenario, pool, stage).values()) <= pool.node.device.memory_bytes
         for stage, pool in _stages(scenario)
     )
 
 
 def _least_capacity(scenario: Scenario) -> float:
-    return max(sum(_stage_parts(scenario, p, s).values()) for s, p in _stages(scenario))
+    return max(math.fsum(_stage_parts(scenario, p, s).values()) for s, p in _stages(scenario))
 
 
 def _changes(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:

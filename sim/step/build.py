@@ -9,6 +9,7 @@ one layer ahead, and its gradients scattered after each backward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -244,7 +245,7 @@ class StageBuilder:
                 make.blocking("reduce", "data parallel", moved, self._sync(group))
             return
         parts = self._parts(chunk)[bucket.first : bucket.last + 1]
-        make.tax((moved for _, moved in found), sum(map(self._backward_seconds, parts)))
+        make.tax((moved for _, moved in found), math.fsum(map(self._backward_seconds, parts)))
         stream = GATHER if self.traffic.reduces_each_time else REDUCE  # in turn on the same links
         for group, moved in found:
             make.beside("reduce", stream, "data parallel", moved, self._sync(group), make.flush())
@@ -275,12 +276,14 @@ class StageBuilder:
         end: int | None = None
         waits: dict[int, list[int]] = {}
         if starts:
-            waits[starts[0]] = self._gather(make, due[starts[0]], end, sum(work[: starts[0] + 1]))
+            waits[starts[0]] = self._gather(
+                make, due[starts[0]], end, math.fsum(work[: starts[0] + 1])
+            )
         for number, place in enumerate(order):
             if number in due:
                 after = starts.index(number) + 1
                 if after < len(starts):
-                    beside = sum(work[number : starts[after]])
+                    beside = math.fsum(work[number : starts[after]])
                     waits[starts[after]] = self._gather(make, due[starts[after]], end, beside)
                 for index in waits[number]:
                     make.join(index)
@@ -352,7 +355,7 @@ class StageBuilder:
         parallel, stack = self.scenario.parallel, self.pool.stack
         held = {place.position for place in schedule.places[stage]}
         parts = [chunk_params(self.scenario.model, self.chunks[q], parallel) for q in sorted(held)]
-        dense, expert = sum(d for d, _ in parts), sum(e for _, e in parts)
+        dense, expert = math.fsum(d for d, _ in parts), math.fsum(e for _, e in parts)
         make.compute(0.0, "launch", stack.step_host_s)
         whole = [Bucket("dp", dense, False, 0, 0), Bucket("edp", expert, False, 0, 0)]
         if self.traffic.reduces_at_end:
@@ -383,7 +386,7 @@ class StageBuilder:
         if not self.shard.trains:
             return
         if self.shard.sequence_parallel:
-            nbytes = size * sum(chunk_whole_params(model, chunk) for chunk in held)
+            nbytes = size * math.fsum(chunk_whole_params(model, chunk) for chunk in held)
             moved = self.times.collective("all_reduce", nbytes, "tp")
             make.blocking("whole weights", "tensor parallel", moved, self._sync("tp"), "tp")
         ends = any(chunk.embedding or chunk.head for chunk in held)

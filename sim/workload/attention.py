@@ -8,6 +8,7 @@ that inside groups of `cp_inner` and rings between them).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.stack import words_of
@@ -69,8 +70,9 @@ def attention_block(shard: Shard) -> PartWork:
     rope = 2.0, t, query + keys, head, keys / head
     into = Edge(shard, made.gathered, "latent" if whole else "tensor")
     out_of = Edge(shard, model.hidden)
-    inputs = sum(x.tokens * x.k for x in whole) + sum(shard.cast_rows * x.k for x in split)
-    outputs = sum(x.tokens * x.n for x in (*whole, *split))
+    inputs = math.fsum(x.tokens * x.k for x in whole)
+    inputs += math.fsum(shard.cast_rows * x.k for x in split)
+    outputs = math.fsum(x.tokens * x.n for x in (*whole, *split))
     forward: list[Piece] = [norm(shard), *casts(shard, "cast", inputs + t * out.k)]
     forward += [x.forward() for x in whole]
     forward += into.gather(widest.forward())

@@ -72,7 +72,7 @@ def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:
         return ()
     grads = tuple(x.weight_grad() for x in linears)
     narrow = [x for x in linears if DTYPE_BYTES[x.dtype] <= 1]
-    elements = sum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
+    elements = math.fsum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
     traffic = 4.0 * elements * shard.stack.cast_weight_traffic
     return (memory_kernel("weight operands", traffic, "cast"), *grads) if traffic else grads
 
