@@ -53,6 +53,8 @@ class Kernel:
     slowdown: float = 1.0  # of the software's kernel against the device's best
     portable: bool = False  # attention by a kernel that is not written for the device
     aligned: bool = True  # its rows begin at multiples of 16 bytes, as matrix units want them
+    repeated: float = 0.0  # of `flop`: computed before and not kept (scores, in a backward pass)
+    padding: float = 0.0  # of `flop`: what the model does not ask for
 
 
 def matmul(

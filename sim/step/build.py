@@ -137,7 +137,7 @@ class StageBuilder:
         self, phase: str, chunk: Chunk, edge: str, to: int | None, overlaps: bool
     ) -> tuple[Block, float]:
         """Return the block of one phase of a chunk, and its FLOPs."""
-        make = Assembler(self.times, overlaps)
+        make = Assembler(self.times, overlaps, "forward" if phase == "F" else "backward")
         sent: tuple[tuple[int, int], ...] = ()
         if phase == "W":
             for part in reversed(self._parts(chunk)):
@@ -203,14 +203,16 @@ class StageBuilder:
         if not part.is_layer or mode == "none":
             return
         if mode == "full":
-            make.add(part.work.forward)
+            make.repeat(part.work.forward)
             return
         again = Assembler(self.times)
         again.add(part.work.forward)
         again.flush()
         seconds = sum(op.device_s for op in again.ops if op.scales)
-        make.compute(seconds * stack.selective_recompute_fraction, "recompute")
-        make.flop += again.flop * stack.selective_recompute_fraction
+        share = stack.selective_recompute_fraction
+        make.phase = "recompute"
+        make.compute(seconds * share, "recompute", flop=again.flop * share)
+        make.phase = "backward"
 
     def _weight_grad(self, make: Assembler, part: _Part, last: bool) -> None:
         make.add(part.work.weight_grad)
@@ -295,7 +297,7 @@ class StageBuilder:
 
     def tail(self, schedule: Schedule, stage: int) -> Block:
         """What follows the last gradient: reduction if not done, norm, optimiser, gathering."""
-        make = Assembler(self.times)
+        make = Assembler(self.times, phase="optimizer")
         parallel, stack = self.scenario.parallel, self.pool.stack
         held = {place.position for place in schedule.places[stage]}
         parts = [chunk_params(self.scenario.model, self.chunks[q], parallel) for q in sorted(held)]

@@ -29,6 +29,7 @@ class _Linear:
     category: str = "matrix"
     slowdown: float = 1.0
     accumulate_bytes: float = 0.0  # traffic per weight to add its gradient to the sum
+    padding: float = 0.0  # share of its products that the model does not ask for
 
     def forward(self) -> Kernel:
         return self._product(self.name, self.tokens, self.n, self.k)
@@ -43,20 +44,21 @@ class _Linear:
 
     def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
         output = max(2.0, DTYPE_BYTES[self.dtype])
-        return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
-                      slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+        product = matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
+                         slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+        return replace(product, padding=self.padding * product.flop) if self.padding else product
 
 
 def _linear(
     shard: Shard, name: str, tokens: float, n: float, k: float, *, dtype: str = "",
-    category: str = "matrix", groups: int = 1, slowdown: float = 1.0,
+    category: str = "matrix", groups: int = 1, slowdown: float = 1.0, padding: float = 0.0,
 ) -> _Linear:  # fmt: skip
     """A weight matrix under the shard's stack, in its precision unless `dtype` is given."""
     dtype = dtype or shard.precision
     if DTYPE_BYTES[dtype] <= 1:
         slowdown /= shard.stack.narrow_matrix_factor
     extra = shard.stack.gradient_accumulate_bytes
-    return _Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra)
+    return _Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra, padding)
 
 
 def _elementwise(
@@ -131,10 +133,12 @@ def _attention_linears(shard: Shard) -> tuple[list[_Linear], _Linear]:
     out = _linear(shard, "out", t, model.hidden, value)
     if not model.latent:
         width = query + 2 * shard.kv_width
-        return [_linear(shard, "qkv", t, width, model.hidden)], out
+        copies = 2 * (shard.kv_width - model.kv_heads * model.head_dim / shard.tp)
+        return [_linear(shard, "qkv", t, width, model.hidden, padding=copies / width)], out
     m, heads = model.latent, model.heads / shard.tp
     down = (m.q_rank or query) + m.kv_rank + m.rope_dim
-    linears = [_linear(shard, "latent down", t, down, model.hidden)]
+    copied = (down if m.q_rank else down - query) / down * (1.0 - 1.0 / shard.tp)
+    linears = [_linear(shard, "latent down", t, down, model.hidden, padding=copied)]
     if m.q_rank:
         linears.append(_linear(shard, "q up", t, query, m.q_rank))
     linears.append(_linear(shard, "kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank))
@@ -177,7 +181,8 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     fused = stack.flash_attention and model.fused_attention
     span = (min(shard.document, shard.sequence) if shard.document else shard.sequence) / 2
     windowed = min(span, model.window) if model.window else span
-    reach = (span + windowed) / 2 if fused else float(shard.sequence)
+    causal = (span + windowed) / 2
+    reach = causal if fused else float(shard.sequence)
     products = (
         (3 * query + 2 * value)
         if backward and fused
@@ -194,7 +199,9 @@ def _attention_core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
                   groups=max(round(shard.kv_width / head), 1), backward=backward,
                   sequence=shard.sequence // shard.cp, slowdown=1.0 / stack.attention_factor,
                   portable=stack.portable_attention,
-                  aligned=fused or head * shard.element_bytes % 16 == 0)  # fmt: skip
+                  aligned=fused or head * shard.element_bytes % 16 == 0,
+                  repeated=flop * query / products if backward and fused else 0.0,
+                  padding=flop * (1.0 - causal / reach))  # fmt: skip
     pieces: list[Piece] = [core]
     if not fused:
         scores = t * shard.sequence * model.heads / shard.tp
@@ -257,6 +264,7 @@ class _Routing:
     routed: float  # token copies that its experts receive
     local: int  # experts that it holds
     inner: float  # inner size of its slice of an expert
+    top_k: int
 
 
 def _routing(shard: Shard) -> _Routing:
@@ -265,7 +273,7 @@ def _routing(shard: Shard) -> _Routing:
     own = shard.tokens / (shard.tp / shard.etp if shard.sequence_parallel else 1)
     local = max(experts.routed // shard.ep, 1)
     routed = own * experts.top_k * shard.stack.expert_imbalance
-    return _Routing(own, routed, local, experts.hidden / shard.etp)
+    return _Routing(own, routed, local, experts.hidden / shard.etp, experts.top_k)
 
 
 def _expert_linears(shard: Shard, r: _Routing) -> tuple[_Linear, _Linear]:
@@ -273,9 +281,12 @@ def _expert_linears(shard: Shard, r: _Routing) -> tuple[_Linear, _Linear]:
     slow = (1.0 + kernel_constants().expert_rows_half / rows) / shard.stack.expert_efficiency
     ways = 2 if shard.model.gated else 1
     h = shard.model.hidden
+    needed = shard.tokens / shard.tp * shard.etp * r.top_k  # rows if none came twice or to spare
+    padding = 1.0 - needed / r.routed
 
     def grouped(name: str, n: float, k: float) -> _Linear:
-        return _linear(shard, name, rows, n, k, category="experts", groups=r.local, slowdown=slow)
+        return _linear(shard, name, rows, n, k, category="experts", groups=r.local, slowdown=slow,
+                       padding=padding)  # fmt: skip
 
     return grouped("experts up", ways * r.inner, h), grouped("experts down", h, r.inner)
 
@@ -310,7 +321,8 @@ def _expert_block(shard: Shard) -> PartWork:
     assert experts is not None
     r = _routing(shard)
     up, down = _expert_linears(shard, r)
-    router = _linear(shard, "router", r.own, experts.routed, model.hidden, dtype=shard.wide)
+    router = _linear(shard, "router", r.own, experts.routed, model.hidden, dtype=shard.wide,
+                     padding=1.0 - shard.tokens / shard.tp / r.own)  # fmt: skip
     permute, unpermute, unpermute_back, permute_back = (
         _permutation(shard, r, name)
         for name in ("permute", "unpermute", "unpermute back", "permute back")
