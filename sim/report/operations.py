@@ -77,7 +77,8 @@ def _collectives(rows: Sequence[CollectiveRow]) -> Iterator[RenderableType]:
         yield Text(f"{phase} on {pool}" if pool else phase, style="bold")
         table = _columns(header=False)
         for row in found:
-            table.add_row(f" {row.name.removeprefix('tensor ')}", KINDS.get(row.kind, row.kind.replace("_", "-")),
+            kind = KINDS.get(row.kind, row.kind.replace("_", "-"))
+            table.add_row(f" {row.name.removeprefix('tensor ')}", kind,
                           f"{row.group} {row.size} ({row.inside})", stage_text(row.stages),
                           row.stream, f"{row.count:,}", format_si(row.nbytes, "B"),
                           format_si(row.count * row.nbytes, "B"), format_duration(row.seconds))  # fmt: skip
