@@ -185,11 +185,11 @@ def megatron_ring() -> Layout:
 
 
 def deepspeed_ulysses() -> Layout:
-    """DeepSpeed-Ulysses: cp 8 exchanges heads for tokens, ZeRO 1, attention with 16 heads of each.
+    """DeepSpeed-Ulysses: cp 8 exchanges heads for tokens, attention with 16 heads of each; ZeRO 1.
 
     Forward queries, keys and values are exchanged (a rank sends its tokens' H columns of each) and
     the output is exchanged back: four of tokens x H. Backward the same four gradients. Nothing
-    travels round a ring.
+    travels round a ring. Gradients as `deepspeed` below says, over the 8 ranks of cp.
     """
     layers, m, tokens, cp = 2, 2, 1024, 8
     wide = tokens * H * BF16
@@ -197,8 +197,8 @@ def deepspeed_ulysses() -> Layout:
     sends = {
         CONTEXT: everywhere(1, [Row(F, EXCHANGE, cp, m * layers * 4, wide),
                                 Row(B, EXCHANGE, cp, m * layers * 4, wide)]),
-        WEIGHTS: everywhere(1, [Row(B, SCATTER, cp, 1, weights * BF16),
-                                Row(F, GATHER, cp, 1, weights * BF16)]),
+        WEIGHTS: everywhere(1, [Row(B, REDUCE, cp, 1, weights * BF16),
+                                Row(OPT, GATHER, cp, 1, weights * BF16)]),
     }  # fmt: skip
     flops = trained(
         m * 2 * tokens * layers * GPT,
@@ -400,18 +400,22 @@ def hsdp() -> Layout:
 def deepspeed(zero: int) -> Layout:
     """DeepSpeed ZeRO 1, 2 or 3 over 8 ranks, four micro-batches accumulated, tied vocabulary.
 
-    ZeRO 1 reduces at the boundary of accumulation only and gathers the new weights after the
-    step; ZeRO 2 holds an eighth of the gradients and must reduce in every micro-batch, and gathers
-    once a step; ZeRO 3 gathers forward and backward and reduces, in every micro-batch. 83 M weights
-    are below a bucket of 500 M elements, so a count is that of ZeRO 1 and 2; ZeRO 3 gathers by
-    layer. Gradients travel in bf16, as those of the stack do.
+    ZeRO 1 reduces at the boundary of accumulation only, ZeRO 2 holds an eighth of the gradients
+    and must reduce in every micro-batch; both all-reduce a bucket and keep their part of it
+    (`use_multi_rank_bucket_allreduce`, on by default), and gather the new weights after the step.
+    ZeRO 3 gathers forward and backward and scatters gradients, in every micro-batch; the head is
+    not let go between its forward and its backward pass (`stage3_max_reuse_distance`, which is
+    taken to hold the head and no more, as with models that need ZeRO 3), and it is the embedding,
+    being tied. Gradients travel in bf16, as those of the stack do.
     """
     layers, m, tokens, dp = 4, 4, 1024, 8
     whole = (layers * GPT + VOCAB) * BF16
     times = 1 if zero == 1 else m
-    rows = [Row(B, SCATTER, dp, times, whole)]
-    rows += [Row(F, GATHER, dp, m if zero == 3 else 1, whole)]
-    rows += [Row(B, GATHER, dp, m, whole)] if zero == 3 else []
+    if zero == 3:
+        rows = [Row(F, GATHER, dp, m, whole), Row(B, GATHER, dp, m * layers, GPT * BF16),
+                Row(B, SCATTER, dp, m, whole)]  # fmt: skip
+    else:
+        rows = [Row(B, REDUCE, dp, times, whole), Row(OPT, GATHER, dp, 1, whole)]
     flops = trained(
         m * 2 * tokens * layers * GPT,
         m * 2 * tokens * (tokens / 2) * (2 * H) * layers,
@@ -429,14 +433,14 @@ def maxtext() -> Layout:
     """MaxText: axis `fsdp` over 16 devices, remat full, one micro-batch.
 
     The scan over layers gathers a layer's weights for its forward pass, gathers them once more for
-    recomputation and gradients together, and scatters fp32 gradients. Embedding and head likewise,
-    each a matrix of its own; neither is recomputed.
+    recomputation and gradients together, and scatters fp32 gradients. Embedding and head stand
+    outside the scan, where the compiler gathers each once for both passes; neither is recomputed.
     """
     layers, tokens, dp = 4, 2048, 16
     sends = {
         WEIGHTS: everywhere(1, [
             Row(F, GATHER, dp, layers, LLAMA * BF16), Row(F, GATHER, dp, 2, VOCAB * BF16),
-            Row(B, GATHER, dp, layers, LLAMA * BF16), Row(B, GATHER, dp, 2, VOCAB * BF16),
+            Row(B, GATHER, dp, layers, LLAMA * BF16),
             Row(B, SCATTER, dp, layers, LLAMA * FP32), Row(B, SCATTER, dp, 2, VOCAB * FP32),
         ]),
     }  # fmt: skip
@@ -445,8 +449,10 @@ def maxtext() -> Layout:
                 2 * tokens * VOCAB),
         ("products", "attention"),
     )  # fmt: skip
-    scenario = layout_scenario(llama(layers), "maxtext", "h100-8", 2,
-                               Parallel(dp=dp, zero=3, recompute="full"), sequence=tokens, batch=dp)  # fmt: skip
+    scenario = layout_scenario(
+        llama(layers), "maxtext", "h100-8", 2, Parallel(dp=dp, zero=3, recompute="full"),
+        sequence=tokens, batch=dp,
+    )  # fmt: skip
     return Layout("maxtext", scenario, sends, {0: flops})
 
 
@@ -499,14 +505,14 @@ def lora() -> Layout:
 
     Frozen weights are sharded and have to be gathered like any, forward and backward; they have no
     gradients to scatter. Those of the adapters (below 0.1 %) are not written down. Embedding and
-    head as the rest. Backward only the input's gradient of a product; attention whole, five
-    products; recomputed once.
+    head are the root's unit, gathered once and kept for the backward pass. Backward only the
+    gradient of a product's input; attention whole, five products; recomputed once.
     """
     layers, m, tokens, dp = 4, 2, 2048, 8
     sends = {
         WEIGHTS: everywhere(1, [
             Row(F, GATHER, dp, m * layers, LLAMA * BF16), Row(F, GATHER, dp, m * 2, VOCAB * BF16),
-            Row(B, GATHER, dp, m * layers, LLAMA * BF16), Row(B, GATHER, dp, m * 2, VOCAB * BF16),
+            Row(B, GATHER, dp, m * layers, LLAMA * BF16),
         ]),
     }  # fmt: skip
     products, head = m * 2 * tokens * layers * LLAMA, m * 2 * tokens * VOCAB

@@ -14,6 +14,7 @@ from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.workload.model import Experts, LatentAttention, Model
 from tests.factories import make_scenario
 from tests.ops_tables import (
+    CONTEXT,
     EXCHANGE,
     EXPERTS,
     GATHER,
@@ -136,7 +137,7 @@ def megatron_expert_tensor() -> Layout:
         m * 2 * tokens * (tokens / 2) * (2 * H) * layers / tp,
         m * 2 * tokens * SMALL / tp,
     )
-    # twice the rows of half of an expert
+    # half of the experts' products for twice the rows
     flops = with_experts(flops, m * 2 * (tokens * TOP) * layers * EXPERT / etp)
     scenario = layout_scenario(
         mixture(layers), "megatron-core", "h100-8", 1, Parallel(tp=tp, ep=ep, etp=etp, dp=dp),
@@ -149,16 +150,22 @@ STRIDED: dict[str, object] = {}  # how a plan says that expert groups are not fo
 
 
 def megatron_strided() -> Layout:
-    """Megatron-Core before folding: an expert group is a part of dp, tp 4, etp 4, ep 4 of dp 4.
+    """Megatron-Core before folding: expert groups are a part of dp; tp 4, etp 4, cp 2, ep 4 of dp 4.
 
-    Members of an expert group are 4 ranks apart, so a node of 8 holds 2 of 4 (folded groups of
-    ep 4 x etp 4 lie in the same 16 ranks with the same stride: only cp tells them apart, here 2:
-    8 ranks apart, one a node). Exchange of a quarter of the tokens' copies; gather and scatter
-    over etp 4.
+    Members of an expert group stand tp x cp = 8 ranks apart, so each in a node of its own (folded
+    they would stand etp = 4 apart, two in a node). A rank routes a quarter of its 1,024 tokens.
+    Otherwise as with folded groups and etp, and a ring of cp 2 with a head of keys and values a
+    rank. Dense weights are shared by cp x dp = 8 ranks, an expert's slice by 32 / 16 = 2.
     """
     layers, m, tokens, tp, cp, ep, dp = 2, 1, 1024, 4, 2, 4, 4
     copies = tokens / tp * TOP * H * BF16
+    pair = tokens * 2 * (256 / tp) * BF16
+    dense = (layers * ATTENTION + 2 * SMALL) / tp + layers * H * ROUTED
+    experts = layers * ROUTED / ep * EXPERT / tp
     sends = {
+        TENSOR: everywhere(1, tensor_rows(layers, m, tokens, tp)),
+        CONTEXT: everywhere(1, [Row(F, SEND, cp, m * layers * (cp - 1), pair),
+                                Row(B, SEND, cp, m * layers * (cp - 1), 2 * pair)]),
         EXPERTS: everywhere(1, [
             Row(F, EXCHANGE, ep, m * layers * 2, copies),
             Row(F, GATHER, tp, m * layers, tp * copies),
@@ -167,13 +174,24 @@ def megatron_strided() -> Layout:
             Row(B, GATHER, tp, m * layers, tp * copies),
             Row(B, SCATTER, tp, m * layers, tp * copies),
         ]),
+        WEIGHTS: everywhere(1, [
+            Row(B, SCATTER, cp * dp, 1, dense * BF16), Row(F, GATHER, cp * dp, 1, dense * BF16),
+            Row(B, SCATTER, 2, 1, experts * BF16), Row(F, GATHER, 2, 1, experts * BF16),
+        ]),
     }  # fmt: skip
+    flops = trained(
+        m * 2 * tokens / tp * layers * (ATTENTION + H * ROUTED),
+        m * 2 * tokens * (cp * tokens / 2) * (2 * H) * layers / tp,
+        m * 2 * tokens * SMALL / tp,
+    )
+    flops = with_experts(flops, m * 2 * (tokens * TOP) * layers * EXPERT / tp)
     scenario = layout_scenario(
         mixture(layers), "megatron-core", "h100-8", 4,
         Parallel(tp=tp, cp=cp, ep=ep, etp=tp, dp=dp, **STRIDED),  # type: ignore[arg-type]
         sequence=cp * tokens, batch=m * dp,
     )  # fmt: skip
-    return Layout("megatron ep strided", scenario, sends, {}, inside={EXPERTS: 1})
+    return Layout("megatron ep strided", scenario, sends, {0: flops}, frozenset({CONTEXT}),
+                  inside={EXPERTS: 1})  # fmt: skip
 
 
 def hsdp_experts() -> Layout:

@@ -379,8 +379,11 @@ def embedding_work(shard: Shard) -> PartWork:
     sizes = {"dtype": shard.wide, "m": t, "n": float(model.hidden), "k": model.vocab / shard.tp}
     look_up = memory_kernel("embedding", 2 * moved, **sizes)  # type: ignore[arg-type]
     scatter = memory_kernel("embedding back", 4 * moved, **sizes)  # type: ignore[arg-type]
-    comm = _scatter(shard, look_up) if shard.tp > 1 else ()
-    return PartWork((look_up, *(replace(c, chunks=1) for c in comm)), (), (scatter,))
+    # sequence parallelism scatters the output, and so gathers its gradient
+    comms = ((replace(c, chunks=1) for c in found)
+             for found in (_scatter(shard, look_up), _gather(shard, scatter)))  # fmt: skip
+    out, back = comms
+    return PartWork((look_up, *out), tuple(back), (scatter,))
 
 
 def head_work(shard: Shard) -> PartWork:
@@ -395,8 +398,8 @@ def head_work(shard: Shard) -> PartWork:
         for name, share in (("loss", 0.4), ("loss back", 0.6))
     )
     forward.append(loss)
-    if shard.tp > 1:
-        forward.append(Comm("loss reduce", "tensor parallel", "all_reduce", 8.0 * t, "tp"))
+    if shard.tp > 1:  # in fp32, one after the other: maximum, logit of the target, sum
+        forward += [Comm("loss reduce", "tensor parallel", "all_reduce", 4.0 * t, "tp")] * 3
     backward: list[Piece] = [loss_back]
     backward += [head.input_grad(), *_scatter(shard, head.input_grad())]
     weight = [] if model.lora_rank else list(head.weight_grad())
