@@ -26,14 +26,14 @@ def render_operations(
     parts: list[RenderableType] = [Text(scenarios[0].question, style="bold"), Text("")]
     for result in results:
         if result.operations:
-            parts += _case(result, result.operations, titled=len(results) > 1)
-    return Group(*parts, Text(""), Text(LEFT_OUT, style="dim"))
+            parts += [*_case(result, result.operations, titled=len(results) > 1), Text("")]
+    return Group(*parts, Text(LEFT_OUT, style="dim"))
 
 
 def _case(result: RunResult, found: OperationsResult, *, titled: bool) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if titled:
-        parts += [Text(""), Text(f"== {result.name} ==", style="bold"), Text("")]
+        parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
     ranks = sum(
         {(r.pool, r.stages): r.ranks for r in found.collectives if r.group == "world"}.values()
     )

@@ -307,8 +307,10 @@ class StageBuilder:
             for group, moved in self._reduce_times(dense, expert):
                 sync = self.times.communicators[group].sync
                 make.blocking("reduce", "data parallel", moved, sync)
-        norm = self.times.collective("all_reduce", 4.0, "world")
-        make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
+        world = self.times.communicators["world"]
+        if world.group.size > 1:
+            norm = self.times.collective("all_reduce", 4.0, "world")
+            make.blocking("norm", "optimizer", norm, world.sync)
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
                                m=self._own_params(dense, expert), n=1.0)  # fmt: skip
