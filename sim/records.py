@@ -127,9 +127,13 @@ class CollectiveRow:
     ranks: int = column("ranks of these stages")
     phase: str = column("forward, recompute, backward, pipeline or optimizer")
     name: str = column("what it does")
-    kind: str = column("all_gather, reduce_scatter, all_reduce, all_to_all, send and their like")
+    kind: str = column(
+        "all_gather, reduce_scatter, all_reduce, all_to_all, ring_shift, send and their like"
+    )
     group: str = column(
-        "tp, cp, ep, dp (dense weights), edp (weights of experts), pp (neighbouring stages), world"
+        "tp, cp, ulysses (heads for tokens inside cp), ep, etp (slices of an expert), dp and edp"
+        " (shards of dense weights, of experts), rep and erep (replicas of these shards), pp"
+        " (neighbouring stages), ends (first and last stage), world"
     )
     size: int = column("members of the group")
     inside: int = column("of them inside one scale-up domain (node or supernode)")
@@ -137,7 +141,7 @@ class CollectiveRow:
     count: int = column("how often a rank issues it in a step")
     nbytes: float = column(
         "bytes of each: of the gathered result (all_gather), the input (reduce_scatter,"
-        " all_reduce), the send buffer with the rank's own part (all_to_all), the message (send)",
+        " all_reduce), the send buffer with the rank's own part (all_to_all), the message (send, ring_shift)",
         "B",
     )
     seconds: float = column("of each alone, without start, stalls and what other traffic adds", "s")
@@ -153,10 +157,7 @@ class FlopRow:
     stages: tuple[int, ...] = column("pipeline stages, from 0")
     ranks: int = column("ranks of these stages")
     phase: str = column("forward, recompute or backward")
-    kind: str = column(
-        "products, attention, grouped products (of experts), head; selective recomputation where"
-        " a share of all is repeated"
-    )
+    kind: str = column("products, attention, grouped products (of experts), head")
     flop: float = column("executed: the three below together", "FLOP")
     model_flop: float = column("that the model asks for, causal attention", "FLOP")
     recomputed_flop: float = column("computed before: recomputation, scores in attention", "FLOP")

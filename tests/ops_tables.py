@@ -25,8 +25,15 @@ EXCHANGE, SEND = "all_to_all", "send"
 F, A, B, OPT, P = "forward", "recompute", "backward", "optimizer", "pipeline"
 TENSOR, CONTEXT, EXPERTS, WEIGHTS, PIPELINE = "tensor", "context", "experts", "weights", "pipeline"
 ASPECTS = (TENSOR, CONTEXT, EXPERTS, WEIGHTS, PIPELINE)
-ASPECT_OF = {"tp": TENSOR, "cp": CONTEXT, "ep": EXPERTS, "etp": EXPERTS, "pp": PIPELINE}
-KIND_OF = {"node_limited_all_to_all": EXCHANGE}
+ASPECT_OF = {
+    "tp": TENSOR,
+    "cp": CONTEXT,
+    "ulysses": CONTEXT,
+    "ep": EXPERTS,
+    "etp": EXPERTS,
+    "pp": PIPELINE,
+}
+KIND_OF = {"node_limited_all_to_all": EXCHANGE, "ring_shift": SEND}
 
 
 class Row(NamedTuple):

@@ -206,13 +206,10 @@ def deepspeed_ulysses() -> Layout:
         m * 2 * tokens * 8000 * H,
     )
     scenario = layout_scenario(
-        gpt(layers, 8000), "deepspeed", "h100-8", 1, Parallel(cp=cp, zero=1, **ULYSSES),
+        gpt(layers, 8000), "deepspeed", "h100-8", 1, Parallel(cp=cp, zero=1, cp_comm="a2a"),
         sequence=cp * tokens, batch=m,
     )  # fmt: skip
     return Layout("deepspeed ulysses", scenario, sends, {0: flops}, frozenset({CONTEXT, WEIGHTS}))
-
-
-ULYSSES: dict[str, object] = {}  # how a plan asks for it, once it can
 
 
 def megatron_latent() -> Layout:

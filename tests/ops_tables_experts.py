@@ -146,9 +146,6 @@ def megatron_expert_tensor() -> Layout:
     return Layout("megatron etp", scenario, sends, {0: flops})
 
 
-STRIDED: dict[str, object] = {}  # how a plan says that expert groups are not folded, once it can
-
-
 def megatron_strided() -> Layout:
     """Megatron-Core before folding: expert groups are a part of dp; tp 4, etp 4, cp 2, ep 4 of dp 4.
 
@@ -187,7 +184,7 @@ def megatron_strided() -> Layout:
     flops = with_experts(flops, m * 2 * (tokens * TOP) * layers * EXPERT / tp)
     scenario = layout_scenario(
         mixture(layers), "megatron-core", "h100-8", 4,
-        Parallel(tp=tp, cp=cp, ep=ep, etp=tp, dp=dp, **STRIDED),  # type: ignore[arg-type]
+        Parallel(tp=tp, cp=cp, ep=ep, etp=tp, dp=dp, expert_layout="strided"),
         sequence=cp * tokens, batch=m * dp,
     )  # fmt: skip
     return Layout("megatron ep strided", scenario, sends, {0: flops}, frozenset({CONTEXT}),

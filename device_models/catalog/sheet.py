@@ -19,7 +19,7 @@ from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 CONFIDENCES = ("high", "medium", "low", "assumed")
 LEAF_KEYS = ("value", "source", "date", "confidence", "note")
 PRICE_KEYS = ("kind", "value", "date", "region", "source", "confidence", "note")
-NOT_INHERITED = ("name", "aliases", "prices", "based_on")
+NOT_INHERITED = ("name", "aliases", "prices", "based_on", "bin_of")
 
 # Kinds of a value that are no physical quantity, and what each looks like.
 PLAIN = {

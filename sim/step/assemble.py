@@ -106,12 +106,17 @@ class Times:
         """What a collective adds to the step beside its partner.
 
         Cut into c chunks the product and the collective pipeline: together they take
-        max(product, collective) + min(product, collective) / c.
+        max(product, collective) + min(product, collective) / c. Messages that follow one another
+        run beside a cth of it each, and the next step waits for both.
         """
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
         if comm.partner is None or comm.chunks <= 1:
             return alone
         product = self.kernel(comm.partner)
+        if comm.kind == "ring_shift":
+            late = max(alone.seconds - product / comm.chunks, 0.0)
+            sent = alone.sent._replace(steps=comm.steps) if alone.sent else None
+            return alone._replace(seconds=comm.steps * late, sent=sent)
         both = max(product, alone.seconds) + min(product, alone.seconds) / comm.chunks
         return alone._replace(seconds=both - product)
 
@@ -170,19 +175,21 @@ class Assembler:
             elif isinstance(piece, Join):
                 self.join()
             elif isinstance(piece, HostWork):
-                self.compute(0.0, "launch", self.times.stack.expert_host_s)
+                stack = self.times.stack
+                waits = stack.moe_host_sync
+                each = stack.local_expert_host_s * piece.local if waits else 0.0
+                self.compute(0.0, "launch", stack.expert_host_s + each)
                 if piece.reads:
                     self.flush(host_waits=True)
 
     def compute(
         self, seconds: float, category: str, launch: float | None = None,
-        kernel: Kernel | None = None, flop: float = 0.0,
+        kernel: Kernel | None = None,
     ) -> None:  # fmt: skip
-        """Append one kernel to the current compute op; `flop` are those of an unnamed kernel."""
+        """Append one kernel to the current compute op."""
         launch = self.times.launch if launch is None else launch
-        flop = kernel.flop if kernel else flop
-        self.flop += flop
-        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel, self.phase, flop))
+        self.flop += kernel.flop if kernel else 0.0
+        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel, self.phase))
 
     def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
         """Append what transfers take from the compute beside them, of which there are `beside` s."""
@@ -200,13 +207,13 @@ class Assembler:
 
     def blocking(
         self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
-        to: int = 0,
+        to: int = 0, host_waits: bool = False,
     ) -> int:  # fmt: skip
-        """Append a collective that holds the compute stream."""
+        """Append a collective that holds the compute stream; the host may wait for its end."""
         self.flush()
         work = self._transfer(group, category, moved)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
-                     uses=moved.uses, to=to)  # fmt: skip
+                     host_waits=host_waits, uses=moved.uses, to=to)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
 
@@ -222,7 +229,7 @@ class Assembler:
 
     def _transfer(self, group: str, category: str, moved: Transfer) -> Work:
         launch = ticks(self.times.collective_launch(group))
-        return Work(launch, ticks(moved.seconds), category, None, self.phase, 0.0, moved.sent)
+        return Work(launch, ticks(moved.seconds), category, None, self.phase, moved.sent)
 
     def join(self, index: int | None = None) -> None:
         """Make the next compute op wait for op `index`, or for the pending collective."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from math import fsum
 from typing import NamedTuple, TypeVar
 
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
 from ersatz.sim.records import CollectiveRow, FlopRow, OperationsResult
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.build import build_program, stage_pools
@@ -24,7 +24,6 @@ KINDS = {
     "attention": "attention",
     "experts": "grouped products",
     "vocabulary": "head",
-    "recompute": "selective recomputation",
 }
 Row = TypeVar("Row", CollectiveRow, FlopRow)
 Thing = TypeVar("Thing", bound=Hashable)
@@ -80,7 +79,7 @@ def collective_counts(blocks: Iterable[tuple[Block, int]]) -> Mapping[_Collectiv
         for op in block.ops:
             for work in op.work:
                 if work.sent:
-                    found[_collective(op, work, work.sent)] += times
+                    found[_collective(op, work, work.sent)] += times * work.sent.steps
     return found
 
 
@@ -105,8 +104,9 @@ def flop_counts(blocks: Iterable[tuple[Block, int]]) -> Mapping[_Computed, int]:
     """Sum the FLOPs in so many runs of blocks by phase and kind."""
     counts: Counter[_Computed] = Counter()
     for block, times in blocks:
-        for work in (work for op in block.ops for work in op.work if work.flop):
-            counts[_Computed(work.phase, KINDS[work.category], *_split_flop(work))] += times
+        for work in (work for op in block.ops for work in op.work):
+            if work.kernel and work.kernel.flop:
+                counts[_computed(work.phase, work.kernel)] += times
     parts: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
     for found, times in counts.items():
         parts[found.phase, found.kind].append([times * flop for flop in found[2:]])
@@ -114,13 +114,9 @@ def flop_counts(blocks: Iterable[tuple[Block, int]]) -> Mapping[_Computed, int]:
     return {_Computed(*key, *map(fsum, zip(*rows, strict=True))): 1 for key, rows in parts.items()}
 
 
-def _split_flop(work: Work) -> tuple[float, float, float]:
-    """Return the FLOPs of a kernel, and of them those repeated and those of padding."""
-    kernel = work.kernel
-    padding = kernel.padding if kernel else 0.0
-    if work.phase == "recompute":
-        return work.flop, work.flop - padding, padding
-    return work.flop, kernel.repeated if kernel else 0.0, padding
+def _computed(phase: str, kernel: Kernel) -> _Computed:
+    again = kernel.flop - kernel.padding if phase == "recompute" else kernel.repeated
+    return _Computed(phase, KINDS[kernel.category], kernel.flop, again, kernel.padding)
 
 
 def by_stages(

@@ -45,7 +45,8 @@ class Sent(NamedTuple):
     nbytes: float
     name: str  # of the communicator
     group: Group
-    done: Collective  # alone, all members there
+    done: Collective  # one of them alone, all members there
+    steps: int = 1  # messages that follow one another in one op
 
 
 class Work(NamedTuple):
@@ -56,7 +57,6 @@ class Work(NamedTuple):
     category: str
     kernel: Kernel | None = None  # what runs, for whoever really runs it
     phase: str = ""  # forward, recompute, backward, optimizer
-    flop: float = 0.0
     sent: Sent | None = None  # of a collective
 
 
