@@ -94,6 +94,8 @@ def megatron_sequence_parallel() -> Layout:
     The loss reduces three fp32 numbers per token one after the other: maximum, target's logit, sum.
     A rank holds a quarter of all weights, 31.6 M, less than the least bucket of 40 M: one
     reduce-scatter of bf16 gradients and one all-gather of weights, both over dp 2, once a step.
+    Norms work on a quarter of the tokens: their gradients are summed over tp at the end (the norm
+    before the head, of H weights, is not written down here or below).
     """
     layers, m, tokens, tp, dp = 4, 4, 2048, 4, 2
     wide = tokens * H * BF16
@@ -105,6 +107,7 @@ def megatron_sequence_parallel() -> Layout:
             Row(F, REDUCE, tp, m * 3, tokens * FP32),
             Row(B, GATHER, tp, m * (2 * layers + 2 * layers + 1 + 1), wide),
             Row(B, SCATTER, tp, m * (2 * layers + 1), wide),
+            Row(OPT, REDUCE, tp, 1, layers * 2 * H * BF16),
         ]),
         WEIGHTS: everywhere(1, [Row(B, SCATTER, dp, 1, weights * BF16),
                                 Row(F, GATHER, dp, 1, weights * BF16)]),
@@ -219,7 +222,8 @@ def megatron_latent() -> Layout:
     gathered is small: latents of queries (512) and of keys and values (256) by the up-projections,
     which are column-parallel, and the rotary key (32) by itself. Backward their gradients are
     scattered; the up-projections gather both latents again; the output's gradient (H) is gathered.
-    The MLP as ever. Down-projections are whole on each rank and reduced as such.
+    The MLP as ever. Down-projections are whole on each rank, reduced as such over dp, and summed
+    over tp at the end, as norms are: each rank saw half of the tokens.
     """
     layers, m, tokens, tp, dp = 2, 2, 2048, 2, 4
     wide = tokens * H * BF16
@@ -237,6 +241,7 @@ def megatron_latent() -> Layout:
             Row(F, REDUCE, tp, m * 3, tokens * FP32),
             Row(B, GATHER, tp, m, layers * (wide + latents + 2 * wide) + 2 * wide),
             Row(B, SCATTER, tp, m, layers * (latents + rotary + wide) + wide),
+            Row(OPT, REDUCE, tp, 1, layers * (down + 2 * H) * BF16),
         ]),
         WEIGHTS: everywhere(1, [
             Row(B, SCATTER, dp, 1, (layers * (down + (up + mlp) / tp) + 2 * vocab / tp) * BF16),
@@ -275,6 +280,7 @@ def megatron_1f1b_tied() -> Layout:
         Row(A, SCATTER, tp, m * 2 * layers, wide),
         Row(B, GATHER, tp, m * 4 * layers, wide),
         Row(B, SCATTER, tp, m * 2 * layers, wide),
+        Row(OPT, REDUCE, tp, 1, layers * 2 * H * BF16),
     ]
     tensor = {stage: list(inner) for stage in range(stages)}
     tensor[0] += [Row(F, SCATTER, tp, m, wide), Row(B, GATHER, tp, m, wide)]
@@ -400,16 +406,16 @@ def deepspeed(zero: int) -> Layout:
     ZeRO 1 reduces at the boundary of accumulation only, ZeRO 2 holds an eighth of the gradients
     and must reduce in every micro-batch; both all-reduce a bucket and keep their part of it
     (`use_multi_rank_bucket_allreduce`, on by default), and gather the new weights after the step.
-    ZeRO 3 gathers forward and backward and scatters gradients, in every micro-batch; the head is
-    not let go between its forward and its backward pass (`stage3_max_reuse_distance`, which is
-    taken to hold the head and no more, as with models that need ZeRO 3), and it is the embedding,
-    being tied. Gradients travel in bf16, as those of the stack do.
+    ZeRO 3 gathers forward and backward and scatters gradients, in every micro-batch; the table,
+    being tied, is kept for the head's backward pass (`stage3_max_reuse_distance`, taken to hold no
+    more than that, as with models that need ZeRO 3) and fetched once more for the embedding's.
+    Gradients travel in bf16, as those of the stack do.
     """
     layers, m, tokens, dp = 4, 4, 1024, 8
     whole = (layers * GPT + VOCAB) * BF16
     times = 1 if zero == 1 else m
     if zero == 3:
-        rows = [Row(F, GATHER, dp, m, whole), Row(B, GATHER, dp, m * layers, GPT * BF16),
+        rows = [Row(F, GATHER, dp, m, whole), Row(B, GATHER, dp, m, whole),
                 Row(B, SCATTER, dp, m, whole)]  # fmt: skip
     else:
         rows = [Row(B, REDUCE, dp, times, whole), Row(OPT, GATHER, dp, 1, whole)]
@@ -471,6 +477,7 @@ def mindspeed() -> Layout:
             Row(A, SCATTER, tp, m * 2 * layers, wide),
             Row(B, GATHER, tp, m * (4 * layers + 2), wide),
             Row(B, SCATTER, tp, m * (2 * layers + 1), wide),
+            Row(OPT, REDUCE, tp, 1, layers * 2 * H * FP32),
         ]),
         CONTEXT: everywhere(1, [
             Row(F, SEND, cp, m * layers * (cp - 1), pair),

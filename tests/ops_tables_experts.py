@@ -63,6 +63,8 @@ def tensor_rows(layers: int, m: int, tokens: int, tp: int) -> list[Row]:
 
     Per layer only the attention gathers and scatters: forward one of each, backward the gradient
     and once more the input gathered, one scatter. Embedding, head and loss as in a dense model.
+    Norms and the router are whole on each rank and see a slice of the tokens: their gradients are
+    summed over tp at the end.
     """
     wide = tokens * H * BF16
     return [
@@ -71,6 +73,7 @@ def tensor_rows(layers: int, m: int, tokens: int, tp: int) -> list[Row]:
         Row(F, REDUCE, tp, m * 3, tokens * FP32),
         Row(B, GATHER, tp, m * (2 * layers + 2), wide),
         Row(B, SCATTER, tp, m * (layers + 1), wide),
+        Row(OPT, REDUCE, tp, 1, layers * (2 * H + H * ROUTED) * BF16),
     ]
 
 
@@ -296,8 +299,10 @@ def two_vendors() -> Layout:
     ]  # fmt: skip
     sends = {
         TENSOR: {
-            0: [*layer, Row(F, SCATTER, tp, m, wide), Row(B, GATHER, tp, m, wide)],
-            1: [*layer, Row(F, GATHER, tp, m, wide), Row(F, REDUCE, tp, 3 * m, tokens * FP32),
+            0: [*layer, Row(F, SCATTER, tp, m, wide), Row(B, GATHER, tp, m, wide),
+                Row(OPT, REDUCE, tp, 1, layers * 2 * H * BF16)],
+            1: [*layer, Row(OPT, REDUCE, tp, 1, layers * 2 * H * FP32),
+                Row(F, GATHER, tp, m, wide), Row(F, REDUCE, tp, 3 * m, tokens * FP32),
                 Row(B, GATHER, tp, m, wide), Row(B, SCATTER, tp, m, wide)],
         },
         WEIGHTS: {

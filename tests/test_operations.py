@@ -100,8 +100,12 @@ def test_executed_flops_are_the_models_and_what_is_stated_beyond(
     parts = found.model_flop + found.recomputed_flop + found.padding_flop
     assert found.executed_flop == pytest.approx(parts, rel=1e-12)
     assert all(min(r.model_flop, r.recomputed_flop, r.padding_flop) >= -1.0 for r in found.flops)
-    again = sum(r.flop for r in found.flops if r.phase == "recompute")
-    assert (again > 0) == (scenario.parallel.recompute != "none")
+    forward, again = (
+        sum(r.flop * r.ranks for r in found.flops if r.phase == phase and r.kind != "head")
+        for phase in ("forward", "recompute")
+    )
+    mode = scenario.parallel.recompute
+    assert again <= forward if mode == "selective" else again == (mode == "full") * forward
 
 
 @settings(deadline=None, max_examples=120, derandomize=True)

@@ -7,7 +7,10 @@ import pytest
 from tests.ops_tables import (
     ASPECT_OF,
     ASPECTS,
+    EXCHANGE,
+    KIND_OF,
     SAME,
+    SEND,
     Layout,
     found_flops,
     found_rows,
@@ -19,52 +22,7 @@ from tests.ops_tables_dense import DENSE
 from tests.ops_tables_experts import EXPERT_LAYOUTS
 
 LAYOUTS = {layout.name: layout for layout in (make() for make in (*DENSE, *EXPERT_LAYOUTS))}
-AGAIN = "sequence parallelism's second gather of inputs"
-BUCKETS = "buckets of gradients and weights"
-RING = "ring attention by messages from neighbour to neighbour"
-KEPT = "what is kept from the forward pass for the backward pass that follows at once"
-SHARED = "tied vocabulary once on one stage, and summed between two"
-NOT_YET = {
-    ("megatron tp sp", "tensor"): AGAIN,
-    ("megatron tp sp", "weights"): BUCKETS,
-    ("megatron ring", "context"): RING,
-    ("deepspeed ulysses", "context"): "Ulysses",
-    ("deepspeed ulysses", "weights"): f"DeepSpeed's all-reduce; {SHARED}",
-    ("megatron mla", "tensor"): f"latents are gathered; {AGAIN}",
-    ("megatron mla", "weights"): "down-projections are whole on each rank",
-    ("megatron mla", "flops"): "down-projections run on the rank's own tokens",
-    ("megatron 1f1b", "tensor"): AGAIN,
-    ("megatron 1f1b", "weights"): SHARED,
-    ("megatron interleaved", "weights"): BUCKETS,
-    ("megatron interleaved", "pipeline"): "messages are whole without sequence parallelism",
-    ("fsdp2", "weights"): KEPT,
-    ("hsdp", "weights"): f"the reduction over replicas; {KEPT}",
-    ("deepspeed zero 1", "weights"): f"DeepSpeed's all-reduce; {SHARED}",
-    ("deepspeed zero 2", "weights"): f"reduced every micro-batch; DeepSpeed's all-reduce; {SHARED}",
-    ("deepspeed zero 3", "weights"): f"{KEPT}; {SHARED}",
-    ("maxtext", "weights"): KEPT,
-    ("mindspeed", "tensor"): AGAIN,
-    ("mindspeed", "context"): RING,
-    ("mindspeed", "weights"): f"{BUCKETS}; {SHARED}",
-    ("lora zero 3", "weights"): f"frozen weights are gathered; {KEPT}",
-    ("megatron ep folded", "tensor"): AGAIN,
-    ("megatron ep folded", "weights"): BUCKETS,
-    ("megatron etp", "tensor"): AGAIN,
-    ("megatron etp", "experts"): "gather and scatter over the experts' tensor group",
-    ("megatron etp", "weights"): BUCKETS,
-    ("megatron etp", "flops"): "the router runs on the rank's own tokens",
-    ("megatron ep strided", "tensor"): AGAIN,
-    ("megatron ep strided", "context"): RING,
-    ("megatron ep strided", "experts"): "gather and scatter over the experts' tensor group",
-    ("megatron ep strided", "weights"): BUCKETS,
-    ("megatron ep strided", "flops"): "the router runs on the rank's own tokens",
-    ("megatron ep strided", "inside"): "expert groups that are not folded",
-    ("hsdp experts", "weights"): f"experts know `shard`; the reduction over replicas; {KEPT}",
-    ("dualpipe", "experts"): "the fullest rank receives more",
-    ("dualpipe", "weights"): "both copies of a position are reduced together",
-    ("two vendors", "tensor"): AGAIN,
-    ("two vendors", "weights"): BUCKETS,
-}
+NOT_YET: dict[tuple[str, str], str] = {}  # layout and aspect: why, so far
 
 
 def cases(aspects: tuple[str, ...]) -> list[object]:
@@ -102,4 +60,5 @@ def test_every_rank_computes_what_the_table_says(layout: Layout, aspect: str) ->
 def test_groups_lie_where_the_table_says(layout: Layout, aspect: str) -> None:
     for kind, inside in layout.inside.items():
         rows = [r for r in operations(layout).collectives if ASPECT_OF.get(r.group) == kind]
-        assert {r.inside for r in rows if r.size == max(x.size for x in rows)} == {inside}
+        found = {r.inside for r in rows if KIND_OF.get(r.kind, r.kind) in (EXCHANGE, SEND)}
+        assert found == {inside}

@@ -207,7 +207,7 @@ class StageBuilder:
 
     def _backward(self, make: Assembler, chunk: Chunk, edge: str, *, whole: bool) -> None:
         parts = self._parts(chunk)
-        gathers = self._buckets(chunk) if self.scenario.parallel.zero == 3 else []
+        gathers = [bucket for bucket in self._buckets(chunk) if self._gathers_again(chunk, bucket)]
         order = list(range(len(parts) - 1, -1, -1))
         for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
             part = parts[place]
@@ -215,6 +215,13 @@ class StageBuilder:
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
             if whole:
                 self._weight_grad(make, chunk, part, place, edge)
+
+    def _gathers_again(self, chunk: Chunk, bucket: Bucket) -> bool:
+        """Tell whether ZeRO 3 gathers weights for a backward pass: the head's follows at once."""
+        first, last = bucket.first == 0, bucket.first == len(self._parts(chunk)) - 1
+        kept = chunk.head and last
+        needless = chunk.embedding and first and not self.pool.stack.regather_embedding
+        return self.scenario.parallel.zero == 3 and not kept and not needless
 
     def _recompute(self, make: Assembler, part: Part) -> None:
         parallel = self.scenario.parallel

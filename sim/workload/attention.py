@@ -8,7 +8,7 @@ that inside groups of `cp_inner` and rings between them).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ersatz.device_models.catalog.stack import words_of
 from ersatz.device_models.kernels.kernel import Kernel, kernel_constants, memory_kernel
@@ -33,6 +33,7 @@ class _Projections:
     whole: tuple[Linear, ...]  # on the rank's own rows, with whole weights
     split: tuple[Linear, ...]  # on gathered rows, this rank's columns
     gathered: float  # columns that are gathered for them
+    again: float  # of these for the weight gradients: not the rotary keys, which no product takes
     out: Linear
 
     @property
@@ -49,7 +50,7 @@ def _projections(shard: Shard) -> _Projections:
         width = query + sum(shard.key_value_width)
         copies = sum(shard.key_value_width) - 2 * model.kv_heads * model.head_dim / shard.tp
         qkv = linear(shard, "qkv", t, width, model.hidden, padding=copies / width)
-        return _Projections((), (qkv,), model.hidden, out)
+        return _Projections((), (qkv,), model.hidden, model.hidden, out)
     m, heads = model.latent, model.heads / shard.tp
     latents = m.q_rank + m.kv_rank + m.rope_dim
     down = linear(shard, "latent down", t / shard.spread, latents, model.hidden,
@@ -57,7 +58,7 @@ def _projections(shard: Shard) -> _Projections:
     up = linear(shard, "kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank)
     q = linear(shard, "q up" if m.q_rank else "q", t, query, m.q_rank or model.hidden)
     gathered = latents + (0 if m.q_rank else model.hidden)
-    return _Projections((down,), (q, up), gathered, out)
+    return _Projections((down,), (q, up), gathered, gathered - m.rope_dim, out)
 
 
 def attention_block(shard: Shard) -> PartWork:
@@ -82,7 +83,7 @@ def attention_block(shard: Shard) -> PartWork:
     backward: list[Piece] = [*casts(shard, "cast", outputs + shard.cast_rows * out.n)]
     backward += [*out_of.gather(out.input_grad()), out.input_grad(), *_core(shard, backward=True)]
     backward.append(elementwise(shard, "rope back", *rope))
-    backward += into.gather_again(widest.input_grad())
+    backward += replace(into, width=made.again).gather_again(widest.input_grad())
     backward += [x.input_grad() for x in reversed(split)]
     backward += into.sum_gradients(widest)
     backward += [x.input_grad() for x in whole]
