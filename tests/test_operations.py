@@ -105,7 +105,10 @@ def test_executed_flops_are_the_models_and_what_is_stated_beyond(
         for phase in ("forward", "recompute")
     )
     mode = scenario.parallel.recompute
-    assert again <= forward if mode == "selective" else again == (mode == "full") * forward
+    if mode == "full" and not scenario.model.predict_layers:  # of which no module is repeated
+        assert again == pytest.approx(forward, rel=1e-12)
+    else:
+        assert again <= (forward if mode != "none" else 0.0)
 
 
 @settings(deadline=None, max_examples=120, derandomize=True)
