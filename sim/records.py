@@ -144,7 +144,7 @@ class CollectiveRow:
         " all_reduce), the send buffer with the rank's own part (all_to_all), the message (send, ring_shift)",
         "B",
     )
-    seconds: float = column("of each alone, without start, stalls and what other traffic adds", "s")
+    seconds: float = column("of each alone, without stalls and what other traffic adds", "s")
     inside_bytes: float = column("that the mean member sends over scale-up links, each time", "B")
     network_bytes: float = column("that the mean member sends over the network, each time", "B")
 

@@ -14,8 +14,8 @@ from ersatz.sim.records import CollectiveRow, FlopRow, OperationsResult, RunResu
 from ersatz.sim.scenario.scenario import Scenario
 
 LEFT_OUT = (
-    "Left out, below 0.1 % of a step: sums of norm weights over tp, of amax, of the balance loss and"
-    " of the loss scale. Alone: without the start, stalls and what other traffic adds."
+    "Left out, below 0.1 % of a step: sums of amax, of the balance loss and of the loss scale, and"
+    " gradients of adapters. Alone: without stalls and what other traffic adds."
 )
 
 
