@@ -39,7 +39,8 @@ def deliver(
 
     `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
     wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` go to
-    places of their own. Whatever cannot be written, the rest is, and the report is shown; then raises `Failure`.
+    places of their own. Whatever cannot be written, the rest is, and the report is shown;
+    then raises `Failure`.
     """
     from ersatz.sim.report.json_out import to_text
 
