@@ -107,10 +107,11 @@ def test_operands_of_weight_gradients_are_cast_anew_where_scales_belong_to_rows(
 
 def test_latents_are_gathered_in_place_of_hidden_states() -> None:
     """Down-projections on a rank's own rows with whole weights: 1000 / 4 rows x 420 x 1000; then
-    300 + 100 + 20 columns of 1,000 rows in 2 bytes are gathered, not 1,000."""
+    300 + 100 + 20 columns of 1,000 rows in 2 bytes are gathered, not 1,000; again for the weights'
+    gradients only the 400 that a product takes."""
     work = layer_work(make_shard(model=MLA, tp=2, sequence_parallel=True), moe=False)
     assert comms(work.forward)[:2] == [(GATHER, 0.84), (SCATTER, 2)]
-    assert comms(work.input_grad)[3:] == [(GATHER, 2), (GATHER, 0.84), (SCATTER, 0.84)]
+    assert comms(work.input_grad)[3:] == [(GATHER, 2), (GATHER, 0.8), (SCATTER, 0.84)]
     assert flop(work.forward, "latent down") == 2 * 500 * 420 * 1000
     whole = layer_work(make_shard(model=MLA, tp=2), moe=False)  # without: all rows on every rank
     assert flop(whole.forward, "latent down") == 2 * 1000 * 420 * 1000

@@ -114,21 +114,22 @@ def test_zero_2_may_reduce_once_per_run_of_a_chunk() -> None:
 
 
 def test_zero_3_gathers_frozen_weights_for_lora() -> None:
-    """Ten parts gathered forward and backward of eight micro-batches; no gradients to scatter."""
+    """Ten parts gathered forward and all but the head backward of eight micro-batches; no gradients
+    to scatter."""
     lora = plan(model=make_model(lora_rank=16), zero=3)
-    assert len(issued(lora, "gather")) == 2 * 10 * 8
+    assert len(issued(lora, "gather")) == (10 + 9) * 8
     assert issued(lora, "reduce") == []
     assert issued(plan(model=make_model(lora_rank=16), zero=1), "gather") == []
 
 
 def test_layers_are_gathered_in_8_bits_where_the_stack_does_so() -> None:
-    """8 layers in one byte, embedding and head in two."""
+    """8 layers in one byte, embedding and head in two; backward the head (20 MB) is still there."""
     training = Training(1000, 8, 1, "fp8")
     narrow = plan(stack={"narrow_weight_gather": True}, zero=3, training=training)
     layers = 8 * make_model().layer_params(moe=False)
-    assert bytes_of(issued(narrow, "gather")) == pytest.approx(2 * (layers + 2 * 20e6), rel=1e-6)
+    assert bytes_of(issued(narrow, "gather")) == pytest.approx(2 * layers + 3 * 20e6, rel=1e-6)
     wide = plan(zero=3, training=training)
-    assert bytes_of(issued(wide, "gather")) == pytest.approx(2 * 2 * PARAMS, rel=1e-6)
+    assert bytes_of(issued(wide, "gather")) == pytest.approx(2 * 2 * PARAMS - 20e6, rel=1e-6)
 
 
 def test_hybrid_sharding_reduces_its_shards_over_the_replicas() -> None:

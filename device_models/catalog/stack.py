@@ -16,6 +16,7 @@ RECOMPUTE_MODULES = ("core_attn", "mla_up_proj", "layernorm", "activation", "per
 WORDS = {  # what a text of a stack may say; lists for recomputation and attention
     "gradient_dtype": tuple(DTYPE_BYTES),
     "expert_dispatch_dtype": tuple(DTYPE_BYTES),
+    "zero_sum": ("reduce_scatter", "all_reduce"),
     "zero2_reduce": ("micro-batch", "run"),
     "zero2_gather": ("step", "micro-batch"),
     "selective_recompute": RECOMPUTE_MODULES,
@@ -73,6 +74,8 @@ class Stack:
     bucket_params: float  # weights that share a gradient collective, at least; 0: one per layer
     bucket_params_per_rank: float  # the same per data-parallel rank; the larger counts
     bucket_first_chunk_only: bool  # other chunks of the pipeline are one bucket each
+    zero_sum: str  # gradients of ZeRO 1 and 2: scattered, or all-reduced and a part of them kept
+    regather_embedding: bool  # ZeRO 3 gathers it for a backward pass that needs no weights
     zero2_reduce: str  # gradients of ZeRO 2 are reduced per micro-batch, or per run of a chunk's
     zero2_gather: str  # weights of ZeRO 2 are gathered per step, or per micro-batch
     overlap_grad_reduce: bool  # gradients are reduced while the backward pass still runs

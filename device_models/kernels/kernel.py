@@ -55,6 +55,8 @@ class Kernel:
     portable: bool = False  # attention by a kernel that is not written for the device
     versions: tuple[str, ...] = ()  # attention kernels of the software, the preferred first
     aligned: bool = True  # its rows begin at multiples of 16 bytes, as matrix units want them
+    repeated: float = 0.0  # of `flop`: computed before and not kept (scores, in a backward pass)
+    padding: float = 0.0  # of `flop`: what the model does not ask for
 
 
 def matmul(

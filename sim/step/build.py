@@ -146,7 +146,7 @@ class StageBuilder:
         self, phase: str, chunk: Chunk, edge: str, to: int | None, overlaps: bool
     ) -> tuple[Block, float]:
         """Return the block of one phase of a chunk, and its FLOPs."""
-        make = Assembler(self.times, overlaps)
+        make = Assembler(self.times, overlaps, "forward" if phase == "F" else "backward")
         sent: tuple[tuple[int, int], ...] = ()
         if phase == "W":
             for place, part in reversed(list(enumerate(self._parts(chunk)))):
@@ -208,7 +208,7 @@ class StageBuilder:
 
     def _backward(self, make: Assembler, chunk: Chunk, edge: str, *, whole: bool) -> None:
         parts = self._parts(chunk)
-        gathers = self._buckets(chunk) if self.scenario.parallel.zero == 3 else []
+        gathers = [bucket for bucket in self._buckets(chunk) if self._gathers_again(chunk, bucket)]
         order = list(range(len(parts) - 1, -1, -1))
         for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
             part = parts[place]
@@ -216,6 +216,13 @@ class StageBuilder:
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
             if whole:
                 self._weight_grad(make, chunk, part, place, edge)
+
+    def _gathers_again(self, chunk: Chunk, bucket: Bucket) -> bool:
+        """Tell whether ZeRO 3 gathers weights for a backward pass: the head's follows at once."""
+        first, last = bucket.first == 0, bucket.first == len(self._parts(chunk)) - 1
+        kept = chunk.head and last
+        needless = chunk.embedding and first and not self.pool.stack.regather_embedding
+        return self.scenario.parallel.zero == 3 and not kept and not needless
 
     def _recompute(self, make: Assembler, part: Part) -> None:
         parallel = self.scenario.parallel
@@ -225,7 +232,7 @@ class StageBuilder:
         if parallel.recompute == "selective":
             modules = repeated_modules(parallel, self.pool.stack)
             again = repeated(part.work.forward, modules, moe=part.moe)
-        make.add(again)
+        make.repeat(again)
 
     def _weight_grad(
         self, make: Assembler, chunk: Chunk, part: Part, place: int, edge: str
@@ -351,7 +358,7 @@ class StageBuilder:
 
     def tail(self, schedule: Schedule, stage: int) -> Block:
         """What follows the last gradient: reduction if not done, norm, optimiser, gathering."""
-        make = Assembler(self.times)
+        make = Assembler(self.times, phase="optimizer")
         parallel, stack = self.scenario.parallel, self.pool.stack
         held = {place.position for place in schedule.places[stage]}
         parts = [chunk_params(self.scenario.model, self.chunks[q], parallel) for q in sorted(held)]
@@ -362,8 +369,9 @@ class StageBuilder:
             for group, moved in (move for bucket in whole for move in self.traffic.reduce(bucket)):
                 make.blocking("reduce", "data parallel", moved, self._sync(group))
         self._sum_copies(make, [self.chunks[q] for q in sorted(held)])
-        norm = self.times.collective("all_reduce", 4.0, "world")
-        make.blocking("norm", "optimizer", norm, self.times.communicators["world"].sync)
+        if self.times.communicators["world"].group.size > 1:
+            norm = self.times.collective("all_reduce", 4.0, "world")
+            make.blocking("norm", "optimizer", norm, self._sync("world"))
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
                                m=self._own_params(dense, expert), n=1.0)  # fmt: skip

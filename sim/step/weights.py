@@ -132,7 +132,7 @@ class WeightTraffic:
         return self._sum(nbytes, bucket.group)
 
     def _sum(self, nbytes: float, group: str) -> Moves:
-        kind = "all_reduce" if self.zero == 0 else "reduce_scatter"
+        kind = {0: "all_reduce", 3: "reduce_scatter"}.get(self.zero, self.stack.zero_sum)
         shard = nbytes / self.times.communicators[group].group.size
         other = {"dp": "rep", "edp": "erep"}[group]
         return self._moves((kind, nbytes, group), ("all_reduce", shard, other))

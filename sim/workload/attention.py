@@ -9,7 +9,7 @@ that inside groups of `cp_inner` and rings between them).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ersatz.device_models.catalog.stack import words_of
 from ersatz.device_models.kernels.kernel import Kernel, kernel_constants, memory_kernel
@@ -34,6 +34,7 @@ class _Projections:
     whole: tuple[Linear, ...]  # on the rank's own rows, with whole weights
     split: tuple[Linear, ...]  # on gathered rows, this rank's columns
     gathered: float  # columns that are gathered for them
+    again: float  # of these for the weight gradients: not the rotary keys, which no product takes
     out: Linear
 
     @property
@@ -48,15 +49,17 @@ def _projections(shard: Shard) -> _Projections:
     out = linear(shard, "out", t, model.hidden, value)
     if not model.latent:
         width = query + sum(shard.key_value_width)
-        qkv = linear(shard, "qkv", t, width, model.hidden)
-        return _Projections((), (qkv,), model.hidden, out)
+        copies = sum(shard.key_value_width) - 2 * model.kv_heads * model.head_dim / shard.tp
+        qkv = linear(shard, "qkv", t, width, model.hidden, padding=copies / width)
+        return _Projections((), (qkv,), model.hidden, model.hidden, out)
     m, heads = model.latent, model.heads / shard.tp
     latents = m.q_rank + m.kv_rank + m.rope_dim
-    down = linear(shard, "latent down", t / shard.spread, latents, model.hidden)
+    down = linear(shard, "latent down", t / shard.spread, latents, model.hidden,
+                  padding=1.0 - shard.spread / shard.tp)  # fmt: skip
     up = linear(shard, "kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank)
     q = linear(shard, "q up" if m.q_rank else "q", t, query, m.q_rank or model.hidden)
     gathered = latents + (0 if m.q_rank else model.hidden)
-    return _Projections((down,), (q, up), gathered, out)
+    return _Projections((down,), (q, up), gathered, gathered - m.rope_dim, out)
 
 
 def attention_block(shard: Shard) -> PartWork:
@@ -82,7 +85,7 @@ def attention_block(shard: Shard) -> PartWork:
     backward: list[Piece] = [*casts(shard, "cast", outputs + shard.cast_rows * out.n)]
     backward += [*out_of.gather(out.input_grad()), out.input_grad(), *_core(shard, backward=True)]
     backward.append(elementwise(shard, "rope back", *rope))
-    backward += into.gather_again(widest.input_grad())
+    backward += replace(into, width=made.again).gather_again(widest.input_grad())
     backward += [x.input_grad() for x in reversed(split)]
     backward += into.sum_gradients(widest)
     backward += [x.input_grad() for x in whole]
@@ -117,7 +120,8 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     keys, values = shard.key_value_width
     fused = is_fused(shard)
     span = min(shard.document, shard.sequence) if shard.document else shard.sequence
-    reach = model.mean_reach(span) if fused else float(shard.sequence)
+    causal = model.mean_reach(span)
+    reach = causal if fused else float(shard.sequence)
     length = 2 * reach if fused else reach
     products = (
         (3 * query + 2 * value)
@@ -129,13 +133,16 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     passes = 2.5 if backward else 1.0
     nbytes = shard.element_bytes * t * (query + keys + values + value) * passes
     head = query * shard.tp / model.heads
+    flop = 2.0 * t * reach * products
     return Kernel("attention back" if backward else "attention", "attention", "attention",
-                  shard.wide, 2.0 * t * reach * products, nbytes, m=t, n=value, k=head,
+                  shard.wide, flop, nbytes, m=t, n=value, k=head,
                   groups=max(round(keys / head), 1), backward=backward,
                   sequence=round(length) // shard.ring, versions=words_of(stack.attention_kernel),
                   slowdown=1.0 / stack.attention_factor,
                   portable=stack.portable_attention,
-                  aligned=fused or head * shard.element_bytes % 16 == 0)  # fmt: skip
+                  aligned=fused or head * shard.element_bytes % 16 == 0,
+                  repeated=flop * query / products if backward and fused else 0.0,
+                  padding=flop * (1.0 - causal / reach))  # fmt: skip
 
 
 def _keys_and_values(shard: Shard, core: Kernel, *, backward: bool) -> tuple[Piece, ...]:

@@ -66,9 +66,12 @@ def _expert_linears(shard: Shard, r: Routing) -> tuple[Linear, Linear]:
     slow = 1.0 / shard.stack.expert_efficiency
     ways = 2 if shard.model.gated else 1
     h = shard.model.hidden
+    needed = shard.tokens * experts_of(shard).top_k * shard.etp / shard.tp
+    padding = 1.0 - needed / r.routed
 
     def grouped(name: str, n: float, k: float) -> Linear:
-        return linear(shard, name, rows, n, k, category="experts", groups=r.local, slowdown=slow)
+        return linear(shard, name, rows, n, k, category="experts", groups=r.local, slowdown=slow,
+                      padding=padding)  # fmt: skip
 
     return grouped("experts up", ways * r.inner, h), grouped("experts down", h, r.inner)
 
@@ -124,9 +127,8 @@ def expert_block(shard: Shard) -> PartWork:
     model, stack = shard.model, shard.stack
     r = routing(shard)
     up, down = _expert_linears(shard, r)
-    router = linear(
-        shard, "router", r.own, experts_of(shard).routed, model.hidden, dtype=shard.wide
-    )
+    router = linear(shard, "router", r.own, experts_of(shard).routed, model.hidden,
+                    dtype=shard.wide, padding=1.0 - shard.tokens / shard.tp / r.own)  # fmt: skip
     permute, unpermute, unpermute_back, permute_back = (
         _permutation(shard, r, name)
         for name in ("permute", "unpermute", "unpermute back", "permute back")

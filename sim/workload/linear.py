@@ -30,6 +30,7 @@ class Linear:
     category: str = "matrix"
     slowdown: float = 1.0
     accumulate_bytes: float = 0.0  # traffic per weight to add its gradient to the sum
+    padding: float = 0.0  # share of its products that the model does not ask for
 
     def forward(self) -> Kernel:
         """The product itself."""
@@ -47,20 +48,21 @@ class Linear:
 
     def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
         output = max(2.0, DTYPE_BYTES[self.dtype])
-        return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
-                      slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+        product = matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
+                         slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+        return replace(product, padding=self.padding * product.flop) if self.padding else product
 
 
 def linear(
     shard: Shard, name: str, tokens: float, n: float, k: float, *, dtype: str = "",
-    category: str = "matrix", groups: int = 1, slowdown: float = 1.0,
+    category: str = "matrix", groups: int = 1, slowdown: float = 1.0, padding: float = 0.0,
 ) -> Linear:  # fmt: skip
     """A weight matrix under the shard's stack, in its precision unless `dtype` is given."""
     dtype = dtype or shard.precision
     if DTYPE_BYTES[dtype] <= 1:
         slowdown /= shard.stack.narrow_matrix_factor
     extra = shard.stack.gradient_accumulate_bytes
-    return Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra)
+    return Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra, padding)
 
 
 def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:

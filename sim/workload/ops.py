@@ -58,8 +58,8 @@ def head_work(shard: Shard) -> PartWork:
         for name, share in (("loss", 0.4), ("loss back", 0.6))
     )
     forward.append(loss)
-    if shard.tp > 1:
-        forward.append(Comm("loss reduce", "tensor parallel", "all_reduce", 8.0 * t, "tp"))
+    if shard.tp > 1:  # in fp32, one after the other: maximum, logit of the target, sum
+        forward += [Comm("loss reduce", "tensor parallel", "all_reduce", 4.0 * t, "tp")] * 3
     backward: list[Piece] = [loss_back, *edge.gather_again(head.input_grad())]
     backward += [head.input_grad(), *edge.sum_gradients(head)]
     return PartWork(tuple(forward), tuple(backward), weight_grads(shard, head))

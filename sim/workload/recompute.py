@@ -53,4 +53,5 @@ def repeated(forward: tuple[Piece, ...], modules: Collection[str], *, moe: bool)
 
 def _half(product: Kernel) -> Kernel:
     """Half of the columns of a product: the gate's."""
-    return replace(product, n=product.n / 2, flop=product.flop / 2, nbytes=product.nbytes / 2)
+    return replace(product, n=product.n / 2, flop=product.flop / 2, nbytes=product.nbytes / 2,
+                   padding=product.padding / 2)  # fmt: skip
