@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
-from ersatz.sim.job.job import simulate_job
+from ersatz.sim.job.job import StepWithout, simulate_job
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.records import Comparison, RunResult, StepResult
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
+from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
+from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
 from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
 
 
@@ -38,7 +40,7 @@ def run_case(
             conditions=plan_conditions(
                 scenario, step.duration_s, lambda worse: step_seconds(worse, timer)
             ),
-            model_params=scenario.model.params(),
+            model_params=saved_params(scenario.model),
         )
         energy = job_energy(scenario, job, busy_share(step))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
@@ -51,14 +53,15 @@ def run_case(
     return _with_published(scenario, result)
 
 
-def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> Callable[[int], float]:
-    """Ask the step engine once per number of lost replicas."""
-    known = {0: step.duration_s}
+def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout:
+    """Ask the step engine once per number of replicas that lost nodes leave."""
+    known = {replicas_left(scenario, [0] * len(scenario.pools)): step.duration_s}
 
-    def seconds(replicas_lost: int) -> float:
-        if replicas_lost not in known:
-            known[replicas_lost] = degraded_step_seconds(scenario, replicas_lost, timer)
-        return known[replicas_lost]
+    def seconds(lost: tuple[int, ...]) -> float:
+        left = replicas_left(scenario, lost)
+        if left not in known:
+            known[left] = degraded_step_seconds(scenario, lost, timer)
+        return known[left]
 
     return seconds
 

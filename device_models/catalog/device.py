@@ -155,6 +155,8 @@ class ScaleOut:
     core_latency_s: float = 0.0  # added to hops between pods (sites)
     switch_price: float = 0.0  # USD; 0: not known
     cable_price: float = 0.0  # USD, transceivers included; 0: not known
+    switch_power_w: float = 0.0  # of one switch; 0: not known
+    cable_power_w: float = 0.0  # of one cable with its transceivers; 0: not known
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
@@ -170,8 +172,10 @@ class Node:
     scale_up: ScaleUp
     scale_out: ScaleOut
     nics: int
-    host_power_w: float  # server power without the devices, per node
+    host_power_w: float  # rated server power without the devices, per node
     failure_rate: float  # failures per second of the node that are no device's
+    host_busy_share: float = 1.0  # of the rated power, drawn while the devices train
+    host_idle_share: float = 1.0  # of the rated power, drawn while they wait
     prices: tuple[Price, ...] = ()  # of the whole server
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

@@ -31,6 +31,12 @@ class ConditionPlan:
     rate: float  # per second
     duration_s: float
     slowdown: float  # step time / full step time; infinite when no step can be made
+    restarts: bool = False  # it takes a card away: the job starts again without it
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether the job stops when it begins."""
+        return self.restarts or self.slowdown == math.inf
 
 
 @dataclass(slots=True)
@@ -90,7 +96,7 @@ def come_and_go(
     while True:
         yield env.timeout(rng.exponential(1.0 / plan.rate))
         now.lasting[plan.name] += 1
-        if not changed(plan.name if plan.slowdown == math.inf else ""):
+        if not changed(plan.name if plan.interrupts else ""):
             return
         yield env.timeout(plan.duration_s)
         now.lasting[plan.name] -= 1

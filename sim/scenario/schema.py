@@ -203,8 +203,12 @@ class FailuresSection(Section):
     scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
     device_rate: Rate | None = Field(None, description="per device")
     node_rate: Rate | None = Field(None, description="per node: host, cards, cables")
-    switch_rate: Rate = Field(0.0, description="of all switches and links together")
-    software_rate: Rate = Field(0.0, description="of the whole job")
+    switch_rate: Rate | None = Field(
+        None, description="of all switches and links together; by default within the nodes' rate"
+    )
+    software_rate: Rate | None = Field(
+        None, description="of the whole job; by default 2.6 %/year for each device"
+    )
     law: Literal["exponential", "weibull"] = Field("exponential", description="of times to failure")
     shape: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="of the Weibull law")
     device_repair: Time = Field(2 * 86400.0, description="until a failed node is back")
@@ -218,6 +222,9 @@ class CheckpointSection(Section):
         "synchronous", description="whole write, copy to the host, or copy to a peer's memory"
     )
     storage_bandwidth: Bandwidth = Field(100e9, description="of the storage, the whole job")
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="between one node and the storage; by default 10 GB/s"
+    )
     memory_bandwidth: Bandwidth = Field(20e9, description="per node, to host memory")
     bytes_per_param: Annotated[float, Field(gt=0, le=100)] = Field(
         14.0, description="saved per weight"
@@ -250,8 +257,9 @@ class JobSection(Section):
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
     detection: Time = Field(300.0, description="until a failure is noticed")
     restart: Time = Field(600.0, description="until the job runs again, without loading")
-    spare_nodes: Count | None = Field(
-        None, description="nodes kept ready; by default 2 %, at least 2"
+    spare_nodes: Count | dict[str, Count] | None = Field(
+        None,
+        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")

@@ -44,12 +44,17 @@ class Task:
 
 def coupled_step(program: Program) -> float:
     """Return the duration of one step in seconds, links shared (L3)."""
+    return coupled_times(program)[1]
+
+
+def coupled_times(program: Program) -> tuple[float, float]:
+    """Return when every gradient is there and when the step ends, links shared (L3)."""
     collects = gc.isenabled()
     gc.disable()  # hundreds of thousands of tasks refer to each other and all live to the end
     try:
         barrier = CoupledRun(program, _body(program)).run(0.0)
         tails = {s: [(tail, (), ())] for s, tail in enumerate(program.tails)}
-        return CoupledRun(program, tails).run(barrier)
+        return barrier, CoupledRun(program, tails).run(barrier)
     finally:
         if collects:
             gc.enable()

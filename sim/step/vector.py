@@ -73,8 +73,13 @@ class VectorStep:
 
     def run(self) -> float:
         """Return the duration of the step in seconds."""
+        return self.times()[1]
+
+    def times(self) -> tuple[float, float]:
+        """Return when every gradient is there and when the step ends, in seconds from its start."""
         stages = self.run_body()
-        return self.run_tails(stages, latest(stages))
+        barrier = latest(stages)
+        return barrier, self.run_tails(stages, barrier)
 
     def run_body(self) -> list[Stage]:
         """Walk all slots from time zero; returns the state of each stage."""
