@@ -141,6 +141,16 @@ class ScaleOut:
     all_to_all: float  # share that all-to-all sustains
     latency_s: float  # per hop of a collective, software included
     oversubscription: float  # 1 is non-blocking
+    start_s: float = 0.0  # of a collective over it, once
+    quick_latency_s: float = (
+        0.0  # per hop under the library's low-latency protocol; 0: as latency_s
+    )
+    quick_share: float = 1.0  # of the rate that this protocol sustains
+    peer_s: float = (
+        0.0  # of an all-to-all per member that it reaches: a message each, served in turn
+    )
+    pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
+    level_gather: bool = False  # its library gathers across nodes first, then inside them
     crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
@@ -152,7 +162,7 @@ class ScaleOut:
     pod_nodes: int = 0  # nodes below one set of spines; 0: all
     core_oversubscription: float = 1.0  # above the spines
     core_bandwidth: float = 0.0  # bytes/s between a pod and the rest; 0: by the oversubscription
-    core_latency_s: float = 0.0  # added to hops between pods (sites)
+    core_latency_s: float = 0.0  # of one crossing between pods (sites), beside the hop
     switch_price: float = 0.0  # USD; 0: not known
     cable_price: float = 0.0  # USD, transceivers included; 0: not known
     switch_power_w: float = 0.0  # of one switch; 0: not known

@@ -71,12 +71,15 @@ SCALE_OUT = Schema(
         "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
         "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
-        "switch_power_w": "power", "cable_power_w": "power",
+        "switch_power_w": "power", "cable_power_w": "power", "start_s": "time",
+        "quick_latency_s": "time", "quick_share": "fraction", "peer_s": "time",
+        "pat_gather": "boolean", "level_gather": "boolean",
     },
     optional=frozenset({
         "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
-        "cable_price", "switch_power_w", "cable_power_w",
+        "cable_price", "switch_power_w", "cable_power_w", "start_s", "quick_latency_s", "quick_share",
+        "peer_s", "pat_gather", "level_gather",
     }),
 )  # fmt: skip
 NODE = Schema(
@@ -265,7 +268,8 @@ def _part(
 
 @lru_cache(maxsize=128)
 def _stack(path: Path) -> Stack:
-    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
+    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
+                    optional=frozenset({"pat_gather"}))  # fmt: skip
     sheet = _read(path, "stacks", schema)
     sheet.finish()
     defaults = {key: str(value) for key, value in sheet.header.get("defaults", {}).items()}

@@ -27,6 +27,7 @@ class Communicator:
     sync: tuple[int, ...]
     node: Node  # as its members find it: what they get of the network
     above: float = 0.0  # share of the links above the leaves that it uses when all groups talk
+    exchanges: bool = False  # it does all-to-all
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,18 @@ def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Commu
     expert = parallel.ep * parallel.etp
     shard = parallel.shard * cp if parallel.shard else cp * dp
     expert_sync = (CP, EP) if parallel.etp == tp and tp > 1 else (TP, CP, EP)
+
+    def placed(stride: int, size: int) -> Group:
+        return group_of(node, stride, size, parallel.world)
+
     return {
-        "tp": Communicator(group_of(node, 1, tp), (TP,), node),
-        "cp": Communicator(group_of(node, tp, cp), (CP,), node),
-        "ep": Communicator(group_of(node, parallel.etp, parallel.ep), expert_sync, node),
-        "dp": Communicator(group_of(node, tp, shard), (CP, EP, DP), node),
-        "edp": Communicator(group_of(node, expert, max(replicas // expert, 1)), (DP,), node),
-        "world": Communicator(group_of(node, 1, replicas * parallel.pp), (TP, CP, EP, DP), node),
-        "pp": Communicator(group_of(node, replicas, parallel.pp), (), node),
+        "tp": Communicator(placed(1, tp), (TP,), node),
+        "cp": Communicator(placed(tp, cp), (CP,), node),
+        "ep": Communicator(placed(parallel.etp, parallel.ep), expert_sync, node, exchanges=True),
+        "dp": Communicator(placed(tp, shard), (CP, EP, DP), node),
+        "edp": Communicator(placed(expert, max(replicas // expert, 1)), (DP,), node),
+        "world": Communicator(placed(1, replicas * parallel.pp), (TP, CP, EP, DP), node),
+        "pp": Communicator(placed(replicas, parallel.pp), (), node),
     }
 
 

@@ -37,6 +37,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Joint:
+    """What ties pools of several kinds together; bandwidths in bytes/s per direction."""
+
+    path: Literal["direct", "host"] = "direct"  # from card to card, or copied through the hosts
+    node_bandwidth: float = math.inf  # of one node into it
+    bandwidth: float = math.inf  # of all of it
+    latency_s: float = 0.0  # beside that of the slower end's network
+    copy_bandwidth: float = math.inf  # between a device and its host (path: host)
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """What one step processes, and how long the job goes on."""
 
@@ -213,6 +224,7 @@ class Scenario:
     training: Training
     parallel: Parallel
     fabric: FabricSpec | None = None
+    joint: Joint | None = None  # between pools; None: from card to card without a limit of its own
     stragglers: Stragglers = field(default_factory=Stragglers)
     job: JobSpec = field(default_factory=JobSpec)
     cost: CostSpec | None = None

@@ -8,7 +8,7 @@ ahead, and its gradients scattered after each backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
@@ -18,24 +18,27 @@ from ersatz.device_models.kernels.kernel import (
     kernel_constants,
     memory_kernel,
 )
+from ersatz.sim.plan.borders import Border, Step, joined, schedule_steps, stage_borders
 from ersatz.sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
 from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.plan.schedules import Schedule, Variant, make_schedule
-from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.scenario.scenario import Joint, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times, Transfer
 from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.ops import embedding_work, head_work, layer_work, predict_work
 from ersatz.sim.workload.pieces import PartWork, Shard
 
+Way = tuple[int, Border]  # stages from here to where a message goes, and what it finds on its way
+
 
 def build_program(
-    scenario: Scenario, timer: Timer = calibrated_time, *, replicas: int = 0
+    scenario: Scenario, timer: Timer = calibrated_time, *, shares: Sequence[Scenario] = ()
 ) -> tuple[Program, float]:
     """Return the step's program and the FLOPs that its ranks execute, recomputation included.
 
-    `replicas` counts those that exchange gradients when they are more than the scenario's dp
-    (the others run on another kind of device); gradients then travel only at the end.
+    `shares` are the parts of a job whose replicas run on several kinds of device, this one among
+    them: gradients then travel only at the end, over the slowest of their networks and the joint.
     """
     parallel, training = scenario.parallel, scenario.training
     microbatches = training.global_batch // (training.micro_batch * parallel.dp)
@@ -43,7 +46,8 @@ def build_program(
         parallel.schedule, parallel.pp, microbatches, parallel.vp, parallel.custom_schedule
     )
     pools = stage_pools(scenario)
-    made = {id(pool): StageBuilder(scenario, pool, timer, replicas) for pool in pools}
+    borders = stage_borders(scenario, pools, schedule_steps(schedule))
+    made = {id(pool): StageBuilder(scenario, pool, timer, tuple(shares), borders) for pool in pools}
     builders = [made[id(pool)] for pool in pools]
     blocks: dict[tuple[int, Variant], Block] = {}
     for visit in schedule.walk:
@@ -90,8 +94,10 @@ class StageBuilder:
     scenario: Scenario
     pool: Pool
     timer: Timer
-    replicas: int = 0
+    shares: tuple[Scenario, ...] = ()
+    borders: Mapping[Step, Border] = field(default_factory=dict)
     times: Times = field(init=False)
+    elsewhere: list[Times] = field(init=False)  # on the other pools of replicas
     shard: Shard = field(init=False)
     chunks: tuple[Chunk, ...] = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -100,10 +106,11 @@ class StageBuilder:
 
     def __post_init__(self) -> None:
         s, parallel = self.scenario, self.scenario.parallel
-        groups = placed_communicators(
-            parallel, self.pool, self.replicas or parallel.dp, s.fabric, s.seed
-        )
-        self.times = Times(self.pool.node, self.pool.stack, groups, self.timer)
+        self.times = self._times(s, self.pool)
+        self.elsewhere = [
+            self._times(other, other.pools[0]) for other in self.shares
+            if other.pools[0] is not self.pool
+        ]  # fmt: skip
         self.chunks = split_layers(s.model, parallel)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
         self.shard = Shard(
@@ -111,6 +118,18 @@ class StageBuilder:
             parallel.tp, parallel.cp, parallel.ep, parallel.etp,
             parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
         )  # fmt: skip
+
+    def _times(self, share: Scenario, pool: Pool) -> Times:
+        """Return the times on a pool; groups of replicas on several pools are slowed by the joint."""
+        parallel = share.parallel
+        replicas = sum(other.parallel.dp for other in self.shares) or parallel.dp
+        groups = dict(placed_communicators(parallel, pool, replicas, share.fabric, share.seed))
+        if self._mixed:
+            pools = [other.pools[0] for other in self.shares]
+            for name, rings in (("dp", parallel.tp), ("edp", parallel.ep * parallel.etp)):
+                joint = share.joint or Joint()
+                groups[name] = joined(groups[name], pools, joint, rings * parallel.pp)
+        return Times(pool.node, pool.stack, groups, self.timer)
 
     def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:
         """Return the block of one slot of a stage."""
@@ -120,9 +139,11 @@ class StageBuilder:
         for phase, chunk, edge in variant:
             position = schedule.places[stage][chunk].position
             to = schedule.steps_to(stage, chunk, phase)
-            key = phase, replace(self.chunks[position], position=0), edge, to, overlaps
+            border = None if to is None else self._border(stage, stage + to)
+            key = phase, replace(self.chunks[position], position=0), edge, to, border, overlaps
             if key not in self.built:  # chunks with the same content share a block
-                self.built[key] = self._phase(phase, self.chunks[position], edge, to, overlaps)
+                way = (to, border) if to is not None and border else None
+                self.built[key] = self._phase(phase, self.chunks[position], edge, way, overlaps)
             block, self.flop[phase, position] = self.built[key]
             blocks.append(block)
             keys.append(key)
@@ -134,7 +155,7 @@ class StageBuilder:
         return self.built[both][0]
 
     def _phase(
-        self, phase: str, chunk: Chunk, edge: str, to: int | None, overlaps: bool
+        self, phase: str, chunk: Chunk, edge: str, to: Way | None, overlaps: bool
     ) -> tuple[Block, float]:
         """Return the block of one phase of a chunk, and its FLOPs."""
         make = Assembler(self.times, overlaps)
@@ -260,7 +281,7 @@ class StageBuilder:
     @property
     def _mixed(self) -> bool:
         """Replicas on several kinds of device exchange gradients only at the end."""
-        return self.replicas > self.scenario.parallel.dp
+        return len(self.shares) > 1
 
     def _reduce_times(self, dense: float, expert: float) -> list[tuple[str, Transfer]]:
         """Time to reduce the gradients of so many weights, by group."""
@@ -276,15 +297,25 @@ class StageBuilder:
         if self.scenario.model.lora_rank:
             return []
         sizes = (("dp", dense), ("edp", expert))
-        found = [(group, self.times.collective(kind, nbytes, group)) for group, nbytes in sizes]
+        found = [(group, self._slowest(kind, nbytes, group)) for group, nbytes in sizes]
         return [(group, moved) for group, moved in found if moved.seconds > 0]
 
-    def _send(self, make: Assembler, to: int | None) -> tuple[tuple[int, int], ...]:
-        """Send the result on to the stage `to` further, if any."""
-        if to is None:
+    def _slowest(self, kind: str, nbytes: float, group: str) -> Transfer:
+        """Return an exchange of replicas: on several pools the slowest network counts."""
+        everywhere = [self.times, *self.elsewhere]
+        return max((times.collective(kind, nbytes, group) for times in everywhere),
+                   key=lambda moved: moved.seconds)  # fmt: skip
+
+    def _border(self, stage: int, other: int) -> Border:
+        return self.borders[min(stage, other), max(stage, other)]
+
+    def _send(self, make: Assembler, way: Way | None) -> tuple[tuple[int, int], ...]:
+        """Send the result on to another stage, if any."""
+        if way is None:
             return ()
+        to, border = way
         nbytes = 2.0 * self.shard.tokens * self.scenario.model.hidden / self.shard.tp
-        moved = self.times.collective("send", nbytes, "pp")
+        moved = self.times.message(nbytes, border)
         if self.pool.stack.overlap_p2p:
             before = make.flush()
             after = INPUT if before is None else before

@@ -90,5 +90,6 @@ def transfer_matrix(vector: VectorStep, number: int, block: Block, inputs: int) 
     unit[range(size), range(size)] = 0.0
     stage = Stage(list(unit[:WIDTH]), unit[0], -np.inf)
     ends = vector.run_block(number, block, stage, list(unit[WIDTH:]) or [None])
-    rows = [stage.host, *stage.free[1:], *(ends[index] for index, _ in block.sends)]
+    arrivals = (ends[index] + block.ops[index].flight_s for index, _ in block.sends)
+    rows = [stage.host, *stage.free[1:], *arrivals]
     return np.stack([np.broadcast_to(row, unit.shape[1:]).reshape(size) for row in rows])

@@ -59,8 +59,8 @@ def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
 def _programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list[Program], float]:
     """Return the shares of a job with the program of each, and the FLOPs of all together."""
     shares = split_replicas(scenario, timer)
-    total = sum(share.parallel.dp for share in shares) if len(shares) > 1 else 0
-    built = [build_program(share, timer, replicas=total) for share in shares]
+    parts = shares if len(shares) > 1 else []
+    built = [build_program(share, timer, shares=parts) for share in shares]
     return shares, [program for program, _ in built], sum(flop for _, flop in built)
 
 

@@ -93,7 +93,7 @@ class VectorStep:
             ends = self.run_block(number, block, stages[number], arrived)
             for index, part in block.sends:
                 if outputs[part] >= 0:
-                    messages[outputs[part]] = ends[index]
+                    messages[outputs[part]] = ends[index] + block.ops[index].flight_s
         return stages
 
     def run_tails(self, stages: Sequence[Stage], barrier: float) -> float:
