@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.device_models.networks.facts import network_power
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import StepWithout, simulate_job
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.records import Comparison, RunResult, StepResult
+from ersatz.sim.plan.remarks import network_remarks
+from ersatz.sim.records import Comparison, JobResult, RunResult, StepResult
+from ersatz.sim.scenario.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
@@ -47,7 +51,11 @@ def run_case(
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
-        assumptions=(*(_interval_reason(scenario) if width is None else ()), *scenario.assumptions),
+        assumptions=(
+            *(_interval_reason(scenario) if width is None else ()),
+            *network_remarks(scenario), *_joint_worth(scenario, step, timer),
+            *_job_remarks(scenario, job), *scenario.assumptions,
+        ),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
     return _with_published(scenario, result)
@@ -73,6 +81,39 @@ def _interval_reason(scenario: Scenario) -> Iterator[str]:
                 f"no measured training run of {pool.node.device.title} was published: the interval"
                 f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
             )
+
+
+def _joint_worth(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
+    """Say what the step would be if the pools were joined the other way."""
+    joint = scenario.joint
+    if joint is None or not joint.assumed:
+        return
+    other = other_reading(joint)
+    try:
+        seconds = step_seconds(replace(scenario, joint=other), timer)
+    except InfeasibleError as error:
+        yield f"cluster.joint.path {other.path} instead: no step can be made ({error})"
+        return
+    yield (
+        f"cluster.joint.path {other.path} instead of {joint.path}: a step of {seconds:.4g} s, not"
+        f" {step.duration_s:.4g} s ({seconds / step.duration_s - 1:+.1%})"
+    )
+
+
+def _job_remarks(scenario: Scenario, job: JobResult | None) -> Iterator[str]:
+    """Say what of the job was not taken as it was asked for, or is not counted."""
+    if job is None:
+        return
+    wanted = scenario.job.checkpoint.interval_s
+    if wanted and job.checkpoint_interval_s > wanted:
+        yield (
+            f"job.checkpoint.interval of {wanted:,.0f} s is shorter than a step or a write of a"
+            f" checkpoint: {job.checkpoint_interval_s:,.0f} s are taken"
+        )
+    for pool in scenario.pools:
+        if pool.node.nics and pool.nodes > 1 and not network_power(pool.node, pool.nodes):
+            out = pool.node.scale_out
+            yield f"{out.name}: the power of switches and optics is not known and not counted"
 
 
 def _sources(scenario: Scenario) -> Iterator[str]:

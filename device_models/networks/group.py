@@ -132,6 +132,16 @@ def remote_copies(nodes: int, top_k: int, node_limit: int | None = None) -> floa
     return distinct * (nodes - 1) / nodes
 
 
+def thin_copies(size: int, per_node: int, top_k: int) -> float:
+    """Return the mean number of copies that a member of the emptiest domain receives per own token.
+
+    `per_node` of `size` members sit there; each token of the others goes there once if one of its
+    `top_k` experts does.
+    """
+    share = per_node / size
+    return (size - per_node) / per_node * (1.0 - (1.0 - share) ** top_k)
+
+
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """What each member of one group may send with; rates in bytes/s per direction."""

@@ -210,11 +210,12 @@ class Ways:
     routes: Routes  # links of each way, shape (flows x ways x bundles, hops)
     alive: npt.NDArray[np.bool_]  # whether a bundle of it carries anything, shape (flows, ways)
     weights: Rates  # share of its flow's bytes on each, shape (flows x ways x bundles,)
+    bundles: int
 
     @property
     def cut(self) -> bool:
         """Whether a flow has no way, or one whose uplinks lead nowhere."""
-        carried = self.weights.reshape(*self.alive.shape, -1).any(axis=2)
+        carried = self.weights.reshape(*self.alive.shape, self.bundles).any(axis=2)
         return bool((self.alive & ~carried).any() or not self.alive.any(axis=1).all())
 
     @property
@@ -224,7 +225,7 @@ class Ways:
 
     def joined(self, rates: Rates) -> Rates:
         """Return the rate of each flow: its live ways carry equal parts, bundles what they can."""
-        each = rates.reshape(*self.alive.shape, -1).sum(axis=2)
+        each = rates.reshape(*self.alive.shape, self.bundles).sum(axis=2)
         worst = np.where(self.alive, each, np.inf).min(axis=1, initial=np.inf)
         return np.where(self.alive.any(axis=1), worst * self.alive.sum(axis=1), 0.0)
 
@@ -264,7 +265,8 @@ def _spread(
     each = carried.sum(axis=2, keepdims=True)
     whole = each * (each > 0).sum(axis=1, keepdims=True)
     weights = np.divide(carried, whole, out=np.zeros_like(carried), where=whole > 0)
-    return Ways(routes, live.reshape(source.size, ways, bundles).any(axis=2), weights.ravel())
+    alive = np.asarray(live.reshape(source.size, ways, bundles).any(axis=2))
+    return Ways(routes, alive, weights.ravel(), bundles)
 
 
 def _live_cards(
@@ -293,7 +295,7 @@ def _loads(fabric: Fabric, routes: Routes, amounts: Rates) -> Rates:
     """Return the sum of the ways' amounts over each link, as a share of its capacity."""
     crossed = np.where(routes < 0, fabric.capacity.size, routes).ravel()
     total = np.bincount(crossed, np.repeat(amounts, routes.shape[1]),
-                        minlength=fabric.capacity.size + 1)[:-1]  # fmt: skip
+                        minlength=fabric.capacity.size + 1)[:-1].astype(float)  # fmt: skip
     return np.divide(total, fabric.capacity, out=np.zeros_like(total), where=fabric.capacity > 0)
 
 

@@ -32,7 +32,7 @@ from ersatz.device_models.networks.traffic import (
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import Communicator, communicators
 from ersatz.sim.plan.placement import node_positions, node_ranks
-from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
+from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool, Scenario
 
 
 def placed_communicators(
@@ -150,6 +150,19 @@ def _place(
 def job_fabric(node: Node, nodes: int, spec: FabricSpec) -> Fabric:
     """Return the fabric that a job's nodes stand in, with its faults and its other traffic."""
     return fabric_of(wiring_of(node), nodes, spec)
+
+
+def dead_cards(scenario: Scenario) -> int:
+    """Return how many network cards of the job's nodes have no live port."""
+    spec = scenario.fabric
+    if not spec or not spec.faults:
+        return 0
+    (pool,) = scenario.pools  # a job on several has no faults
+    node = used_node(pool)
+    fabric = job_fabric(node, pool.nodes, spec)
+    at = node_positions(pool.nodes, node.scale_out.leaf_nodes, spec, scenario.seed)
+    ports = fabric.capacity[: fabric.first[1]].reshape(fabric.nodes, fabric.cards, -1)
+    return int((ports[at] <= 0).all(axis=2).sum())
 
 
 def used_node(pool: Pool) -> Node:

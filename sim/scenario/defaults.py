@@ -1,4 +1,4 @@
-"""What a job assumes where its scenario is silent: `device_models/data/jobs.yaml`, with sources."""
+"""What a job and its machines assume where a scenario is silent: `device_models/data/jobs.yaml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.units import parse_quantity
 from ersatz.device_models.text.yamltext import read_yaml
 
-DIMENSIONS = {"software_rate": "rate", "switch_rate": "rate", "node_bandwidth": "bandwidth"}
+DIMENSIONS = {"software_rate": "rate", "switch_rate": "rate", "node_bandwidth": "bandwidth",
+              "joint_node_bandwidth": "bandwidth", "joint_copy_bandwidth": "bandwidth",
+              "joint_latency": "time"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class JobDefault:
 
 @lru_cache(maxsize=1)
 def job_defaults() -> dict[str, JobDefault]:
-    """Return every default of a job by name."""
+    """Return every default by name."""
     data: Any = read_yaml(DATA / "jobs.yaml").data
     return {
         name: JobDefault(parse_quantity(str(data[name]["value"]), dimension),

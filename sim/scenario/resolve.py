@@ -25,6 +25,7 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
 from ersatz.sim.scenario.checks import check_scenario
 from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -82,6 +83,7 @@ def resolve(
         training=training,
         parallel=parallel,
         fabric=resolve_fabric(spec.fabric) if spec.fabric else None,
+        joint=resolve_joint(spec.cluster.joint, pools, assumptions),
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),

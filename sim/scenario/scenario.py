@@ -45,6 +45,7 @@ class Joint:
     bandwidth: float = math.inf  # of all of it
     latency_s: float = 0.0  # beside that of the slower end's network
     copy_bandwidth: float = math.inf  # between a device and its host (path: host)
+    assumed: bool = False  # the path is not given
 
 
 @dataclass(frozen=True, slots=True)

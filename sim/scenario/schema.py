@@ -82,6 +82,26 @@ class PoolSection(Section):
     stack: str | None = Field(None, description="software stack of this pool, or path of a file")
 
 
+class JointSection(Section):
+    """What ties pools of several kinds together. What is left out is said as an assumption."""
+
+    path: Literal["direct", "host"] | None = Field(
+        None,
+        description="from card to card, or copied through the hosts; by default through the hosts"
+        " between two vendors, else direct",
+    )
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="of one node into it; by default its cards, through hosts 100 Gbit/s"
+    )
+    bandwidth: Bandwidth | None = Field(None, description="of all of it; by default no limit")
+    latency: Time | None = Field(
+        None, description="beside the network's; by default none, through hosts 100 us"
+    )
+    copy_bandwidth: Bandwidth | None = Field(
+        None, description="between a device and its host; by default 20 GB/s"
+    )
+
+
 class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
@@ -92,6 +112,7 @@ class ClusterSection(Section):
         description="network between nodes in place of the node's: a name, a path, or its values",
     )
     pools: tuple[PoolSection, ...] = Field((), description="several kinds of node in one job")
+    joint: JointSection = Field(JointSection(), description="between the pools; see below")
 
     @model_validator(mode="after")
     def one_way(self) -> ClusterSection:

@@ -16,7 +16,7 @@ from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.networks.collectives import Collective, collective_time
-from ersatz.device_models.networks.group import lanes_of, remote_copies, wiring_of
+from ersatz.device_models.networks.group import lanes_of, remote_copies, thin_copies, wiring_of
 from ersatz.sim.plan.borders import Border
 from ersatz.sim.plan.layout import Communicator
 from ersatz.sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
@@ -132,9 +132,11 @@ class Times:
     def _exchange(self, comm: Comm) -> Transfer:
         """An expert all-to-all; tokens cross to a node once where the stack sees to it."""
         group = self.communicators[comm.group].group
-        if not self.stack.node_limited_dispatch or group.nodes == 1 or not group.even:
+        if not self.stack.node_limited_dispatch or group.nodes == 1:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
+        if not group.even:  # the thinnest place takes in more than it sends
+            copies = max(copies, thin_copies(group.size, group.per_node, comm.top_k))
         share = min(copies / comm.top_k, 1.0)
         return self.collective("node_limited_all_to_all", comm.nbytes, comm.group, share)
 

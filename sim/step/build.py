@@ -285,7 +285,8 @@ class StageBuilder:
 
     def _reduce_times(self, dense: float, expert: float) -> list[tuple[str, Transfer]]:
         """Time to reduce the gradients of so many weights, by group."""
-        size = DTYPE_BYTES[self.pool.stack.gradient_dtype]
+        stacks = [share.pools[0].stack for share in self.shares] or [self.pool.stack]
+        size = max(DTYPE_BYTES[stack.gradient_dtype] for stack in stacks)
         kind = "all_reduce" if self.scenario.parallel.zero == 0 else "reduce_scatter"
         return self._by_group(kind, dense * size, expert * size)
 

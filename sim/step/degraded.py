@@ -94,7 +94,9 @@ def _fewer_of_each(scenario: Scenario, left: Sequence[int], timer: Timer) -> Sce
     """Return the job with so many replicas on each of its pools."""
     parallel, training = scenario.parallel, scenario.training
     column = parallel.tp * parallel.cp * parallel.pp
-    pools, slow, first, moved = [], {}, 0, 0
+    pools: list[Pool] = []
+    slow: dict[int, float] = {}
+    first = moved = 0
     for pool, replicas in zip(scenario.pools, left, strict=True):
         own = stragglers_between(scenario.stragglers.ranks, first, pool.devices).ranks
         first += pool.devices
