@@ -58,10 +58,11 @@ def test_verbs_and_options_are_frozen() -> None:
             "--timer",
             "--calibration",
             "--attach",
+            "--ops",
             "--help",
         },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
-        "buy": {"--json", "--out", "--set", "--seed", "--help"},
+        "buy": {"--json", "--out", "--set", "--seed", "--prices", "--help"},
         "legal": {
             "--date",
             "--to",

@@ -163,6 +163,7 @@ class Lanes:
     network_peer_s: float = 0.0  # of an exchange per further member that the network reaches
     crossings: int = 0  # of a border between pods on one turn of the ring
     core_s: float = 0.0  # of one such crossing, beside the hop
+    card: float = math.inf  # into the network, for one member of its group in a node alone
     crossing: float = 0.0  # share of a node-limited all-to-all that goes over the network
     within: Lanes | None = None  # the members of one node, when the group spans several
     across: Lanes | None = None  # one member of each node, likewise
@@ -212,13 +213,15 @@ def _lanes(group: Group, wiring: Wiring) -> Lanes:
     out = wiring.scale_out
     share = nic_share(group, wiring) / out.oversubscription
     crowd = (2.0 / group.nodes) ** out.crowding
+    network = share * out.efficiency * crowd
     within = _inside_lanes(group.per_node, wiring)
     lanes = replace(
         within, size=group.size, nodes=group.nodes, in_switch=0.0,
-        network=share * out.efficiency * crowd, network_exchange=share * out.all_to_all,
+        network=network, network_exchange=share * out.all_to_all,
         network_hop_s=out.latency_s, network_start_s=out.start_s,
         network_peer_s=max(out.peer_s, within.peer_s), crossings=group.crossings,
         core_s=out.core_latency_s,
+        card=network * nic_share(replace(group, per_node=1), wiring) / nic_share(group, wiring),
     )  # fmt: skip
     if group.per_node == 1 or not group.even:
         return lanes

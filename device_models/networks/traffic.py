@@ -296,7 +296,9 @@ def _loads(fabric: Fabric, routes: Routes, amounts: Rates) -> Rates:
     crossed = np.where(routes < 0, fabric.capacity.size, routes).ravel()
     total = np.bincount(crossed, np.repeat(amounts, routes.shape[1]),
                         minlength=fabric.capacity.size + 1)[:-1].astype(float)  # fmt: skip
-    return np.divide(total, fabric.capacity, out=np.zeros_like(total), where=fabric.capacity > 0)
+    shares = np.zeros_like(total)
+    np.divide(total, fabric.capacity, out=shares, where=fabric.capacity > 0)
+    return np.asarray(shares)
 
 
 def _above(fabric: Fabric, shares: Rates) -> float:

@@ -7,6 +7,7 @@ devices.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.power import device_power, host_power
@@ -49,19 +50,21 @@ def job_energy(scenario: Scenario, job: JobResult, busy: float) -> EnergyResult:
         pool_power(pool, spares, active)
         for pool, spares in zip(scenario.pools, scenario.spares, strict=True)
     ]
-    devices, hosts = sum(p.devices for p in pools), sum(p.hosts for p in pools)
-    network = sum(p.network for p in pools)
+    devices, hosts = math.fsum(p.devices for p in pools), math.fsum(p.hosts for p in pools)
+    network = math.fsum(p.network for p in pools)
     machines = devices + hosts + network
     cooling = machines * (scenario.energy.pue - 1.0)
     shares = {"devices": devices, "hosts": hosts, "network": network, "cooling": cooling}
     parts = {name: watts * job.wall_s / JOULE_PER_KWH for name, watts in shares.items()}
-    kwh = sum(parts.values())
+    kwh = math.fsum(parts.values())
     carbon = kwh * JOULE_PER_KWH * scenario.energy.carbon_intensity
     made = scenario.energy.embodied_kg_per_device * job.device_hours * 3600.0
     return EnergyResult(
         kwh=kwh,
         carbon_kg=carbon + made / scenario.energy.device_life_s,
-        mean_device_w=sum(device_power(p.node.device, active) * p.devices for p in scenario.pools)
+        mean_device_w=math.fsum(
+            device_power(p.node.device, active) * p.devices for p in scenario.pools
+        )
         / scenario.devices,
         mean_power_w=machines * scenario.energy.pue,
         pue=scenario.energy.pue,

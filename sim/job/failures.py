@@ -22,7 +22,7 @@ TAKES_NODE = frozenset({"device", "node"})  # causes after which a node must be 
 def cluster_failure_rates(pools: Sequence[Pool], spec: FailureSpec) -> Mapping[str, float]:
     """Return the failures per second of the whole job by cause, at the mean rate of each part."""
     by_pool = _rates_by_pool(pools, spec)
-    rates = {**{cause: sum(rows) for cause, rows in by_pool.items()},
+    rates = {**{cause: math.fsum(rows) for cause, rows in by_pool.items()},
              "switch": spec.switch_rate, "software": spec.software_rate}  # fmt: skip
     return {cause: rate * spec.scale for cause, rate in rates.items()}
 

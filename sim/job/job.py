@@ -363,7 +363,7 @@ def mean_time_between(rates: dict[str, float], conditions: tuple[ConditionPlan, 
 
     Conditions of the network count where they interrupt the job.
     """
-    total = sum(rates.values()) + sum(c.rate for c in conditions if c.interrupts)
+    total = math.fsum([*rates.values(), *(c.rate for c in conditions if c.interrupts)])
     return 1.0 / total if total else math.inf
 
 
@@ -374,7 +374,7 @@ def _summary(
     spares = scenario.spare_devices
     count = len(runs)
     known = [*(c for c in CAUSES if plan.rates[c]), *(c.name for c in plan.conditions)]
-    causes = {c: sum(r.causes[c] for _, r in runs) / count for c in known}
+    causes = {c: math.fsum(r.causes[c] for _, r in runs) / count for c in known}
     wall, between = float(walls.mean()), mean_time_between(plan.rates, plan.conditions)
     return JobResult(
         steps=steps,
@@ -384,9 +384,9 @@ def _summary(
         productive_s=plan.work_s,
         device_hours=(scenario.devices + spares) * wall / 3600.0,
         goodput=plan.work_s / wall,
-        interruptions=sum(causes.values()),
+        interruptions=math.fsum(causes.values()),
         interruptions_by_cause=causes,
-        lost_s={c: sum(r.lost[c] for _, r in runs) / count for c in LOSSES},
+        lost_s={c: math.fsum(r.lost[c] for _, r in runs) / count for c in LOSSES},
         checkpoint_interval_s=plan.interval_s,
         optimal_interval_s=daly_interval(plan.cost.stop_s, between),
         mtbf_s=between,

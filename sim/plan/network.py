@@ -30,7 +30,7 @@ from ersatz.device_models.networks.traffic import (
     ring_share,
 )
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.layout import Communicator, communicators
+from ersatz.sim.plan.layout import Communicator, communicators, group_extents
 from ersatz.sim.plan.placement import node_positions, node_ranks
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool, Scenario
 
@@ -51,7 +51,7 @@ def placed_communicators(
     for name, communicator in packed.items():
         stride, size = _extent(name, parallel, pool, communicator.group.size)
         found = communicator
-        if name == "world":
+        if name in ("world", "ends"):
             found = replace(communicator, group=_crossing(communicator.group, node, pool, spec))
         elif size > 1:
             at = Seat(wiring_of(node), pool.nodes, ranks_of(parallel, pool), spec, seed)
@@ -61,7 +61,7 @@ def placed_communicators(
 
 
 def _crossing(group: Group, node: Node, pool: Pool, spec: FabricSpec) -> Group:
-    """Return the group of all ranks: its ring passes every border between pods once."""
+    """Return a group of all ranks or of both ends: its ring passes every border between pods once."""
     pods = job_fabric(node, pool.nodes, spec).pods if group.nodes > 1 else 1
     return replace(group, crossings=pods if pods > 1 else 0)
 
@@ -110,7 +110,7 @@ def served_communicators(
     at = Seat(wiring, pool.nodes, ranks, spec, seed)
     for name, communicator in communicators(parallel, node, dp).items():
         stride, size = _extent(name, parallel, pool, communicator.group.size)
-        if name == "world" or size == 1:
+        if name in ("world", "ends") or size == 1:
             continue
         members = seated(at, stride, size)
         place = _place(members, wiring, pool.nodes, spec) if node.nics else "inside"
@@ -188,11 +188,10 @@ def network_matters(node: Node, nodes: int, spec: FabricSpec | None) -> bool:
 def _extent(name: str, parallel: Parallel, pool: Pool, size: int) -> tuple[int, int]:
     """Return stride and size of a communicator's groups among the ranks of one pool."""
     stage = parallel.tp * parallel.cp * parallel.dp
-    strides = {"tp": 1, "cp": parallel.tp, "ep": parallel.etp, "dp": parallel.tp,
-               "edp": parallel.ep * parallel.etp, "world": 1, "pp": stage}  # fmt: skip
-    stride = strides[name]
-    largest = pool.devices // stride if name == "pp" else min(stage, pool.devices) // stride
-    return stride, max(min(size, largest), 1)
+    stride, _, twins = group_extents(parallel, parallel.dp)[name]
+    across = name in ("pp", "ends", "world")
+    largest = (pool.devices if across else min(stage, pool.devices)) // stride
+    return stride, max(min(size // twins, largest), 1)
 
 
 def _placed(
@@ -262,7 +261,7 @@ def _reached(at: Seat, stride: int, size: int, name: str) -> Reached:
         ring = min(message_shares(fabric, members, steps, **ways), key=lambda share: share.rate)
     else:
         ring = ring_share(fabric, members, **ways)
-    exchange = exchange_share(fabric, members, **ways) if name == "ep" else ring
+    exchange = exchange_share(fabric, members, **ways) if name in ("ep", "ulysses") else ring
     return Reached(group, ring, exchange)
 
 

@@ -6,6 +6,7 @@ device are one program each, with the batch split by speed; they meet when gradi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepRes
     Raises `InfeasibleError` when a batch cannot be split over replicas of different speed.
     """
     scenario = named_stragglers(scenario)
-    shares, programs, executed = _programs(scenario, timer)
+    shares, programs, executed = job_programs(scenario, timer)
     runs = []
     for share, program in zip(shares, programs, strict=True):
         slow = slowness(share, program)
@@ -51,12 +52,12 @@ def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
     It equals that of `simulate_step`: stragglers count here, too.
     """
     scenario = named_stragglers(scenario)
-    shares, programs, _ = _programs(scenario, timer)
+    shares, programs, _ = job_programs(scenario, timer)
     times = [_times(*pair, _shares_links(scenario)) for pair in zip(shares, programs, strict=True)]
     return joined_seconds(times)
 
 
-def _programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list[Program], float]:
+def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list[Program], float]:
     """Return the shares of a job with the program of each, and the FLOPs of all together."""
     shares = split_replicas(scenario, timer)
     parts = shares if len(shares) > 1 else []
@@ -148,7 +149,7 @@ def share_microbatches(total: int, replicas: Sequence[int], speeds: Sequence[flo
 
     Raises `InfeasibleError` when no whole split exists.
     """
-    pace = sum(n * v for n, v in zip(replicas, speeds, strict=True))
+    pace = math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
     ideal = [total * v / pace for v in speeds]
     best: tuple[float, list[int]] | None = None
     for first in range(1, total // replicas[0] + 1):
@@ -227,13 +228,15 @@ def _result(
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
     """Dense 16-bit matrix peak of all devices."""
     if len(shares) > 1:
-        return sum(sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools)
+        return math.fsum(
+            sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools
+        )
     parallel = scenario.parallel
     ranks = parallel.tp * parallel.cp * parallel.dp
-    return sum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
+    return math.fsum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
 
 
 def busy_share(result: StepResult) -> float:
     """Share of the step during which the mean device computes or communicates."""
-    waiting = sum(result.breakdown.get(cause, 0.0) for cause in WAITS)
+    waiting = math.fsum(result.breakdown.get(cause, 0.0) for cause in WAITS)
     return 1.0 - waiting / result.duration_s
