@@ -14,7 +14,7 @@ from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.records import Comparison, RunResult, StepResult
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
-from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
+from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
 
 def run_case(
@@ -45,7 +45,7 @@ def run_case(
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
-        assumptions=(*(_interval_reason(scenario) if width is None else ()), *scenario.assumptions),
+        assumptions=(*((why_wide(scenario),) if width is None else ()), *scenario.assumptions),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
     return _with_published(scenario, result)
@@ -61,15 +61,6 @@ def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> Callable[[i
         return known[replicas_lost]
 
     return seconds
-
-
-def _interval_reason(scenario: Scenario) -> Iterator[str]:
-    for pool in scenario.pools:
-        if not is_measured(pool):
-            yield (
-                f"no measured training run of {pool.node.device.title} was published: the interval"
-                f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
-            )
 
 
 def _sources(scenario: Scenario) -> Iterator[str]:

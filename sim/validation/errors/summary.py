@@ -106,18 +106,19 @@ def row_record(p: Prediction, held: Judged | None = None) -> dict[str, Any]:
         ratio = seconds / p.measured_s
         return measured * ratio if metric == "step_time_s" else measured / ratio
 
-    ends = [end for end in map(in_metric, (p.low80_s, p.high80_s)) if end is not None] or [None]
+    ends = sorted(end for end in map(in_metric, (p.low80_s, p.high80_s)) if end is not None)
     return {
         "id": p.run.id, "status": "refused" if p.reason else "predicted", "reason": p.reason,
         "metric_name": metric, "metric_unit": p.run.text("metric_unit"),
         "measured_in_metric_unit": measured, "predicted_in_metric_unit": in_metric(p.predicted_s),
-        "low80_in_metric_unit": min(ends), "high80_in_metric_unit": max(ends),
+        "low80_in_metric_unit": ends[0] if ends else None,
+        "high80_in_metric_unit": ends[-1] if ends else None,
         "step_time_measured_s": p.measured_s, "step_time_predicted_s": p.predicted_s,
         "step_time_low80_s": p.low80_s, "step_time_high80_s": p.high80_s,
         "relative_error": p.relative_error, "counts": is_verified(p.run), "memory_fits": p.memory_fits,
         "left_open": {name: math.expm1(factor) for name, factor in p.open_ends},
         "peak_bytes": p.peak_bytes,
         "relative_error_model_left_out": math.expm1(held.family_error) if held else None,
-        "relative_error_source_left_out": math.expm1(held.source_error) if held else None,
+        "relative_error_lineage_left_out": math.expm1(held.lineage_error) if held else None,
         "assumptions": list(p.scenario.assumptions) if p.scenario else [],
     }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
+from ersatz.sim.validation.reading.lineages import lineage_of
 from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run
@@ -36,6 +37,11 @@ class Sample:
     def source(self) -> str:
         """Where it was published."""
         return self.runs[0].text("source")
+
+    @property
+    def lineage(self) -> str:
+        """Its source's lineage: what is left out together."""
+        return lineage_of(self.runs[0])
 
     @property
     def family(self) -> tuple[str, str]:

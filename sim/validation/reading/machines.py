@@ -74,7 +74,9 @@ def stack_of(fill: Filling) -> Stack:
     rule with `guess` says what it went by instead of the framework's name.
     """
     run = fill.run
-    rule = next(rule for rule in rules("stacks") if fits(rule, run))
+    rule = next(
+        rule for rule in rules("stacks") if rule["stack"] not in fill.unknown and fits(rule, run)
+    )
     if "guess" in rule:
         name = run.text("framework")
         words = f"framework {name!r} is not recognised" if name else "framework is not stated"

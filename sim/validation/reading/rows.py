@@ -30,14 +30,18 @@ class Reading:
 
 
 def read_run(
-    run: Run, *, oddities: bool = False, choices: Mapping[str, object] | None = None
+    run: Run,
+    *,
+    oddities: bool = False,
+    choices: Mapping[str, object] | None = None,
+    unknown: frozenset[str] = frozenset(),
 ) -> Reading:
     """Read a row; raises `Refused` with the reason when it cannot be read.
 
     With `oddities`, known faults of single clusters are modelled, too. `choices` asks for one of the
-    readings that an earlier call left open.
+    readings that an earlier call left open; stacks that are `unknown` are not recognised.
     """
-    fill = Filling(run, choices or {})
+    fill = Filling(run, choices or {}, unknown)
     fill.assumptions += [f"{key} is blank: {words}" for key, words in run.inferred.items()]
     node = node_of(fill)
     precision = precision_of(fill, node)

@@ -40,6 +40,7 @@ class Filling:
 
     run: Run
     choices: Mapping[str, object] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()  # stacks that are taken not to be known
     assumptions: list[str] = field(default_factory=list)
     open: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
