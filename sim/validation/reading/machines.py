@@ -16,6 +16,10 @@ from ersatz.sim.validation.reading.table import Run
 FORMATS = (("fp4", "fp4|nvfp4|mxfp4"), ("fp8", "fp8|float8|e4m3"), ("fp16", "fp16|float16|half"),
            ("bf16", "bf16|bfloat16|bfp16|16-?bit|amp|mixed"))  # fmt: skip
 
+DOUBT = re.compile(
+    r"\((see|\?|unnamed|unknown|unreleased|not stated)", re.I
+)  # which one is not told
+
 
 def node_of(fill: Filling) -> Node:
     """Return the usual node of a row's device; raises `Refused`.
@@ -28,7 +32,7 @@ def node_of(fill: Filling) -> Node:
     if known is None:
         short = re.sub(r"\s*\([^)]*\)", "", name).strip()
         known = _device(short)
-        if known is None:
+        if known is None or DOUBT.search(name):
             raise Refused(f"device {name!r} is not modelled")
         fill.assumptions.append(f"device {name!r} is taken to be {known}")
     size = fill.run.count("devices_per_node")
