@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.invariants import check_run
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import simulate_job
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.records import Comparison, RunResult, StepResult
+from ersatz.sim.records import Comparison, RunResult, StepResult, wrong_metric
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
 from ersatz.sim.uncertainty.intervals import why_wide, with_interval
@@ -25,8 +27,11 @@ def run_case(
     The job, its energy and its cost are None for a step study (no token budget); the cost is None
     without a cost section. `width` is the relative half width of the step's 80 % interval where
     the kernel times come from a device that was proved. Raises `InfeasibleError` when no step can
-    be made at all.
+    be made at all, and `BrokenAnswerError` when the answer cannot be true.
     """
+    for row in scenario.published:
+        if words := wrong_metric(row.metric):
+            raise ValueError(f"published: {row.metric!r}: {words}")
     memory = plan_memory(scenario)
     step = with_interval(scenario, simulate_step(scenario, timer), width)
     job = energy = cost = None
@@ -48,7 +53,13 @@ def run_case(
         assumptions=(*((why_wide(scenario),) if width is None else ()), *scenario.assumptions),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
-    return _with_published(scenario, result)
+    return check_run(_with_published(scenario, result), *_limits(scenario))
+
+
+def _limits(scenario: Scenario) -> tuple[float, float]:
+    """Return the highest matrix rate of all devices in any format, and the bytes of the weights."""
+    fastest = sum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
+    return fastest, scenario.model.params() * DTYPE_BYTES[scenario.training.precision]
 
 
 def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> Callable[[int], float]:
@@ -95,12 +106,12 @@ def _with_published(scenario: Scenario, result: RunResult) -> RunResult:
 def predicted_value(result: RunResult, metric: str) -> float | None:
     """Return the value of a dotted metric such as 'step.duration_s' or 'cost.per_trillion_tokens'.
 
-    A last part that names a key of a mapping (`step.breakdown.bubble`) is looked up in it. None
-    when the part of the result is missing (no job, no cost).
+    A last part that names a key of a mapping (`step.breakdown.bubble`) is looked up in it; what is
+    not in it is zero. None when the part of the result is missing (no job, no cost).
     """
     value: object = result
     for name in metric.split("."):
         if value is None:
             return None
-        value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        value = value.get(name, 0.0) if isinstance(value, Mapping) else getattr(value, name)
     return float(value) if isinstance(value, int | float) else None

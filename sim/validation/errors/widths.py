@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.uncertainty.intervals import features, kind_of
 from ersatz.sim.validation.errors.heldout import Judged, judge, predict_shipped
 from ersatz.sim.validation.errors.predict import Prediction
@@ -118,7 +119,7 @@ def write_widths(judged: Sequence[Judged], predictions: Iterable[Prediction], da
         kind_of(p.scenario, p.scenario.pools[0]) for p in predictions if p.scenario and not p.reason
     )
     lines += [f"  {kind}: {counts[kind]}" for kind in sorted(counts)]
-    (DATA / "intervals.yaml").write_text("\n".join(lines) + "\n", "utf-8")
+    write_whole(DATA / "intervals.yaml", "\n".join(lines) + "\n")
 
 
 def main() -> None:

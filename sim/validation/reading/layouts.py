@@ -58,6 +58,7 @@ def layout_of(
         sequence_parallel=(sharded if stated else default) and tp > 1,
         zero=zero, shard=_shard(run, dp), schedule=schedule,  # type: ignore[arg-type]
         recompute=_recompute(fill, stack), chunk_layers=chunks,  # type: ignore[arg-type]
+        cp_comm=stack.defaults.get("cp_comm", "p2p"),  # type: ignore[arg-type]
     )  # fmt: skip
     document = _document(fill)
     return parallel, Training(sequence, batch, micro, precision, 0.0, document)  # type: ignore[arg-type]
@@ -163,8 +164,8 @@ def _expert_degrees(fill: Filling, model: Model, tp: int, ranks: int) -> tuple[i
         etp = fill.assume("etp", 1, "experts are whole", [tp])
     else:
         etp = 1
-    if ranks % (ep * etp):
-        raise Refused(f"ep {ep} x etp {etp} does not divide {ranks} ranks")
+    if etp not in (1, tp) or ranks % (ep * etp):
+        raise Refused(f"etp {etp} does not fit tp {tp}, ep {ep} and {ranks} ranks")
     return int(ep), etp
 
 
