@@ -22,7 +22,7 @@ from ersatz.sim.scenario.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
-from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
+from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
 
 def run_case(
@@ -57,7 +57,7 @@ def run_case(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
         assumptions=(
-            *(_interval_reason(scenario) if width is None else ()),
+            *((why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
@@ -83,15 +83,6 @@ def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout
         return known[left]
 
     return seconds
-
-
-def _interval_reason(scenario: Scenario) -> Iterator[str]:
-    for pool in scenario.pools:
-        if not is_measured(pool):
-            yield (
-                f"no measured training run of {pool.node.device.title} was published: the interval"
-                f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
-            )
 
 
 def _joint_worth(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
