@@ -26,6 +26,7 @@ from ersatz.sim.fleet.cluster import (
 )
 from ersatz.sim.fleet.log import COLUMNS, EVENTS, RELEASES, Claims, Log, Quota, Record, Rules
 from ersatz.sim.fleet.workload.jobs import Job
+from ersatz.sim.fleet.workload.traces.rows import open_text
 
 VERSION = 1
 
@@ -50,12 +51,7 @@ def log_text(log: Log, kind: str = "csv") -> str:
 def read_log(path: Path | str) -> Log:
     """Read a log file; raises `InputError` naming the first line that is none of a log."""
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "is no UTF-8 text"
-        raise InputError([Problem(str(path), 0, 0, "", "", f"cannot be read: {why}")]) from error
-    return parse_log(text, str(path))
+    return parse_log(open_text(path), str(path))
 
 
 def parse_log(text: str, file: str = "log") -> Log:
@@ -73,7 +69,7 @@ def parse_log(text: str, file: str = "log") -> Log:
                 log.records.append(_record(log, row))
         if log is None:
             raise ValueError("is empty; expected an event log")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"no such column or key: {error}" if isinstance(error, KeyError) else str(error)
         raise InputError([Problem(file, line, 1, "", "", why)]) from error
     return log
@@ -154,7 +150,7 @@ def _given(item: Any, default: Any) -> dict[str, Any]:
     }
 
 
-_PLAIN = Job("", 0.0, 0, 0.0)
+_PLAIN = Job("plain", 0.0, 0, 0.0)
 
 
 def job_data(job: Job) -> dict[str, Any]:
