@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +55,7 @@ def main() -> int:
         return kill_many(options.kills, options.seed)
     if options.replay:
         return _replay(options.replay, Bounds(options.cpu))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     kinds = options.kinds.split(",") if options.kinds else list(KINDS)
     tally = attack(kinds, options.inputs, options.seed, options.out, Bounds(options.cpu), options.shrink,
                    first=options.first, tell=_teller(options.inputs))  # fmt: skip
@@ -83,7 +86,7 @@ def attack(
     tally = Tally()
     turn = [kind for kind in kinds for _ in range(WEIGHTS.get(kind, 1))]
     counts: Counter[str] = Counter()
-    with Pool(bounds) as pool:
+    with Pool(bounds) as pool, suppress(KeyboardInterrupt):  # what was found until then is told
         for number in range(inputs):
             kind = turn[number % len(turn)]
             at = first + counts[kind]

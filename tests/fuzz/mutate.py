@@ -146,7 +146,7 @@ def tweaked(value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool) or value is None:
         return rng.choice((not value, str(value), 1))
     if isinstance(value, int):
-        if rng.random() < 0.15:
+        if rng.random() < 0.15 or abs(value) > 1e300:
             return rng.choice(NUMBERS)
         return rng.choice((0, 1, value + 1, value - 1, value * 2, value // 2, value * 10, -value,
                            value * 1000, float(value), str(value)))  # fmt: skip
