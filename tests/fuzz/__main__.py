@@ -67,14 +67,28 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=2000, help="how many, over all kinds")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="number of the first input of each kind")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first input of each kind"
+    )
     parser.add_argument("--kinds", default="", help=f"some of {', '.join(KINDS)}; by default all")
-    parser.add_argument("--out", type=Path, default=None, help="folder for the smallest input of each fault")
-    parser.add_argument("--cpu", type=float, default=8.0, help="seconds of CPU time that an input may take")
-    parser.add_argument("--shrink", type=float, default=30.0, help="seconds to make a failing input smaller")
-    parser.add_argument("--replay", type=Path, default=None, help="run a stored input, or a folder of them, again")
-    parser.add_argument("--laws", type=int, default=0, metavar="PLANS", help="check laws on random plans instead")
-    parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill runs at random moments instead")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder for the smallest input of each fault"
+    )
+    parser.add_argument(
+        "--cpu", type=float, default=8.0, help="seconds of CPU time that an input may take"
+    )
+    parser.add_argument(
+        "--shrink", type=float, default=30.0, help="seconds to make a failing input smaller"
+    )
+    parser.add_argument(
+        "--replay", type=Path, default=None, help="run a stored input, or a folder of them, again"
+    )
+    parser.add_argument(
+        "--laws", type=int, default=0, metavar="PLANS", help="check laws on random plans instead"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=0, metavar="N", help="kill runs at random moments instead"
+    )
     return parser.parse_args()
 
 
@@ -99,10 +113,14 @@ def attack(
     return tally
 
 
-def _store(out: Path, pool: Pool, given: Input, outcome: Outcome, origin: str, shrink_s: float) -> None:
+def _store(
+    out: Path, pool: Pool, given: Input, outcome: Outcome, origin: str, shrink_s: float
+) -> None:
     """Write the smallest input with the same fault, and how it ended, into a folder of its own."""
     if shrink_s and not outcome.signature.startswith(("overtime", "blocked")):
-        given = shrunk(given, lambda less: pool.given(less).signature == outcome.signature, shrink_s)
+        given = shrunk(
+            given, lambda less: pool.given(less).signature == outcome.signature, shrink_s
+        )
     folder = out / re.sub(r"\W+", "-", outcome.signature)[:90].strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     for name, raw in given.files.items():
@@ -120,9 +138,12 @@ def _replay(where: Path, bounds: Bounds) -> int:
         for path in sorted(where.rglob("case.json")):
             case = json.loads(path.read_text("utf-8"))
             files = {name: (path.parent / name).read_bytes() for name in case["files"]}
-            outcome = pool.given(Input(case["kind"], files, tuple(case["argv"]), CALLS.get(case["kind"])))
+            outcome = pool.given(
+                Input(case["kind"], files, tuple(case["argv"]), CALLS.get(case["kind"]))
+            )
             failed += bool(outcome.signature)
-            print(f"{outcome.signature or f'status {outcome.status}'}\n    was: {case['signature']} ({path.parent.name})")
+            print(outcome.signature or f"status {outcome.status}")
+            print(f"    was: {case['signature']} ({path.parent.name})")
     return 1 if failed else 0
 
 
@@ -148,13 +169,17 @@ def _teller(total: int) -> object:
 def summary(tally: Tally) -> str:
     """Return the tables: how the inputs of each kind ended, and every fault with its first input."""
     faulty: Counter[str] = Counter(kind for found in tally.faults.values() for kind, _ in found)
-    lines = [f"{'kind':<18}{'inputs':>8}{'done':>8}{'infeas.':>8}{'refused':>8}{'failed':>8}{'CPU s':>8}  slowest"]
+    lines = [
+        f"{'kind':<18}{'inputs':>8}{'done':>8}{'infeas.':>8}{'refused':>8}{'failed':>8}{'CPU s':>8}  slowest"
+    ]
     for kind, ends in tally.ends.items():
         slow, number = tally.slowest[kind]
         lines.append(f"{kind:<18}{ends.total():>8}{ends[0]:>8}{ends[1]:>8}{ends[2]:>8}{faulty[kind]:>8}"
                      f"{tally.seconds[kind]:>8.0f}  {slow:.1f} s ({number})")  # fmt: skip
     total: Counter[int] = sum(tally.ends.values(), Counter())
-    lines.append(f"{'all':<18}{total.total():>8}{total[0]:>8}{total[1]:>8}{total[2]:>8}{faulty.total():>8}")
+    lines.append(
+        f"{'all':<18}{total.total():>8}{total[0]:>8}{total[1]:>8}{total[2]:>8}{faulty.total():>8}"
+    )
     for signature, found in sorted(tally.faults.items(), key=lambda item: -len(item[1])):
         kinds = ", ".join(dict.fromkeys(kind for kind, _ in found))
         lines.append(f"{len(found):>6}  {signature}  [{kinds}; first {found[0][0]} {found[0][1]}]")

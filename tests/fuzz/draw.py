@@ -8,9 +8,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
 from ersatz.device_models.catalog import reading
 from ersatz.sim.workload.model_file import list_models
-from pydantic import BaseModel
 
 from .words import TEXTS, odd_value, quantity
 

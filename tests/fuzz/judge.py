@@ -26,17 +26,18 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from rich.cells import cell_len
+
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
 from ersatz.sim.errors import InfeasibleError
-from rich.cells import cell_len
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = Path("/tmp/ersatz-fuzz-escape")  # named by `words.ESCAPES`
@@ -44,8 +45,10 @@ BLOCKED_S = 10.0  # without using the processor
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-PYTHON = re.compile(r"Traceback|NoneType|object has no attribute|index out of range|<class '|not subscriptable"
-                    r"|unsupported operand|positional argument|please report|object at 0x|[A-Z]\w+(?:Error|Exception): ")  # fmt: skip
+PYTHON = re.compile(
+    r"Traceback|NoneType|object has no attribute|index out of range|<class '|not subscriptable"
+    r"|unsupported operand|positional argument|please report|object at 0x|[A-Z]\w+(?:Error|Exception): "
+)
 NONSENSE = re.compile(r"(?<![\w.'\"-])(?:nan|inf)(?![\w'\"-])", re.IGNORECASE)
 
 
@@ -72,7 +75,7 @@ class Outcome:
     seconds: float = 0.0  # of CPU time
 
 
-class Overtime(BaseException):  # noqa: N818  (no fault: a signal that must not be swallowed)
+class Overtime(BaseException):
     """The bound was passed."""
 
 
@@ -99,9 +102,9 @@ class _Clock:
         self._thread.join()
 
     def _watch(self) -> None:
-        used, since = time.process_time(), time.monotonic()
+        used, since = _used(), time.monotonic()
         while not self._over.wait(1.0):
-            now = time.process_time()
+            now = _used()
             if now - used > 0.1:
                 used, since = now, time.monotonic()
             elif time.monotonic() - since > BLOCKED_S:
@@ -114,9 +117,27 @@ class _Clock:
             raise Overtime
 
 
+def _used() -> float:
+    """Return the CPU time of this process and of its children, also of those that still run."""
+    found = time.process_time()
+    for number in _children():
+        with suppress(OSError, IndexError, ValueError):
+            parts = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            found += (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _children() -> list[str]:
+    """Return the numbers of the processes that this one has started."""
+    places = Path("/proc/self/task").glob("*/children")
+    return [number for place in places for number in place.read_text().split()]
+
+
 def run(given: Input, root: Path, limit_s: float = 8.0) -> Outcome:
     """Run an input in a new folder below `root` and judge it; the folder is removed."""
-    place = root / f"run{time.monotonic_ns()}"  # new each time: nothing may come from a cache of paths
+    place = (
+        root / f"run{time.monotonic_ns()}"
+    )  # new each time: nothing may come from a cache of paths
     folder = place / "in"
     before = time.process_time()
     try:
@@ -163,7 +184,11 @@ def _judged(given: Input, folder: Path, limit_s: float) -> Outcome:
             return Outcome(status, *found)
     if warned:
         where = warned[0]
-        return Outcome(status, f"warning {where.category.__name__} {_short(where.filename)}", str(where.message))
+        return Outcome(
+            status,
+            f"warning {where.category.__name__} {_short(where.filename)}",
+            str(where.message),
+        )
     return Outcome(status)
 
 
@@ -235,7 +260,9 @@ def _error_place(error: BaseException) -> str:
 
 def _frame_place(stack: str) -> str:
     """Return the innermost file and function of ersatz in a printed stack."""
-    found = re.findall(r'File "(?:[^"]*?)/((?:sim|device_models)/[^"]+)", line \d+, in (\S+)', stack)
+    found = re.findall(
+        r'File "(?:[^"]*?)/((?:sim|device_models)/[^"]+)", line \d+, in (\S+)', stack
+    )
     return ":".join(found[-1]) if found else "outside"
 
 
@@ -247,7 +274,9 @@ def _short(file: str) -> str:
 # -- what may be wrong with an allowed end -------------------------------------------------------------
 
 
-def _words(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -> tuple[str, str] | None:
+def _words(
+    given: Input, folder: Path, status: int, screen: Mapping[str, str]
+) -> tuple[str, str] | None:
     text = screen["stderr"]
     if status and not (text.strip() or screen["stdout"].strip()):
         return f"crash status {status} without words", ""
@@ -258,7 +287,9 @@ def _words(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -
     return None
 
 
-def _files(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -> tuple[str, str] | None:
+def _files(
+    given: Input, folder: Path, status: int, screen: Mapping[str, str]
+) -> tuple[str, str] | None:
     """Nothing was written but what was asked for, and inputs are as they were."""
     asked = {Path(word).name for word in given.argv}  # as the place of an answer
     around = [*folder.parent.iterdir(), *OUTSIDE.iterdir(), *folder.parents[1].glob("ESCAPE*")]
@@ -270,7 +301,11 @@ def _files(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -
         if not (folder / name).is_file() or (folder / name).read_bytes() != raw:
             return "escape: an input was changed", name
     known = {"folder", "pipe", "o", *given.files, *asked}
-    strange = [path for path in folder.iterdir() if path.name not in known and not path.name.startswith("o.")]
+    strange = [
+        path
+        for path in folder.iterdir()
+        if path.name not in known and not path.name.startswith("o.")
+    ]
     if strange:
         return "escape: a file that nobody asked for", ", ".join(path.name for path in strange)
     return _artefacts(folder)
@@ -295,7 +330,9 @@ def _unsound(suffix: str, text: str) -> tuple[str, str] | None:
         except ElementTree.ParseError as error:
             return "SVG that is none", str(error)
     if match := CONTROL.search(text.replace("\r\n", "\n")):
-        return f"control character in a {suffix} file", repr(text[max(match.start() - 60, 0) :][:200])
+        return f"control character in a {suffix} file", repr(
+            text[max(match.start() - 60, 0) :][:200]
+        )
     return None
 
 
@@ -306,29 +343,39 @@ def _json_fault(text: str) -> tuple[str, str] | None:
     try:
         json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        return f"JSON with {error}" if str(error) in ("NaN", "Infinity", "-Infinity") else "JSON that is none", str(error)
+        return f"JSON with {error}" if str(error) in (
+            "NaN",
+            "Infinity",
+            "-Infinity",
+        ) else "JSON that is none", str(error)
     return None
 
 
-def _printed(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -> tuple[str, str] | None:
+def _printed(
+    given: Input, folder: Path, status: int, screen: Mapping[str, str]
+) -> tuple[str, str] | None:
     """The report is of 100 columns and of numbers; nothing that is printed steers a terminal."""
     text = screen["stdout"]
     for name, printed in screen.items():
         if match := CONTROL.search(printed):
             return f"control character on {name}", repr(printed[max(match.start() - 60, 0) :][:200])
     if "--json\x00-" in "\x00".join(given.argv):
-        return _json_fault(text) if text.strip() and status == 0 else None
+        told = {"--help", "--version"}.intersection(given.argv)
+        return _json_fault(text) if text.strip() and status == 0 and not told else None
     if wide := next((line for line in text.splitlines() if cell_len(line) > 100), ""):
         return f"wide lines of {given.argv[0] if given.argv else given.kind}", wide[:300]
-    words = b" ".join(given.files.values()).lower() + " ".join(given.argv).lower().encode("utf-8", "replace")
+    words = b" ".join(given.files.values()).lower() + " ".join(given.argv).lower().encode(
+        "utf-8", "replace"
+    )
     if (match := NONSENSE.search(text)) and match[0].lower().encode() not in words:
         return "nonsense in a report", text[max(match.start() - 200, 0) :][:400]
     return None
 
 
-def _left_behind(given: Input, folder: Path, status: int, screen: Mapping[str, str]) -> tuple[str, str] | None:
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    left = children.read_text().split() if children.exists() else []
+def _left_behind(
+    given: Input, folder: Path, status: int, screen: Mapping[str, str]
+) -> tuple[str, str] | None:
+    left = _children()
     for number in left:
         os.kill(int(number), signal.SIGKILL)
         os.waitpid(int(number), 0)

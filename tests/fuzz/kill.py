@@ -45,25 +45,47 @@ class Victim:
 
 def victims(folder: Path) -> list[Victim]:
     """Return what can be run here, with its files in `folder`."""
-    texts = {"run.yaml": seeds.RUN, "buy.yaml": seeds.BUY, "fleet.yaml": seeds.FLEET, "traced.yaml": seeds.TRACED,
-             "itself.csv": "id,submit_s,devices,duration_s,walltime_s\na,0,8,100,200\nb,5,16,50,100\n"}  # fmt: skip
+    texts = {
+        "run.yaml": seeds.RUN,
+        "buy.yaml": seeds.BUY,
+        "fleet.yaml": seeds.FLEET,
+        "traced.yaml": seeds.TRACED,
+        "itself.csv": "id,submit_s,devices,duration_s,walltime_s\na,0,8,100,200\nb,5,16,50,100\n",
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
     head, lines = seeds.rows("training_runs.csv", 12)
     (folder / "runs.csv").write_text("\n".join([head, *lines, ""]), "utf-8")
-    out, peer = ("--out", "o", "--seed", "SEED"), f"{sys.executable} {ROOT}/scenarios/schedulers/easy.py {{endpoint}}"
+    out, peer = (
+        ("--out", "o", "--seed", "SEED"),
+        f"{sys.executable} {ROOT}/scenarios/schedulers/easy.py {{endpoint}}",
+    )
     found = [
-        Victim("run", ("run", "run.yaml", *out)), Victim("compare", ("compare", "run.yaml", "run.yaml", *out)),
-        Victim("buy", ("buy", "buy.yaml", *out)), Victim("schedule", ("schedule", "fleet.yaml", *out)),
+        Victim("run", ("run", "run.yaml", *out)),
+        Victim("compare", ("compare", "run.yaml", "run.yaml", *out)),
+        Victim("buy", ("buy", "buy.yaml", *out)),
+        Victim("schedule", ("schedule", "fleet.yaml", *out)),
         Victim("validate", ("validate", "runs.csv", "--out", "o")),
-    ]  # fmt: skip
+    ]
     if importlib.util.find_spec("zmq"):
         door = ("--door", "batsim", "--scheduler", peer)
-        found.append(Victim("batsim", ("schedule", "fleet.yaml", *door, *out, "--set", "on_impossible=drop")))
+        found.append(
+            Victim("batsim", ("schedule", "fleet.yaml", *door, *out, "--set", "on_impossible=drop"))
+        )
     if not missing(200.0):
-        found.append(Victim("slurm", ("schedule", "traced.yaml", "--door", "slurm", "--speed", "200", "--out", "o")))
+        found.append(
+            Victim(
+                "slurm",
+                ("schedule", "traced.yaml", "--door", "slurm", "--speed", "200", "--out", "o"),
+            )
+        )
     if importlib.util.find_spec("torch"):
-        found.append(Victim("calibrate", ("calibrate", "--device", "cpu", "--minutes", "0.05", "--out", "o/c.yaml")))
+        found.append(
+            Victim(
+                "calibrate",
+                ("calibrate", "--device", "cpu", "--minutes", "0.05", "--out", "o/c.yaml"),
+            )
+        )
     return found
 
 
@@ -110,7 +132,9 @@ class Range:
         process, _ = self.start(victim.argv, seed)
         words = process.communicate(timeout=LONGEST_S)[1]
         victim.seconds = time.monotonic() - began
-        return "" if process.returncode in (0, 1) else f"status {process.returncode}: {words[-500:]}"
+        return (
+            "" if process.returncode in (0, 1) else f"status {process.returncode}: {words[-500:]}"
+        )
 
     def prepare(self, victim: Victim) -> None:
         """Learn both answers of a command."""
@@ -142,22 +166,28 @@ def kill_once(ground: Range, victim: Victim, rng: random.Random) -> list[str]:
     faults += _alive(mark)
     if wrong := ground.in_peace(victim, "1"):
         return [*faults, f"the next run fails: {wrong}"]
-    faults += [f"left in the folder for temporary files: {p.name}" for p in ground.temporary.iterdir()]
+    faults += [
+        f"left in the folder for temporary files: {p.name}" for p in ground.temporary.iterdir()
+    ]
     extra = sorted(set(ground.answer()) - set(victim.answers["1"]))
     return faults + [f"left beside the answer: {name}" for name in extra]
 
 
 def _torn(victim: Victim, name: str, raw: bytes) -> bool:
-    """Tell whether a file is neither the older nor the newer; what lies beside for renaming may be anything."""
+    """Tell whether a file is neither the older nor the newer; what lies beside may be anything."""
     known = [answer[name] for answer in victim.answers.values() if name in answer]
-    return bool(known) and raw not in known and victim.name not in ("slurm", "calibrate")  # those measure
+    return (
+        bool(known) and raw not in known and victim.name not in ("slurm", "calibrate")
+    )  # those measure
 
 
 def _told(number: int, status: int, words: str) -> list[str]:
     """Return what is wrong with how the run ended."""
     if "Traceback" in words:
         return [f"a traceback after {signal.Signals(number).name}: {words[-300:]}"]
-    allowed = {signal.SIGINT: (130,), signal.SIGTERM: (-15, 143), signal.SIGKILL: (-9,)}[signal.Signals(number)]
+    allowed = {signal.SIGINT: (130,), signal.SIGTERM: (-15, 143), signal.SIGKILL: (-9,)}[
+        signal.Signals(number)
+    ]
     if status not in (*allowed, 0, 1):
         return [f"status {status} after {signal.Signals(number).name}: {words[-300:]!r}"]
     if status == 130 and not words.strip():
@@ -183,7 +213,12 @@ def _marked(mark: str) -> dict[int, str]:
             words = (place / "environ").read_bytes().split(b"\0")
             state = (place / "stat").read_text().rpartition(")")[2].split()[0]
             if f"{MARK}={mark}".encode() in words and state != "Z":
-                found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:100]
+                found[int(place.name)] = (
+                    (place / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode("utf-8", "replace")[:100]
+                )
         except OSError:
             continue
     return found

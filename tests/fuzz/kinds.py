@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from ersatz.sim.fleet.schema import FleetFile
 from ersatz.sim.law.legal import LegalFile
 from ersatz.sim.purchase.reading import schema as buying
 from ersatz.sim.scenario.fabric_file import FabricFile
 from ersatz.sim.scenario.schema import ScenarioFile
-from pydantic import BaseModel
 
 from . import readers, seeds
 from .draw import draw_section
@@ -24,9 +25,26 @@ from .words import NUMBERS, TEXTS, odd_value
 
 Make = Callable[[random.Random], Input]
 MAIN = "itself.yaml"
-SETTINGS = ("seed", "training.micro_batch", "parallel.tp", "cluster.nodes", "model.layers", "cost.rent", "cases",
-            "cases.base.seed", "training.²", "a.b.c", "job.failures.scale", "pools[0].nodes", "rules.OWN.id",
-            "purchase.budget", "jobs.drawn[0].count", "compare.options.a.mfu", "policies", "energy")  # fmt: skip
+SETTINGS = (
+    "seed",
+    "training.micro_batch",
+    "parallel.tp",
+    "cluster.nodes",
+    "model.layers",
+    "cost.rent",
+    "cases",
+    "cases.base.seed",
+    "training.²",
+    "a.b.c",
+    "job.failures.scale",
+    "pools[0].nodes",
+    "rules.OWN.id",
+    "purchase.budget",
+    "jobs.drawn[0].count",
+    "compare.options.a.mfu",
+    "policies",
+    "energy",
+)
 
 
 # -- scenario-like files -----------------------------------------------------------------------------
@@ -43,7 +61,9 @@ def _written(tree: Any, rng: random.Random) -> bytes:
     return mutated_bytes(raw, rng) if rng.random() < 0.06 else raw
 
 
-def _changed(texts: Sequence[str], schema: type[BaseModel] | None, more: Sequence[Any], rng: random.Random) -> bytes:
+def _changed(
+    texts: Sequence[str], schema: type[BaseModel] | None, more: Sequence[Any], rng: random.Random
+) -> bytes:
     """Return a mutated file: one of the small seeds, seldom a shipped one or one drawn from the schema."""
     small = _trees(*texts)
     drawn = [draw_section(schema, rng)] if schema and rng.random() < 0.6 else []
@@ -58,7 +78,9 @@ def _changed(texts: Sequence[str], schema: type[BaseModel] | None, more: Sequenc
 
 def _delivery(rng: random.Random) -> tuple[str, ...]:
     """Return where the answer goes."""
-    return rng.choice((("--json", "@/o.json"), ("--json", "@/o.json"), ("--json", "-"), ("--out", "@/o"), ()))
+    return rng.choice(
+        (("--json", "@/o.json"), ("--json", "@/o.json"), ("--json", "-"), ("--out", "@/o"), ())
+    )
 
 
 def _options(rng: random.Random) -> tuple[str, ...]:
@@ -73,7 +95,9 @@ def _options(rng: random.Random) -> tuple[str, ...]:
 
 def _setting(rng: random.Random) -> str:
     value = rng.choice((rng.choice(NUMBERS), rng.choice(TEXTS), str(odd_value(rng))[:300]))
-    return rng.choice((f"{rng.choice(SETTINGS)}={value}", f"{rng.choice(TEXTS)}={value}", str(value)))
+    return rng.choice(
+        (f"{rng.choice(SETTINGS)}={value}", f"{rng.choice(TEXTS)}={value}", str(value))
+    )
 
 
 def _file_kind(
@@ -93,7 +117,9 @@ def _file_kind(
 def _compare(rng: random.Random) -> Input:
     texts = (seeds.RUN, seeds.EXPERTS, seeds.POOLS)
     files = {name: _changed(texts, ScenarioFile, (), rng) for name in (MAIN, "data.yaml")}
-    return Input("compare", files, ("compare", f"@/{MAIN}", "@/data.yaml", *_options(rng), *_delivery(rng)))
+    return Input(
+        "compare", files, ("compare", f"@/{MAIN}", "@/data.yaml", *_options(rng), *_delivery(rng))
+    )
 
 
 def _rules(rng: random.Random) -> Input:
@@ -140,7 +166,9 @@ def _device(rng: random.Random) -> Input:
         return Input("device", files, ("devices", "@/data.yaml", *_delivery(rng)[:2]))
     if chance < 0.45:
         return Input("device", files, ("legal", "@/data.yaml", "h20", *_delivery(rng)))
-    node = seeds.tree(seeds.path_of("nodes", "h800-8").read_text("utf-8")) | {"device": "./data.yaml"}
+    node = seeds.tree(seeds.path_of("nodes", "h800-8").read_text("utf-8")) | {
+        "device": "./data.yaml"
+    }
     files["node.yaml"] = to_yaml(node)
     return Input("device", *_scenario_with(files, ("cluster", "node"), rng, "node.yaml"))
 
@@ -184,11 +212,15 @@ def _trace(kind: str) -> Make:
         path = name
         if text and rng.random() < 0.1:
             packed = gzip.compress(raw, mtime=0)
-            files[path := f"{name}.gz"] = mutated_bytes(packed, rng) if rng.random() < 0.5 else packed
+            files[path := f"{name}.gz"] = (
+                mutated_bytes(packed, rng) if rng.random() < 0.5 else packed
+            )
         fleet = seeds.tree(seeds.TRACED) | ({"policies": ["gavel"]} if rng.random() < 0.1 else {})
         files[MAIN] = to_yaml(fleet)
         word = f"@/{path}" if rng.random() < 0.2 else f"{reader}:@/{path}"
-        return Input(f"trace-{kind}", files, ("schedule", f"@/{MAIN}", "--trace", word, *_delivery(rng)))
+        return Input(
+            f"trace-{kind}", files, ("schedule", f"@/{MAIN}", "--trace", word, *_delivery(rng))
+        )
 
     return make
 
@@ -220,7 +252,9 @@ def _runs_table(rng: random.Random) -> Input:
 
 def _memory_table(rng: random.Random) -> Input:
     head, lines = seeds.rows("out_of_memory_h100_nanotron.csv", 40)
-    return Input("memory-table", {"itself.csv": _table(head, lines, rng)}, call=readers.memory_table)
+    return Input(
+        "memory-table", {"itself.csv": _table(head, lines, rng)}, call=readers.memory_table
+    )
 
 
 def _prices(rng: random.Random) -> Input:
@@ -231,8 +265,12 @@ def _prices(rng: random.Random) -> Input:
 
 def _slurm(rng: random.Random) -> Input:
     separator = rng.choice((" ", "=", "\n"))
-    files = {"completions": mutated_rows(seeds.SLURM, rng, separator).encode("utf-8", "replace"),
-             "taken": mutated_rows(seeds.TAKEN, rng, rng.choice((" ", ":", ","))).encode("utf-8", "replace")}  # fmt: skip
+    files = {
+        "completions": mutated_rows(seeds.SLURM, rng, separator).encode("utf-8", "replace"),
+        "taken": mutated_rows(seeds.TAKEN, rng, rng.choice((" ", ":", ","))).encode(
+            "utf-8", "replace"
+        ),
+    }
     return Input("slurm-records", files, call=readers.slurm_records)
 
 
@@ -254,7 +292,17 @@ def _yaml_text(rng: random.Random) -> bytes:
 
 def _command_line(rng: random.Random) -> Input:
     """Words of a verb, some of them wrong; nothing here names a program to start or a file to write to."""
-    verbs = ("run", "compare", "fabric", "buy", "legal", "schedule", "validate", "calibrate", "devices")
+    verbs = (
+        "run",
+        "compare",
+        "fabric",
+        "buy",
+        "legal",
+        "schedule",
+        "validate",
+        "calibrate",
+        "devices",
+    )
     files = {MAIN: seeds.NAMED.encode(), "fleet.yaml": seeds.TRACED.encode(), "buy.yaml": seeds.RAMP.encode(),
              "legal.yaml": seeds.LEGAL.encode(), "data.yaml": seeds.RULES.encode(),
              "itself.csv": seeds.TRACES["csv"][1].encode()}  # fmt: skip
@@ -265,28 +313,80 @@ def _command_line(rng: random.Random) -> Input:
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         at = rng.choice((1, len(argv), len(argv)))
         argv[at:at] = _words_of(verb, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 and verb not in (
+        "validate",
+        "calibrate",
+    ):  # whose default is minutes of work
         del argv[rng.randrange(len(argv))]
     return Input("command-line", files, tuple(argv))
 
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "run": ("--timer", "--calibration", "--attach"), "fabric": ("--node", "--nodes", "--network"),
-    "legal": ("--date", "--to", "--buyer", "--from", "--rules"), "compare": (), "buy": (), "devices": (),
-    "schedule": ("--policy", "--trace", "--door", "--speed", "--twice", "--endpoint", "--scheduler"),
-    "validate": ("--oddities", "--memory"), "calibrate": ("--device", "--as", "--minutes", "--dtype", "--from"),
-}  # fmt: skip
-_VALUES = ("roofline", "table", "live", "cpu", "h800-8", "hpn7", "16", "1000000", "2025-03-24", "China",
-           "company", "fifo,easy:leaf", "easy,,", "process", "batsim", "nan", "inf", "1e9", "csv:@/itself.csv",
-           "@/itself.yaml", "@/data.yaml", "@/folder", "@/pipe", "fp8", "h800", "llama3-70b-mi300x", "domestic-ramp")  # fmt: skip
-_PROGRAMS = ("true {endpoint}", "false {endpoint}", "/nonexistent {endpoint}", "true", "", '"', "sleep 0 {endpoint}")
+    "run": ("--timer", "--calibration", "--attach"),
+    "fabric": ("--node", "--nodes", "--network"),
+    "legal": ("--date", "--to", "--buyer", "--from", "--rules"),
+    "compare": (),
+    "buy": (),
+    "devices": (),
+    "schedule": (
+        "--policy",
+        "--trace",
+        "--door",
+        "--speed",
+        "--twice",
+        "--endpoint",
+        "--scheduler",
+    ),
+    "validate": ("--oddities", "--memory"),
+    "calibrate": ("--device", "--as", "--minutes", "--dtype", "--from"),
+}
+_VALUES = (
+    "roofline",
+    "table",
+    "live",
+    "cpu",
+    "h800-8",
+    "hpn7",
+    "16",
+    "1000000",
+    "2025-03-24",
+    "China",
+    "company",
+    "fifo,easy:leaf",
+    "easy,,",
+    "process",
+    "batsim",
+    "nan",
+    "inf",
+    "1e9",
+    "csv:@/itself.csv",
+    "@/itself.yaml",
+    "@/data.yaml",
+    "@/folder",
+    "@/pipe",
+    "fp8",
+    "h800",
+    "llama3-70b-mi300x",
+    "domestic-ramp",
+)
+_PROGRAMS = (
+    "true {endpoint}",
+    "false {endpoint}",
+    "/nonexistent {endpoint}",
+    "true",
+    "",
+    '"',
+    "sleep 0 {endpoint}",
+)
 
 
 def _words_of(verb: str, rng: random.Random) -> list[str]:
     """Return an option with its value, or a word that stands alone."""
     value = rng.choice((rng.choice(_VALUES), rng.choice(_VALUES), rng.choice(TEXTS), str(rng.choice(NUMBERS)),
                         "\udcff"))  # fmt: skip
-    value = "x" if "calibration" in value or "\x00" in value else value  # a word of a command line has no NUL
+    value = (
+        "x" if "calibration" in value or "\x00" in value else value
+    )  # a word of a command line has no NUL
     kind = rng.random()
     if kind < 0.35:
         return ["--set", _setting(rng).replace("\x00", "")]
@@ -295,7 +395,12 @@ def _words_of(verb: str, rng: random.Random) -> list[str]:
         if option == "--scheduler":
             return ["--door", "batsim", option, rng.choice(_PROGRAMS)]
         if option == "--endpoint":
-            return ["--door", "batsim", option, rng.choice(("x", "", "tcp://", "tcp://:0", "udp://a:1", "inproc://x"))]
+            return [
+                "--door",
+                "batsim",
+                option,
+                rng.choice(("x", "", "tcp://", "tcp://:0", "udp://a:1", "inproc://x")),
+            ]
         return [option] if option in ("--twice", "--oddities") else [option, value]
     if kind < 0.85:
         return [*rng.choice((("--json", "-"), ("--json", "@/o.json"), ("--json", ""), ("--json", "@/folder"),
@@ -305,25 +410,58 @@ def _words_of(verb: str, rng: random.Random) -> list[str]:
 
 
 KINDS: Mapping[str, Make] = {
-    "run": _file_kind("run", ("run",), (seeds.RUN, seeds.RUN, seeds.EXPERTS, seeds.POOLS, seeds.ORDERS),
-                      ScenarioFile, (".",)),
+    "run": _file_kind(
+        "run",
+        ("run",),
+        (seeds.RUN, seeds.RUN, seeds.EXPERTS, seeds.POOLS, seeds.ORDERS),
+        ScenarioFile,
+        (".",),
+    ),
     "compare": _compare,
-    "fabric": _file_kind("fabric", ("fabric",), (seeds.FABRIC, seeds.FABRIC, seeds.RUN), FabricFile,
-                         ("fabric", "network")),
-    "buy": _file_kind("buy", ("buy",), (seeds.BUY,), buying.BuyFile, ("market",), {"plans.yaml": seeds.NAMED}),
+    "fabric": _file_kind(
+        "fabric",
+        ("fabric",),
+        (seeds.FABRIC, seeds.FABRIC, seeds.RUN),
+        FabricFile,
+        ("fabric", "network"),
+    ),
+    "buy": _file_kind(
+        "buy", ("buy",), (seeds.BUY,), buying.BuyFile, ("market",), {"plans.yaml": seeds.NAMED}
+    ),
     "options": _file_kind("options", ("buy",), (seeds.OPTIONS,), buying.BuyFile),
     "stockpile": _file_kind("stockpile", ("buy",), (seeds.STOCKPILE,), buying.BuyFile),
     "ramp": _file_kind("ramp", ("buy",), (seeds.RAMP,), buying.BuyFile),
-    "legal": _file_kind("legal", ("legal",), (seeds.LEGAL,), LegalFile, ("legal",), {"data.yaml": seeds.RULES}),
+    "legal": _file_kind(
+        "legal", ("legal",), (seeds.LEGAL,), LegalFile, ("legal",), {"data.yaml": seeds.RULES}
+    ),
     "rules": _rules,
-    "fleet": _file_kind("fleet", ("schedule",), (seeds.FLEET, seeds.FLEET, seeds.STEPS, seeds.TRACED), FleetFile, (),
-                        {"itself.csv": seeds.TRACES["csv"][1]}),
+    "fleet": _file_kind(
+        "fleet",
+        ("schedule",),
+        (seeds.FLEET, seeds.FLEET, seeds.STEPS, seeds.TRACED),
+        FleetFile,
+        (),
+        {"itself.csv": seeds.TRACES["csv"][1]},
+    ),
     "device": _device,
-    "node": _named("node", "nodes", ("cluster", "node"), ("h800-8", "ascend-910b2-8", "gb200-nvl72", "cpu-1")),
-    "network": _named("network", "fabrics", ("cluster", "network"), ("ib-ndr400-rail", "hpn7", "torus-4x4x4",
-                      "oversubscribed-3to1", "two-sites-wan", "none")),
-    "stack": _named("stack", "stacks", ("stack",), ("megatron-core", "deepseek", "fsdp", "mindspeed", "torch-eager")),
-    "model": _named("model", "models", ("model",), ("ling-lite", "deepseek-v3", "llama2-7b", "mixtral-8x7b")),
+    "node": _named(
+        "node", "nodes", ("cluster", "node"), ("h800-8", "ascend-910b2-8", "gb200-nvl72", "cpu-1")
+    ),
+    "network": _named(
+        "network",
+        "fabrics",
+        ("cluster", "network"),
+        ("ib-ndr400-rail", "hpn7", "torus-4x4x4", "oversubscribed-3to1", "two-sites-wan", "none"),
+    ),
+    "stack": _named(
+        "stack",
+        "stacks",
+        ("stack",),
+        ("megatron-core", "deepseek", "fsdp", "mindspeed", "torch-eager"),
+    ),
+    "model": _named(
+        "model", "models", ("model",), ("ling-lite", "deepseek-v3", "llama2-7b", "mixtral-8x7b")
+    ),
     "hugging-face": _hugging_face,
     "calibration": _calibration,
     **{f"trace-{kind}": _trace(kind) for kind in seeds.TRACES},
@@ -336,14 +474,28 @@ KINDS: Mapping[str, Make] = {
     "expression": _small("expression", readers.expression, readers.expression_text),
     "yaml": _small("yaml", readers.yaml_text, _yaml_text),
     "command-line": _command_line,
-}  # fmt: skip
+}
 
 
-CALLS: Mapping[str, Callable[..., None]] = {
-    "memory-table": readers.memory_table, "prices": readers.prices, "slurm-records": readers.slurm_records,
-    "batsim": readers.batsim, "units": readers.units, "expression": readers.expression, "yaml": readers.yaml_text,
-}  # fmt: skip  # kinds that no verb reads
-WEIGHTS = {"run": 4, "buy": 3, "fleet": 3, "command-line": 4, "batsim": 3, "options": 2, "legal": 2, "fabric": 2}
+CALLS: dict[str, Callable[..., None]] = {
+    "memory-table": readers.memory_table,
+    "prices": readers.prices,
+    "slurm-records": readers.slurm_records,
+    "batsim": readers.batsim,
+    "units": readers.units,
+    "expression": readers.expression,
+    "yaml": readers.yaml_text,
+}  # kinds that no verb reads
+WEIGHTS = {
+    "run": 4,
+    "buy": 3,
+    "fleet": 3,
+    "command-line": 4,
+    "batsim": 3,
+    "options": 2,
+    "legal": 2,
+    "fabric": 2,
+}
 
 
 def make(kind: str, seed: int, number: int) -> Input:

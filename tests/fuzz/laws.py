@@ -41,7 +41,9 @@ def _differs(what: str, one: float, other: float, tolerance: float = EXACT) -> s
 
 def _rises(what: str, before: float, after: float, tolerance: float = SAME) -> str:
     """Complain where a value is larger after a change that cannot make it so."""
-    return f"{what} rises from {before:.6g} to {after:.6g}" if after > before * (1 + tolerance) else ""
+    return (
+        f"{what} rises from {before:.6g} to {after:.6g}" if after > before * (1 + tolerance) else ""
+    )
 
 
 def _first(*words: str) -> str:
@@ -57,8 +59,15 @@ def the_breakdown_adds_up(plan: Plan) -> str:
     step = plan.result.step
     found = [_differs(f"stage {i}", sum(parts.values()), step.duration_s)
              for i, parts in enumerate(step.by_stage)]  # fmt: skip
-    negative = [f"{key} is {s} s" for parts in step.by_stage for key, s in parts.items() if s < -EXACT * step.duration_s]
-    return _first(_differs("mean", sum(step.breakdown.values()), step.duration_s), *found, *negative)
+    negative = [
+        f"{key} is {s} s"
+        for parts in step.by_stage
+        for key, s in parts.items()
+        if s < -EXACT * step.duration_s
+    ]
+    return _first(
+        _differs("mean", sum(step.breakdown.values()), step.duration_s), *found, *negative
+    )
 
 
 @law
@@ -74,9 +83,13 @@ def utilisation_is_bounded(plan: Plan) -> str:
     """What counts as the model's work is done (MFU <= HFU), and no device does more than its peak."""
     step = plan.result.step
     mfu = step.model_flop / (step.duration_s * step.peak_flop_per_s)
-    ordered = 0 < step.mfu <= step.hfu * (1 + SAME) <= 1 + 2 * SAME and step.mfu <= step.mfu_noncausal * (1 + SAME)
-    return _first(_differs("MFU", step.mfu, mfu),
-                  "" if ordered else f"MFU {step.mfu}, full square {step.mfu_noncausal}, HFU {step.hfu}")  # fmt: skip
+    ordered = 0 < step.mfu <= step.hfu * (
+        1 + SAME
+    ) <= 1 + 2 * SAME and step.mfu <= step.mfu_noncausal * (1 + SAME)
+    return _first(
+        _differs("MFU", step.mfu, mfu),
+        "" if ordered else f"MFU {step.mfu}, full square {step.mfu_noncausal}, HFU {step.hfu}",
+    )
 
 
 @law
@@ -85,7 +98,10 @@ def tokens_per_second_are_tokens_over_time(plan: Plan) -> str:
     step, training = plan.result.step, plan.scenario.training
     tokens = training.global_batch * training.sequence_length
     rate = tokens / step.duration_s / step.devices
-    return _first(_differs("tokens", step.tokens, tokens), _differs("rate", step.tokens_per_s_per_device, rate))
+    return _first(
+        _differs("tokens", step.tokens, tokens),
+        _differs("rate", step.tokens_per_s_per_device, rate),
+    )
 
 
 @law
@@ -93,9 +109,12 @@ def memory_adds_up(plan: Plan) -> str:
     """The fullest rank's parts are its peak, the peak is that of the fullest stage, and decides."""
     memory = plan.result.memory
     verdict = memory.fits == (memory.peak_bytes <= memory.capacity_bytes)
-    return _first(_differs("parts", sum(memory.parts.values()), memory.peak_bytes),
-                  _differs("fullest stage", max(memory.by_stage), memory.peak_bytes),
-                  "" if verdict else f"fits is {memory.fits}", *(f"{k} is {v}" for k, v in memory.parts.items() if v < 0))  # fmt: skip
+    return _first(
+        _differs("parts", sum(memory.parts.values()), memory.peak_bytes),
+        _differs("fullest stage", max(memory.by_stage), memory.peak_bytes),
+        "" if verdict else f"fits is {memory.fits}",
+        *(f"{k} is {v}" for k, v in memory.parts.items() if v < 0),
+    )
 
 
 @law
@@ -105,9 +124,14 @@ def the_wall_time_adds_up(plan: Plan) -> str:
     if job is None:
         return ""
     whole = job.productive_s + sum(job.lost_s.values())
-    bounded = 0 < job.goodput <= 1 + EXACT and all(s >= -EXACT * job.wall_s for s in job.lost_s.values())
-    return _first(_differs("wall", whole, job.wall_s, 1e-6), "" if bounded else f"goodput {job.goodput}, {dict(job.lost_s)}",
-                  _differs("goodput", job.goodput, job.productive_s / job.wall_s, 1e-6))  # fmt: skip
+    bounded = 0 < job.goodput <= 1 + EXACT and all(
+        s >= -EXACT * job.wall_s for s in job.lost_s.values()
+    )
+    return _first(
+        _differs("wall", whole, job.wall_s, 1e-6),
+        "" if bounded else f"goodput {job.goodput}, {dict(job.lost_s)}",
+        _differs("goodput", job.goodput, job.productive_s / job.wall_s, 1e-6),
+    )
 
 
 @law
@@ -144,12 +168,19 @@ def more_bandwidth_is_not_slower(plan: Plan) -> str:
     """A link that carries twice as much can still carry the same."""
 
     def links(node: Node) -> Node:
-        return replace(node, scale_up=replace(node.scale_up, link_bandwidth=2 * node.scale_up.link_bandwidth))
+        return replace(
+            node, scale_up=replace(node.scale_up, link_bandwidth=2 * node.scale_up.link_bandwidth)
+        )
 
     def cards(node: Node) -> Node:
-        return replace(node, scale_out=replace(node.scale_out, nic_bandwidth=2 * node.scale_out.nic_bandwidth))
+        return replace(
+            node, scale_out=replace(node.scale_out, nic_bandwidth=2 * node.scale_out.nic_bandwidth)
+        )
 
-    return _first(_not_slower(plan, links, "step with faster links"), _not_slower(plan, cards, "step with faster cards"))
+    return _first(
+        _not_slower(plan, links, "step with faster links"),
+        _not_slower(plan, cards, "step with faster cards"),
+    )
 
 
 @law
@@ -173,10 +204,15 @@ def a_faster_device_is_not_slower(plan: Plan) -> str:
         d = node.device
         faster = {key: 1.5 * value for key, value in d.matrix_peak.items()}
         vector = {key: 1.5 * value for key, value in d.vector_peak.items()}
-        return replace(node, device=replace(d, matrix_peak=faster, vector_peak=vector, clock_hz=1.5 * d.clock_hz))
+        return replace(
+            node,
+            device=replace(d, matrix_peak=faster, vector_peak=vector, clock_hz=1.5 * d.clock_hz),
+        )
 
     def memory(node: Node) -> Node:
-        return replace(node, device=replace(node.device, memory_bandwidth=1.5 * node.device.memory_bandwidth))
+        return replace(
+            node, device=replace(node.device, memory_bandwidth=1.5 * node.device.memory_bandwidth)
+        )
 
     return _first(_not_slower(plan, compute, "step with a faster clock"),
                   _not_slower(plan, memory, "step with faster memory"))  # fmt: skip
@@ -187,14 +223,21 @@ def a_worse_network_is_not_faster(plan: Plan) -> str:
     """Oversubscription, foreign traffic and a broken uplink take something away."""
 
     def thin(node: Node) -> Node:
-        return replace(node, scale_out=replace(node.scale_out, oversubscription=3 * node.scale_out.oversubscription))
+        return replace(
+            node,
+            scale_out=replace(node.scale_out, oversubscription=3 * node.scale_out.oversubscription),
+        )
 
     base = plan.changed("fabric", to={"routing": "spread"})
     busy = base.changed("fabric", "background", to=0.5)
     return _first(
-        _rises("step, from oversubscribed", plan.on(thin).result.step.duration_s, plan.result.step.duration_s),
+        _rises(
+            "step, from oversubscribed",
+            plan.on(thin).result.step.duration_s,
+            plan.result.step.duration_s,
+        ),
         _rises("step, from busy", busy.result.step.duration_s, base.result.step.duration_s),
-    )  # fmt: skip
+    )
 
 
 @law
@@ -215,15 +258,17 @@ def _duration(plan: Plan) -> float:
 
 @law
 def more_work_takes_more_time(plan: Plan) -> str:
-    """Twice the layers, the sequence or the batch are not done sooner, and twice the batch in at most twice."""
+    """Twice the layers, sequence or batch are not done sooner; twice the batch takes at most twice."""
     training, before = plan.scenario.training, _duration(plan)
     batch = _duration(plan.changed("training", "global_batch", to=2 * training.global_batch))
     longer = _duration(plan.changed("training", "sequence_length", to=2 * training.sequence_length))
     deeper = _duration(plan.changed("model", "layers", to=2 * plan.scenario.model.layers))
     return _first(
-        _rises("step, from twice the batch", batch, before), _rises("step per batch", 2 * before, batch),
-        _rises("step, from twice the sequence", longer, before), _rises("step, from twice the layers", deeper, before),
-    )  # fmt: skip
+        _rises("step, from twice the batch", batch, before),
+        _rises("step per batch", 2 * before, batch),
+        _rises("step, from twice the sequence", longer, before),
+        _rises("step, from twice the layers", deeper, before),
+    )
 
 
 @law
@@ -231,17 +276,26 @@ def a_larger_model_needs_more_memory(plan: Plan) -> str:
     """Twice the layers, the sequence or the micro-batch need no less."""
     training, peak = plan.scenario.training, plan.result.memory.peak_bytes
     batch = plan.changed("training", "global_batch", to=2 * training.global_batch)
-    changes = {"layers": plan.changed("model", "layers", to=2 * plan.scenario.model.layers),
-               "sequence": plan.changed("training", "sequence_length", to=2 * training.sequence_length),
-               "micro-batch": batch.changed("training", "micro_batch", to=2 * training.micro_batch)}  # fmt: skip
-    return _first(*(_rises(f"memory, from twice the {name}", changed.result.memory.peak_bytes, peak)
-                    for name, changed in changes.items()))  # fmt: skip
+    changes = {
+        "layers": plan.changed("model", "layers", to=2 * plan.scenario.model.layers),
+        "sequence": plan.changed("training", "sequence_length", to=2 * training.sequence_length),
+        "micro-batch": batch.changed("training", "micro_batch", to=2 * training.micro_batch),
+    }
+    return _first(
+        *(
+            _rises(f"memory, from twice the {name}", changed.result.memory.peak_bytes, peak)
+            for name, changed in changes.items()
+        )
+    )
 
 
 @law
 def recomputation_saves_memory_and_costs_time(plan: Plan) -> str:
     """What is computed again need not be kept: memory none >= selective >= full, time the other way."""
-    found = [plan.changed("parallel", "recompute", to=kind).result for kind in ("none", "selective", "full")]
+    found = [
+        plan.changed("parallel", "recompute", to=kind).result
+        for kind in ("none", "selective", "full")
+    ]
     memory = [r.memory.peak_bytes for r in found]
     seconds = [r.step.duration_s for r in found]
     return _first(_rises("memory none to selective", memory[0], memory[1]),
@@ -254,11 +308,23 @@ def recomputation_saves_memory_and_costs_time(plan: Plan) -> str:
 def sharding_saves_memory(plan: Plan) -> str:
     """Each ZeRO stage shards more over the replicas: 0 >= 1 >= 2 >= 3; with one replica all are alike."""
     stages = (0, 1, 2, 3)
-    memory = [plan.changed("parallel", "zero", to=stage).result.memory.peak_bytes for stage in stages]
+    memory = [
+        plan.changed("parallel", "zero", to=stage).result.memory.peak_bytes for stage in stages
+    ]
     alone = plan.scenario.parallel.dp * plan.scenario.parallel.cp == 1
     if alone:
-        return _first(*(_differs(f"memory, zero {stage} against 0", memory[stage], memory[0], SAME) for stage in stages))
-    return _first(*(_rises(f"memory zero {stage - 1} to {stage}", memory[stage - 1], memory[stage]) for stage in stages[1:]))
+        return _first(
+            *(
+                _differs(f"memory, zero {stage} against 0", memory[stage], memory[0], SAME)
+                for stage in stages
+            )
+        )
+    return _first(
+        *(
+            _rises(f"memory zero {stage - 1} to {stage}", memory[stage - 1], memory[stage])
+            for stage in stages[1:]
+        )
+    )
 
 
 @law
@@ -268,8 +334,11 @@ def twice_the_devices_are_at_most_twice_as_fast(plan: Plan) -> str:
     count = training.global_batch // (training.micro_batch * parallel.dp)
     if count % 2:
         return ""
-    data: dict[str, Any] = {**plan.data, "cluster": {**plan.data["cluster"], "nodes": 2 * plan.data["cluster"]["nodes"]},
-                            "parallel": {**plan.data["parallel"], "dp": 2 * parallel.dp}}  # fmt: skip
+    data: dict[str, Any] = {
+        **plan.data,
+        "cluster": {**plan.data["cluster"], "nodes": 2 * plan.data["cluster"]["nodes"]},
+        "parallel": {**plan.data["parallel"], "dp": 2 * parallel.dp},
+    }
     doubled = Plan(data, scenario_of(data))
     return _rises("step over half of the devices", 2 * _duration(doubled), _duration(plan))
 
@@ -286,7 +355,10 @@ def twice_the_tokens_take_twice_the_time_and_money(plan: Plan) -> str:
     tokens = plan.scenario.training.tokens
     doubled = calm.changed("training", "tokens", to=f"{2 * tokens / 1e9:.12g} B tokens")
     one, two = calm.result, doubled.result
-    assert one.job and two.job and one.cost and two.cost
+    assert one.job
+    assert two.job
+    assert one.cost
+    assert two.cost
     several = one.job.steps > 50  # a part of a checkpoint interval weighs less then
     tolerance = 2 / one.job.steps + (NOISE if several else 0.5)
     return _first(_differs("wall", two.job.wall_s / one.job.wall_s, 2.0, tolerance),
@@ -303,7 +375,10 @@ def failures_cost_time(plan: Plan) -> str:
         job = plan.changed("job", "failures", "scale", to=scale).result.job
         assert job
         walls.append(job.wall_s)
-    return _first(_rises("wall, from failures", walls[1], walls[0], SAME), _rises("wall, from more failures", walls[2], walls[1], NOISE))
+    return _first(
+        _rises("wall, from failures", walls[1], walls[0], SAME),
+        _rises("wall, from more failures", walls[2], walls[1], NOISE),
+    )
 
 
 @law
@@ -312,9 +387,13 @@ def prices_pass_through(plan: Plan) -> str:
     if plan.result.cost is None or plan.scenario.cost is None:
         return ""
     low, high = (plan.changed("cost", "rent", to=f"{price} CNY/h").result for price in (10, 20))
-    assert low.cost and high.cost
-    return _first(_differs("cost", high.cost.total, 2 * low.cost.total), "" if low.job == high.job else "the job changed",
-                  "" if low.step == high.step else "the step changed")  # fmt: skip
+    assert low.cost
+    assert high.cost
+    return _first(
+        _differs("cost", high.cost.total, 2 * low.cost.total),
+        "" if low.job == high.job else "the job changed",
+        "" if low.step == high.step else "the step changed",
+    )
 
 
 # -- checking -----------------------------------------------------------------------------------------------

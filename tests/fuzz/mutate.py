@@ -56,9 +56,7 @@ def put(tree: Any, path: Path, value: Any) -> None:
 
 
 def _set(tree: Any, key: Any, value: Any) -> bool:
-    if isinstance(tree, dict):
-        tree[key] = value
-    elif isinstance(key, int) and 0 <= key < len(tree):
+    if isinstance(tree, dict) or (isinstance(key, int) and 0 <= key < len(tree)):
         tree[key] = value
     else:
         tree.append(value)
@@ -216,7 +214,9 @@ def _cell(cell: str, rows: Sequence[Sequence[str]], rng: random.Random) -> str:
         near: Any = tweaked(float(cell) if "." in cell else int(cell), rng)
     except ValueError:
         near = tweaked(cell, rng)
-    return str(rng.choice((near, near, near, other, "", rng.choice(NUMBERS), rng.choice(TEXTS)[:300])))
+    return str(
+        rng.choice((near, near, near, other, "", rng.choice(NUMBERS), rng.choice(TEXTS)[:300]))
+    )
 
 
 # -- bytes -----------------------------------------------------------------------------------------

@@ -36,7 +36,9 @@ def scenario_of(data: Mapping[str, Any]) -> Scenario:
     """Return a scenario of plain data; raises `InputError`."""
     case = Case("drawn", YamlText("drawn", data, {}, {}), dict(data), set())
     spec = validated(case, ScenarioFile)
-    found = resolve(spec, "drawn", Path(), case.blame, lambda: bool(case.problems)) if spec else None
+    found = (
+        resolve(spec, "drawn", Path(), case.blame, lambda: bool(case.problems)) if spec else None
+    )
     if found is None:
         raise InputError(case.problems)
     return found
@@ -98,13 +100,25 @@ def _drawn(rng: random.Random) -> dict[str, Any]:
     pp = rng.choice([p for p in (1, 1, 2, 4) if devices % (tp * p) == 0] or [1])
     dp = max(devices // (tp * pp), 1)
     cp = rng.choice((1, 1, 1, 2)) if dp % 2 == 0 else 1
-    schedule = rng.choice(("1f1b", "gpipe", "interleaved", "zb-h1", "zb-v", "dualpipe")) if pp > 1 else "1f1b"
+    schedule = (
+        rng.choice(("1f1b", "gpipe", "interleaved", "zb-h1", "zb-v", "dualpipe"))
+        if pp > 1
+        else "1f1b"
+    )
     vp = 2 if schedule == "interleaved" else 1
     micro = rng.choice((1, 1, 2, 4))
     model = _model(rng, tp, pp * 2 * rng.choice((1, 1, 2, 3)))
-    parallel = {"tp": tp, "pp": pp, "cp": cp, "dp": dp // cp, "vp": vp, "schedule": schedule,
-                "zero": rng.choice((0, 1, 2, 3) if pp == 1 else (0, 1, 2)), "sequence_parallel": rng.random() < 0.7,
-                "recompute": rng.choice(("none", "selective", "full"))}  # fmt: skip
+    parallel = {
+        "tp": tp,
+        "pp": pp,
+        "cp": cp,
+        "dp": dp // cp,
+        "vp": vp,
+        "schedule": schedule,
+        "zero": rng.choice((0, 1, 2, 3) if pp == 1 else (0, 1, 2)),
+        "sequence_parallel": rng.random() < 0.7,
+        "recompute": rng.choice(("none", "selective", "full")),
+    }
     if "experts" in model:
         parallel["ep"] = rng.choice([e for e in (1, 2, 4, 8) if (dp * tp) % e == 0])
     data: dict[str, Any] = {
@@ -128,12 +142,24 @@ def _model(rng: random.Random, tp: int, layers: int) -> dict[str, Any]:
     heads = tp * rng.choice((1, 2, 4, 8))
     kv_heads = rng.choice([h for h in (heads, heads // 2, heads // 4) if h and heads % h == 0])
     hidden = heads * head_dim
-    model: dict[str, Any] = {"name": "drawn", "layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads,
-                             "head_dim": head_dim, "vocab": rng.choice((1000, 32000, 128000))}  # fmt: skip
+    model: dict[str, Any] = {
+        "name": "drawn",
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "vocab": rng.choice((1000, 32000, 128000)),
+    }
     if rng.random() < 0.4:
         routed = rng.choice((8, 16, 64))
-        model["experts"] = {"routed": routed, "top_k": rng.choice((1, 2, 4)), "hidden": rng.choice((256, 1024, 2048)),
-                            "shared": rng.choice((0, 1)), "dense_layers": 0}  # fmt: skip
+        model["experts"] = {
+            "routed": routed,
+            "top_k": rng.choice((1, 2, 4)),
+            "hidden": rng.choice((256, 1024, 2048)),
+            "shared": rng.choice((0, 1)),
+            "dense_layers": 0,
+        }
     else:
         model["ffn_hidden"] = hidden * rng.choice((2, 3, 4))
     return model

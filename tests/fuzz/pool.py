@@ -88,7 +88,9 @@ class Pool:
     def _start(self) -> None:
         context = get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self.root, self.bounds), daemon=False)
+        self._child = context.Process(
+            target=_serve, args=(theirs, self.root, self.bounds), daemon=False
+        )
         self._child.start()
         theirs.close()
         self._left = INPUTS_PER_CHILD
@@ -124,7 +126,9 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
         pipe.send(outcome)
 
 
-def series(pool: Pool, kind: str, seed: int, first: int, count: int) -> Iterator[tuple[int, Outcome]]:
+def series(
+    pool: Pool, kind: str, seed: int, first: int, count: int
+) -> Iterator[tuple[int, Outcome]]:
     """Yield number and outcome of each input of a series."""
     for number in range(first, first + count):
         yield number, pool.made(kind, seed, number)

@@ -30,22 +30,59 @@ def optimum(data: dict[str, Any]) -> float | None:
 def drawn_purchase(rng: random.Random) -> dict[str, Any]:
     """Return a purchase of two kinds of device at stated rates, without rules."""
     return {
-        "question": "?", "currency": "CNY", "start": "2025-03-24", "rules": {"ignore": True},
-        "purchase": {"months": 8, "objective": "cost", "gap": f"{GAP * 100} %", "budget": "900 M CNY"},
-        "devices": {
-            "a": {"device": "h20", "per_node": 8, "price": f"{rng.uniform(0.5, 2):.3f} M CNY", "power": "900 W",
-                  "lead_time": "1 month", "transit": "1 week", "supply": rng.choice((20, 60, 200)),
-                  "failure_rate": "5 %/year"},
-            "b": {"device": "ascend-910b2", "per_node": 8, "price": f"{rng.uniform(0.5, 2):.3f} M CNY",
-                  "power": "700 W", "lead_time": "2 weeks", "transit": "1 week", "supply": 40,
-                  "failure_rate": "9 %/year", "rent": "12 CNY/h", "rentable": rng.choice((0, 30))},
+        "question": "?",
+        "currency": "CNY",
+        "start": "2025-03-24",
+        "rules": {"ignore": True},
+        "purchase": {
+            "months": 8,
+            "objective": "cost",
+            "gap": f"{GAP * 100} %",
+            "budget": "900 M CNY",
         },
-        "sites": {"here": {"power": "10 MW", "energy_price": f"{rng.uniform(0.3, 0.9):.3f} CNY/kWh", "pue": 1.25}},
-        "jobs": {"train": {"tokens": f"{rng.uniform(0.2, 2):.3f} T tokens", "deadline": f"{rng.choice((5, 6, 7))} months",
-                           "flop_per_token": 6.0e10,
-                           "rates": {"a": {"peak": "148 TFLOP/s", "mfu": f"{rng.uniform(20, 45):.1f} %"},
-                                     "b": {"peak": "370 TFLOP/s", "mfu": f"{rng.uniform(10, 30):.1f} %"}}}},
-    }  # fmt: skip
+        "devices": {
+            "a": {
+                "device": "h20",
+                "per_node": 8,
+                "price": f"{rng.uniform(0.5, 2):.3f} M CNY",
+                "power": "900 W",
+                "lead_time": "1 month",
+                "transit": "1 week",
+                "supply": rng.choice((20, 60, 200)),
+                "failure_rate": "5 %/year",
+            },
+            "b": {
+                "device": "ascend-910b2",
+                "per_node": 8,
+                "price": f"{rng.uniform(0.5, 2):.3f} M CNY",
+                "power": "700 W",
+                "lead_time": "2 weeks",
+                "transit": "1 week",
+                "supply": 40,
+                "failure_rate": "9 %/year",
+                "rent": "12 CNY/h",
+                "rentable": rng.choice((0, 30)),
+            },
+        },
+        "sites": {
+            "here": {
+                "power": "10 MW",
+                "energy_price": f"{rng.uniform(0.3, 0.9):.3f} CNY/kWh",
+                "pue": 1.25,
+            }
+        },
+        "jobs": {
+            "train": {
+                "tokens": f"{rng.uniform(0.2, 2):.3f} T tokens",
+                "deadline": f"{rng.choice((5, 6, 7))} months",
+                "flop_per_token": 6.0e10,
+                "rates": {
+                    "a": {"peak": "148 TFLOP/s", "mfu": f"{rng.uniform(20, 45):.1f} %"},
+                    "b": {"peak": "370 TFLOP/s", "mfu": f"{rng.uniform(10, 30):.1f} %"},
+                },
+            }
+        },
+    }
 
 
 def _scaled(text: str, factor: float) -> str:
@@ -85,11 +122,14 @@ def _one_more(data: dict[str, Any]) -> None:
 
 
 EASIER: dict[str, Callable[[dict[str, Any]], None]] = {
-    "cheaper machines never raise the optimum": _cheaper, "cheaper power never raises the optimum": _cheap_power,
-    "a larger budget never raises the optimum": _richer, "more supply never raises the optimum": _more_supply,
-    "a later deadline never raises the optimum": _later, "less work never raises the optimum": _less_work,
+    "cheaper machines never raise the optimum": _cheaper,
+    "cheaper power never raises the optimum": _cheap_power,
+    "a larger budget never raises the optimum": _richer,
+    "more supply never raises the optimum": _more_supply,
+    "a later deadline never raises the optimum": _later,
+    "less work never raises the optimum": _less_work,
     "one more offer never raises the optimum": _one_more,
-}  # fmt: skip  # each: the old plan is still possible, at no higher cost
+}  # each: the old plan is still possible, at no higher cost
 
 
 def check_purchases(count: int, seed: int) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from itertools import pairwise
@@ -29,7 +30,7 @@ from ersatz.sim.market.prices import ITEMS, load_prices
 from ersatz.sim.validation.errors.memory_table import judge_memory
 
 from . import seeds
-from .mutate import mutated, mutated_bytes
+from .mutate import mutated, mutated_bytes, to_json
 from .words import NUMBERS, TEXTS, odd_value, quantity
 
 
@@ -112,7 +113,7 @@ class _Scripted:
         rng = random.Random(seed)
         if rng.random() < 0.1:
             return mutated_bytes(json.dumps(reply).encode(), rng)
-        return json.dumps(mutated(reply, [reply, self._all_words(told["now"])], rng)).encode()
+        return to_json(mutated(reply, [reply, self._all_words(told["now"])], rng))
 
     def _decided(self, told: dict[str, Any]) -> list[Any]:
         for event in told["events"]:
@@ -133,12 +134,19 @@ class _Scripted:
     def _all_words(self, now: float) -> dict[str, Any]:
         """Return a reply with everything that a scheduler may say."""
         job = next(iter(self.held), "w0!a")
-        return {"now": now + 1, "events": [
-            _event(now, "EXECUTE_JOB", job_id=job, alloc="0-7"), _event(now, "REJECT_JOB", job_id=job),
-            _event(now, "KILL_JOB", job_ids=[job, "w0!x"]), _event(now + 5, "CALL_ME_LATER", timestamp=now + 5),
-            _event(now, "RESERVE", job_id=job, at=now + 9, alloc="8-15"), _event(now, "NOTIFY", type="x"),
-            _event(now, "SET_RESOURCE_STATE", resources="0-3", state="1"), _event(now, "QUERY", requests={}),
-        ]}  # fmt: skip
+        return {
+            "now": now + 1,
+            "events": [
+                _event(now, "EXECUTE_JOB", job_id=job, alloc="0-7"),
+                _event(now, "REJECT_JOB", job_id=job),
+                _event(now, "KILL_JOB", job_ids=[job, "w0!x"]),
+                _event(now + 5, "CALL_ME_LATER", timestamp=now + 5),
+                _event(now, "RESERVE", job_id=job, at=now + 9, alloc="8-15"),
+                _event(now, "NOTIFY", type="x"),
+                _event(now, "SET_RESOURCE_STATE", resources="0-3", state="1"),
+                _event(now, "QUERY", requests={}),
+            ],
+        }
 
 
 def _event(now: float, kind: str, **data: Any) -> dict[str, Any]:
@@ -148,7 +156,9 @@ def _event(now: float, kind: str, **data: Any) -> dict[str, Any]:
 def batsim_plan(rng: random.Random) -> bytes:
     """Return at which replies a scheduler goes wrong, and the seed of how."""
     count = rng.choice((1, 1, 1, 2, 3))
-    return json.dumps({"at": {str(rng.randrange(1, 14)): rng.randrange(10**9) for _ in range(count)}}).encode()
+    return json.dumps(
+        {"at": {str(rng.randrange(1, 14)): rng.randrange(10**9) for _ in range(count)}}
+    ).encode()
 
 
 def batsim(folder: Path) -> None:
@@ -156,7 +166,9 @@ def batsim(folder: Path) -> None:
     plan = json.loads((folder / "text").read_text("utf-8"))
     sizes = (8, 16, 4, 2, 8, 16, 1)
     names = "abcdefg"
-    jobs = tuple(Job(names[i], 30.0 * i, n, 100.0 + 7 * i, walltime_s=200.0) for i, n in enumerate(sizes))
+    jobs = tuple(
+        Job(names[i], 30.0 * i, n, 100.0 + 7 * i, walltime_s=200.0) for i, n in enumerate(sizes)
+    )
     outages = (Maintenance(150.0, 100.0, (1,), 20.0),)
     peer: Any = _Scripted(plan)
     log = run_fleet(
@@ -171,7 +183,10 @@ def batsim(folder: Path) -> None:
 
 def unit_text(rng: random.Random) -> bytes:
     """Return a text that may be a quantity."""
-    number, unit = str(rng.choice(NUMBERS)), rng.choice([u for units in UNITS.values() for u in units])
+    number, unit = (
+        str(rng.choice(NUMBERS)),
+        rng.choice([u for units in UNITS.values() for u in units]),
+    )
     text = rng.choice((
         quantity(rng, rng.choice(list(UNITS)), odd=True), f"{number} {unit}", f"{number}{unit}", number,
         f"{rng.choice(TEXTS)[:80]}{unit}", f"{number} {rng.choice(TEXTS)[:80]}", str(odd_value(rng))[:80],
@@ -185,10 +200,8 @@ def units(folder: Path) -> None:
     text = (folder / "text").read_bytes().decode("utf-8", "replace")
     refused: Exception | None = None
     values: list[object] = [text]
-    try:
+    with suppress(ValueError):
         values.append(int(text))
-    except ValueError:
-        pass
     for dimension in UNITS:
         for value in values:
             try:
@@ -203,15 +216,50 @@ def units(folder: Path) -> None:
 
 def expression_text(rng: random.Random) -> bytes:
     """Return a text that may be a criterion: words in any order, or a changed one."""
-    words = (*ATTRIBUTES, "tpp", "and", "or", "not", "in", "==", "<", ">=", "!=", "+", "-", "*", "/", "**", "(", ")",
-             "[", "]", ",", "1", "0", "1e308", "'h20'", "None", "True", "lambda", "x.y", "f()", "if", "else", ":=", "//")  # fmt: skip
+    words = (
+        *ATTRIBUTES,
+        "tpp",
+        "and",
+        "or",
+        "not",
+        "in",
+        "==",
+        "<",
+        ">=",
+        "!=",
+        "+",
+        "-",
+        "*",
+        "/",
+        "**",
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        "1",
+        "0",
+        "1e308",
+        "'h20'",
+        "None",
+        "True",
+        "lambda",
+        "x.y",
+        "f()",
+        "if",
+        "else",
+        ":=",
+        "//",
+    )
     if rng.random() < 0.4:
         return " ".join(rng.choice(words) for _ in range(rng.randrange(1, 14))).encode()
     parts = rng.choice(seeds.CRITERIA).split(" ")
     for _ in range(rng.choice((1, 1, 2, 3))):
         parts[rng.randrange(len(parts)) :][:1] = [rng.choice((*words, rng.choice(TEXTS)[:50]))]
         at = rng.randrange(len(parts))
-        parts[at : at + rng.choice((0, 1))] = [rng.choice((*words, *(w for w in words if len(w) < 3)))]
+        parts[at : at + rng.choice((0, 1))] = [
+            rng.choice((*words, *(w for w in words if len(w) < 3)))
+        ]
     if rng.random() < 0.05:
         parts = ["(" * (n := rng.choice((5, 60, 90, 200, 490))), *parts, ")" * n]
     raw = " ".join(parts).encode("utf-8", "replace")
@@ -221,7 +269,9 @@ def expression_text(rng: random.Random) -> bytes:
 def expression(folder: Path) -> None:
     """Read a criterion, evaluate it for several values, and explain it."""
     text = (folder / "text").read_bytes().decode("utf-8", "replace")
-    kinds: dict[str, Any] = {name: kind for name, (kind, _) in ATTRIBUTES.items()} | {"tpp": "number"}
+    kinds: dict[str, Any] = {name: kind for name, (kind, _) in ATTRIBUTES.items()} | {
+        "tpp": "number"
+    }
     try:
         read = parse_expression(text, kinds)
     except ExpressionError as error:
@@ -239,6 +289,19 @@ def yaml_text(folder: Path) -> None:
     """Parse a text as YAML: plain data whose places are known, each after the line of its parent."""
     text = (folder / "text").read_bytes().decode("utf-8", "replace")
     read = parse_yaml(text, "text")
-    lines = text.count("\n") + text.count("\r") + text.count("\x85") + text.count("\u2028") + text.count("\u2029") + 2
-    assert all(1 <= line <= lines and column >= 1 for line, column in read.values.values()), "a place is outside"
-    assert all(a in read.values for path in read.values for a, _ in pairwise((path[:n] for n in range(len(path) + 1))))
+    lines = (
+        text.count("\n")
+        + text.count("\r")
+        + text.count("\x85")
+        + text.count("\u2028")
+        + text.count("\u2029")
+        + 2
+    )
+    assert all(1 <= line <= lines and column >= 1 for line, column in read.values.values()), (
+        "a place is outside"
+    )
+    assert all(
+        a in read.values
+        for path in read.values
+        for a, _ in pairwise(path[:n] for n in range(len(path) + 1))
+    )

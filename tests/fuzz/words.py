@@ -24,7 +24,24 @@ TEXTS = (
 )  # fmt: skip
 # Where an escape from the output folder would land; `judge` looks there.
 ESCAPES = ("../ESCAPE", "../../ESCAPE", "/tmp/ersatz-fuzz-escape/x", "a/../../ESCAPE")
-MAGNITUDES = (0.0, 1.0, 1e-320, 1e-30, 1e-9, 1e-3, 0.01, 2.0, 3.5, 10.0, 100.0, 1e4, 1e9, 1e30, 1e300, 1e308)
+MAGNITUDES = (
+    0.0,
+    1.0,
+    1e-320,
+    1e-30,
+    1e-9,
+    1e-3,
+    0.01,
+    2.0,
+    3.5,
+    10.0,
+    100.0,
+    1e4,
+    1e9,
+    1e30,
+    1e300,
+    1e308,
+)
 
 
 def odd_value(rng: random.Random) -> Any:
@@ -36,7 +53,9 @@ def odd_value(rng: random.Random) -> Any:
         return rng.choice(TEXTS + ESCAPES)
     if kind < 0.9:
         return quantity(rng, rng.choice(list(UNITS)), odd=True)
-    return rng.choice(([], {}, [[]], [1], [None], {"": 1}, {"a": {"a": {}}}, ["x"] * 300, nested(rng)))
+    return rng.choice(
+        ([], {}, [[]], [1], [None], {"": 1}, {"a": {"a": {}}}, ["x"] * 300, nested(rng))
+    )
 
 
 def nested(rng: random.Random) -> Any:
