@@ -19,6 +19,8 @@ from .kinds import CALLS, KINDS, WEIGHTS, make
 from .pool import Bounds, Pool
 from .shrink import shrunk
 
+FOUND = Path(__file__).resolve().parents[1] / "data" / "found.jsonl"
+MOST_KEPT = 4000  # characters of a stored input
 PROGRESS_S = 20.0  # between lines where there is no terminal
 
 
@@ -53,6 +55,8 @@ def main() -> int:
         from .kill import kill_many
 
         return kill_many(options.kills, options.seed)
+    if options.keep:
+        return _keep(options.keep)
     if options.replay:
         return _replay(options.replay, Bounds(options.cpu))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -82,6 +86,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--replay", type=Path, default=None, help="run a stored input, or a folder of them, again"
+    )
+    parser.add_argument(
+        "--keep", type=Path, default=None, help=f"add stored inputs to {FOUND.name}, for the tests"
     )
     parser.add_argument(
         "--laws", type=int, default=0, metavar="PLANS", help="check laws on random plans instead"
@@ -129,6 +136,23 @@ def _store(
     case = {"signature": outcome.signature, "kind": given.kind, "argv": list(given.argv), "origin": origin,
             "files": list(given.files), "detail": outcome.detail}  # fmt: skip
     (folder / "case.json").write_text(json.dumps(case, indent=1), "utf-8")
+
+
+def _keep(where: Path) -> int:
+    """Add the small ones of the stored inputs to those that the tests run again, each once."""
+    known = set(FOUND.read_text("utf-8").splitlines())
+    for path in sorted(where.rglob("case.json")):
+        case = json.loads(path.read_text("utf-8"))
+        files = {
+            name: (path.parent / name).read_bytes().decode("latin-1") for name in case["files"]
+        }
+        line = json.dumps(
+            {**{key: case[key] for key in ("signature", "kind", "argv")}, "files": files}
+        )
+        if len(line) <= MOST_KEPT:
+            known.add(line)
+    FOUND.write_text("".join(f"{line}\n" for line in sorted(known)), "utf-8")
+    return 0
 
 
 def _replay(where: Path, bounds: Bounds) -> int:
