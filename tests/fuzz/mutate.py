@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ def drop(tree: Any, path: Path) -> None:
 def mutated(tree: Any, donors: Sequence[Any], rng: random.Random) -> Any:
     """Return a tree with one to four changes; `donors` lend parts of themselves."""
     tree = copy.deepcopy(tree)
-    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
+    for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 3, 4))):
         found = places(tree)
         if not found:
             return tree
@@ -100,6 +101,29 @@ def _splice(tree: Any, path: Path, donors: Sequence[Any], rng: random.Random) ->
 
 def _tweak(tree: Any, path: Path, donors: Sequence[Any], rng: random.Random) -> None:
     put(tree, path, tweaked(get(tree, path), rng))
+
+
+def _vary(tree: Any, path: Path, donors: Sequence[Any], rng: random.Random) -> None:
+    """Change a figure by what may well be meant: this gets past the readers."""
+    value = get(tree, path)
+    match = _QUANTITY.match(value) if isinstance(value, str) else None
+    factor = rng.choice((0.0, 0.01, 0.1, 0.5, 0.9, 1.1, 2.0, 4.0, 10.0, 100.0))
+    if isinstance(value, bool):
+        put(tree, path, not value)
+    elif isinstance(value, int):
+        near = (0, 1, 2, value + 1, max(value - 1, 0), value // 2, value * 2, value * 4)
+        put(tree, path, rng.choice(near))
+    elif isinstance(value, float):
+        put(tree, path, value * factor)
+    elif match and _is_number(match[1]):
+        put(tree, path, f"{float(match[1]) * factor:.6g} {match[2]}".strip())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _swap(tree: Any, path: Path, donors: Sequence[Any], rng: random.Random) -> None:
@@ -135,7 +159,8 @@ def _nest(tree: Any, path: Path, donors: Sequence[Any], rng: random.Random) -> N
 
 
 _CHANGES: dict[Callable[[Any, Path, Sequence[Any], random.Random], None], float] = {
-    _tweak: 6, _splice: 6, _odd: 4, _drop: 3, _rename: 1.5, _swap: 1.5, _repeat: 1, _wrap: 1, _nest: 0.3,
+    _vary: 10, _tweak: 5, _splice: 6, _odd: 4, _drop: 3, _rename: 1.5, _swap: 1.5, _repeat: 1, _wrap: 1,
+    _nest: 0.3,
 }  # fmt: skip
 
 

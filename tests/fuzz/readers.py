@@ -93,7 +93,7 @@ class _Scripted:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan, self.number = plan, 0
         self.waiting: list[tuple[str, int]] = []
-        self.free = set(range(16))
+        self.down: set[int] = set()
         self.held: dict[str, list[int]] = {}
 
     def open(self) -> None:
@@ -121,15 +121,23 @@ class _Scripted:
             if event["type"] == "JOB_SUBMITTED":
                 self.waiting.append((data["job_id"], data["job"]["res"]))
             elif event["type"] == "JOB_COMPLETED":
-                self.free |= set(self.held.pop(data["job_id"], []))
+                self.held.pop(data["job_id"], None)
+            elif data.get("type") in ("event_machine_unavailable", "event_machine_available"):
+                first, _, last = data["resources"].partition("-")
+                devices = set(range(int(first), int(last or first) + 1))
+                self.down = self.down - devices
+                self.down |= devices if data["type"] == "event_machine_unavailable" else set()
         events = []
-        while self.waiting and self.waiting[0][1] <= len(self.free):
+        while self.waiting and self.waiting[0][1] <= len(self._free()):
             name, count = self.waiting.pop(0)
-            self.held[name] = taken = sorted(self.free)[:count]
-            self.free -= set(taken)
+            self.held[name] = taken = self._free()[:count]
             alloc = " ".join(map(str, taken))
             events.append(_event(told["now"], "EXECUTE_JOB", job_id=name, alloc=alloc))
         return events
+
+    def _free(self) -> list[int]:
+        taken = {device for held in self.held.values() for device in held}
+        return sorted(set(range(16)) - taken - self.down)
 
     def _all_words(self, now: float) -> dict[str, Any]:
         """Return a reply with everything that a scheduler may say."""
