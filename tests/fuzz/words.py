@@ -68,6 +68,8 @@ def nested(rng: random.Random) -> Any:
 
 def quantity(rng: random.Random, dimension: str, *, odd: bool = False) -> str:
     """Return a text with a unit of the dimension; plausible unless `odd`."""
+    if dimension not in UNITS:  # a share of something
+        return f"{rng.randrange(1, 101)} %"
     unit = rng.choice(list(UNITS[dimension]))
     number = rng.choice(MAGNITUDES) * rng.choice((1, 1, 1, -1)) if odd else _plausible(rng)
     return f"{number:.6g}{rng.choice(('', ' ')) if odd else ' '}{unit}".strip()
