@@ -59,12 +59,20 @@ def main() -> int:
         return _keep(options.keep)
     if options.replay:
         return _replay(options.replay, Bounds(options.cpu))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     kinds = options.kinds.split(",") if options.kinds else list(KINDS)
     tally = attack(kinds, options.inputs, options.seed, options.out, Bounds(options.cpu), options.shrink,
                    first=options.first, tell=_teller(options.inputs))  # fmt: skip
     print(summary(tally))
     return 1 if tally.faults else 0
+
+
+def _stop(number: int, frame: object) -> None:
+    """End the attack at the first signal; further ones do not keep it from telling what it found."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _options() -> argparse.Namespace:

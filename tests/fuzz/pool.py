@@ -108,7 +108,8 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bounds.memory_bytes, bounds.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for number in (signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.setrecursionlimit(1000)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
