@@ -64,6 +64,9 @@ def validate(
     deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
     for problem in read.problems:
         print(problem, file=sys.stderr)
+    if held_out and not judged:
+        words = "nothing can be left out: no complete, verified row of a source that was fitted to"
+        print(f"{read.file}: {words}", file=sys.stderr)
     if not summary["predicted"]:
         raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
 
