@@ -23,6 +23,9 @@ from .purchases import check_purchases
 
 EXACT = 1e-9  # of sums and of what must be equal
 SAME = 1e-6  # by which rounding may move a time
+BUCKET_BYTES = (
+    2e9  # of gradients that ZeRO 2 reduces at a time: 500 M of 4 bytes, DeepSpeed's usual
+)
 NOISE = 0.02  # of means over eight replicas with the same seed
 Law = Callable[[Plan], str]
 LAWS: dict[str, Law] = {}
@@ -306,25 +309,32 @@ def recomputation_saves_memory_and_costs_time(plan: Plan) -> str:
 
 @law
 def sharding_saves_memory(plan: Plan) -> str:
-    """Each ZeRO stage shards more over the replicas: 0 >= 1 >= 2 >= 3; with one replica all are alike."""
+    """Each ZeRO stage shards more, but for the buffers of its exchange; with one replica all are alike.
+
+    Stage 2 may need a bucket of gradients, stage 3 the gathered weights of the layers at work. Experts
+    have replicas of their own: tensor ranks that hold the same experts are some.
+    """
     stages = (0, 1, 2, 3)
-    memory = [
-        plan.changed("parallel", "zero", to=stage).result.memory.peak_bytes for stage in stages
-    ]
-    alone = plan.scenario.parallel.dp * plan.scenario.parallel.cp == 1
-    if alone:
+    memory = [plan.changed("parallel", "zero", to=stage).result.memory for stage in stages]
+    peaks = [result.peak_bytes for result in memory]
+    if _has_no_replicas(plan):
         return _first(
-            *(
-                _differs(f"memory, zero {stage} against 0", memory[stage], memory[0], SAME)
-                for stage in stages
-            )
+            *(_differs(f"memory, zero {s} against 0", peaks[s], peaks[0]) for s in stages)
         )
+    buffers = (0.0, 0.0, BUCKET_BYTES, memory[3].parts.get("gathered weights", 0.0))
     return _first(
         *(
-            _rises(f"memory zero {stage - 1} to {stage}", memory[stage - 1], memory[stage])
-            for stage in stages[1:]
+            _rises(f"memory zero {s - 1} to {s}", peaks[s - 1] + buffers[s], peaks[s])
+            for s in stages[1:]
         )
     )
+
+
+def _has_no_replicas(plan: Plan) -> bool:
+    """Tell whether nothing at all is held twice, but for tensor-parallel ranks of dense layers."""
+    parallel = plan.scenario.parallel
+    spread = parallel.ep * parallel.etp if plan.scenario.model.experts else parallel.tp
+    return parallel.dp * parallel.cp == 1 and spread == parallel.tp
 
 
 @law
