@@ -118,27 +118,21 @@ def test_the_judge_notices(tmp_path: Path, call: Callable[[Path], object], signa
     assert run(given, tmp_path, limit_s=0.3).signature.startswith(signature)
 
 
-def test_the_judge_notices_what_waits_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fuzz.judge.BLOCKED_S", 0.5)
-    assert run(Input("made", call=lambda folder: time.sleep(30)), tmp_path).signature.startswith(
-        "blocked"
-    )
+def test_what_waits_for_ever_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.CALLS, "waits", lambda folder: time.sleep(60))
+    with Pool(Bounds(blocked_s=0.5)) as pool:
+        assert pool.given(Input("waits")).signature.startswith("blocked")
 
 
 def test_the_judge_allows_a_good_end(tmp_path: Path) -> None:
     assert run(Input("made", call=lambda folder: print("12 s")), tmp_path).signature == ""
 
 
-def test_a_child_that_dies_is_noticed_and_replaced() -> None:
+def test_a_child_that_dies_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.CALLS, "dies", lambda folder: os.kill(os.getpid(), 9))
     with Pool(PATIENT) as pool:
-        kinds.CALLS["dies"] = lambda folder: os.kill(os.getpid(), 9)
-        try:
-            assert pool.given(Input("dies")).signature == "crash: the process ended with SIGKILL"
-            assert pool.given(Input("units", {"text": b"3 days"})).signature == ""
-        finally:
-            del kinds.CALLS["dies"]
+        assert pool.given(Input("dies")).signature == "crash: the process ended with SIGKILL"
+        assert pool.given(Input("units", {"text": b"3 days"})).signature == ""
 
 
 def test_the_smallest_input_is_found() -> None:

@@ -19,7 +19,6 @@ import re
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -41,7 +40,6 @@ from ersatz.sim.errors import InfeasibleError
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = Path("/tmp/ersatz-fuzz-escape")  # named by `words.ESCAPES`
-BLOCKED_S = 10.0  # without using the processor
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -80,57 +78,48 @@ class Overtime(BaseException):
 
 
 class _Clock:
-    """Raises `Overtime` in the main thread: after CPU seconds, or when nothing goes on."""
+    """Raises `Overtime` after CPU seconds, or when told (SIGUSR1) that nothing goes on any more.
+
+    The one who watches for that is the parent: with a thread here no run could safely fork.
+    """
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s, self.passed, self.stack = limit_s, "", ""
-        self._over = threading.Event()
+        self._on = True
 
     def __enter__(self) -> _Clock:
         signal.signal(signal.SIGPROF, lambda _, frame: self._pass("overtime", frame))
         signal.signal(signal.SIGUSR1, lambda _, frame: self._pass("blocked", frame))
         signal.setitimer(signal.ITIMER_PROF, self.limit_s, 0.5)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:  # fmt: skip
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        used, since = _used(), time.monotonic()
-        while not self._over.wait(1.0):
-            now = _used()
-            if now - used > 0.1:
-                used, since = now, time.monotonic()
-            elif time.monotonic() - since > BLOCKED_S:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        self._on = False
 
     def _pass(self, what: str, frame: FrameType | None) -> None:
-        if not self._over.is_set():
+        if self._on:
             self.passed = self.passed or what
             self.stack = self.stack or "".join(traceback.format_stack(frame))
             raise Overtime
 
 
-def _used() -> float:
-    """Return the CPU time of this process and of its children, also of those that still run."""
-    found = time.process_time()
-    for number in _children():
+def used_s(pid: int) -> float:
+    """Return the CPU time of a process and of its children that still run."""
+    found = 0.0
+    for number in (str(pid), *_children(pid)):
         with suppress(OSError, IndexError, ValueError):
             parts = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-            found += (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+            found += sum(map(int, parts[11:15])) / os.sysconf("SC_CLK_TCK")
     return found
 
 
-def _children() -> list[str]:
-    """Return the numbers of the processes that this one has started."""
+def _children(pid: int) -> list[str]:
+    """Return the numbers of the processes that a process has started."""
     found: list[str] = []
-    for place in Path("/proc/self/task").glob("*/children"):
+    for place in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # a thread that has ended meanwhile
             found += place.read_text().split()
     return found
@@ -378,7 +367,7 @@ def _printed(
 def _left_behind(
     given: Input, folder: Path, status: int, screen: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    left = _children()
+    left = _children(os.getpid())
     for number in left:
         os.kill(int(number), signal.SIGKILL)
         os.waitpid(int(number), 0)

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from . import kinds
-from .judge import Input, Outcome, run
+from .judge import Input, Outcome, run, used_s
 
 MEMORY_BYTES = 3 * 2**30
 SILENT_S = 90.0  # of real time, after which a child that says nothing is killed
@@ -36,6 +36,7 @@ class Bounds:
     cpu_s: float = 8.0
     memory_bytes: int = MEMORY_BYTES
     silent_s: float = SILENT_S
+    blocked_s: float = 10.0  # of real time without using the processor
 
 
 class Pool:
@@ -70,9 +71,14 @@ class Pool:
         began = time.monotonic()
         try:
             self._pipe.send(order)
+            used, since = 0.0, began
             while not self._pipe.poll(1.0):
                 if not self._child.is_alive() and not self._pipe.poll(0.1):
                     raise EOFError
+                if (now := used_s(self._child.pid or 0)) > used + 0.1:
+                    used, since = now, time.monotonic()
+                elif time.monotonic() - since > self.bounds.blocked_s:
+                    os.kill(self._child.pid or 0, signal.SIGUSR1)
                 if time.monotonic() - began > self.bounds.silent_s:
                     self._end()
                     return Outcome(-9, "overtime: had to be killed", "", self.bounds.silent_s)
