@@ -114,8 +114,9 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bounds.memory_bytes, bounds.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
-    for number in (signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGXFSZ, signal.SIGINT):  # not SIGTERM: by it pools end their workers
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.setrecursionlimit(1000)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
