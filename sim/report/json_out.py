@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ersatz.sim.records import RunResult
+from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
 
@@ -72,7 +72,16 @@ def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
             {"case": result.name, "use": use, "bytes": nbytes}
             for use, nbytes in result.memory.parts.items()
         ]
+        if result.operations:
+            for name in ("collectives", "flops"):
+                rows = getattr(result.operations, name)
+                found.setdefault(name, []).extend(_flat(result.name, row) for row in rows)
     return found
+
+
+def _flat(case: str, row: CollectiveRow | FlopRow) -> dict[str, Any]:
+    stages = " ".join(str(stage) for stage in row.stages)
+    return {"case": case, **plain(row), "stages": stages}
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
