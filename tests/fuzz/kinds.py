@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -20,7 +19,7 @@ from ersatz.sim.scenario.schema import ScenarioFile
 from . import readers, seeds
 from .draw import draw_section
 from .judge import Input
-from .mutate import mutated, mutated_bytes, mutated_rows, to_json, to_yaml
+from .mutate import deep, mutated, mutated_bytes, mutated_rows, to_json, to_yaml
 from .words import NUMBERS, TEXTS, odd_value
 
 Make = Callable[[random.Random], Input]
@@ -500,9 +499,5 @@ WEIGHTS = {
 
 def make(kind: str, seed: int, number: int) -> Input:
     """Return the input of a kind with this number in the series of the seed."""
-    usual = sys.getrecursionlimit()
-    sys.setrecursionlimit(20_000)  # to write what is nested deeper than the program takes
-    try:
+    with deep():
         return KINDS[kind](random.Random(f"{seed} {kind} {number}"))
-    finally:
-        sys.setrecursionlimit(usual)

@@ -7,7 +7,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -18,6 +20,17 @@ from .words import NUMBERS, TEXTS, nested, odd_value, quantity
 
 Path = tuple[Any, ...]
 _QUANTITY = re.compile(r"\s*([-+.\deE_]+)\s*(.*?)\s*$")
+
+
+@contextmanager
+def deep() -> Iterator[None]:
+    """Let Python recurse further for a while: to make what is nested deeper than the program takes."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 # -- trees -----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ersatz.sim.market.prices import ITEMS, load_prices
 from ersatz.sim.validation.errors.memory_table import judge_memory
 
 from . import seeds
-from .mutate import mutated, mutated_bytes, to_json
+from .mutate import deep, mutated, mutated_bytes, to_json
 from .words import NUMBERS, TEXTS, odd_value, quantity
 
 
@@ -113,7 +113,8 @@ class _Scripted:
         rng = random.Random(seed)
         if rng.random() < 0.1:
             return mutated_bytes(json.dumps(reply).encode(), rng)
-        return to_json(mutated(reply, [reply, self._all_words(told["now"])], rng))
+        with deep():
+            return to_json(mutated(reply, [reply, self._all_words(told["now"])], rng))
 
     def _decided(self, told: dict[str, Any]) -> list[Any]:
         for event in told["events"]:
