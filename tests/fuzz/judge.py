@@ -203,12 +203,15 @@ def _screen(texts: dict[str, str]) -> Iterator[None]:
 def _main(argv: list[str]) -> int:
     """Run the command line; returns its exit status."""
     before, sys.argv = sys.argv, ["ersatz", *argv]
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.argv = before
+        for number, handler in usual.items():  # a run that has ended is deaf to both
+            signal.signal(number, handler)
     return 0
 
 
