@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.invariants import check_run
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
@@ -25,7 +27,7 @@ def run_case(
     The job, its energy and its cost are None for a step study (no token budget); the cost is None
     without a cost section. `width` is the relative half width of the step's 80 % interval where
     the kernel times come from a device that was proved. Raises `InfeasibleError` when no step can
-    be made at all.
+    be made at all, and `BrokenAnswerError` when the answer cannot be true.
     """
     for row in scenario.published:
         if words := wrong_metric(row.metric):
@@ -51,7 +53,13 @@ def run_case(
         assumptions=(*(_interval_reason(scenario) if width is None else ()), *scenario.assumptions),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
-    return _with_published(scenario, result)
+    return check_run(_with_published(scenario, result), *_limits(scenario))
+
+
+def _limits(scenario: Scenario) -> tuple[float, float]:
+    """Return the highest matrix rate of all devices in any format, and the bytes of the weights."""
+    fastest = sum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
+    return fastest, scenario.model.params() * DTYPE_BYTES[scenario.training.precision]
 
 
 def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> Callable[[int], float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, app
-from ersatz.sim.cli.output import deliver, grouped, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import grouped, progress, say
 
 if TYPE_CHECKING:
     from ersatz.sim.validation.errors.heldout import Judged
@@ -63,10 +63,10 @@ def validate(
     rows = [row_record(p, held.get(p.run.line)) for p in predictions]
     deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
     for problem in read.problems:
-        print(problem, file=sys.stderr)
+        say(problem)
     if held_out and not judged:
         words = "nothing can be left out: no complete, verified row of a source that was fitted to"
-        print(f"{read.file}: {words}", file=sys.stderr)
+        say(f"{read.file}: {words}")
     if not summary["predicted"]:
         raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
 
@@ -81,4 +81,4 @@ def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
     verdicts = judge_memory(table, SHIPPED)
     deliver("validation", plain(verdicts), render_memory(verdicts), json, out)
     for problem in verdicts.problems:
-        print(problem, file=sys.stderr)
+        say(problem)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.report.pictures.validation_plot import scatter
 from ersatz.sim.validation.errors.collective_benchmarks import judge_collectives
@@ -194,8 +195,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     """Judge the shipped table and write page and picture."""
     judged = judge_shipped()
-    (ROOT / "docs" / "validation.md").write_text("\n".join(page(judged)), "utf-8")
-    (ROOT / "docs" / "validation.svg").write_text(scatter(judged), "utf-8")
+    docs = ROOT / "docs"
+    write_all_whole({docs / "validation.md": "\n".join(page(judged)),
+                     docs / "validation.svg": scatter(judged)})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.uncertainty.intervals import UNMEASURED
 from ersatz.sim.validation.errors.heldout import Judged, judge, predict_shipped, weighted_quantiles
 from ersatz.sim.validation.errors.predict import Prediction
@@ -117,7 +118,7 @@ def write_widths(judged: Sequence[Judged], devices: Mapping[str, set[str]], date
                      f' confidence: {confidence}, note: "{rows} runs"}}')  # fmt: skip
     lines.append("measured:  # stacks with published runs, by device")
     lines += [f"  {d}: [{', '.join(sorted(devices[d]))}]" for d in sorted(devices)]
-    (DATA / "intervals.yaml").write_text("\n".join(lines) + "\n", "utf-8")
+    write_whole(DATA / "intervals.yaml", "\n".join(lines) + "\n")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import StringIO
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -50,8 +49,8 @@ def groups_by(keys: Sequence[Key]) -> dict[Key, list[int]]:
     return found
 
 
-def write_folds(folds: Folds, path: Path = PATH) -> None:
-    """Write the values as CSV, a row for each group."""
+def folds_text(folds: Folds) -> str:
+    """Return the values as CSV, a row for each group."""
     names = [p.name for p in fitted_parameters()]
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -61,7 +60,7 @@ def write_folds(folds: Folds, path: Path = PATH) -> None:
     for key, values in sorted(groups, key=lambda group: group[0]):
         by_name = {p.name: v for p, v in values.items()}
         rows.writerow([*key, *(f"{by_name[name]:.3g}" for name in names)])
-    path.write_text(text.getvalue(), "utf-8")
+    return text.getvalue()
 
 
 @lru_cache(maxsize=1)

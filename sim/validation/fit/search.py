@@ -21,15 +21,16 @@ from multiprocessing import get_context
 import numpy as np
 import numpy.typing as npt
 
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim.validation.errors.heldout import SHIPPED
 from ersatz.sim.validation.errors.predict import PROCESSES
-from ersatz.sim.validation.fit.folds import Folds, fit_folds, write_folds
+from ersatz.sim.validation.fit.folds import PATH, Folds, fit_folds, folds_text
 from ersatz.sim.validation.fit.parameters import (
     Parameter,
     fitted_parameters,
+    fitted_texts,
     shipped_values,
     turned,
-    write_values,
 )
 from ersatz.sim.validation.fit.samples import Sample, log_error, samples, usable
 from ersatz.sim.validation.reading.table import read_table
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(report_drift(values))
     if dry:
         return
-    write_folds(left_out(linear, everything))
-    for path in write_values(values, note):
+    texts = {PATH: folds_text(left_out(linear, everything)), **fitted_texts(values, note)}
+    write_all_whole(texts)  # the values belong together: all on the disk before the first counts
+    for path in texts:
         print("wrote", path.name)
