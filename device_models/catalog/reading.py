@@ -8,22 +8,33 @@ efficiency above one, links that do not add up, a TPP that the peaks deny.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp
+from ersatz.device_models.catalog.device import (
+    Device,
+    Fact,
+    Node,
+    ScaleOut,
+    ScaleUp,
+    sixteen_bit,
+)
 from ersatz.device_models.catalog.identities import (
     check_device,
     check_node,
     check_scale_out,
     check_scale_up,
+    check_stack,
 )
+from ersatz.device_models.catalog.power import limited_clock
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText
 
@@ -38,7 +49,7 @@ EXPORT_LEAVES = {
 EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
 DEVICE = Schema(
     header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
-                      "trains": "boolean", "why_not": "text", "prices": "list"},
+                      "bin_of": "text", "trains": "boolean", "why_not": "text", "prices": "list"},
     leaves={
         "memory_bytes": "bytes", "memory_bandwidth": "bandwidth", "memory_efficiency": "fraction",
         "cache_bytes": "bytes", "matrix_tile": "tile", "compute_units": "integer",
@@ -71,17 +82,22 @@ SCALE_OUT = Schema(
         "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
         "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
+        "switch_power_w": "power", "cable_power_w": "power", "start_s": "time",
+        "quick_latency_s": "time", "quick_share": "fraction", "peer_s": "time",
+        "pat_gather": "boolean", "level_gather": "boolean",
     },
     optional=frozenset({
         "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
-        "cable_price",
+        "cable_price", "switch_power_w", "cable_power_w", "start_s", "quick_latency_s", "quick_share",
+        "peer_s", "pat_gather", "level_gather",
     }),
 )  # fmt: skip
 NODE = Schema(
     header=_COMMON | {"device": "text", "scale_up": "text", "scale_out": "text", "prices": "list"},
     leaves={"devices": "integer", "nics": "integer", "host_power_w": "power",
-            "failure_rate": "rate"},
+            "failure_rate": "rate", "host_busy_share": "fraction", "host_idle_share": "fraction"},
+    optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
 STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
 
@@ -163,13 +179,13 @@ def _names(room: str) -> list[str]:
 def find_file(name: str, room: str, folder: Path = Path()) -> Path:
     """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        return (folder / name if (folder / name).exists() else Path(name)).resolve()
+        return Path(os.path.abspath(folder / name if os.path.exists(folder / name) else name))
     wanted, known, aliases = name.strip().lower(), _names(room), _aliases(room)
     if wanted in known or wanted in aliases:
         return DATA / room / f"{aliases.get(wanted, wanted)}.yaml"
     hint = did_you_mean(wanted, [*known, *aliases])
     expected = f"no such name in the catalogue of {room}{hint}"
-    raise InputError([Problem(name, 0, 0, "", "", expected)])
+    raise InputError([Problem(name[:60], 0, 0, "", "", expected)])
 
 
 @lru_cache(maxsize=8)
@@ -188,7 +204,7 @@ def _read(path: Path, room: str, schema: Schema) -> Sheet:
     return read_sheet(path, schema, lambda name, folder: find_file(name, room, folder))
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _device(path: Path) -> Device:
     sheet = _read(path, "devices", DEVICE)
     trains = sheet.header.get("trains", True)
@@ -196,6 +212,7 @@ def _device(path: Path) -> Device:
         sheet.blame(("trains",), trains, "a device that cannot train needs `why_not`")
     check_device(sheet.values, sheet.blame)
     sheet.finish()
+    _limit_clock(sheet, path)
     known = {f.name for f in fields(Device)}
     values = {key: value for key, value in sheet.values.items() if key in known}
     texts = {"title": path.stem, "vendor": "unknown", "architecture": "", "released": "",
@@ -205,7 +222,27 @@ def _device(path: Path) -> Device:
                   sources=sheet.sources, **header, **values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+def _limit_clock(sheet: Sheet, path: Path) -> None:
+    """Predict the clock of a bin of another device from its power, unless its file states it."""
+    usual = sheet.header.get("based_on") or sheet.header.get("bin_of")
+    if not usual or "sustained_clock" in sheet.text.data:
+        return
+    try:
+        part = _device(find_file(str(usual), "devices", path.parent))
+    except InputError as error:
+        sheet.blame_for(("bin_of",), usual, error)
+        raise InputError(sheet.problems) from error
+    power, peaks = sheet.values["power_max_w"], sheet.values["matrix_peak"]
+    clock = limited_clock(power, sixteen_bit(peaks), part)
+    sheet.values["sustained_clock"] = clock
+    if abs(clock / part.sustained_clock - 1) > 0.005:
+        note = f"a bin of {part.name} with {power:g} W: not measured, follows from its power"
+        sheet.sources = {**sheet.sources, "POWER": "data/power.yaml"}
+        sheet.facts["sustained_clock"] = Fact("sustained_clock", clock, f"{clock:.3g}", "POWER",
+                                              "2026-11", "assumed", note)  # fmt: skip
+
+
+@remembered
 def _scale_up(path: Path) -> ScaleUp:
     sheet = _read(path, "fabrics", SCALE_UP)
     kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring", "torus"))
@@ -216,7 +253,7 @@ def _scale_up(path: Path) -> ScaleUp:
                    facts=sheet.facts, sources=sheet.sources, **values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _scale_out(path: Path) -> ScaleOut:
     return _made_scale_out(_read(path, "fabrics", SCALE_OUT), path.stem)
 
@@ -230,7 +267,7 @@ def _made_scale_out(sheet: Sheet, name: str) -> ScaleOut:
                     facts=sheet.facts, sources=sheet.sources, **sheet.values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _node(path: Path) -> Node:
     sheet = _read(path, "nodes", NODE)
     device = _part(sheet, path, "device", "devices", _device)
@@ -261,12 +298,14 @@ def _part(
         return None
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _stack(path: Path) -> Stack:
-    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
+    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
+                    optional=frozenset({"pat_gather"}))  # fmt: skip
     sheet = _read(path, "stacks", schema)
+    check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
     sheet.finish()
-    defaults = {key: str(value) for key, value in sheet.header.get("defaults", {}).items()}
+    defaults = {key: str(value).lower() for key, value in sheet.header.get("defaults", {}).items()}
     return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, facts=sheet.facts,
                  sources=sheet.sources, **sheet.values)  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +11,17 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import progress
 
 
 @app.command(epilog="Example: ersatz buy embargo-story --set 'purchase.budget=400 M CNY'")
 def buy(
     scenario: Annotated[str, typer.Argument(help="Purchase file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", metavar="CSV", help="Prices of your own, on top.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Plan a purchase under rules, and live through it with embargoes, failures and chance.
 
@@ -26,20 +32,28 @@ def buy(
 
     path, overrides = find_scenario(scenario), set_ or []
     kind = section_of(path, overrides)
-    verbs = {"purchase": _purchase, "compare": _compare, "stockpile": _stockpile, "ramp": _ramp}
+    verbs: dict[str, Callable[..., None]] = {
+        "purchase": partial(_purchase, prices=prices), "compare": _compare,
+        "stockpile": _stockpile, "ramp": _ramp,
+    }  # fmt: skip
+    if prices and kind != "purchase":
+        raise Failure(
+            2, [f"{path}: --prices is for a file with a purchase section; this has {kind}"]
+        )
     verbs[kind](path, overrides, seed, json, out)
 
 
 def _purchase(
-    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
-) -> None:
+    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None,
+    prices: Path | None,
+) -> None:  # fmt: skip
     from ersatz.sim.purchase.answer import answer
     from ersatz.sim.purchase.reading.file import load_inquiries
     from ersatz.sim.report.buying.buildout import render_buy
     from ersatz.sim.report.buying.record import buy_record
     from ersatz.sim.report.pictures.buy_pictures import buy_pictures
 
-    inquiries = load_inquiries(path, overrides, seed)
+    inquiries = load_inquiries(path, overrides, seed, prices)
     with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
         answers = [answer(inquiry, advance) for inquiry in inquiries]
     files = buy_pictures(answers) if out else {}

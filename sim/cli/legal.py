@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, app
-from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.cases import look_up
 from ersatz.sim.cli.output import deliver
 
 if TYPE_CHECKING:
@@ -58,13 +59,16 @@ def legal(
 def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion, ...]:
     """Return the questions of a scenario, or nothing where the words name devices."""
     from ersatz.device_models.catalog.export import knows_part
+    from ersatz.device_models.text.files import read_text_file
     from ersatz.sim.law.legal import load_questions
 
-    path = find_scenario(words[0])
-    is_file = path.is_file() and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
+    path = look_up(words[0])
+    if path is None:
+        return ()
+    is_file = os.path.isfile(path) and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
     if len(words) != 1 or not is_file:
         return ()
-    text = path.read_text("utf-8", errors="replace")
+    text = read_text_file(path, "YAML")
     if not re.search(r"^(question|dates|devices|cases):", text, re.M):
         return ()  # the file of a device
     return load_questions(path, changes)

@@ -8,7 +8,8 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import progress
 
 if TYPE_CHECKING:
     from ersatz.sim.fleet.compare import Outcome

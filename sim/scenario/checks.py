@@ -9,12 +9,13 @@ from typing import Any
 from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
-from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
 Blame = Callable[..., None]
-MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
+MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seconds
 
 
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
@@ -51,6 +52,9 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif not device.supports(precision):
             known = ", ".join(sorted(device.matrix_peak))
             blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
+        elif precision == "fp8" and not device.supports("bf16"):
+            words = f"{device.title} has no bf16 for what is never in 8 bits"
+            blame(("training", "precision"), precision, words)
 
 
 def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
@@ -79,7 +83,14 @@ def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
     if ranks % spread:
         blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} does not divide the"
               f" {ranks} ranks of a stage (tp x cp x dp)")  # fmt: skip
-    if spread > 1 and math.gcd(spread, parallel.tp * parallel.cp) not in (
+    strided = parallel.expert_layout == "strided"
+    if strided and parallel.dp % parallel.ep:
+        blame(("parallel", "ep"), parallel.ep, f"does not divide dp {parallel.dp}, over which"
+              " strided expert groups lie")  # fmt: skip
+    if strided and parallel.etp != parallel.tp:
+        blame(("parallel", "etp"), parallel.etp, "strided expert groups slice experts over tp:"
+              f" expected {parallel.tp}, or expert_layout: folded")  # fmt: skip
+    if not strided and spread > 1 and math.gcd(spread, parallel.tp * parallel.cp) not in (
         spread, parallel.tp * parallel.cp,
     ):  # fmt: skip
         blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} and tp x cp ="
@@ -89,8 +100,36 @@ def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
     if scenario.training.sequence_length % parallel.cp:
         blame(("parallel", "cp"), parallel.cp, "does not divide the sequence length"
               f" {scenario.training.sequence_length}")  # fmt: skip
+    _check_context(scenario, blame)
+    _check_routing(scenario, blame)
     if parallel.shard and parallel.dp % parallel.shard:
         blame(("parallel", "shard"), parallel.shard, f"does not divide dp {parallel.dp}")
+
+
+def _check_context(scenario: Scenario, blame: Blame) -> None:
+    """Heads must go round where ranks exchange them."""
+    parallel = scenario.parallel
+    inner = {"a2a": parallel.cp, "a2a+p2p": parallel.cp_inner}.get(parallel.cp_comm, 1)
+    if parallel.cp_comm != "a2a+p2p" and parallel.cp_inner > 1:
+        blame(("parallel", "cp_inner"), parallel.cp_inner, "belongs to cp_comm: a2a+p2p")
+    if parallel.cp_comm == "a2a+p2p" and (parallel.cp % inner or not 1 < inner < parallel.cp):
+        blame(("parallel", "cp_inner"), parallel.cp_inner, "expected a divisor of cp"
+              f" {parallel.cp} between 1 and it")  # fmt: skip
+    heads = scenario.model.heads // parallel.tp
+    if heads % inner:
+        blame(("parallel", "cp_comm"), parallel.cp_comm, f"{inner} ranks cannot share the {heads}"
+              " heads of a tensor rank; expected p2p or all_gather")  # fmt: skip
+
+
+def _check_routing(scenario: Scenario, blame: Blame) -> None:
+    """Some software does not let tensor ranks route the same tokens."""
+    parallel = scenario.parallel
+    if not scenario.model.experts or parallel.tp == 1 or parallel.sequence_parallel:
+        return
+    for pool in scenario.pools:
+        if not pool.stack.slices_expert_tokens:
+            blame(("parallel", "sequence_parallel"), False, "experts under tensor parallelism need"
+                  f" sequence parallelism in {pool.stack.name}")  # fmt: skip
 
 
 def _check_model_split(scenario: Scenario, blame: Blame) -> None:
@@ -140,12 +179,13 @@ def _check_batch(scenario: Scenario, blame: Blame) -> bool:
 def _check_schedule(scenario: Scenario, blame: Blame) -> None:
     """Try the schedule itself: it knows which shapes it accepts."""
     parallel, training = scenario.parallel, scenario.training
-    if len(scenario.pools) > 1 and parallel.mixed == "replicas":
-        return
-    count = training.global_batch // (training.micro_batch * parallel.dp)
-    if count * parallel.pp * parallel.vp > MOST_SLOTS:
+    replicas = len(scenario.pools) > 1 and parallel.mixed == "replicas"
+    count = training.global_batch // (training.micro_batch * (1 if replicas else parallel.dp))
+    slots = count * parallel.pp * parallel.vp  # of the fullest replica, where each has its share
+    if replicas and slots > MOST_SLOTS:
         blame(("training", "global_batch"), training.global_batch,
-              f"{count} micro-batches over {parallel.pp} stages are more than can be walked")  # fmt: skip
+              f"{count:,} micro-batches over {parallel.pp:,} stages are more than can be walked")  # fmt: skip
+    if replicas:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
@@ -195,6 +235,9 @@ def check_fabric(pools: Sequence[Pool], spec: FabricSpec | None, blame: Blame) -
         return
     nodes = max(pool.nodes for pool in pools)
     size = max(spec.size, nodes)
+    if size > MOST_NODES:
+        blame(("cluster",), nodes, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     if spec.size and spec.size < nodes:
         blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
     if spec.positions:
@@ -221,6 +264,9 @@ def _check_conditions(scenario: Scenario, blame: Blame) -> None:
     if len({c.name for c in conditions}) < len(conditions):
         blame(("job", "conditions"), None, "two conditions have the same name")
     size = max([scenario.fabric.size if scenario.fabric else 0, *(p.nodes for p in scenario.pools)])
+    if conditions and size > MOST_NODES:
+        blame(("cluster",), size, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     for i, condition in enumerate(conditions):
         if condition.rate <= 0 or condition.duration_s <= 0:
             blame(("job", "conditions", i), None, "expected a rate and a duration above 0")
@@ -242,8 +288,11 @@ def _check_faults(
 
 
 def _check_published(scenario: Scenario, blame: Blame) -> None:
-    known = ("step", "memory", "job", "cost", "energy")
     for i, row in enumerate(scenario.published):
-        if row.metric.split(".")[0] not in known:
-            blame(("published", i, "metric"), row.metric, f"expected a name that starts with"
-                  f" {', '.join(known)}")  # fmt: skip
+        part, at = row.metric.partition(".")[0], ("published", i, "metric")
+        if words := wrong_metric(row.metric):
+            blame(at, row.metric, words)
+        elif part in ("job", "cost", "energy") and not scenario.training.tokens:
+            blame(at, row.metric, f"there is no {part} without training.tokens or steps")
+        elif part == "cost" and scenario.cost is None:
+            blame(at, row.metric, "there is no cost without a section cost")

@@ -7,6 +7,7 @@ of its own (that collective's category). The parts of a stage add up to the step
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class StepTimes:
 
     duration_s: float
     by_stage: tuple[Mapping[str, float], ...]
+    body_s: float  # when every gradient is there: what follows is the tail
 
     def mean(self) -> Mapping[str, float]:
         """Return the causes averaged over the stages, largest first."""
@@ -110,7 +112,7 @@ def explain_folded(program: Program) -> StepTimes:
     duration = max(barrier, *ends)
     for causes, end in zip(stages, ends, strict=True):
         causes["bubble"] += duration - end
-    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in stages))
+    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in stages), barrier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +142,11 @@ class Profile:
         """Add a run of the block that took `seconds`, of which it waited `late` for a message."""
         for cause, spent in self.work.items():
             causes[cause] += spent
-        left = seconds - sum(self.work.values())
+        left = seconds - math.fsum(self.work.values())
         bubble = min(late, left)
         causes["bubble"] += bubble
         left -= bubble
-        own = sum(self.waits.values())
+        own = math.fsum(self.waits.values())
         for cause, wait in self.waits.items():
             causes[cause] += left * wait / own
         if not own:
@@ -167,4 +169,5 @@ def explain_step(program: Program, slowness: Sequence[Array] | None = None) -> S
     duration = step.run_tails(stages, barrier)
     for number, causes in enumerate(ledger.stages):
         causes["bubble"] += duration - ledger.clock[number]
-    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in ledger.stages))
+    parts = tuple({k: v for k, v in c.items() if v} for c in ledger.stages)
+    return StepTimes(duration, parts, barrier)

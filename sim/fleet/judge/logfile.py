@@ -35,7 +35,10 @@ def log_text(log: Log, kind: str = "csv") -> str:
     """Return a log as 'csv' or 'jsonl' text."""
     if kind == "jsonl":
         return "".join(
-            json.dumps({k: v for k, v in zip(COLUMNS, row, strict=True) if v != ""}) + "\n"
+            json.dumps(
+                {k: v for k, v in zip(COLUMNS, row, strict=True) if v != ""}, allow_nan=False
+            )
+            + "\n"
             for row in _rows(log)
         )
     text = io.StringIO()
@@ -75,14 +78,14 @@ def parse_log(text: str, file: str = "log") -> Log:
 def _rows(log: Log) -> Iterator[tuple[object, ...]]:
     begin = {"version": VERSION, "about": log.about, "cluster": _cluster_data(log.cluster),
              "rules": _rules_data(log.rules), "claims": _given(log.claims, Claims())}  # fmt: skip
-    yield (0.0, "begin", "", "", "", "", json.dumps(begin, separators=(",", ":")))
+    yield (0.0, "begin", "", "", "", "", json.dumps(begin, separators=(",", ":"), allow_nan=False))
     known: dict[Placement, str] = {}
     for record in log.records:
         time_s, event, job, placement, node, value, detail = record
         if placement not in known:
             known[placement] = devices_text(log.cluster, placement)
         if event == "submit":
-            detail = json.dumps(job_data(log.jobs[job]), separators=(",", ":"))
+            detail = json.dumps(job_data(log.jobs[job]), separators=(",", ":"), allow_nan=False)
         name = log.cluster.nodes[node].name if node >= 0 else ""
         yield (float(time_s), event, job, known[placement], name, _shown(event, value), detail)
         if event in RELEASES:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 
 REQUIRED = ("device", "n_devices", "layers", "hidden", "seq_len", "metric_name", "metric_value")
@@ -26,6 +28,9 @@ TEXTS = (
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
     "metric_name", "metric_unit", "mfu_definition_note", "notes",
 )  # fmt: skip
+SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden", "n_experts", "top_k",
+         "shared_experts")  # fmt: skip
+MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
 MAX_ROWS = 1_000_000
 
 
@@ -36,6 +41,7 @@ class Run:
     line: int
     texts: dict[str, str]
     numbers: dict[str, float]
+    inferred: dict[str, str] = field(default_factory=dict)  # blank cells that other rows fill
 
     @property
     def id(self) -> str:
@@ -68,12 +74,7 @@ class Table:
 def read_table(path: Path | str) -> Table:
     """Read a table; raises `InputError` when nothing in it can be used."""
     file = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _fault(file, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _fault(file, "is no UTF-8 text; expected CSV") from error
+    text = read_text_file(path, "CSV", MAX_TABLE_BYTES)
     if "\x00" in text:
         raise _fault(file, "is a binary file; expected CSV")
     reader = csv.reader(text.splitlines(keepends=True))
@@ -92,7 +93,34 @@ def read_table(path: Path | str) -> Table:
             runs.append(run)
     if not runs:
         raise InputError(problems or [Problem(file, 1, 0, "", "", "has no rows")])
-    return Table(file, tuple(runs), tuple(problems))
+    return Table(file, with_siblings(runs), tuple(problems))
+
+
+def with_siblings(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Return the rows with blank cells of a shape filled from rows of the same source and model.
+
+    Only where all of these state the same number; what was filled stands in `Run.inferred`.
+    """
+    stated: dict[object, dict[str, set[float]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        for key in SHAPE:
+            if run.number(key):
+                stated[_shape_of(run)][key].add(run.numbers[key])
+    return tuple(_filled(run, stated[_shape_of(run)]) for run in runs)
+
+
+def _shape_of(run: Run) -> object:
+    return (run.text("source"), run.text("model_name"), run.number("layers"), run.number("hidden"))
+
+
+def _filled(run: Run, stated: dict[str, set[float]]) -> Run:
+    blank = {key: next(iter(stated[key])) for key in SHAPE
+             if not run.number(key) and len(stated.get(key, ())) == 1}  # fmt: skip
+    if not blank:
+        return run
+    words = {key: f"{value:g} (as other rows of the same source and model say)"
+             for key, value in blank.items()}  # fmt: skip
+    return replace(run, numbers={**run.numbers, **blank}, inferred=words)
 
 
 def _fault(file: str, expected: str) -> InputError:
@@ -146,9 +174,10 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
         if not cell:
             continue
         if name in NUMBERS:
-            value = _number(cell)
+            value = _number(cell, MOST.get(name, 1e15))
             if value is None:
-                expected = "expected a number above 0, or a blank cell"
+                most = f" and at most {MOST[name]:g}" if name in MOST else ""
+                expected = f"expected a number above 0{most}, or a blank cell"
                 problems.append(Problem(file, line, column, name, cell[:60], expected))
             else:
                 numbers[name] = value
@@ -157,9 +186,9 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
     return Run(line, texts, numbers), problems
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, most: float) -> float | None:
     try:
         value = float(cell.replace(",", ""))
     except ValueError:
         return None
-    return value if math.isfinite(value) and 0 <= value < 1e15 else None
+    return value if math.isfinite(value) and 0 <= value <= most else None
