@@ -185,7 +185,7 @@ def test_a_pipe_a_device_and_a_folder_are_no_traces(tmp_path: Path) -> None:
         assert "is no regular file" in refused(path, "swf")
         with pytest.raises(InputError, match="is no regular file"):
             read_log(path)
-    assert "is no regular file" in refused(tmp_path, "csv")
+    assert "Is a directory" in refused(tmp_path, "csv")
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
