@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, InputError, Problem
 from ersatz.sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
 from ersatz.sim.job.conditions import ConditionPlan, Conditions, come_and_go, condition_streams
 from ersatz.sim.job.failures import (
@@ -35,6 +35,8 @@ Events = Generator[simpy.Event, Any, None]
 LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",
           "waiting")  # fmt: skip
 MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
+MOST_EVENTS = 10_000_000  # of all draws: some half a minute
+DRAW_EVENTS = 300  # that take as long as to set up a draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +268,30 @@ def simulate_job(
 
     `step_s` is the duration of a step, `degraded_step_s(n)` that with n replicas lost, `conditions`
     what slows or stops the job now and then. Raises
-    `InfeasibleError` when failures leave no headway.
+    `InfeasibleError` when failures leave no headway, `InputError` when there are more draws, or more
+    stops in each, than can be walked.
     """
     training = scenario.training
     steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
     plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, model_params)
     plan = replace(plan, conditions=conditions)
+    _check_events(scenario, plan)
     runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
     return _summary(scenario, plan, steps, runs)
+
+
+def _check_events(scenario: Scenario, plan: JobPlan) -> None:
+    """Raise `InputError` where the draws hold more failures, pauses and conditions than can be walked."""
+    job = scenario.job
+    rate = math.fsum(plan.rates.values()) + math.fsum(2 * c.rate for c in job.conditions)
+    rate += math.fsum(
+        1 / pause.every_s for pause in (job.evaluation, job.maintenance) if pause.every_s
+    )
+    each = 1 + plan.work_s * rate
+    if (each + DRAW_EVENTS) * job.replicas > MOST_EVENTS:
+        words = (f"expected at most {MOST_EVENTS / (each + DRAW_EVENTS):,.0f} draws: each has some"
+                 f" {each:,.0f} failures and pauses")  # fmt: skip
+        raise InputError([Problem(scenario.name, 0, 0, "job.replicas", str(job.replicas), words)])
 
 
 def _plan(
