@@ -49,12 +49,14 @@ class StepResult:
     devices: int = column("devices that take part")
     tokens_per_s_per_device: float = column("tokens per second and device", "tokens/s")
     model_flop: float = column("FLOPs of one step without recomputation, causal attention", "FLOP")
-    mfu: float = column("model FLOPs (causal attention) / (time x dense 16-bit matrix peak)")
+    mfu: float = column("model FLOPs (causal attention) / (time x peak_flop_per_s)")
     mfu_noncausal: float = column("the same with the full square of attention counted")
     mfu_6n: float = column("the same with 6 FLOPs per active weight and no attention")
     hfu: float = column("executed FLOPs, recomputation included (causal) / (time x peak)")
     peak_flop_per_s: float = column(
-        "dense 16-bit matrix peak of all devices, by which MFU and HFU divide", "FLOP/s"
+        "dense matrix peak of all devices by which MFU and HFU divide: of fp32 under fp32, else of"
+        " 16 bits, also under FP8",
+        "FLOP/s",
     )
     bubble_fraction: float = column("share of the step that the mean stage waits in the pipeline")
     breakdown: Mapping[str, float] = column("seconds of the step by cause, mean over stages", "s")

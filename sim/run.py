@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.invariants import check_run
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
@@ -20,7 +22,7 @@ from ersatz.sim.scenario.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
-from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
+from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
 
 def run_case(
@@ -31,7 +33,7 @@ def run_case(
     The job, its energy and its cost are None for a step study (no token budget); the cost is None
     without a cost section. `width` is the relative half width of the step's 80 % interval where
     the kernel times come from a device that was proved. Raises `InfeasibleError` when no step can
-    be made at all.
+    be made at all, and `BrokenAnswerError` when the answer cannot be true.
     """
     for row in scenario.published:
         if words := wrong_metric(row.metric):
@@ -55,13 +57,19 @@ def run_case(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
         assumptions=(
-            *(_interval_reason(scenario) if width is None else ()),
+            *((why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
-    return _with_published(scenario, result)
+    return check_run(_with_published(scenario, result), *_limits(scenario))
+
+
+def _limits(scenario: Scenario) -> tuple[float, float]:
+    """Return the highest matrix rate of all devices in any format, and the bytes of the weights."""
+    fastest = sum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
+    return fastest, scenario.model.params() * DTYPE_BYTES[scenario.training.precision]
 
 
 def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout:
@@ -75,15 +83,6 @@ def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout
         return known[left]
 
     return seconds
-
-
-def _interval_reason(scenario: Scenario) -> Iterator[str]:
-    for pool in scenario.pools:
-        if not is_measured(pool):
-            yield (
-                f"no measured training run of {pool.node.device.title} was published: the interval"
-                f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
-            )
 
 
 def _joint_worth(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:

@@ -11,7 +11,8 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import progress
 
 
 @app.command(epilog="Example: ersatz buy embargo-story --set 'purchase.budget=400 M CNY'")

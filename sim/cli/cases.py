@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ersatz.sim.cli.app import Failure
-from ersatz.sim.cli.output import console, plain_text, progress, write_text
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,15 +20,43 @@ if TYPE_CHECKING:
 
 
 def find_scenario(name: str) -> Path:
-    """Return the path of a scenario file, or of the shipped scenario of that name."""
+    """Return the path of a scenario file, or of the shipped scenario of that name.
+
+    Raises `InputError` where there is neither, with what is called nearly so.
+    """
+    from ersatz.sim.errors import InputError, Problem, did_you_mean
+
+    found = look_up(name)
+    if found is None:
+        near = did_you_mean(Path(name).stem[:100], _shipped())
+        raise InputError(
+            [Problem(name, 0, 0, "", "", f"cannot be read: there is no such file{near}")]
+        )
+    return found
+
+
+def look_up(name: str) -> Path | None:
+    """Return the path that a word of the command line means, if it means a file or a shipped name."""
     from ersatz.device_models.shipped import SCENARIOS
 
     path = Path(name)
-    if path.exists():
-        return path
-    inside = path.relative_to("scenarios") if path.parts[:1] == ("scenarios",) else path
-    found = [SCENARIOS / inside, *sorted(SCENARIOS.rglob(f"{name}.yaml"))]
-    return next((p for p in found if p.is_file()), path)
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    if path.parts[:1] == ("scenarios",) and ".." not in path.parts:
+        inside = SCENARIOS / path.relative_to("scenarios")
+        return inside if inside.is_file() else None
+    return _shipped().get(name) or _shipped().get(name.removesuffix(".yaml"))
+
+
+@cache
+def _shipped() -> dict[str, Path]:
+    """Return the shipped scenarios by name."""
+    from ersatz.device_models.shipped import SCENARIOS
+
+    return {path.stem: path for path in sorted(SCENARIOS.rglob("*.yaml"))}
 
 
 def simulate(
@@ -70,18 +100,12 @@ def finish(
     reasons: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
-    from ersatz.sim.report.json_out import result_json, to_text, write_out
+    from ersatz.sim.report.json_out import result_json, run_files
 
-    screen = console()
-    if json != "-":
-        screen.print(view)
-    if json:
-        write_text(json, to_text(result_json(scenarios, results)))
-    if out:
-        try:
-            write_out(out, scenarios, results, plain_text(view), paths[0], overrides)
-        except OSError as error:
-            raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
+    files = partial(
+        run_files, results, paths, overrides
+    )  # copies the scenario, if it is still there
+    deliver("result", result_json(scenarios, results), view, json, out, files)
     tight = [r for r in results if not r.memory.fits]
     if tight or reasons:
         raise Failure(1, [*reasons, *(

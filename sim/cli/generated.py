@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from ersatz.device_models.text.units import BASE_UNITS, UNITS
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim import records
 from ersatz.sim.cli.output import captured
 from ersatz.sim.records import columns
@@ -194,14 +195,14 @@ def _unit_of(field: Any) -> object:
 
 def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     """Write every generated file below `folder`."""
-    (folder / "docs" / "outputs.md").write_text(outputs_markdown(), "utf-8")
-    (folder / "docs" / "scenario.md").write_text(scenario_markdown(), "utf-8")
-    (folder / "docs" / "purchase-file.md").write_text(purchase_markdown(), "utf-8")
+    docs = folder / "docs"
+    write_all_whole({docs / "outputs.md": outputs_markdown(), docs / "scenario.md": scenario_markdown(),
+                     docs / "purchase-file.md": purchase_markdown()})  # fmt: skip
     for path in scenario_files(folder):
         if not only or path.stem in only:
-            path.with_suffix(".out").write_text(scenario_output(path), "utf-8")
-            for file, drawing in scenario_drawings(path).items():
-                file.write_text(drawing, "utf-8")
+            write_all_whole(
+                {path.with_suffix(".out"): scenario_output(path), **scenario_drawings(path)}
+            )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, app
-from ersatz.sim.cli.cases import find_scenario
+from ersatz.sim.cli.cases import look_up
 from ersatz.sim.cli.output import deliver
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion,
     from ersatz.device_models.text.files import read_text_file
     from ersatz.sim.law.legal import load_questions
 
-    path = find_scenario(words[0])
+    path = look_up(words[0])
+    if path is None:
+        return ()
     is_file = os.path.isfile(path) and path.suffix in (".yaml", ".yml") and not knows_part(words[0])
     if len(words) != 1 or not is_file:
         return ()

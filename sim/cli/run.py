@@ -9,7 +9,7 @@ import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import find_scenario, finish, simulate
-from ersatz.sim.cli.output import grouped
+from ersatz.sim.cli.process.terminal import grouped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +71,7 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
     """Return the kernel times that the options ask for; None for the catalogue's."""
     if (timer, calibration, attach) == ("calibrated", None, None):
         return None
-    from ersatz.sim.cli.output import telling
+    from ersatz.sim.cli.process.terminal import telling
     from ersatz.sim.hil.timers import choose
 
     return choose(timer, calibration, attach or (), telling)

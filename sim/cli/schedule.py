@@ -8,7 +8,8 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import progress
 
 if TYPE_CHECKING:
     from ersatz.sim.fleet.compare import Outcome
@@ -64,15 +65,16 @@ def _outcomes(
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
     from ersatz.sim.fleet.compare import run_policy
-    from ersatz.sim.fleet.policies.registry import make_scheduler
+    from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
 
     if (command or endpoint) and door != "batsim":
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
     if twice and door != "process":
         raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
-    names = [n for n in policy.split(",") if n] if policy else list(contest.policies)
-    for name in names:
-        make_scheduler(name)  # every fault of a name before the first run
+    names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
+    if not names:
+        raise Failure(2, ["--policy: names nothing; expected at least one policy"])
+    check_policies(names)  # every fault of a name before the first run
     if door != "process":
         outside = _at_door(contest, door, command, endpoint, speed)
         beside = names if policy else []

@@ -197,9 +197,8 @@ def _parallel(
         else "false"
     )
     cp_comm = default("cp_comm", section.cp_comm, "p2p") if section.cp > 1 else "p2p"
-    folded = (
-        default("expert_layout", section.expert_layout, "folded") if section.ep > 1 else "folded"
-    )
+    apart = section.ep > 1 and section.tp * section.cp > 1  # else both layouts are one
+    folded = default("expert_layout", section.expert_layout, "folded") if apart else "folded"
     schedule, custom = section.schedule, ()
     if isinstance(schedule, dict):
         custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]

@@ -6,12 +6,12 @@ means that the key is left open: what is then assumed is said in the output.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ersatz.device_models.text.names import checked_name
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
 Holds = Callable[[float], bool]
@@ -107,19 +107,13 @@ Amount = Annotated[float, Field(ge=0, le=1e9)]
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
-def _name(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w.-]{0,59}", value):
-        raise ValueError("expected a name: letters, digits, '.', '-' and '_', at most 60 of them")
-    return value
-
-
 def _label(value: object) -> object:
     if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 100):
         raise ValueError("expected 1 to 100 printable characters")
     return value
 
 
-Name = Annotated[str, BeforeValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Label = Annotated[str, BeforeValidator(_label)]
 
 

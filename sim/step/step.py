@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time, sixteen_bit_peak
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Scenario
@@ -226,14 +226,12 @@ def _result(
 
 
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
-    """Dense 16-bit matrix peak of all devices."""
+    """Dense matrix peak of all devices by which MFU divides."""
+    parallel, dtype = scenario.parallel, scenario.training.precision
     if len(shares) > 1:
-        return math.fsum(
-            sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools
-        )
-    parallel = scenario.parallel
+        return math.fsum(utilisation_peak(p.node.device, dtype) * p.devices for p in scenario.pools)
     ranks = parallel.tp * parallel.cp * parallel.dp
-    return math.fsum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
+    return math.fsum(utilisation_peak(p.node.device, dtype) * ranks for p in stage_pools(scenario))
 
 
 def busy_share(result: StepResult) -> float:
