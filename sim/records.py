@@ -111,7 +111,12 @@ class EnergyResult:
     mean_device_w: float = column("mean power of one device", "W")
     mean_power_w: float = column("mean power of the whole cluster at the meter", "W")
     pue: float = column("power at the meter / power of the machines")
-    parts_kwh: Mapping[str, float] = column("electricity by use: devices, hosts, cooling", "kWh")
+    parts_kwh: Mapping[str, float] = column(
+        "electricity by use: devices, hosts, network, cooling", "kWh"
+    )
+    pools_kwh: Mapping[str, float] = column(
+        "electricity by pool, its spares and cooling in it", "kWh"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,9 @@ def finish(
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from ersatz.sim.report.json_out import result_json, run_files
 
-    files = run_files(results, paths, overrides) if out else {}
+    files = partial(
+        run_files, results, paths, overrides
+    )  # copies the scenario, if it is still there
     deliver("result", result_json(scenarios, results), view, json, out, files)
     tight = [r for r in results if not r.memory.fits]
     if tight or reasons:

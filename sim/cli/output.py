@@ -27,18 +27,20 @@ from ersatz.sim.report.artefacts import ForeignFileError, write_artefacts
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+Files = Mapping[str, str | bytes]  # by wanted name
 _BEGINS = {".json": b"{[", ".svg": b"<"}  # how what ersatz writes to a named file begins
 
 
 def deliver(
     name: str, record: Any, view: RenderableType, json: str | None, out: Path | None = None,
-    files: Mapping[str, str | bytes] | None = None, drawings: Mapping[Path, str] | None = None,
+    files: Files | Callable[[], Files] | None = None, drawings: Mapping[Path, str] | None = None,
 ) -> None:  # fmt: skip
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
-    `record` must be of mappings, lists, finite numbers and text. `files` are by wanted name; bytes
-    are written as they are, text without what a terminal obeys. `drawings` go to places of their
-    own. Whatever cannot be written, the rest is, and the report is shown; then raises `Failure`.
+    `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
+    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` go to
+    places of their own. Whatever cannot be written, the rest is, and the report is shown;
+    then raises `Failure`.
     """
     from ersatz.sim.report.json_out import to_text
 
@@ -64,9 +66,10 @@ def _answer(answer: RenderableType) -> None:
 
 
 def _fill(
-    out: Path, name: str, text: str, view: RenderableType, files: Mapping[str, str | bytes]
+    out: Path, name: str, text: str, view: RenderableType, files: Files | Callable[[], Files]
 ) -> None:
-    ours = {key: visible(v) if isinstance(v, str) else v for key, v in files.items()}
+    made = files() if callable(files) else files
+    ours = {key: visible(v) if isinstance(v, str) else v for key, v in made.items()}
     content = {f"{name}.json": text, "report.txt": plain_text(view), **ours}
     write_artefacts(out, *asked_words(), content)
 

@@ -35,10 +35,11 @@ def validate(
     """Predict every row of a table of measured runs, and report the errors."""
     from ersatz.sim.report.json_out import plain
     from ersatz.sim.report.validation import render_headline, render_jobs, render_validation
-    from ersatz.sim.validation.errors.heldout import SHIPPED, headline, judge
+    from ersatz.sim.validation.errors.heldout import headline, judge
     from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
     from ersatz.sim.validation.errors.predict import predict_table
     from ersatz.sim.validation.errors.summary import row_record, summarise
+    from ersatz.sim.validation.reading.lineages import SHIPPED
     from ersatz.sim.validation.reading.table import read_table
 
     if memory:
@@ -75,8 +76,8 @@ def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
     """Judge runs that ran out of memory, beside those that ran."""
     from ersatz.sim.report.json_out import plain
     from ersatz.sim.report.memory import render_memory
-    from ersatz.sim.validation.errors.heldout import SHIPPED
     from ersatz.sim.validation.errors.memory_table import judge_memory
+    from ersatz.sim.validation.reading.lineages import SHIPPED
 
     verdicts = judge_memory(table, SHIPPED)
     deliver("validation", plain(verdicts), render_memory(verdicts), json, out)

@@ -141,6 +141,26 @@ class PoolSection(Section):
     stack: str | None = Field(None, description="software stack of this pool, or path of a file")
 
 
+class JointSection(Section):
+    """What ties pools of several kinds together. What is left out is said as an assumption."""
+
+    path: Literal["direct", "host"] | None = Field(
+        None,
+        description="from card to card, or copied through the hosts; by default through the hosts"
+        " between two vendors, else direct",
+    )
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="of one node into it; by default its cards, through hosts 100 Gbit/s"
+    )
+    bandwidth: Bandwidth | None = Field(None, description="of all of it; by default no limit")
+    latency: Time | None = Field(
+        None, description="beside the network's; by default none, through hosts 100 us"
+    )
+    copy_bandwidth: Bandwidth | None = Field(
+        None, description="between a device and its host; by default 20 GB/s"
+    )
+
+
 class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
@@ -151,6 +171,7 @@ class ClusterSection(Section):
         description="network between nodes in place of the node's: a name, a path, or its values",
     )
     pools: tuple[PoolSection, ...] = Field((), description="several kinds of node in one job")
+    joint: JointSection = Field(JointSection(), description="between the pools; see below")
 
     @model_validator(mode="after")
     def one_way(self) -> ClusterSection:
@@ -276,8 +297,12 @@ class FailuresSection(Section):
     scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
     device_rate: FailureRate | None = Field(None, description="per device")
     node_rate: FailureRate | None = Field(None, description="per node: host, cards, cables")
-    switch_rate: FailureRate = Field(0.0, description="of all switches and links together")
-    software_rate: FailureRate = Field(0.0, description="of the whole job")
+    switch_rate: FailureRate | None = Field(
+        None, description="of all switches and links together; by default within the nodes' rate"
+    )
+    software_rate: FailureRate | None = Field(
+        None, description="of the whole job; by default 2.6 %/year for each device"
+    )
     law: Literal["exponential", "weibull"] = Field("exponential", description="of times to failure")
     shape: Annotated[float, Field(ge=0.1, le=100)] = Field(1.0, description="of the Weibull law")
     device_repair: Wait = Field(2 * 86400.0, description="until a failed node is back")
@@ -291,6 +316,9 @@ class CheckpointSection(Section):
         "synchronous", description="whole write, copy to the host, or copy to a peer's memory"
     )
     storage_bandwidth: Bandwidth = Field(100e9, description="of the storage, the whole job")
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="between one node and the storage; by default 10 GB/s"
+    )
     memory_bandwidth: Bandwidth = Field(20e9, description="per node, to host memory")
     bytes_per_param: Annotated[float, Field(ge=0.01, le=100)] = Field(
         14.0, description="saved per weight"
@@ -323,8 +351,9 @@ class JobSection(Section):
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
     detection: Wait = Field(300.0, description="until a failure is noticed")
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
-    spare_nodes: Count | None = Field(
-        None, description="nodes kept ready; by default 2 %, at least 2"
+    spare_nodes: Count | dict[str, Count] | None = Field(
+        None,
+        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")

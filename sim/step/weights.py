@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.plan.borders import Border
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Times, Transfer
 from ersatz.sim.workload.pieces import PartWork
@@ -52,7 +53,13 @@ class WeightTraffic:
     scenario: Scenario
     stack: Stack
     times: Times
-    mixed: bool  # replicas on several kinds of device exchange gradients only at the end
+    elsewhere: tuple[Times, ...] = ()  # on the other pools of a job whose replicas run on several
+    joint: Border | None = None  # between these pools
+
+    @property
+    def mixed(self) -> bool:
+        """Replicas on several kinds of device exchange gradients only at the end."""
+        return bool(self.elsewhere)
 
     @property
     def zero(self) -> int:
@@ -128,7 +135,8 @@ class WeightTraffic:
         """Sum the gradients of a bucket over its ranks, and its shards over the other groups."""
         if self.scenario.model.lora_rank:
             return []  # adapters are too small to count
-        nbytes = bucket.params * DTYPE_BYTES[self.stack.gradient_dtype]
+        stacks = [self.stack, *(times.stack for times in self.elsewhere)]
+        nbytes = bucket.params * max(DTYPE_BYTES[stack.gradient_dtype] for stack in stacks)
         return self._sum(nbytes, bucket.group)
 
     def _sum(self, nbytes: float, group: str) -> Moves:
@@ -145,6 +153,24 @@ class WeightTraffic:
         return self._moves(("all_gather", bucket.params * each, bucket.group))
 
     def _moves(self, *collectives: tuple[str, float, str]) -> Moves:
-        found = [(group, self.times.collective(kind, nbytes, group))
-                 for kind, nbytes, group in collectives]  # fmt: skip
+        found = [(group, self._slowest(kind, nbytes, group)) for kind, nbytes, group in collectives]
         return [(group, moved) for group, moved in found if moved.seconds > 0]
+
+    def _slowest(self, kind: str, nbytes: float, group: str) -> Transfer:
+        """Return a collective of replicas: on several pools the slowest network counts.
+
+        Then it goes around one ring through all pools, or by levels, whichever is quicker: inside each
+        pool, and between the pools with what each member holds of it.
+        """
+        everywhere = (self.times, *self.elsewhere)
+        flat = max((times.collective(kind, nbytes, group) for times in everywhere),
+                   key=lambda moved: moved.seconds)  # fmt: skip
+        own = f"own {group}"
+        if self.joint is None or own not in self.times.communicators:
+            return flat
+        inside = max(times.collective(kind, nbytes, own).seconds for times in everywhere)
+        fewest = min(times.communicators[own].group.size for times in everywhere)
+        pools = len(everywhere)
+        crossing = 2.0 * (pools - 1) / pools * nbytes / fewest
+        levels = inside + self.joint.latency_s + crossing / self.joint.rate
+        return flat._replace(seconds=levels) if levels < flat.seconds else flat
