@@ -23,6 +23,7 @@ VERBS = (
     "validate",
     "calibrate",
     "devices",
+    "find",
 )  # modules, in the order of --help
 for _verb in VERBS:
     import_module(f"ersatz.sim.cli.{_verb}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
-from ersatz.sim.cli.output import WIDTH, deliver, grouped
+from ersatz.sim.cli.output import deliver, grouped
+from ersatz.sim.report.tables.text import WIDTH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

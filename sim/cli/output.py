@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ersatz.sim.cli.app import Failure
+from ersatz.sim.report.tables.text import WIDTH, plain_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-WIDTH = 100
 
 
 def deliver(
@@ -80,17 +79,6 @@ def console() -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-def plain_text(view: RenderableType) -> str:
-    """Return the report as text of 100 columns."""
-    import io
-
-    from rich.console import Console
-
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, highlight=False, markup=False, emoji=False).print(view)
-    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
-
-
 def write_text(target: str, text: str) -> None:
     """Write to a path, or to standard output for '-'; raises `Failure`."""
     if target == "-":
@@ -109,7 +97,7 @@ def explain(error: Exception) -> tuple[Sequence[str], int]:
     if isinstance(error, InputError):
         return [str(problem) for problem in error.problems], 2
     if isinstance(error, InfeasibleError):
-        return [f"infeasible: {error}"], 1
+        return [f"infeasible: {line}" for line in str(error).splitlines()], 1
     kind = type(error).__name__
     return [f"ersatz failed: {kind}: {error} (please report this; --debug shows where)"], 70
 
