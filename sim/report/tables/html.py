@@ -18,7 +18,7 @@ from ersatz.sim.report.tables.text import plain_text
 STYLE = (
     "<style>.ersatz table{border-collapse:collapse;margin:.4em 0}"
     ".ersatz th,.ersatz td{padding:.15em .7em;text-align:left;border:0;background:none;"
-    "vertical-align:top}"
+    "vertical-align:top;white-space:pre-wrap}"
     ".ersatz thead th{border-bottom:1px solid currentColor}"
     ".ersatz tbody tr{background:none}"
     ".ersatz .right{text-align:right;font-variant-numeric:tabular-nums}"
