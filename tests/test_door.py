@@ -74,11 +74,18 @@ def test_an_answer_is_a_mapping_from_case_to_record() -> None:
 
 
 def test_overrides_are_those_of_the_command_line() -> None:
-    given = {"parallel": {"tp": 2}, "cost.rent": "7 CNY/h", "job.replicas": 8, "fabric.contention": True}
+    given = {
+        "parallel": {"tp": 2},
+        "cost.rent": "7 CNY/h",
+        "job.replicas": 8,
+        "fabric.contention": True,
+    }
     assert override_texts(given) == [
         'parallel={  "tp": 2 }', "cost.rent=7 CNY/h", "job.replicas=8", "fabric.contention=true"
     ]  # fmt: skip
-    [case] = ersatz.load("llama3-70b-mi300x", {"training.global_batch": 128, "job.replicas": 3}, seed=5)
+    [case] = ersatz.load(
+        "llama3-70b-mi300x", {"training.global_batch": 128, "job.replicas": 3}, seed=5
+    )
     assert (case.training.global_batch, case.job.replicas, case.seed) == (128, 3, 5)
     with pytest.raises(TypeError, match="belong to load"):
         ersatz.run(case, {"training.global_batch": 64})
@@ -89,7 +96,9 @@ def test_errors_say_what_is_wrong() -> None:
         ersatz.run("ling-plus-substitution", ["x=1"])
     with pytest.raises(ersatz.InputError, match="did you mean 'h800'"):
         ersatz.show("h8000")
-    tight = ersatz.run("llama3-70b-mi300x", {"training.micro_batch": 64, "training.global_batch": 8192})
+    tight = ersatz.run(
+        "llama3-70b-mi300x", {"training.micro_batch": 64, "training.global_batch": 8192}
+    )
     assert not tight.feasible
     assert tight.reasons[0].startswith("infeasible: llama3-70b-mi300x does not fit into memory")
 
@@ -130,7 +139,9 @@ def test_a_notebook_shows_the_same_tables() -> None:
         assert number in tags.cells
     for cell in tags.cells:
         assert cell.strip().split()[0] in str(answer)
-    assert not re.search(r"https?://|<script|src=|#[0-9a-f]{3,6}\b|rgb\(", text)  # loads and paints nothing
+    assert not re.search(
+        r"https?://|<script|src=|#[0-9a-f]{3,6}\b|rgb\(", text
+    )  # loads and paints nothing
 
 
 def test_html_is_escaped_and_keeps_what_it_does_not_know() -> None:
@@ -199,7 +210,17 @@ def test_a_file_of_ones_own_is_shown(tmp_path: Path) -> None:
 
 def test_the_readme_runs_from_a_wheel_beside_a_sim_of_ones_own(tmp_path: Path) -> None:
     """Nothing of the clone is reachable, and a `sim.py` in the folder disturbs nothing."""
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True, timeout=300)
     [wheel] = tmp_path.glob("ersatz-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -225,12 +246,15 @@ def test_the_readme_runs_from_a_wheel_beside_a_sim_of_ones_own(tmp_path: Path) -
 
 def outside(site: Path, folder: Path, *words: str) -> str:
     """Run Python in a folder with the wheel and the dependencies, and without this clone."""
-    start = (
-        "import sys, runpy; sys.path[:] = [p for p in sys.path if p not in ('', %r)];"
-        "sys.path.insert(0, %r); sys.path.insert(0, %r); sys.path.append(%r); words = %r\n"
-        "sys.argv = words[1:] if words[0] == '-m' else ['-c']\n"
-        "runpy.run_module(words[1], run_name='__main__') if words[0] == '-m' else exec(words[1])\n"
-    ) % (str(ROOT), str(site), str(folder), sysconfig.get_path("purelib"), list(words))
+    start = f"""
+import runpy, sys
+sys.path[:] = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
+sys.path[:0] = [{str(folder)!r}, {str(site)!r}]
+sys.path.append({sysconfig.get_path("purelib")!r})
+kind, what, *more = {list(words)!r}
+sys.argv = [what, *more] if kind == "-m" else ["-c"]
+runpy.run_module(what, run_name="__main__") if kind == "-m" else exec(what)
+"""
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run([sys.executable, "-S", "-c", start], cwd=folder, env=env, text=True,
                           capture_output=True, timeout=120)  # fmt: skip

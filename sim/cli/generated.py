@@ -15,6 +15,7 @@ from ersatz.sim.cli.output import captured
 from ersatz.sim.cli.pages.gallery import gallery_markdown, picture_file, picture_name
 from ersatz.sim.cli.pages.keys import key_tables, spoken, unit_table
 from ersatz.sim.cli.pages.model import model_markdown
+from ersatz.sim.cli.pages.tours import refreshed, tour_files
 from ersatz.sim.finding.texts import scenario_words
 from ersatz.sim.records import columns
 from ersatz.sim.report.pictures.fabric_svg import drawings
@@ -142,6 +143,8 @@ def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
                 picture_file(path, folder).write_text(picture, "utf-8")
             for file, drawing in scenario_drawings(path).items():
                 file.write_text(drawing, "utf-8")
+    for tour in tour_files(folder / "docs"):
+        tour.write_text(refreshed(tour.read_text("utf-8")), "utf-8")
     for name, text in pages().items():
         (folder / "docs" / name).write_text(text, "utf-8")
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ersatz.sim.finding.entry import Entry, Shelf
 from ersatz.sim.report.json_out import plain
+from ersatz.sim.report.tables.text import WIDTH
 
 MOST = 40  # letters of a value that is kept on one line
 
@@ -42,10 +43,12 @@ def render_shelf(shelf: Shelf) -> RenderableType:
     """Return the names of a kind, a line each; what is too long for its line is cut."""
     table = Table(box=None, pad_edge=False)
     rows = shelf_record(shelf)
-    table.add_column("name", no_wrap=True, min_width=max(len(row["name"]) for row in rows))
+    table.add_column("name", no_wrap=True)
     table.add_column(shelf.meaning, no_wrap=True)
+    room = WIDTH - 2 - max(len(row["name"]) for row in rows)
     for row in rows:
-        table.add_row(row["name"], row["line"])
+        line = row["line"]
+        table.add_row(row["name"], line if len(line) <= room else f"{line[: room - 3].rstrip()}...")
     return Group(table, Text(""), Text("ersatz show NAME explains one with its sources."))
 
 
