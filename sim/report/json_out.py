@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.records import RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -51,7 +50,7 @@ def write_out(
     (folder / "scenario.yaml").write_text(source.read_text("utf-8-sig"), "utf-8")
     (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides), "utf-8")
     for name, rows in tables(results).items():
-        (folder / f"{name}.csv").write_text(csv_text(rows), "utf-8")
+        (folder / f"{name}.csv").write_text(table_text(rows), "utf-8")
 
 
 def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
@@ -75,11 +74,7 @@ def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a header."""
-    rows = list(rows)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; the header is that of the first."""
+    header = list(rows[0]) if rows else []
+    return csv_text(header, ([row.get(key) for key in header] for row in rows))

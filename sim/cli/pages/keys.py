@@ -124,7 +124,7 @@ def _bounds(metadata: Sequence[Any]) -> str:
     least = next((f"{_bound(m.ge)} or more" for m in flat if isinstance(m, Ge)), "")
     least = least or next((f"above {_bound(m.gt)}" for m in flat if isinstance(m, Gt)), "")
     most = next((f"at most {_bound(m.le)}" for m in flat
-                 if isinstance(m, Le) and float(m.le) < SAFETY), "")  # fmt: skip
+                 if isinstance(m, Le) and float(str(m.le)) < SAFETY), "")  # fmt: skip
     most = most or next((f"below {_bound(m.lt)}" for m in flat if isinstance(m, Lt)), "")
     return "".join(f", {words}" for words in (least, most) if words)
 
