@@ -11,6 +11,23 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ersatz.device_models.text.problems import did_you_mean
+
+# What the mappings of a result may hold; what is not there is zero.
+PARTS = {
+    "step.breakdown": ("attention", "bubble", "cast", "contention", "context parallel",
+                       "data parallel", "elementwise", "expert parallel", "experts", "launch",
+                       "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
+                       "straggler", "tensor parallel", "vocabulary"),
+    "memory.parts": ("weights", "gradients", "optimizer", "activations", "gathered weights",
+                     "overhead", "fragmentation"),
+    "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
+                   "maintenance", "waiting"),
+    "job.interruptions_by_cause": ("device", "node", "switch", "software"),
+    "cost.parts": ("rent", "capital", "running", "electricity", "servers", "network"),
+    "energy.parts_kwh": ("devices", "hosts", "cooling"),
+}  # fmt: skip
+
 
 def column(meaning: str, unit: str = "") -> Any:
     """Declare a record's field with its meaning and unit, for the documentation."""
@@ -131,3 +148,25 @@ class RunResult:
     published: tuple[Comparison, ...] = column("published figures beside the predictions")
     assumptions: tuple[str, ...] = column("what was assumed where the scenario is silent")
     sources: tuple[str, ...] = column("sources of the numbers used")
+
+
+def metric_names() -> list[str]:
+    """Return the dotted names of all numbers of a result, such as 'step.breakdown.bubble'."""
+    records = {"step": StepResult, "memory": MemoryResult, "job": JobResult, "cost": CostResult,
+               "energy": EnergyResult}  # fmt: skip
+    plain = [f"{part}.{f.name}" for part, record in records.items() for f in fields(record)
+             if str(f.type) in ("float", "int")]  # fmt: skip
+    return [*plain, *(f"{mapping}.{key}" for mapping, keys in PARTS.items() for key in keys)]
+
+
+def wrong_metric(name: str) -> str:
+    """Say what is wrong with the dotted name of a number of a result; empty when nothing is.
+
+    A part of the cost may name its pool: 'cost.parts.rent (h800)'.
+    """
+    known = metric_names()
+    bare = name.partition(" (")[0] if name.startswith("cost.parts.") else name
+    if bare in known:
+        return ""
+    hint = did_you_mean(name, known) or "; expected one such as step.duration_s (docs/outputs.md)"
+    return f"no such metric{hint}"

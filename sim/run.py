@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
@@ -11,7 +11,7 @@ from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import simulate_job
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.records import Comparison, RunResult, StepResult
+from ersatz.sim.records import Comparison, RunResult, StepResult, wrong_metric
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
 from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
@@ -27,6 +27,9 @@ def run_case(
     the kernel times come from a device that was proved. Raises `InfeasibleError` when no step can
     be made at all.
     """
+    for row in scenario.published:
+        if words := wrong_metric(row.metric):
+            raise ValueError(f"published: {row.metric!r}: {words}")
     memory = plan_memory(scenario)
     step = with_interval(scenario, simulate_step(scenario, timer), width)
     job = energy = cost = None
@@ -104,12 +107,12 @@ def _with_published(scenario: Scenario, result: RunResult) -> RunResult:
 def predicted_value(result: RunResult, metric: str) -> float | None:
     """Return the value of a dotted metric such as 'step.duration_s' or 'cost.per_trillion_tokens'.
 
-    A last part that names a key of a mapping (`step.breakdown.bubble`) is looked up in it. None
-    when the part of the result is missing (no job, no cost).
+    A last part that names a key of a mapping (`step.breakdown.bubble`) is looked up in it; what is
+    not in it is zero. None when the part of the result is missing (no job, no cost).
     """
     value: object = result
     for name in metric.split("."):
         if value is None:
             return None
-        value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        value = value.get(name, 0.0) if isinstance(value, Mapping) else getattr(value, name)
     return float(value) if isinstance(value, int | float) else None

@@ -63,7 +63,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--help",
         },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
-        "buy": {"--json", "--out", "--set", "--seed", "--help"},
+        "buy": {"--json", "--out", "--set", "--seed", "--prices", "--help"},
         "legal": {
             "--date",
             "--to",

@@ -1,10 +1,11 @@
 """Quantities cross the border once, and wrong ones say what was expected."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ersatz.device_models.text.units import (
+    BOUNDS,
     UNITS,
     UnitError,
     format_bytes,
@@ -53,7 +54,12 @@ def test_parsing(text: object, dimension: str, value: float) -> None:
         (True, "fraction", "expected a fraction"),
         ([], "time", "expected a time"),
         ("1e999 s", "time", "not finite"),
-        (float("nan"), "fraction", "has no unit"),
+        (float("nan"), "fraction", "not finite"),
+        (10**400, "fraction", "is too large"),
+        ("1e9 days", "time", "is too large: expected at most 3.156e\\+10 s"),
+        ("1e-300 B/s", "bandwidth", "is too small: expected at least 0.001 B/s, or 0"),
+        ("٣ days", "time", "expected a time"),
+        ("1" * 100_000 + " s", "time", "expected a time"),
     ],
 )
 def test_wrong_quantities(text: object, dimension: str, words: str) -> None:
@@ -64,6 +70,8 @@ def test_wrong_quantities(text: object, dimension: str, words: str) -> None:
 @given(st.sampled_from(sorted(UNITS)), st.data(), st.floats(1e-6, 1e6))
 def test_every_unit_scales_linearly(dimension: str, data: st.DataObject, number: float) -> None:
     unit, scale = data.draw(st.sampled_from(sorted(UNITS[dimension].items())))
+    least, most = BOUNDS[dimension]
+    assume(least <= number * scale <= most)
     assert parse_quantity(f"{number!r} {unit}", dimension) == pytest.approx(number * scale)
 
 

@@ -1,17 +1,32 @@
 """YAML is read strictly, with the place of every value, and never with a traceback."""
 
+import os
+import re
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ersatz.device_models.text.problems import InputError
-from ersatz.device_models.text.yamltext import MAX_BYTES, parse_yaml, read_yaml
+from ersatz.device_models.text.files import MAX_BYTES
+from ersatz.device_models.text.problems import MOST_PROBLEMS, InputError, Problem
+from ersatz.device_models.text.yamltext import parse_yaml, read_yaml
+
+
+def complaints(text: str) -> list[Problem]:
+    """Return what is wrong with a text; nothing where it can be read."""
+    try:
+        parse_yaml(text, "x.yaml")
+    except InputError as error:
+        return list(error.problems)
+    return []
 
 
 def problems(text: str) -> list[str]:
-    with pytest.raises(InputError) as caught:
-        parse_yaml(text, "x.yaml")
-    return [str(problem) for problem in caught.value.problems]
+    found = [str(problem) for problem in complaints(text)]
+    assert found, "was read"
+    return found
 
 
 def test_scalars_follow_yaml_1_2() -> None:
@@ -51,7 +66,7 @@ def test_an_alias_bomb_ends_at_once() -> None:
     bomb = "a0: &a0 [x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
     )
-    assert all("anchors" in line for line in problems(bomb))
+    assert all("anchors" in line for line in problems(bomb)[:MOST_PROBLEMS])
 
 
 def test_deep_nesting_is_no_crash() -> None:
@@ -67,3 +82,54 @@ def test_files(tmp_path: Path) -> None:
         read_yaml(tmp_path / "missing.yaml")
     with pytest.raises(InputError, match="directory"):
         read_yaml(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)  # without a writer: to open it would wait for ever
+    for name in (pipe, Path("/dev/zero")):
+        with pytest.raises(InputError, match="no regular file"):
+            read_yaml(name)
+    for name in ("a\0b", "x" * 5000, "\udcff"):
+        with pytest.raises(InputError):
+            read_yaml(name)
+
+
+@pytest.mark.parametrize("depth", [41, 450, 999, 20_000])
+def test_deep_nesting_has_its_place(depth: int) -> None:
+    for text in ("a: " + "[" * depth + "]" * depth, "a: " + "{b: " * depth + "1" + "}" * depth):
+        assert re.search(r"^x.yaml:1:\d+: .*nest", problems(text)[0])
+
+
+def test_a_long_scalar_is_text_and_read_in_linear_time() -> None:
+    start = time.process_time()
+    data = parse_yaml(f"a: {'9' * 1_000_000}x\nb: {'9' * 65}\nc: {'9' * 64}", "x.yaml").data
+    assert time.process_time() - start < 2.0  # 37 s for 60,000 digits when it was quadratic
+    assert (type(data["b"]), type(data["c"])) == (str, int)
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\e]0;owned\\a"', '"\\x9b2J"', '"\\u202e"', '"\\uD800"', "a\u202eb"]
+)
+def test_control_and_bidi_characters_are_refused(text: str) -> None:
+    assert "x.yaml:1:" in problems(f"a: {text}")[0]
+    assert "x.yaml:1:" in problems(f"{text}: 1")[0]
+
+
+@pytest.mark.parametrize(
+    "scalar", ["!!bool maybe", '!!float ""', '!!int ""', "!!int 0x" + "f" * 5000, "!!int 1:x",
+               "!!timestamp 2020", "!!float 1e999999", "!!map x", "!!seq x", "!!null x", "!!str"]
+)  # fmt: skip
+def test_explicit_tags_never_crash(scalar: str) -> None:
+    assert all(problem.line == 1 for problem in complaints(f"a: {scalar}"))
+
+
+def test_at_most_fifty_faults_are_told_each_once() -> None:
+    lines = problems("".join(f"a{i}: .nan\n" for i in range(1000)))
+    assert len(lines) == MOST_PROBLEMS + 1
+    assert "more faults" in lines[-1]
+
+
+@given(st.text(alphabet="abc019-:{}[],.'\"!&*#|>%@ \n\t", max_size=60))
+def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
+    assert all(problem.line or "empty" in problem.expected for problem in complaints(text))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText, read_yaml
 
+LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
 OWN_STACK = "torch-eager"  # the software whose kernels are measured
@@ -76,7 +78,7 @@ class Calibration:
         if "half_width" in self.proof:
             return self.proof["half_width"]
         errors = [fit.p80_error for fit in self.fits.values()]
-        return sum(errors) / len(errors) if errors else 1.0
+        return math.fsum(errors) / len(errors) if errors else 1.0
 
 
 def find_calibration(name: str) -> Path:
@@ -242,7 +244,7 @@ def read_calibration(path: Path) -> Calibration:
 def _part(text: YamlText, key: str, build: Callable[[Any], Any], problems: list[Problem]) -> Any:
     try:
         return build(text.data[key])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         problems.append(
             text.problem((key,), None, f"cannot be read: {type(error).__name__} {error}")
         )
@@ -252,13 +254,17 @@ def _part(text: YamlText, key: str, build: Callable[[Any], Any], problems: list[
 def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:
     found = []
     line = text.values.get(("points",), (0, 0))[0]
-    for number, row in enumerate(csv.DictReader(io.StringIO(str(text.data.get("points", ""))))):
+    lines = str(text.data.get("points", "")).splitlines()
+    if max(map(len, lines), default=0) > LONGEST_LINE:
+        problems.append(text.problem(("points",), None, "holds a line that is too long"))
+        return ()
+    for number, row in enumerate(csv.DictReader(lines)):
         try:
             point = row_point(row)
-            if not (point.seconds > 0 and point.samples > 0):
+            if not (0 < point.seconds < math.inf and point.samples > 0):
                 raise ValueError("seconds and samples must be above 0")
             found.append(point)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             place = line + 2 + number
             problems.append(Problem(text.file, place, 1, f"points[{number}]", "", str(error)))
     if not found and not problems:

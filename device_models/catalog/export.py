@@ -8,6 +8,7 @@ Not here: the rules themselves, dates, places.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ersatz.device_models.catalog.identities import BITS, total_processing_perfo
 from ersatz.device_models.catalog.reading import EXPORT_LEAVES, find_file, list_devices, load_device
 from ersatz.device_models.catalog.sheet import Schema, read_sheet
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.files import read_text_file, remembered
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 
 PART = Schema(
@@ -109,7 +111,7 @@ def knows_part(name: str) -> bool:
     return "/" not in name and not name.endswith((".yaml", ".yml"))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def load_part(name: str) -> Part:
     """Return a device by catalogue name, alias or path, a die as the package that is sold.
 
@@ -132,9 +134,9 @@ def load_part(name: str) -> Part:
 
 def _is_short(path: Path, own: Mapping[str, Path]) -> bool:
     """Tell whether a user's file is a part's short one: no matrix peaks, and no device as its base."""
-    if not path.is_file():
+    if not os.path.exists(path):
         return False
-    text = path.read_text("utf-8", errors="replace")
+    text = read_text_file(path, "YAML")
     base = re.search(r"^based_on: *(.+)$", text, re.M)
     if base:
         return base[1].strip(" \"'").lower() in own

@@ -6,12 +6,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ersatz.device_models.catalog.device import Device, ScaleUp
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Device, ScaleUp
+from ersatz.device_models.text.problems import did_you_mean
 
 Blame = Callable[[tuple[str | int, ...], object, str], None]
 BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6,
         "fp4": 4}  # fmt: skip
 TOLERANCE = 0.01
+# Values of a stack by which times are divided, shares, and parts of which one is the least.
+STACK_FACTORS = ("attention_factor", "narrow_matrix_factor", "expert_efficiency",
+                 "elementwise_traffic", "activation_memory")  # fmt: skip
+STACK_SHARES = ("overlap_contention", "selective_recompute_fraction", "memory_fragmentation")
+STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance")
+STACK_DTYPES = ("gradient_dtype", "expert_dispatch_dtype")
+STACK_DEFAULTS = {
+    "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),
+    "recompute": ("none", "selective", "full"), "vp": ("layers",), "split": ("cost",),
+    "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
+}  # fmt: skip
 
 
 def total_processing_performance(peaks: Mapping[str, float]) -> float:
@@ -145,6 +157,31 @@ def check_node(values: Mapping[str, Any], scale_up: ScaleUp, blame: Blame) -> No
             blame(("devices",), devices, f"{scale_up.name} joins only {domain} devices")
     elif devices % domain:
         blame(("devices",), devices, f"{scale_up.name} joins {domain} devices: no whole groups")
+
+
+def check_stack(values: Mapping[str, Any], defaults: Mapping[str, Any], blame: Blame) -> None:
+    """Factors divide, shares are shares, dtypes have a size, defaults are words of a scenario."""
+    for key in STACK_FACTORS:
+        _within(values, key, 1e-3, 1e3, blame)
+    for key in STACK_SHARES:
+        _within(values, key, 0, 1, blame)
+    for key in STACK_COUNTS:
+        _within(values, key, 1, 1e3, blame)
+    for key in STACK_DTYPES:
+        if values.get(key) is not None and values[key] not in DTYPE_BYTES:
+            blame((key,), values[key], f"expected one of {', '.join(DTYPE_BYTES)}")
+    for key, value in defaults.items():
+        known = STACK_DEFAULTS.get(key)
+        if known is None:
+            blame(("defaults", key), None, f"unknown key{did_you_mean(key, STACK_DEFAULTS)}")
+        elif str(value).lower() not in known:
+            blame(("defaults", key), value, f"expected one of {', '.join(known)}")
+
+
+def _within(values: Mapping[str, Any], key: str, least: float, most: float, blame: Blame) -> None:
+    value = values.get(key)
+    if value is not None and not least <= value <= most:
+        blame((key,), value, f"expected a number from {least:g} to {most:g}")
 
 
 def _share(values: Mapping[str, Any], key: str, blame: Blame) -> None:

@@ -8,6 +8,7 @@ efficiency above one, links that do not add up, a TPP that the peaks deny.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -20,10 +21,12 @@ from ersatz.device_models.catalog.identities import (
     check_node,
     check_scale_out,
     check_scale_up,
+    check_stack,
 )
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText
 
@@ -163,13 +166,13 @@ def _names(room: str) -> list[str]:
 def find_file(name: str, room: str, folder: Path = Path()) -> Path:
     """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        return (folder / name if (folder / name).exists() else Path(name)).resolve()
+        return Path(os.path.abspath(folder / name if os.path.exists(folder / name) else name))
     wanted, known, others = name.strip().lower(), _names(room), aliases(room)
     if wanted in known or wanted in others:
         return DATA / room / f"{others.get(wanted, wanted)}.yaml"
     hint = did_you_mean(wanted, [*known, *others])
     expected = f"no such name in the catalogue of {room}{hint}"
-    raise InputError([Problem(name, 0, 0, "", "", expected)])
+    raise InputError([Problem(name[:60], 0, 0, "", "", expected)])
 
 
 @lru_cache(maxsize=8)
@@ -188,7 +191,7 @@ def _read(path: Path, room: str, schema: Schema) -> Sheet:
     return read_sheet(path, schema, lambda name, folder: find_file(name, room, folder))
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _device(path: Path) -> Device:
     sheet = _read(path, "devices", DEVICE)
     trains = sheet.header.get("trains", True)
@@ -205,7 +208,7 @@ def _device(path: Path) -> Device:
                   sources=sheet.sources, **header, **values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _scale_up(path: Path) -> ScaleUp:
     sheet = _read(path, "fabrics", SCALE_UP)
     kind = _choice(sheet, "kind", ("switched", "mesh", "supernode", "ring", "torus"))
@@ -216,7 +219,7 @@ def _scale_up(path: Path) -> ScaleUp:
                    facts=sheet.facts, sources=sheet.sources, **values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _scale_out(path: Path) -> ScaleOut:
     return _made_scale_out(_read(path, "fabrics", SCALE_OUT), path.stem)
 
@@ -230,7 +233,7 @@ def _made_scale_out(sheet: Sheet, name: str) -> ScaleOut:
                     facts=sheet.facts, sources=sheet.sources, **sheet.values)  # fmt: skip
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _node(path: Path) -> Node:
     sheet = _read(path, "nodes", NODE)
     device = _part(sheet, path, "device", "devices", _device)
@@ -261,12 +264,13 @@ def _part(
         return None
 
 
-@lru_cache(maxsize=128)
+@remembered
 def _stack(path: Path) -> Stack:
     schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
     sheet = _read(path, "stacks", schema)
+    check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
     sheet.finish()
-    defaults = {key: str(value) for key, value in sheet.header.get("defaults", {}).items()}
+    defaults = {key: str(value).lower() for key, value in sheet.header.get("defaults", {}).items()}
     return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, facts=sheet.facts,
                  sources=sheet.sources, **sheet.values)  # fmt: skip
 

@@ -19,13 +19,14 @@ from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 CONFIDENCES = ("high", "medium", "low", "assumed")
 LEAF_KEYS = ("value", "source", "date", "confidence", "note")
 PRICE_KEYS = ("kind", "value", "date", "region", "source", "confidence", "note")
+MOST_NUMBER, MOST_COUNT = 1e15, 10_000_000
 NOT_INHERITED = ("name", "aliases", "prices", "based_on")
 
 # Kinds of a value that are no physical quantity, and what each looks like.
 PLAIN = {
     "boolean": "expected true or false", "text": "expected a text",
-    "integer": "expected a whole number of at least 1",
-    "number": "expected a number that is not negative",
+    "integer": "expected a whole number of at least 1 and at most 10,000,000",
+    "number": "expected a number from 0 to 1e15",
     "tile": "expected three whole numbers of at least 1, like [128, 128, 64]",
     "list": "expected a list", "mapping": "expected keys and values",
 }  # fmt: skip
@@ -225,7 +226,7 @@ def _plain(sheet: Sheet, path: Key, raw: Any, kind: str) -> Any:
         return str(raw)
     if kind == "integer" and _is_count(raw):
         return int(raw)
-    if kind == "number" and _is_number(raw) and raw >= 0:
+    if kind == "number" and _is_number(raw) and 0 <= raw <= MOST_NUMBER:
         return float(raw)
     if kind == "tile" and isinstance(raw, list) and len(raw) == 3 and all(map(_is_count, raw)):
         return tuple(int(size) for size in raw)
@@ -240,4 +241,4 @@ def _is_number(raw: Any) -> bool:
 
 
 def _is_count(raw: Any) -> bool:
-    return _is_number(raw) and raw == int(raw) and raw >= 1
+    return _is_number(raw) and 1 <= raw <= MOST_COUNT and raw == int(raw)

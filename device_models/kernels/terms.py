@@ -51,7 +51,9 @@ class OperationFit:
 
     def seconds(self, kernel: Kernel, machine: Machine) -> float:
         """Return the time of a kernel of this operation."""
-        return sum(cost * TERMS[name](kernel, machine) for name, cost in self.seconds_per.items())
+        return math.fsum(
+            cost * TERMS[name](kernel, machine) for name, cost in self.seconds_per.items()
+        )
 
 
 def _bytes(kernel: Kernel) -> float:

@@ -9,6 +9,7 @@ Not modelled: servers that pass on what others send (a path leads over switches 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -228,10 +229,10 @@ def half_flow(fabric: Fabric, graph: nx.Graph) -> float:
         rates += [rate, rate]
     for vertex, upper in _halves(fabric, graph):
         ends.append((number[vertex], 1) if upper else (0, number[vertex]))
-        rates.append(sum(graph[vertex][leaf]["capacity"] for leaf in graph[vertex]))
+        rates.append(math.fsum(graph[vertex][leaf]["capacity"] for leaf in graph[vertex]))
     if not any(rates):
         return 0.0
-    unit = max(sum(rates[2 * graph.number_of_edges() :]), max(rates, default=1.0)) / UNITS
+    unit = max(math.fsum(rates[2 * graph.number_of_edges() :]), max(rates, default=1.0)) / UNITS
     whole = np.rint(np.array(rates) / unit).astype(np.int32)
     rows, columns = np.array(ends, dtype=np.int32).T
     size = len(number) + 2

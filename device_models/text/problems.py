@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MOST_PROBLEMS = 50  # told at once; nobody mends more before the next try
+LONGEST_WORD = 60  # that may be another one mistyped
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -33,14 +36,20 @@ class Problem:
 
 
 class InputError(ValueError):
-    """The input cannot be used; `problems` holds every fault that was found."""
+    """The input cannot be used; `problems` holds each fault once, the first `MOST_PROBLEMS` of them."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        found = tuple(dict.fromkeys(problems))
+        if len(found) > MOST_PROBLEMS:
+            more = Problem(found[0].file, 0, 0, "", "", "has more faults than are listed here")
+            found = (*found[:MOST_PROBLEMS], more)
+        self.problems = found
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the known word nearest to `word`, or an empty text."""
+    if len(word) > LONGEST_WORD:
+        return ""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import date
 
 _SI = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _IEC = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
@@ -68,6 +69,16 @@ BASE_UNITS = {
     "energy_price": "currency/J",
 }  # fmt: skip
 
+# What a quantity may be at most and, where it is not zero, at least, in base units: far beyond
+# whatever people mean, and close enough that no product of a few of them overflows.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "time": (1e-15, 1000 * 31_557_600.0), "bytes": (1e-3, 1e24), "bandwidth": (1e-3, 1e21),
+    "flop_rate": (1.0, 1e24), "frequency": (1e-3, 1e15), "power": (1e-6, 1e13),
+    "energy": (1e-6, 1e24), "area": (1e-15, 1e6), "fraction": (1e-12, 1e4), "rate": (1e-18, 1e6),
+    "tokens": (1e-3, 1e18), "carbon_intensity": (1e-15, 1e-3), "mass": (1e-9, 1e12),
+    "money": (1e-9, 1e15), "money_rate": (1e-15, 1e9), "energy_price": (1e-15, 1e-1),
+}  # fmt: skip
+
 _EXAMPLES = {
     "time": "'90 s' or '54 days'", "bytes": "'80 GiB'", "bandwidth": "'400 Gbit/s' or '50 GB/s'",
     "flop_rate": "'989.4 TFLOP/s'", "frequency": "'1.8 GHz'", "power": "'700 W'",
@@ -77,7 +88,10 @@ _EXAMPLES = {
     "energy_price": "'0.6 CNY/kWh'",
 }  # fmt: skip
 
-_NUMBER = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
+_NUMBER = re.compile(
+    r"\s*([-+]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(.*)", re.DOTALL
+)
+_LONGEST = 200  # characters of a quantity
 
 
 class UnitError(ValueError):
@@ -100,16 +114,17 @@ def parse_quantity(text: object, dimension: str) -> float:
     """Return the value of `text` in the base unit of `dimension`.
 
     Plain numbers are accepted for fractions only; every other dimension needs its unit.
-    Raises `UnitError` for a missing or unknown unit, a wrong dimension, NaN or infinity.
+    Raises `UnitError` for a missing or unknown unit, a wrong dimension, NaN, infinity, and for
+    what is outside of `BOUNDS`.
     """
     units = UNITS[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise UnitError(expected_text(dimension))
     if isinstance(text, int | float):
-        if "" in units and math.isfinite(text):
-            return float(text)
+        if "" in units:
+            return _bounded(text, dimension)
         raise UnitError(f"has no unit; {expected_text(dimension)}")
-    match = _NUMBER.match(text)
+    match = _NUMBER.match(text) if len(text) <= _LONGEST else None
     if not match:
         raise UnitError(expected_text(dimension))
     number, unit = float(match[1].replace("_", "")), " ".join(match[2].split())
@@ -117,10 +132,20 @@ def parse_quantity(text: object, dimension: str) -> float:
         if not unit:
             raise UnitError(f"has no unit; {expected_text(dimension)}")
         raise UnitError(f"unknown unit {unit!r}; {expected_text(dimension)}")
-    value = number * units[unit]
-    if not math.isfinite(value):
+    return _bounded(number * units[unit], dimension)
+
+
+def _bounded(value: float | int, dimension: str) -> float:
+    """Return a value in base units that a real thing could have; raises `UnitError`."""
+    least, most = BOUNDS[dimension]
+    unit = f" {BASE_UNITS[dimension]}".rstrip()
+    if isinstance(value, float) and not math.isfinite(value):
         raise UnitError(f"is not finite; {expected_text(dimension)}")
-    return value
+    if abs(value) > most:
+        raise UnitError(f"is too large: expected at most {most:.4g}{unit}")
+    if value and abs(value) < least:
+        raise UnitError(f"is too small: expected at least {least:.4g}{unit}, or 0")
+    return float(value)
 
 
 def parse_money(text: object, dimension: str) -> tuple[float, str]:
@@ -128,6 +153,22 @@ def parse_money(text: object, dimension: str) -> tuple[float, str]:
     value = parse_quantity(text, dimension)
     currency = next((name for name in CURRENCIES if name in str(text)), "")
     return value, currency
+
+
+def parse_day(text: object) -> date:
+    """Return the day of a text like 2025-03-24, of the years 1990 to 2100; raises `UnitError`."""
+    if isinstance(text, date):
+        return text
+    expected = "expected a day like 2025-03-24"
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(text)):
+        raise UnitError(expected)
+    try:
+        day = date.fromisoformat(str(text))
+    except ValueError as error:
+        raise UnitError(f"{expected}: {error}") from error
+    if not 1990 <= day.year <= 2100:
+        raise UnitError(f"{expected}, of the years 1990 to 2100")
+    return day
 
 
 def format_bytes(nbytes: float) -> str:
@@ -176,6 +217,11 @@ def format_count(number: float) -> str:
         if abs(number) >= scale:
             return f"{number / scale:,.1f} {suffix}"
     return f"{number:,.0f}"
+
+
+def format_share(part: float, whole: float) -> str:
+    """Write a part of a whole: '12.5 %'; of nothing it is 0.0 %."""
+    return f"{100 * part / whole if whole else 0.0:.1f} %"
 
 
 def format_money(amount: float, currency: str) -> str:

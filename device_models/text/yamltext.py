@@ -1,7 +1,8 @@
 """Read YAML with the line and column of every value, safely and strictly.
 
 YAML 1.2 scalars (no `no` as False, no `12:30` as 750, `1e9` is a number), no duplicate keys,
-no anchors (an alias bomb cannot be written), a size limit, text only.
+no anchors (an alias bomb cannot be written), a limit of size and of nesting, printable text only.
+A scalar of more than 64 characters is text, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from typing import Any, ClassVar
 
 import yaml
 
-from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.device_models.text.files import read_text_file
+from ersatz.device_models.text.problems import MOST_PROBLEMS, InputError, Problem
 
-MAX_BYTES = 4 * 2**20
+MAX_DEPTH = 40  # of keys within keys
+MAX_WHOLE = 10**64
+# Control characters (of terminals, too) and those that turn the direction of writing.
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 Key = tuple[str | int, ...]
 
 
@@ -29,10 +36,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?[0-9][0-9_]*$", list("-+0123456789")),
+    ("int", r"^(?!.{65})[-+]?[0-9][0-9_]*$", list("-+0123456789")),
     (
         "float",
-        r"^(?:[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+        r"^(?!.{65})(?:[-+]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
         list("-+0123456789."),
     ),
@@ -75,26 +82,16 @@ def dotted(path: Key) -> str:
 
 def read_yaml(path: Path | str) -> YamlText:
     """Read a YAML file; raises `InputError` when it is missing, binary, huge or malformed."""
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise _fault(str(path), f"is {size} bytes; expected at most {MAX_BYTES}")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise _fault(str(path), f"cannot be read: {error.strerror}") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _fault(str(path), f"is no UTF-8 text (byte {error.start}); expected YAML") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text_file(path, "YAML"), str(path))
 
 
 def parse_yaml(text: str, file: str) -> YamlText:
     """Parse YAML text that came from `file`; raises `InputError` with line and column."""
-    if bad := next((i for i, c in enumerate(text) if ord(c) < 32 and c not in "\n\r\t"), None):
-        line = text.count("\n", 0, bad) + 1
-        raise _fault(file, "is a binary file; expected YAML text", line, 1)
+    if bad := UNPRINTABLE.search(text):
+        line = text.count("\n", 0, bad.start()) + 1
+        column = bad.start() - text.rfind("\n", 0, bad.start())
+        words = f"holds the character {_code(bad[0])}: a binary file? expected YAML text"
+        raise _fault(file, words, line, column)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -116,6 +113,10 @@ def _fault(file: str, expected: str, line: int = 0, column: int = 0) -> InputErr
     return InputError([Problem(file, line, column, "", "", expected)])
 
 
+def _code(character: str) -> str:
+    return f"U+{ord(character):04X}"
+
+
 class _Reader:
     """Turns the node tree into plain data and notes where each key and value stands."""
 
@@ -130,6 +131,9 @@ class _Reader:
     def build(self, node: yaml.Node, path: Key) -> Any:
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.values[path] = mark
+        if len(path) > MAX_DEPTH:
+            self._note(path[:3], mark, f"is nested too deeply; expected at most {MAX_DEPTH} levels")
+            return None
         if id(node) in self.seen:
             self._note(path, mark, "anchors and aliases are not accepted; write the value out")
             return None
@@ -151,6 +155,9 @@ class _Reader:
                 self._note(path, mark, "a key must be a single word")
                 continue
             key = str(key_node.value)
+            if bad := UNPRINTABLE.search(key):
+                self._note(path, mark, f"a key holds the character {_code(bad[0])}")
+                continue
             if key in result:
                 self._note((*path, key), mark, "the key stands twice; keep one")
             self.keys[(*path, key)] = mark
@@ -160,12 +167,18 @@ class _Reader:
     def _scalar(self, node: yaml.Node, path: Key, mark: tuple[int, int]) -> Any:
         try:
             value = self.scalars.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, LookupError, ArithmeticError):
             self._note(path, mark, f"has the tag {node.tag}; expected text or a number")
+            return None
+        if isinstance(value, str) and (bad := UNPRINTABLE.search(value)):
+            self._note(path, mark, f"holds the character {_code(bad[0])}; expected printable text")
+        if isinstance(value, int) and abs(value) >= MAX_WHOLE:
+            self._note(path, mark, "is too large a number")
             return None
         if isinstance(value, float) and not math.isfinite(value):
             self._note(path, mark, f"{node.value} is not a finite number")
         return value
 
     def _note(self, path: Key, mark: tuple[int, int], expected: str) -> None:
-        self.problems.append(Problem(self.file, *mark, dotted(path), "", expected))
+        if len(self.problems) <= MOST_PROBLEMS:
+            self.problems.append(Problem(self.file, *mark, dotted(path), "", expected))

@@ -7,36 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
+from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.purchase.reading.file import section_of
 from ersatz.sim.scenario.shipped import find_scenario
 
 
 def buy(
     scenario: str | Path, overrides: Overrides = (), seed: int | None = None, *,
-    watch: Watch = unwatched,
+    prices: Path | str | None = None, watch: Watch = unwatched,
 ) -> Answer[Any]:  # fmt: skip
     """Plan a purchase under rules, and live through it with embargoes, failures and chance.
 
     Takes the name of a shipped purchase file or a path. What a record is depends on the section
     that the file holds: `purchase` (planned and replayed), `compare` (offers side by side),
     `stockpile` or `ramp`. Raises `InputError` for a faulty file; a build-out without a plan is no
-    error, its reasons stand in the answer. `watch` is called with the number of lives to simulate.
+    error, its reasons stand in the answer. `prices` is a CSV of your own, on top of the shipped ones,
+    for a build-out. `watch` is called with the number of lives to simulate.
     """
     path, texts = find_scenario(scenario), override_texts(overrides)
     kind = section_of(path, texts)
+    own = None if prices is None else Path(prices)
     if kind == "purchase":
-        return _purchase(path, texts, seed, watch)
+        return _purchase(path, texts, seed, own, watch)
+    if own:
+        expected = f"is for a file with a purchase section; this has {kind}"
+        raise InputError([Problem(str(path), 0, 0, "--prices", "", expected)])
     return {"compare": _compare, "stockpile": _stockpile, "ramp": _ramp}[kind](path, texts, seed)
 
 
-def _purchase(path: Path, overrides: Sequence[str], seed: int | None, watch: Watch) -> Answer[Any]:
+def _purchase(
+    path: Path, overrides: Sequence[str], seed: int | None, prices: Path | None, watch: Watch
+) -> Answer[Any]:
     from ersatz.sim.purchase.answer import answer
     from ersatz.sim.purchase.reading.file import load_inquiries
     from ersatz.sim.report.buying.buildout import render_buy
     from ersatz.sim.report.buying.record import buy_record
     from ersatz.sim.report.pictures.buy_pictures import buy_pictures
 
-    inquiries = load_inquiries(path, overrides, seed)
+    inquiries = load_inquiries(path, overrides, seed, prices)
     with watch(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
         answers = [answer(inquiry, advance) for inquiry in inquiries]
     stuck = [a.inquiry.name for a in answers if a.plan is None]

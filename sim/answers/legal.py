@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ersatz.device_models.catalog.export import knows_part
+from ersatz.device_models.text.files import read_text_file
 from ersatz.sim.answers.answer import Answer, by_name
 from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, answer, ask, load_questions
 from ersatz.sim.law.rules import load_rules
@@ -48,9 +50,9 @@ def _of_file(words: Sequence[str], changes: tuple[str, ...]) -> tuple[LegalQuest
     if len(words) != 1 or knows_part(words[0]):
         return ()
     path = find_scenario(words[0])
-    if not (path.is_file() and path.suffix in (".yaml", ".yml")):
+    if not (os.path.isfile(path) and path.suffix in (".yaml", ".yml")):
         return ()
-    text = path.read_text("utf-8", errors="replace")
+    text = read_text_file(path, "YAML")
     if not re.search(r"^(question|dates|devices|cases):", text, re.M):
         return ()  # the file of a device
     return load_questions(path, changes)

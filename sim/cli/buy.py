@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,9 @@ from ersatz.sim.cli.output import progress
 def buy(
     scenario: Annotated[str, typer.Argument(help="Purchase file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", metavar="CSV", help="Prices of your own, on top.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Plan a purchase under rules, and live through it with embargoes, failures and chance.
 
@@ -23,4 +27,4 @@ def buy(
     """
     from ersatz.sim.answers.buy import buy as answer
 
-    conclude(answer(scenario, set_ or (), seed, watch=progress), json, out)
+    conclude(answer(scenario, set_ or (), seed, prices=prices, watch=progress), json, out)

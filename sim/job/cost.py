@@ -88,7 +88,7 @@ def job_cost(scenario: Scenario, job: JobResult, energy: EnergyResult) -> CostRe
             parts[name + label] = amount
     if spec.model != "annuity" and spec.energy_price:
         parts["electricity"] = energy.kwh * 3.6e6 * spec.energy_price
-    total = sum(parts.values())
+    total = math.fsum(parts.values())
     return CostResult(
         total=total,
         currency=spec.currency,

@@ -21,8 +21,10 @@ TAKES_NODE = frozenset({"device", "node"})  # causes after which a node must be 
 
 def cluster_failure_rates(pools: Sequence[Pool], spec: FailureSpec) -> Mapping[str, float]:
     """Return the failures per second of the whole job by cause, at the mean rate of each part."""
-    device = sum(p.devices * _given(spec.device_rate, p.node.device.failure_rate) for p in pools)
-    node = sum(p.nodes * _given(spec.node_rate, p.node.failure_rate) for p in pools)
+    device = math.fsum(
+        p.devices * _given(spec.device_rate, p.node.device.failure_rate) for p in pools
+    )
+    node = math.fsum(p.nodes * _given(spec.node_rate, p.node.failure_rate) for p in pools)
     rates = {"device": device, "node": node, "switch": spec.switch_rate,
              "software": spec.software_rate}  # fmt: skip
     return {cause: rate * spec.scale for cause, rate in rates.items()}

@@ -297,7 +297,7 @@ def _plan(
 
 def mean_time_between(rates: dict[str, float]) -> float:
     """Return the mean time between interruptions in seconds; infinite without failures."""
-    total = sum(rates.values())
+    total = math.fsum(rates.values())
     return 1.0 / total if total else math.inf
 
 
@@ -308,7 +308,7 @@ def _summary(
     spares = plan.spares * scenario.pools[0].node.devices
     count = len(runs)
     known = [*(c for c in CAUSES if plan.rates[c]), *(c.name for c in plan.conditions)]
-    causes = {c: sum(r.causes[c] for _, r in runs) / count for c in known}
+    causes = {c: math.fsum(r.causes[c] for _, r in runs) / count for c in known}
     wall = float(walls.mean())
     return JobResult(
         steps=steps,
@@ -318,9 +318,9 @@ def _summary(
         productive_s=plan.work_s,
         device_hours=(scenario.devices + spares) * wall / 3600.0,
         goodput=plan.work_s / wall,
-        interruptions=sum(causes.values()),
+        interruptions=math.fsum(causes.values()),
         interruptions_by_cause=causes,
-        lost_s={c: sum(r.lost[c] for _, r in runs) / count for c in LOSSES},
+        lost_s={c: math.fsum(r.lost[c] for _, r in runs) / count for c in LOSSES},
         checkpoint_interval_s=plan.interval_s,
         optimal_interval_s=daly_interval(plan.cost.stop_s, mean_time_between(plan.rates)),
         mtbf_s=mean_time_between(plan.rates),

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
 
@@ -99,10 +100,7 @@ def find_buyer(kind: str | Buyer) -> Buyer:
 
 def find_date(day: str | date, what: str = "date") -> date:
     """Return a day from ISO text (2025-03-24); raises `InputError` for anything else."""
-    if isinstance(day, date):
-        return day
     try:
-        return date.fromisoformat(day)
-    except ValueError as error:
-        expected = "expected a day like 2025-03-24"
-        raise InputError([Problem(what, 0, 0, "", str(day), expected)]) from error
+        return parse_day(day)
+    except UnitError as error:
+        raise InputError([Problem(what, 0, 0, "", str(day)[:60], str(error))]) from error

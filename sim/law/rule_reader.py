@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from ersatz.device_models.text.units import UnitError, parse_quantity
+from ersatz.device_models.text.units import UnitError, parse_day, parse_quantity
 from ersatz.device_models.text.yamltext import Key, YamlText
 from ersatz.sim.errors import Problem, did_you_mean
 from ersatz.sim.law.expression import Expression, ExpressionError, Kind, parse_expression
@@ -18,6 +18,7 @@ KEYS = ("id", "title", "issuer", "gates", "kind", "status", "announced", "binds"
         "never_bound", "destinations", "not_destinations", "follows_headquarters", "reach",
         "relaxes", "defines", "criterion", "policy", "exceptions", "source", "confidence",
         "note")  # fmt: skip
+MOST = 1e30  # of a threshold
 NEEDED = ("id", "title", "issuer", "gates", "announced", "destinations", "criterion", "policy",
           "source", "confidence")  # fmt: skip
 TERM_KEYS = ("is", "alternative", "doubt", "wait", "fee", "duty", "quota", "units",
@@ -103,9 +104,9 @@ class RuleReader:
         if raw is None:
             return None
         try:
-            return date.fromisoformat(str(raw))
-        except ValueError:
-            self.blame(path, raw, "expected a day like 2025-03-24")
+            return parse_day(raw)
+        except UnitError as error:
+            self.blame(path, raw, str(error))
             return None
 
     def _choice(self, key: str, known: tuple[str, ...], silent: str) -> str:
@@ -137,6 +138,9 @@ class RuleReader:
             return {}, {}
         numbers = {k: float(v) for k, v in raw.items()
                    if isinstance(v, int | float) and not isinstance(v, bool)}  # fmt: skip
+        for name, value in numbers.items():
+            if abs(value) > MOST:
+                self.blame(("criterion", name), value, f"expected a number of at most {MOST:g}")
         kinds: dict[str, Kind] = {name: kind for name, (kind, _) in ATTRIBUTES.items()}
         for name in numbers:
             if name in ATTRIBUTES or not name.isidentifier():
@@ -184,7 +188,8 @@ class RuleReader:
         shares = {key: self._quantity(name, row, key, "fraction")
                   for key in ("fee", "duty", "power_discount")}  # fmt: skip
         units = row.get("units")
-        if units is not None and (isinstance(units, bool) or not isinstance(units, int | float)):
+        counts = isinstance(units, int | float) and not isinstance(units, bool)
+        if units is not None and not (counts and 0 <= units <= MOST):
             self.blame(("policy", name, "units"), units, "expected a number of devices")
         return Term(
             policy=str(row.get("is")), alternative=str(row.get("alternative", "")),

@@ -9,6 +9,7 @@ those of the same id, and overrides change single values. All faults are raised 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import date
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
 from ersatz.sim.law.places import POLICY, load_places
@@ -78,7 +80,7 @@ def _read_folder(folder: Path) -> list[YamlText]:
 
 def _user_rules(path: Path) -> list[Entry]:
     """Read a user's file: one rule, or several under `rules`; a folder holds such files."""
-    texts = _read_folder(path) if path.is_dir() else [read_yaml(path)]
+    texts = _read_folder(path) if os.path.isdir(path) else [read_yaml(path)]
     if not texts:
         raise InputError([Problem(str(path), 0, 0, "", "", "holds no YAML files with rules")])
     found: list[Entry] = []
@@ -95,7 +97,8 @@ def _user_rules(path: Path) -> list[Entry]:
         else:
             found.append(_entry(text, data, ()))
     ids = [str(entry.data.get("id")) for entry in found]
-    twice = [entry for i, entry in enumerate(found) if ids[i] in ids[:i]]
+    seen: set[str] = set()
+    twice = [e for e, name in zip(found, ids, strict=True) if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if twice:
         raise InputError([e.text.problem((*e.prefix, "id"), e.data["id"],
                                          "the id stands twice; keep one rule") for e in twice])  # fmt: skip
@@ -110,6 +113,8 @@ def _unknown_targets(changed: Iterable[Key], entries: Mapping[str, Entry]) -> li
         if not of_knowledge and (path[0] != "rules" or len(path) < 3):
             expected = "expected rules.ID.key=value or knowledge.until=DATE"
             problems.append(Problem("--set", 0, 0, name, "", expected))
+        elif path[2:] == ("id",):
+            problems.append(Problem("--set", 0, 0, name, "", "a rule keeps its id"))
         elif path[0] == "rules" and str(path[1]) not in entries:
             hint = did_you_mean(str(path[1]), entries)
             problems.append(Problem("--set", 0, 0, name, "", f"no such rule{hint}"))
@@ -118,10 +123,10 @@ def _unknown_targets(changed: Iterable[Key], entries: Mapping[str, Entry]) -> li
 
 def _knowledge_day(known: Mapping[str, Any], key: str, problems: list[Problem]) -> date:
     try:
-        return date.fromisoformat(str(known[key]))
-    except ValueError:
-        problems.append(Problem("--set", 0, 0, f"knowledge.{key}", str(known[key]),
-                                "expected a day like 2025-03-24"))  # fmt: skip
+        return parse_day(known[key])
+    except UnitError as error:
+        shown = str(known[key])[:60]
+        problems.append(Problem("--set", 0, 0, f"knowledge.{key}", shown, str(error)))
         return date.min
 
 

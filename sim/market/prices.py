@@ -10,8 +10,9 @@ duties come from the rules. Not modelled: forecasts, bargaining, inflation.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatch
@@ -21,6 +22,8 @@ from typing import Literal
 
 from ersatz.device_models.catalog.export import Part, load_part
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.files import read_csv
+from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.sim.errors import InputError, Problem, did_you_mean
 from ersatz.sim.law.places import find_date
 from ersatz.sim.law.rules import Rules, judge, load_rules
@@ -67,6 +70,7 @@ ITEMS = {
     "duty": Item("share of the customs value, by the rules", "1", 0, 0),
     "exchange": Item("CNY per USD", "CNY per USD", 24, 60),
 }  # fmt: skip
+MOST = 1e15  # of a price
 KINDS = ("channel", "market", "direct", "list", "fair cost", "grey", "assumed", "on demand",
          "estimate")  # fmt: skip  # of several series the first of these is taken
 STARTS = ("subsidised",)  # kinds whose first observation is the day on which they begin
@@ -267,7 +271,7 @@ def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> P
     problems: list[Problem] = []
     found: dict[tuple[str, ...], list[Observation]] = {}
     for folder in (PRICES, *([Path(path)] if path else [])):
-        files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
+        files = sorted(folder.glob("*.csv")) if os.path.isdir(folder) else [folder]
         rows = [row for file in files for row in _read_csv(file, problems)]
         fresh: dict[tuple[str, ...], list[Observation]] = {}
         for row in rows:
@@ -288,30 +292,33 @@ def market_prices() -> Prices:
 def _read_csv(path: Path, problems: list[Problem]) -> Iterable[Observation]:
     """Yield the observations of a file; faults are noted with line and column name."""
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(path), 0, 0, "", "", f"cannot be read: {error}"))
+        rows = list(read_csv(path))
+    except InputError as error:
+        problems += error.problems
         return
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    header = rows[0][1] if rows else []
+    missing = [name for name in COLUMNS if name not in header]
     if missing:
         problems.append(Problem(str(path), 1, 1, "", "", f"lacks the columns {', '.join(missing)}"))
         return
-    for row in reader:
-        before = len(problems)
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            words = f"has {len(cells)} cells; expected {len(header)}"
+            problems.append(Problem(str(path), line, 1, "", "", words))
+            continue
+        row, before = dict(zip(header, cells, strict=True)), len(problems)
 
-        def blame(key: str, expected: str, line: int = reader.line_num, row: object = row) -> None:
-            value = str(row.get(key, "")) if isinstance(row, dict) else ""
-            problems.append(Problem(str(path), line, 1, key, value, expected))
+        def blame(key: str, expected: str, line: int = line, row: Mapping[str, str] = row) -> None:
+            column = header.index(key) + 1
+            problems.append(Problem(str(path), line, column, key, row[key][:60], expected))
 
         observation = _observation(row, blame)
         if observation and len(problems) == before:
             yield observation
 
 
-def _observation(row: dict[str, str], blame: object) -> Observation | None:
+def _observation(row: Mapping[str, str], blame: Callable[[str, str], None]) -> Observation | None:
     """Read one row; every fault is blamed."""
-    assert callable(blame)
     if row["item"] not in ITEMS:
         blame("item", f"no such item{did_you_mean(row['item'], ITEMS)}")
     if row["region"] not in REGIONS:
@@ -327,13 +334,15 @@ def _observation(row: dict[str, str], blame: object) -> Observation | None:
         except ValueError:
             blame(key, "expected a number")
             return None
-    if not 0 <= numbers["low"] <= numbers["mid"] <= numbers["high"]:
-        blame("mid", "expected 0 <= low <= mid <= high")
+    if not 0 <= numbers["low"] <= numbers["mid"] <= numbers["high"] <= MOST:
+        blame("mid", f"expected 0 <= low <= mid <= high <= {MOST:g}")
+    if not re.fullmatch("[1-9][0-9]{0,5}|", row["devices"]):
+        blame("devices", "expected a whole number from 1 to 999,999, or a blank cell")
+        return None
     try:
-        day = date.fromisoformat(row["date"])
-        devices = int(row["devices"] or 1)
-    except ValueError:
-        blame("date", "expected a day like 2025-03-24, and a whole number of devices")
+        day, devices = parse_day(row["date"]), int(row["devices"] or 1)
+    except UnitError as error:
+        blame("date", str(error))
         return None
     return Observation(
         item=row["item"], device=row["device"], region=row["region"], day=day, **numbers,

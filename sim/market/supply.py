@@ -12,6 +12,7 @@ hold (`prices`). Not modelled: demand, transport, dies of other products competi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from ersatz.sim.market.prices import LEVELS, Level, Prices, market_prices
 from ersatz.sim.scenario.case_file import apply_overrides
 
 SUPPLY = DATA / "supply"
+MOST = 1e12  # of whatever is counted
 SERIES = ("wafers", "yield", "memory_made", "packaging")
 
 
@@ -164,19 +166,27 @@ def _checked(name: str, raw: Mapping[str, Any]) -> Production:
         return _production(name, raw)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         expected = f'cannot be read: {error}; series are lists like ["2025-12", 1000, 2000, 3000]'
         raise InputError([Problem(f"supply of {name}", 0, 0, "", "", expected)]) from error
 
 
 def _production(name: str, raw: Mapping[str, Any]) -> Production:
-    def levels(key: str) -> tuple[float, ...]:
-        return tuple(float(raw[key][level]) for level in LEVELS)
+    def number(value: Any, least: float = 0.0) -> float:
+        if not least <= float(value) <= MOST:
+            raise ValueError(f"{value} is not within {least:g} to {MOST:g}")
+        return float(value)
+
+    def levels(key: str, least: float = 0.0) -> tuple[float, ...]:
+        return tuple(number(raw[key][level], least) for level in LEVELS)
 
     area_mm2 = parse_quantity(raw["die_area"]["value"], "area") * 1e6
+    empty = [key for key in SERIES if not raw[key]["series"]]
+    if empty:
+        raise ValueError(f"{empty[0]} has no months")
     series = {
         key: tuple(
-            (month_number(str(row[0])), tuple(float(v) for v in row[1:]))
+            (month_number(str(row[0])), tuple(number(v) for v in row[1:4]))
             for row in raw[key]["series"]
         )
         for key in SERIES
@@ -187,21 +197,20 @@ def _production(name: str, raw: Mapping[str, Any]) -> Production:
     return Production(
         name=name, title=str(raw["title"]), devices=tuple(raw["devices"]), region=str(raw["region"]),
         start=month_number(raw["start"]), until=month_number(raw["until"]),
-        dies_per_wafer=dies_per_wafer(float(raw["wafer_diameter"]["value"]), area_mm2),
-        dies_per_device=float(raw["dies_per_device"]["value"]),
-        stacks_per_device=float(raw["stacks_per_device"]["value"]),
-        packaging_yield=levels("packaging_yield"), die_bank=levels("die_bank"),
+        dies_per_wafer=max(dies_per_wafer(number(raw["wafer_diameter"]["value"], 1), area_mm2), 0),
+        dies_per_device=number(raw["dies_per_device"]["value"], 1e-3),
+        stacks_per_device=number(raw["stacks_per_device"]["value"], 1e-3),
+        packaging_yield=levels("packaging_yield", 1e-6), die_bank=levels("die_bank"),
         memory_stock=levels("memory_stock"), series=series, assumptions=notes,
     )  # fmt: skip
 
 
 def month_number(month: str) -> int:
     """Return months since year 0 of a text like 2026-03; raises `InputError`."""
-    year, _, rest = month.partition("-")
-    number = rest[:2]
-    if not (year.isdigit() and number.isdigit() and 1 <= int(number) <= 12):
-        raise InputError([Problem("month", 0, 0, "", month, "expected a month like 2026-03")])
-    return int(year) * 12 + int(number) - 1
+    found = re.match(r"([0-9]{4})-(0[1-9]|1[0-2])(?:-[0-9]{2})?$", month)
+    if not found:
+        raise InputError([Problem("month", 0, 0, "", month[:60], "expected a month like 2026-03")])
+    return int(found[1]) * 12 + int(found[2]) - 1
 
 
 def month_text(number: int) -> str:

@@ -70,7 +70,7 @@ def _break_even(comparison: Comparison, ask: Ask) -> Told:
 def _tornado(comparison: Comparison, ask: Ask) -> Told:
     setting, s = comparison.setting, ask.section
     bars = swings_of(setting, ask.inputs, s.input or "", str(s.option), str(s.against))
-    middle = setting.cost(str(s.option)) / setting.cost(str(s.against))
+    middle = 0.0 if s.input else setting.ratio(str(s.option), str(s.against))
     if s.input:
         middle = break_even(setting, s.input, str(s.option), str(s.against))
     return Told(ask, swings=bars, value=middle)

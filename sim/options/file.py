@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.text.problems import did_you_mean
+from ersatz.device_models.catalog.export import load_part
+from ersatz.device_models.text.problems import InputError, did_you_mean
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
+from ersatz.sim.law.places import find_buyer, find_date, find_place
 from ersatz.sim.law.rules import Rules, load_rules
 from ersatz.sim.options.option import FIELDS, Option, Work
 from ersatz.sim.options.questions import Setting, input_dimension
@@ -17,9 +20,24 @@ from ersatz.sim.purchase.life.chance import Uncertain
 from ersatz.sim.purchase.reading.options_schema import AskSection
 from ersatz.sim.purchase.reading.schema import BuyFile
 from ersatz.sim.scenario.case_file import Case, resolved_cases
+from ersatz.sim.scenario.schema import DAY_S, YEAR_S
 
 WORDS = ("title", "device", "place", "buyer")
-POSITIVE = frozenset({"peak", "mfu", "goodput", "devices", "per_node", "life", "sold", "tokens"})
+# What a field may be, in base units, and what is expected; the rest is not negative.
+_SHARE = (0.0, 1.0, "a share from 0 to 100 %")
+_PART = (1e-6, 1.0, "a share above 0 and at most 100 %")
+LIMITS: dict[str, tuple[float, float, str]] = {
+    "mfu": _PART, "goodput": _PART, "sold": _PART, "network_share": _SHARE, "interest": _SHARE,
+    "residual": _SHARE, "opex_share": _SHARE, "seizure": (0.0, 0.99, "a share from 0 to 99 %"),
+    "rent_drift": (-0.99, 10.0, "a change from -99 % to 1,000 %"),
+    "failure_rate": (0.0, 1 / 60, "0 to 1 per minute"), "pue": (1.0, 10.0, "1 to 10"),
+    "life": (DAY_S, 100 * YEAR_S, "1 day to 100 years"),
+    "peak": (1.0, math.inf, "a value above 0"), "tokens": (1.0, math.inf, "at least 1 tokens"),
+    "flop_per_token": (1.0, 1e18, "1 to 1e18"), "devices": (1e-6, 1e9, "more than 0, at most 1e9"),
+    "per_node": (1e-6, 1e6, "more than 0, at most 1e6"), "jitter": (0.0, 100.0, "0 to 10,000 %"),
+}  # fmt: skip
+NOT_NEGATIVE = (0.0, math.inf, "a value that is not negative")
+MOST = 1e18  # of a plain number
 MONEY = ("money", "money_rate", "energy_price")
 
 
@@ -80,30 +98,29 @@ class _Reader:
     currency: str
 
     def number(self, path: tuple[Any, ...], given: Any, dimension: str) -> float:
-        """Return a value in base units; 0 after noting a fault."""
+        """Return a value in base units; not a number after noting a fault."""
         if dimension in ("count", "factor"):
-            if isinstance(given, int | float) and given >= 0:
+            if isinstance(given, int | float) and 0 <= given <= MOST:
                 return float(given)
-            self.case.blame(path, given, "expected a number that is not negative")
-            return 0.0
+            self.case.blame(path, given, f"expected a number from 0 to {MOST:g}")
+            return math.nan
         try:
             if dimension not in MONEY:
                 return parse_quantity(given, dimension)
             amount, currency = parse_money(given, dimension)
         except UnitError as error:
             self.case.blame(path, given, str(error))
-            return 0.0
+            return math.nan
         if currency != self.currency:
             self.case.blame(path, currency, f"expected the currency of the file, {self.currency}")
         return amount
 
     def checked(self, path: tuple[Any, ...], given: Any, key: str, dimension: str) -> float:
-        """Return the value of a field, which some fields limit."""
+        """Return the value of a field within what it may be."""
         value = self.number(path, given, dimension)
-        if key in POSITIVE and value <= 0 and not self.case.problems:
-            self.case.blame(path, given, "expected more than 0")
-        if key == "seizure" and value >= 1:
-            self.case.blame(path, given, "expected less than 100 %")
+        least, most, expected = LIMITS.get(key, NOT_NEGATIVE)
+        if value < least or value > most:
+            self.case.blame(path, given, f"expected {expected}")
         return value
 
     def option(self, name: str, values: dict[str, Any]) -> Option:
@@ -123,8 +140,19 @@ class _Reader:
                 self.case.blame(at, key, f"key is missing ({dimension.replace('_', ' ')})")
                 numbers[key] = 1.0
         words = {key: str(values.get(key, "")) for key in WORDS}
+        for key, find in (("device", load_part), ("place", find_place), ("buyer", find_buyer)):
+            if words[key]:
+                self._found((*at, key), words[key], find)
         return Option(name, words["title"] or name, numbers, words["device"], words["place"],
                       words["buyer"] or "company")  # fmt: skip
+
+    def _found(self, path: tuple[Any, ...], word: str, find: Callable[[str], Any]) -> None:
+        """Note that a word is unknown, before any work is done with it."""
+        try:
+            find(word)
+        except InputError as error:
+            for problem in error.problems:
+                self.case.blame(path, word, problem.expected)
 
     def ask(self, i: int, section: AskSection, setting: Setting) -> Ask:
         """Return one question with all numbers in base units."""
@@ -142,6 +170,8 @@ class _Reader:
         for key in needs.get(section.kind, ()):
             if not getattr(section, key):
                 self.case.blame(at, key, f"key is missing: {section.kind} needs it")
+        if section.kind == "legal" and section.date:
+            self._found((*at, "date"), section.date, find_date)
         main = self._dimension((*at, "input"), section.input, setting)
         rows = self._dimension((*at, "rows"), section.rows, setting)
         key, row_key = (str(n).rpartition(".")[2] for n in (section.input, section.rows))
@@ -150,19 +180,24 @@ class _Reader:
             tuple(self.checked((*at, "values", k), v, key, main) for k, v in enumerate(section.values)),
             tuple(self.checked((*at, "row_values", k), v, row_key, rows)
                   for k, v in enumerate(section.row_values)),
-            self._ends(at, section, main),
+            self._ends(at, section, key, main),
             tuple(self._uncertain((*at, "inputs", n), n, v, setting) for n, v in section.inputs.items()),
-            self.number((*at, "jitter"), section.jitter, "fraction"),
+            self.checked((*at, "jitter"), section.jitter, "jitter", "fraction"),
         )  # fmt: skip
 
     def _ends(
-        self, at: tuple[Any, ...], section: AskSection, dimension: str
+        self, at: tuple[Any, ...], section: AskSection, field: str, dimension: str
     ) -> tuple[float, float] | None:
         if section.low is None or section.high is None:
             return None
         low, high = (
             self.number((*at, key), getattr(section, key), dimension) for key in ("low", "high")
         )
+        least, _, expected = LIMITS.get(field, NOT_NEGATIVE)  # beyond 100 % tells how far off it is
+        if low < least:
+            self.case.blame((*at, "low"), section.low, f"expected {expected}")
+        if low >= high:
+            self.case.blame((*at, "low"), section.low, "expected less than high")
         return low, high
 
     def _dimension(self, at: tuple[Any, ...], name: str | None, setting: Setting) -> str:
@@ -176,7 +211,8 @@ class _Reader:
 
     def _uncertain(self, at: tuple[Any, ...], name: str, given: Any, setting: Setting) -> Uncertain:
         dimension = self._dimension(at, name, setting)
-        low, middle, high = (self.number(at, value, dimension) for value in given)
-        if not low <= middle <= high:
+        field = name.rpartition(".")[2]
+        low, middle, high = (self.checked(at, value, field, dimension) for value in given)
+        if low > middle or middle > high:
             self.case.blame(at, None, "expected low, middle and high in this order")
         return Uncertain(name, low, middle, high)

@@ -135,7 +135,7 @@ def costing(option: Option, work: Work) -> Costing:
     parts = {name: amount * hours for name, amount in hourly(option).items()}
     if option["porting"]:
         parts["porting"] = option["porting"]
-    total = sum(parts.values())
+    total = math.fsum(parts.values())
     kwh = option["watts"] / 1e3 * option["pue"] * hours
     return Costing(hours, hours / option["devices"] / 24.0, parts, total, total / work.tokens * 1e12,
                    total / hours, kwh, kwh * 3.6e6 * option["carbon"])  # fmt: skip

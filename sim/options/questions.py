@@ -50,6 +50,13 @@ class Setting:
         """Return the money for the whole work on an option."""
         return costing(self.options[option], self.work).total
 
+    def ratio(self, option: str, against: str) -> float:
+        """Return the cost of an option over another's; raises `InfeasibleError` where that is nothing."""
+        cost = self.cost(against)
+        if not cost:
+            raise InfeasibleError(f"{against} costs nothing: there is no ratio to it")
+        return self.cost(option) / cost
+
 
 def input_dimension(name: str) -> str | None:
     """Return the dimension of an input, or None for an unknown one."""
@@ -142,7 +149,7 @@ def swings_of(
         changed = setting.with_input(name, value)
         if outcome:
             return break_even(changed, outcome, option, against)
-        return changed.cost(option) / changed.cost(against)
+        return changed.ratio(option, against)
 
     found = [Swing(u.name, u.low, u.high, at(u.name, u.low), at(u.name, u.high)) for u in inputs]
     return tuple(sorted(found, key=lambda swing: -swing.width))
@@ -199,14 +206,16 @@ def splits(
     """
     speed = {n: setting.options[n]["peak"] * setting.options[n]["mfu"] * setting.options[n]["goodput"]
              for n in counts}  # fmt: skip
-    number = sum(counts.values())
-    slowest, whole = min(speed.values()), sum(counts[n] * speed[n] for n in counts)
+    number = math.fsum(counts.values())
+    slowest, whole = min(speed.values()), math.fsum(counts[n] * speed[n] for n in counts)
     wait = 1.0 + jitter * expected_maximum(int(number))
     loose = 1.0 + jitter / math.sqrt(every) * expected_maximum(int(number))
     ways = (("by speed", whole / wait, dict.fromkeys(counts, 1.0 / wait)),
             ("equal", number * slowest / wait, {n: slowest / speed[n] / wait for n in counts}),
             (f"every {every} steps", whole / loose, dict.fromkeys(counts, 1.0 / loose)))  # fmt: skip
-    price = sum(counts[n] * costing(setting.options[n], setting.work).per_hour for n in counts)
+    price = math.fsum(
+        counts[n] * costing(setting.options[n], setting.work).per_hour for n in counts
+    )
     made = [(name, setting.work.flop / rate / 3600.0, use) for name, rate, use in ways]
     return tuple(Split(name, hours, hours * price, use) for name, hours, use in made)
 
@@ -217,4 +226,4 @@ def expected_maximum(count: int, steps: int = 4000) -> float:
         return 0.0
     quantile = NormalDist().inv_cdf
     middles = ((i + 0.5) / steps for i in range(steps))
-    return sum(quantile(u ** (1.0 / count)) for u in middles) / steps
+    return math.fsum(quantile(u ** (1.0 / count)) for u in middles) / steps

@@ -11,6 +11,7 @@ Not modelled: the allocator's history, and temporary peaks inside a kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
     """Return the peak of each stage and the verdict on the fullest rank."""
     stages = [_stage_parts(scenario, pool, stage) for stage, pool in _stages(scenario)]
     pools = [pool for _, pool in _stages(scenario)]
-    peaks = [sum(parts.values()) for parts in stages]
+    peaks = [math.fsum(parts.values()) for parts in stages]
     spare = [pool.node.device.memory_bytes - peak for pool, peak in zip(pools, peaks, strict=True)]
     worst = min(range(len(spare)), key=spare.__getitem__)
     fits = spare[worst] >= 0
@@ -66,7 +67,9 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     schedule = _schedule(scenario)
     chunks = split_layers(model, parallel)
     held = [chunks[place.position] for place in schedule.places[stage]]
-    dense, expert = map(sum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True))
+    dense, expert = map(
+        math.fsum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True)
+    )
     trained = kernel_constants().adapter_share if model.lora_rank else 1.0
     ways, expert_ways = _shard_ways(parallel)
 
@@ -77,7 +80,7 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     gradient = DTYPE_BYTES[stack.gradient_dtype] * trained
     wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)
     flying = schedule.in_flight(stage)
-    kept = sum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
+    kept = math.fsum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
     working = max(_working_bytes(scenario, pool, chunk) for chunk in held)
     parts = {
         "weights": state(wide, parallel.zero == 3),
@@ -113,7 +116,7 @@ def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """Activations that one micro-batch leaves in a chunk until its backward pass."""
     layers = [(False, chunk.dense), (True, chunk.moe + chunk.predict)]
     moe_model = scenario.model.experts is not None
-    kept = sum(
+    kept = math.fsum(
         count * _layer_bytes(scenario, pool, moe=moe and moe_model, recompute=True)
         for moe, count in layers
         if count
@@ -189,7 +192,7 @@ def _gathered_bytes(scenario: Scenario, held: list[Chunk]) -> float:
     for chunk in held:
         one = replace(chunk, dense=min(chunk.dense, 1), moe=min(chunk.moe, 1), predict=0,
                       embedding=False, head=False)  # fmt: skip
-        largest = max(largest, sum(chunk_params(scenario.model, one, scenario.parallel)))
+        largest = max(largest, math.fsum(chunk_params(scenario.model, one, scenario.parallel)))
     return 2 * 2.0 * largest
 
 
@@ -209,13 +212,13 @@ def _advice(scenario: Scenario) -> Iterator[str]:
 def plan_memory_without_advice(scenario: Scenario) -> bool:
     """Tell whether a plan fits, nothing more."""
     return all(
-        sum(_stage_parts(scenario, pool, stage).values()) <= pool.node.device.memory_bytes
+        math.fsum(_stage_parts(scenario, pool, stage).values()) <= pool.node.device.memory_bytes
         for stage, pool in _stages(scenario)
     )
 
 
 def _least_capacity(scenario: Scenario) -> float:
-    return max(sum(_stage_parts(scenario, p, s).values()) for s, p in _stages(scenario))
+    return max(math.fsum(_stage_parts(scenario, p, s).values()) for s, p in _stages(scenario))
 
 
 def _changes(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
+
 
 class Part(NamedTuple):
     """One phase of one model chunk for one micro-batch."""
@@ -289,8 +291,13 @@ def make_schedule(
     """Return the schedule of `p` stages, `m` micro-batches and `v` chunks per stage.
 
     `custom` gives the orders directly (per stage: phase, chunk, micro-batch). Raises ValueError
-    when the shape does not suit the schedule, a part is missing or the orders are circular.
+    when the shape does not suit the schedule, a part is missing, the orders are circular or there
+    are more than `MOST_SLOTS` of them.
     """
+    if p * max(m, 1) * v > MOST_SLOTS:
+        chunks = f" of {v:,} chunks" if v > 1 else ""
+        raise ValueError(f"{m:,} micro-batches over {p:,} stages{chunks} are more than can be"
+                         f" walked: at most {MOST_SLOTS:,} slots")  # fmt: skip
     if custom:
         orders = tuple(tuple(_slots([Part(*part) for part in stage])) for stage in custom)
     else:

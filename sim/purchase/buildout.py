@@ -244,7 +244,7 @@ def usable_from(buildout: BuildOut, notice: Floats) -> Ints:
 
 def _mean_price(offer: Offer) -> float:
     known = [p for p in offer.price if math.isfinite(p)]
-    return sum(known) / len(known) if known else 0.0
+    return math.fsum(known) / len(known) if known else 0.0
 
 
 def _tiled(values: list[float], sites: int, months: int) -> Floats:

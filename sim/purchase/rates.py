@@ -8,6 +8,7 @@ Daly's closed form. Not modelled: rates at other sizes than the plan's, other sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def plan_throughputs(
 def goodput(scenario: Scenario, step_s: float) -> float:
     """Return the share of the wall time that counts, by Daly's closed form at the plan's size."""
     job, nodes = scenario.job, sum(pool.nodes for pool in scenario.pools)
-    rate = sum(cluster_failure_rates(scenario.pools, job.failures).values())
+    rate = math.fsum(cluster_failure_rates(scenario.pools, job.failures).values())
     cost = checkpoint_cost(job.checkpoint, scenario.model.params(), nodes)
     if rate <= 0:
         return 1.0
@@ -88,7 +89,7 @@ def _throughput(
     whole = step.tokens / step.duration_s * good
     if alone:
         rates = {name: alone[name].tokens_per_s[name] for name in group}
-        apart = sum(
+        apart = math.fsum(
             rates[name] * pool.devices for name, pool in zip(group, case.pools, strict=True)
         )
         watts = {name: alone[name].watts[name] for name in group}

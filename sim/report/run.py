@@ -13,6 +13,7 @@ from ersatz.device_models.text.units import (
     format_count,
     format_duration,
     format_money,
+    format_share,
     format_si,
 )
 from ersatz.sim.records import RunResult
@@ -122,7 +123,7 @@ def _money(result: RunResult, first: RunResult, key: str) -> str:
         return "-"
     amount = float(getattr(cost, key))
     text = format_money(amount, cost.currency)
-    if base is None or result is first or base.currency != cost.currency:
+    if base is None or result is first or base.currency != cost.currency or not base.total:
         return text
     return f"{text} ({100 * (amount / getattr(base, key) - 1):+.0f} %)"
 
@@ -241,7 +242,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"cost ({cost.model})", "amount", "share")
         for part, amount in cost.parts.items():
-            share = f"{100 * amount / cost.total:.1f} %"
+            share = format_share(amount, cost.total)
             table.add_row(part, format_money(amount, cost.currency), share)
         table.add_row("per device-hour", f"{cost.per_device_hour:.2f} {cost.currency}", "")
         yield table
@@ -249,7 +250,7 @@ def _money_tables(result: RunResult) -> Iterator[RenderableType]:
         yield Text("")
         table = _table(f"energy (PUE {energy.pue:g})", "energy", "share")
         for part, kwh in energy.parts_kwh.items():
-            table.add_row(part, format_si(kwh * 1e3, "Wh"), f"{100 * kwh / energy.kwh:.1f} %")
+            table.add_row(part, format_si(kwh * 1e3, "Wh"), format_share(kwh, energy.kwh))
         table.add_row("mean power of a device", f"{energy.mean_device_w:.0f} W", "")
         yield table
 

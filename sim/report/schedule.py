@@ -79,9 +79,9 @@ def _winner(outcomes: Sequence[Sequence[Outcome]], tenant: str) -> str:
 def _over(draws: Sequence[Outcome], metric: str) -> float:
     """Mean of a figure over draws; infinite where there is none, so that it never wins."""
     if metric == "unfinished":
-        return sum(o.metrics["jobs"] - o.metrics["finished"] for o in draws) / len(draws)
+        return math.fsum(o.metrics["jobs"] - o.metrics["finished"] for o in draws) / len(draws)
     values = [o.metrics[metric] for o in draws]
-    mean = sum(values) / len(values)
+    mean = math.fsum(values) / len(values)
     return mean if not math.isnan(mean) else math.inf
 
 
@@ -91,7 +91,7 @@ def _part_mean(draws: Sequence[Outcome], kind: str, name: str, metric: str) -> f
         for o in draws
         if not math.isnan(v := getattr(o, kind).get(name, {}).get(metric, math.nan))
     ]
-    return sum(values) / len(values) if values else math.inf
+    return math.fsum(values) / len(values) if values else math.inf
 
 
 def _parts(outcomes: Sequence[Sequence[Outcome]], kind: str) -> list[str]:

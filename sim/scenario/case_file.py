@@ -14,11 +14,24 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.device_models.text.yamltext import Key, YamlText, dotted, parse_yaml, read_yaml
+from ersatz.device_models.text.problems import (
+    MOST_PROBLEMS,
+    InputError,
+    Problem,
+    did_you_mean,
+)
+from ersatz.device_models.text.yamltext import (
+    UNPRINTABLE,
+    Key,
+    YamlText,
+    dotted,
+    parse_yaml,
+    read_yaml,
+)
 
 T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
+LONGEST_NAME = 100  # of a case
 
 
 @dataclass(slots=True)
@@ -33,9 +46,9 @@ class Case:
 
     def blame(self, path: Key, value: object, expected: str, *, at_key: bool = False) -> None:
         """Note a fault at a value of this case."""
-        for problem in [self.place(path, value, expected, at_key=at_key)]:
-            if problem not in self.problems:
-                self.problems.append(problem)
+        problem = self.place(path, value, expected, at_key=at_key)
+        if len(self.problems) <= MOST_PROBLEMS and problem not in self.problems:
+            self.problems.append(problem)
 
     def place(self, path: Key, value: object, expected: str, *, at_key: bool = False) -> Problem:
         """Return a problem placed at the override, the case's own value or the base's."""
@@ -64,6 +77,7 @@ def read_cases(
     text = read_yaml(path)
     if not isinstance(text.data, dict):
         raise InputError([text.problem((), None, "expected a scenario: keys and values")])
+    _check_cases(text, text.data.get("cases"))
     data = dict(text.data)
     changed = apply_overrides(data, overrides)
     if seed is not None:
@@ -76,7 +90,7 @@ def validated(case: Case, schema: type[Schema]) -> Schema | None:
     try:
         return schema.model_validate(case.data)
     except ValidationError as error:
-        for fault in error.errors():
+        for fault in error.errors(include_url=False, include_context=False)[: 2 * MOST_PROBLEMS]:
             _blame_schema(case, fault, schema)
         return None
 
@@ -91,7 +105,7 @@ def resolved_cases(
     for case in read_cases(path, overrides, seed):
         spec = validated(case, schema)
         made = resolve(case, spec) if spec else None
-        problems += [p for p in case.problems if p not in problems]
+        problems += case.problems
         if made is not None:
             found.append(made)
     if problems:
@@ -104,11 +118,27 @@ def _cases(text: YamlText, data: dict[str, Any], changed: set[Key]) -> list[Case
     base = {key: value for key, value in data.items() if key != "cases"}
     if not variants:
         return [Case(Path(text.file).stem, text, base, changed)]
-    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
-        raise InputError([text.problem(("cases",), None, "expected a name and changed keys each")])
+    _check_cases(text, variants)
     return [
         Case(str(name), text, _merge(base, variant), changed) for name, variant in variants.items()
     ]
+
+
+def _check_cases(text: YamlText, variants: Any) -> None:
+    """Raise `InputError` unless the cases are names that can be shown, with changed keys each."""
+    if variants is None:
+        return
+    if not isinstance(variants, dict):
+        raise InputError([text.problem(("cases",), None, "expected a name and changed keys each")])
+    problems = []
+    for name, variant in variants.items():
+        if not isinstance(variant, dict):
+            problems.append(text.problem(("cases", name), variant, "expected the keys that change"))
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+            expected = f"expected a name of 1 to {LONGEST_NAME} printable characters"
+            problems.append(text.problem(("cases", name), name[:20], expected, at_key=True))
+    if problems:
+        raise InputError(problems)
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,17 +162,18 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[Key]:
     for override in overrides:
         name, equals, raw = override.partition("=")
         parts = re.findall(r"[^.\[\]]+", name)
-        if not equals or not parts:
-            problems.append(Problem("--set", 0, 0, "", override, "expected key=value"))
+        if not equals or not parts or UNPRINTABLE.search(name):
+            shown = override.encode("ascii", "backslashreplace").decode()[:60]
+            problems.append(Problem("--set", 0, 0, "", shown, "expected key=value"))
             continue
-        path: Key = tuple(int(part) if part.isdigit() else part for part in parts)
+        path: Key = tuple(int(p) if re.fullmatch("[0-9]{1,6}", p) else p for p in parts)
         try:
             value = parse_yaml(raw or "~", "--set").data
             _put(data, path, value)
         except InputError as error:
             problems += error.problems
             continue
-        except (KeyError, IndexError, TypeError):
+        except (LookupError, TypeError, AttributeError):
             problems.append(Problem("--set", 0, 0, name, raw, "there is no such place"))
             continue
         changed.add(path)
@@ -173,7 +204,7 @@ def _drop(data: Any, path: Key) -> None:
 
 def _blame_schema(case: Case, fault: Any, schema: type[BaseModel]) -> None:
     """Turn one finding of the schema into a placed problem in plain words."""
-    location: Key = tuple(p for p in fault["loc"] if not _is_branch(str(p)))
+    location = _location(fault["loc"], case.data, missing=fault["type"] == "missing")
     kind, value = fault["type"], fault.get("input")
     shown = None if isinstance(value, dict | list | tuple) else value
     if kind == "extra_forbidden":
@@ -189,11 +220,14 @@ def _blame_schema(case: Case, fault: Any, schema: type[BaseModel]) -> None:
         case.blame(location, shown, words if words.startswith(starts) else f"expected: {words}")
 
 
-def _is_branch(part: str) -> bool:
-    """Tell whether a part of a location is a name that pydantic gives to a branch of a union."""
-    return bool(
-        re.search(r"[\[\(]|^function-|^constrained|^literal|^float$|^str$|^tuple$|^dict$", part)
-    )
+def _location(parts: Key, data: Any, *, missing: bool) -> Key:
+    """Return where a fault stands in the data, without pydantic's names of the branches of a union."""
+    location: Key = ()
+    for part in parts[: len(parts) - missing]:
+        inside = isinstance(data, dict) and part in data
+        if inside or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
+            location, data = (*location, part), data[part]
+    return (*location, *parts[len(parts) - missing :])
 
 
 def _keys_at(path: Key, schema: type[BaseModel]) -> list[str]:

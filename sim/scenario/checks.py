@@ -9,12 +9,13 @@ from typing import Any
 from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
-from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
 Blame = Callable[..., None]
-MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
+MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seconds
 
 
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
@@ -51,6 +52,9 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif not device.supports(precision):
             known = ", ".join(sorted(device.matrix_peak))
             blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
+        elif precision == "fp8" and not device.supports("bf16"):
+            words = f"{device.title} has no bf16 for what is never in 8 bits"
+            blame(("training", "precision"), precision, words)
 
 
 def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
@@ -140,12 +144,13 @@ def _check_batch(scenario: Scenario, blame: Blame) -> bool:
 def _check_schedule(scenario: Scenario, blame: Blame) -> None:
     """Try the schedule itself: it knows which shapes it accepts."""
     parallel, training = scenario.parallel, scenario.training
-    if len(scenario.pools) > 1 and parallel.mixed == "replicas":
-        return
-    count = training.global_batch // (training.micro_batch * parallel.dp)
-    if count * parallel.pp * parallel.vp > MOST_SLOTS:
+    replicas = len(scenario.pools) > 1 and parallel.mixed == "replicas"
+    count = training.global_batch // (training.micro_batch * (1 if replicas else parallel.dp))
+    slots = count * parallel.pp * parallel.vp  # of the fullest replica, where each has its share
+    if replicas and slots > MOST_SLOTS:
         blame(("training", "global_batch"), training.global_batch,
-              f"{count} micro-batches over {parallel.pp} stages are more than can be walked")  # fmt: skip
+              f"{count:,} micro-batches over {parallel.pp:,} stages are more than can be walked")  # fmt: skip
+    if replicas:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
@@ -195,6 +200,9 @@ def check_fabric(pools: Sequence[Pool], spec: FabricSpec | None, blame: Blame) -
         return
     nodes = max(pool.nodes for pool in pools)
     size = max(spec.size, nodes)
+    if size > MOST_NODES:
+        blame(("cluster",), nodes, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     if spec.size and spec.size < nodes:
         blame(("fabric", "size"), spec.size, f"the job has {nodes} nodes")
     if spec.positions:
@@ -221,6 +229,9 @@ def _check_conditions(scenario: Scenario, blame: Blame) -> None:
     if len({c.name for c in conditions}) < len(conditions):
         blame(("job", "conditions"), None, "two conditions have the same name")
     size = max([scenario.fabric.size if scenario.fabric else 0, *(p.nodes for p in scenario.pools)])
+    if conditions and size > MOST_NODES:
+        blame(("cluster",), size, f"expected at most {MOST_NODES:,} nodes, link by link")
+        return
     for i, condition in enumerate(conditions):
         if condition.rate <= 0 or condition.duration_s <= 0:
             blame(("job", "conditions", i), None, "expected a rate and a duration above 0")
@@ -242,8 +253,11 @@ def _check_faults(
 
 
 def _check_published(scenario: Scenario, blame: Blame) -> None:
-    known = ("step", "memory", "job", "cost", "energy")
     for i, row in enumerate(scenario.published):
-        if row.metric.split(".")[0] not in known:
-            blame(("published", i, "metric"), row.metric, f"expected a name that starts with"
-                  f" {', '.join(known)}")  # fmt: skip
+        part, at = row.metric.partition(".")[0], ("published", i, "metric")
+        if words := wrong_metric(row.metric):
+            blame(at, row.metric, words)
+        elif part in ("job", "cost", "energy") and not scenario.training.tokens:
+            blame(at, row.metric, f"there is no {part} without training.tokens or steps")
+        elif part == "cost" and scenario.cost is None:
+            blame(at, row.metric, "there is no cost without a section cost")

@@ -16,7 +16,7 @@ from pydantic import Field
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import YamlText, read_yaml
 from ersatz.sim.scenario.case_file import Case, apply_overrides, read_cases, validated
-from ersatz.sim.scenario.checks import check_fabric
+from ersatz.sim.scenario.checks import MOST_NODES, check_fabric
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.resolve import resolve_fabric, resolve_pools
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
@@ -53,9 +53,14 @@ def load_fabric_cases(
     text = read_yaml(path)
     whole = isinstance(text.data, dict) and "model" in text.data
     if whole or not isinstance(text.data, dict):
+        scenarios = load_cases(path, overrides, seed)
+        most = max(pool.nodes for s in scenarios for pool in s.pools)
+        if most > MOST_NODES:
+            expected = f"expected at most {MOST_NODES:,} nodes, link by link"
+            raise InputError([text.problem(("cluster",), f"{most:,}", expected)])
         return tuple(
             FabricCase(s.name, s.question, s.seed, s.pools, s.fabric or FabricSpec(), s.parallel)
-            for s in load_cases(path, overrides, seed)
+            for s in scenarios
         )  # fmt: skip
     return _resolved(read_cases(path, overrides, seed), Path(path).parent)
 
@@ -82,7 +87,7 @@ def _resolved(cases: Sequence[Case], folder: Path) -> tuple[FabricCase, ...]:
     problems: list[Problem] = []
     for case in cases:
         made = _case(case, folder)
-        problems += [problem for problem in case.problems if problem not in problems]
+        problems += case.problems
         found += [made] if made else []
     if problems:
         raise InputError(problems)
@@ -97,5 +102,5 @@ def _case(case: Case, folder: Path) -> FabricCase | None:
     if not pools or case.problems:
         return None
     spec = resolve_fabric(file.fabric) if file.fabric else None
-    check_fabric(pools, spec, case.blame)
+    check_fabric(pools, spec or FabricSpec(), case.blame)
     return FabricCase(case.name, file.question, file.seed, tuple(pools), spec or FabricSpec(), None)

@@ -27,7 +27,7 @@ def load_cases(
     problems: list[Problem] = []
     for case in cases:
         scenario = _scenario(case, Path(path))
-        problems += [problem for problem in case.problems if problem not in problems]
+        problems += case.problems
         if scenario:
             scenarios.append(scenario)
     if problems:

@@ -6,6 +6,7 @@ Cross checks that need the hardware and the model stand in `ersatz.sim.scenario.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from ersatz.sim.scenario.scenario import (
     Parallel,
     PauseSpec,
     Pool,
+    Precision,
     Published,
     Scenario,
     Stragglers,
@@ -69,7 +71,7 @@ def resolve(
     if model is None or not pools or failed():
         return None
     parallel = _parallel(spec.parallel, pools, model, assumptions)
-    training = _training(spec, assumptions)
+    training = _training(spec, pools, assumptions)
     scenario = Scenario(
         name=name,
         question=spec.question,
@@ -114,7 +116,7 @@ def _load(
 def _beside(folder: Path, name: str) -> str:
     """Return the path of a user's file that stands beside the scenario, else the name itself."""
     is_path = name.endswith((".yaml", ".yml")) or "/" in name
-    return str(folder / name) if is_path and (folder / name).exists() else name
+    return str(folder / name) if is_path and os.path.exists(folder / name) else name
 
 
 def resolve_pools(
@@ -122,7 +124,7 @@ def resolve_pools(
 ) -> list[Pool]:
     """Return the pools of a cluster, their stack being `common` unless they name one; none if faulty."""
     sections = cluster.pools or (
-        PoolSection(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
+        PoolSection.model_construct(name="", node=cluster.node or "", nodes=cluster.nodes or 1,
                     network=cluster.network),
     )  # fmt: skip
     pools = []
@@ -222,15 +224,29 @@ def _faults(sections: tuple[FaultSection, ...]) -> tuple[Fault, ...]:
     return tuple(Fault(f.part, f.at, f.left) for f in sections)
 
 
-def _training(spec: ScenarioFile, assumptions: list[str]) -> Training:
+def _precision(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> Precision:
+    """Return the format of the products: as given, or the 16 bits that all devices multiply."""
+    devices = [pool.node.device for pool in pools]
+    lacking = list(dict.fromkeys(d.title for d in devices if not d.supports("bf16")))
+    given = "precision" in spec.training.model_fields_set
+    fp16 = bool(lacking) and all(d.supports("fp16") for d in devices)
+    precision: Precision = spec.training.precision if given or not fp16 else "fp16"
+    if not given:
+        assumptions.append(f"training.precision is not given: {precision}")
+    if lacking and precision == "fp16":
+        assumptions.append(f"{', '.join(lacking)} multiplies no bf16: in fp16 the loss is scaled, and"
+                           " steps that overflow are skipped; neither costs time here")  # fmt: skip
+    return precision
+
+
+def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> Training:
     t = spec.training
-    if "precision" not in t.model_fields_set:
-        assumptions.append("training.precision is not given: bf16")
+    precision = _precision(spec, pools, assumptions)
     tokens = t.tokens or 0.0
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, t.precision, tokens, document)
+    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
 
 
 def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:

@@ -6,26 +6,42 @@ means that the key is left open: what is then assumed is said in the output.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
+Holds = Callable[[float], bool]
+DAY_S, YEAR_S = 86400.0, 31_557_600.0
 
-def _quantity(dimension: str) -> BeforeValidator:
-    """Read a text with a unit as a number in base units."""
+
+def _quantity(
+    dimension: str, holds: Holds = lambda value: value >= 0,
+    expected: str = "a value that is not negative",
+) -> BeforeValidator:  # fmt: skip
+    """Read a text with a unit as a number in base units for which `holds`."""
 
     def read(value: object) -> float:
         try:
             number = parse_quantity(value, dimension)
         except UnitError as error:
             raise ValueError(str(error)) from error
-        if number < 0:
-            raise ValueError("expected a value that is not negative")
+        if not holds(number):
+            raise ValueError(f"expected {expected}")
         return number
 
     return BeforeValidator(read)
+
+
+def _positive(dimension: str) -> BeforeValidator:
+    return _quantity(dimension, lambda value: value > 0, "a value above 0")
+
+
+def _time(least: float, most: float, expected: str) -> BeforeValidator:
+    return _quantity("time", lambda value: least <= value <= most, expected)
 
 
 def _money(dimension: str) -> BeforeValidator:
@@ -47,20 +63,64 @@ def _unit(dimension: str) -> Any:
     return Field(json_schema_extra={"unit": dimension})
 
 
+# The words in which every file speaks. What they hold lies within `units.BOUNDS`; beyond that each
+# says itself what it means: a share ends at 100 %, a divisor is above 0.
 Time = Annotated[float, _quantity("time"), _unit("time")]
+Wait = Annotated[float, _time(0, 100 * YEAR_S, "at most 100 years"), _unit("time")]
+Life = Annotated[float, _time(DAY_S, 100 * YEAR_S, "1 day to 100 years"), _unit("time")]
+Pause = Annotated[
+    float, _quantity("time", lambda t: t == 0 or t >= 60, "0 for never, or at least 1 min"),
+    _unit("time"),
+]  # fmt: skip
+Interval = Annotated[float, _time(1, 100 * YEAR_S, "1 s to 100 years"), _unit("time")]
+Share = Annotated[
+    float, _quantity("fraction", lambda v: 0 <= v <= 1, "a share from 0 to 100 %"),
+    _unit("share"),
+]  # fmt: skip
+PositiveShare = Annotated[
+    float, _quantity("fraction", lambda v: 1e-6 <= v <= 1, "a share above 0 and at most 100 %"),
+    _unit("share"),
+]  # fmt: skip
 Fraction = Annotated[float, _quantity("fraction"), _unit("fraction")]
 Rate = Annotated[float, _quantity("rate"), _unit("rate")]
-Bandwidth = Annotated[float, _quantity("bandwidth"), _unit("bandwidth")]
-Tokens = Annotated[float, _quantity("tokens"), _unit("tokens")]
+FailureRate = Annotated[
+    float, _quantity("rate", lambda v: v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
+]
+Bandwidth = Annotated[
+    float, _quantity("bandwidth", lambda v: v >= 1e3, "at least 1 kB/s"), _unit("bandwidth")
+]
+Tokens = Annotated[
+    float, _quantity("tokens", lambda v: v >= 1, "at least 1 tokens"), _unit("tokens")
+]
 Mass = Annotated[float, _quantity("mass"), _unit("mass")]
 Carbon = Annotated[float, _quantity("carbon_intensity"), _unit("carbon_intensity")]
 Money = Annotated[tuple[float, str], _money("money"), _unit("money")]
 MoneyRate = Annotated[tuple[float, str], _money("money_rate"), _unit("money_rate")]
 EnergyPrice = Annotated[tuple[float, str], _money("energy_price"), _unit("energy_price")]
 Power = Annotated[float, _quantity("power"), _unit("power")]
-FlopRate = Annotated[float, _quantity("flop_rate"), _unit("flop_rate")]
+FlopRate = Annotated[float, _positive("flop_rate"), _unit("flop_rate")]
+FlopPerToken = Annotated[float, Field(ge=1, le=1e18)]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
+Nodes = Annotated[int, Field(ge=1, le=250_000)]  # two million devices in nodes of eight
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Amount = Annotated[float, Field(ge=0, le=1e9)]
+Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
+def _name(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w.-]{0,59}", value):
+        raise ValueError("expected a name: letters, digits, '.', '-' and '_', at most 60 of them")
+    return value
+
+
+def _label(value: object) -> object:
+    if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 100):
+        raise ValueError("expected 1 to 100 printable characters")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+Label = Annotated[str, BeforeValidator(_label)]
 
 
 class Section(BaseModel):
@@ -72,9 +132,9 @@ class Section(BaseModel):
 class PoolSection(Section):
     """Nodes of one kind."""
 
-    name: str = Field(description="by which stages, prices and reports call it")
+    name: Name = Field(description="by which stages, prices and reports call it")
     node: str = Field(description="node of the catalogue, or path of a node file")
-    nodes: Degree = Field(description="how many")
+    nodes: Nodes = Field(description="how many")
     network: str | dict[str, Any] | None = Field(
         None,
         description="network between nodes in place of the node's: a name, a path, or its values",
@@ -86,7 +146,7 @@ class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
     node: str | None = Field(None, description="node of the catalogue, or path of a node file")
-    nodes: Degree | None = Field(None, description="how many")
+    nodes: Nodes | None = Field(None, description="how many")
     network: str | dict[str, Any] | None = Field(
         None,
         description="network between nodes in place of the node's: a name, a path, or its values",
@@ -161,13 +221,15 @@ class FaultSection(Section):
         description="which, counted from 0: card [node, card], port [node, card, port], leaf [leaf],"
         " uplink [leaf, uplink], spine [spine], plane [plane], core [pod]"
     )
-    left: Fraction = Field(0.0, description="share of its capacity (or time) that is left")
+    left: Share = Field(0.0, description="share of its capacity (or time) that is left")
 
 
 class FabricSection(Section):
     """Where the job stands in its network, how that routes, and what is wrong with it."""
 
-    size: Count = Field(0, description="nodes of the whole fabric; by default the job's")
+    size: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="nodes of the whole fabric; by default the job's"
+    )
     placement: str | tuple[Count, ...] = Field(
         "packed", description="packed, striped (over the leaves), scattered, or a list of positions"
     )
@@ -192,7 +254,7 @@ class FabricSection(Section):
 class StragglersSection(Section):
     """Devices slower than the rest."""
 
-    fraction: Fraction = Field(0.0, description="share of the devices, drawn at random")
+    fraction: Share = Field(0.0, description="share of the devices, drawn at random")
     slowdown: Fraction = Field(0.0, description="how much longer they take")
     ranks: dict[int, Fraction] = Field({}, description="named ranks and their slowdown")
 
@@ -201,25 +263,25 @@ class FailuresSection(Section):
     """How often components fail; rates come from the catalogue unless given."""
 
     scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
-    device_rate: Rate | None = Field(None, description="per device")
-    node_rate: Rate | None = Field(None, description="per node: host, cards, cables")
-    switch_rate: Rate = Field(0.0, description="of all switches and links together")
-    software_rate: Rate = Field(0.0, description="of the whole job")
+    device_rate: FailureRate | None = Field(None, description="per device")
+    node_rate: FailureRate | None = Field(None, description="per node: host, cards, cables")
+    switch_rate: FailureRate = Field(0.0, description="of all switches and links together")
+    software_rate: FailureRate = Field(0.0, description="of the whole job")
     law: Literal["exponential", "weibull"] = Field("exponential", description="of times to failure")
-    shape: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="of the Weibull law")
-    device_repair: Time = Field(2 * 86400.0, description="until a failed node is back")
+    shape: Annotated[float, Field(ge=0.1, le=100)] = Field(1.0, description="of the Weibull law")
+    device_repair: Wait = Field(2 * 86400.0, description="until a failed node is back")
 
 
 class CheckpointSection(Section):
     """When the job saves its state and what that costs."""
 
-    interval: Time | Literal["optimal"] = Field("optimal", description="between checkpoints")
+    interval: Interval | Literal["optimal"] = Field("optimal", description="between checkpoints")
     mode: Literal["synchronous", "asynchronous", "memory"] = Field(
         "synchronous", description="whole write, copy to the host, or copy to a peer's memory"
     )
     storage_bandwidth: Bandwidth = Field(100e9, description="of the storage, the whole job")
     memory_bandwidth: Bandwidth = Field(20e9, description="per node, to host memory")
-    bytes_per_param: Annotated[float, Field(gt=0, le=100)] = Field(
+    bytes_per_param: Annotated[float, Field(ge=0.01, le=100)] = Field(
         14.0, description="saved per weight"
     )
 
@@ -227,16 +289,16 @@ class CheckpointSection(Section):
 class PauseSection(Section):
     """A regular stop of the job."""
 
-    every: Time = Field(0.0, description="time between stops; 0 is never")
-    duration: Time = Field(0.0, description="length of one")
+    every: Pause = Field(0.0, description="time between stops; 0 is never")
+    duration: Wait = Field(0.0, description="length of one")
 
 
 class ConditionSection(Section):
     """Something in the network that is now and then broken or busy, and mends by itself."""
 
-    name: str = Field(description="by which the report calls it")
-    rate: Rate = Field(description="how often it begins, in the whole job")
-    duration: Time = Field(description="until it is over")
+    name: Label = Field(description="by which the report calls it")
+    rate: FailureRate = Field(description="how often it begins, in the whole job")
+    duration: Wait = Field(description="until it is over")
     faults: tuple[FaultSection, ...] = Field((), description="as in fabric.faults")
     background: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the links above the leaves that other jobs use meanwhile"
@@ -248,8 +310,8 @@ class JobSection(Section):
 
     failures: FailuresSection = Field(FailuresSection(), description="see below")
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
-    detection: Time = Field(300.0, description="until a failure is noticed")
-    restart: Time = Field(600.0, description="until the job runs again, without loading")
+    detection: Wait = Field(300.0, description="until a failure is noticed")
+    restart: Wait = Field(600.0, description="until the job runs again, without loading")
     spare_nodes: Count | None = Field(
         None, description="nodes kept ready; by default 2 %, at least 2"
     )
@@ -273,18 +335,18 @@ class CostSection(Section):
     server_price: Money | dict[str, Money] | None = Field(
         None, description="per node; by default the newest of the catalogue"
     )
-    network_share: Fraction = Field(0.15, description="of the server price, added")
-    interest: Fraction = Field(0.08, description="per year")
-    life: Time = Field(4 * 31_557_600.0, description="of the machines")
-    machine_age: Time = Field(
+    network_share: Share = Field(0.15, description="of the server price, added")
+    interest: Share = Field(0.08, description="per year")
+    life: Life = Field(4 * 31_557_600.0, description="of the machines")
+    machine_age: Wait = Field(
         0.0, description="since their price held; by then their value has decayed (depreciation)"
     )
     value_decay: Annotated[float, Field(ge=0, le=5)] = Field(
         0.14,
         description="orders of magnitude per year (depreciation); 0 is a straight line over the life",
     )
-    opex_share: Fraction = Field(0.05, description="of the capital per year")
-    sold_fraction: Fraction = Field(0.9, description="share of the machines' life in use")
+    opex_share: Share = Field(0.05, description="of the capital per year")
+    sold_fraction: PositiveShare = Field(0.9, description="share of the machines' life in use")
     energy_price: EnergyPrice | None = Field(
         None, description="of electricity; left out when rent includes it"
     )
@@ -296,14 +358,16 @@ class EnergySection(Section):
     pue: Annotated[float, Field(ge=1, le=10)] = Field(1.3, description="meter / machines")
     carbon_intensity: Carbon = Field(0.548 / 3.6e6, description="of the electricity")
     embodied_per_device: Mass = Field(164.0, description="emissions of making one")
-    device_life: Time = Field(4 * 31_557_600.0, description="over which they are spread")
+    device_life: Life = Field(4 * 31_557_600.0, description="over which they are spread")
 
 
 class PublishedSection(Section):
     """A figure that somebody measured, to stand beside the prediction."""
 
     metric: str = Field(description="dotted name of a predicted value, e.g. step.duration_s")
-    value: float | str = Field(description="a number in the metric's unit, or a text with a unit")
+    value: Annotated[float, Field(ge=1e-12, le=1e24)] | str = Field(
+        description="a number in the metric's unit, or a text with a unit"
+    )
     source: str = Field(description="where it was published")
 
 

@@ -52,7 +52,7 @@ class Times:
 
     def kernels_of(self, pieces: Iterable[Piece]) -> float:
         """Seconds of all kernels among pieces of work."""
-        return sum(self.kernel(piece) for piece in pieces if isinstance(piece, Kernel))
+        return math.fsum(self.kernel(piece) for piece in pieces if isinstance(piece, Kernel))
 
     def collective(
         self, kind: str, nbytes: float, group: str, crossing: float | None = None
@@ -165,7 +165,7 @@ class Assembler:
 
     def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
         """Append what transfers take from the compute beside them, of which there are `beside` s."""
-        seconds = min(sum(transfer.seconds for transfer in moved), beside)
+        seconds = min(math.fsum(transfer.seconds for transfer in moved), beside)
         if seconds > 0 and self.times.stack.overlap_contention > 0:
             self.compute(seconds * self.times.stack.overlap_contention, "contention", 0.0)
 

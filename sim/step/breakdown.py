@@ -7,6 +7,7 @@ of its own (that collective's category). The parts of a stage add up to the step
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,11 +141,11 @@ class Profile:
         """Add a run of the block that took `seconds`, of which it waited `late` for a message."""
         for cause, spent in self.work.items():
             causes[cause] += spent
-        left = seconds - sum(self.work.values())
+        left = seconds - math.fsum(self.work.values())
         bubble = min(late, left)
         causes["bubble"] += bubble
         left -= bubble
-        own = sum(self.waits.values())
+        own = math.fsum(self.waits.values())
         for cause, wait in self.waits.items():
             causes[cause] += left * wait / own
         if not own:

@@ -8,6 +8,7 @@ ahead, and its gradients scattered after each backward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -208,7 +209,7 @@ class StageBuilder:
         again = Assembler(self.times)
         again.add(part.work.forward)
         again.flush()
-        seconds = sum(op.device_s for op in again.ops if op.scales)
+        seconds = math.fsum(op.device_s for op in again.ops if op.scales)
         make.compute(seconds * stack.selective_recompute_fraction, "recompute")
         make.flop += again.flop * stack.selective_recompute_fraction
 
@@ -299,7 +300,7 @@ class StageBuilder:
         parallel, stack = self.scenario.parallel, self.pool.stack
         held = {place.position for place in schedule.places[stage]}
         parts = [chunk_params(self.scenario.model, self.chunks[q], parallel) for q in sorted(held)]
-        dense, expert = sum(d for d, _ in parts), sum(e for _, e in parts)
+        dense, expert = math.fsum(d for d, _ in parts), math.fsum(e for _, e in parts)
         make.compute(0.0, "launch", stack.step_host_s)
         if parallel.zero < 3 and (self._mixed or not stack.overlap_grad_reduce):
             for group, moved in self._reduce_times(dense, expert):

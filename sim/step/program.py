@@ -12,6 +12,7 @@ engines that run this program agree to the last bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -131,7 +132,7 @@ def overlap_blocks(first: Block, second: Block) -> Block:
     where: tuple[dict[int, int], dict[int, int]] = ({}, {})
     cursor, progress = [0, 0], [0.0, 0.0]
     lists = (first.ops, second.ops)
-    totals = [sum(op.device_s for op in ops) or 1.0 for ops in lists]
+    totals = [math.fsum(op.device_s for op in ops) or 1.0 for ops in lists]
     while cursor[0] < len(lists[0]) or cursor[1] < len(lists[1]):
         ahead = progress[0] / totals[0] > progress[1] / totals[1]
         side = int(ahead) if cursor[0] < len(lists[0]) and cursor[1] < len(lists[1]) else int(

@@ -6,6 +6,7 @@ device are one program each, with the batch split by speed; they meet when gradi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -133,7 +134,7 @@ def share_microbatches(total: int, replicas: Sequence[int], speeds: Sequence[flo
 
     Raises `InfeasibleError` when no whole split exists.
     """
-    pace = sum(n * v for n, v in zip(replicas, speeds, strict=True))
+    pace = math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
     ideal = [total * v / pace for v in speeds]
     best: tuple[float, list[int]] | None = None
     for first in range(1, total // replicas[0] + 1):
@@ -230,13 +231,15 @@ def _result(
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
     """Dense 16-bit matrix peak of all devices."""
     if len(shares) > 1:
-        return sum(sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools)
+        return math.fsum(
+            sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools
+        )
     parallel = scenario.parallel
     ranks = parallel.tp * parallel.cp * parallel.dp
-    return sum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
+    return math.fsum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
 
 
 def busy_share(result: StepResult) -> float:
     """Share of the step during which the mean device computes or communicates."""
-    waiting = sum(result.breakdown.get(cause, 0.0) for cause in WAITS)
+    waiting = math.fsum(result.breakdown.get(cause, 0.0) for cause in WAITS)
     return 1.0 - waiting / result.duration_s

@@ -8,19 +8,24 @@ families work. Problems name file, line and key.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.device_models.text.yamltext import YamlText, read_yaml
+from ersatz.device_models.text.yamltext import UNPRINTABLE, YamlText, read_yaml
 from ersatz.sim.workload.model import Experts, LatentAttention, Model
 
 MODELS = DATA / "models"
 REQUIRED = ("layers", "hidden", "heads", "vocab")
 MAX_SIZE = 10**9
+MAX_LAYERS = 2000  # each is simulated
+MOST = {"layers": MAX_LAYERS, "predict_layers": 100}
+POSITIVE = {"experts": ("routed", "top_k", "hidden"), "latent": ("kv_rank", "nope_dim", "v_dim")}
 HUGGING_FACE = ("num_hidden_layers", "n_layer", "hidden_size", "n_embd")
 PLAIN_ACTIVATIONS = ("gelu", "relu", "relu2", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 GATED_TYPES = ("gemma",)
@@ -40,14 +45,14 @@ def load_model(name: str | Mapping[str, Any], *, beside: Path | None = None) -> 
         return _from_sizes(name, "model", None)
     if name.endswith((".json", ".yaml", ".yml")) or "/" in name:
         path = Path(name)
-        if beside and not path.is_absolute() and (beside / path).exists():
+        if beside and not path.is_absolute() and os.path.exists(beside / path):
             path = beside / path
         return _from_json(path) if path.suffix == ".json" else _from_yaml(path)
-    path = MODELS / f"{name.lower()}.yaml"
-    if not path.is_file():
+    if name.lower() not in list_models():
         hint = did_you_mean(name.lower(), list_models())
-        raise InputError([Problem(name, 0, 0, "", "", f"no such model in the catalogue{hint}")])
-    return _from_yaml(path)
+        words = f"no such model in the catalogue{hint}"
+        raise InputError([Problem(name[:60], 0, 0, "", "", words)])
+    return _from_yaml(MODELS / f"{name.lower()}.yaml")
 
 
 def _from_yaml(path: Path) -> Model:
@@ -65,7 +70,7 @@ def _from_sizes(sizes: Mapping[str, Any], file: str, text: YamlText | None) -> M
         if text:
             problems.append(text.problem(path, value, expected))
         else:
-            problems.append(Problem(file, 0, 0, ".".join(path), str(value), expected))
+            problems.append(Problem(file, 0, 0, ".".join(path), str(value)[:60], expected))
 
     known = [f.name for f in fields(Model)]
     for key in sizes:
@@ -78,6 +83,8 @@ def _from_sizes(sizes: Mapping[str, Any], file: str, text: YamlText | None) -> M
     for key, kind in (("experts", Experts), ("latent", LatentAttention)):
         if isinstance(values.get(key), dict):
             values[key] = _part(kind, key, values[key], blame)
+        elif values.get(key) is not None:
+            blame((key,), values[key], "expected keys and values")
     for f in fields(Model):
         if f.name in values and str(f.type) in ("int", "bool", "str"):
             _check_value(f.name, values[f.name], str(f.type), blame)
@@ -88,18 +95,41 @@ def _from_sizes(sizes: Mapping[str, Any], file: str, text: YamlText | None) -> M
     values.setdefault("kv_heads", heads)
     values.setdefault("head_dim", hidden // heads)
     values.setdefault("ffn_hidden", 0 if values.get("experts") else 4 * hidden)
-    return Model(**values)
+    model = Model(**values)
+    _check_shape(model, blame)
+    if problems:
+        raise InputError(problems)
+    return model
+
+
+def _check_shape(model: Model, blame: Any) -> None:
+    """What each size must be, given the others."""
+    if not model.head_dim:
+        blame(("hidden",), model.hidden, f"is less than the {model.heads} heads")
+    if not model.latent and model.heads % model.kv_heads:
+        blame(("kv_heads",), model.kv_heads, f"expected a divisor of the {model.heads} heads")
+    experts = model.experts
+    if not model.ffn_hidden and not (experts and not experts.dense_layers):
+        blame(("ffn_hidden",), 0, "expected a number above 0: some layers have a dense MLP")
+    if experts and experts.top_k > experts.routed:
+        expected = f"expected at most the {experts.routed} routed experts"
+        blame(("experts", "top_k"), experts.top_k, expected)
+    if experts and experts.dense_layers > model.layers:
+        expected = f"expected at most the {model.layers} layers"
+        blame(("experts", "dense_layers"), experts.dense_layers, expected)
 
 
 def _check_value(key: str, value: object, kind: str, blame: Any) -> None:
     if kind == "int" and (isinstance(value, bool) or not isinstance(value, int)):
         blame((key,), value, "expected a whole number")
-    elif kind == "int" and isinstance(value, int) and not 0 <= value <= MAX_SIZE:
-        blame((key,), value, f"expected 0 to {MAX_SIZE}")
+    elif kind == "int" and isinstance(value, int) and not 0 <= value <= MOST.get(key, MAX_SIZE):
+        blame((key,), value, f"expected 0 to {MOST.get(key, MAX_SIZE)}")
     elif kind == "int" and key in (*REQUIRED, "kv_heads", "head_dim") and not value:
         blame((key,), value, "expected a number above 0")
     elif kind == "bool" and not isinstance(value, bool):
         blame((key,), value, "expected true or false")
+    elif kind == "str" and (not isinstance(value, str) or UNPRINTABLE.search(value)):
+        blame((key,), None, "expected a printable text")
 
 
 def _part(kind: type, key: str, sizes: Mapping[str, Any], blame: Any) -> Any:
@@ -108,7 +138,9 @@ def _part(kind: type, key: str, sizes: Mapping[str, Any], blame: Any) -> Any:
         if name not in known:
             blame((key, name), "", f"unknown key{did_you_mean(name, known)}")
         elif isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE:
-            blame((key, name), value, "expected a whole number")
+            blame((key, name), value, f"expected a whole number from 0 to {MAX_SIZE}")
+        elif not value and name in POSITIVE[key]:
+            blame((key, name), value, "expected a number above 0")
     try:
         return kind(**{name: sizes[name] for name in known if name in sizes})
     except TypeError:
@@ -120,14 +152,13 @@ def _part(kind: type, key: str, sizes: Mapping[str, Any], blame: Any) -> Any:
 def _from_json(path: Path) -> Model:
     """Read a Hugging Face config.json."""
     try:
-        raw = path.read_text(encoding="utf-8")
-        config = json.loads(raw)
-    except OSError as error:
-        raise _fault(path, 0, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _fault(path, 0, "is no UTF-8 text; expected JSON") from error
+        config = json.loads(read_text_file(path, "JSON"))
     except json.JSONDecodeError as error:
         raise _fault(path, error.lineno, f"is no valid JSON: {error.msg}") from error
+    except InputError:
+        raise
+    except ValueError as error:  # Python reads no whole number of thousands of digits
+        raise _fault(path, 0, "holds a number that is too large") from error
     except RecursionError as error:
         raise _fault(path, 0, "is nested too deeply") from error
     if not isinstance(config, dict) or not any(key in config for key in HUGGING_FACE):
@@ -188,8 +219,10 @@ def _experts_of(config: Mapping[str, Any], routed: int, first: Any) -> dict[str,
     inner = first("moe_intermediate_size", "intermediate_size")
     shared = first("n_shared_experts", "num_shared_experts", default=0)
     shared_size = config.get("shared_expert_intermediate_size")
-    if shared_size and inner:
+    if isinstance(shared_size, int) and isinstance(inner, int) and inner:
         shared = shared_size // inner
+    elif shared_size:
+        shared = shared_size  # no whole number, which is then said
     return {
         "routed": routed,
         "top_k": first("num_experts_per_tok", "moe_topk", default=2),

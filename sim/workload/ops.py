@@ -9,6 +9,7 @@ Not modelled: dropout, biases, and the small tensors of the router's balance los
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
@@ -147,8 +148,8 @@ def _attention_block(shard: Shard) -> PartWork:
     query, _ = shard.attention_width
     head = query * shard.tp / model.heads
     rope = 2.0, t, query + shard.kv_width, head, shard.kv_width / head
-    inputs = sum(x.tokens * x.k for x in linears) + t * out.k
-    outputs = sum(x.tokens * x.n for x in linears) + t * out.n
+    inputs = math.fsum(x.tokens * x.k for x in linears) + t * out.k
+    outputs = math.fsum(x.tokens * x.n for x in linears) + t * out.n
     forward: list[Piece] = [_norm(shard), *_casts(shard, "cast", inputs)]
     forward += _gather(shard, linears[0].forward())
     forward += [x.forward() for x in linears]

@@ -77,7 +77,7 @@ class Shard:
     @property
     def wide(self) -> str:
         """Dtype of activations and of products that are never in 8 bits."""
-        return "fp32" if self.precision == "fp32" else "bf16"
+        return self.precision if self.precision in ("fp32", "fp16") else "bf16"
 
     @property
     def element_bytes(self) -> float:

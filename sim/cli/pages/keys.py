@@ -22,6 +22,7 @@ from ersatz.device_models.text.units import (
 PLAIN: dict[Any, str] = {
     bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any value",
 }  # fmt: skip
+ALIKE = {"share": "fraction"}  # words of schemas for a dimension within bounds
 SAFETY = 1e6  # a bound so high is there against slips of the pen; an error names it
 HEAD = ("| key | kind | default | meaning |", "|---|---|---|---|")
 
@@ -65,7 +66,8 @@ def field_words(field: FieldInfo) -> str:
 
 def quantity_words(dimension: str) -> str:
     """Say what a quantity looks like."""
-    return f"{spoken(dimension)}, e.g. {example_text(dimension).replace(chr(39), '`')}"
+    example = example_text(ALIKE.get(dimension, dimension)).replace("'", "`")
+    return f"{spoken(dimension)}, e.g. {example}"
 
 
 def kind_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -136,7 +138,7 @@ def _bound(value: Any) -> str:
 def spoken(dimension: str) -> str:
     """Return what a dimension is called in a sentence."""
     names = {
-        "fraction": "share", "tokens": "number of tokens", "money": "amount of money",
+        "share": "share of a whole", "fraction": "ratio", "tokens": "number of tokens", "money": "amount of money",
         "rate": "rate of events", "money_rate": "amount of money per time",
         "carbon_intensity": "carbon per energy", "energy_price": "price of energy",
         "flop_rate": "rate of operations",
@@ -173,7 +175,7 @@ def _number(value: float, dimension: str) -> str:
         return re.sub(r"\.0+(?= )", "", format_duration(value))
     if dimension == "bandwidth":
         return format_si(value, "B/s")
-    if dimension == "fraction":
+    if dimension in ("fraction", "share"):
         return f"{100 * value:.4g} %"
     if dimension == "carbon_intensity":
         return f"{value * 3.6e6:.4g} kg/kWh"

@@ -143,8 +143,8 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
     waits = np.array([r.wait_s for r in started])
     jct = np.array([r.jct_s for r in done])
     runs = np.array([r.held_s for r in done])
-    held = sum(r.device_s for r in chosen)
-    lost = sum(r.lost_device_s for r in chosen)
+    held = math.fsum(r.device_s for r in chosen)
+    lost = math.fsum(r.lost_device_s for r in chosen)
     last = max((r.end_s for r in chosen if r.end_s >= 0), default=log.end_s)
     first = min((r.job.submit_s for r in chosen), default=0.0)
     longest = [r.wait_s if r.first_start_s >= 0 else (r.end_s if r.end_s >= 0 else log.end_s)
@@ -290,11 +290,12 @@ class _Fragments:
         nodes = log.cluster.nodes
         self.full = [n.devices for n in nodes]
         self.lost = [
-            sum(w for size, w in mix if size > free) * free for free in range(max(self.full) + 1)
+            math.fsum(w for size, w in mix if size > free) * free
+            for free in range(max(self.full) + 1)
         ]
         self.free = list(self.full)
         self.total = sum(self.full)
-        self.unusable = sum(self.lost[f] for f in self.free)
+        self.unusable = math.fsum(self.lost[f] for f in self.free)
 
     def set(self, node: int, busy: int, down: bool) -> None:
         """Note what a node has free."""

@@ -114,4 +114,4 @@ class Workload:
     @property
     def device_s(self) -> float:
         """Device-seconds of all jobs at rate 1."""
-        return sum(job.duration_s * job.devices for job in self.jobs)
+        return math.fsum(job.duration_s * job.devices for job in self.jobs)

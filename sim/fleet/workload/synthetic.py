@@ -166,7 +166,7 @@ def generate(
     gaps = np.interp(arrivals.random(jobs), POSITIONS, model.gaps) / (middle * model.rate)
     times = _clock(np.cumsum(gaps) - gaps[0], model.hourly) / load if jobs else np.zeros(0)
     values, shares = zip(*model.sizes, strict=True)
-    chosen = sizes.choice(values, jobs, p=np.array(shares) / sum(shares))
+    chosen = sizes.choice(values, jobs, p=np.array(shares) / math.fsum(shares))
     classes = dict(model.classes)
     positions, picks = runs.random(jobs), tenants.random(jobs)
     factors = 1.0 + limits.exponential(max(limit_factor, 0.0), jobs)

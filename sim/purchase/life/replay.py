@@ -69,7 +69,7 @@ class Replayed:
     @property
     def total(self) -> float:
         """All money."""
-        return sum(self.cost.values())
+        return math.fsum(self.cost.values())
 
     @property
     def finish(self) -> float:

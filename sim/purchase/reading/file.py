@@ -7,15 +7,17 @@ assumption. Plans of jobs are cases of a `run` scenario, simulated once per proc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.sim.law.places import find_buyer, find_place
 from ersatz.sim.law.rules import Rules, load_rules
+from ersatz.sim.market.prices import Prices, load_prices, market_prices
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Offer, Site
 from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.gate import known_rules, open_gate, rule_gate
@@ -63,15 +65,27 @@ def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
 
 
 def load_inquiries(
-    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
-) -> tuple[Inquiry, ...]:
-    """Return the cases of a file with a `purchase` section; raises `InputError` with every fault."""
-    folder = Path(path).parent
-    return resolved_cases(path, BuyFile, partial(resolve_inquiry, folder=folder), overrides, seed)
+    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None,
+    prices: Path | str | None = None,
+) -> tuple[Inquiry, ...]:  # fmt: skip
+    """Return the cases of a file with a `purchase` section; raises `InputError` with every fault.
+
+    `prices` is a CSV file of your own, or a folder of them, on top of the shipped prices.
+    """
+    known = load_prices(prices) if prices else None
+    resolve = partial(resolve_inquiry, folder=Path(path).parent, prices=known)
+    found = resolved_cases(path, BuyFile, resolve, overrides, seed)
+    said = (f"prices of {prices} are used where they say something",) if prices else ()
+    return tuple(replace(inquiry, assumptions=(*said, *inquiry.assumptions)) for inquiry in found)
 
 
-def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
-    """Return one case resolved, or None after noting what is wrong with it."""
+def resolve_inquiry(
+    case: Case, spec: BuyFile, folder: Path, prices: Prices | None = None
+) -> Inquiry | None:
+    """Return one case resolved, or None after noting what is wrong with it.
+
+    `prices` hold in place of the shipped ones.
+    """
     for key in ("purchase", "devices", "jobs", "start"):
         if not getattr(spec, key):
             case.blame((), key, "key is missing: a build-out needs it")
@@ -86,7 +100,9 @@ def resolve_inquiry(case: Case, spec: BuyFile, folder: Path) -> Inquiry | None:
     if case.problems:
         return None
     region = price_region(spec.buyer.country)
-    reading = Reading(case, spec.currency, start, spec.purchase.months, region)
+    reading = Reading(
+        case, spec.currency, start, spec.purchase.months, region, prices or market_prices()
+    )
     offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
     sites = [_site(reading, name, section, spec) for name, section in
              (spec.sites or {"here": SiteSection()}).items()]  # fmt: skip
@@ -128,9 +144,9 @@ def _find(case: Case, find: Callable[[str], Any], word: str, path: tuple[Any, ..
 
 def _date(case: Case, text: str | None) -> date | None:
     try:
-        return date.fromisoformat(str(text))
-    except ValueError:
-        case.blame(("start",), text, "expected a date like 2025-03-24")
+        return parse_day(text)
+    except UnitError as error:
+        case.blame(("start",), text, str(error))
         return None
 
 

@@ -12,10 +12,10 @@ from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.power import device_power
 from ersatz.device_models.catalog.reading import load_device, load_node
 from ersatz.device_models.text.problems import InputError
-from ersatz.device_models.text.units import format_money
+from ersatz.device_models.text.units import UnitError, format_money, parse_day
 from ersatz.sim.law.places import find_place
 from ersatz.sim.market.economics import load_defaults
-from ersatz.sim.market.prices import market_prices
+from ersatz.sim.market.prices import Prices
 from ersatz.sim.purchase.buildout import MONTH_DAYS, Offer
 from ersatz.sim.purchase.reading.schema import DeviceSection
 from ersatz.sim.scenario.case_file import Case
@@ -35,6 +35,7 @@ class Reading:
     start: date
     months: int
     region: str  # of prices: CN, US or global
+    prices: Prices
     silent: dict[str, list[str]] = field(
         default_factory=dict
     )  # defaults and what they are used for
@@ -76,7 +77,7 @@ class Reading:
             return None
         amount, currency = given
         try:
-            rate = market_prices().rate(currency, self.currency, self.start)
+            rate = self.prices.rate(currency, self.currency, self.start)
         except InputError as error:
             self.blame(path, currency, error.problems[0].expected)
             return None
@@ -94,9 +95,9 @@ class Reading:
         if text is None:
             return None
         try:
-            return float((date.fromisoformat(_whole_day(str(text))) - self.start).days)
-        except ValueError:
-            self.blame(path, text, "expected a date like 2025-03-24")
+            return float((parse_day(_whole_day(str(text))) - self.start).days)
+        except UnitError as error:
+            self.blame(path, text, str(error))
             return None
 
 
@@ -207,7 +208,7 @@ def _market_price(reading: Reading, at: tuple[Any, ...], name: str, node: Node |
         reading.blame(at, "price", "key is missing; a node of the catalogue would have one")
         return INF
     try:
-        quote = market_prices().quote("purchase", node.device.name, reading.region, reading.start,
+        quote = reading.prices.quote("purchase", node.device.name, reading.region, reading.start,
                                       reading.currency)  # fmt: skip
     except InputError as error:
         reading.blame(at, "price", f"key is missing, and {error.problems[0].expected}")

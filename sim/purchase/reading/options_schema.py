@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ersatz.sim.scenario.schema import Money, Section, Tokens
+from ersatz.sim.scenario.schema import FlopPerToken, Money, Name, Section, Tokens
 
 Value = str | float
 
@@ -15,7 +15,7 @@ class WorkSection(Section):
     """What is to be computed."""
 
     tokens: Tokens = Field(description="of the work")
-    flop_per_token: Annotated[float, Field(gt=0)] = Field(description="6 x active weights")
+    flop_per_token: FlopPerToken = Field(description="6 x active weights")
 
 
 class AskSection(Section):
@@ -36,11 +36,11 @@ class AskSection(Section):
     )
     rows: str | None = Field(None, description="map: input of the rows")
     row_values: tuple[Value, ...] = Field((), description="map: its values")
-    fleet: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    fleet: dict[str, Annotated[float, Field(ge=1e-6, le=1e9)]] = Field(
         {}, description="mixed: devices by option"
     )
     jitter: Value = Field(0.0, description="mixed: scatter of a device's step time")
-    every: Annotated[int, Field(ge=1)] = Field(
+    every: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1, description="mixed: steps between synchronisations"
     )
     draws: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="fan: draws")
@@ -51,5 +51,5 @@ class CompareSection(Section):
     """Options side by side."""
 
     work: WorkSection = Field(description="see below")
-    options: dict[str, dict[str, Any]] = Field(description="by name: fields of an option")
+    options: dict[Name, dict[str, Any]] = Field(description="by name: fields of an option")
     ask: tuple[AskSection, ...] = Field(min_length=1, description="questions, in order")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.shipped import SCENARIOS
+from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, Job, Offer
@@ -18,6 +19,10 @@ from ersatz.sim.purchase.rates import Throughput, plan_throughputs
 from ersatz.sim.purchase.reading.offers import Reading
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
+
+SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
+MOST_DAYS = 36_525.0  # and the largest factor
+MOST_CHANGE = 100.0
 
 
 def resolve_job(
@@ -59,12 +64,12 @@ def _simulated(
 def _plans_file(name: str, folder: Path) -> Path:
     """Return the path of a file beside the scenario, or of the shipped scenario of that name."""
     for path in (folder / name, folder / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     return next(iter(sorted(SCENARIOS.rglob(f"{name}.yaml"))), folder / name)
 
 
-@lru_cache(maxsize=32)
+@remembered
 def _throughputs(
     path: str, use: tuple[str, ...], nodes: tuple[tuple[str, str], ...]
 ) -> tuple[Throughput, ...]:
@@ -117,7 +122,7 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
         if key == "cost":
             given = reading.money(given, (*at, key))
         elif key == "change" and given is not None:
-            given = _share(reading, (*at, key), given)
+            given = _change(reading, (*at, key), given)
         elif key.endswith("_days") and given is not None:
             given /= DAY_S
         if given is None and default is None:
@@ -129,12 +134,16 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
     )
 
 
-def _share(reading: Reading, path: tuple[Any, ...], given: str | float) -> float | None:
+def _change(reading: Reading, path: tuple[Any, ...], given: str | float) -> float | None:
     try:
-        return parse_quantity(given, "fraction")
+        change = parse_quantity(given, "fraction")
     except UnitError as error:
         reading.blame(path, given, str(error))
         return None
+    if not -1 <= change <= MOST_CHANGE:
+        reading.blame(path, given, "expected a change of -100 % or more, at most 10,000 %")
+        return None
+    return change
 
 
 def resolve_inputs(reading: Reading, spec: BuyFile, jobs: Sequence[Job]) -> tuple[Uncertain, ...]:
@@ -169,6 +178,12 @@ def _uncertain(
         or not values
     ):
         reading.blame(at, given, "expected [low, middle, high] or {choice: [...]}")
+        return None
+    least, most = -MOST_DAYS if name == "embargo_shift" else 0.0, MOST_DAYS
+    if name in SHARES:
+        least, most = 0.0, 1.0
+    if not all(least <= v <= most for v in values):
+        reading.blame(at, None, f"expected numbers from {least:g} to {most:g}")
         return None
     numbers = [float(v) for v in values]
     if choices is not None:

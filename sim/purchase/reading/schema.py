@@ -13,23 +13,30 @@ from pydantic import Field
 
 from ersatz.sim.purchase.reading.options_schema import CompareSection
 from ersatz.sim.scenario.schema import (
+    Amount,
     Carbon,
     Count,
     Degree,
     EnergyPrice,
+    Factor,
+    FailureRate,
+    FlopPerToken,
     FlopRate,
     Fraction,
+    Interval,
     Money,
     MoneyRate,
+    Name,
+    PositiveShare,
     Power,
-    Rate,
     Section,
-    Time,
+    Share,
     Tokens,
+    Wait,
 )
 
 Signed = Annotated[str | float, Field(description="a share with a sign, like '-50 %'")]
-Positive = Annotated[float, Field(gt=0, le=1e9)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e9)]
 
 
 class BuyerSection(Section):
@@ -60,15 +67,15 @@ class PurchaseSection(Section):
     )
     count_on_licences: bool = Field(False, description="plan as if case-by-case licences came")
     replan: bool = Field(False, description="also plan anew once events have happened")
-    gap: Fraction = Field(0.01, description="by which a plan may miss the optimum")
-    time_limit: Time = Field(60.0, description="of one solution")
+    gap: Share = Field(0.01, description="by which a plan may miss the optimum")
+    time_limit: Interval = Field(60.0, description="of one solution")
 
 
 class PortingSection(Section):
     """Making the software run on a device."""
 
     cost: Money | None = Field(None, description="once")
-    delay: Time = Field(0.0, description="from the start, before any job can run on it")
+    delay: Wait = Field(0.0, description="from the start, before any job can run on it")
 
 
 class DeviceSection(Section):
@@ -81,19 +88,21 @@ class DeviceSection(Section):
     price: Money | dict[str, Money] | None = Field(
         None, description="of a node, or by month from which it holds; by default the catalogue's"
     )
-    network_share: Fraction | None = Field(None, description="of the price, added")
+    network_share: Share | None = Field(None, description="of the price, added")
     rent: MoneyRate | None = Field(None, description="of a device; without it none is for rent")
     rentable: Count = Field(0, description="nodes for rent")
     for_sale: bool = Field(True, description="can be bought")
     sold_from: str | None = Field(None, description="first day of sale")
     sold_until: str | None = Field(None, description="last day of sale")
-    lead_time: Time | None = Field(None, description="from the order to the export")
-    transit: Time | None = Field(None, description="from the export to the first step")
-    supply: float | None = Field(None, ge=0, description="nodes that can be ordered in a month")
-    quota: float | None = Field(None, ge=0, description="nodes in all")
-    failure_rate: Rate | None = Field(None, description="of a device; by default the catalogue's")
-    repaired: Fraction | None = Field(None, description="share of failed devices")
-    repair_time: Time | None = Field(None, description="until a repaired device is back")
+    lead_time: Wait | None = Field(None, description="from the order to the export")
+    transit: Wait | None = Field(None, description="from the export to the first step")
+    supply: Amount | None = Field(None, description="nodes that can be ordered in a month")
+    quota: Amount | None = Field(None, description="nodes in all")
+    failure_rate: FailureRate | None = Field(
+        None, description="of a device; by default the catalogue's"
+    )
+    repaired: Share | None = Field(None, description="share of failed devices")
+    repair_time: Wait | None = Field(None, description="until a repaired device is back")
     repair_share: Fraction | None = Field(None, description="of a device's price, per repair")
     power: Power | None = Field(None, description="of a device in use with its share of the host")
     porting: PortingSection = Field(PortingSection(), description="see below")
@@ -108,7 +117,7 @@ class SiteSection(Section):
 
     country: str | None = Field(None, description="by default the buyer's")
     power: Power | None = Field(None, description="at the meter; by default without limit")
-    nodes: float | None = Field(None, ge=0, description="room; by default without limit")
+    nodes: Amount | None = Field(None, description="room; by default without limit")
     energy_price: EnergyPrice | None = Field(None, description="of electricity")
     pue: Annotated[float, Field(ge=1, le=10)] | None = Field(None, description="meter / machines")
     carbon_intensity: Carbon | None = Field(None, description="of the electricity")
@@ -118,8 +127,8 @@ class StatedRate(Section):
     """A rate that is stated, not simulated."""
 
     peak: FlopRate = Field(description="of a device")
-    mfu: Fraction = Field(description="that a job reaches")
-    goodput: Fraction = Field(1.0, description="share of the wall time that counts")
+    mfu: PositiveShare = Field(description="that a job reaches")
+    goodput: PositiveShare = Field(1.0, description="share of the wall time that counts")
 
 
 class StatedMix(Section):
@@ -128,19 +137,21 @@ class StatedMix(Section):
     devices: Annotated[tuple[str, ...], Field(min_length=2)] = Field(
         description="with stated rates"
     )
-    efficiency: Fraction = Field(description="of the group against the sum of its devices")
+    efficiency: PositiveShare = Field(description="of the group against the sum of its devices")
 
 
 class MarketJobSection(Section):
     """What the machines are for."""
 
     tokens: Tokens = Field(description="of the whole job")
-    deadline: Time | None = Field(None, description="from the start; by default the plan's months")
+    deadline: Interval | None = Field(
+        None, description="from the start; by default the plan's months"
+    )
     plans: str | None = Field(
         None, description="run scenario whose cases are plans for the devices"
     )
     use: tuple[str, ...] = Field((), description="cases of it; by default all that fit")
-    flop_per_token: Annotated[float, Field(gt=0)] | None = Field(
+    flop_per_token: FlopPerToken | None = Field(
         None, description="for stated rates: 6 x active weights"
     )
     rates: dict[str, StatedRate] = Field({}, description="stated rates by device")
@@ -157,19 +168,17 @@ class EventSection(Section):
     sites: tuple[str, ...] = Field((), description="by default all")
     known: bool = Field(False, description="the planner knows")
     label: str = Field("", description="in reports")
-    grace: Time | None = Field(None, description="embargo: until it is in force")
+    grace: Wait | None = Field(None, description="embargo: until it is in force")
     months: Positive | None = Field(None, description="embargo: how long; stockpile: how far ahead")
-    approval: Fraction | None = Field(None, description="licence, import: probability")
-    delay: Time | None = Field(None, description="licence, import, smuggling, porting: time lost")
+    approval: Share | None = Field(None, description="licence, import: probability")
+    delay: Wait | None = Field(None, description="licence, import, smuggling, porting: time lost")
     change: Signed | None = Field(
         None, description="price, supply, power: share by which it changes"
     )
-    repaired: Fraction | None = Field(
-        None, description="repair: share of failed devices from then on"
-    )
-    failures: Positive | None = Field(None, description="repair: factor on failures from then on")
+    repaired: Share | None = Field(None, description="repair: share of failed devices from then on")
+    failures: Factor | None = Field(None, description="repair: factor on failures from then on")
     premium: Fraction | None = Field(None, description="smuggling: on the price")
-    seizure: Fraction | None = Field(None, description="smuggling: share that is seized")
+    seizure: Share | None = Field(None, description="smuggling: share that is seized")
     cost: Money | None = Field(None, description="porting: paid at once")
 
 
@@ -192,10 +201,10 @@ class StockpileSection(Section):
     shortage: Money = Field(
         description="of a node that cannot be had: what a substitute costs more"
     )
-    interest: Fraction = Field(0.08, description="per year")
-    value_loss: Fraction = Field(0.276, description="per year, of machines that wait")
-    storage: Fraction = Field(0.02, description="per year, of the price")
-    hazard: Rate = Field(description="of the cut-off")
+    interest: Share = Field(0.08, description="per year")
+    value_loss: Share = Field(0.276, description="per year, of machines that wait")
+    storage: Share = Field(0.02, description="per year, of the price")
+    hazard: FailureRate = Field(description="of the cut-off")
 
 
 class RampSection(Section):
@@ -217,9 +226,9 @@ class BuyFile(Section):
     buyer: BuyerSection = Field(BuyerSection(), description="see below")
     rules: RulesSection = Field(RulesSection(), description="see below")
     purchase: PurchaseSection | None = Field(None, description="see below")
-    devices: dict[str, DeviceSection] = Field({}, description="what is on offer")
-    sites: dict[str, SiteSection] = Field({}, description="where it may stand")
-    jobs: dict[str, MarketJobSection] = Field({}, description="what it is for")
+    devices: dict[Name, DeviceSection] = Field({}, description="what is on offer")
+    sites: dict[Name, SiteSection] = Field({}, description="where it may stand")
+    jobs: dict[Name, MarketJobSection] = Field({}, description="what it is for")
     events: tuple[EventSection, ...] = Field((), description="what happens")
     monte_carlo: MonteCarloSection | None = Field(None, description="see below")
     compare: CompareSection | None = Field(None, description="see below")

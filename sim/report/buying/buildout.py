@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def _summary(answers: Sequence[Answered]) -> Table:
         if life is None:
             table.add_row(answered.inquiry.name, "no plan")
             continue
-        tokens = sum(job.tokens for job in b.jobs)
+        tokens = math.fsum(job.tokens for job in b.jobs)
         table.add_row(answered.inquiry.name, months_text(life.finish), money(b, spent(b, life)),
                       money(b, spent(b, life) / tokens * 1e12), f"{life.carbon_kg / 1e3:,.0f} t CO2",
                       f"{life.delivered.sum():,.0f}", f"{life.blocked.sum():,.0f}")  # fmt: skip
@@ -115,7 +116,7 @@ def columns_of(answered: Answered) -> dict[str, Replayed]:
 def _lives(answered: Answered) -> Table:
     b, lives = answered.inquiry.buildout, columns_of(answered)
     table = _table("", *lives)
-    tokens = sum(job.tokens for job in b.jobs)
+    tokens = math.fsum(job.tokens for job in b.jobs)
 
     def row(label: str, form: Any) -> None:
         table.add_row(label, *(form(life) for life in lives.values()))
@@ -197,7 +198,7 @@ def _front(answered: Answered) -> Iterator[RenderableType]:
     table = _table(
         "no other plan is both faster and cheaper", "done by month", "money", "per 1e12 tokens"
     )
-    tokens = sum(job.tokens for job in b.jobs)
+    tokens = math.fsum(job.tokens for job in b.jobs)
     for plan in answered.front:
         table.add_row(bought(b, plan), f"{plan.months}", money(b, plan.cost),
                       money(b, plan.cost / tokens * 1e12))  # fmt: skip

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ersatz.device_models.text.units import format_money, format_si
+from ersatz.device_models.text.units import format_money, format_share, format_si
 from ersatz.sim.options.answer import Told
 from ersatz.sim.options.file import Comparison
 from ersatz.sim.options.questions import written
@@ -71,7 +71,8 @@ def sentence(comparison: Comparison, told: Told) -> str:
 def _say_cost(c: Comparison, told: Told) -> str:
     ranked = sorted(told.costs.items(), key=lambda item: item[1].per_trillion)
     words = [f"{name} {format_money(cost.per_trillion, c.currency)}" for name, cost in ranked]
-    saving = 1.0 - ranked[0][1].per_trillion / ranked[-1][1].per_trillion
+    most = ranked[-1][1].per_trillion
+    saving = 1.0 - ranked[0][1].per_trillion / most if most else 0.0
     return f"Per 1e12 tokens: {', '.join(words)}; {100 * saving:.1f} % between first and last."
 
 
@@ -183,7 +184,7 @@ def _cost_table(c: Comparison, told: Told) -> Iterator[RenderableType]:
     parts = list(dict.fromkeys(part for cost in told.costs.values() for part in cost.parts))
     split = _table("where the money goes", *told.costs)
     for part in parts:
-        split.add_row(part, *(f"{100 * cost.parts.get(part, 0.0) / cost.total:.1f} %"
+        split.add_row(part, *(format_share(cost.parts.get(part, 0.0), cost.total)
                               for cost in told.costs.values()))  # fmt: skip
     yield split
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +90,7 @@ def ramp_sentence(case: Ramped, titled: bool) -> str:
     for i, month in enumerate(case.months):
         if i == 0 or month.binding != case.months[i - 1].binding:
             spans.append(f"{month.binding} from {month.month}")
-    total = sum(month.units for month in case.months)
+    total = math.fsum(month.units for month in case.months)
     return f"{name}{total:,.0f} devices by {case.months[-1].month}; what binds: {', '.join(spans)}."
 
 
@@ -116,7 +117,7 @@ def ramp_record(cases: Sequence[Ramped]) -> dict[str, Any]:
     """Return all cases as records."""
     found = {
         case.name: {
-            "level": case.level, "devices": sum(month.units for month in case.months),
+            "level": case.level, "devices": math.fsum(month.units for month in case.months),
             "binding": dict(Counter(month.binding for month in case.months)),
             "months": plain(case.months), "assumptions": list(case.production.assumptions),
         }

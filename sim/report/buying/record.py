@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def _plan(b: BuildOut, plan: Purchase | None) -> dict[str, Any] | None:
 def _life(b: BuildOut, life: Replayed | None) -> dict[str, Any] | None:
     if life is None:
         return None
-    tokens = sum(job.tokens for job in b.jobs)
+    tokens = math.fsum(job.tokens for job in b.jobs)
     names = [offer.name for offer in b.offers]
 
     def by_name(values: Any) -> dict[str, float]:

@@ -10,6 +10,7 @@ their experts, the own one included, over the time.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -107,7 +108,7 @@ def _exchanges() -> Iterable[tuple[str, float]]:
     for (_, device, ranks), measured in sorted(rates.items()):
         system = systems[device]
         predicted = exchange_rate(system.node, ranks, system.node_limit) / GB
-        yield system.group, sum(measured) / len(measured) / predicted - 1
+        yield system.group, math.fsum(measured) / len(measured) / predicted - 1
 
 
 def exchange_rate(node: Node, ranks: int, node_limit: int = 0) -> float:

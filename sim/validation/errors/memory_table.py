@@ -9,7 +9,6 @@ context and communication buffers.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from ersatz.device_models.kernels.kernel import kernel_constants
+from ersatz.device_models.text.files import read_csv
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.plan.schedules import MOST_SLOTS
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.validation.fit.samples import is_complete, is_verified
 from ersatz.sim.validation.reading.rows import scenario_of
@@ -127,15 +128,7 @@ def _quantiles(errors: Sequence[float]) -> tuple[float, float]:
 
 def _read(path: Path, shapes: Mapping[str, Run]) -> tuple[list[tuple[str, Run]], list[Problem]]:
     """Return (model, row) of every crash that can be judged, and what was wrong with the others."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(text.splitlines(keepends=True))
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except OSError as error:
-        raise _fault(path, 0, f"cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _fault(path, 0, "is no CSV in UTF-8") from error
-    filled = [(line, cells) for line, cells in lines if any(cells)]
+    filled = [(line, [cell.strip() for cell in cells]) for line, cells in read_csv(path)]
     if len(filled) < 2:
         raise _fault(path, 1, "has no rows")
     header = filled[0][1]
@@ -173,8 +166,11 @@ def _faults(
     wrong = {name: words for name in COLUMNS if (words := _wrong(name, row[name], shapes))}
     if not wrong:
         ranks = int(row["dp"]) * int(row["tp"]) * int(row["pp"])
+        slots = int(row["gbs_seqs"]) // (int(row["micro_batch"]) * int(row["dp"])) * int(row["pp"])
         if ranks != int(row["n_devices"]):
             wrong["n_devices"] = f"dp x tp x pp is {ranks}"
+        elif max(slots, int(row["grad_acc"]) * int(row["pp"])) > MOST_SLOTS:
+            wrong["gbs_seqs"] = f"makes more than {MOST_SLOTS:,} slots of micro-batch and stage"
     for name, words in wrong.items():
         yield Problem(str(path), line, header.index(name) + 1, name, row[name][:60], words)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 
 REQUIRED = ("device", "n_devices", "layers", "hidden", "seq_len", "metric_name", "metric_value")
@@ -26,6 +27,7 @@ TEXTS = (
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
     "metric_name", "metric_unit", "mfu_definition_note", "notes",
 )  # fmt: skip
+MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
 MAX_ROWS = 1_000_000
 
 
@@ -68,12 +70,7 @@ class Table:
 def read_table(path: Path | str) -> Table:
     """Read a table; raises `InputError` when nothing in it can be used."""
     file = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _fault(file, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _fault(file, "is no UTF-8 text; expected CSV") from error
+    text = read_text_file(path, "CSV", MAX_TABLE_BYTES)
     if "\x00" in text:
         raise _fault(file, "is a binary file; expected CSV")
     reader = csv.reader(text.splitlines(keepends=True))
@@ -146,9 +143,10 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
         if not cell:
             continue
         if name in NUMBERS:
-            value = _number(cell)
+            value = _number(cell, MOST.get(name, 1e15))
             if value is None:
-                expected = "expected a number above 0, or a blank cell"
+                most = f" and at most {MOST[name]:g}" if name in MOST else ""
+                expected = f"expected a number above 0{most}, or a blank cell"
                 problems.append(Problem(file, line, column, name, cell[:60], expected))
             else:
                 numbers[name] = value
@@ -157,9 +155,9 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
     return Run(line, texts, numbers), problems
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, most: float) -> float | None:
     try:
         value = float(cell.replace(",", ""))
     except ValueError:
         return None
-    return value if math.isfinite(value) and 0 <= value < 1e15 else None
+    return value if math.isfinite(value) and 0 <= value <= most else None

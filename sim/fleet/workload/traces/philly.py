@@ -7,6 +7,7 @@ the work of one. The CSV has neither waits nor final states.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def _from_entry(row: Row) -> Job | None:
         raise CellError("", row.text("entry"), f"is no job of the log ({error})") from None
     if not runs or not max(held):
         return None
-    return Job(name, times.clock("submitted_time"), max(held), sum(runs), tenant=tenant)
+    return Job(name, times.clock("submitted_time"), max(held), math.fsum(runs), tenant=tenant)
 
 
 def _run_s(attempt: dict[str, Any]) -> float:
