@@ -60,6 +60,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--timer",
             "--calibration",
             "--attach",
+            "--ops",
             "--help",
         },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},

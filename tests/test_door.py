@@ -134,9 +134,11 @@ def test_a_notebook_shows_the_same_tables() -> None:
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
-    for number in ("25.64 s", "88.13 s (+244 %)", "5.84 M CNY"):
-        assert number in str(answer)
-        assert number in tags.cells
+    rows = str(answer).split("\n\n")[1].splitlines()
+    table = [re.split(r" {2,}", row.strip()) for row in rows]
+    assert len(table) > 10
+    for cell in (cell for row in table for cell in row):
+        assert cell in (inside.strip() for inside in tags.cells)
     for cell in tags.cells:
         assert cell.strip().split()[0] in str(answer)
     assert not re.search(

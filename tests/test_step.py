@@ -96,7 +96,11 @@ LAYOUTS = st.sampled_from([
     dict(pp=2, dp=1, schedule="gpipe"), dict(pp=2, vp=2, dp=2, schedule="interleaved"),
     dict(pp=2, dp=2, schedule="zb-h1"), dict(pp=2, dp=1, schedule="zb-v"),
     dict(pp=2, dp=1, schedule="dualpipe"), dict(pp=2, dp=2, tp=2, recompute="full"),
-    dict(pp=2, dp=2, recompute="selective", zero=3),
+    dict(pp=2, dp=2, recompute="selective", zero=3), dict(dp=4, shard=2, zero=3),
+    dict(pp=2, vp=2, dp=2, schedule="interleaved", zero=2), dict(cp=2, dp=2, cp_comm="a2a"),
+    dict(cp=4, dp=1, cp_comm="a2a+p2p", cp_inner=2), dict(cp=2, dp=1, cp_comm="all_gather"),
+    dict(tp=2, etp=2, dp=2, ep=2), dict(tp=2, etp=2, dp=2, ep=2, expert_layout="strided"),
+    dict(tp=2, dp=2, pp=2, sequence_parallel=False),
 ])  # fmt: skip
 
 
@@ -104,7 +108,13 @@ def random_scenario(data: st.DataObject) -> Scenario:
     """A small plan with random layout, model and software."""
     layout = dict(data.draw(LAYOUTS))
     moe = data.draw(st.booleans())
-    if moe and layout["dp"] == 2 and layout.get("tp", 1) == 1 and layout.get("cp", 1) == 1:
+    if (
+        moe
+        and "ep" not in layout
+        and layout["dp"] == 2
+        and layout.get("tp", 1) == 1
+        and layout.get("cp", 1) == 1
+    ):
         layout["ep"] = 2
     experts = Experts(routed=4, top_k=2, hidden=500, shared=1) if moe else None
     stack = make_stack(
@@ -112,6 +122,11 @@ def random_scenario(data: st.DataObject) -> Scenario:
         moe_host_sync=data.draw(st.booleans()), expert_host_s=1e-4,
         overlap_expert=data.draw(st.booleans()), overlap_p2p=data.draw(st.booleans()),
         overlap_grad_reduce=data.draw(st.booleans()), overlap_param_gather=data.draw(st.booleans()),
+        bucket_params=data.draw(st.sampled_from([0.0, 3e7])), tp_overlap_backward=data.draw(st.booleans()),
+        zero2_reduce=data.draw(st.sampled_from(["micro-batch", "run"])),
+        zero2_gather=data.draw(st.sampled_from(["micro-batch", "step"])),
+        overlap_p2p_plain=data.draw(st.booleans()), p2p_host_sync=data.draw(st.booleans()),
+        scatter_messages=data.draw(st.booleans()),
         overlap_contention=0.2, tp_overlap_chunks=data.draw(st.sampled_from([1, 4])), step_host_s=0.01,
     )  # fmt: skip
     parallel = Parallel(**layout)

@@ -7,6 +7,7 @@ Not modelled here: time, randomness, or anything about a workload.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -87,6 +88,16 @@ class Device:
     def supports(self, dtype: str) -> bool:
         """Tell whether the matrix units multiply `dtype` natively."""
         return dtype in self.matrix_peak
+
+
+def sixteen_bit(peaks: Mapping[str, float]) -> float:
+    """Return the peak of the 16-bit format among peaks by dtype, else the largest."""
+    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+
+
+def family(device: Device) -> str:
+    """Return the architecture without what was cut or added: 'Hopper GH100'."""
+    return re.split(r"[(+,]", device.architecture)[0].strip()
 
 
 ScaleUpKind = Literal["switched", "mesh", "supernode", "ring", "torus"]

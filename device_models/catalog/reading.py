@@ -15,7 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp
+from ersatz.device_models.catalog.device import (
+    Device,
+    Fact,
+    Node,
+    ScaleOut,
+    ScaleUp,
+    sixteen_bit,
+)
 from ersatz.device_models.catalog.identities import (
     check_device,
     check_node,
@@ -23,6 +30,7 @@ from ersatz.device_models.catalog.identities import (
     check_scale_up,
     check_stack,
 )
+from ersatz.device_models.catalog.power import limited_clock
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
@@ -41,7 +49,7 @@ EXPORT_LEAVES = {
 EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
 DEVICE = Schema(
     header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
-                      "trains": "boolean", "why_not": "text", "prices": "list"},
+                      "bin_of": "text", "trains": "boolean", "why_not": "text", "prices": "list"},
     leaves={
         "memory_bytes": "bytes", "memory_bandwidth": "bandwidth", "memory_efficiency": "fraction",
         "cache_bytes": "bytes", "matrix_tile": "tile", "compute_units": "integer",
@@ -199,6 +207,7 @@ def _device(path: Path) -> Device:
         sheet.blame(("trains",), trains, "a device that cannot train needs `why_not`")
     check_device(sheet.values, sheet.blame)
     sheet.finish()
+    _limit_clock(sheet, path)
     known = {f.name for f in fields(Device)}
     values = {key: value for key, value in sheet.values.items() if key in known}
     texts = {"title": path.stem, "vendor": "unknown", "architecture": "", "released": "",
@@ -206,6 +215,26 @@ def _device(path: Path) -> Device:
     header = {key: sheet.header.get(key, silent) for key, silent in texts.items()}
     return Device(name=path.stem, trains=trains, prices=sheet.prices, facts=sheet.facts,
                   sources=sheet.sources, **header, **values)  # fmt: skip
+
+
+def _limit_clock(sheet: Sheet, path: Path) -> None:
+    """Predict the clock of a bin of another device from its power, unless its file states it."""
+    usual = sheet.header.get("based_on") or sheet.header.get("bin_of")
+    if not usual or "sustained_clock" in sheet.text.data:
+        return
+    try:
+        part = _device(find_file(str(usual), "devices", path.parent))
+    except InputError as error:
+        sheet.blame_for(("bin_of",), usual, error)
+        raise InputError(sheet.problems) from error
+    power, peaks = sheet.values["power_max_w"], sheet.values["matrix_peak"]
+    clock = limited_clock(power, sixteen_bit(peaks), part)
+    sheet.values["sustained_clock"] = clock
+    if abs(clock / part.sustained_clock - 1) > 0.005:
+        note = f"a bin of {part.name} with {power:g} W: not measured, follows from its power"
+        sheet.sources = {**sheet.sources, "POWER": "data/power.yaml"}
+        sheet.facts["sustained_clock"] = Fact("sustained_clock", clock, f"{clock:.3g}", "POWER",
+                                              "2026-11", "assumed", note)  # fmt: skip
 
 
 @remembered

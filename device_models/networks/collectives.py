@@ -207,6 +207,18 @@ def point_to_point(nbytes: float, lanes: Lanes) -> Cost:
     return Cost(lanes.inside_hop_s + nbytes / lanes.pair, nbytes, 0.0)
 
 
+def ring_shift(nbytes: float, lanes: Lanes) -> Cost:
+    """Send a message to the next member of the ring, as all do at once.
+
+    Where the ring leaves a node one member's message goes out by its own card, and all wait for it.
+    """
+    if lanes.nodes > 1:
+        crossing = nbytes / lanes.per_node
+        seconds = lanes.network_hop_s + nbytes / lanes.card
+        return Cost(max(seconds, nbytes / lanes.pair), nbytes - crossing, crossing)
+    return Cost(lanes.inside_hop_s + nbytes / lanes.pair, nbytes, 0.0)
+
+
 def ring_broadcast(nbytes: float, lanes: Lanes) -> Cost:
     """Broadcast in pieces around the ring; the last member sends nothing."""
     hops, sent = lanes.size - 1, nbytes * (lanes.size - 1) / lanes.size
@@ -244,6 +256,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
     "all_to_all": {"pairwise": pairwise_exchange},
     "node_limited_all_to_all": {"two_hop": two_hop_exchange},
     "send": {"point_to_point": point_to_point},
+    "ring_shift": {"ring": ring_shift},
     "broadcast": {"ring": ring_broadcast, "tree": tree_broadcast},
 }
 TWO_PROTOCOLS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast"})

@@ -127,6 +127,7 @@ class Lanes:
     network: float  # its share of the cards, in rings
     network_exchange: float  # its share of the cards, in an all-to-all
     network_hop_s: float
+    card: float = math.inf  # into the network, for one member of its group in a node alone
     crossing: float = 0.0  # share of a node-limited all-to-all that goes over the network
     within: Lanes | None = None  # the members of one node, when the group spans several
     across: Lanes | None = None  # one member of each node, likewise
@@ -167,6 +168,7 @@ def _lanes(group: Group, wiring: Wiring) -> Lanes:
     lanes = replace(
         within, size=group.size, nodes=group.nodes, in_switch=0.0,
         network=network, network_exchange=exchange, network_hop_s=wiring.scale_out.latency_s,
+        card=network * nic_share(replace(group, per_node=1), wiring) / nic_share(group, wiring),
     )  # fmt: skip
     if group.per_node == 1:
         return lanes

@@ -64,8 +64,10 @@ def outputs_markdown() -> str:
         "Generated from `sim/records.py`. `--json` gives the records nested as below, the baseline's at",
         "the top and all cases under `cases`; `--out DIR` writes the same as CSV, one file per record.",
     ]
-    for name in ("step", "memory", "job", "cost", "energy", "published"):
-        record = {"published": "Comparison"}.get(name, f"{name.capitalize()}Result")
+    named = {"published": "Comparison", "operations.collectives": "CollectiveRow",
+             "operations.flops": "FlopRow"}  # fmt: skip
+    for name in ("step", "memory", "job", "cost", "energy", "operations", *named):
+        record = named.get(name, f"{name.capitalize()}Result")
         kind = getattr(records, record)
         lines += ["", f"## {name}", "", str(kind.__doc__).splitlines()[0], ""]
         lines += ["| column | unit | meaning |", "|---|---|---|"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +13,15 @@ from ersatz.sim.cli.output import grouped, progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ersatz.sim.hil.timers import Chosen
+    from ersatz.sim.records import RunResult
+    from ersatz.sim.scenario.scenario import Scenario
 
 
-@app.command(epilog="Example: ersatz run ling-plus-substitution --set training.micro_batch=2")
+@app.command(epilog="Examples: ersatz run ling-plus-substitution --set training.micro_batch=2;"
+             " ersatz run deepseek-v3-h800 --ops")  # fmt: skip
 def run(
     scenario: Annotated[str, typer.Argument(help="Scenario file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
@@ -29,6 +35,9 @@ def run(
         list[str] | None,
         typer.Option("--attach", metavar="[NAME=]BACKEND[@ray]", help="Live devices; repeatable."),
     ] = None,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Show what every rank sends and computes in a step.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
     from ersatz.sim.answers.cases import load_several, simulate
@@ -37,10 +46,27 @@ def run(
     path = find_scenario(scenario)
     times = _kernel_times(timer, calibration, attach)
     scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)
-    view = render_run(scenarios, results)
+    if ops:
+        results, view = _operations(scenarios, results)
+    else:
+        view = render_run(scenarios, results)
     if times:
         view = grouped(view, *times_notes(results))
     finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+
+
+def _operations(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> tuple[list[RunResult], RenderableType]:
+    """Return the results with what their ranks send and compute, and the report of that."""
+    from dataclasses import replace
+
+    from ersatz.sim.report.operations import render_operations
+    from ersatz.sim.step.operations import step_operations
+
+    counted = [replace(result, operations=step_operations(scenario))
+               for scenario, result in zip(scenarios, results, strict=True)]  # fmt: skip
+    return counted, render_operations(scenarios, counted)
 
 
 def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None) -> Chosen | None:

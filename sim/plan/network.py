@@ -24,7 +24,7 @@ from ersatz.device_models.networks.group import Group, Wiring, lanes_of, nic_sha
 from ersatz.device_models.networks.sharing import Routes
 from ersatz.device_models.networks.traffic import Members, Share, exchange_share, ring_share
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.layout import Communicator, communicators
+from ersatz.sim.plan.layout import Communicator, communicators, group_extents
 from ersatz.sim.plan.placement import node_positions, node_ranks
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
 
@@ -141,11 +141,10 @@ def _matters(node: Node, nodes: int, spec: FabricSpec | None) -> bool:
 def _extent(name: str, parallel: Parallel, pool: Pool, size: int) -> tuple[int, int]:
     """Return stride and size of a communicator's groups among the ranks of one pool."""
     stage = parallel.tp * parallel.cp * parallel.dp
-    strides = {"tp": 1, "cp": parallel.tp, "ep": parallel.etp, "dp": parallel.tp,
-               "edp": parallel.ep * parallel.etp, "world": 1, "pp": stage}  # fmt: skip
-    stride = strides[name]
-    largest = pool.devices // stride if name == "pp" else min(stage, pool.devices) // stride
-    return stride, max(min(size, largest), 1)
+    stride, _, twins = group_extents(parallel, parallel.dp)[name]
+    across = name in ("pp", "ends", "world")
+    largest = (pool.devices if across else min(stage, pool.devices)) // stride
+    return stride, max(min(size // twins, largest), 1)
 
 
 def _placed(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.csvtext import csv_text
-from ersatz.sim.records import RunResult
+from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
 
@@ -71,7 +71,16 @@ def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
             {"case": result.name, "use": use, "bytes": nbytes}
             for use, nbytes in result.memory.parts.items()
         ]
+        if result.operations:
+            for name in ("collectives", "flops"):
+                rows = getattr(result.operations, name)
+                found.setdefault(name, []).extend(_flat(result.name, row) for row in rows)
     return found
+
+
+def _flat(case: str, row: CollectiveRow | FlopRow) -> dict[str, Any]:
+    stages = " ".join(str(stage) for stage in row.stages)
+    return {"case": case, **plain(row), "stages": stages}
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -191,6 +191,10 @@ def _parallel(
         if section.tp > 1
         else "false"
     )
+    cp_comm = default("cp_comm", section.cp_comm, "p2p") if section.cp > 1 else "p2p"
+    folded = (
+        default("expert_layout", section.expert_layout, "folded") if section.ep > 1 else "folded"
+    )
     schedule, custom = section.schedule, ()
     if isinstance(schedule, dict):
         custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]
@@ -203,7 +207,8 @@ def _parallel(
         schedule=default("schedule", schedule, "1f1b"), custom_schedule=custom,
         recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
         chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
-        batch_split=section.batch_split,
+        batch_split=section.batch_split, recompute_modules=section.recompute_modules,
+        cp_comm=cp_comm, cp_inner=section.cp_inner or 1, expert_layout=folded,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

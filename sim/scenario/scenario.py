@@ -18,6 +18,7 @@ from ersatz.sim.workload.model import Model
 
 Precision = Literal["bf16", "fp16", "fp8", "fp32"]
 Recompute = Literal["none", "selective", "full"]
+ContextExchange = Literal["p2p", "a2a", "a2a+p2p", "all_gather"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,10 @@ class Parallel:
     mixed: Literal["stages", "replicas"] = "stages"  # how several pools share one job
     stage_pools: tuple[str, ...] = ()  # pool of each stage when `mixed` is stages
     batch_split: Literal["speed", "equal"] = "speed"  # how `replicas` share the batch
+    cp_comm: ContextExchange = "p2p"  # how attention is spread over cp
+    cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
+    expert_layout: Literal["folded", "strided"] = "folded"  # ep of neighbouring ranks, or of dp
+    recompute_modules: tuple[str, ...] = ()  # what `selective` repeats; empty: the stack's list
 
     @property
     def world(self) -> int:

@@ -123,6 +123,10 @@ Name = Annotated[str, BeforeValidator(_name)]
 Label = Annotated[str, BeforeValidator(_label)]
 
 
+RecomputeModule = Literal["core_attn", "mla_up_proj", "layernorm", "activation", "permute", "experts",
+                          "mlp", "every_second_product"]  # fmt: skip
+
+
 class Section(BaseModel):
     """A mapping of known keys; anything else is an error."""
 
@@ -189,6 +193,15 @@ class ParallelSection(Section):
     cp: Degree = Field(1, description="context-parallel degree")
     ep: Degree = Field(1, description="expert-parallel degree")
     etp: Degree = Field(1, description="tensor-parallel degree inside an expert")
+    cp_comm: Literal["p2p", "a2a", "a2a+p2p", "all_gather"] | None = Field(
+        None,
+        description="how attention is spread over cp: a ring of keys and values, heads exchanged for"
+        " tokens (Ulysses), both, or keys and values gathered",
+    )
+    cp_inner: Degree | None = Field(None, description="ranks of cp that exchange heads in a2a+p2p")
+    expert_layout: Literal["folded", "strided"] | None = Field(
+        None, description="expert groups of neighbouring ranks, or of data-parallel ones"
+    )
     dp: Degree | None = Field(None, description="data-parallel degree; by default what is left")
     sequence_parallel: bool | None = Field(None, description="spread norms and residuals over tp")
     zero: Literal[0, 1, 2, 3] | None = Field(None, description="ZeRO stage; 3 is FSDP")
@@ -200,6 +213,9 @@ class ParallelSection(Section):
     )
     recompute: Literal["none", "selective", "full"] | None = Field(
         None, description="activations computed again in the backward pass"
+    )
+    recompute_modules: tuple[RecomputeModule, ...] = Field(
+        (), description="what selective recomputation repeats; by default the stack's list"
     )
     chunk_layers: tuple[Count, ...] = Field((), description="layers per chunk, in model order")
     mixed: Literal["stages", "replicas"] = Field(

@@ -18,15 +18,27 @@ from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.networks.collectives import Collective, collective_time
 from ersatz.device_models.networks.group import remote_copies
 from ersatz.sim.plan.layout import Communicator
-from ersatz.sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
+from ersatz.sim.step.program import (
+    COMPUTE,
+    EXPERT,
+    INPUT,
+    Block,
+    Op,
+    Sent,
+    Uses,
+    Work,
+    make_op,
+    ticks,
+)
 from ersatz.sim.workload.pieces import Comm, HostWork, Join, Piece
 
 
 class Transfer(NamedTuple):
-    """How long data moves, and the shares of the links that it uses meanwhile."""
+    """How long data moves, the shares of the links that it uses meanwhile, and what moves."""
 
     seconds: float
     uses: Uses = ()
+    sent: Sent | None = None
 
 
 NOTHING = Transfer(0.0)
@@ -69,7 +81,8 @@ class Times:
         if communicator.group.nodes > 1:
             pieces = RING_TURNS.get(kind, 0) * (communicator.group.size - 1)
             seconds += pieces * self.node.scale_out.piece_s
-        return Transfer(seconds, self._uses(done, seconds, communicator))
+        sent = Sent(kind, nbytes, group, communicator.group, done)
+        return Transfer(seconds, self._uses(done, seconds, communicator), sent)
 
     def _uses(self, done: Collective, seconds: float, communicator: Communicator) -> Uses:
         """Shares of the links that a collective uses on average while it runs alone."""
@@ -93,12 +106,17 @@ class Times:
         """What a collective adds to the step beside its partner.
 
         Cut into c chunks the product and the collective pipeline: together they take
-        max(product, collective) + min(product, collective) / c.
+        max(product, collective) + min(product, collective) / c. Messages that follow one another
+        run beside a cth of it each, and the next step waits for both.
         """
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
         if comm.partner is None or comm.chunks <= 1:
             return alone
         product = self.kernel(comm.partner)
+        if comm.kind == "ring_shift":
+            late = max(alone.seconds - product / comm.chunks, 0.0)
+            sent = alone.sent._replace(steps=comm.steps) if alone.sent else None
+            return alone._replace(seconds=comm.steps * late, sent=sent)
         both = max(product, alone.seconds) + min(product, alone.seconds) / comm.chunks
         return alone._replace(seconds=both - product)
 
@@ -133,6 +151,7 @@ class Assembler:
 
     times: Times
     overlaps: bool = False  # the block runs beside another: its collectives take compute from it
+    phase: str = ""  # of what is added: forward, recompute, backward, optimizer
     ops: list[Op] = field(default_factory=list)
     flop: float = 0.0
     _work: list[Work] = field(default_factory=list)
@@ -140,18 +159,26 @@ class Assembler:
     _pending: int | None = None
     _last: int | None = None  # latest op of the compute stream
 
+    def repeat(self, pieces: Iterable[Piece]) -> None:
+        """Append what is computed and sent a second time, to spare memory."""
+        phase, self.phase = self.phase, "recompute"
+        self.add(pieces)
+        self.phase = phase
+
     def add(self, pieces: Iterable[Piece]) -> None:
         """Append kernels and collectives in order."""
         for piece in pieces:
             if isinstance(piece, Kernel):
                 self.compute(self.times.kernel(piece), piece.category, kernel=piece)
-                self.flop += piece.flop
             elif isinstance(piece, Comm):
                 self._communicate(piece)
             elif isinstance(piece, Join):
                 self.join()
             elif isinstance(piece, HostWork):
-                self.compute(0.0, "launch", self.times.stack.expert_host_s)
+                stack = self.times.stack
+                waits = stack.moe_host_sync
+                each = stack.local_expert_host_s * piece.local if waits else 0.0
+                self.compute(0.0, "launch", stack.expert_host_s + each)
                 if piece.reads:
                     self.flush(host_waits=True)
 
@@ -161,7 +188,8 @@ class Assembler:
     ) -> None:  # fmt: skip
         """Append one kernel to the current compute op."""
         launch = self.times.launch if launch is None else launch
-        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel))
+        self.flop += kernel.flop if kernel else 0.0
+        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel, self.phase))
 
     def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
         """Append what transfers take from the compute beside them, of which there are `beside` s."""
@@ -179,13 +207,13 @@ class Assembler:
 
     def blocking(
         self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
-        to: int = 0,
+        to: int = 0, host_waits: bool = False,
     ) -> int:  # fmt: skip
-        """Append a collective that holds the compute stream."""
+        """Append a collective that holds the compute stream; the host may wait for its end."""
         self.flush()
-        work = Work(ticks(self.times.collective_launch(group)), ticks(moved.seconds), category)
+        work = self._transfer(group, category, moved)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
-                     uses=moved.uses, to=to)  # fmt: skip
+                     host_waits=host_waits, uses=moved.uses, to=to)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
 
@@ -194,10 +222,14 @@ class Assembler:
         after: int | None, to: int = 0,
     ) -> int:  # fmt: skip
         """Append a collective on a stream of its own; returns its index."""
-        work = Work(ticks(self.times.collective_launch("")), ticks(moved.seconds), category)
+        work = self._transfer("", category, moved)
         waits = () if after is None else (after,)
         return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False,
                                     uses=moved.uses, to=to))  # fmt: skip
+
+    def _transfer(self, group: str, category: str, moved: Transfer) -> Work:
+        launch = ticks(self.times.collective_launch(group))
+        return Work(launch, ticks(moved.seconds), category, None, self.phase, moved.sent)
 
     def join(self, index: int | None = None) -> None:
         """Make the next compute op wait for op `index`, or for the pending collective."""

@@ -62,7 +62,14 @@ class Model:
         default=None, metadata=says("see below; without it attention is by heads")
     )
     window: int = field(
-        default=0, metadata=says("tokens of the sliding window of half of the layers; 0 is none")
+        default=0,
+        metadata=says("tokens that attention looks back at in windowed layers; 0 is all"),
+    )
+    window_layers: int = field(
+        default=0, metadata=says("layers with the window; 0 is half of them")
+    )
+    chunked: bool = field(
+        default=False, metadata=says("the window is a chunk of its own, not one that slides")
     )
     predict_layers: int = field(default=0, metadata=says("multi-token prediction modules"))
     fused_attention: bool = field(
@@ -133,10 +140,21 @@ class Model:
         score_dim = self.head_dim + self.head_dim
         if self.latent:
             score_dim = self.latent.nope_dim + self.latent.rope_dim + self.latent.v_dim
-        span = seq_len / 2 if causal else seq_len
-        windowed = min(span, self.window) if self.window else span
-        mean_span = (span + windowed) / 2
-        return 2.0 * self.heads * score_dim * mean_span * self.layers
+        reach = self.mean_reach(seq_len) if causal else seq_len
+        return 2.0 * self.heads * score_dim * reach * self.layers
+
+    def mean_reach(self, span: float) -> float:
+        """Mean number of tokens that a token of a causal sequence looks back at, over all layers.
+
+        A window of w tokens that slides over `span`: the first w see half of it on average, the
+        others all of it, w - w^2 / (2 span). In chunks of w tokens each sees w / 2.
+        """
+        whole, window = span / 2, self.window
+        if not window or window >= span:
+            return whole
+        windowed = window / 2 if self.chunked else window - window * window / (2 * span)
+        share = (self.window_layers or self.layers / 2) / self.layers
+        return whole + share * (windowed - whole)
 
     def flop_per_token(
         self, seq_len: int, *, causal: bool, rule: Literal["6n", "6n+attention"] = "6n+attention"
@@ -145,9 +163,11 @@ class Model:
 
         Six per active weight that multiplies (the input embedding is a look-up and does not), plus
         three times the forward attention FLOPs: over the causal half or the full square. Prediction
-        modules are left out, as published figures do.
+        modules are left out, as published figures do. LoRA has no gradients of the weights: four
+        per weight, and all of attention, which has none.
         """
-        matrix = 6.0 * (self.body_params(active=True) + self.hidden * self.vocab)
+        each = 4.0 if self.lora_rank else 6.0
+        matrix = each * (self.body_params(active=True) + self.hidden * self.vocab)
         if rule == "6n":
             return matrix
         return matrix + 3.0 * self.attention_flop_per_token(seq_len, causal=causal)

@@ -138,7 +138,8 @@ def _bound(value: Any) -> str:
 def spoken(dimension: str) -> str:
     """Return what a dimension is called in a sentence."""
     names = {
-        "share": "share of a whole", "fraction": "ratio", "tokens": "number of tokens", "money": "amount of money",
+        "share": "share of a whole", "fraction": "ratio", "tokens": "number of tokens",
+        "money": "amount of money",
         "rate": "rate of events", "money_rate": "amount of money per time",
         "carbon_intensity": "carbon per energy", "energy_price": "price of energy",
         "flop_rate": "rate of operations",

@@ -31,6 +31,7 @@ def layout_of(
     count = batch // (micro * dp)
     schedule, vp = _schedule(fill, stack, model.layers, pp, count)
     ep = _expert_degree(fill, model, tp * cp * dp)
+    etp = _slices(run, tp, ep, tp * cp * dp)
     positions = pp * vp
     chunks = () if model.layers % positions == 0 else even_split(model.layers, positions)
     if stack.defaults.get("split") == "cost" and pp > 1:
@@ -39,10 +40,11 @@ def layout_of(
     stated = bool(run.text("seq_parallel"))
     default = stack.defaults.get("sequence_parallel") == "true"
     parallel = Parallel(
-        tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, dp=dp,
+        tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, etp=etp, dp=dp,
         sequence_parallel=(sharded if stated else default) and tp > 1,
         zero=_zero(run, stack), shard=_shard(run), schedule=schedule,  # type: ignore[arg-type]
         recompute=_recompute(run, stack), chunk_layers=chunks,  # type: ignore[arg-type]
+        cp_comm=stack.defaults.get("cp_comm", "p2p"),  # type: ignore[arg-type]
     )  # fmt: skip
     document = _document(fill)
     return parallel, Training(sequence, batch, micro, precision, 0.0, document)  # type: ignore[arg-type]
@@ -137,6 +139,15 @@ def _expert_degree(fill: Filling, model: Model, ranks: int) -> int:
     if ranks % ep or model.experts.routed % ep:
         raise Refused(f"ep {ep} does not divide {ranks} ranks or {model.experts.routed} experts")
     return int(ep)
+
+
+def _slices(run: Run, tp: int, ep: int, ranks: int) -> int:
+    """Return the tensor-parallel degree inside an expert that a row's notes state; else 1."""
+    stated = re.search(r"\bETP ?= ?(\d+)", run.text("notes"))
+    etp = int(stated[1]) if stated else 1
+    if etp not in (1, tp) or ranks % (ep * etp):
+        raise Refused(f"etp {etp} does not fit tp {tp}, ep {ep} and {ranks} ranks")
+    return etp
 
 
 def _zero(run: Run, stack: Stack) -> int:
