@@ -49,12 +49,14 @@ class StepResult:
     devices: int = column("devices that take part")
     tokens_per_s_per_device: float = column("tokens per second and device", "tokens/s")
     model_flop: float = column("FLOPs of one step without recomputation, causal attention", "FLOP")
-    mfu: float = column("model FLOPs (causal attention) / (time x dense 16-bit matrix peak)")
+    mfu: float = column("model FLOPs (causal attention) / (time x peak_flop_per_s)")
     mfu_noncausal: float = column("the same with the full square of attention counted")
     mfu_6n: float = column("the same with 6 FLOPs per active weight and no attention")
     hfu: float = column("executed FLOPs, recomputation included (causal) / (time x peak)")
     peak_flop_per_s: float = column(
-        "dense 16-bit matrix peak of all devices, by which MFU and HFU divide", "FLOP/s"
+        "dense matrix peak of all devices by which MFU and HFU divide: of fp32 under fp32, else of"
+        " 16 bits, also under FP8",
+        "FLOP/s",
     )
     bubble_fraction: float = column("share of the step that the mean stage waits in the pipeline")
     breakdown: Mapping[str, float] = column("seconds of the step by cause, mean over stages", "s")
@@ -109,7 +111,12 @@ class EnergyResult:
     mean_device_w: float = column("mean power of one device", "W")
     mean_power_w: float = column("mean power of the whole cluster at the meter", "W")
     pue: float = column("power at the meter / power of the machines")
-    parts_kwh: Mapping[str, float] = column("electricity by use: devices, hosts, cooling", "kWh")
+    parts_kwh: Mapping[str, float] = column(
+        "electricity by use: devices, hosts, network, cooling", "kWh"
+    )
+    pools_kwh: Mapping[str, float] = column(
+        "electricity by pool, its spares and cooling in it", "kWh"
+    )
 
 
 @dataclass(frozen=True, slots=True)

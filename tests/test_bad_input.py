@@ -128,8 +128,8 @@ def placed(lines: list[str], words: str) -> bool:
         ('cases={"\\e[31mred": {}}', "a key holds the character U+001B"),
         ("cases={" + "x" * 101 + ": {}}", "1 to 100 printable characters"),
         ("cases=[1]", "expected a name and changed keys each"),
-        ("cluster={pools: [{name: 'a b', node: h800-8, nodes: 2}]}", "expected a name: letters"),
-        ("cluster={pools: [{name: \"a\\nb\", node: h800-8, nodes: 2}]}", "expected a name: letters"),
+        ("cluster={pools: [{name: 'a b', node: h800-8, nodes: 2}]}", "expected a name of letters"),
+        ("cluster={pools: [{name: \"a\\nb\", node: h800-8, nodes: 2}]}", "expected a name of letters"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_refused_at_its_place(

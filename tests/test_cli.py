@@ -212,7 +212,7 @@ def test_a_finished_result_is_not_lost(scenario: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for option, target in (("--out", "file/x"), ("--json", "missing/x.json")):
         done = ersatz("run", str(scenario), option, str(tmp_path / target))
-        assert done.returncode == 2
+        assert done.returncode == 3
         assert "How long?" in done.stdout
         assert "cannot be written" in done.stderr
 

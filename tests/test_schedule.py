@@ -123,7 +123,7 @@ def test_pictures_are_sound_and_always_the_same() -> None:
     files = pictures(runs)
     assert {f for f in files if "." not in f.removesuffix(".svg")} == {
         "queue.svg", "fragmentation.svg", "completion.svg", "delay.svg"}  # fmt: skip
-    assert {"fifo.gantt.svg", "fifo.use.svg", "easy-leaf-any.leaves.svg"} <= set(files)
+    assert {"fifo.gantt.svg", "fifo.use.svg", "easy:leaf:any.leaves.svg"} <= set(files)
     for text in files.values():
         Xml.fromstring(text)
     starts = sum(len(r.placement) for r in runs[0].log.records if r.event == "start")

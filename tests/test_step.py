@@ -1,5 +1,6 @@
 """Whole plans: layer work by hand, engines agree on real programs, and what layouts must cost."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,10 @@ from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Stragglers, Training
 from ersatz.sim.step.breakdown import explain_folded, explain_step
 from ersatz.sim.step.build import build_program
+from ersatz.sim.step.degraded import degraded_step_seconds
 from ersatz.sim.step.folded import folded_step
 from ersatz.sim.step.oracle import oracle_step
 from ersatz.sim.step.step import (
-    degraded_step_seconds,
     share_microbatches,
     simulate_step,
     step_seconds,
@@ -252,12 +253,14 @@ def test_mixed_stages_run_on_their_pools() -> None:
 
 
 def test_fewer_replicas_take_more_micro_batches_each() -> None:
-    # 64 micro-batches over 8 replicas are 8 each, over 4 they are 16 each
+    # 128 micro-batches over two nodes of 8 replicas are 8 each, over one they are 16 each
     scenario = make_scenario()
-    ratio = degraded_step_seconds(scenario, 4) / step_seconds(scenario)
+    scenario = replace(scenario, pools=(replace(scenario.pools[0], nodes=2),),
+                       parallel=replace(scenario.parallel, dp=16),
+                       training=replace(scenario.training, global_batch=128))  # fmt: skip
+    ratio = degraded_step_seconds(scenario, [1]) / step_seconds(scenario)
     assert ratio == pytest.approx(2.0, rel=0.05)
-    with pytest.raises(InfeasibleError):
-        degraded_step_seconds(scenario, 8)
+    assert degraded_step_seconds(scenario, [2]) == math.inf
 
 
 def test_memory_by_hand() -> None:

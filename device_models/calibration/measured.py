@@ -21,8 +21,10 @@ from ersatz.device_models.kernels.operations import COMPUTE, operation_of
 from ersatz.device_models.kernels.terms import Machine, OperationFit
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.device_models.text.whole import write_whole
 from ersatz.device_models.text.yamltext import YamlText, read_yaml
 
+TITLE = "# Written by ersatz calibrate"  # how the file begins
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
@@ -192,14 +194,10 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         row = point_row(point)
         writer.writerow({k: v if k in _WORDS else _short(float(v)) for k, v in row.items()})
     lines = "".join(f"  {line}\n" for line in table.getvalue().splitlines())
-    text = (
-        "# Written by ersatz calibrate: measured kernels and what was fitted to them; SI units.\n"
-    )
+    text = f"{TITLE}: measured kernels and what was fitted to them; SI units.\n"
     text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f"{path.name}.new")  # a kill in mid-write leaves the old file
-    written.write_text(f"{text}points: |\n{lines}", "utf-8")
-    written.replace(path)
+    write_whole(path, f"{text}points: |\n{lines}")
 
 
 def _short(value: float) -> float | int:

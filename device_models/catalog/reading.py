@@ -82,17 +82,22 @@ SCALE_OUT = Schema(
         "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
         "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
+        "switch_power_w": "power", "cable_power_w": "power", "start_s": "time",
+        "quick_latency_s": "time", "quick_share": "fraction", "peer_s": "time",
+        "pat_gather": "boolean", "level_gather": "boolean",
     },
     optional=frozenset({
         "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
-        "cable_price",
+        "cable_price", "switch_power_w", "cable_power_w", "start_s", "quick_latency_s", "quick_share",
+        "peer_s", "pat_gather", "level_gather",
     }),
 )  # fmt: skip
 NODE = Schema(
     header=_COMMON | {"device": "text", "scale_up": "text", "scale_out": "text", "prices": "list"},
     leaves={"devices": "integer", "nics": "integer", "host_power_w": "power",
-            "failure_rate": "rate"},
+            "failure_rate": "rate", "host_busy_share": "fraction", "host_idle_share": "fraction"},
+    optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
 STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
 
@@ -295,7 +300,8 @@ def _part(
 
 @remembered
 def _stack(path: Path) -> Stack:
-    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
+    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
+                    optional=frozenset({"pat_gather"}))  # fmt: skip
     sheet = _read(path, "stacks", schema)
     check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
     sheet.finish()

@@ -124,11 +124,18 @@ def sixteen_bit_peak(device: Device) -> float:
     return sixteen_bit(device.matrix_peak)
 
 
+def utilisation_peak(device: Device, dtype: str) -> float:
+    """Dense matrix peak in FLOP/s by which work in a format is measured: of fp32 for fp32, else 16-bit.
+
+    MFU and attention divide by the same one, so that fp32 on a device that is slower in 16 bits is
+    not above it; FP8 by the 16-bit peak, as published figures do.
+    """
+    return device.matrix_peak.get("fp32" if dtype == "fp32" else "") or sixteen_bit_peak(device)
+
+
 def attention_peak(device: Device, kernel: Kernel) -> float:
-    """Dense matrix peak in FLOP/s by which attention is measured: of fp32 for fp32, else 16-bit."""
-    return device.matrix_peak.get("fp32" if kernel.dtype == "fp32" else "") or sixteen_bit_peak(
-        device
-    )
+    """Dense matrix peak in FLOP/s by which attention is measured."""
+    return utilisation_peak(device, kernel.dtype)
 
 
 def quantisation(device: Device, kernel: Kernel) -> float:

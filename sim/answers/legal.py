@@ -14,7 +14,7 @@ from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, answer, ask, load_q
 from ersatz.sim.law.rules import load_rules
 from ersatz.sim.report.legal import legal_record, render_legal
 from ersatz.sim.report.pictures.legal_map import heat_map
-from ersatz.sim.scenario.shipped import find_scenario
+from ersatz.sim.scenario.shipped import look_up
 
 
 def legal(
@@ -49,8 +49,8 @@ def _of_file(words: Sequence[str], changes: tuple[str, ...]) -> tuple[LegalQuest
     """Return the questions of a scenario, or nothing where the words name devices."""
     if len(words) != 1 or knows_part(words[0]):
         return ()
-    path = find_scenario(words[0])
-    if not (os.path.isfile(path) and path.suffix in (".yaml", ".yml")):
+    path = look_up(words[0])
+    if path is None or not (os.path.isfile(path) and path.suffix in (".yaml", ".yml")):
         return ()
     text = read_text_file(path, "YAML")
     if not re.search(r"^(question|dates|devices|cases):", text, re.M):

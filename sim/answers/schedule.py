@@ -8,7 +8,7 @@ from pathlib import Path
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
 from ersatz.sim.fleet.compare import Outcome, compare, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
-from ersatz.sim.fleet.policies.registry import make_scheduler
+from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 from ersatz.sim.scenario.shipped import find_scenario
@@ -37,8 +37,7 @@ def contest_outcomes(
 ) -> list[Draws]:
     """Run every policy on every draw."""
     names = list(policies or contest.policies)
-    for name in names:
-        make_scheduler(name)  # every fault of a name before the first run
+    check_policies(names)  # every fault of a name before the first run
     outcomes: list[Draws] = []
     with watch(len(names) * len(contest.specs)) as advance:
         for name in names:

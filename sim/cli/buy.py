@@ -9,7 +9,7 @@ import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import conclude
-from ersatz.sim.cli.output import progress
+from ersatz.sim.cli.process.terminal import progress
 
 
 @app.command(epilog="Example: ersatz buy embargo-story --set 'purchase.budget=400 M CNY'")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ersatz.sim.cli.app import Failure
-from ersatz.sim.cli.output import console, deliver, write_text
-from ersatz.sim.report.tables.text import plain_text
+from ersatz.sim.cli.output import deliver
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,18 +24,10 @@ def finish(
 ) -> None:  # fmt: skip
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from ersatz.sim.answers.cases import infeasible
-    from ersatz.sim.report.json_out import result_json, to_text, write_out
+    from ersatz.sim.report.json_out import result_json, run_files
 
-    screen = console()
-    if json != "-":
-        screen.print(view)
-    if json:
-        write_text(json, to_text(result_json(scenarios, results)))
-    if out:
-        try:
-            write_out(out, scenarios, results, plain_text(view), paths[0], overrides)
-        except OSError as error:
-            raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
+    files = run_files(results, paths, overrides) if out else {}
+    deliver("result", result_json(scenarios, results), view, json, out, files)
     if stuck := infeasible(results, reasons):
         raise Failure(1, stuck)
 

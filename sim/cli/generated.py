@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim import records
 from ersatz.sim.cli.output import captured
 from ersatz.sim.cli.pages.gallery import gallery_markdown, picture_file, picture_name
@@ -135,20 +136,26 @@ def pages() -> dict[str, str]:
     }
 
 
+def sampled(readme: str, folder: Path = ROOT) -> str:
+    """Return the README with its sample filled in: the table of answers of its first command."""
+    report = (folder / "scenarios" / "ling-plus-substitution.out").read_text("utf-8")
+    table = report.split("\n\n")[1]
+    block = re.compile(r"(?<=<!-- sample -->\n```text\n).*?(?=```)", re.S)
+    return block.sub(lambda _: f"{table}\n", readme)
+
+
 def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     """Write every generated file below `folder`."""
     for path in scenario_files(folder):
         if not only or path.stem in only:
             report, picture = scenario_output(path)
-            path.with_suffix(".out").write_text(report, "utf-8")
-            if picture:
-                picture_file(path, folder).write_text(picture, "utf-8")
-            for file, drawing in scenario_drawings(path).items():
-                file.write_text(drawing, "utf-8")
-    for tour in tour_files(folder / "docs"):
-        tour.write_text(refreshed(tour.read_text("utf-8")), "utf-8")
-    for name, text in pages().items():
-        (folder / "docs" / name).write_text(text, "utf-8")
+            drawn = {picture_file(path, folder): picture} if picture else {}
+            write_all_whole({path.with_suffix(".out"): report, **drawn, **scenario_drawings(path)})
+    docs = folder / "docs"
+    write_all_whole({tour: refreshed(tour.read_text("utf-8")) for tour in tour_files(docs)})
+    readme = folder / "README.md"
+    write_all_whole({readme: sampled(readme.read_text("utf-8"), folder)})
+    write_all_whole({docs / name: text for name, text in pages().items()})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import finish
-from ersatz.sim.cli.output import grouped, progress
+from ersatz.sim.cli.process.terminal import grouped, progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
     """Return the kernel times that the options ask for; None for the catalogue's."""
     if (timer, calibration, attach) == ("calibrated", None, None):
         return None
-    from ersatz.sim.cli.output import telling
+    from ersatz.sim.cli.process.terminal import telling
     from ersatz.sim.hil.timers import choose
 
     return choose(timer, calibration, attach or (), telling)

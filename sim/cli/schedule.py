@@ -9,7 +9,7 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import conclude
-from ersatz.sim.cli.output import progress
+from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _outcomes(
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
     from ersatz.sim.answers.schedule import contest_outcomes
+    from ersatz.sim.fleet.policies.registry import check_policies
 
     if door not in DOORS:
         raise Failure(2, [f"--door: {door!r} - expected one of {', '.join(DOORS)}"])
@@ -61,11 +62,14 @@ def _outcomes(
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
     if twice and door != "process":
         raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
-    names = [n for n in (policy or "").split(",") if n]
+    names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
+    if not names:
+        raise Failure(2, ["--policy: names nothing; expected at least one policy"])
     if door == "process":
         return contest_outcomes(contest, names, twice=twice, watch=progress)
     first = replace(contest, specs=contest.specs[:1])
-    beside = contest_outcomes(first, names) if names else []
+    check_policies(names)
+    beside = contest_outcomes(first, names) if policy else []
     return [*beside, [_at_door(contest, door, command, endpoint, speed)]]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.attached import Attached
 from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
@@ -81,7 +82,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -89,7 +90,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     text = path.read_text("utf-8")
     kept = text[: text.rfind("\n") + 1]
     if kept != text:
-        path.write_text(kept, "utf-8")
+        write_whole(path, kept)
     for number, line in enumerate(kept.splitlines(), 1):
         try:
             yield json.loads(line)

@@ -30,6 +30,7 @@ class Communicator:
     sync: tuple[int, ...]
     node: Node  # as its members find it: what they get of the network
     above: float = 0.0  # share of the links above the leaves that it uses when all groups talk
+    exchanges: bool = False  # it does all-to-all
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Commu
     may run on several kinds of node.
     """
     groups = {
-        name: _twice(group_of(node, stride, size), twins)
+        name: _twice(group_of(node, stride, size, parallel.world), twins)
         for name, (stride, size, twins) in group_extents(parallel, dp).items()
     }
     expert_sync: tuple[int, ...] = (
@@ -103,7 +104,8 @@ def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Commu
     sync: dict[str, tuple[int, ...]] = {"tp": (TP,), "cp": (CP,), "ulysses": (CP,), "ep": expert_sync,
             "etp": (TP,) if parallel.etp > 1 else (), "dp": (CP, EP, DP), "rep": (CP, EP, DP),
             "edp": (DP,), "erep": (DP,), "world": (TP, CP, EP, DP), "pp": (), "ends": ()}  # fmt: skip
-    return {name: Communicator(group, sync[name], node) for name, group in groups.items()}
+    return {name: Communicator(group, sync[name], node, exchanges=name in ("ep", "ulysses"))
+            for name, group in groups.items()}  # fmt: skip
 
 
 def group_extents(parallel: Parallel, dp: int) -> dict[str, tuple[int, int, int]]:
@@ -134,7 +136,7 @@ def group_extents(parallel: Parallel, dp: int) -> dict[str, tuple[int, int, int]
 
 def _twice(group: Group, stages: int) -> Group:
     """Return a group with as many members again on another stage, which sits elsewhere."""
-    return replace(group, size=group.size * stages)
+    return replace(group, size=group.size * stages, spans=group.spans * stages)
 
 
 def pipeline_length(parallel: Parallel) -> int:

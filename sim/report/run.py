@@ -194,7 +194,9 @@ def _breakdown(result: RunResult) -> Table:
         share = seconds / step.duration_s
         if share >= 0.0005:
             bar = "#" * round(share * BAR)
-            table.add_row(cause, format_duration(seconds), f"{100 * share:.1f} %", bar)
+            table.add_row(
+                cause, format_duration(seconds), format_share(seconds, step.duration_s), bar
+            )
     return table
 
 

@@ -12,7 +12,7 @@ from ersatz.sim.fleet.compare import Difference, Outcome
 from ersatz.sim.fleet.judge.logfile import log_text
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, job_table
 from ersatz.sim.fleet.judge.validate import Verdict
-from ersatz.sim.report.pictures.fleet_plots import pictures, safe_name
+from ersatz.sim.report.pictures.fleet_plots import pictures
 
 JOB_COLUMNS = ("job", "tenant", "devices", "type", "submit_s", "first_start_s", "end_s", "state", "wait_s",
                "held_s", "device_s", "lost_device_s", "attempts", "preemptions", "failures")  # fmt: skip
@@ -54,7 +54,7 @@ def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:
     """Return the files for --out: of each policy's first draw the log, the jobs and the pictures."""
     files: dict[str, str] = {}
     for draws in outcomes:
-        name = safe_name(draws[0].policy)
+        name = draws[0].policy
         files[f"{name}.log.csv"] = log_text(draws[0].log)
         files[f"{name}.jobs.csv"] = jobs_text(draws[0])
     return files | pictures([draws[0] for draws in outcomes])

@@ -21,6 +21,9 @@ def render_validation(summary: Mapping[str, Any]) -> RenderableType:
         Text(f"{summary['rows']:,} rows: {summary['predicted']:,} predicted,"
              f" {summary['refused']:,} refused", style="bold")
     ]  # fmt: skip
+    if summary["apart"]:
+        parts.append(Text(f"{summary['apart']:,} of them are suspect, second-hand or to be excluded by their"
+                          " own table: they do not count below"))  # fmt: skip
     if "all" in summary:
         equal = summary["sources_weighted_equally"]
         parts.append(Text(

@@ -6,12 +6,12 @@ means that the key is left open: what is then assumed is said in the output.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ersatz.device_models.text.names import checked_name
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
 Holds = Callable[[float], bool]
@@ -107,19 +107,13 @@ Amount = Annotated[float, Field(ge=0, le=1e9)]
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
-def _name(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w.-]{0,59}", value):
-        raise ValueError("expected a name: letters, digits, '.', '-' and '_', at most 60 of them")
-    return value
-
-
 def _label(value: object) -> object:
     if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 100):
         raise ValueError("expected 1 to 100 printable characters")
     return value
 
 
-Name = Annotated[str, BeforeValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Label = Annotated[str, BeforeValidator(_label)]
 
 
@@ -146,6 +140,26 @@ class PoolSection(Section):
     stack: str | None = Field(None, description="software stack of this pool, or path of a file")
 
 
+class JointSection(Section):
+    """What ties pools of several kinds together. What is left out is said as an assumption."""
+
+    path: Literal["direct", "host"] | None = Field(
+        None,
+        description="from card to card, or copied through the hosts; by default through the hosts"
+        " between two vendors, else direct",
+    )
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="of one node into it; by default its cards, through hosts 100 Gbit/s"
+    )
+    bandwidth: Bandwidth | None = Field(None, description="of all of it; by default no limit")
+    latency: Time | None = Field(
+        None, description="beside the network's; by default none, through hosts 100 us"
+    )
+    copy_bandwidth: Bandwidth | None = Field(
+        None, description="between a device and its host; by default 20 GB/s"
+    )
+
+
 class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
@@ -156,6 +170,7 @@ class ClusterSection(Section):
         description="network between nodes in place of the node's: a name, a path, or its values",
     )
     pools: tuple[PoolSection, ...] = Field((), description="several kinds of node in one job")
+    joint: JointSection = Field(JointSection(), description="between the pools; see below")
 
     @model_validator(mode="after")
     def one_way(self) -> ClusterSection:
@@ -281,8 +296,12 @@ class FailuresSection(Section):
     scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
     device_rate: FailureRate | None = Field(None, description="per device")
     node_rate: FailureRate | None = Field(None, description="per node: host, cards, cables")
-    switch_rate: FailureRate = Field(0.0, description="of all switches and links together")
-    software_rate: FailureRate = Field(0.0, description="of the whole job")
+    switch_rate: FailureRate | None = Field(
+        None, description="of all switches and links together; by default within the nodes' rate"
+    )
+    software_rate: FailureRate | None = Field(
+        None, description="of the whole job; by default 2.6 %/year for each device"
+    )
     law: Literal["exponential", "weibull"] = Field("exponential", description="of times to failure")
     shape: Annotated[float, Field(ge=0.1, le=100)] = Field(1.0, description="of the Weibull law")
     device_repair: Wait = Field(2 * 86400.0, description="until a failed node is back")
@@ -296,6 +315,9 @@ class CheckpointSection(Section):
         "synchronous", description="whole write, copy to the host, or copy to a peer's memory"
     )
     storage_bandwidth: Bandwidth = Field(100e9, description="of the storage, the whole job")
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="between one node and the storage; by default 10 GB/s"
+    )
     memory_bandwidth: Bandwidth = Field(20e9, description="per node, to host memory")
     bytes_per_param: Annotated[float, Field(ge=0.01, le=100)] = Field(
         14.0, description="saved per weight"
@@ -328,8 +350,9 @@ class JobSection(Section):
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
     detection: Wait = Field(300.0, description="until a failure is noticed")
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
-    spare_nodes: Count | None = Field(
-        None, description="nodes kept ready; by default 2 %, at least 2"
+    spare_nodes: Count | dict[str, Count] | None = Field(
+        None,
+        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")

@@ -10,7 +10,7 @@ one layer ahead, and its gradients scattered after each backward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
@@ -20,6 +20,7 @@ from ersatz.device_models.kernels.kernel import (
     kernel_constants,
     memory_kernel,
 )
+from ersatz.sim.plan.borders import Border, Step, joined, schedule_steps, stage_borders
 from ersatz.sim.plan.layout import (
     Chunk,
     chunk_params,
@@ -31,7 +32,7 @@ from ersatz.sim.plan.layout import (
 from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.plan.schedules import Place, Schedule, Variant, chunk_places, make_schedule
-from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.scenario.scenario import Joint, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
@@ -40,14 +41,16 @@ from ersatz.sim.workload.ops import embedding_work, head_work, layer_work, predi
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 from ersatz.sim.workload.recompute import repeated
 
+Way = tuple[int, Border]  # stages from here to where a message goes, and what it finds on its way
+
 
 def build_program(
-    scenario: Scenario, timer: Timer = calibrated_time, *, replicas: int = 0
+    scenario: Scenario, timer: Timer = calibrated_time, *, shares: Sequence[Scenario] = ()
 ) -> tuple[Program, float]:
     """Return the step's program and the FLOPs that its ranks execute, recomputation included.
 
-    `replicas` counts those that exchange gradients when they are more than the scenario's dp
-    (the others run on another kind of device); gradients then travel only at the end.
+    `shares` are the parts of a job whose replicas run on several kinds of device, this one among
+    them: gradients then travel only at the end, over the slowest of their networks and the joint.
     """
     parallel, training = scenario.parallel, scenario.training
     microbatches = training.global_batch // (training.micro_batch * parallel.dp)
@@ -56,7 +59,8 @@ def build_program(
         runs=parallel.zero == 2,
     )  # fmt: skip
     pools = stage_pools(scenario)
-    made = {id(pool): StageBuilder(scenario, pool, timer, replicas) for pool in pools}
+    borders = stage_borders(scenario, pools, schedule_steps(schedule))
+    made = {id(pool): StageBuilder(scenario, pool, timer, tuple(shares), borders) for pool in pools}
     builders = [made[id(pool)] for pool in pools]
     blocks: dict[tuple[int, Variant], Block] = {}
     for visit in schedule.walk:
@@ -93,7 +97,8 @@ class StageBuilder:
     scenario: Scenario
     pool: Pool
     timer: Timer
-    replicas: int = 0
+    shares: tuple[Scenario, ...] = ()
+    borders: Mapping[Step, Border] = field(default_factory=dict)
     times: Times = field(init=False)
     shard: Shard = field(init=False)
     chunks: tuple[Chunk, ...] = field(init=False)
@@ -104,13 +109,10 @@ class StageBuilder:
 
     def __post_init__(self) -> None:
         s, parallel = self.scenario, self.scenario.parallel
-        groups = placed_communicators(
-            parallel, self.pool, self.replicas or parallel.dp, s.fabric, s.seed
-        )
-        self.times = Times(self.pool.node, self.pool.stack, groups, self.timer)
-        self.traffic = WeightTraffic(
-            s, self.pool.stack, self.times, mixed=self.replicas > parallel.dp
-        )
+        self.times = self._times(s, self.pool)
+        others = [share for share in self.shares if share.pools[0] is not self.pool]
+        elsewhere = tuple(self._times(share, share.pools[0]) for share in others)
+        self.traffic = WeightTraffic(s, self.pool.stack, self.times, elsewhere)
         self.chunks = split_layers(s.model, parallel)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
         self.shard = Shard(
@@ -119,6 +121,18 @@ class StageBuilder:
             parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
             parallel.cp_comm, parallel.cp_inner,
         )  # fmt: skip
+
+    def _times(self, share: Scenario, pool: Pool) -> Times:
+        """Return the times on a pool; groups of replicas on several pools are slowed by the joint."""
+        parallel = share.parallel
+        replicas = sum(other.parallel.dp for other in self.shares) or parallel.dp
+        groups = dict(placed_communicators(parallel, pool, replicas, share.fabric, share.seed))
+        if len(self.shares) > 1:
+            pools = [other.pools[0] for other in self.shares]
+            for name, rings in (("dp", parallel.tp), ("edp", parallel.ep * parallel.etp)):
+                joint = share.joint or Joint()
+                groups[name] = joined(groups[name], pools, joint, rings * parallel.pp)
+        return Times(pool.node, pool.stack, groups, self.timer)
 
     def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:
         """Return the block of one slot of a stage."""
@@ -129,9 +143,10 @@ class StageBuilder:
             position = schedule.places[stage][chunk].position
             to = schedule.steps_to(stage, chunk, phase)
             same = replace(self.chunks[position], position=min(position, 1))
-            key = phase, same, edge, to, overlaps
+            way = None if to is None else (to, self._border(stage, stage + to))
+            key = phase, same, edge, way, overlaps
             if key not in self.built:  # chunks with the same content share a block
-                self.built[key] = self._phase(phase, self.chunks[position], edge, to, overlaps)
+                self.built[key] = self._phase(phase, self.chunks[position], edge, way, overlaps)
             block, self.flop[phase, position] = self.built[key]
             blocks.append(block)
             keys.append(key)
@@ -143,7 +158,7 @@ class StageBuilder:
         return self.built[both][0]
 
     def _phase(
-        self, phase: str, chunk: Chunk, edge: str, to: int | None, overlaps: bool
+        self, phase: str, chunk: Chunk, edge: str, way: Way | None, overlaps: bool
     ) -> tuple[Block, float]:
         """Return the block of one phase of a chunk, and its FLOPs."""
         make = Assembler(self.times, overlaps, "forward" if phase == "F" else "backward")
@@ -152,12 +167,12 @@ class StageBuilder:
             for place, part in reversed(list(enumerate(self._parts(chunk)))):
                 self._weight_grad(make, chunk, part, place, edge)
             return make.block(sent), make.flop
-        self._receive(make, to)
+        self._receive(make, way)
         if phase == "F":
             self._forward(make, chunk, edge)
         else:
             self._backward(make, chunk, edge, whole=phase == "B")
-        sent = self._send(make, to)
+        sent = self._send(make, way)
         return make.block(sent), make.flop
 
     def _parts(self, chunk: Chunk) -> list[Part]:
@@ -323,19 +338,23 @@ class StageBuilder:
         rows = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
         return [place for row in rows for place in row]
 
-    def _receive(self, make: Assembler, to: int | None) -> None:
+    def _border(self, stage: int, other: int) -> Border:
+        return self.borders[min(stage, other), max(stage, other)]
+
+    def _receive(self, make: Assembler, way: Way | None) -> None:
         """Gather over the tensor group a message that was scattered over it."""
-        if not self._scatters or to is None:
+        if not self._scatters or way is None:
             return
         moved = self.times.collective("all_gather", self._message_bytes, "tp")
         make.blocking("message gather", "pipeline", moved, self._sync("tp"), "tp")
 
-    def _send(self, make: Assembler, to: int | None) -> tuple[tuple[int, int], ...]:
-        """Send the result on to the stage `to` further, if any."""
-        if to is None:
+    def _send(self, make: Assembler, way: Way | None) -> tuple[tuple[int, int], ...]:
+        """Send the result on to another stage, if any."""
+        if way is None:
             return ()
+        to, border = way
         nbytes = self._message_bytes / (self.shard.tp if self._scatters else 1)
-        moved = self.times.collective("send", nbytes, "pp")
+        moved = self.times.message(nbytes, border)
         if self._messages_overlap:
             before = make.flush()
             after = INPUT if before is None else before

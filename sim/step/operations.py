@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeVar
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
 from ersatz.sim.records import CollectiveRow, FlopRow, OperationsResult
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.build import build_program, stage_pools
+from ersatz.sim.step.build import stage_pools
 from ersatz.sim.step.program import STREAMS, Block, Op, Program, Sent, Work
-from ersatz.sim.step.step import split_replicas
+from ersatz.sim.step.step import job_programs
 
 PHASES = ("forward", "recompute", "backward", "pipeline", "optimizer")
 KINDS = {
@@ -35,12 +35,10 @@ def step_operations(scenario: Scenario, timer: Timer = calibrated_time) -> Opera
     `timer` matters only where replicas share the batch by speed. Raises `InfeasibleError` as
     `simulate_step` does.
     """
-    shares = split_replicas(scenario, timer)
-    total = sum(share.parallel.dp for share in shares) if len(shares) > 1 else 0
+    shares, programs, _ = job_programs(scenario, timer)
     sent: list[CollectiveRow] = []
     done: list[FlopRow] = []
-    for share in shares:
-        program, _ = build_program(share, timer, replicas=total)
+    for share, program in zip(shares, programs, strict=True):
         pools = [pool.name for pool in stage_pools(share)]
         sent += by_stages(program, pools, collective_counts, _collective_row)
         done += by_stages(program, pools, flop_counts, _flop_row)

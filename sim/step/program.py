@@ -77,19 +77,20 @@ class Op:
     lead_s: float = 0.0  # earliest end after the host starts to launch: max of prefix + suffix
     uses: Uses = ()  # of the stage's links, while it runs alone
     to: int = 0  # stages from here to where its message goes
+    flight_s: float = 0.0  # that the message is on its way after the stream is free again
 
 
 def make_op(
     name: str, stream: int, work: Sequence[Work], *, after: Sequence[int] = (),
     sync: Sequence[int] = (), scales: bool = True, host_waits: bool = False, uses: Uses = (),
-    to: int = 0,
+    to: int = 0, flight_s: float = 0.0,
 ) -> Op:  # fmt: skip
     """Build an op and the max-plus summary of its kernels (`device_s`, `host_s`, `lead_s`)."""
     if sync and len(work) != 1:
         raise ValueError(f"collective {name} must be a single piece of work")
     device, host, lead = summarise(work, 1.0)
     return Op(name, stream, tuple(work), tuple(after), tuple(sync), scales, host_waits,
-              device, host, lead, uses, to)  # fmt: skip
+              device, host, lead, uses, to, ticks(flight_s))  # fmt: skip
 
 
 def summarise(work: Sequence[Work], slowness: float) -> tuple[float, float, float]:

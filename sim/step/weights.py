@@ -52,7 +52,12 @@ class WeightTraffic:
     scenario: Scenario
     stack: Stack
     times: Times
-    mixed: bool  # replicas on several kinds of device exchange gradients only at the end
+    elsewhere: tuple[Times, ...] = ()  # on the other pools of a job whose replicas run on several
+
+    @property
+    def mixed(self) -> bool:
+        """Replicas on several kinds of device exchange gradients only at the end."""
+        return bool(self.elsewhere)
 
     @property
     def zero(self) -> int:
@@ -128,7 +133,8 @@ class WeightTraffic:
         """Sum the gradients of a bucket over its ranks, and its shards over the other groups."""
         if self.scenario.model.lora_rank:
             return []  # adapters are too small to count
-        nbytes = bucket.params * DTYPE_BYTES[self.stack.gradient_dtype]
+        stacks = [self.stack, *(times.stack for times in self.elsewhere)]
+        nbytes = bucket.params * max(DTYPE_BYTES[stack.gradient_dtype] for stack in stacks)
         return self._sum(nbytes, bucket.group)
 
     def _sum(self, nbytes: float, group: str) -> Moves:
@@ -145,6 +151,11 @@ class WeightTraffic:
         return self._moves(("all_gather", bucket.params * each, bucket.group))
 
     def _moves(self, *collectives: tuple[str, float, str]) -> Moves:
-        found = [(group, self.times.collective(kind, nbytes, group))
-                 for kind, nbytes, group in collectives]  # fmt: skip
+        found = [(group, self._slowest(kind, nbytes, group)) for kind, nbytes, group in collectives]
         return [(group, moved) for group, moved in found if moved.seconds > 0]
+
+    def _slowest(self, kind: str, nbytes: float, group: str) -> Transfer:
+        """Return a collective of replicas: on several pools the slowest network counts."""
+        everywhere = (self.times, *self.elsewhere)
+        return max((times.collective(kind, nbytes, group) for times in everywhere),
+                   key=lambda moved: moved.seconds)  # fmt: skip

@@ -68,7 +68,9 @@ class Order(NamedTuple):
 
 def encode(now: float, events: list[Event]) -> bytes:
     """Return a message."""
-    return json.dumps({"now": now, "events": events}, separators=(",", ":")).encode()
+    return json.dumps(
+        {"now": now, "events": events}, separators=(",", ":"), allow_nan=False
+    ).encode()
 
 
 def event(now: float, kind: str, **data: Any) -> Event:

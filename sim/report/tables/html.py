@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from ersatz.device_models.text.visible import stripped
 from ersatz.sim.report.tables.text import plain_text
 
 STYLE = (
@@ -51,9 +52,9 @@ def _paragraph(text: Text | str) -> str:
 
 
 def _plain(cell: RenderableType) -> str:
-    if isinstance(cell, Text):
-        return cell.plain
-    return cell if isinstance(cell, str) else plain_text(cell).rstrip()
+    if isinstance(cell, Text | str):
+        return stripped(str(cell))
+    return plain_text(cell).rstrip()
 
 
 def _table(table: Table) -> str:

@@ -41,7 +41,8 @@ def _cell(value: Any) -> Any:
 
 def read_own(path: Path) -> Workload:
     """Read what `workload_text` writes; raises `InputError`. Blank cells are the default."""
-    unknown = set(next(iter(csv_rows(path, NEEDED)), Row(0, {})).cells) - set(_FIELDS)
+    whole = (row for row in csv_rows(path, NEEDED) if not row.fault)
+    unknown = set(next(whole, Row(0, {})).cells) - set(_FIELDS)
     if unknown:
         fail(path, f"has columns that no job has: {', '.join(sorted(unknown))}", 1)
     jobs, left_out = jobs_of(path, csv_rows(path, NEEDED), _job)

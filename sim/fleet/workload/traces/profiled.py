@@ -10,11 +10,12 @@ extra large 100-1,000 device-hours, the geometric middle of each (small: 0.1 to 
 from __future__ import annotations
 
 import ast
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ersatz.device_models.text.problems import InputError
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload
 from ersatz.sim.fleet.workload.traces.rows import (
     CellError,
@@ -23,6 +24,7 @@ from ersatz.sim.fleet.workload.traces.rows import (
     fail,
     jobs_of,
     open_text,
+    read_json,
     workload_of,
 )
 
@@ -58,11 +60,14 @@ def read_throughputs(path: Path) -> Throughputs:
     """Read Gavel's throughput table; raises `InputError`."""
     rates: dict[str, dict[tuple[str, int], float]] = {}
     try:
-        for kind, jobs in json.loads(open_text(path)).items():
+        for kind, jobs in read_json(path).items():
             rates[kind] = {ast.literal_eval(key): float(row["null"]) for key, row in jobs.items()}
-    except json.JSONDecodeError as error:
-        fail(path, f"is no JSON: {error.msg}", error.lineno)
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
+            if not all(0 <= rate < math.inf for rate in rates[kind].values()):
+                raise ValueError(f"a rate of {kind} is no number from 0 on")
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError,
+            MemoryError, OverflowError) as error:  # fmt: skip
         fail(path, f"is no throughput table: {error}")
     return Throughputs(rates)
 
