@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,6 +15,7 @@ from ersatz.device_models.text.names import is_name
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.daemons import missing, running
 from ersatz.sim.fleet.doors.slurm.strikes import Strike
 from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
@@ -80,6 +82,7 @@ def test_every_name_of_a_fleet_file_is_checked_at_its_place(
     assert f"{path}:{line}:" in found
     assert key in found
     assert "expected a name of letters, digits" in found
+    assert len(found.splitlines()) == 1
 
 
 def test_slurms_files_refuse_what_is_no_name() -> None:
@@ -99,6 +102,33 @@ def test_slurms_files_refuse_what_is_no_name() -> None:
                 Site(Path("x"), 20000, "host", "me #")):  # fmt: skip
         with pytest.raises(InputError, match="cannot stand in a line"):
             config_files(bad, make_cluster(make_pool("h800", 1)), Workload((job,)))
+
+
+@pytest.mark.skipif(bool(missing(200.0)), reason=missing(200.0))
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try as somebody else")
+def test_an_emulated_slurm_hears_its_owner_alone() -> None:
+    """Another user of the host finds neither its socket nor its files, and cannot submit."""
+    fleet = make_cluster(make_pool("h800", 1))
+    job = Job("a", 0.0, 8, 1.0)
+    with running(fleet, Workload((job,)), speed=200.0) as slurm:
+        folder = slurm.site.folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert slurm.call("sbatch", *sbatch_arguments(slurm.site, fleet, job)).strip() == "1"
+        conf = folder.parent / f"{folder.name}.conf"  # even if he guesses what it holds
+        conf.write_text(slurm.site.conf.read_text())
+        try:
+            told = {**slurm.environment, "SLURM_CONF": str(conf)}
+            for words in (
+                ["sbatch", "--wrap=true"],
+                ["scontrol", "show", "job"],
+                ["cat", f"{folder}/munge/key"],
+            ):
+                done = subprocess.run(words, env=told, user="nobody", group="nogroup", cwd="/",
+                                      capture_output=True, text=True, timeout=60)  # fmt: skip
+                assert done.returncode, done.stdout
+        finally:
+            conf.unlink()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("cell", ['"a\nProlog=/evil.sh"', "a b", "--wrap=x", "=x", "../a"])
@@ -128,7 +158,7 @@ def test_a_fleet_file_runs_no_python(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("policies: []", "policies"),
+        ("policies: []", "8:11: policies: expected at least one"),
         ("policies: [fiffo]", "8:12: policies[0]: 'fiffo' - 'fiffo' is unknown, did you mean 'fifo'"),
         ("policies: ['easy:leaf:any:more']", "expected policy[:placement[:types]]"),
     ],
@@ -250,7 +280,8 @@ BOUNDS = [
     ("jobs.trace_limit=[7, 2]", "expected two factors, the lower one first"),
     (f"{DRAWN}sigma=8e5", "less than or equal to 10"),
     (f"{DRAWN}count=1000000000", "less than or equal to 1000000"),
-    (f"{DRAWN}devices={{}}", "at least 1"),
+    (f"{DRAWN}devices={{}}", "expected at least one"),
+    ("pools=[]", "expected at least one"),
     (f"{DRAWN}devices={{8: 0}}", "expected a weight above 0"),
     (f"{DRAWN}tenants={{a: 0}}", "expected a weight above 0"),
     (f"{DRAWN}min_devices=9", "expected from 9 (min_devices) to 8 (max_devices)"),

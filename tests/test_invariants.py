@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ersatz.device_models.shipped import SCENARIOS
@@ -10,6 +11,8 @@ from ersatz.sim.cli.output import explain
 from ersatz.sim.errors import BrokenAnswerError
 from ersatz.sim.fleet.judge.holds import check_figures
 from ersatz.sim.invariants import check_run
+from ersatz.sim.options.holds import check_costs
+from ersatz.sim.options.option import Costing
 from ersatz.sim.records import RunResult
 from ersatz.sim.run import _limits, run_case
 from ersatz.sim.scenario.file import load_cases
@@ -61,14 +64,23 @@ def test_a_fleet_cannot_hold_more_than_there_is() -> None:
             check_figures("fifo", sound | wrong)
 
 
+def test_money_of_offers_is_never_negative_and_adds_up() -> None:
+    sound = Costing(10.0, 1.0, {"rent": 4.0, "power": 1.0}, 5.0, 1.0, 0.5, 3.0, 1.0)
+    check_costs("case", {"a": sound}, {"a": np.array([1.0, 2.0])})
+    for wrong in ({"total": 6.0}, {"per_hour": -1.0}, {"days": float("inf")}):
+        with pytest.raises(BrokenAnswerError, match="case: a: "):
+            check_costs("case", {"a": replace(sound, **wrong)}, {})
+    with pytest.raises(BrokenAnswerError, match=r"cost\[1\] is nan"):
+        check_costs("case", {}, {"a": np.array([1.0, np.nan])})
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_nobody_is_faster_than_the_peak_that_utilisation_divides_by(precision: str) -> None:
     """On the CPU fp32 is faster than 16 bits: MFU by the 16-bit peak was 117 % at the roofline."""
     from ersatz.device_models.kernels.kernel import roofline_time
 
-    [case] = load_cases(SCENARIOS / "hil" / "small-llama-cpu.yaml", [f"training.precision={precision}"]) \
-        if (SCENARIOS / "hil").exists() else load_cases(
-            next(SCENARIOS.rglob("small-llama-cpu.yaml")), [f"training.precision={precision}"])  # fmt: skip
+    changed = [f"training.precision={precision}"]
+    [case] = load_cases(SCENARIOS / "hil" / "small-llama-cpu.yaml", changed)
     step = run_case(case, roofline_time).step
     assert 0.5 < step.hfu <= 1.0
     assert step.mfu <= step.hfu

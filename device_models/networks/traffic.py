@@ -145,8 +145,9 @@ def _messages(
 ) -> list[Share]:
     """Return the share of each step in one direction, by the slowest group."""
     fullest = np.append(load, 0.0)[ways.routes].max(axis=1, initial=0.0)
-    with np.errstate(divide="ignore"):
-        bounds = np.minimum(ways.bounds, np.where(fullest > 0, ways.weights / fullest, np.inf))
+    own = np.full(fullest.shape, np.inf)
+    np.divide(ways.weights, fullest, out=own, where=fullest > 0)
+    bounds = np.minimum(ways.bounds, own)
     below = np.where(ways.routes < fabric.first[2], ways.routes, NO_LINK)
     rates = max_min_rates(below, fabric.capacity, bounds=bounds)
     used = _loads(fabric, ways.routes, np.where(np.isfinite(rates), rates, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def finish(
     from ersatz.sim.answers.cases import infeasible
     from ersatz.sim.report.json_out import result_json, run_files
 
-    files = run_files(results, paths, overrides) if out else {}
+    files = partial(run_files, results, paths, overrides)  # copies the scenario, if it still stands
     deliver("result", result_json(scenarios, results), view, json, out, files)
     if stuck := infeasible(results, reasons):
         raise Failure(1, stuck)
@@ -34,7 +35,6 @@ def finish(
 
 def conclude(answer: Answer[Any], json: str | None, out: Path | None = None) -> None:
     """Print and write an answer, and fail where something is infeasible."""
-    files = answer.files() if out else None
-    deliver(answer.verb, answer.to_dict(), answer.view(), json, out, files)
+    deliver(answer.verb, answer.to_dict(), answer.view(), json, out, answer.files)
     if not answer.feasible:
         raise Failure(1, answer.reasons)

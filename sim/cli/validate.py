@@ -65,6 +65,9 @@ def validate(
     deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
     for problem in read.problems:
         say(problem)
+    if held_out and not judged:
+        words = "nothing can be left out: no complete, verified row of a source that was fitted to"
+        say(f"{read.file}: {words}")
     if not summary["predicted"]:
         raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
 

@@ -159,7 +159,7 @@ class View(Protocol):
     def records(self) -> Sequence[Record]:
         """All that has happened so far, as in the log."""
 
-    def speed(self, job: str, kind: str, devices: int, nodes: int, leaves: int) -> float:
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
         """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
 
     def rate(self, job: Job, placement: Placement) -> float:

@@ -40,6 +40,12 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def _some(values: Any) -> Any:
+    if not values:
+        raise ValueError("expected at least one")
+    return values
+
+
 def _weighing(weights: dict[Any, float]) -> dict[Any, float]:
     if weights and not sum(weights.values()) > 0:
         raise ValueError("expected a weight above 0")
@@ -58,7 +64,8 @@ Draws = Annotated[int, Field(ge=1, le=1000)]
 Urgency = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 Sigma = Annotated[float, Field(ge=0, le=10)]
 Factors = Annotated[tuple[Factor, Factor], AfterValidator(_rising)]
-Sizes = Annotated[dict[Degree, Weight], Field(min_length=1), AfterValidator(_weighing)]
+Sizes = Annotated[dict[Degree, Weight], AfterValidator(_some), AfterValidator(_weighing)]
+Policies = Annotated[tuple[str, ...], AfterValidator(_some)]
 Shares = Annotated[dict[Name, Weight], AfterValidator(_weighing)]
 
 
@@ -182,7 +189,9 @@ class FleetFile(Section):
 
     question: str = Field(description="what the scenario answers, in one sentence")
     seed: Count = Field(0, description="of all random draws")
-    pools: tuple[FleetPoolSection, ...] = Field(min_length=1, description="the machines")
+    pools: Annotated[tuple[FleetPoolSection, ...], AfterValidator(_some)] = Field(
+        description="the machines"
+    )
     tenants: dict[Name, QuotaSection] = Field(
         {}, description="quotas; missing tenants have no limit"
     )
@@ -190,9 +199,7 @@ class FleetFile(Section):
     failures: FleetFailuresSection | None = Field(None, description="see below; missing: none")
     maintenance: tuple[MaintenanceSection, ...] = Field((), description="planned outages")
     rules: RulesSection = Field(RulesSection(), description="see below")
-    policies: tuple[str, ...] = Field(
-        ("fifo",), min_length=1, description="schedulers: name[:placement[:types]]"
-    )
+    policies: Policies = Field(("fifo",), description="schedulers: name[:placement[:types]]")
     until: Span | None = Field(
         None, description="end of the run; by default when all jobs are over"
     )

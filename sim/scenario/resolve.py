@@ -319,8 +319,10 @@ def _spares(
             blame(("job", "spare_nodes", name), name, f"expected a pool: {', '.join(names)}")
         return sum(spares.values()), dict(spares)
     if spares is None:
-        spares = max(math.ceil(sum(pool.nodes for pool in pools) * SPARE_SHARE), 2)
-        said.append(f"job.spare_nodes is not given: {spares} (2 %, at least 2)")
+        each = {pool.name: max(math.ceil(pool.nodes * SPARE_SHARE), 2) for pool in pools}
+        dealt = ", ".join(f"{n} of {name}" if name else str(n) for name, n in each.items())
+        said.append(f"job.spare_nodes is not given: {dealt} (2 %, at least 2)")
+        return sum(each.values()), each if len(pools) > 1 else {}
     if len(pools) > 1 and spares:
         shares = shared_out(spares, [pool.nodes for pool in pools])
         dealt = ", ".join(f"{n} of {p.name}" for n, p in zip(shares, pools, strict=True))

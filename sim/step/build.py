@@ -20,7 +20,14 @@ from ersatz.device_models.kernels.kernel import (
     kernel_constants,
     memory_kernel,
 )
-from ersatz.sim.plan.borders import Border, Step, joined, schedule_steps, stage_borders
+from ersatz.sim.plan.borders import (
+    Border,
+    Step,
+    joined,
+    joint_border,
+    schedule_steps,
+    stage_borders,
+)
 from ersatz.sim.plan.layout import (
     Chunk,
     chunk_params,
@@ -112,7 +119,11 @@ class StageBuilder:
         self.times = self._times(s, self.pool)
         others = [share for share in self.shares if share.pools[0] is not self.pool]
         elsewhere = tuple(self._times(share, share.pools[0]) for share in others)
-        self.traffic = WeightTraffic(s, self.pool.stack, self.times, elsewhere)
+        joint = None
+        if elsewhere:
+            ranks = min(share.parallel.world for share in self.shares)
+            joint = joint_border([x.pools[0] for x in self.shares], s.joint or Joint(), ranks)
+        self.traffic = WeightTraffic(s, self.pool.stack, self.times, elsewhere, joint)
         self.chunks = split_layers(s.model, parallel)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
         self.shard = Shard(
@@ -128,10 +139,12 @@ class StageBuilder:
         replicas = sum(other.parallel.dp for other in self.shares) or parallel.dp
         groups = dict(placed_communicators(parallel, pool, replicas, share.fabric, share.seed))
         if len(self.shares) > 1:
+            own = placed_communicators(parallel, pool, parallel.dp, share.fabric, share.seed)
             pools = [other.pools[0] for other in self.shares]
             for name, rings in (("dp", parallel.tp), ("edp", parallel.ep * parallel.etp)):
                 joint = share.joint or Joint()
                 groups[name] = joined(groups[name], pools, joint, rings * parallel.pp)
+                groups[f"own {name}"] = own[name]
         return Times(pool.node, pool.stack, groups, self.timer)
 
     def block(self, schedule: Schedule, stage: int, variant: Variant) -> Block:

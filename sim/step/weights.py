@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.plan.borders import Border
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Times, Transfer
 from ersatz.sim.workload.pieces import PartWork
@@ -53,6 +54,7 @@ class WeightTraffic:
     stack: Stack
     times: Times
     elsewhere: tuple[Times, ...] = ()  # on the other pools of a job whose replicas run on several
+    joint: Border | None = None  # between these pools
 
     @property
     def mixed(self) -> bool:
@@ -155,7 +157,20 @@ class WeightTraffic:
         return [(group, moved) for group, moved in found if moved.seconds > 0]
 
     def _slowest(self, kind: str, nbytes: float, group: str) -> Transfer:
-        """Return a collective of replicas: on several pools the slowest network counts."""
+        """Return a collective of replicas: on several pools the slowest network counts.
+
+        Then it goes around one ring through all pools, or by levels, whichever is quicker: inside each
+        pool, and between the pools with what each member holds of it.
+        """
         everywhere = (self.times, *self.elsewhere)
-        return max((times.collective(kind, nbytes, group) for times in everywhere),
+        flat = max((times.collective(kind, nbytes, group) for times in everywhere),
                    key=lambda moved: moved.seconds)  # fmt: skip
+        own = f"own {group}"
+        if self.joint is None or own not in self.times.communicators:
+            return flat
+        inside = max(times.collective(kind, nbytes, own).seconds for times in everywhere)
+        fewest = min(times.communicators[own].group.size for times in everywhere)
+        pools = len(everywhere)
+        crossing = 2.0 * (pools - 1) / pools * nbytes / fewest
+        levels = inside + self.joint.latency_s + crossing / self.joint.rate
+        return flat._replace(seconds=levels) if levels < flat.seconds else flat

@@ -85,13 +85,9 @@ class FleetView:
         """All that has happened so far, as in the log."""
         return self._state.records
 
-    def speed(self, job: str, kind: str, devices: int, nodes: int, leaves: int) -> float:
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
         """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
-        return self._state.speed(self._job(job), kind, devices, nodes, leaves)
-
-    def _job(self, name: str) -> Job:
-        """Return a job that waits or runs."""
-        return self.waiting[name] if name in self.waiting else self.running[name].job
+        return self._state.speed(job, kind, devices, nodes, leaves)
 
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""

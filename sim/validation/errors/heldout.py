@@ -201,7 +201,10 @@ METHODS: Mapping[str, Callable[[Judged], float]] = {
 
 
 def headline(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Return median and 90th percentile of |error|, lineages weighted equally, by method and vendor."""
+    """Return median and 90th percentile of |error|, lineages weighted equally, by method and vendor.
+
+    A method without a figure for any run of a slice (a spreadsheet needs a second run) says nothing.
+    """
     everyone = [True] * len(judged)
     slices: dict[str, list[bool]] = {"all": everyone}
     for vendor in sorted({j.vendor for j in judged}):
@@ -211,9 +214,9 @@ def headline(judged: Sequence[Judged]) -> dict[str, Any]:
     slices["without the nanotron sweep"] = [j.stack != "nanotron" for j in judged]
     return {
         method: {
-            name: _figures(list(compress(judged, keep)), error)
+            name: figures
             for name, keep in slices.items()
-            if any(keep)
+            if (figures := _figures(list(compress(judged, keep)), error))
         }
         for method, error in METHODS.items()
     }
@@ -221,6 +224,8 @@ def headline(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _figures(judged: Sequence[Judged], error: Callable[[Judged], float]) -> dict[str, float]:
     known = [(error(j), j.lineage) for j in judged if np.isfinite(error(j))]
+    if not known:
+        return {}
     median, p90 = weighted_quantiles([e for e, _ in known], [s for _, s in known])
     lineages = len({s for _, s in known})
     return {"runs": len(known), "lineages": lineages, "median": median, "p90": p90}

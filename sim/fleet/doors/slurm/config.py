@@ -111,6 +111,7 @@ def _daemons(site: Site) -> list[str]:
         f"SlurmctldLogFile={folder}/slurmctld.log",
         f"SlurmdLogFile={folder}/spool/%n.log",
         "MailProg=/bin/true",
+        "PrivateData=jobs,nodes,partitions,reservations,usage,users",
         "ProctrackType=proctrack/pgid",
         "TaskPlugin=task/none",
         "JobAcctGatherType=jobacct_gather/none",

@@ -120,7 +120,7 @@ def main(fd: str, file: str, name: str) -> None:
     try:
         scheduler = load(file, name)
         missing = [m for m in METHODS if not hasattr(scheduler, m)]
-        found = {"missing": missing} if missing else {
+        found: dict[str, object] = {"missing": missing} if missing else {
             "name": str(scheduler.name), "claims": claims_of(scheduler)}  # fmt: skip
     except BaseException as error:
         found = {"crash": f"{type(error).__name__}: {error}"[:500]}

@@ -15,13 +15,13 @@ def private_folder(kind: str) -> Path:
     for old in Path(tempfile.gettempdir()).glob(f"ersatz-{kind}-*"):
         if is_dead(old):
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"ersatz-{kind}-{_space()}.{os.getpid()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"ersatz-{kind}-{_maker(os.getpid())}-"))
 
 
 def is_dead(folder: Path) -> bool:
     """Tell whether a folder is ours and its maker, of this space of process numbers, is gone."""
-    match = re.fullmatch(r"ersatz-[a-z]+-([0-9]+)\.([0-9]+)-\w+", folder.name)
-    if match is None or int(match[1]) != _space():
+    match = re.fullmatch(r"ersatz-[a-z]+-([0-9a-f]+)\.([0-9a-f]+)-\w+", folder.name)
+    if match is None or int(match[1], 16) != _space():
         return False
     try:
         found = folder.lstat()
@@ -29,13 +29,21 @@ def is_dead(folder: Path) -> bool:
         return False
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return False
-    return not _lives(int(match[2]), found.st_mtime)
+    return not _lives(int(match[2], 16), found.st_mtime)
+
+
+def _maker(pid: int) -> str:
+    """Return who made a folder, in few letters: a socket's path may not be long."""
+    return f"{_space():x}.{pid:x}"
 
 
 def _space() -> int:
-    """Return the number of the process namespace: containers may share a folder, not processes."""
+    """Return the number of the process namespace: containers may share a folder, not processes.
+
+    Linux counts on from its first one, so the distance to that is short to write.
+    """
     try:
-        return os.stat("/proc/self/ns/pid").st_ino
+        return abs(os.stat("/proc/self/ns/pid").st_ino - 0xEFFFFFFC)
     except OSError:
         return 0
 

@@ -42,6 +42,7 @@ class Kept:
         if "error" in begun:
             self.end()
             raise OSError(0, begun["error"])
+        self.pid = int(begun["pid"])
 
     def how_it_ended(self, wait_s: float = 0.0) -> str:
         """Return how the program ended, with its last words, or an empty text while it runs."""

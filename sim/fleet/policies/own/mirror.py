@@ -32,8 +32,8 @@ class News(NamedTuple):
     arrived: list[str]
 
 
-def news(view: View, since: int, known: set[str]) -> News:
-    """Return what has happened since record number `since`; `known` jobs are not told again."""
+def news(view: View, since: int, known: dict[str, Job]) -> News:
+    """Return what has happened since record number `since`; jobs that are `known` are not told again."""
     records = list(view.records[since:])
     touched = dict.fromkeys(record.job for record in records if record.job)
     jobs = {name: view.waiting[name] for name in touched

@@ -31,12 +31,12 @@ from ersatz.sim.fleet.protocol import (
     View,
     WakeAt,
 )
+from ersatz.sim.fleet.workload.jobs import Job
 
 LOAD_S = 30.0  # to load a file
 ANSWER_S = 60.0  # for each decision; the fleet's own limit may be shorter
 RELAY = 2**16  # bytes of its output that are shown
 CHILD = "ersatz.sim.fleet.policies.own.child"
-ROOT = str(Path(__file__).resolve().parents[4])
 DECISIONS = {d.__name__: d for d in (Start, Preempt, Resize, Reserve, Reject, WakeAt, Drain)}
 
 
@@ -56,7 +56,7 @@ class FileScheduler:
         self._channel = Channel(ours, LOAD_S)
         self._asked = True  # an answer is due
         self._seen = 0
-        self._known: set[str] = set()
+        self._known: dict[str, Job] = {}  # jobs that it was told of
         self._view: View | None = None
         try:
             found = self._answer()
@@ -127,24 +127,25 @@ class FileScheduler:
         try:
             name, kind, devices, nodes, leaves = key
             assert self._view is not None
-            return self._view.speed(name, kind, devices, nodes, leaves)
+            return self._view.speed(self._known[name], kind, devices, nodes, leaves)
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise ChannelError(f"asked nonsense: {error}") from None
 
 
 def _environment() -> Mapping[str, str]:
     """Return an environment in which ersatz is found as it was found here."""
+    root = str(Path(str(sys.modules["ersatz"].__file__)).parents[1])
     path = os.environ.get("PYTHONPATH")
-    return {**environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else ROOT}
+    return {**environment(), "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
 
 
 def _decision(answer: Mapping[str, Any]) -> Decision:
     kind, values = DECISIONS.get(str(answer.get("decision"))), answer.get("values")
-    try:
-        return kind(**values)  # type: ignore[misc,no-any-return]
-    except TypeError:
-        words = answer.get("nonsense", "its answer")
-        raise SchedulerFault(f"answered nonsense: {str(words)[:80]!r} is no decision") from None
+    if kind is not None and isinstance(values, dict):
+        with suppress(TypeError):
+            return kind(**values)
+    words = str(answer.get("nonsense", "its answer"))[:80]
+    raise SchedulerFault(f"answered nonsense: {words!r} is no decision")
 
 
 def _claims(found: Mapping[str, Any]) -> Claims:
