@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,6 @@ RESOURCES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LOOPBACK = "127.0.0.1"
 FIRST_WITH_TOKENS = (2, 52)  # docs.ray.io, "Ray token authentication", read in November 2026
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # where `ray start` notes its cluster
 START_S = 120.0  # longest wait for a host with such a device
 
 
@@ -90,7 +90,9 @@ class RemoteSource:
 
 
 def _cluster_is_there() -> bool:
-    return bool(os.environ.get("RAY_ADDRESS")) or CURRENT.exists()
+    """Tell whether a cluster is named, or noted where `ray start` notes it."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    return bool(os.environ.get("RAY_ADDRESS")) or (folder / "ray_current_cluster").exists()
 
 
 def _import_ray() -> Any:
