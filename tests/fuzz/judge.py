@@ -116,6 +116,15 @@ def used_s(pid: int) -> float:
     return found
 
 
+def is_waiting(pid: int) -> bool:
+    """Tell whether a process and its children sleep; one that would run, or writes to a disk, does not."""
+    states = []
+    for number in (str(pid), *_children(pid)):
+        with suppress(OSError, IndexError):
+            states.append(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0])
+    return all(state in "SZ" for state in states)
+
+
 def _children(pid: int) -> list[str]:
     """Return the numbers of the processes that a process has started."""
     found: list[str] = []
