@@ -25,6 +25,7 @@ from . import kinds
 from .judge import Input, Outcome, is_waiting, run, used_s
 
 MEMORY_BYTES = 3 * 2**30
+IN_MEMORY = "/dev/shm"  # where there is one: answers are synced to what they are written to
 SILENT_S = 90.0  # of real time, after which a child that says nothing is killed
 INPUTS_PER_CHILD = 3000  # its caches grow
 
@@ -44,7 +45,8 @@ class Pool:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.root = Path(tempfile.mkdtemp(prefix="ersatz-fuzz-"))
+        inside = IN_MEMORY if Path(IN_MEMORY).is_dir() else None
+        self.root = Path(tempfile.mkdtemp(prefix="ersatz-fuzz-", dir=inside))
         self._child: BaseProcess | None = None
         self._left = 0
 
