@@ -37,6 +37,7 @@ from rich.cells import cell_len
 
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
+from ersatz.sim.cli.process.terminal import say
 from ersatz.sim.errors import EXIT_CANNOT_WRITE, InfeasibleError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,10 +232,10 @@ def _called(call: Callable[[Path], None], folder: Path) -> int:
     try:
         call(folder)
     except InfeasibleError as error:
-        print(f"infeasible: {error}", file=sys.stderr)
+        say(f"infeasible: {error}")
         return 1
     except InputError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return 2
     return 0
 

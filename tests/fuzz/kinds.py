@@ -23,6 +23,7 @@ from .mutate import deep, mutated, mutated_bytes, mutated_rows, to_json, to_yaml
 from .words import NUMBERS, TEXTS, odd_value
 
 Make = Callable[[random.Random], Input]
+LARGEST = 6 * 2**20  # bytes of an input: somewhat more than the program takes
 MAIN = "itself.yaml"
 SETTINGS = (
     "seed",
@@ -56,7 +57,7 @@ def _trees(*texts: str) -> tuple[Any, ...]:
 
 def _written(tree: Any, rng: random.Random) -> bytes:
     """Write a tree; now and then its text is changed as well."""
-    raw = to_yaml(tree)
+    raw = to_yaml(tree)[:LARGEST]
     return mutated_bytes(raw, rng) if rng.random() < 0.06 else raw
 
 
