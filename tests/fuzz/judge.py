@@ -39,9 +39,9 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
 from ersatz.sim.cli.process.terminal import say
 from ersatz.sim.errors import EXIT_CANNOT_WRITE, InfeasibleError
+from tests.fuzz.words import OUTSIDE
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = Path("/tmp/ersatz-fuzz-escape")  # named by `words.ESCAPES`
 WRITES = {"--json", "--out", "--svg"}
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
