@@ -302,14 +302,17 @@ def _command_line(rng: random.Random) -> Input:
         "validate",
         "calibrate",
         "devices",
+        "list",
+        "show",
     )
     files = {MAIN: seeds.NAMED.encode(), "fleet.yaml": seeds.TRACED.encode(), "buy.yaml": seeds.RAMP.encode(),
              "legal.yaml": seeds.LEGAL.encode(), "data.yaml": seeds.RULES.encode(),
-             "itself.csv": seeds.TRACES["csv"][1].encode()}  # fmt: skip
+             "itself.csv": seeds.TRACES["csv"][1].encode(), "prices.csv": seeds.PRICES.encode()}  # fmt: skip
     names = {"run": MAIN, "compare": MAIN, "fabric": MAIN, "buy": "buy.yaml", "legal": "legal.yaml",
-             "schedule": "fleet.yaml", "validate": "itself.csv", "devices": "data.yaml"}  # fmt: skip
+             "schedule": "fleet.yaml", "validate": "itself.csv", "devices": "data.yaml",
+             "show": "data.yaml"}  # fmt: skip
     verb = rng.choice(verbs)
-    argv = [verb, *([f"@/{names[verb]}"] if verb in names else ["--minutes", "0.01"])]
+    argv = [verb, *([f"@/{names[verb]}"] if verb in names else _LEADS[verb])]
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         at = rng.choice((1, len(argv), len(argv)))
         argv[at:at] = _words_of(verb, rng)
@@ -321,13 +324,18 @@ def _command_line(rng: random.Random) -> Input:
     return Input("command-line", files, tuple(argv))
 
 
+_LEADS = {"calibrate": ("--minutes", "0.01"), "list": ()}
+_KINDS_OF_NAMES = ("models", "scenarios", "rules", "devices", "parts", "nodes", "networks", "stacks",
+                   "prices", "schedulers")  # fmt: skip
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "run": ("--timer", "--calibration", "--attach"),
     "fabric": ("--node", "--nodes", "--network"),
     "legal": ("--date", "--to", "--buyer", "--from", "--rules"),
     "compare": (),
-    "buy": (),
+    "buy": ("--prices",),
     "devices": (),
+    "list": (),
+    "show": ("--kind",),
     "schedule": (
         "--policy",
         "--trace",
@@ -362,12 +370,14 @@ _VALUES = (
     "csv:@/itself.csv",
     "@/itself.yaml",
     "@/data.yaml",
+    "@/prices.csv",
     "@/folder",
     "@/pipe",
     "fp8",
     "h800",
     "llama3-70b-mi300x",
     "domestic-ramp",
+    *_KINDS_OF_NAMES,
 )
 _PROGRAMS = (
     "true {endpoint}",
@@ -399,7 +409,18 @@ def _words_of(verb: str, rng: random.Random) -> list[str]:
                 "--door",
                 "batsim",
                 option,
-                rng.choice(("x", "", "tcp://", "tcp://:0", "udp://a:1", "inproc://x")),
+                rng.choice(
+                    (
+                        "x",
+                        "",
+                        "tcp://",
+                        "tcp://:0",
+                        "tcp://*:1",
+                        "udp://a:1",
+                        "inproc://x",
+                        "ipc://",
+                    )
+                ),
             ]
         return [option] if option in ("--twice", "--oddities") else [option, value]
     if kind < 0.85:
