@@ -447,7 +447,12 @@ KINDS: Mapping[str, Make] = {
         ("fabric", "network"),
     ),
     "buy": _file_kind(
-        "buy", ("buy",), (seeds.BUY,), buying.BuyFile, ("market",), {"plans.yaml": seeds.NAMED}
+        "buy",
+        ("buy",),
+        (seeds.BUY, seeds.BUY, seeds.PLANNED),
+        buying.BuyFile,
+        ("market",),
+        {"plans.yaml": seeds.NAMED},
     ),
     "options": _file_kind("options", ("buy",), (seeds.OPTIONS,), buying.BuyFile),
     "stockpile": _file_kind("stockpile", ("buy",), (seeds.STOCKPILE,), buying.BuyFile),
