@@ -24,8 +24,8 @@ FOUND = Path(__file__).parent / "data" / "found.jsonl"
 PATIENT = Bounds(cpu_s=30.0, silent_s=300.0)  # for slow machines
 VERBS = {
     "RUN": "run", "EXPERTS": "run", "POOLS": "run", "ORDERS": "run", "NAMED": "run", "CALIBRATED": "run",
-    "FABRIC": "fabric", "BUY": "buy", "PLANNED": "buy", "OPTIONS": "buy", "STOCKPILE": "buy", "RAMP": "buy", "LEGAL": "legal",
-    "FLEET": "schedule", "STEPS": "schedule", "TRACED": "schedule",
+    "FABRIC": "fabric", "BUY": "buy", "PLANNED": "buy", "OPTIONS": "buy", "STOCKPILE": "buy", "RAMP": "buy",
+    "LEGAL": "legal",    "FLEET": "schedule", "STEPS": "schedule", "TRACED": "schedule",
 }  # fmt: skip
 
 

@@ -45,8 +45,8 @@ ASKED = {
 # ... and what takes no file to read: words, numbers, places to write to
 NO_FILES = {
     "--json", "--out", "--svg", "--seed", "--nodes", "--date", "--to", "--buyer", "--door", "--scheduler",
-    "--endpoint", "--speed", "--twice", "--oddities", "--held-out", "--device", "--as", "--minutes", "--dtype",
-    "--attach", "--help", "--kind", "--ops", "--timer",
+    "--endpoint", "--speed", "--twice", "--oddities", "--held-out", "--device", "--as", "--minutes",
+    "--dtype", "--attach", "--help", "--kind", "--ops", "--timer",
 }  # fmt: skip
 NO_FILES_OF = {("legal", "--from"), ("legal", "--set"), ("list", "kind"), ("calibrate", "--prove")}
 KINDS = ("/no/such.yaml", "/no/such.csv", "/no/such.json", "no/such.py", "no/such")
@@ -54,8 +54,8 @@ KINDS = ("/no/such.yaml", "/no/such.csv", "/no/such.json", "no/such.py", "no/suc
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in {"s.yaml": SMALL, "b.yaml": seeds.BUY, "plans.yaml": seeds.NAMED, "f.yaml": seeds.TRACED,
-                       "itself.csv": seeds.TRACES["csv"][1]}.items():  # fmt: skip
+    for name, text in {"s.yaml": SMALL, "b.yaml": seeds.BUY, "plans.yaml": seeds.NAMED,
+                       "f.yaml": seeds.TRACED, "itself.csv": seeds.TRACES["csv"][1]}.items():  # fmt: skip
         (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
