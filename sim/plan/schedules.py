@@ -276,6 +276,11 @@ PIPELINE_SCHEDULES: dict[str, PipelineSchedule] = {
 }
 
 
+def stage_chunks(name: str, v: int) -> int:
+    """Return how many positions of one pipeline a stage holds; `v` where the schedule asks for them."""
+    return {"zb-v": 2, "dualpipe": 1}.get(name, v)
+
+
 def chunk_places(name: str, p: int, v: int) -> tuple[tuple[Place, ...], ...]:
     """Return where each stage's chunks stand: looped, in a V, or in two directions."""
     if name == "zb-v":
