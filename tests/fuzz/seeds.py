@@ -219,7 +219,7 @@ question: A trace?
 pools: [{name: h800, devices: 8, nodes: 2, nodes_per_leaf: 1}, {name: V100M16, devices: 8, nodes: 2}, {name: V100M32, devices: 8, nodes: 2}]
 jobs: {trace: itself.csv, first: 20, trace_limit: [1.1, 2]}
 policies: [fifo, easy]
-until: 100 days
+until: 3000 days
 on_impossible: drop
 """
 CALIBRATED = """
