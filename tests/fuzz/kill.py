@@ -60,7 +60,7 @@ def victims(folder: Path) -> list[Victim]:
         "options.yaml": seeds.OPTIONS,
         "relative.yaml": seeds.path_of("calibrations", "cpu-epyc")
         .read_text("utf-8")
-        .replace("device: cpu\n", "device: h200\n"),
+        .replace("device: cpu,", "device: h200,"),
         "itself.csv": "id,submit_s,devices,duration_s,walltime_s\na,0,8,100,200\nb,5,16,50,100\n",
     }
     for name, text in texts.items():
