@@ -34,13 +34,13 @@ from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil import benchmark
-from ersatz.sim.hil.attached import Attached, attach, catalog_device
 from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
+from ersatz.sim.hil.device.attached import Attached, attach, catalog_device
+from ersatz.sim.hil.device.measure import Unmeasurable
+from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from ersatz.sim.hil.live import LiveTimer
-from ersatz.sim.hil.measure import Unmeasurable
-from ersatz.sim.hil.proof import Judgement, half_width, proof_figures
-from ersatz.sim.hil.recipes import RECIPES
+from ersatz.sim.hil.proof.proof import Judgement, half_width, proof_figures
 from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from ersatz.sim.hil.timers import Chosen, check_devices, choose
 from ersatz.sim.scenario.scenario import Parallel, Pool

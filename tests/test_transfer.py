@@ -17,7 +17,7 @@ from ersatz.device_models.calibration.transfer import (
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli.output import captured
-from ersatz.sim.hil.transfer_check import check_transfers, worst_by_relation
+from ersatz.sim.hil.proof.transfer_check import check_transfers, worst_by_relation
 
 
 def test_families_are_architectures_without_cuts() -> None:

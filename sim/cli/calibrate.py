@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ersatz.device_models.calibration.measured import Calibration
-    from ersatz.sim.hil.attached import Attached
+    from ersatz.sim.hil.device.attached import Attached
     from ersatz.sim.hil.fit import HeldOut
-    from ersatz.sim.hil.proof import Judgement
+    from ersatz.sim.hil.proof.proof import Judgement
 
 
 @app.command(
@@ -55,7 +55,7 @@ def calibrate(
     if from_:
         return _transfer(from_, as_, out, json)
     from ersatz.device_models.catalog.reading import load_device
-    from ersatz.sim.hil.attached import attach
+    from ersatz.sim.hil.device.attached import attach
     from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
     attached = attach(device, catalog_name=as_)
@@ -141,7 +141,7 @@ def _measure(
 
 def _dtypes(attached: Attached, asked: list[str] | None) -> list[str]:
     """Return the formats to measure: those asked for, fp32 on a CPU, else all that it has."""
-    from ersatz.sim.hil.attached import DTYPES, unusable
+    from ersatz.sim.hil.device.attached import DTYPES, unusable
 
     native = attached.native_dtypes()
     if not asked:
@@ -172,7 +172,7 @@ def _prove(
     attached: Attached, calibration: Calibration, path: Path, minutes: float
 ) -> tuple[Calibration, list[Judgement]]:
     """Train the models of the proof and note its figures in the calibration."""
-    from ersatz.sim.hil.proof import proof_figures, prove
+    from ersatz.sim.hil.proof.proof import proof_figures, prove
 
     with clock_bar(minutes * 60.0) as tell:
         judged = prove(attached, calibration, minutes, progress=tell)

@@ -15,10 +15,10 @@ from typing import Any
 from ersatz.device_models.calibration.measured import Point, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError
-from ersatz.sim.hil.attached import attach, unusable
 from ersatz.sim.hil.benchmark import kernel_key
+from ersatz.sim.hil.device.attached import attach, unusable
+from ersatz.sim.hil.device.measure import Unmeasurable
 from ersatz.sim.hil.live import LocalSource
-from ersatz.sim.hil.measure import Unmeasurable
 
 RESOURCES: dict[str, dict[str, Any]] = {
     "cpu": {"num_cpus": 1}, "cuda": {"num_gpus": 1}, "rocm": {"num_gpus": 1},

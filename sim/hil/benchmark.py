@@ -18,8 +18,8 @@ from typing import Any
 from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
 from ersatz.sim.hil.shapes import kernel_rounds, ranges_of
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted

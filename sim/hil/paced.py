@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from ersatz.device_models.calibration.measured import OWN_STACK, holds_for
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.measure import Unmeasurable, engine_start, prepare_trial
-from ersatz.sim.hil.recipes import Trial
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, prepare_trial
+from ersatz.sim.hil.device.recipes import Trial
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.oracle import OracleStep, Rank

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ersatz.sim.hil.attached import attach
+from ersatz.sim.hil.device.attached import attach
 from ersatz.sim.hil.live import LocalSource, Source
 
 

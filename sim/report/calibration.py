@@ -16,7 +16,7 @@ from ersatz.device_models.calibration.transfer import relation
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.text.units import format_duration, format_si
 from ersatz.sim.hil.fit import HeldOut, summary_errors
-from ersatz.sim.hil.proof import Judgement, proof_figures, subjects_of
+from ersatz.sim.hil.proof.proof import Judgement, proof_figures, subjects_of
 
 SIZE, EDGE = 640, 80  # pixels
 COLOURS = {"product": "#2c6fbb", "grouped": "#7fb2e5", "attention": "#c0392b", "": "#5b8c3a"}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ersatz.sim.hil.parts import (
+from ersatz.sim.hil.device.parts import (
     Heads,
     Routing,
     Tensor,

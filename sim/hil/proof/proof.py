@@ -24,9 +24,9 @@ from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
 from ersatz.device_models.kernels.kernel import Timer
-from ersatz.sim.hil.attached import Attached, dtype_of, unusable
 from ersatz.sim.hil.benchmark import kernel_key
-from ersatz.sim.hil.transformer import training_step
+from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
+from ersatz.sim.hil.proof.transformer import training_step
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.workload.model import Experts, Model

@@ -1,7 +1,7 @@
 """The pieces of a transformer as PyTorch executes them, one function per kernel of the workload.
 
-Both the benchmark's kernels (`ersatz.sim.hil.recipes`) and the network of the proof
-(`ersatz.sim.hil.transformer`) call these, so that a measured kernel is the work that a step does.
+Both the benchmark's kernels (`ersatz.sim.hil.device.recipes`) and the network of the proof
+(`ersatz.sim.hil.proof.transformer`) call these, so that a measured kernel is the work that a step does.
 Tensors are (tokens, width); `Heads` says how a width splits. Nothing here knows a device.
 """
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.parts import Tensor
+from ersatz.sim.hil.device.parts import Tensor
 
 BACKENDS = ("cpu", "cuda", "rocm", "npu")
 FLUSH_BYTES = {"cpu": 64 * 2**20}  # beyond the last cache of a host

@@ -7,8 +7,8 @@ import statistics
 from ersatz.device_models.calibration.measured import Point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import operation_of
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.recipes import Operands, Trial, prepare
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.recipes import Operands, Trial, prepare
 
 COLD_SAMPLES, WARM_SAMPLES = 7, 3
 LONG_S = 0.05  # kernels longer than this are sampled less often

@@ -17,8 +17,8 @@ from typing import Any
 
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import operation_of
-from ersatz.sim.hil.attached import multiply_eight_bits
-from ersatz.sim.hil.parts import (
+from ersatz.sim.hil.device.attached import multiply_eight_bits
+from ersatz.sim.hil.device.parts import (
     Heads,
     Tensor,
     activate,
