@@ -35,7 +35,8 @@ from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil import benchmark
 from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
-from ersatz.sim.hil.device.attached import Attached, attach, catalog_device
+from ersatz.sim.hil.device.attached import Attached, attach
+from ersatz.sim.hil.device.identity import catalog_device
 from ersatz.sim.hil.device.measure import Unmeasurable
 from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
@@ -293,6 +294,8 @@ def test_drivers_names_find_their_device() -> None:
     assert catalog_device("AMD Instinct MI300X") == "mi300x"
     assert catalog_device("Ascend910B3") == "ascend-910b3"
     assert catalog_device("GeForce") == ""
+    assert catalog_device("NVIDIA A100-SXM4-40GB") == "a100-40"
+    assert catalog_device("NVIDIA A100") == ""  # of 40 or of 80 GB
 
 
 # The benchmark, with a device that does as it is told

@@ -146,7 +146,7 @@ def test_cuda_that_was_asked_for_as_rocm_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(attached_module, "import_torch", lambda: unknown)
     with pytest.raises(InputError, match="name one by --as"):
         attach("cuda")
-    assert attach("cuda", catalog_name="h800").catalog_name == "h800"
+    assert attach("cuda", catalog_name="h800").catalog_name == "h800"  # nothing speaks against it
 
 
 def test_a_kernel_that_fills_the_memory_is_passed_over(rocm: Attached) -> None:

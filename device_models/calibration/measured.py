@@ -23,6 +23,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText, read_yaml
 
+OPTIONAL = ("pretended", "source", "libraries")  # of an origin
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
@@ -42,6 +43,9 @@ class Origin:
     date: str
     seed: int
     measured_s: float  # time spent measuring
+    pretended: str = ""  # why the hardware is not the device that it was told to be
+    source: str = ""  # of a transfer: the device that was measured
+    libraries: str = ""  # kernels of the stack that were timed in PyTorch's place, with versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
     head: dict[str, Any] = {
         "format": FORMAT,
-        "origin": asdict(calibration.origin),
+        "origin": _told(asdict(calibration.origin)),
         "machine": {
             "cache_bytes": calibration.machine.cache_bytes,
             "tile": list(calibration.machine.tile),
@@ -200,6 +204,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     written = path.with_name(f"{path.name}.new")  # a kill in mid-write leaves the old file
     written.write_text(f"{text}points: |\n{lines}", "utf-8")
     written.replace(path)
+
+
+def _told(origin: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what there is nothing to say of."""
+    return {k: v for k, v in origin.items() if v != "" or k not in OPTIONAL}
 
 
 def _short(value: float) -> float | int:

@@ -92,7 +92,7 @@ def transfer_calibration(calibration: Calibration, source: Device, target: Devic
     return replace(
         calibration,
         origin=replace(
-            origin, device=target.name,
+            origin, device=target.name, source=origin.device,
             hardware=f"{target.title}, transferred from {origin.hardware} ({kind})",
         ),
         machine=machine,

@@ -49,6 +49,9 @@ def calibrate(
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Transfer a relative's, to --as.")
     ] = None,
+    pretend: Annotated[
+        bool, typer.Option("--pretend", help="Take the device for --as, whatever speaks against it.")
+    ] = False,
     json: JsonOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Time the kernels of an attached device and fit its model."""
@@ -58,7 +61,7 @@ def calibrate(
     from ersatz.sim.hil.device.attached import attach
     from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
-    attached = attach(device, catalog_name=as_)
+    attached = attach(device, catalog_name=as_, pretend=pretend)
     catalogued = load_device(attached.catalog_name)
     path = out or Path(f"{attached.catalog_name}.calibration.yaml")
     held: list[HeldOut] = []
@@ -81,12 +84,14 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     from ersatz.device_models.calibration.measured import find_calibration, read_calibration
     from ersatz.device_models.calibration.transfer import transfer_calibration
     from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.hil.timers import refuse_contradiction
     from ersatz.sim.report.calibration import calibration_record, render_transfer
 
     if not target:
         raise Failure(2, ["--from: name the device that it is for by --as"])
     measured = read_calibration(find_calibration(str(source)))
     devices = load_device(measured.origin.device), load_device(target)
+    refuse_contradiction(measured, devices[0])
     carried = transfer_calibration(measured, *devices)
     path = out or Path(f"{devices[1].name}.calibration.yaml")
     _write(carried, path)
@@ -110,7 +115,7 @@ def _measure(
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
     from ersatz.device_models.calibration.measured import write_calibration
     from ersatz.device_models.catalog.reading import load_device
-    from ersatz.sim.hil.benchmark import origin_of, run_benchmark
+    from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration
     from ersatz.sim.report.calibration import held_out_plot
 
@@ -121,6 +126,7 @@ def _measure(
             journal = run_benchmark(attached, chosen, minutes, seed=seed,
                                     journal_path=journal_path, progress=tell)  # fmt: skip
         catalogued = load_device(attached.catalog_name)
+        refuse_impostor(attached, catalogued, journal.points)
         origin = origin_of(attached, journal)
         calibration, held = fit_calibration(origin, catalogued, journal.points, journal.missing)
         if not held:

@@ -30,8 +30,8 @@ START_S = 120.0  # longest wait for a host with such a device
 class DeviceActor:
     """Runs on the host of a device; one per accelerator."""
 
-    def __init__(self, backend: str, catalog_name: str) -> None:
-        attached = attach(backend, catalog_name=catalog_name)
+    def __init__(self, backend: str, catalog_name: str, pretend: bool) -> None:
+        attached = attach(backend, catalog_name=catalog_name, pretend=pretend)
         self.source = LocalSource(attached)
         self.described = {
             "device": attached.catalog_name, "hardware": attached.hardware,
@@ -81,7 +81,7 @@ class RemoteSource:
             ray.kill(self.actor)
 
 
-def start_actor(backend: str, catalog_name: str) -> RemoteSource:
+def start_actor(backend: str, catalog_name: str, *, pretend: bool = False) -> RemoteSource:
     """Start the actor of a device; raises `InputError` when Ray or the device is not there."""
     try:
         import ray
@@ -95,7 +95,7 @@ def start_actor(backend: str, catalog_name: str) -> RemoteSource:
             address=None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
     remote: Any = ray.remote(DeviceActor).options(**RESOURCES[kind])
-    actor: Any = remote.remote(backend, catalog_name)
+    actor: Any = remote.remote(backend, catalog_name, pretend)
     try:
         described: dict[str, str] = ray.get(actor.describe.remote(), timeout=START_S)
     except ray.exceptions.GetTimeoutError as error:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
+from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.attached import Attached, unusable
+from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
 from ersatz.sim.hil.shapes import kernel_rounds, ranges_of
 
@@ -115,6 +117,7 @@ def identity_of(attached: Attached, seed: int) -> dict[str, Any]:
         "device": attached.catalog_name, "backend": attached.backend,
         "hardware": attached.hardware, "driver": attached.driver,
         "framework": attached.framework, "seed": seed,
+        **({"pretended": attached.pretended} if attached.pretended else {}),
     }  # fmt: skip
 
 
@@ -124,6 +127,13 @@ def origin_of(attached: Attached, journal: Journal) -> Origin:
         **journal.identity, clock=attached.clock, date=date.today().isoformat(),
         measured_s=round(journal.spent_s, 1),
     )  # fmt: skip
+
+
+def refuse_impostor(attached: Attached, device: Device, points: Sequence[Point]) -> None:
+    """Raise `InputError` when the measurements cannot be of the device, unless it only pretends."""
+    found = [] if attached.pretended else contradictions(attached.backend, points, device)
+    if found:
+        raise unusable(attached.hardware, f"is not {device.name}: {'; '.join(found)}")
 
 
 def run_benchmark(

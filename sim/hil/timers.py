@@ -14,9 +14,11 @@ from ersatz.device_models.calibration.measured import (
     read_calibration,
 )
 from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
 from ersatz.device_models.text.units import format_duration
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.live import LiveTimer, LocalSource, Source
 from ersatz.sim.records import RunResult
 from ersatz.sim.run import run_case
@@ -44,7 +46,20 @@ class Chosen:
         timer = self.timer_for(case)
         result = run_case(case, timer, self.width(case))
         notes = (*self.notes(timer), *self.pace(case, timer))
-        return replace(result, sources=(*notes, *result.sources))
+        return replace(
+            result, sources=(*notes, *result.sources),
+            assumptions=(*self.rehearsal(), *result.assumptions),
+        )  # fmt: skip
+
+    def rehearsal(self) -> Sequence[str]:
+        """Say that the kernel times are another device's, where it was told to pretend."""
+        origin = self.calibration.origin if self.calibration else None
+        if origin is None or not origin.pretended or self.name == "roofline":
+            return ()
+        return [
+            f"REHEARSAL, no answer: kernel times of {origin.device} were measured on {origin.hardware},"
+            f" which only pretends ({origin.pretended}); the interval does not cover that"
+        ]
 
     def timer_for(self, scenario: Scenario) -> Timer:
         """Return the timer of one case; a live one counts its own measurements."""
@@ -87,7 +102,9 @@ class Chosen:
         interval of published runs.
         """
         calibration, pool = self.calibration, scenario.pools[0]
-        if calibration is None or self.name == "roofline" or scenario.parallel.world > 1:
+        if calibration is None or calibration.origin.pretended:
+            return None
+        if self.name == "roofline" or scenario.parallel.world > 1:
             return None
         same = pool.node.device.name == calibration.origin.device
         return calibration.step_error if same and pool.stack.name == OWN_STACK else None
@@ -158,9 +175,29 @@ def check_devices(chosen: Chosen, scenarios: Sequence[Scenario]) -> None:
         name = chosen.calibration.origin.device
         expected = f"is a calibration of {name}; the scenario runs on {listed}"
         raise InputError([Problem(chosen.calibration.file, 0, 0, "", "", expected)])
+    if chosen.calibration:
+        refuse_contradiction(chosen.calibration, _device_of(chosen.calibration, scenarios))
     if chosen.sources is not None and not present & set(chosen.sources):
         names = ", ".join(sorted(chosen.sources))
         raise _fault(chosen.name, f"attached is {names}; the scenario runs on {listed}")
+
+
+def _device_of(calibration: Calibration, scenarios: Sequence[Scenario]) -> Device:
+    name = calibration.origin.device
+    return next(
+        p.node.device for s in scenarios for p in s.pools if p.node.device.name == name
+    )  # fmt: skip
+
+
+def refuse_contradiction(calibration: Calibration, device: Device) -> None:
+    """Raise `InputError` when the measurements of a calibration cannot be of its device."""
+    origin = calibration.origin
+    found = [] if origin.pretended else contradictions(origin.backend, calibration.points, device)
+    if found:
+        expected = (
+            f"was measured on {origin.hardware}, which is not {device.name}: {'; '.join(found)}"
+        )
+        raise InputError([Problem(calibration.file, 0, 0, "origin.device", device.name, expected)])
 
 
 def _fault(name: str, expected: str) -> InputError:

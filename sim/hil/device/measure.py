@@ -21,28 +21,34 @@ class Unmeasurable(Exception):
 def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: float = 0.0) -> Point:
     """Return the measured point of a kernel.
 
-    `engine_s` is what autograd needs to start, which a step pays once and not per kernel. Raises
-    `Unmeasurable` when the device has no such kernel or too little memory.
+    `engine_s` is what autograd needs to start, which a step pays once and not per kernel: it is
+    taken off where the clock is the host's, and nowhere else, since a device's events do not hold
+    it. Raises `Unmeasurable` when the device has no such kernel or too little memory.
     """
     trial = prepare_trial(attached, kernel, seed)
     try:
-        first = [attached.time_once(trial.run)[0] for _ in range(2)][-1]
-        count = COLD_SAMPLES if first < LONG_S else max(COLD_SAMPLES - 4, 3)
-        cold, host = [], []
-        for _ in range(count):
-            attached.empty_cache(trial.fresh)
-            device_s, host_s = attached.time_once(trial.run)
-            cold.append(device_s)
-            host.append(host_s)
-        warm = [attached.time_once(trial.run)[0] for _ in range(WARM_SAMPLES)]
+        cold, host = _cold_samples(attached, trial)
+        warm = [attached.time_queued(trial.run, trial.run)[0] for _ in range(WARM_SAMPLES)]
     except (RuntimeError, MemoryError) as error:
         raise _unmeasurable(attached, kernel, error) from error
-    start = engine_s if trial.backward else 0.0
+    start = engine_s if trial.backward and not attached.asynchronous else 0.0
     middle = statistics.median(cold)
     return Point(
         kernel, max(middle - start, middle * 0.1), max(statistics.median(warm) - start, middle * 0.05),
         _spread(cold), len(cold), statistics.median(host),
     )  # fmt: skip
+
+
+def _cold_samples(attached: Attached, trial: Trial) -> tuple[list[float], list[float]]:
+    """Return (device seconds, host seconds) of calls that find the cache as a step leaves it."""
+    first = [attached.time_once(trial.run)[0] for _ in range(2)][-1]
+    count = COLD_SAMPLES if first < LONG_S else max(COLD_SAMPLES - 4, 3)
+
+    def emptied() -> None:
+        attached.empty_cache(trial.fresh)
+
+    cold, host = zip(*(attached.time_queued(trial.run, emptied) for _ in range(count)), strict=True)
+    return list(cold), list(host)
 
 
 def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:

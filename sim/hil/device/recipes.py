@@ -18,6 +18,7 @@ from typing import Any
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import operation_of
 from ersatz.sim.hil.device.attached import multiply_eight_bits
+from ersatz.sim.hil.device.filling import normal_numbers
 from ersatz.sim.hil.device.parts import (
     Heads,
     Tensor,
@@ -54,11 +55,9 @@ class Operands:
 
     def random(self, *shape: float, grad: bool = False) -> Tensor:
         """Return a normal tensor of these (rounded) sizes, scaled so that products stay near 1."""
-        import torch
-
         sizes = tuple(max(round(size), 1) for size in shape)
-        value = torch.randn(sizes, generator=self.generator) * sizes[-1] ** -0.5
-        return value.to(self.device, self.dtype).requires_grad_(grad)
+        value = normal_numbers(sizes, self.generator, self.device, self.dtype)
+        return value.requires_grad_(grad)
 
     def whole(self, high: float, count: float) -> Tensor:
         """Return `count` random whole numbers below `high`."""

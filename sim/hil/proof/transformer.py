@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ersatz.sim.hil.device.filling import normal_numbers
 from ersatz.sim.hil.device.parts import (
     Heads,
     Routing,
@@ -110,8 +111,7 @@ def build_network(
     generator = torch.Generator().manual_seed(seed)
 
     def weight(*shape: int) -> Tensor:
-        value = torch.randn(shape, generator=generator) * shape[-1] ** -0.5
-        return value.to(device, dtype).requires_grad_()
+        return normal_numbers(shape, generator, device, dtype).requires_grad_()
 
     heads = Heads(batch, sequence, model.heads, model.kv_heads, model.head_dim)
     experts = model.experts

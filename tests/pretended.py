@@ -1,0 +1,81 @@
+"""A pretended accelerator with a timeline of its own: kernels of known length, queued behind each other.
+
+Its tensors live on the host. Every operation that PyTorch dispatches is queued at the host's time of
+issue and takes what `seconds` says of it; events mark places in the queue. So a host that is late
+leaves the device idle between two events, as on a real one, and a queue that is full hides the host.
+"""
+
+from __future__ import annotations
+
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FREE = ("view", "t", "transpose", "detach", "alias", "split", "slice", "expand", "permute", "select",
+        "unsqueeze", "squeeze", "as_strided", "_unsafe_view", "_reshape_alias")  # fmt: skip
+
+
+class Timeline(TorchDispatchMode):
+    """The queue of one device; `seconds` gives an operation's time by its name and arguments."""
+
+    def __init__(self, seconds: Callable[[str, tuple[Any, ...]], float]) -> None:
+        super().__init__()
+        self.seconds, self.free_at, self.log = seconds, 0.0, []
+
+    def queue(self, name: str, seconds: float) -> float:
+        """Append work; returns when it will be done."""
+        self.free_at = max(self.free_at, time.perf_counter()) + seconds
+        self.log.append((name, seconds))
+        return self.free_at
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name not in FREE:
+            self.queue(name, self.seconds(name, args))
+        return func(*args, **(kwargs or {}))
+
+    def module(self, name: str, **properties: Any) -> Any:
+        """What PyTorch's module of this accelerator has of what we use."""
+        timeline = self
+
+        class Event:
+            def __init__(self, enable_timing: bool = False) -> None:
+                self.at = 0.0
+
+            def record(self) -> None:
+                self.at = timeline.queue("event", 0.0)
+
+            def synchronize(self) -> None:
+                time.sleep(max(self.at - time.perf_counter(), 0.0))
+
+            def elapsed_time(self, other: Event) -> float:
+                return (other.at - self.at) * 1e3
+
+        def synchronize(*args: Any) -> None:
+            time.sleep(max(timeline.free_at - time.perf_counter(), 0.0))
+
+        return types.SimpleNamespace(
+            Event=Event, synchronize=synchronize, is_available=lambda: True, device_count=lambda: 1,
+            set_device=lambda index: None, get_device_name=lambda index: name,
+            get_device_properties=lambda index: types.SimpleNamespace(**properties),
+            empty_cache=lambda: None,
+        )  # fmt: skip
+
+
+def pretended_torch(module: Any, *, hip: str | None = None, cuda: str | None = "12.8") -> Any:
+    """A PyTorch whose only accelerator is `module`; the flush buffer is cut to what a test needs."""
+    sizes: list[int] = []
+
+    def zeros(size: int, device: Any = None) -> Any:
+        sizes.append(size)
+        return torch.zeros(1024)
+
+    return types.SimpleNamespace(
+        cuda=module, __version__="2.13.0+pretended", backends=torch.backends, zeros=zeros,
+        version=types.SimpleNamespace(hip=hip, cuda=cuda), sizes=sizes,
+        device=lambda kind, index=0: torch.device("cpu"),
+    )  # fmt: skip
