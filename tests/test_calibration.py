@@ -24,6 +24,7 @@ from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     calibrated_timer,
+    kernel_key,
     read_calibration,
     write_calibration,
 )
@@ -34,7 +35,7 @@ from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil import benchmark
-from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
+from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, run_benchmark
 from ersatz.sim.hil.device.attached import Attached, attach
 from ersatz.sim.hil.device.identity import catalog_device
 from ersatz.sim.hil.device.measure import Unmeasurable

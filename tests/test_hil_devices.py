@@ -32,7 +32,8 @@ from ersatz.sim.hil.device.attached import Attached, attach  # noqa: E402
 from ersatz.sim.hil.device.measure import Unmeasurable, measure  # noqa: E402
 from ersatz.sim.hil.device.recipes import RECIPES  # noqa: E402
 from ersatz.sim.hil.fit import fit_calibration  # noqa: E402
-from ersatz.sim.hil.proof.proof import Subject, prove  # noqa: E402
+from ersatz.sim.hil.proof.proof import prove  # noqa: E402
+from ersatz.sim.hil.proof.subjects import Subject  # noqa: E402
 from ersatz.sim.hil.shapes import SMALL  # noqa: E402
 from ersatz.sim.report import calibration as report  # noqa: E402
 from ersatz.sim.workload.model import Model  # noqa: E402

@@ -24,6 +24,7 @@ ORDER = [
     ["sim.validation"],
     ["sim.hil.device"],
     ["sim.hil.links"],
+    ["sim.hil.proof.subjects"],
     ["sim.hil"],
     ["sim.hil.proof"],
     ["sim.law"],

@@ -23,7 +23,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import YamlText, read_yaml
 
-OPTIONAL = ("pretended", "source", "libraries")  # of an origin
+OPTIONAL = ("pretended", "source", "scope", "libraries")  # of an origin
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
@@ -45,6 +45,7 @@ class Origin:
     measured_s: float  # time spent measuring
     pretended: str = ""  # why the hardware is not the device that it was told to be
     source: str = ""  # of a transfer: the device that was measured
+    scope: str = ""  # of own ops: whose kernels they are
     libraries: str = ""  # kernels of the stack that were timed in PyTorch's place, with versions
 
 
@@ -71,7 +72,13 @@ class Calibration:
     points: tuple[Point, ...]
     missing: tuple[str, ...] = ()  # kernels that the device could not run, and why
     proof: Mapping[str, float] = field(default_factory=dict)  # figures of `--prove`
+    soak: Mapping[str, float] = field(default_factory=dict)  # burst and sustained rates of products
     file: str = ""
+
+    def slowdown(self, kernel: Kernel) -> float:
+        """Return how much longer a kernel takes in training than alone on a cool device."""
+        computes = operation_of(kernel).startswith(COMPUTE)
+        return 1.0 / self.soak.get("sustained", 1.0) if computes else 1.0
 
     @property
     def step_error(self) -> float:
@@ -117,13 +124,30 @@ def calibrated_timer(calibration: Calibration, stack: str = OWN_STACK) -> Timer:
     measurements: what else it fuses is its own.
     """
 
+    own = own_seconds(calibration) if calibration.origin.scope else {}
+
     def timer(device: Device, kernel: Kernel) -> float:
         fit = _fit_for(calibration, device, kernel, stack)
+        if own and is_measured(calibration, device, kernel, stack):
+            exact = own.get(kernel_key(kernel))
+            if exact is not None:
+                return exact * calibration.slowdown(kernel)
         if fit is None:
             return calibrated_time(calibrated_device(device, calibration), kernel)
-        return fit.seconds(kernel, calibration.machine)
+        return fit.seconds(kernel, calibration.machine) * calibration.slowdown(kernel)
 
     return timer
+
+
+def kernel_key(kernel: Kernel) -> str:
+    """Return a text that tells measured kernels apart: the operation and its sizes, to six digits."""
+    sizes = (kernel.m, kernel.n, kernel.k, kernel.groups, kernel.sequence)
+    return f"{operation_of(kernel)} {kernel.dtype} " + " ".join(f"{size:g}" for size in sizes)
+
+
+def own_seconds(calibration: Calibration) -> dict[str, float]:
+    """Return the measured seconds of each kernel by its key."""
+    return {kernel_key(point.kernel): point.seconds for point in calibration.points}
 
 
 def is_measured(calibration: Calibration, device: Device, kernel: Kernel, stack: str) -> bool:
@@ -187,6 +211,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         "parameters": {k: _short(v) for k, v in calibration.parameters.items()},
         "missing": list(calibration.missing),
         "proof": {k: _short(v) for k, v in calibration.proof.items()},
+        **(
+            {"soak": {k: _short(v) for k, v in calibration.soak.items()}}
+            if calibration.soak
+            else {}
+        ),
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
     }
     table = io.StringIO()
@@ -233,6 +262,7 @@ def read_calibration(path: Path) -> Calibration:
     if not isinstance(data["format"], int) or data["format"] > FORMAT:
         expected = f"expected a format up to {FORMAT}: written by a newer ersatz, which can read it"
         raise InputError([text.problem(("format",), data["format"], expected)])
+    data.setdefault("soak", {})
     parts = {
         key: _part(text, key, build, problems)
         for key, build in (
@@ -241,6 +271,7 @@ def read_calibration(path: Path) -> Calibration:
             ("parameters", lambda x: {str(k): float(v) for k, v in x.items()}),
             ("missing", tuple),
             ("proof", lambda x: {str(k): float(v) for k, v in x.items()}),
+            ("soak", _soak),
             ("fits", lambda x: {(f["operation"], f["dtype"]): OperationFit(**f) for f in x}),
         )
     }  # fmt: skip
@@ -258,6 +289,13 @@ def _part(text: YamlText, key: str, build: Callable[[Any], Any], problems: list[
             text.problem((key,), None, f"cannot be read: {type(error).__name__} {error}")
         )
         return None
+
+
+def _soak(found: Mapping[str, Any]) -> dict[str, float]:
+    figures = {str(k): float(v) for k, v in found.items()}
+    if not 0 < figures.get("sustained", 1.0) <= 1:
+        raise ValueError("sustained: expected a share above 0 and at most 1")
+    return figures
 
 
 def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:

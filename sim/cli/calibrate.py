@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ersatz.sim.hil.device.attached import Attached
     from ersatz.sim.hil.fit import HeldOut
     from ersatz.sim.hil.proof.proof import Judgement
+    from ersatz.sim.hil.proof.subjects import Subject
+
+SOAK_S = 20.0  # after which clocks of accelerators have settled
 
 
 @app.command(
@@ -49,6 +52,13 @@ def calibrate(
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Transfer a relative's, to --as.")
     ] = None,
+    trace: Annotated[
+        str, typer.Option("--trace", metavar="SCENARIO", help="Time the kernels of this step alone.")
+    ] = "",
+    soak: Annotated[
+        float, typer.Option("--soak", min=-1.0, max=600.0, metavar="SECONDS",
+                            help="Products without a pause; -1: 20 on accelerators.")
+    ] = -1.0,
     pretend: Annotated[
         bool, typer.Option("--pretend", help="Take the device for --as, whatever speaks against it.")
     ] = False,
@@ -62,21 +72,68 @@ def calibrate(
     from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
     attached = attach(device, catalog_name=as_, pretend=pretend)
+    soak_s = soak if soak >= 0 else SOAK_S if attached.asynchronous else 0.0
     catalogued = load_device(attached.catalog_name)
     path = out or Path(f"{attached.catalog_name}.calibration.yaml")
     held: list[HeldOut] = []
     judged: list[Judgement] = []
     views: list[RenderableType] = []
-    if prove and path.exists():
+    subjects: Sequence[Subject] = ()
+    if trace:
+        calibration, subjects = _own(attached, trace, path, seed or 0, soak_s)
+        views.append(render_calibration(calibration, held, catalogued))
+        prove = prove and bool(subjects)
+    elif prove and path.exists():
         calibration = _same_device(path, attached)
     else:
-        calibration, held, resumed = _measure(attached, path, minutes, dtype, seed or 0)
+        calibration, held, resumed = _measure(attached, path, minutes, dtype, seed or 0, soak_s)
         views.append(render_calibration(calibration, held, catalogued, resumed))
     if prove:
-        calibration, judged = _prove(attached, calibration, path, minutes)
+        calibration, judged = _prove(attached, calibration, path, minutes, subjects)
         views.insert(0, render_proof(calibration, judged))
     deliver("calibration", calibration_record(calibration, held, judged), grouped(*views), json)
     print(f"written: {path}", file=sys.stderr)
+
+
+def _own(
+    attached: Attached, scenario: str, path: Path, seed: int, soak_s: float
+) -> tuple[Calibration, Sequence[Subject]]:
+    """Time the kernels of one scenario; returns also what trains, where one device can."""
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.cli.cases import find_scenario
+    from ersatz.sim.hil.ownops import calibrate_own, own_step
+    from ersatz.sim.scenario.file import load_cases
+
+    if scenario.endswith((".json", ".jsonl")):
+        raise Failure(
+            2, [f"--trace: {scenario}: expected a scenario; captured traces are not read"]
+        )
+    case = load_cases(find_scenario(scenario), [], seed)[0]
+    step = own_step(case, attached.catalog_name)
+    with clock_bar(len(step.kernels) * 0.2) as tell:
+        calibration = calibrate_own(attached, load_device(attached.catalog_name), step, seed, tell)
+    calibration = _soaked(attached, calibration, soak_s)
+    _write(calibration, path)
+    subject = step.subject()
+    if subject is None:
+        words = (
+            f"{case.name} needs {case.parallel.world:,} devices: its step cannot be proved on one"
+        )
+        print(f"note: {words}", file=sys.stderr)
+    return calibration, [subject] if subject else []
+
+
+def _soaked(attached: Attached, calibration: Calibration, seconds: float) -> Calibration:
+    """Return the calibration with what a soak of `seconds` found, if any is wanted."""
+    from ersatz.sim.hil.device.soak import run_soak
+
+    if not seconds:
+        return calibration
+    dtypes = {p.kernel.dtype for p in calibration.points if p.kernel.kind == "matmul"}
+    dtype = next((d for d in ("bf16", "fp16", "fp32") if d in dtypes), "fp32")
+    with clock_bar(seconds) as tell:
+        found = run_soak(attached, dtype, seconds, progress=tell)
+    return replace(calibration, soak=found.figures())
 
 
 def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> None:
@@ -110,7 +167,12 @@ def _write(calibration: Calibration, path: Path) -> None:
 
 
 def _measure(
-    attached: Attached, path: Path, minutes: float, dtypes: list[str] | None, seed: int
+    attached: Attached,
+    path: Path,
+    minutes: float,
+    dtypes: list[str] | None,
+    seed: int,
+    soak_s: float,
 ) -> tuple[Calibration, list[HeldOut], int]:
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
     from ersatz.device_models.calibration.measured import write_calibration
@@ -132,6 +194,7 @@ def _measure(
         if not held:
             words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])
+        calibration = _soaked(attached, calibration, soak_s)
         write_calibration(calibration, path)
         path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
     except OSError as error:
@@ -175,13 +238,17 @@ def _same_device(path: Path, attached: Attached) -> Calibration:
 
 
 def _prove(
-    attached: Attached, calibration: Calibration, path: Path, minutes: float
+    attached: Attached,
+    calibration: Calibration,
+    path: Path,
+    minutes: float,
+    subjects: Sequence[Subject] = (),
 ) -> tuple[Calibration, list[Judgement]]:
     """Train the models of the proof and note its figures in the calibration."""
     from ersatz.sim.hil.proof.proof import proof_figures, prove
 
     with clock_bar(minutes * 60.0) as tell:
-        judged = prove(attached, calibration, minutes, progress=tell)
+        judged = prove(attached, calibration, minutes, subjects, tell)
     proved = replace(calibration, proof=proof_figures(judged))
     _write(proved, path)
     return proved, judged

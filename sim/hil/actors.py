@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Point, point_row, row_point
+from ersatz.device_models.calibration.measured import Point, kernel_key, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError
-from ersatz.sim.hil.benchmark import kernel_key
 from ersatz.sim.hil.device.attached import attach, unusable
 from ersatz.sim.hil.device.measure import Unmeasurable
 from ersatz.sim.hil.live import LocalSource

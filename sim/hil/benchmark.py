@@ -15,7 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
+from ersatz.device_models.calibration.measured import (
+    Origin,
+    Point,
+    kernel_key,
+    point_row,
+    row_point,
+)
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError, Problem
@@ -103,12 +109,6 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _named(identity: dict[str, Any] | None) -> str:
     return f"{identity['hardware']} ({identity['device']})" if identity else "nothing"
-
-
-def kernel_key(kernel: Kernel) -> str:
-    """Return a text that tells measured kernels apart."""
-    sizes = (kernel.m, kernel.n, kernel.k, kernel.groups, kernel.sequence)
-    return f"{kernel.name} {kernel.dtype} " + " ".join(f"{size:g}" for size in sizes)
 
 
 def identity_of(attached: Attached, seed: int) -> dict[str, Any]:

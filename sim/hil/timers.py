@@ -20,6 +20,7 @@ from ersatz.device_models.text.units import format_duration
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.live import LiveTimer, LocalSource, Source
+from ersatz.sim.hil.sentinels import Pace, watched_pace
 from ersatz.sim.records import RunResult
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
@@ -35,6 +36,7 @@ class Chosen:
     calibration: Calibration | None = None
     sources: Mapping[str, Source] | None = None
     tell: Callable[[str], None] | None = None
+    pace: Pace | None = None  # of the calibration's sentinels, where the device is attached
 
     def prepare(self, cases: Sequence[Scenario]) -> list[Scenario]:
         """Return the cases on calibrated devices; raises `InputError` when no case has them."""
@@ -45,7 +47,7 @@ class Chosen:
         """Simulate a prepared case; its sources begin with where its kernel times come from."""
         timer = self.timer_for(case)
         result = run_case(case, timer, self.width(case))
-        notes = (*self.notes(timer), *self.pace(case, timer))
+        notes = (*self.notes(timer), *self.paced(case, timer))
         return replace(
             result, sources=(*notes, *result.sources),
             assumptions=(*self.rehearsal(), *result.assumptions),
@@ -75,7 +77,8 @@ class Chosen:
             return calibrated_time
         make = table_timer if self.name == "table" else calibrated_timer
         stack = _stacks(scenario).get(self.calibration.origin.device, OWN_STACK)
-        return make(self.calibration, stack)
+        made = make(self.calibration, stack)
+        return self.pace.timer(made, self.calibration.origin.device) if self.pace else made
 
     def apply(self, scenario: Scenario) -> Scenario:
         """Return the case with the calibrated device in the place of the catalogue's."""
@@ -109,7 +112,7 @@ class Chosen:
         same = pool.node.device.name == calibration.origin.device
         return calibration.step_error if same and pool.stack.name == OWN_STACK else None
 
-    def pace(self, scenario: Scenario, timer: Timer) -> list[str]:
+    def paced(self, scenario: Scenario, timer: Timer) -> list[str]:
         """Run the paced step where it is asked for, and say what it found."""
         sources = (self.sources or {}).items()
         local = [(device, s) for device, s in sources if isinstance(s, LocalSource)]
@@ -136,6 +139,8 @@ class Chosen:
                 f"kernel times of {origin.device} by the {self.name} timer: {len(self.calibration.points)}"
                 f" kernels measured on {origin.hardware} with {origin.framework}, {origin.date}"
             )
+        if self.pace:
+            found.append(f"kernel times, sentinels: {self.pace.summary()}")
         if isinstance(timer, LiveTimer):
             found.append(f"kernel times, live: {timer.summary()}")
         return found
@@ -157,14 +162,32 @@ def choose(
         raise _fault(name, f"is unknown; expected one of {', '.join(NAMES)}")
     if name == "table" and calibration is None:
         raise _fault(name, "interpolates measurements: name them by --calibration FILE")
-    if attach and name not in ("live", "paced"):
-        raise _fault(name, "runs nothing on a device: --attach goes with live and paced")
+    lives = name in ("live", "paced")
+    if attach and not lives and (calibration is None or name == "roofline"):
+        words = "--attach goes with live and paced, or with --calibration for its sentinels"
+        raise _fault(name, f"runs nothing on a device: {words}")
     read = read_calibration(find_calibration(calibration)) if calibration else None
-    if name not in ("live", "paced"):
-        return Chosen(name, read)
+    if not lives:
+        return Chosen(name, read, pace=_pace(read, attach, tell) if read and attach else None)
     from ersatz.sim.hil.sources import open_sources
 
     return Chosen(name, read, open_sources(attach or ["auto"]), tell)
+
+
+def _pace(
+    calibration: Calibration, words: Sequence[str], tell: Callable[[str], None] | None
+) -> Pace:
+    """Run the sentinels on the device that the calibration is of; raises `InputError`."""
+    from ersatz.sim.hil.sources import open_sources
+
+    origin = calibration.origin
+    source = open_sources(words).get(origin.device)
+    if not isinstance(source, LocalSource) or source.attached.hardware != origin.hardware:
+        raise _fault(", ".join(words), f"is not the {origin.hardware} ({origin.device}) that the"
+                     " calibration was measured on: its sentinels say nothing here")  # fmt: skip
+    if tell:
+        tell("sentinels of the calibration")
+    return watched_pace(source.attached, calibration)
 
 
 def check_devices(chosen: Chosen, scenarios: Sequence[Scenario]) -> None:

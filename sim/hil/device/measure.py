@@ -51,6 +51,24 @@ def _cold_samples(attached: Attached, trial: Trial) -> tuple[list[float], list[f
     return list(cold), list(host)
 
 
+def sample_in_turn(attached: Attached, trial: Trial, engine_s: float, *, emptied: bool) -> float:
+    """Return the seconds of one call that follows other kernels, with its fresh operands at hand.
+
+    Where not `emptied`, the cache is what the kernels before have left, as in a step.
+    """
+
+    def prelude() -> None:
+        if emptied:
+            attached.empty_cache(trial.fresh)
+        else:
+            for operand in trial.fresh:
+                operand.sum()
+
+    seconds = attached.time_queued(trial.run, prelude)[0]
+    start = engine_s if trial.backward and not attached.asynchronous else 0.0
+    return max(seconds - start, 0.1 * seconds)
+
+
 def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
     """Return a kernel with its operands on the device; raises `Unmeasurable`."""
     import torch
