@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
+from ersatz.sim.cli.links import read_links, time_links
 from ersatz.sim.cli.output import WIDTH, deliver, grouped
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ def calibrate(
     trace: Annotated[
         str, typer.Option("--trace", metavar="SCENARIO", help="Time the kernels of this step alone.")
     ] = "",
+    links: Annotated[
+        bool, typer.Option("--links", help="Time collectives between the processes of torchrun.")
+    ] = False,
+    table: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="[OP=]FILE", help="Links from nccl-tests or its kin."),
+    ] = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=0, help="Of a table that tells none.")] = 0,
+    per_node: Annotated[int, typer.Option("--per-node", min=0, help="Ranks of it on a node.")] = 0,
     soak: Annotated[
         float, typer.Option("--soak", min=-1.0, max=600.0, metavar="SECONDS",
                             help="Products without a pause; -1: 20 on accelerators.")
@@ -65,6 +75,10 @@ def calibrate(
     json: JsonOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Time the kernels of an attached device and fit its model."""
+    if table:
+        return read_links(table, as_, ranks, per_node, out, json)
+    if links:
+        return time_links(device, as_, pretend, out, json)
     if from_:
         return _transfer(from_, as_, out, json)
     from ersatz.device_models.catalog.reading import load_device
