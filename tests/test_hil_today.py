@@ -118,7 +118,7 @@ def test_a_bias_of_one_sign_in_the_proof_is_taken_out(cpu, own) -> None:  # type
 
 
 def test_few_sentinels_change_nothing() -> None:
-    pace = pace_of({"compute": [math.log(2.0)] * 2, "others": [math.log(1.1)] * 5})
+    pace = pace_of({"compute": [(math.log(2.0), 1.0)] * 2, "others": [(math.log(1.1), 1.0)] * 5})
     assert pace.ratios == {"compute": 1.0, "others": pytest.approx(1.1)}
 
 

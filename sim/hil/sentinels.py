@@ -27,8 +27,8 @@ from ersatz.sim.hil.device.measure import (
 from ersatz.sim.hil.device.recipes import Trial
 
 CLASSES = ("compute", "others")
-PER_OPERATION, TURNS = 2, 7
-PLACES = (0.35, 0.75)  # quantiles of an operation's times at which its sentinels stand
+TURNS, IN_A_ROW = 5, 2  # samples in a row after one that only warms, as a calibration takes them
+PLACES = (0.5, 0.85)  # quantiles of an operation's times at which its sentinels stand
 FEWEST = 3  # sentinels of a class below which it is taken as unchanged
 
 
@@ -106,28 +106,46 @@ class Watch:
     def turn(self) -> None:
         """Sample every sentinel once, as the calibration did: its code warm, its cache alike."""
         for sentinel in self.sentinels:
-            if not self.in_order:
-                sentinel.trial.run()
-            sentinel.samples.append(sample_in_turn(
-                self.attached, sentinel.trial, self.engine_s, emptied=not self.in_order
-            ))  # fmt: skip
+            times = [self._sample(sentinel) for _ in range(1 if self.in_order else 1 + IN_A_ROW)]
+            sentinel.samples += times[-IN_A_ROW:]
+
+    def _sample(self, sentinel: Sentinel) -> float:
+        return sample_in_turn(
+            self.attached, sentinel.trial, self.engine_s, emptied=not self.in_order
+        )
 
     def pace(self) -> Pace:
         """Return the ratios found so far."""
-        logs: dict[str, list[float]] = {name: [] for name in CLASSES}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in CLASSES}
         for s in self.sentinels:
             if s.samples:
                 then = s.point.seconds * self.calibration.slowdown(s.point.kernel)
-                logs[class_of(s.point.kernel)].append(math.log(statistics.median(s.samples) / then))
-        return pace_of(logs)
+                ratio = math.log(statistics.median(s.samples) / then)
+                found[class_of(s.point.kernel)].append((ratio, then))
+        return pace_of(found)
 
 
-def pace_of(logs: dict[str, list[float]]) -> Pace:
-    """Return the pace of logarithms of ratios by class; too few of a class change nothing."""
-    middle = {k: statistics.median(v) if len(v) >= FEWEST else 0.0 for k, v in logs.items()}
-    off = [abs(x - middle[k]) for k, values in logs.items() for x in values]
+def pace_of(found: dict[str, list[tuple[float, float]]]) -> Pace:
+    """Return the pace of (logarithm of ratio, seconds) by class; too few of a class change nothing.
+
+    A sentinel counts by its seconds, as kernels do in a step: short ones are mostly noise.
+    """
+    middle = {k: _weighted_median(v) if len(v) >= FEWEST else 0.0 for k, v in found.items()}
+    off = [abs(x - middle[k]) for k, values in found.items() for x, _ in values]
     ratios = {k: math.exp(value) for k, value in middle.items()}
     return Pace(ratios, len(off), statistics.median(off) if off else 0.0)
+
+
+def _weighted_median(values: Sequence[tuple[float, float]]) -> float:
+    """Return where half of the weight lies below; values with a like weight share the middle."""
+    ordered = sorted(values)
+    half = math.fsum(weight for _, weight in ordered) / 2
+    reached = 0.0
+    for value, weight in ordered:
+        reached += weight
+        if reached >= half:
+            return value
+    return 0.0
 
 
 def chosen_points(points: Sequence[Point]) -> list[Point]:
