@@ -21,9 +21,11 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.live import LiveTimer, LocalSource, Source
 from ersatz.sim.hil.sentinels import Pace, watched_pace
+from ersatz.sim.hil.trust import blended_width, shares_of, summary_of
 from ersatz.sim.records import RunResult
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.uncertainty.intervals import half_width
 
 NAMES = ("calibrated", "roofline", "table", "live", "paced")
 
@@ -46,8 +48,10 @@ class Chosen:
     def run(self, case: Scenario) -> RunResult:
         """Simulate a prepared case; its sources begin with where its kernel times come from."""
         timer = self.timer_for(case)
-        result = run_case(case, timer, self.width(case))
-        notes = (*self.notes(timer), *self.paced(case, timer))
+        shares = shares_of(case, timer, None if self.name == "roofline" else self.calibration)
+        result = run_case(case, timer, self.width(case, shares))
+        rests = f"kernel times and links: the busy time of the step rests on {summary_of(shares)}"
+        notes = (*self.notes(timer), rests, *self.paced(case, timer))
         return replace(
             result, sources=(*notes, *result.sources),
             assumptions=(*self.rehearsal(), *result.assumptions),
@@ -98,19 +102,23 @@ class Chosen:
         silent = tuple(line for line in scenario.assumptions if not line.startswith(told))
         return replace(scenario, pools=pools, assumptions=silent)
 
-    def width(self, scenario: Scenario) -> float | None:
-        """Return the half width of the step's interval where the calibration states it.
+    def width(self, scenario: Scenario, shares: Mapping[str, float] | None = None) -> float | None:
+        """Return the half width of the step's interval where the calibration decides it.
 
-        It holds for what was proved: one device under plain PyTorch. Everything else keeps the
-        interval of published runs.
+        It follows from what the step rests on. The proof holds for one device under plain PyTorch;
+        everything else keeps the interval of published runs where that is wider.
         """
         calibration, pool = self.calibration, scenario.pools[0]
-        if calibration is None or calibration.origin.pretended:
+        if calibration is None or calibration.origin.pretended or self.name == "roofline":
             return None
-        if self.name == "roofline" or scenario.parallel.world > 1:
+        if pool.node.device.name != calibration.origin.device:
             return None
-        same = pool.node.device.name == calibration.origin.device
-        return calibration.step_error if same and pool.stack.name == OWN_STACK else None
+        published = half_width(scenario)
+        measured = calibration.step_error
+        width = blended_width(shares, measured, published) if shares else measured
+        if scenario.parallel.world == 1 and pool.stack.name == OWN_STACK:
+            return width
+        return width if shares and width > published else None
 
     def paced(self, scenario: Scenario, timer: Timer) -> list[str]:
         """Run the paced step where it is asked for, and say what it found."""
