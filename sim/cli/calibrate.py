@@ -50,6 +50,9 @@ def calibrate(
     prove: Annotated[
         bool, typer.Option("--prove", help="Train real models and hold their steps against it.")
     ] = False,
+    models: Annotated[
+        int, typer.Option("--models", min=0, help="Of the proof, evenly chosen; 0: all.")
+    ] = 0,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Transfer a relative's, to --as.")
     ] = None,
@@ -83,6 +86,7 @@ def calibrate(
         return _transfer(from_, as_, out, json)
     from ersatz.device_models.catalog.reading import load_device
     from ersatz.sim.hil.device.attached import attach
+    from ersatz.sim.hil.proof.subjects import some_subjects
     from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
     attached = attach(device, catalog_name=as_, pretend=pretend)
@@ -102,6 +106,8 @@ def calibrate(
     else:
         calibration, held, resumed = _measure(attached, path, minutes, dtype, seed or 0, soak_s)
         views.append(render_calibration(calibration, held, catalogued, resumed))
+    if prove and models and not subjects:
+        subjects = some_subjects(attached.backend, models)
     if prove:
         calibration, judged = _prove(attached, calibration, path, minutes, subjects)
         views.insert(0, render_proof(calibration, judged))

@@ -74,3 +74,12 @@ def subjects_of(backend: str) -> tuple[Subject, ...]:
 def precision_of(backend: str) -> str:
     """Return the precision in which the proof trains."""
     return "fp32" if backend == "cpu" else "bf16"
+
+
+def some_subjects(backend: str, count: int) -> tuple[Subject, ...]:
+    """Return `count` models of the proof, spread evenly over all of them, the first and last among them."""
+    known = subjects_of(backend)
+    if count >= len(known):
+        return known
+    places = {round(i * (len(known) - 1) / max(count - 1, 1)) for i in range(count)}
+    return tuple(known[place] for place in sorted(places))
