@@ -1,16 +1,31 @@
-"""The two ways in which a simulation cannot go on, each with its exit status."""
+"""How a simulation can fail to answer, each way with its exit status."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_INFEASIBLE", "InfeasibleError", "InputError",
-           "Problem", "did_you_mean"]  # fmt: skip
+__all__ = ["EXIT_BAD_INPUT", "EXIT_CANNOT_WRITE", "EXIT_DONE", "EXIT_FAULT", "EXIT_INFEASIBLE",
+           "BrokenAnswerError", "InfeasibleError", "InputError", "Problem", "did_you_mean"]  # fmt: skip
 
 EXIT_DONE = 0
 EXIT_INFEASIBLE = 1
 EXIT_BAD_INPUT = 2
+EXIT_CANNOT_WRITE = 3
+EXIT_FAULT = 70  # of ersatz itself; sysexits.h calls it EX_SOFTWARE
 
 
 class InfeasibleError(Exception):
     """The input is sound but no run can satisfy it; the message says why and what would help."""
+
+
+class BrokenAnswerError(Exception):
+    """An answer breaks what every answer must keep: a fault of ersatz, so it is not shown.
+
+    `broken` says what, one sentence each.
+    """
+
+    def __init__(self, broken: Sequence[str]) -> None:
+        self.broken = tuple(broken)
+        super().__init__("; ".join(self.broken))

@@ -19,13 +19,13 @@ PARTS = {
                        "data parallel", "elementwise", "expert parallel", "experts", "launch",
                        "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
                        "straggler", "tensor parallel", "vocabulary"),
-    "memory.parts": ("weights", "gradients", "optimizer", "activations", "gathered weights",
-                     "overhead", "fragmentation"),
+    "memory.parts": ("weights", "gradients", "whole gradients", "optimizer", "activations",
+                     "gathered weights", "overhead", "fragmentation"),
     "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
                    "maintenance", "waiting"),
     "job.interruptions_by_cause": ("device", "node", "switch", "software"),
     "cost.parts": ("rent", "capital", "running", "electricity", "servers", "network"),
-    "energy.parts_kwh": ("devices", "hosts", "cooling"),
+    "energy.parts_kwh": ("devices", "hosts", "network", "cooling"),
 }  # fmt: skip
 
 
@@ -49,12 +49,14 @@ class StepResult:
     devices: int = column("devices that take part")
     tokens_per_s_per_device: float = column("tokens per second and device", "tokens/s")
     model_flop: float = column("FLOPs of one step without recomputation, causal attention", "FLOP")
-    mfu: float = column("model FLOPs (causal attention) / (time x dense 16-bit matrix peak)")
+    mfu: float = column("model FLOPs (causal attention) / (time x peak_flop_per_s)")
     mfu_noncausal: float = column("the same with the full square of attention counted")
     mfu_6n: float = column("the same with 6 FLOPs per active weight and no attention")
     hfu: float = column("executed FLOPs, recomputation included (causal) / (time x peak)")
     peak_flop_per_s: float = column(
-        "dense 16-bit matrix peak of all devices, by which MFU and HFU divide", "FLOP/s"
+        "dense matrix peak of all devices by which MFU and HFU divide: of fp32 under fp32, else of"
+        " 16 bits, also under FP8",
+        "FLOP/s",
     )
     bubble_fraction: float = column("share of the step that the mean stage waits in the pipeline")
     breakdown: Mapping[str, float] = column("seconds of the step by cause, mean over stages", "s")
@@ -109,7 +111,12 @@ class EnergyResult:
     mean_device_w: float = column("mean power of one device", "W")
     mean_power_w: float = column("mean power of the whole cluster at the meter", "W")
     pue: float = column("power at the meter / power of the machines")
-    parts_kwh: Mapping[str, float] = column("electricity by use: devices, hosts, cooling", "kWh")
+    parts_kwh: Mapping[str, float] = column(
+        "electricity by use: devices, hosts, network, cooling", "kWh"
+    )
+    pools_kwh: Mapping[str, float] = column(
+        "electricity by pool, its spares and cooling in it", "kWh"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,68 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectiveRow:
+    """One kind of collective that each rank of some stages issues in a step."""
+
+    pool: str = column("pool of the stages; empty where there is one")
+    stages: tuple[int, ...] = column("pipeline stages whose ranks issue it, from 0")
+    ranks: int = column("ranks of these stages")
+    phase: str = column("forward, recompute, backward, pipeline or optimizer")
+    name: str = column("what it does")
+    kind: str = column(
+        "all_gather, reduce_scatter, all_reduce, all_to_all, ring_shift, send and their like"
+    )
+    group: str = column(
+        "tp, cp, ulysses (heads for tokens inside cp), ep, etp (slices of an expert), dp and edp"
+        " (shards of dense weights, of experts), rep and erep (replicas of these shards), pp"
+        " (neighbouring stages), ends (first and last stage), world"
+    )
+    size: int = column("members of the group")
+    inside: int = column("of them inside one scale-up domain (node or supernode)")
+    stream: str = column("compute where it holds the compute stream up, else its own stream")
+    count: int = column("how often a rank issues it in a step")
+    nbytes: float = column(
+        "bytes of each: of the gathered result (all_gather), the input (reduce_scatter,"
+        " all_reduce), the send buffer with the rank's own part (all_to_all), the message (send, ring_shift)",
+        "B",
+    )
+    seconds: float = column("of each alone, without stalls and what other traffic adds", "s")
+    inside_bytes: float = column("that the mean member sends over scale-up links, each time", "B")
+    network_bytes: float = column("that the mean member sends over the network, each time", "B")
+
+
+@dataclass(frozen=True, slots=True)
+class FlopRow:
+    """FLOPs of one kind that each rank of some stages executes in a step."""
+
+    pool: str = column("pool of the stages; empty where there is one")
+    stages: tuple[int, ...] = column("pipeline stages, from 0")
+    ranks: int = column("ranks of these stages")
+    phase: str = column("forward, recompute or backward")
+    kind: str = column("products, attention, grouped products (of experts), head")
+    flop: float = column("executed: the three below together", "FLOP")
+    model_flop: float = column("that the model asks for, causal attention", "FLOP")
+    recomputed_flop: float = column("computed before: recomputation, scores in attention", "FLOP")
+    padding_flop: float = column(
+        "for nothing: the masked half of unfused attention, copies on other ranks, uneven experts",
+        "FLOP",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsResult:
+    """What the ranks of a job send and compute in one step; FLOPs at the top are of all ranks."""
+
+    name: str = column("the case's name")
+    collectives: tuple[CollectiveRow, ...] = column("of each rank")
+    flops: tuple[FlopRow, ...] = column("of each rank")
+    executed_flop: float = column("the three below together", "FLOP")
+    model_flop: float = column("that the model asks for, causal attention, prediction too", "FLOP")
+    recomputed_flop: float = column("computed a second time", "FLOP")
+    padding_flop: float = column("for nothing", "FLOP")
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """Everything that `ersatz run` finds out about one case."""
 
@@ -148,6 +217,9 @@ class RunResult:
     published: tuple[Comparison, ...] = column("published figures beside the predictions")
     assumptions: tuple[str, ...] = column("what was assumed where the scenario is silent")
     sources: tuple[str, ...] = column("sources of the numbers used")
+    operations: OperationsResult | None = field(
+        default=None, metadata={"meaning": "what ranks send and compute, where it was asked for"}
+    )
 
 
 def metric_names() -> list[str]:

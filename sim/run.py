@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.device_models.networks.facts import network_power
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.invariants import check_run
+from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
-from ersatz.sim.job.job import simulate_job
+from ersatz.sim.job.job import StepWithout, simulate_job
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.records import Comparison, RunResult, StepResult, wrong_metric
+from ersatz.sim.plan.remarks import network_remarks
+from ersatz.sim.records import Comparison, JobResult, RunResult, StepResult, wrong_metric
+from ersatz.sim.scenario.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.step import busy_share, degraded_step_seconds, simulate_step, step_seconds
-from ersatz.sim.uncertainty.intervals import half_width, is_measured, with_interval
+from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
+from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
+from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
 
 def run_case(
@@ -25,7 +34,7 @@ def run_case(
     The job, its energy and its cost are None for a step study (no token budget); the cost is None
     without a cost section. `width` is the relative half width of the step's 80 % interval where
     the kernel times come from a device that was proved. Raises `InfeasibleError` when no step can
-    be made at all.
+    be made at all, and `BrokenAnswerError` when the answer cannot be true.
     """
     for row in scenario.published:
         if words := wrong_metric(row.metric):
@@ -41,38 +50,73 @@ def run_case(
             conditions=plan_conditions(
                 scenario, step.duration_s, lambda worse: step_seconds(worse, timer)
             ),
-            model_params=scenario.model.params(),
+            model_params=saved_params(scenario.model),
         )
         energy = job_energy(scenario, job, busy_share(step))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
-        assumptions=(*(_interval_reason(scenario) if width is None else ()), *scenario.assumptions),
+        assumptions=(
+            *((why_wide(scenario),) if width is None else ()),
+            *network_remarks(scenario), *_joint_worth(scenario, step, timer),
+            *_job_remarks(scenario, job), *scenario.assumptions,
+        ),
         sources=tuple(_sources(scenario)),
     )  # fmt: skip
-    return _with_published(scenario, result)
+    return check_run(_with_published(scenario, result), *_limits(scenario))
 
 
-def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> Callable[[int], float]:
-    """Ask the step engine once per number of lost replicas."""
-    known = {0: step.duration_s}
+def _limits(scenario: Scenario) -> tuple[float, float]:
+    """Return the highest matrix rate of all devices in any format, and the bytes of the weights."""
+    fastest = math.fsum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
+    return fastest, scenario.model.params() * DTYPE_BYTES[scenario.training.precision]
 
-    def seconds(replicas_lost: int) -> float:
-        if replicas_lost not in known:
-            known[replicas_lost] = degraded_step_seconds(scenario, replicas_lost, timer)
-        return known[replicas_lost]
+
+def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout:
+    """Ask the step engine once per number of replicas that lost nodes leave."""
+    known = {replicas_left(scenario, [0] * len(scenario.pools)): step.duration_s}
+
+    def seconds(lost: tuple[int, ...]) -> float:
+        left = replicas_left(scenario, lost)
+        if left not in known:
+            known[left] = degraded_step_seconds(scenario, lost, timer)
+        return known[left]
 
     return seconds
 
 
-def _interval_reason(scenario: Scenario) -> Iterator[str]:
+def _joint_worth(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
+    """Say what the step would be if the pools were joined the other way."""
+    joint = scenario.joint
+    if joint is None or not joint.assumed:
+        return
+    other = other_reading(joint)
+    try:
+        seconds = step_seconds(replace(scenario, joint=other), timer)
+    except InfeasibleError as error:
+        yield f"cluster.joint.path {other.path} instead: no step can be made ({error})"
+        return
+    yield (
+        f"cluster.joint.path {other.path} instead of {joint.path}: a step of {seconds:.4g} s, not"
+        f" {step.duration_s:.4g} s ({seconds / step.duration_s - 1:+.1%})"
+    )
+
+
+def _job_remarks(scenario: Scenario, job: JobResult | None) -> Iterator[str]:
+    """Say what of the job was not taken as it was asked for, or is not counted."""
+    if job is None:
+        return
+    wanted = scenario.job.checkpoint.interval_s
+    if wanted and job.checkpoint_interval_s > wanted:
+        yield (
+            f"job.checkpoint.interval of {wanted:,.0f} s is shorter than a step or a write of a"
+            f" checkpoint: {job.checkpoint_interval_s:,.0f} s are taken"
+        )
     for pool in scenario.pools:
-        if not is_measured(pool):
-            yield (
-                f"no measured training run of {pool.node.device.title} was published: the interval"
-                f" is wide (a factor of {1 + half_width(scenario):.2f} either way)"
-            )
+        if pool.node.nics and pool.nodes > 1 and not network_power(pool.node, pool.nodes):
+            out = pool.node.scale_out
+            yield f"{out.name}: the power of switches and optics is not known and not counted"
 
 
 def _sources(scenario: Scenario) -> Iterator[str]:

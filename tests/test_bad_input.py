@@ -128,8 +128,8 @@ def placed(lines: list[str], words: str) -> bool:
         ('cases={"\\e[31mred": {}}', "a key holds the character U+001B"),
         ("cases={" + "x" * 101 + ": {}}", "1 to 100 printable characters"),
         ("cases=[1]", "expected a name and changed keys each"),
-        ("cluster={pools: [{name: 'a b', node: h800-8, nodes: 2}]}", "expected a name: letters"),
-        ("cluster={pools: [{name: \"a\\nb\", node: h800-8, nodes: 2}]}", "expected a name: letters"),
+        ("cluster={pools: [{name: 'a b', node: h800-8, nodes: 2}]}", "expected a name of letters"),
+        ("cluster={pools: [{name: \"a\\nb\", node: h800-8, nodes: 2}]}", "expected a name of letters"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_refused_at_its_place(
@@ -221,6 +221,19 @@ def test_a_schedule_has_a_most_number_of_slots() -> None:
         with pytest.raises(ValueError, match="more than can be walked"):
             make_schedule("interleaved" if v > 1 else "1f1b", p, m, v)
         assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    "override",
+    [["job.replicas=100000"],
+     ["job.evaluation={every: 1 min, duration: 1 s}", "training.tokens=1e16 tokens"]],
+)  # fmt: skip
+def test_draws_that_nobody_can_wait_for_are_refused(scenario: Path, override: list[str]) -> None:
+    """200 years of pauses every minute in 64 draws are billions of events."""
+    case = load_cases(scenario, override)[0]
+    start = time.process_time()
+    assert "expected at most" in refusal(run_case, case)[0]
+    assert time.process_time() - start < 5.0
 
 
 def test_a_network_of_a_million_nodes_is_refused(tmp_path: Path) -> None:

@@ -179,9 +179,15 @@ def test_a_file_holds_all_of_a_calibration(tmp_path: Path) -> None:
     [
         ("format: 1", "format: 9", "c.yaml:2:9: format: '9' - expected a format up to 1"),
         ("format: 1\n", "", "is no calibration file"),
-        ("backend: cpu, ", "", "origin: cannot be read"),
+        ("backend: cpu, ", "", "origin: 'backend' - key is missing"),
         ("\n  copy,memory,fp32", "\n  copy,memory,fp32,x", "points["),
         ("points: |", "other: |", "holds no measured kernel"),
+        ("seed: 0", "seed: x", "origin.seed: 'x' - expected a whole number"),
+        ("units: ", "units: -", "machine.units: '-"),
+        ("dtype: fp32", "dtype: fp31", "fits[0].dtype: 'fp31' - expected one of"),
+        ("{call: ", "{calls: ", "fits[0].seconds_per.calls: "),
+        ("matrix_peak.fp32:", "matrix_peaks.fp32:", "is no parameter of a device, did you mean"),
+        (",fp32,", ",fp31,", "points[0]: dtype: expected one of"),
     ],
 )
 def test_faults_of_a_file_are_said_with_their_place(
@@ -430,12 +436,11 @@ def test_a_kill_in_mid_write_leaves_the_old_calibration(
     write_calibration(made_calibration(), path)
     before = path.read_text()
 
-    def killed(self: Path, text: str, *_: object) -> int:
-        with self.open("w") as file:
-            file.write(text[: len(text) // 2])
+    def killed(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", killed)
+    monkeypatch.setattr("os.fsync", killed)  # the text is written beside, not yet in its place
     with pytest.raises(KeyboardInterrupt):
-        write_calibration(made_calibration(), path)
+        write_calibration(made_calibration(proof={"steps": 1.0}), path)
     assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "ersatz", *arguments], capture_output=True, text=True,
                           cwd=cwd, env=env, timeout=120)  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def test_verbs_and_options_are_frozen() -> None:
         "validate",
         "calibrate",
         "devices",
+        "list",
+        "show",
     ]
     for verb, options in {
         "run": {
@@ -58,6 +60,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--timer",
             "--calibration",
             "--attach",
+            "--ops",
             "--help",
         },
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
@@ -111,6 +114,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--help",
         },
         "devices": {"--json", "--help"},
+        "list": {"--json", "--help"},
+        "show": {"--kind", "--json", "--help"},
         "validate": {"--json", "--out", "--oddities", "--held-out", "--memory", "--help"},
     }.items():
         text = ersatz(verb, "--help").stdout
@@ -207,7 +212,7 @@ def test_a_finished_result_is_not_lost(scenario: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for option, target in (("--out", "file/x"), ("--json", "missing/x.json")):
         done = ersatz("run", str(scenario), option, str(tmp_path / target))
-        assert done.returncode == 2
+        assert done.returncode == 3
         assert "How long?" in done.stdout
         assert "cannot be written" in done.stderr
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from links import GB, MESH, PLAIN, US, inside, make_node, scale_out, scale_up, seconds
 
 from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.networks.collectives import ALGORITHMS, Cost, collective_time, pipelined
-from ersatz.device_models.networks.group import Group, Lanes, group_of, nic_share, wiring_of
+from ersatz.device_models.networks.group import (
+    Group,
+    Lanes,
+    group_of,
+    lanes_of,
+    nic_share,
+    wiring_of,
+)
 
 
 def test_ring_all_reduce_moves_two_n_minus_1_nths() -> None:
@@ -130,10 +139,101 @@ def test_hierarchical_all_reduce_by_hand() -> None:
     assert result == pytest.approx(12e-3 + 6 * US + 20e-3 + 20 * US)
 
 
-def test_library_goes_by_tiers_for_small_messages_and_by_ring_for_large() -> None:
+def test_a_library_gathers_by_tiers_only_where_it_can() -> None:
+    # NCCL has a flat ring: 7 hops across and 56 inside. HCCL doubles: 3 and 3.
     group = Group(64, 8, 1)
-    assert collective_time("all_gather", 1e3, group, PLAIN).algorithm == "hierarchical"
-    assert collective_time("all_gather", 1e10, group, PLAIN).algorithm == "ring"
+    flat = collective_time("all_gather", 1e3, group, PLAIN)
+    assert flat.algorithm == "ring"
+    assert flat.seconds == pytest.approx(7 * 10 * US + 56 * US, rel=0.01)
+    levels = make_node(scale_up(), scale_out(level_gather=True))
+    by_tiers = collective_time("all_gather", 1e3, group, levels)
+    assert by_tiers.algorithm == "recursive"
+    assert by_tiers.seconds == pytest.approx(3 * 10 * US + 3 * US, rel=0.01)
+    assert collective_time("all_gather", 1e10, group, levels).algorithm == "ring"
+
+
+def test_aggregated_trees_gather_in_log2_hops_where_a_node_has_one_member() -> None:
+    # 1,024 nodes: a ring has 1,023 hops of 10 us, aggregated trees ten; the bytes are the same.
+    with_trees = make_node(scale_up(), scale_out(pat_gather=True))
+    group = Group(1024, 1, 8)
+    ring = collective_time("all_gather", 200e6, group, PLAIN).seconds
+    trees = collective_time("all_gather", 200e6, group, with_trees)
+    assert ring == pytest.approx(1023 * 10 * US + 200e6 * 1023 / 1024 / 10e9)
+    assert (trees.algorithm, ring - trees.seconds) == ("pat", pytest.approx(1013 * 10 * US))
+    two = Group(2048, 2, 4)
+    assert collective_time("all_gather", 1e6, two, with_trees).algorithm == "ring"
+
+
+def test_a_collective_over_the_network_starts_once_and_hops_by_protocol() -> None:
+    # Start 10 us, hop 14 us (simple) or 4 us at 92 % of the rate. 128 nodes, 214 MB (a layer of Llama 3
+    # 70B over tp 8): 127 hops and 214 MB x 127/128 over 10 GB/s; small ones take the quick protocol.
+    out = scale_out(start_s=10 * US, latency_s=14 * US, quick_latency_s=4 * US, quick_share=0.92)
+    node, group = make_node(scale_up(), out), Group(128, 1, 8)
+    bytes_s = 214e6 * 127 / 128 / 10e9
+    assert seconds("all_gather", 214e6, group, node) == pytest.approx(
+        10 * US + min(127 * 14 * US + bytes_s, 127 * 4 * US + bytes_s / 0.92)
+    )
+    assert seconds("all_gather", 1e3, group, node) == pytest.approx(
+        10 * US + 127 * 4 * US, rel=0.01
+    )
+    inside_only = seconds("all_gather", 1e3, inside(8), node)
+    assert inside_only == seconds("all_gather", 1e3, inside(8), PLAIN)
+
+
+def test_borders_between_sites_are_passed_once_each() -> None:
+    # A ring through two sites passes the line there and back, whatever its length; 1 ms each time.
+    far = make_node(scale_up(), scale_out(core_latency_s=1e-3))
+    group = Group(256, 1, 8, crossings=2)
+    more = {kind: seconds(kind, 1e6, group, far) - seconds(kind, 1e6, Group(256, 1, 8), far)
+            for kind in ("all_gather", "all_to_all")}  # fmt: skip
+    assert more == {"all_gather": pytest.approx(2e-3), "all_to_all": pytest.approx(1e-3)}
+    tree = [seconds("all_reduce", 1e3, g, far, algorithm="tree") for g in (group, Group(256, 1, 8))]
+    assert tree[0] - tree[1] == pytest.approx(2e-3)
+
+
+@given(
+    st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"]),
+    st.sampled_from([2, 4, 8, 64, 128]), st.floats(1e2, 1e10), st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from(["ascend-910c-8", "gb200-nvl72", "m890-128", "h100-8", "ascend-910b2-8",
+                     "mi300x-8", "ppu-810e-16"]),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_splitting_a_domain_is_never_faster(
+    kind: str, size: int, nbytes: float, parts: int, name: str
+) -> None:
+    node = load_node(name)
+    domain = wiring_of(node).domain
+    size = min(size, domain // 8 * 8)
+    parts = min(parts, size // 2)
+    whole = seconds(kind, nbytes, Group(size, size, 1), node)
+    split = seconds(kind, nbytes, Group(size, size // parts, 1), node)
+    assert split >= whole * (1 - 1e-9)
+
+
+@given(st.floats(1e3, 1e10), st.sampled_from([2, 16, 128]), st.floats(1.0, 4.0),
+       st.sampled_from(["all_reduce", "all_gather", "all_to_all", "send", "broadcast"]))  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_more_bandwidth_and_shorter_hops_never_slow(
+    nbytes: float, nodes: int, factor: float, kind: str
+) -> None:
+    node, group = load_node("h100-8"), Group(nodes * 8, 8, 1)
+    usual = seconds(kind, nbytes, group, node)
+    out = node.scale_out
+    for better in (
+        replace(out, nic_bandwidth=out.nic_bandwidth * factor),
+        replace(out, latency_s=out.latency_s / factor), replace(out, start_s=0.0),
+        replace(out, quick_latency_s=out.quick_latency_s / factor), replace(out, peer_s=0.0),
+    ):  # fmt: skip
+        assert seconds(kind, nbytes, group, replace(node, scale_out=better)) <= usual * (1 + 1e-9)
+    fewer = seconds(kind, nbytes, Group(nodes * 8, 8, 1, crossings=2), node)
+    assert fewer >= usual
+
+
+def test_a_mesh_uses_all_its_links() -> None:
+    # Four devices with seven links each, spread over three others: a ring of four gets all seven.
+    mesh = make_node(scale_up("mesh", links=7, link=10 * GB, domain=4), devices=4)
+    assert lanes_of(Group(4, 4, 1), wiring_of(mesh)).inside == pytest.approx(70 * GB)
+    assert lanes_of(Group(2, 2, 2), wiring_of(mesh)).pair == pytest.approx(70 / 3 * GB)
 
 
 def test_recursive_gather_by_hand_and_on_request_only() -> None:

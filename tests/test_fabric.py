@@ -15,7 +15,12 @@ from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import list_nodes, load_node, load_scale_out
 from ersatz.device_models.networks.fabric import Fabric, Fault, bisection, build_fabric
 from ersatz.device_models.networks.group import Group, group_of, nic_share, wiring_of
-from ersatz.device_models.networks.traffic import Members, exchange_share, ring_share
+from ersatz.device_models.networks.traffic import (
+    Members,
+    exchange_share,
+    message_shares,
+    ring_share,
+)
 from ersatz.sim.plan.network import group_members
 from ersatz.sim.plan.placement import node_positions, node_ranks
 from ersatz.sim.scenario.scenario import FabricSpec
@@ -95,22 +100,29 @@ def test_exchange_share_counts_what_leaves_a_leaf() -> None:
     assert exchange_share(fabric, Members(nodes, nodes, cards)).rate == pytest.approx(8.75 * GB)
 
 
-def test_messages_of_other_groups_are_seldom_on_the_same_uplink() -> None:
+def test_messages_of_all_replicas_share_the_uplinks() -> None:
+    # 32 devices of each leaf send to the other: 320 GB/s over 160 GB/s of uplinks, in both directions.
+    # A step back from the last stage to the first would double that.
     fabric = build_fabric(tree(oversubscription=2.0), 8)
     nodes = np.array([[n, n + 4] for n in range(4) for _ in range(8)])
     cards = np.array([[c, c] for _ in range(4) for c in range(8)])
-    assert ring_share(fabric, Members(nodes, nodes, cards), pairs=True).rate == pytest.approx(
-        10 * GB
-    )
+    members = Members(nodes, nodes, cards)
+    (share,) = message_shares(fabric, members, [(0, 1)])
+    assert (share.rate, share.above) == (pytest.approx(5 * GB), pytest.approx(1.0))
+    round_trip = np.concatenate([nodes, nodes], axis=1)[:, [0, 1, 2, 3]]
+    turned = Members(round_trip, round_trip, np.concatenate([cards, cards], axis=1))
+    shares = message_shares(fabric, turned, [(0, 1), (1, 2), (2, 3), (0, 3)])
+    assert all(share.rate <= 2.5 * GB for share in shares)
 
 
-def test_the_mean_pair_of_the_slowest_group_counts_for_messages() -> None:
-    # Node 1's card is at half: 0 -> 1 and 1 -> 2 go at 5 GB/s, 2 -> 3 and 3 -> 0 at 10. The harmonic mean
-    # is 4 / (2/5 + 2/10) = 6.67; the other group, on other cards, has 10.
+def test_messages_of_the_slowest_group_count_step_by_step() -> None:
+    # Node 1's card is at half: 0 -> 1 and 1 -> 2 go at 5 GB/s, 2 -> 3 at 10. The other group, on other
+    # cards, has 10.
     fabric = build_fabric(tree(), 8).damaged([Fault("card", (1, 0), 0.5)])
     nodes = np.array([[0, 1, 2, 3], [0, 1, 2, 3]])
     members = Members(nodes, nodes, np.array([[0] * 4, [1] * 4]))
-    assert ring_share(fabric, members, pairs=True).rate == pytest.approx(20 / 3 * GB)
+    shares = message_shares(fabric, members, [(0, 1), (1, 2), (2, 3)])
+    assert [share.rate / GB for share in shares] == pytest.approx([5, 5, 10])
     assert ring_share(fabric, members).rate == pytest.approx(5 * GB)
 
 
@@ -135,11 +147,46 @@ def test_one_of_two_leaves_down_halves_its_nodes_and_the_only_one_cuts_them_off(
     assert ring_share(dual, pair).rate == pytest.approx(10 * GB)
     assert ring_share(dual.damaged([Fault("leaf", (0,))]), pair).rate == pytest.approx(5 * GB)
     assert ring_share(dual.damaged([Fault("plane", (1,))]), pair).rate == pytest.approx(5 * GB)
-    both = [Fault("leaf", (0,)), Fault("leaf", (1,))]
-    assert ring_share(dual.damaged(both), pair).rate == 0.0
-    single = build_fabric(tree("rail"), 8)
+    # Both leaves of card 0 down: its devices use card 1, which their neighbours share with them.
+    both = dual.damaged([Fault("leaf", (0,)), Fault("leaf", (1,))])
+    assert ring_share(both, pair).rate == pytest.approx(10 * GB)
+    two = Members(np.array([[0, 1]] * 2), np.array([[0, 1]] * 2), np.array([[0, 0], [1, 1]]))
+    assert ring_share(both, two).rate == pytest.approx(5 * GB)
+    assert exchange_share(both, two).rate == pytest.approx(5 * GB)
+    # A tree has all cards of a node on one leaf: without it they are cut off.
+    single = build_fabric(tree(), 8)
     assert ring_share(single.damaged([Fault("leaf", (0,))]), pair).rate == 0.0
     assert ring_share(single.damaged([Fault("leaf", (1,))]), pair).rate == pytest.approx(10 * GB)
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+@pytest.mark.parametrize(("down", "left"), [(4, 0.75), (8, 0.5), (12, 0.25), (16, 0.0)])
+def test_uplinks_that_are_down_are_missing(hashed: bool, down: int, left: float) -> None:
+    # Two leaves of four nodes, 32 cards each of 10 GB/s, 16 uplinks of 20: every card sends to the other
+    # leaf. What is left of the uplinks is left of the rate, and nothing of none; a hash gives no more.
+    nodes = np.array([[n, n + 4] for n in range(4) for _ in range(8)])
+    cards = np.array([[c, c] for _ in range(4) for c in range(8)])
+    fabric = build_fabric(tree(), 8, hashed=hashed)
+    broken = fabric.damaged([Fault("uplink", (0, number)) for number in range(down)])
+    members = Members(nodes, nodes, cards)
+    for rate in (ring_share(broken, members).rate, exchange_share(broken, members).rate,
+                 message_shares(broken, members, [(0, 1)])[0].rate):  # fmt: skip
+        assert rate <= left * 10 * GB * (1 + 1e-9)
+        assert hashed or rate == pytest.approx(left * 10 * GB)
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_leaves_without_a_common_spine_are_parted(hashed: bool) -> None:
+    # Two uplinks: leaf 0 has lost the first, leaf 1 the second. Half of each is left, and no way.
+    node = replace(tree(), scale_out=replace(tree().scale_out, uplinks=2))
+    fabric = build_fabric(node, 8, hashed=hashed)
+    pair = one_group(fabric, [0, 4])
+    broken = fabric.damaged([Fault("uplink", (0, 0)), Fault("uplink", (1, 1))])
+    assert ring_share(broken, pair).rate == exchange_share(broken, pair).rate == 0.0
+    spines = fabric.damaged([Fault("spine", (0,)), Fault("spine", (1,))])
+    assert ring_share(spines, pair).rate == 0.0
+    half = fabric.damaged([Fault("spine", (0,)), Fault("spine", (1,), 0.5)])
+    assert ring_share(half, pair).rate == pytest.approx(10 * GB)
 
 
 def test_flows_avoid_a_dead_uplink() -> None:
@@ -153,7 +200,8 @@ def test_flows_avoid_a_dead_uplink() -> None:
     # Where traffic spreads evenly the sixteen act as one, and fifteen sixteenths are left.
     for fault in (Fault("uplink", (0, 5)), Fault("spine", (5,))):
         even = build_fabric(tree(), 8).damaged([fault])
-        assert even.capacity[even.first[2]] == pytest.approx(15 / 16 * 320 * GB)
+        of_leaf = even.capacity[even.first[2] : even.first[2] + even.uplinks]
+        assert of_leaf.tolist() == pytest.approx([15 / 16 * 320 * GB, 0.0])
     assert 5 not in spine.choose_uplinks(source, target, zero, zero, np.arange(200))
 
 

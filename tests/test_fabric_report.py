@@ -141,12 +141,14 @@ def test_infeasible_is_named_with_the_part(tmp_path: Path) -> None:
     assert "INFEASIBLE: nodes 0-1 and nodes 2-3: no path between them (spine 0 is down)" in text
     assert text.endswith("exit status 1\n")
     assert "leaves" in text  # the whole report all the same
-    cases = load_fabric_cases(MI300X, ["fabric.faults=[{part: leaf, at: [1]}]"])
-    (line,) = infeasible(cases[0], view_pools(cases[0]))
+    cards = ", ".join(f"{{part: card, at: [1, {number}]}}" for number in range(8))
+    cases = load_fabric_cases(MI300X, [f"fabric.faults=[{cards}]"])
+    lines = infeasible(cases[0], view_pools(cases[0]))
+    line = lines[-1]
     assert line.startswith(
         "infeasible: llama3-70b-mi300x: the network cuts off ranks of the groups dp"
     )
-    assert line.endswith("(leaf 1 is down)")
+    assert "card 1 0 is down" in line
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import permutations, product
 from operator import itemgetter
 
@@ -29,8 +30,12 @@ from ersatz.device_models.networks.group import (
         (8, 16, Group(16, 1, 8)),  # data parallel beside tp 8: eight rings leave each node
         (2, 8, Group(8, 4, 2)),  # ranks 0 2 4 6 | 8 10 12 14, and the odd ones beside them
         (1, 64, Group(64, 8, 1)),
-        (3, 4, Group(4, 1, 3)),  # ranks 0 3 6 | 9: the emptiest node holds one
-        (1, 12, Group(12, 4, 1)),  # ranks 0..7 | 8..11
+        (
+            3,
+            4,
+            Group(4, 1, 8, 2),
+        ),  # ranks 0 3 6 | 9: the emptiest node holds one, and all use cards
+        (1, 12, Group(12, 4, 2, 2)),  # ranks 0..7 | 8..11, 12..15 | 16..23
         (5, 1, Group(1, 1, 8)),
     ],
 )
@@ -47,16 +52,31 @@ def test_a_supernode_is_one_domain_and_a_split_node_is_two() -> None:
 
 @given(domain=st.integers(1, 16), stride=st.integers(1, 20), size=st.integers(1, 20))
 def test_groups_equal_those_written_out_rank_by_rank(domain: int, stride: int, size: int) -> None:
+    # All groups until they sit in their domains as the first did: the emptiest place counts, and the
+    # domain whose cards the most members of groups that leave it use.
     node = make_node(scale_up(domain=domain), devices=domain)
+    ranks = math.lcm(domain, stride * size)
     all_groups = [
-        {start + offset + i * stride for i in range(size)}
-        for start in range(0, domain + 1, stride * size)
+        Counter((start + offset + i * stride) // domain for i in range(size))
+        for start in range(0, ranks, stride * size)
         for offset in range(stride)
     ]
-    first = [rank // domain for rank in all_groups[0]]
-    beside = sum(any(rank < domain for rank in group) for group in all_groups)
-    expected = Group(size, min(first.count(place) for place in set(first)), beside)
-    assert group_of(node, stride, size) == expected
+    found = group_of(node, stride, size)
+    assert found.per_node == min(min(group.values()) for group in all_groups)
+    assert found.nodes == max(len(group) for group in all_groups)
+    leaving: Counter[int] = sum((g for g in all_groups if len(g) > 1), Counter())
+    if leaving:
+        assert found.groups_per_node == -(-max(leaving.values()) // found.per_node)
+
+
+def test_a_group_that_straddles_a_rack_is_counted_where_it_is_thinnest() -> None:
+    # 576 ranks on racks of 72: groups of 64 fill the first rack with 8 to spare, and so on; pairs of
+    # racks that share a group hold 8 and 56, 16 and 48, ... of it. Groups of 72 or 8 stay whole.
+    rack = make_node(scale_up("supernode", domain=72), devices=72, nics=72)
+    assert group_of(rack, 1, 64, 576) == Group(64, 8, 9, 2)
+    assert group_of(rack, 1, 64, 64) == Group(64, 64, 1)
+    assert group_of(rack, 1, 16, 144) == Group(16, 8, 1)
+    assert group_of(rack, 1, 72, 576).nodes == group_of(rack, 1, 8, 576).nodes == 1
 
 
 def test_members_share_the_cards_but_no_one_drives_two() -> None:

@@ -13,13 +13,14 @@ ORDER = [
     ["device_models.shipped", "device_models.text"],
     ["device_models.catalog", "device_models.kernels", "device_models.networks"],
     ["device_models.calibration"],
-    ["sim.errors", "sim.records", "sim.scenario.case_file", "sim.workload.model"],
+    ["sim.errors", "sim.records", "sim.signals", "sim.scenario.case_file", "sim.workload.model"],
     ["sim.scenario.scenario", "sim.workload"],
     ["sim.plan"],
     ["sim.scenario"],
     ["sim.uncertainty"],
     ["sim.step"],
     ["sim.job"],
+    ["sim.invariants"],
     ["sim.run"],
     ["sim.validation"],
     ["sim.hil.device"],
@@ -32,6 +33,7 @@ ORDER = [
     ["sim.purchase.programme", "sim.purchase.purchase", "sim.purchase.rates"],
     ["sim.purchase.buildout", "sim.purchase.events", "sim.purchase.gate", "sim.purchase.diagnose"],
     ["sim.purchase.life"],
+    ["sim.purchase.holds"],
     ["sim.purchase.reading"],
     ["sim.purchase.answer"],
     ["sim.options"],
@@ -39,20 +41,26 @@ ORDER = [
     ["sim.fleet.log", "sim.fleet.fits", "sim.fleet.free", "sim.fleet.protocol"],
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
+    ["sim.fleet.engine.happening", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
+    ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
     ["sim.fleet.policies"],
     ["sim.fleet.doors"],
     ["sim.fleet.schema", "sim.fleet.file", "sim.fleet.compare"],
+    ["sim.finding"],
     ["sim.report"],
+    ["sim.answers"],
     ["sim.cli"],
     ["sim.__main__"],
+    ["ersatz"],
 ]
 HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
 
 
 def modules() -> list[tuple[str, Path]]:
     paths = [p for room in ("sim", "device_models") for p in (ROOT / room).rglob("*.py")]
-    return [(".".join(p.relative_to(ROOT).with_suffix("").parts), p) for p in sorted(paths)]
+    inside = [(".".join(p.relative_to(ROOT).with_suffix("").parts), p) for p in sorted(paths)]
+    return [*inside, *((f"ersatz.{p.stem}", p) for p in sorted((ROOT / "ersatz").glob("*.py")))]
 
 
 def imports(path: Path, *, top_only: bool) -> set[str]:
@@ -104,9 +112,15 @@ def test_rooms_are_small() -> None:
     assert not crowded
 
 
-def test_help_starts_without_the_engines() -> None:
-    heavy = "('numpy', 'simpy', 'pydantic', 'yaml')"
-    code = f"import ersatz.sim.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("start", "heavy"),
+    [
+        ("ersatz.sim.cli", "('numpy', 'simpy', 'pydantic', 'yaml', 'rich.table')"),
+        ("ersatz", "('numpy', 'simpy', 'pydantic', 'yaml', 'rich', 'typer', 'ersatz.sim')"),
+    ],
+)
+def test_starts_without_the_engines(start: str, heavy: str) -> None:
+    code = f"import {start}, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -78,6 +78,10 @@ def _write(tmp_path: Path, text: str) -> Path:
         ("tp: 2, dp: 8", "tp: 2, dp: 8, schedule: 1f2b", "expected one of gpipe"),
         ("tp: 2, dp: 8", "pp: 2, vp: 2, dp: 8", "need schedule: interleaved"),
         ("tp: 2, dp: 8", "tp: 2, dp: 8, zero: 5", "s.yaml:7:32: parallel.zero: '5'"),
+        ("tp: 2, dp: 8", "cp: 2, dp: 8, cp_comm: a2a+p2p", "expected a divisor of cp 2"),
+        ("tp: 2, dp: 8", "cp: 2, cp_inner: 2, dp: 8", "belongs to cp_comm: a2a+p2p"),
+        ("tp: 2, dp: 8", "tp: 8, cp: 8, cp_comm: a2a, dp: 1", "cannot share the 4 heads"),
+        ("tp: 2, dp: 8", "tp: 2, dp: 8, recompute_modules: [scores]", "parallel.recompute_modules"),
         ("h800-8", "h80-8", "no such name in the catalogue of nodes, did you mean 'h800-8'"),
         ("h800-8", "hanguang-800-8", "cannot train: it is an inference chip"),
         ("llama2-7b", "llama2-8b", "no such model in the catalogue, did you mean"),
@@ -92,6 +96,33 @@ def test_bad_values(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in GOOD
     found = faults(tmp_path, GOOD.replace(old, new, 1))
     assert any(expected in line for line in found), found
+
+
+MIXED = GOOD.replace("llama2-7b", "mixtral-8x7b").replace("tp: 2, dp: 8", "tp: 2, dp: 8, ep: 8")
+
+
+def test_layouts_of_experts_that_the_software_refuses(tmp_path: Path) -> None:
+    """Megatron has no experts under tensor parallelism without sequence parallelism; DeepSpeed has.
+    Strided groups slice experts over tp and lie within dp."""
+    plain = MIXED.replace("ep: 8", "ep: 8, sequence_parallel: false")
+    words = "experts under tensor parallelism need sequence parallelism in megatron-core"
+    assert any(words in line for line in faults(tmp_path, plain))
+    assert load(tmp_path, plain.replace("stack: megatron-core", "stack: deepspeed"))
+    strided = MIXED.replace("ep: 8", "ep: 8, expert_layout: strided")
+    assert any("expected 2, or expert_layout: folded" in line for line in faults(tmp_path, strided))
+    assert load(tmp_path, strided.replace("strided", "strided, etp: 2"))
+
+
+def test_stacks_that_say_what_no_one_understands(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    leaf = "{value: %s, source: OWN, date: 2026-11, confidence: high}"
+    path.write_text(
+        "name: own\nbased_on: megatron-core\nsources: {OWN: own}\n"
+        f"zero2_reduce: {leaf % 'sometimes'}\nselective_recompute: {leaf % 'norms'}\n"
+    )
+    found = faults(tmp_path, GOOD.replace("megatron-core", str(path)))
+    assert any("'sometimes' - expected one of micro-batch, run" in line for line in found)
+    assert any("'norms' - expected one of core_attn" in line for line in found)
 
 
 def test_a_dtype_that_the_device_lacks(tmp_path: Path) -> None:

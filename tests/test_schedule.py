@@ -123,7 +123,7 @@ def test_pictures_are_sound_and_always_the_same() -> None:
     files = pictures(runs)
     assert {f for f in files if "." not in f.removesuffix(".svg")} == {
         "queue.svg", "fragmentation.svg", "completion.svg", "delay.svg"}  # fmt: skip
-    assert {"fifo.gantt.svg", "fifo.use.svg", "easy-leaf-any.leaves.svg"} <= set(files)
+    assert {"fifo.gantt.svg", "fifo.use.svg", "easy:leaf:any.leaves.svg"} <= set(files)
     for text in files.values():
         Xml.fromstring(text)
     starts = sum(len(r.placement) for r in runs[0].log.records if r.event == "start")
@@ -202,7 +202,7 @@ def test_faults_of_a_file_are_placed(small: Path, old: str, new: str, words: str
 
 def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "ersatz", *arguments], capture_output=True, text=True,
                           cwd=cwd, env=env, timeout=120)  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def test_short_of_money() -> None:
     assert new.late
     says(f"{new.plan.orders.sum():.0f} nodes of 910B are what the money buys, done after"
          f" {new.life.finish:.1f} months")  # fmt: skip
-    none = told("purchase.budget=100 M CNY")["as-it-was"]
+    none = told("purchase.budget=80 M CNY")["as-it-was"]
     assert none.plan is None
     found = {r.constraint: r for r in none.remedies}
     assert found["budget"].increase is not None

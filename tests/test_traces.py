@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ersatz.device_models.text.names import NAME
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.doors.evalys import jobs_text
@@ -202,7 +203,7 @@ def test_tiresias(tmp_path: Path) -> None:
 def test_swf(tmp_path: Path) -> None:
     # processors asked for where none are given; a limit of -1 is none; the one that never ran is out
     path = write(tmp_path, "log.swf", SWF)
-    assert jobs(path) == [("1", 0.0, 16, 100.0, "user 3"), ("2", 2.0, 4, 50.0, "")]
+    assert jobs(path) == [("1", 0.0, 16, 100.0, "user-3"), ("2", 2.0, 4, 50.0, "")]
     assert [job.walltime_s for job in read_trace(path).jobs] == [300.0, math.inf]
 
 
@@ -328,6 +329,7 @@ WORDS = st.text(
     st.characters(whitelist_categories=["Lu", "Ll", "Nd"], whitelist_characters="-_, "),
     min_size=1, max_size=8,
 ).map(str.strip).filter(bool)  # fmt: skip
+NAMES = st.from_regex(NAME, fullmatch=True)
 SECONDS = st.floats(0.0, 1e9)
 
 
@@ -337,7 +339,7 @@ def workloads(draw: st.DrawFn) -> Workload:
     for number in range(draw(st.integers(1, 5))):
         devices = draw(st.integers(1, 9000))
         made.append(
-            Job(f"j{number}", draw(SECONDS), devices, draw(SECONDS), tenant=draw(WORDS | st.just("")),
+            Job(f"j{number}", draw(SECONDS), devices, draw(SECONDS), tenant=draw(NAMES | st.just("")),
                 priority=draw(st.integers(-9, 9)), walltime_s=draw(st.floats(1.0, 1e9) | st.just(math.inf)),
                 types=tuple(draw(st.lists(st.sampled_from(["h800", "ppu", "910b"]), unique=True))),
                 mixed=draw(st.booleans()), max_leaves=draw(st.integers(0, 3)), model=draw(WORDS),

@@ -20,9 +20,8 @@ from ersatz.sim.validation.fit.parameters import (
 from ersatz.sim.validation.fit.samples import Sample
 from ersatz.sim.validation.fit.search import Linear, fold_values, robust_cost
 from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
-from ersatz.sim.validation.reading.metrics import measured_step_seconds
-from ersatz.sim.validation.reading.rows import scenario_of
-from ersatz.sim.validation.reading.rules import Refused
+from ersatz.sim.validation.reading.rows import read_run, scenario_of
+from ersatz.sim.validation.reading.rules import Filling, Refused
 from ersatz.sim.validation.reading.table import Run, read_table
 
 ROW = {
@@ -79,7 +78,7 @@ def test_metrics_mean_step_times(
     tmp_path: Path, changes: dict[str, str], expected: float | None
 ) -> None:
     row = run(tmp_path, **changes)
-    found = measured_step_seconds(row, scenario_of(row))
+    found = read_run(row).measured_s
     assert found == (pytest.approx(expected) if expected else None)
 
 
@@ -87,8 +86,8 @@ def test_tflops_and_mfu_say_the_same(tmp_path: Path) -> None:
     # 494.7 TFLOP/s per device is half of the 989.4 TFLOP/s peak
     first = run(tmp_path, metric_name="model_tflops_per_device", metric_value="494.7")
     second = run(tmp_path, metric_name="mfu_percent", metric_value="50")
-    seconds = measured_step_seconds(first, scenario_of(first))
-    assert seconds == pytest.approx(measured_step_seconds(second, scenario_of(second)))
+    seconds = read_run(first).measured_s
+    assert seconds == pytest.approx(read_run(second).measured_s)
 
 
 def test_blanks_are_filled_and_stated(tmp_path: Path) -> None:
@@ -145,7 +144,7 @@ def test_errors_are_of_step_time_and_weigh_sources_equally(tmp_path: Path) -> No
     assert summary["all"].median == pytest.approx(0.1)
     assert summary["groups"]["source"]["b"].median == pytest.approx(0.3)
     assert summary["sources_weighted_equally"]["p90"] == pytest.approx(0.3)
-    assert row_record(predictions[3])["predicted"] == pytest.approx(predicted)
+    assert row_record(predictions[3])["predicted_in_metric_unit"] == pytest.approx(predicted)
 
 
 def test_part_of_a_rack_is_a_smaller_node() -> None:
@@ -160,10 +159,14 @@ def test_frameworks_and_devices_by_name(tmp_path: Path) -> None:
                              ("PyTorch FSDP + compile", "fsdp"),
                              ("Megatron-LM", "megatron-2021"), ("HAI-LLM DualPipe", "deepseek"),
                              ("ModelLink/MindSpeed-LLM", "mindspeed")):  # fmt: skip
-        assert stack_of(run(tmp_path, framework=framework)).name == stack
-    assert node_of("Ascend 910B (Atlas 800T A2)").device.name == "ascend-910b3"
+        assert stack_of(Filling(run(tmp_path, framework=framework))).name == stack
+    for device, node in (("Ascend 910B (Atlas 800T A2)", "ascend-910b3-8"), ("A100-PCIe", "a100-pcie-80-8"),
+                         ("huawei_910c_die", "ascend-910c-die-16"), ("GH200", "gh200-1"),
+                         ("A100-SXM-80GB (paper: NVIDIA Ampere)", "a100-80-8"),
+                         ("MI350X", "mi350x-8")):  # fmt: skip
+        assert node_of(Filling(run(tmp_path, device=device))).name == node
     with pytest.raises(Refused):
-        node_of("abacus")
+        node_of(Filling(run(tmp_path, device="abacus")))
 
 
 @pytest.mark.parametrize(
@@ -225,10 +228,13 @@ def test_latent_attention_and_layers_without_experts_are_known_by_the_model(
 def test_a_blank_number_format_is_what_the_source_is_known_for(tmp_path: Path) -> None:
     """FP4 only where the device has it; a device without FP8 is refused, not read as 16 bits."""
     row = run(tmp_path, source="MLPerf Training v5.1 logs", model_name="Llama 3.1 8B", precision="")
-    assert [precision_of(row, load_node(n)) for n in ("b200-8", "h100-8")] == ["fp4", "fp8"]
+    formats = [precision_of(Filling(row), load_node(n)) for n in ("b200-8", "h100-8")]
+    assert formats == ["fp4", "fp8"]
     with pytest.raises(Refused):
-        precision_of(row, load_node("a100-80-8"))
-    assert precision_of(run(tmp_path, precision=""), load_node("h100-8")) == "bf16"
+        precision_of(Filling(row), load_node("a100-80-8"))
+    fill = Filling(run(tmp_path, precision=""))
+    assert precision_of(fill, load_node("h100-8")) == "bf16"
+    assert fill.open == {"precision": ("fp8",)}  # two readings: both ends are predicted
 
 
 def test_fitted_parameters_are_few_and_bounded() -> None:

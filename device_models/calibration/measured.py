@@ -10,20 +10,23 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.calibration.records import LARGEST, Blame, made, numbers
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
 from ersatz.device_models.kernels.operations import COMPUTE, operation_of
-from ersatz.device_models.kernels.terms import Machine, OperationFit
+from ersatz.device_models.kernels.terms import TERMS, Machine, OperationFit
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.device_models.text.yamltext import YamlText, read_yaml
+from ersatz.device_models.text.whole import write_whole
+from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 
 OPTIONAL = ("pretended", "source", "scope", "libraries")  # of an origin
+TITLE = "# Written by ersatz calibrate"  # how the file begins
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
@@ -185,14 +188,26 @@ def point_row(point: Point) -> dict[str, Any]:
 
 
 def row_point(row: Mapping[str, Any]) -> Point:
-    """Return the point of plain columns; raises `KeyError` and `ValueError`."""
-    values: dict[str, Any] = {}
-    for name in (*_KERNEL, *_POINT):
-        kind: Callable[[Any], Any] = str if name in _WORDS else int if name in _WHOLE else float
-        values[name] = kind(row[name])
+    """Return the point of plain columns; raises `ValueError` that names the column."""
+    values = {name: _cell(name, row.get(name)) for name in (*_KERNEL, *_POINT)}
     kernel = {name: values[name] for name in _KERNEL}
     backward = kernel["name"].endswith("back")
     return Point(Kernel(category="", backward=backward, **kernel), *(values[n] for n in _POINT))
+
+
+def _cell(name: str, raw: Any) -> Any:
+    """Return a cell as its column's kind; raises `ValueError`."""
+    if raw is None:
+        raise ValueError(f"{name}: the cell is missing")
+    if name in _WORDS:
+        return str(raw)
+    try:
+        value: float = int(raw) if name in _WHOLE else float(raw)
+    except (ValueError, OverflowError):
+        value = -1.0
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"{name}: {str(raw)[:60]!r} - expected a number that is not negative")
+    return value
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -225,14 +240,10 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         row = point_row(point)
         writer.writerow({k: v if k in _WORDS else _short(float(v)) for k, v in row.items()})
     lines = "".join(f"  {line}\n" for line in table.getvalue().splitlines())
-    text = (
-        "# Written by ersatz calibrate: measured kernels and what was fitted to them; SI units.\n"
-    )
+    text = f"{TITLE}: measured kernels and what was fitted to them; SI units.\n"
     text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f"{path.name}.new")  # a kill in mid-write leaves the old file
-    written.write_text(f"{text}points: |\n{lines}", "utf-8")
-    written.replace(path)
+    write_whole(path, f"{text}points: |\n{lines}")
 
 
 def _told(origin: dict[str, Any]) -> dict[str, Any]:
@@ -262,39 +273,83 @@ def read_calibration(path: Path) -> Calibration:
     if not isinstance(data["format"], int) or data["format"] > FORMAT:
         expected = f"expected a format up to {FORMAT}: written by a newer ersatz, which can read it"
         raise InputError([text.problem(("format",), data["format"], expected)])
-    data.setdefault("soak", {})
-    parts = {
-        key: _part(text, key, build, problems)
-        for key, build in (
-            ("origin", lambda x: Origin(**x)),
-            ("machine", lambda x: Machine(float(x["cache_bytes"]), tuple(x["tile"]), x["units"], x["ridge"])),
-            ("parameters", lambda x: {str(k): float(v) for k, v in x.items()}),
-            ("missing", tuple),
-            ("proof", lambda x: {str(k): float(v) for k, v in x.items()}),
-            ("soak", _soak),
-            ("fits", lambda x: {(f["operation"], f["dtype"]): OperationFit(**f) for f in x}),
-        )
-    }  # fmt: skip
-    points = _points(text, problems)
-    if problems:
+    calibration = _made(text, data, problems)
+    if problems or calibration is None:
         raise InputError(problems)
-    return Calibration(**parts, points=points, file=str(path))
+    return replace(calibration, file=str(path))
 
 
-def _part(text: YamlText, key: str, build: Callable[[Any], Any], problems: list[Problem]) -> Any:
-    try:
-        return build(text.data[key])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        problems.append(
-            text.problem((key,), None, f"cannot be read: {type(error).__name__} {error}")
-        )
+def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> Calibration | None:
+    """Return what the parts of a file say; every fault is noted, and None comes back then."""
+
+    def blame(path: Key, value: object, expected: str) -> None:
+        problems.append(text.problem(path, value, expected))
+
+    for key in ("origin", "machine", "parameters", "fits"):
+        if key not in data:
+            blame((), key, "key is missing")
+    told = data.get("origin")
+    silent = dict.fromkeys(OPTIONAL, "")
+    origin = made(
+        Origin, {**silent, **told} if isinstance(told, dict) else told, ("origin",), blame
+    )
+    machine = made(Machine, data.get("machine"), ("machine",), blame)
+    if machine and not machine.units:
+        blame(("machine", "units"), 0, "expected a number above 0")
+    missing = data.get("missing", [])
+    if not isinstance(missing, list) or not all(isinstance(word, str) for word in missing):
+        blame(("missing",), None, "expected a list of texts")
+    parameters = _parameters(data.get("parameters"), blame)
+    proof = numbers(data.get("proof", {}), ("proof",), blame)
+    soak = _soak(data.get("soak", {}), blame)
+    fits = _fits(data.get("fits"), blame)
+    points = _points(text, problems)
+    if problems or origin is None or machine is None:
         return None
+    return Calibration(origin, machine, parameters, fits, points, tuple(missing), proof, soak)
 
 
-def _soak(found: Mapping[str, Any]) -> dict[str, float]:
-    figures = {str(k): float(v) for k, v in found.items()}
+def _parameters(raw: Any, blame: Blame) -> dict[str, float]:
+    """Return the fitted parameters; each is a field of a device, or a dtype of one."""
+    found = numbers(raw, ("parameters",), blame)
+    kinds = {f.name: str(f.type) for f in fields(Device)}
+    for key, value in found.items():
+        name, dot, dtype = key.partition(".")
+        wanted = "Mapping[str, float]" if dot else "float"
+        if kinds.get(name) != wanted or (dot and dtype not in DTYPE_BYTES):
+            blame(
+                ("parameters", key), None, f"is no parameter of a device{did_you_mean(name, kinds)}"
+            )
+        elif value < 0 or (not value and not name.endswith("_s")):
+            blame(("parameters", key), value, "expected a number above 0")
+    return found
+
+
+def _fits(raw: Any, blame: Blame) -> dict[tuple[str, str], OperationFit]:
+    """Return what was fitted, by operation and dtype."""
+    found: dict[tuple[str, str], OperationFit] = {}
+    if not isinstance(raw, list):
+        blame(("fits",), None, "expected a list of fits")
+        return found
+    for number, row in enumerate(raw):
+        fit = made(OperationFit, row, ("fits", number), blame)
+        if fit is None:
+            continue
+        if fit.dtype not in DTYPE_BYTES:
+            blame(("fits", number, "dtype"), fit.dtype, f"expected one of {', '.join(DTYPE_BYTES)}")
+        for name, cost in fit.seconds_per.items():
+            if name not in TERMS or cost < 0:
+                expected = f"expected one of {', '.join(TERMS)}, and seconds that are not negative"
+                blame(("fits", number, "seconds_per", name), cost, expected)
+        found[(fit.operation, fit.dtype)] = fit
+    return found
+
+
+def _soak(raw: Any, blame: Blame) -> dict[str, float]:
+    """Return the figures of a soak; the sustained share slows products and must be one."""
+    figures = numbers(raw, ("soak",), blame)
     if not 0 < figures.get("sustained", 1.0) <= 1:
-        raise ValueError("sustained: expected a share above 0 and at most 1")
+        blame(("soak", "sustained"), figures["sustained"], "expected a share above 0 and at most 1")
     return figures
 
 
@@ -308,10 +363,12 @@ def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:
     for number, row in enumerate(csv.DictReader(lines)):
         try:
             point = row_point(row)
-            if not (0 < point.seconds < math.inf and point.samples > 0):
+            if not (point.seconds > 0 and point.samples > 0):
                 raise ValueError("seconds and samples must be above 0")
+            if point.kernel.dtype not in DTYPE_BYTES:
+                raise ValueError(f"dtype: expected one of {', '.join(DTYPE_BYTES)}")
             found.append(point)
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        except ValueError as error:
             place = line + 2 + number
             problems.append(Problem(text.file, place, 1, f"points[{number}]", "", str(error)))
     if not found and not problems:

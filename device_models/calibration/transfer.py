@@ -17,14 +17,13 @@ Not modelled: other power limits and clocks under load, kernels tuned for one of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
 from ersatz.device_models.calibration.measured import Calibration, Point
-from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.catalog.device import Device, family
 from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.kernels.terms import Machine, OperationFit, machine_of
 from ersatz.device_models.shipped import DATA
@@ -43,11 +42,6 @@ def transfer_widths() -> Mapping[str, float]:
     """Return the relative half width that each relation adds to an interval."""
     text = parse_yaml((DATA / "transfer.yaml").read_text(), "transfer")
     return {key: float(leaf["value"]) for key, leaf in text.data["widths"].items()}
-
-
-def family(device: Device) -> str:
-    """Return the architecture without what was cut or added: 'Hopper GH100'."""
-    return re.split(r"[(+,]", device.architecture)[0].strip()
 
 
 def relation(source: Device, target: Device) -> Relation:

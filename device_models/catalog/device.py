@@ -7,6 +7,7 @@ Not modelled here: time, randomness, or anything about a workload.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -89,6 +90,16 @@ class Device:
         return dtype in self.matrix_peak
 
 
+def sixteen_bit(peaks: Mapping[str, float]) -> float:
+    """Return the peak of the 16-bit format among peaks by dtype, else the largest."""
+    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+
+
+def family(device: Device) -> str:
+    """Return the architecture without what was cut or added: 'Hopper GH100'."""
+    return re.split(r"[(+,]", device.architecture)[0].strip()
+
+
 ScaleUpKind = Literal["switched", "mesh", "supernode", "ring", "torus"]
 
 
@@ -141,6 +152,16 @@ class ScaleOut:
     all_to_all: float  # share that all-to-all sustains
     latency_s: float  # per hop of a collective, software included
     oversubscription: float  # 1 is non-blocking
+    start_s: float = 0.0  # of a collective over it, once
+    quick_latency_s: float = (
+        0.0  # per hop under the library's low-latency protocol; 0: as latency_s
+    )
+    quick_share: float = 1.0  # of the rate that this protocol sustains
+    peer_s: float = (
+        0.0  # of an all-to-all per member that it reaches: a message each, served in turn
+    )
+    pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
+    level_gather: bool = False  # its library gathers across nodes first, then inside them
     crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
@@ -152,9 +173,11 @@ class ScaleOut:
     pod_nodes: int = 0  # nodes below one set of spines; 0: all
     core_oversubscription: float = 1.0  # above the spines
     core_bandwidth: float = 0.0  # bytes/s between a pod and the rest; 0: by the oversubscription
-    core_latency_s: float = 0.0  # added to hops between pods (sites)
+    core_latency_s: float = 0.0  # of one crossing between pods (sites), beside the hop
     switch_price: float = 0.0  # USD; 0: not known
     cable_price: float = 0.0  # USD, transceivers included; 0: not known
+    switch_power_w: float = 0.0  # of one switch; 0: not known
+    cable_power_w: float = 0.0  # of one cable with its transceivers; 0: not known
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
@@ -170,8 +193,10 @@ class Node:
     scale_up: ScaleUp
     scale_out: ScaleOut
     nics: int
-    host_power_w: float  # server power without the devices, per node
+    host_power_w: float  # rated server power without the devices, per node
     failure_rate: float  # failures per second of the node that are no device's
+    host_busy_share: float = 1.0  # of the rated power, drawn while the devices train
+    host_idle_share: float = 1.0  # of the rated power, drawn while they wait
     prices: tuple[Price, ...] = ()  # of the whole server
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ersatz.device_models.catalog.device import DTYPE_BYTES, Device, ScaleUp
+from ersatz.device_models.catalog.device import Device, ScaleUp
+from ersatz.device_models.catalog.stack import LISTS, WORDS, words_of
 from ersatz.device_models.text.problems import did_you_mean
 
 Blame = Callable[[tuple[str | int, ...], object, str], None]
@@ -16,12 +17,12 @@ TOLERANCE = 0.01
 # Values of a stack by which times are divided, shares, and parts of which one is the least.
 STACK_FACTORS = ("attention_factor", "narrow_matrix_factor", "expert_efficiency",
                  "elementwise_traffic", "activation_memory")  # fmt: skip
-STACK_SHARES = ("overlap_contention", "selective_recompute_fraction", "memory_fragmentation")
+STACK_SHARES = ("overlap_contention", "memory_fragmentation")
 STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance")
-STACK_DTYPES = ("gradient_dtype", "expert_dispatch_dtype")
 STACK_DEFAULTS = {
     "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),
     "recompute": ("none", "selective", "full"), "vp": ("layers",), "split": ("cost",),
+    "cp_comm": ("p2p", "a2a", "a2a+p2p", "all_gather"), "expert_layout": ("folded", "strided"),
     "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
 }  # fmt: skip
 
@@ -167,9 +168,10 @@ def check_stack(values: Mapping[str, Any], defaults: Mapping[str, Any], blame: B
         _within(values, key, 0, 1, blame)
     for key in STACK_COUNTS:
         _within(values, key, 1, 1e3, blame)
-    for key in STACK_DTYPES:
-        if values.get(key) is not None and values[key] not in DTYPE_BYTES:
-            blame((key,), values[key], f"expected one of {', '.join(DTYPE_BYTES)}")
+    for key, words in WORDS.items():
+        said = words_of(str(values[key])) if values.get(key) is not None else ()
+        if any(word not in words for word in said) or (len(said) != 1 and key not in LISTS):
+            blame((key,), values.get(key), f"expected one of {', '.join(words)}")
     for key, value in defaults.items():
         known = STACK_DEFAULTS.get(key)
         if known is None:

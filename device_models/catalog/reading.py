@@ -15,7 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ersatz.device_models.catalog.device import Device, Node, ScaleOut, ScaleUp
+from ersatz.device_models.catalog.device import (
+    Device,
+    Fact,
+    Node,
+    ScaleOut,
+    ScaleUp,
+    sixteen_bit,
+)
 from ersatz.device_models.catalog.identities import (
     check_device,
     check_node,
@@ -23,6 +30,7 @@ from ersatz.device_models.catalog.identities import (
     check_scale_up,
     check_stack,
 )
+from ersatz.device_models.catalog.power import limited_clock
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
@@ -41,7 +49,7 @@ EXPORT_LEAVES = {
 EXPORT_ONLY = frozenset({*EXPORT_LEAVES, "die_area_m2", "io_bandwidth"})  # no run reads them
 DEVICE = Schema(
     header=_COMMON | {"vendor": "text", "architecture": "text", "released": "text",
-                      "trains": "boolean", "why_not": "text", "prices": "list"},
+                      "bin_of": "text", "trains": "boolean", "why_not": "text", "prices": "list"},
     leaves={
         "memory_bytes": "bytes", "memory_bandwidth": "bandwidth", "memory_efficiency": "fraction",
         "cache_bytes": "bytes", "matrix_tile": "tile", "compute_units": "integer",
@@ -74,17 +82,22 @@ SCALE_OUT = Schema(
         "leaf_nodes": "integer", "ports": "integer", "planes": "integer", "uplinks": "integer",
         "pod_nodes": "integer", "core_oversubscription": "number", "core_bandwidth": "bandwidth",
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
+        "switch_power_w": "power", "cable_power_w": "power", "start_s": "time",
+        "quick_latency_s": "time", "quick_share": "fraction", "peer_s": "time",
+        "pat_gather": "boolean", "level_gather": "boolean",
     },
     optional=frozenset({
         "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
-        "cable_price",
+        "cable_price", "switch_power_w", "cable_power_w", "start_s", "quick_latency_s", "quick_share",
+        "peer_s", "pat_gather", "level_gather",
     }),
 )  # fmt: skip
 NODE = Schema(
     header=_COMMON | {"device": "text", "scale_up": "text", "scale_out": "text", "prices": "list"},
     leaves={"devices": "integer", "nics": "integer", "host_power_w": "power",
-            "failure_rate": "rate"},
+            "failure_rate": "rate", "host_busy_share": "fraction", "host_idle_share": "fraction"},
+    optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
 STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
 
@@ -167,16 +180,16 @@ def find_file(name: str, room: str, folder: Path = Path()) -> Path:
     """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
         return Path(os.path.abspath(folder / name if os.path.exists(folder / name) else name))
-    wanted, known, aliases = name.strip().lower(), _names(room), _aliases(room)
-    if wanted in known or wanted in aliases:
-        return DATA / room / f"{aliases.get(wanted, wanted)}.yaml"
-    hint = did_you_mean(wanted, [*known, *aliases])
+    wanted, known, others = name.strip().lower(), _names(room), aliases(room)
+    if wanted in known or wanted in others:
+        return DATA / room / f"{others.get(wanted, wanted)}.yaml"
+    hint = did_you_mean(wanted, [*known, *others])
     expected = f"no such name in the catalogue of {room}{hint}"
     raise InputError([Problem(name[:60], 0, 0, "", "", expected)])
 
 
 @lru_cache(maxsize=8)
-def _aliases(room: str) -> dict[str, str]:
+def aliases(room: str) -> dict[str, str]:
     """Return other names of each file; only the header lines are looked at, for speed."""
     found: dict[str, str] = {}
     for path in (DATA / room).glob("*.yaml"):
@@ -199,6 +212,7 @@ def _device(path: Path) -> Device:
         sheet.blame(("trains",), trains, "a device that cannot train needs `why_not`")
     check_device(sheet.values, sheet.blame)
     sheet.finish()
+    _limit_clock(sheet, path)
     known = {f.name for f in fields(Device)}
     values = {key: value for key, value in sheet.values.items() if key in known}
     texts = {"title": path.stem, "vendor": "unknown", "architecture": "", "released": "",
@@ -206,6 +220,26 @@ def _device(path: Path) -> Device:
     header = {key: sheet.header.get(key, silent) for key, silent in texts.items()}
     return Device(name=path.stem, trains=trains, prices=sheet.prices, facts=sheet.facts,
                   sources=sheet.sources, **header, **values)  # fmt: skip
+
+
+def _limit_clock(sheet: Sheet, path: Path) -> None:
+    """Predict the clock of a bin of another device from its power, unless its file states it."""
+    usual = sheet.header.get("based_on") or sheet.header.get("bin_of")
+    if not usual or "sustained_clock" in sheet.text.data:
+        return
+    try:
+        part = _device(find_file(str(usual), "devices", path.parent))
+    except InputError as error:
+        sheet.blame_for(("bin_of",), usual, error)
+        raise InputError(sheet.problems) from error
+    power, peaks = sheet.values["power_max_w"], sheet.values["matrix_peak"]
+    clock = limited_clock(power, sixteen_bit(peaks), part)
+    sheet.values["sustained_clock"] = clock
+    if abs(clock / part.sustained_clock - 1) > 0.005:
+        note = f"a bin of {part.name} with {power:g} W: not measured, follows from its power"
+        sheet.sources = {**sheet.sources, "POWER": "data/power.yaml"}
+        sheet.facts["sustained_clock"] = Fact("sustained_clock", clock, f"{clock:.3g}", "POWER",
+                                              "2026-11", "assumed", note)  # fmt: skip
 
 
 @remembered
@@ -266,7 +300,8 @@ def _part(
 
 @remembered
 def _stack(path: Path) -> Stack:
-    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves())
+    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
+                    optional=frozenset({"pat_gather"}))  # fmt: skip
     sheet = _read(path, "stacks", schema)
     check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
     sheet.finish()

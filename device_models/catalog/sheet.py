@@ -19,8 +19,8 @@ from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 CONFIDENCES = ("high", "medium", "low", "assumed")
 LEAF_KEYS = ("value", "source", "date", "confidence", "note")
 PRICE_KEYS = ("kind", "value", "date", "region", "source", "confidence", "note")
+NOT_INHERITED = ("name", "aliases", "prices", "based_on", "bin_of")
 MOST_NUMBER, MOST_COUNT = 1e15, 10_000_000
-NOT_INHERITED = ("name", "aliases", "prices", "based_on")
 
 # Kinds of a value that are no physical quantity, and what each looks like.
 PLAIN = {

@@ -9,7 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ersatz.device_models.catalog.device import Fact
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Fact
+
+RECOMPUTE_MODULES = ("core_attn", "mla_up_proj", "layernorm", "activation", "permute", "experts",
+                     "mlp", "every_second_product")  # fmt: skip
+WORDS = {  # what a text of a stack may say; lists for recomputation and attention
+    "gradient_dtype": tuple(DTYPE_BYTES),
+    "expert_dispatch_dtype": tuple(DTYPE_BYTES),
+    "zero_sum": ("reduce_scatter", "all_reduce"),
+    "zero2_reduce": ("micro-batch", "run"),
+    "zero2_gather": ("step", "micro-batch"),
+    "selective_recompute": RECOMPUTE_MODULES,
+    "attention_kernel": ("native", "cudnn", "flash-2", "flash-3", "flash-4", "triton"),
+}
+LISTS = ("selective_recompute", "attention_kernel")
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a list with commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +39,11 @@ class Stack:
     elementwise_traffic: float  # bytes moved by element-wise ops / bytes of the fused minimum
     flash_attention: bool  # fused attention; otherwise the score matrix goes through memory
     portable_attention: bool  # its attention kernels are not written for the device at hand
-    attention_factor: float  # speed of its attention kernels / the device's best of that kind
+    attention_kernel: str  # its attention kernels, by comma; the first that the device runs counts
+    attention_factor: float  # speed of its attention kernels / what these reach alone
     loss_bytes_per_logit: float  # memory traffic of the loss per logit
     cast_traffic: float  # passes over activations to cast to fp8, and back
+    cast_weight_traffic: float  # passes more that only weight gradients need: operands cast anew
     weight_cast_bytes: float  # traffic per weight and step to cast it to fp8
     narrow_matrix_factor: float  # speed of its products in 8 bits / the device's best
     optimizer_bytes_per_param: float  # traffic on the sharded state per parameter and step
@@ -38,12 +58,33 @@ class Stack:
     collective_launch_s: float  # host time to issue one collective
     moe_host_sync: bool  # dropless routing: the host waits for token counts in every layer
     expert_host_s: float  # host time of routing in a layer of experts, each direction
+    local_expert_host_s: float  # more for each expert of the rank, where the host waits for counts
+    slices_expert_tokens: (
+        bool  # without sequence parallelism tensor ranks share out tokens to route
+    )
     step_host_s: float  # host time per step beside the ops (data, optimiser loop, logging)
     tp_overlap_chunks: float  # GEMM and tensor-parallel collective pipelined in chunks; 1 is none
+    tp_overlap_backward: (
+        bool  # inputs gathered beside input gradients, sums beside weight gradients
+    )
+    regather_inputs: bool  # sequence-parallel inputs are gathered again, not kept whole
+    narrow_tensor_gather: bool  # tensor-parallel gathers travel in 8 bits where products are
+    narrow_weight_gather: bool  # so do the weights of layers that data parallelism gathers
+    narrow_frozen_weights: bool  # LoRA keeps the frozen weights in 8 bits where products are
+    bucket_params: float  # weights that share a gradient collective, at least; 0: one per layer
+    bucket_params_per_rank: float  # the same per data-parallel rank; the larger counts
+    bucket_first_chunk_only: bool  # other chunks of the pipeline are one bucket each
+    zero_sum: str  # gradients of ZeRO 1 and 2: scattered, or all-reduced and a part of them kept
+    regather_embedding: bool  # ZeRO 3 gathers it for a backward pass that needs no weights
+    zero2_reduce: str  # gradients of ZeRO 2 are reduced per micro-batch, or per run of a chunk's
+    zero2_gather: str  # weights of ZeRO 2 are gathered per step, or per micro-batch
     overlap_grad_reduce: bool  # gradients are reduced while the backward pass still runs
     overlap_param_gather: bool  # parameters are gathered while the forward pass already runs
     overlap_contention: float  # device time lost per second of communication that overlaps
     overlap_p2p: bool  # stage-to-stage messages do not hold the compute stream
+    overlap_p2p_plain: bool  # not even where each stage holds one chunk
+    p2p_host_sync: bool  # the host waits for messages that hold the compute stream
+    scatter_messages: bool  # a message is split over the tensor group and gathered on arrival
     overlap_expert: bool  # expert all-to-all runs beside compute of another micro-batch
     unfused_activation: float  # traffic of an activation that has no fused kernel / fused minimum
     nics_used: float  # of a node by its collectives; 0 is all
@@ -53,10 +94,11 @@ class Stack:
     expert_dispatch_dtype: str  # tokens travel to the experts in this dtype
     expert_imbalance: float  # most loaded expert rank / mean
     node_limited_dispatch: bool  # a token crosses to another node once, not once per expert
-    selective_recompute_fraction: float  # of a forward pass that selective recomputation repeats
+    selective_recompute: str  # modules that selective recomputation repeats, by comma
     activation_memory: float  # activation bytes kept for the backward pass / fused minimum
     memory_overhead_bytes: float  # framework, context and communication buffers
     memory_fragmentation: float  # allocator overhead as a share of the dynamic memory
+    pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

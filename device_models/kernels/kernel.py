@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Device, sixteen_bit
+from ersatz.device_models.kernels.attention import attention_kernel
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 
@@ -52,7 +53,10 @@ class Kernel:
     sequence: int = 0
     slowdown: float = 1.0  # of the software's kernel against the device's best
     portable: bool = False  # attention by a kernel that is not written for the device
+    versions: tuple[str, ...] = ()  # attention kernels of the software, the preferred first
     aligned: bool = True  # its rows begin at multiples of 16 bytes, as matrix units want them
+    repeated: float = 0.0  # of `flop`: computed before and not kept (scores, in a backward pass)
+    padding: float = 0.0  # of `flop`: what the model does not ask for
 
 
 def matmul(
@@ -80,8 +84,10 @@ class KernelConstants:
 
     wave_weight: float
     output_write: float
+    kernel_start_s: float
+    overlap_norm: float
+    row_tile_share: float
     attention_ramp_tokens: float
-    expert_rows_half: float
     score_passes_forward: float  # over the score matrix, where attention is not fused
     score_passes_backward: float
     ring_merge_bytes_forward: float  # per value and step of ring attention
@@ -115,48 +121,77 @@ def roofline_time(device: Device, kernel: Kernel) -> float:
 
 def sixteen_bit_peak(device: Device) -> float:
     """Dense matrix peak in FLOP/s of the device's 16-bit format."""
-    peaks = device.matrix_peak
-    return peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+    return sixteen_bit(device.matrix_peak)
+
+
+def utilisation_peak(device: Device, dtype: str) -> float:
+    """Dense matrix peak in FLOP/s by which work in a format is measured: of fp32 for fp32, else 16-bit.
+
+    MFU and attention divide by the same one, so that fp32 on a device that is slower in 16 bits is
+    not above it; FP8 by the 16-bit peak, as published figures do.
+    """
+    return device.matrix_peak.get("fp32" if dtype == "fp32" else "") or sixteen_bit_peak(device)
 
 
 def attention_peak(device: Device, kernel: Kernel) -> float:
-    """Dense matrix peak in FLOP/s by which attention is measured: of fp32 for fp32, else 16-bit."""
-    return device.matrix_peak.get("fp32" if kernel.dtype == "fp32" else "") or sixteen_bit_peak(
-        device
-    )
+    """Dense matrix peak in FLOP/s by which attention is measured."""
+    return utilisation_peak(device, kernel.dtype)
 
 
 def quantisation(device: Device, kernel: Kernel) -> float:
-    """Work of full tiles and full waves over useful work, weighted; 1 is no loss."""
+    """Work of full tiles and full waves over useful work, weighted; 1 is no loss.
+
+    Libraries have tiles of fewer rows for products of few rows.
+    """
+    constants = kernel_constants()
     tile_m, tile_n, _ = device.matrix_tile
-    rows, cols = kernel.m / tile_m, kernel.n / tile_n
+    rows, cols = kernel.m / (tile_m * constants.row_tile_share), kernel.n / tile_n
     tiles = math.ceil(rows) * math.ceil(cols)
     padding = tiles / (rows * cols)
     waves = tiles * kernel.groups / device.compute_units
     tail = math.ceil(waves) / waves
-    return 1.0 + kernel_constants().wave_weight * (padding * tail - 1.0)
+    return 1.0 + constants.wave_weight * (padding * tail - 1.0)
 
 
 def calibrated_time(device: Device, kernel: Kernel) -> float:
     """Seconds with the device's sustained rates and the shape of the kernel."""
-    bandwidth = device.memory_bandwidth * device.memory_efficiency
-    moved = kernel.nbytes / bandwidth
+    moved = kernel.nbytes / (device.memory_bandwidth * device.memory_efficiency)
     if kernel.kind == "memory":
         return moved
     if kernel.kind == "attention":
-        share = device.attention_backward if kernel.backward else device.attention_forward
-        ramp = 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
-        share *= device.attention_portable if kernel.portable else 1.0
-        rate = attention_peak(device, kernel) * share / ramp
-        if not kernel.aligned:  # sums are kept in fp32, so the vector units do not pack
-            rate = min(rate, device.vector_peak.get("fp32", rate))
-        rate *= device.sustained_clock
-        return max(kernel.flop / rate * kernel.slowdown, moved)
+        return max(kernel.flop / _attention_rate(device, kernel) * kernel.slowdown, moved)
+    return _product_time(device, kernel, moved)
+
+
+def _product_time(device: Device, kernel: Kernel, moved: float) -> float:
+    """A start, then compute with the writing of the result, which traffic only partly hides behind."""
+    constants = kernel_constants()
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
     rate *= device.sustained_clock
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown
-    write = kernel_constants().output_write * 2.0 * kernel.groups * kernel.m * kernel.n
-    return max(compute + write / device.memory_bandwidth, moved)
+    written = constants.output_write * 2.0 * kernel.groups * kernel.m * kernel.n
+    busy = compute + written / device.memory_bandwidth
+    longer, shorter = max(busy, moved), min(busy, moved)
+    norm = constants.overlap_norm
+    return constants.kernel_start_s + longer * math.pow(
+        1.0 + math.pow(shorter / longer, norm), 1.0 / norm
+    )
+
+
+def _attention_rate(device: Device, kernel: Kernel) -> float:
+    """FLOP/s of an attention kernel: of its version where it is known on the device."""
+    version = attention_kernel(device, kernel.versions)
+    if version:
+        peak = attention_peak(device, kernel)
+        share = version.share(kernel.sequence, kernel.k, peak, backward=kernel.backward)
+    else:
+        share = device.attention_backward if kernel.backward else device.attention_forward
+        share *= device.attention_portable if kernel.portable else 1.0
+        share /= 1.0 + kernel_constants().attention_ramp_tokens / max(kernel.sequence, 1)
+    rate = attention_peak(device, kernel) * share
+    if not kernel.aligned:  # sums are kept in fp32, so the vector units do not pack
+        rate = min(rate, device.vector_peak.get("fp32", rate))
+    return rate * device.sustained_clock
 
 
 TIMERS: dict[str, Timer] = {"roofline": roofline_time, "calibrated": calibrated_time}

@@ -5,9 +5,10 @@ Each algorithm is a closed form in the Hockney model: hops cost a latency, bytes
 
     ring            n-1 hops and S (n-1)/n bytes at the ring rate; an all-reduce takes two
     direct          the same bytes in one hop, over the links of a mesh
-    recursive       the same bytes in log2(n) hops, tier by tier
+    recursive       the same bytes in log2(n) hops, tier by tier (HCCL's gathers; else on request)
     tree            pipelined, 2 log2 hops, 2 S bytes (two complementary binary trees)
     in-switch       pipelined, 2 hops, S (1 + 1/n) bytes (the switch adds and multicasts)
+    pat             a ring's bytes in log2(n) hops, one member of each node (NCCL from 2.23 on)
     hierarchical    scatter inside, all-reduce across, gather inside, one after the other
     pairwise        all-to-all: both tiers at once, the slower one counts
     two-hop         all-to-all where a token crosses to a node once and is handed on there
@@ -20,7 +21,7 @@ and broken links are the fabric's (`fabric.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -80,13 +81,14 @@ def pipelined(hops: int, latency_s: float, piece_s: float, seconds: float) -> fl
 def ring_latency(lanes: Lanes) -> float:
     """Return the hops of one turn of the ring: one to each other node, the rest inside."""
     inside = (lanes.size - lanes.nodes) * lanes.inside_hop_s
-    return inside + (lanes.nodes - 1) * lanes.network_hop_s
+    return inside + (lanes.nodes - 1) * lanes.network_hop_s + lanes.turn_core_s
 
 
 def tree_depth(lanes: Lanes) -> tuple[int, float]:
     """Return the levels of a binary tree, inside the nodes and then across, and their latency."""
     inside, across = (lanes.per_node - 1).bit_length(), (lanes.nodes - 1).bit_length()
-    return inside + across, inside * lanes.inside_hop_s + across * lanes.network_hop_s
+    latency_s = inside * lanes.inside_hop_s + across * lanes.network_hop_s
+    return inside + across, latency_s + lanes.climb_core_s(across)
 
 
 def along_ring(seconds: float, sent: float, lanes: Lanes) -> Cost:
@@ -117,6 +119,15 @@ def mesh_gather(nbytes: float, lanes: Lanes) -> Cost:
 def mesh_reduce(nbytes: float, lanes: Lanes) -> Cost:
     """Direct all-reduce over a mesh: scatter, then gather."""
     return mesh_gather(nbytes, lanes).twice()
+
+
+def pat_gather(nbytes: float, lanes: Lanes) -> Cost:
+    """Parallel aggregated trees: a ring's bytes in log2 hops; for one member of each node."""
+    if lanes.per_node > 1 or lanes.nodes == 1:
+        return IMPOSSIBLE
+    sent = nbytes * (lanes.size - 1) / lanes.size
+    _, latency_s = tree_depth(lanes)
+    return along_ring(latency_s + sent / lanes.ring, sent, lanes)
 
 
 def recursive_gather(nbytes: float, lanes: Lanes) -> Cost:
@@ -179,12 +190,21 @@ def pairwise_exchange(nbytes: float, lanes: Lanes) -> Cost:
     return both_tiers(inside, network, lanes)
 
 
-def both_tiers(inside: float, network: float, lanes: Lanes) -> Cost:
-    """Return the cost of bytes over both tiers at once, each with a hop where it is used."""
-    served_s = lanes.inside_hop_s + (lanes.per_node - 1) * lanes.peer_s
-    inside_s = served_s + inside / lanes.inside_exchange if inside else 0.0
-    network_s = lanes.network_hop_s + network / lanes.network_exchange if network else 0.0
-    return Cost(max(inside_s, network_s), inside, network)
+def both_tiers(inside: float, network: float, lanes: Lanes, peers: int | None = None) -> Cost:
+    """Return the cost of bytes over both tiers at once, each with a hop where it is used.
+
+    A member serves one message after another: those inside, and one to each of `peers` (all others)
+    over the network, which costs it no less than one inside.
+    """
+    peers = lanes.size - lanes.per_node if peers is None else peers
+    inside_served_s = (lanes.per_node - 1) * lanes.peer_s
+    inside_s = lanes.inside_hop_s + inside / lanes.inside_exchange if inside else 0.0
+    network_s = 0.0
+    if network:
+        core_s = lanes.core_s if lanes.crossings else 0.0
+        network_s = lanes.network_hop_s + core_s + network / lanes.network_exchange
+    served_s = inside_served_s + (peers * lanes.network_peer_s if network else 0.0)
+    return Cost(served_s + max(inside_s, network_s), inside, network)
 
 
 def two_hop_exchange(nbytes: float, lanes: Lanes) -> Cost:
@@ -195,7 +215,7 @@ def two_hop_exchange(nbytes: float, lanes: Lanes) -> Cost:
     """
     network = nbytes * lanes.crossing if lanes.nodes > 1 else 0.0
     inside = nbytes * (lanes.per_node - 1) / lanes.per_node
-    cost = both_tiers(inside, network, lanes)
+    cost = both_tiers(inside, network, lanes, lanes.nodes - 1)
     forward_s = lanes.inside_hop_s if inside and network else 0.0
     return cost._replace(seconds=cost.seconds + forward_s)
 
@@ -203,7 +223,20 @@ def two_hop_exchange(nbytes: float, lanes: Lanes) -> Cost:
 def point_to_point(nbytes: float, lanes: Lanes) -> Cost:
     """One message between neighbours of the group; where any pair is split, across nodes."""
     if lanes.nodes > 1:
-        return Cost(lanes.network_hop_s + nbytes / lanes.network, 0.0, nbytes)
+        core_s = lanes.core_s if lanes.crossings else 0.0
+        return Cost(lanes.network_hop_s + core_s + nbytes / lanes.network, 0.0, nbytes)
+    return Cost(lanes.inside_hop_s + nbytes / lanes.pair, nbytes, 0.0)
+
+
+def ring_shift(nbytes: float, lanes: Lanes) -> Cost:
+    """Send a message to the next member of the ring, as all do at once.
+
+    Where the ring leaves a node one member's message goes out by its own card, and all wait for it.
+    """
+    if lanes.nodes > 1:
+        crossing = nbytes / lanes.per_node
+        seconds = lanes.network_hop_s + nbytes / lanes.card
+        return Cost(max(seconds, nbytes / lanes.pair), nbytes - crossing, crossing)
     return Cost(lanes.inside_hop_s + nbytes / lanes.pair, nbytes, 0.0)
 
 
@@ -228,6 +261,7 @@ GATHERS: Mapping[str, Algorithm] = {
     "ring": ring_gather,
     "mesh_direct": mesh_gather,
     "hierarchical": hierarchical_gather,
+    "pat": pat_gather,
     "recursive": recursive_gather,
 }
 ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
@@ -244,10 +278,14 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
     "all_to_all": {"pairwise": pairwise_exchange},
     "node_limited_all_to_all": {"two_hop": two_hop_exchange},
     "send": {"point_to_point": point_to_point},
+    "ring_shift": {"ring": ring_shift},
     "broadcast": {"ring": ring_broadcast, "tree": tree_broadcast},
 }
 TWO_PROTOCOLS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast"})
 ON_REQUEST = frozenset({"recursive"})  # rings are what the libraries pick across many nodes
+OF_LIBRARY = {  # gathers that only some libraries have: the attribute of the network that says so
+    "pat": "pat_gather", "hierarchical": "level_gather", "recursive": "level_gather",
+}  # fmt: skip
 BUS_FACTOR = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
 
 
@@ -273,7 +311,7 @@ def _time(
     kind: str, nbytes: float, group: Group, wiring: Wiring,
     algorithm: str | Algorithm | None, crossing: float | None,
 ) -> Collective:  # fmt: skip
-    candidates = _candidates(kind, algorithm)
+    candidates = _candidates(kind, algorithm, wiring)
     if not 0.0 <= nbytes < math.inf:
         raise ValueError(f"{kind} of {nbytes} bytes: expected a size of 0 or more")
     lanes = lanes_of(group, wiring)
@@ -285,10 +323,13 @@ def _time(
     cost, name = min((run(nbytes, p), name) for name, run in candidates.items() for p in protocols)
     if cost.seconds == math.inf:
         raise ValueError(f"{kind} cannot run as {name} on {group} over {wiring.scale_up.name}")
-    return Collective(cost.seconds, name, cost.inside_bytes, cost.network_bytes)
+    seconds = cost.seconds + (lanes.network_start_s if kind in TWO_PROTOCOLS else 0.0)
+    return Collective(seconds, name, cost.inside_bytes, cost.network_bytes)
 
 
-def _candidates(kind: str, algorithm: str | Algorithm | None) -> Mapping[str, Algorithm]:
+def _candidates(
+    kind: str, algorithm: str | Algorithm | None, wiring: Wiring
+) -> Mapping[str, Algorithm]:
     """Return the algorithms to choose from, by name."""
     if kind not in ALGORITHMS:
         raise ValueError(f"unknown collective {kind!r}{did_you_mean(kind, ALGORITHMS)}")
@@ -296,7 +337,11 @@ def _candidates(kind: str, algorithm: str | Algorithm | None) -> Mapping[str, Al
         return {getattr(algorithm, "__name__", "custom"): algorithm}
     known = ALGORITHMS[kind]
     if algorithm is None:
-        return {name: run for name, run in known.items() if name not in ON_REQUEST}
+        left_out: Set[str] = ON_REQUEST
+        if known is GATHERS:
+            out = wiring.scale_out
+            left_out = {name for name, key in OF_LIBRARY.items() if not getattr(out, key)}
+        return {name: run for name, run in known.items() if name not in left_out}
     if algorithm not in known:
         hint = did_you_mean(algorithm, known)
         raise ValueError(f"{kind} has no algorithm {algorithm!r}{hint} (known: {', '.join(known)})")

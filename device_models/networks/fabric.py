@@ -9,13 +9,16 @@ Endpoints and links are arrays and routes closed forms, so that 100,000 endpoint
 `fabric_graph` makes the graph of the switches for checks and pictures.
 
 Not modelled: queues, and where in a building things stand. Adaptive routing and packet spraying are
-taken as perfect: a leaf's uplinks act as one.
+taken as perfect: uplinks of a leaf that nothing tells apart act as one bundle. Broken uplinks and spines
+tell them apart: a bundle then holds those in the same state everywhere, and a flow uses the bundles that
+lead from its leaf to the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -52,7 +55,9 @@ class Fabric:
     nodes: int
     cards: int  # per node
     leaves: int
-    uplinks: int  # per leaf, each told apart; 1 where routing spreads evenly over all
+    uplinks: int  # bundles of uplinks per leaf
+    bundle: tuple[int, ...]  # the bundle of each uplink of a leaf
+    spread: bool  # a flow uses all bundles at once, as much of each as it carries
     pods: int
     capacity: Rates  # of every link, in the order of `first`
     first: tuple[int, ...]  # first link of: port up, port down, leaf up, leaf down, core up, down
@@ -140,13 +145,41 @@ class Fabric:
 
     def damaged(self, faults: Iterable[Fault]) -> Fabric:
         """Return the fabric with parts broken; raises `ValueError` for parts that it lacks."""
-        capacity = self.capacity.copy()
+        faults = tuple(faults)
         for fault in faults:
-            lost = 1.0 - fault.left
-            if fault.part in ("uplink", "spine"):  # one of those that act as one here
-                lost *= self.uplinks / self.network.uplinks
-            capacity[self._links_of(fault)] *= 1.0 - lost
-        return replace(self, capacity=capacity)
+            self.check(fault)
+        fabric = self._told_apart(faults)
+        capacity = fabric.capacity.copy()
+        for fault in faults:
+            if fault.part not in ("uplink", "spine") or fabric._leads_its_bundle(fault):
+                capacity[fabric._links_of(fault)] *= fault.left
+        return replace(fabric, capacity=capacity)
+
+    def _leads_its_bundle(self, fault: Fault) -> bool:
+        """Whether an uplink is the first of a bundle: the others of it are hit by the same faults."""
+        uplink = fault.at[-1] % self.network.uplinks
+        return self.bundle.index(self.bundle[uplink]) == uplink
+
+    def _told_apart(self, faults: Sequence[Fault]) -> Fabric:
+        """Return the fabric with a bundle for all uplinks that the same faults hit."""
+        marks: list[list[tuple[str, int, float]]] = [[] for _ in self.bundle]
+        for fault in faults:
+            if fault.part in ("uplink", "spine"):
+                place, uplink = fault.at[0], fault.at[-1] % len(self.bundle)
+                place = place // len(self.bundle) if fault.part == "spine" else place
+                marks[uplink].append((fault.part, place, fault.left))
+        keys = [(old, sorted(mark)) for old, mark in zip(self.bundle, marks, strict=True)]
+        kinds = [list(key) for key in sorted({(old, tuple(mark)) for old, mark in keys})]
+        if len(kinds) == self.uplinks:
+            return self
+        bundle = tuple(kinds.index([old, tuple(mark)]) for old, mark in keys)
+        parents = np.array([old for old, _ in kinds])
+        share = np.bincount(bundle) / np.bincount(self.bundle)[parents]
+        parts = [self.capacity[a:b] for a, b in pairwise(self.first)]
+        parts[2:] = [(p.reshape(-1, self.uplinks)[:, parents] * share).ravel() for p in parts[2:]]
+        first = tuple(int(n) for n in np.cumsum([0, *(part.size for part in parts)]))
+        return replace(self, uplinks=len(kinds), bundle=bundle, first=first,
+                       capacity=np.concatenate(parts))  # fmt: skip
 
     def busy(self, share: float) -> Fabric:
         """Return what other jobs leave of the links above the leaves; they use `share` of them."""
@@ -156,7 +189,6 @@ class Fabric:
 
     def _links_of(self, fault: Fault) -> Routes:
         """Return the links of a part, both directions."""
-        self.check(fault)
         ports, uplinks = self.network.ports, self.uplinks
         at = fault.at
         if fault.part in ("card", "port"):
@@ -174,7 +206,7 @@ class Fabric:
             each = self.planes * uplinks
             return _both(np.arange(at[0] * each, (at[0] + 1) * each), self.first[4], self.first[5])
         leaves = np.arange(self.leaves)
-        number = at[-1] % self.network.uplinks * uplinks // self.network.uplinks
+        number = self.bundle[at[-1] % self.network.uplinks]
         if fault.part == "uplink":
             return _both(np.array([at[0] * uplinks + number]), self.first[2], self.first[3])
         first_node = leaves // (self.leaves // self._leaf_groups) * self.network.leaf_nodes
@@ -241,7 +273,9 @@ def build_fabric(node: Node, nodes: int, *, hashed: bool = False) -> Fabric:
     counts = [size for size in sizes for _ in (0, 1)]
     first = tuple(int(n) for n in np.concatenate([[0], np.cumsum(counts)]))
     rates = [port, port, uplink, uplink, core, core]
-    return Fabric(network, nodes, node.nics, leaves, uplinks, pods, np.repeat(rates, counts), first)
+    bundle = tuple(range(uplinks)) if hashed else (0,) * network.uplinks
+    return Fabric(network, nodes, node.nics, leaves, uplinks, bundle, not hashed, pods,
+                  np.repeat(rates, counts), first)  # fmt: skip
 
 
 def described(network: ScaleOut, nodes: int) -> ScaleOut:

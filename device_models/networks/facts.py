@@ -4,7 +4,7 @@ Counts follow from the description alone; the graph says what hangs together. Sw
 are taken to have as many ports as the leaves, of the speed of an uplink; where a spine of a single pod
 would need more, a third tier that does not block is counted.
 
-Not modelled: power and space of switches, spare ports, the length of cables.
+Not modelled: the space of switches, spare ports, the length of cables.
 """
 
 from __future__ import annotations
@@ -121,6 +121,15 @@ def fabric_facts(node: Node, nodes: int, faults: Sequence[Fault] = ()) -> Fabric
         tuple(cut_off(fabric, graph)), int((_card_rates(fabric) <= 0).sum()),
         tuple(_cost(healthy, fault) for fault in faults), flows,
     )  # fmt: skip
+
+
+def network_power(node: Node, nodes: int) -> float:
+    """Return the W of switches and optics of `nodes` nodes like `node`; 0 where not known."""
+    network = node.scale_out
+    if not (network.leaf_nodes and network.switch_power_w):
+        return 0.0
+    counts, _ = _counts(physical_fabric(node, nodes))
+    return counts.switches * network.switch_power_w + counts.cables * network.cable_power_w
 
 
 def _uplink(fabric: Fabric) -> float:

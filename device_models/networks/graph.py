@@ -277,9 +277,9 @@ def _card_name(fabric: Fabric, card: int, port: int) -> str:
 
 def _spine_name(fabric: Fabric, spine: int) -> str:
     """Name a spine, or all spines of a plane and pod where traffic spreads over them evenly."""
-    if fabric.uplinks == fabric.network.uplinks:
+    if not fabric.spread or fabric.uplinks == fabric.network.uplinks:
         return f"spine {spine}"
-    pod, plane = divmod(spine, fabric.planes)
+    pod, plane = divmod(spine // fabric.uplinks, fabric.planes)
     where = [f"of pod {pod}"] if fabric.pods > 1 else []
     where += [f"of plane {plane}"] if fabric.planes > 1 else []
     return " ".join(["spines", *where])

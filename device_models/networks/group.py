@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from ersatz.device_models.catalog.device import Node, ScaleOut, ScaleUp
 
@@ -29,6 +30,8 @@ class Group:
     size: int  # members
     per_node: int  # members inside one scale-up domain (node or supernode)
     groups_per_node: int  # groups of the same kind that share the domain's cards at the same time
+    spans: int = 0  # domains that the group reaches; 0: as many as `per_node` members each fill
+    crossings: int = 0  # of a border between pods (sites) on one turn of its ring
 
     def __post_init__(self) -> None:
         if not (1 <= self.per_node <= self.size and self.groups_per_node >= 1):
@@ -37,7 +40,12 @@ class Group:
     @property
     def nodes(self) -> int:
         """Scale-up domains that the group spans."""
-        return ceil_div(self.size, self.per_node)
+        return self.spans or ceil_div(self.size, self.per_node)
+
+    @property
+    def even(self) -> bool:
+        """Whether every domain holds as many members."""
+        return self.nodes * self.per_node == self.size
 
 
 class Wiring(NamedTuple):
@@ -65,33 +73,47 @@ def wiring_of(node: Node) -> Wiring:
     return Wiring(node.scale_up, node.scale_out, node.nics, node.devices)
 
 
-def group_of(node: Node, stride: int, size: int) -> Group:
+def group_of(node: Node, stride: int, size: int, ranks: int = 0) -> Group:
     """Return the group of ranks 0, stride, 2 stride, ... (`size` of them) on nodes like `node`.
 
-    Every rank is taken to belong to one such group, and all of them to communicate at once.
+    Every rank (of `ranks`; 0: of as many as there may be) is taken to belong to one such group, and
+    all of them to communicate at once: the group in the emptiest domain counts for all.
     Raises `ValueError` unless `stride` and `size` are positive.
     """
     if stride < 1 or size < 1:
         raise ValueError(f"stride {stride}, size {size}: expected two positive whole numbers")
-    return _group(wiring_of(node).domain, stride, size)
+    return _group(wiring_of(node).domain, stride, size, ranks)
 
 
 @lru_cache(maxsize=4096)
-def _group(domain: int, stride: int, size: int) -> Group:
+def _group(domain: int, stride: int, size: int, ranks: int) -> Group:
     block = stride * size  # ranks that this many interleaved groups fill together
-    groups = {(rank // block, rank % stride) for rank in range(domain)}
-    return Group(size, _fewest_members(domain, stride, size), len(groups))
+    if domain % block == 0:
+        return Group(size, size, domain // size)
+    if block % domain == 0 and (domain % stride == 0 or stride % domain == 0):
+        return Group(size, max(domain // stride, 1), min(stride, domain))
+    pattern = math.lcm(domain, block)  # ranks until groups sit in their domains as before
+    return _counted(
+        domain, stride, size, min(pattern, max(ranks // block, 1) * block if ranks else pattern)
+    )
 
 
-def _fewest_members(domain: int, stride: int, size: int) -> int:
-    """Return how many of the ranks 0, stride, ... sit in the emptiest domain that holds any."""
-    if stride >= domain:
-        return 1
-    last = (size - 1) * stride // domain
-    members_before = [ceil_div(place * domain, stride) for place in range(min(last, stride) + 1)]
-    in_full_domains = [after - before for before, after in pairwise(members_before)]
-    in_last = size - ceil_div(last * domain, stride)
-    return min([in_last, *in_full_domains])  # their filling repeats after `stride` domains
+def _counted(domain: int, stride: int, size: int, ranks: int) -> Group:
+    """Return the group that counts, from where each of `ranks` ranks sits."""
+    rank = np.arange(ranks)
+    group = rank // (stride * size) * stride + rank % stride
+    meetings, members = np.unique(
+        group * (ranks // domain + 1) + rank // domain, return_counts=True
+    )
+    group, place = np.divmod(meetings, ranks // domain + 1)
+    spans = np.bincount(group)
+    fewest = int(members.min())
+    leaving = spans[group] > 1  # a group that stays in its domain needs no cards
+    if not leaving.any():
+        return Group(size, size, int(np.bincount(place).max()))
+    busiest = int(np.bincount(place[leaving], members[leaving]).max())
+    most = int(spans.max())
+    return Group(size, fewest, ceil_div(busiest, fewest), 0 if most * fewest == size else most)
 
 
 def ceil_div(amount: int, part: int) -> int:
@@ -110,6 +132,16 @@ def remote_copies(nodes: int, top_k: int, node_limit: int | None = None) -> floa
     return distinct * (nodes - 1) / nodes
 
 
+def thin_copies(size: int, per_node: int, top_k: int) -> float:
+    """Return the mean number of copies that a member of the emptiest domain receives per own token.
+
+    `per_node` of `size` members sit there; each token of the others goes there once if one of its
+    `top_k` experts does.
+    """
+    share = per_node / size
+    return (size - per_node) / per_node * (1.0 - (1.0 - share) ** top_k)
+
+
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """What each member of one group may send with; rates in bytes/s per direction."""
@@ -123,10 +155,15 @@ class Lanes:
     inside_exchange: float  # to the members beside it, in an all-to-all; inf when alone
     in_switch: float  # into a switch that reduces; 0 where the group cannot use one
     inside_hop_s: float
-    peer_s: float  # of an exchange per further member of the domain
+    peer_s: float  # of an exchange per further member of the domain: a message each, served in turn
     network: float  # its share of the cards, in rings
     network_exchange: float  # its share of the cards, in an all-to-all
     network_hop_s: float
+    network_start_s: float = 0.0  # of a collective that uses the network, once
+    network_peer_s: float = 0.0  # of an exchange per further member that the network reaches
+    crossings: int = 0  # of a border between pods on one turn of the ring
+    core_s: float = 0.0  # of one such crossing, beside the hop
+    card: float = math.inf  # into the network, for one member of its group in a node alone
     crossing: float = 0.0  # share of a node-limited all-to-all that goes over the network
     within: Lanes | None = None  # the members of one node, when the group spans several
     across: Lanes | None = None  # one member of each node, likewise
@@ -137,21 +174,35 @@ class Lanes:
         """Rate of rings through all members: as many rings leave a node as it has members."""
         return min(self.inside, self.per_node * self.network)
 
+    @property
+    def turn_core_s(self) -> float:
+        """Latency of the borders between pods that a piece passes on one turn of the ring."""
+        return self.crossings * self.core_s
+
+    def climb_core_s(self, levels: int) -> float:
+        """Latency of those that it passes on `levels` levels of a tree across the nodes."""
+        return min(levels, ceil_div(self.crossings, 2)) * self.core_s
+
 
 @lru_cache(maxsize=4096)
 def lanes_of(group: Group, wiring: Wiring) -> Lanes:
     """Return the lanes of each member of `group`, under both protocols where a library has two.
 
-    The low-latency protocol sends a flag with every few bytes: shorter hops at a lower rate.
+    The low-latency protocol sends a flag with every few bytes: shorter hops at a lower rate, inside
+    the node and over the network alike.
     Raises `ValueError` when the group spans nodes that have no network cards.
     """
-    up = wiring.scale_up
-    if not up.bulk_latency_s:
+    up, out = wiring.scale_up, wiring.scale_out
+    bulk = wiring
+    if up.bulk_latency_s:
+        bulk = wiring._replace(scale_up=replace(up, latency_s=up.bulk_latency_s))
+    if not (up.bulk_latency_s or (out.quick_latency_s and group.nodes > 1)):
         return _lanes(group, wiring)
-    quick = replace(up, efficiency=up.efficiency * up.quick_share, in_switch=0.0)
-    bulk = replace(up, latency_s=up.bulk_latency_s)
-    made = _lanes(group, wiring._replace(scale_up=quick))
-    return replace(_lanes(group, wiring._replace(scale_up=bulk)), quick=made)
+    quick_up = replace(up, efficiency=up.efficiency * up.quick_share, in_switch=0.0)
+    quick_out = replace(out, efficiency=out.efficiency * out.quick_share,
+                        latency_s=out.quick_latency_s or out.latency_s)  # fmt: skip
+    made = _lanes(group, wiring._replace(scale_up=quick_up, scale_out=quick_out))
+    return replace(_lanes(group, bulk), quick=made)
 
 
 def _lanes(group: Group, wiring: Wiring) -> Lanes:
@@ -159,16 +210,20 @@ def _lanes(group: Group, wiring: Wiring) -> Lanes:
         return _inside_lanes(group.size, wiring)
     if not wiring.nics:
         raise ValueError(f"{group} spans {group.nodes} nodes, but the node has no network cards")
-    share = nic_share(group, wiring) / wiring.scale_out.oversubscription
-    crowd = (2.0 / group.nodes) ** wiring.scale_out.crowding
-    network = share * wiring.scale_out.efficiency * crowd
-    exchange = share * wiring.scale_out.all_to_all
+    out = wiring.scale_out
+    share = nic_share(group, wiring) / out.oversubscription
+    crowd = (2.0 / group.nodes) ** out.crowding
+    network = share * out.efficiency * crowd
     within = _inside_lanes(group.per_node, wiring)
     lanes = replace(
         within, size=group.size, nodes=group.nodes, in_switch=0.0,
-        network=network, network_exchange=exchange, network_hop_s=wiring.scale_out.latency_s,
+        network=network, network_exchange=share * out.all_to_all,
+        network_hop_s=out.latency_s, network_start_s=out.start_s,
+        network_peer_s=max(out.peer_s, within.peer_s), crossings=group.crossings,
+        core_s=out.core_latency_s,
+        card=network * nic_share(replace(group, per_node=1), wiring) / nic_share(group, wiring),
     )  # fmt: skip
-    if group.per_node == 1:
+    if group.per_node == 1 or not group.even:
         return lanes
     across = replace(lanes, size=group.nodes, per_node=1, inside=math.inf, inside_exchange=math.inf)
     return replace(lanes, within=within, across=across)
@@ -189,9 +244,10 @@ def _inside_lanes(size: int, wiring: Wiring) -> Lanes:
     """Return the lanes of `size` members of one domain; a lone member waits for no link."""
     up = wiring.scale_up
     mesh = up.kind == "mesh"
-    links = min(size - 1, up.links) if mesh else up.links
-    rate = exchange = links * up.link_bandwidth if size > 1 else math.inf
-    pair = up.link_bandwidth if mesh else up.bandwidth
+    pair = up.bandwidth / max(up.domain - 1, 1) if mesh else up.bandwidth
+    rate = exchange = (size - 1) * pair if mesh else up.bandwidth
+    if size == 1:
+        rate = exchange = math.inf
     if up.kind in ("ring", "torus") and size > 1:
         rate, exchange = _around(size, up)
         pair = up.bandwidth / ways(up)

@@ -14,6 +14,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Simulate the training of large models on accelerators you cannot, or cannot yet, buy.",
+    epilog="Exit status: 0 done; 1 infeasible; 2 bad input; 3 something cannot be written (what stood"
+    " there before still does); 70 a fault of ersatz; 130, 141, 143 interrupted, reader gone, terminated.",
 )
 
 JsonOption = Annotated[
@@ -27,6 +29,30 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario value; repeatable."),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.")]
+
+
+_WHERE = ("--json", "--out")  # options that say where an answer goes, not what it is
+_words: tuple[str, ...] = ()  # of the command line that is being answered
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Answer a command line; returns the exit status. Raises what the verb raises."""
+    global _words
+    _words = tuple(arguments)
+    status = app(list(arguments), standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def asked_words() -> tuple[str, list[str]]:
+    """Return the verb and its arguments but for where the answer goes."""
+    verb, *words = _words or ("",)
+    kept, skip = [], False
+    for word in words:
+        goes = word.startswith(tuple(f"{option}=" for option in _WHERE))
+        if not skip and word not in _WHERE and not goes:
+            kept.append(word)
+        skip = not skip and word in _WHERE
+    return verb, kept
 
 
 class Failure(Exception):

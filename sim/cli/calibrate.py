@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,11 @@ import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, SeedOption, app
 from ersatz.sim.cli.links import read_links, time_links
-from ersatz.sim.cli.output import WIDTH, deliver, grouped
+from ersatz.sim.cli.output import cannot_be_written, deliver
+from ersatz.sim.cli.process.inputs import was_read
+from ersatz.sim.cli.process.terminal import clock_bar, grouped, say
+from ersatz.sim.errors import EXIT_BAD_INPUT, EXIT_CANNOT_WRITE
+from ersatz.sim.signals import Stopped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,7 +94,7 @@ def calibrate(
     attached = attach(device, catalog_name=as_, pretend=pretend)
     soak_s = soak if soak >= 0 else SOAK_S if attached.asynchronous else 0.0
     catalogued = load_device(attached.catalog_name)
-    path = out or Path(f"{attached.catalog_name}.calibration.yaml")
+    path = _target(out or Path(f"{attached.catalog_name}.calibration.yaml"))
     held: list[HeldOut] = []
     judged: list[Judgement] = []
     views: list[RenderableType] = []
@@ -112,7 +114,7 @@ def calibrate(
         calibration, judged = _prove(attached, calibration, path, minutes, subjects)
         views.insert(0, render_proof(calibration, judged))
     deliver("calibration", calibration_record(calibration, held, judged), grouped(*views), json)
-    print(f"written: {path}", file=sys.stderr)
+    say(f"written: {path}")
 
 
 def _own(
@@ -139,7 +141,7 @@ def _own(
         words = (
             f"{case.name} needs {case.parallel.world:,} devices: its step cannot be proved on one"
         )
-        print(f"note: {words}", file=sys.stderr)
+        say(f"note: {words}")
     return calibration, [subject] if subject else []
 
 
@@ -170,11 +172,28 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     devices = load_device(measured.origin.device), load_device(target)
     refuse_contradiction(measured, devices[0])
     carried = transfer_calibration(measured, *devices)
-    path = out or Path(f"{devices[1].name}.calibration.yaml")
+    path = _target(out or Path(f"{devices[1].name}.calibration.yaml"))
+    if was_read(path):
+        raise Failure(EXIT_BAD_INPUT, [f"{path}: --from reads it; expected another --out"])
     _write(carried, path)
     view = render_transfer(measured, carried, devices)
     deliver("calibration", calibration_record(carried, [], []), view, json)
-    print(f"written: {path}", file=sys.stderr)
+    say(f"written: {path}")
+
+
+def _target(path: Path) -> Path:
+    """Return where a calibration goes; refuses to put it over anything else, before any work."""
+    from ersatz.device_models.calibration.measured import TITLE
+
+    if path.suffix == ".svg":
+        raise Failure(EXIT_BAD_INPUT, [f"{path}: its picture goes there; expected FILE.yaml"])
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(len(TITLE))
+        if begin not in (b"", TITLE.encode()):
+            words = "is no calibration that ersatz wrote; expected another --out"
+            raise Failure(EXIT_BAD_INPUT, [f"{path}: {words}"])
+    return path
 
 
 def _write(calibration: Calibration, path: Path) -> None:
@@ -183,7 +202,7 @@ def _write(calibration: Calibration, path: Path) -> None:
     try:
         write_calibration(calibration, path)
     except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+        raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
 
 
 def _measure(
@@ -197,6 +216,7 @@ def _measure(
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
     from ersatz.device_models.calibration.measured import write_calibration
     from ersatz.device_models.catalog.reading import load_device
+    from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration
     from ersatz.sim.report.calibration import held_out_plot
@@ -216,14 +236,12 @@ def _measure(
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])
         calibration = _soaked(attached, calibration, soak_s)
         write_calibration(calibration, path)
-        path.with_suffix(".svg").write_text(held_out_plot(held), "utf-8")
+        write_whole(path.with_suffix(".svg"), held_out_plot(held))
     except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
-    except KeyboardInterrupt:
-        lines = [
-            f"interrupted: finished kernels are kept in {journal_path}; the same command goes on"
-        ]
-        raise Failure(130, lines) from None
+        raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
+    except Stopped as stopped:
+        words = f"finished kernels are kept in {journal_path}; the same command goes on"
+        raise Failure(stopped.status, [f"interrupted by {stopped}: {words}"]) from None
     journal.close()
     return calibration, held, journal.resumed
 
@@ -272,18 +290,3 @@ def _prove(
     proved = replace(calibration, proof=proof_figures(judged))
     _write(proved, path)
     return proved, judged
-
-
-@contextmanager
-def clock_bar(total_s: float) -> Iterator[Callable[[float, str], None]]:
-    """Show on a terminal how much of a time budget is spent, and what is being done."""
-    if not sys.stderr.isatty():
-        yield lambda spent_s, name: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description:50}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True, width=WIDTH), transient=True) as bar:
-        task = bar.add_task("", total=total_s)
-        yield lambda spent_s, name: bar.update(task, completed=spent_s, description=name[:50])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ersatz.sim.cli.app import JsonOption, app
-from ersatz.sim.cli.output import console, write_text
+from ersatz.sim.cli.output import deliver
 
 
 @app.command(epilog="Example: ersatz devices h800")
@@ -17,10 +17,7 @@ def devices(
 ) -> None:
     """List the modelled accelerators, or explain one with its sources."""
     from ersatz.sim.report import devices as view
-    from ersatz.sim.report.json_out import to_text
 
     record: Any = view.device_record(name) if name else view.device_list_records()
-    if json != "-":
-        console().print(view.render_device(name) if name else view.render_device_list())
-    if json:
-        write_text(json, to_text(record))
+    shown = view.render_device(name) if name else view.render_device_list()
+    deliver("devices", record, shown, json)

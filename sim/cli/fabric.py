@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver, write_text
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.scenario.shipped import find_scenario
 
 
 @app.command(
@@ -49,10 +49,9 @@ def fabric(
     drawn = drawings(cases) if svg or out else {}
     record = fabric_record(cases, views)
     files = {f"{name}.svg": text for name, text in drawn.items()}
-    deliver("fabric", record, render_fabric(cases, views), json, out, files)
-    if svg:
-        for i, text in enumerate(drawn.values()):
-            write_text(str(svg.with_stem(f"{svg.stem}-{i + 1}") if i else svg), text)
+    wanted = {svg.with_stem(f"{svg.stem}-{i + 1}") if i else svg: text
+              for i, text in enumerate(drawn.values())} if svg else {}  # fmt: skip
+    deliver("fabric", record, render_fabric(cases, views), json, out, files, wanted)
     reasons = [
         line for case, seen in zip(cases, views, strict=True) for line in infeasible(case, seen)
     ]

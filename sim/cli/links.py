@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ersatz.sim.cli.app import Failure
-from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.output import cannot_be_written, deliver
+from ersatz.sim.errors import EXIT_CANNOT_WRITE
 
 if TYPE_CHECKING:
     from ersatz.sim.hil.links.network_file import LinkOrigin
@@ -47,7 +47,7 @@ def _own_device(local_rank: int) -> str:
 
 
 def _teller(rank: int):  # type: ignore[no-untyped-def]
-    from ersatz.sim.cli.output import telling
+    from ersatz.sim.cli.process.terminal import telling
 
     return telling if rank == 0 else lambda words: None
 
@@ -86,10 +86,8 @@ def _finish(
     try:
         found = fit_and_write(rows, node, origin, path)
     except OSError as error:
-        raise Failure(2, [f"{path}: cannot be written: {error.strerror}"]) from error
+        raise Failure(EXIT_CANNOT_WRITE, [cannot_be_written(path, error)]) from error
     view = render_links(found, node, origin, missing)
     deliver("links", links_record(found, origin, missing), view, json)
     for f in found:
-        print(
-            f"written: {f.path} and its rows in {f.path.with_suffix('.csv').name}", file=sys.stderr
-        )
+        say(f"written: {f.path} and its rows in {f.path.with_suffix('.csv').name}")

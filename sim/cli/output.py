@@ -1,124 +1,139 @@
-"""What a verb prints and writes: reports of 100 columns, JSON, files, progress, complaints."""
+"""What a verb hands over: its report, its records, its files; and how its failures are worded."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ersatz.sim.cli.app import Failure
+from ersatz.device_models.text.visible import json_escaped, visible
+from ersatz.sim.cli.app import Failure, asked_words
+from ersatz.sim.cli.process.inputs import was_read
+from ersatz.sim.cli.process.terminal import show
+from ersatz.sim.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_CANNOT_WRITE,
+    EXIT_FAULT,
+    EXIT_INFEASIBLE,
+    BrokenAnswerError,
+    InfeasibleError,
+    InputError,
+)
+from ersatz.sim.report.artefacts import ForeignFileError, write_artefacts
+from ersatz.sim.report.tables.text import plain_text
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
-WIDTH = 100
+Files = Mapping[str, str | bytes]  # by wanted name
+_BEGINS = {".json": b"{[", ".svg": b"<"}  # how what ersatz writes to a named file begins
 
 
 def deliver(
     name: str, record: Any, view: RenderableType, json: str | None, out: Path | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Files | Callable[[], Files] | None = None, drawings: Mapping[Path, str] | None = None,
 ) -> None:  # fmt: skip
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
-    `record` must be of mappings, lists, numbers and text. Raises `Failure` where a file cannot
-    be written.
+    `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
+    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` go to
+    places of their own. Whatever cannot be written, the rest is, and the report is shown;
+    then raises `Failure`.
     """
     from ersatz.sim.report.json_out import to_text
 
-    if json != "-":
-        console().print(view)
-    if json:
-        write_text(json, to_text(record))
+    text = json_escaped(to_text(record))
+    faults: list[tuple[int, str]] = []
+    if json and json != "-":
+        faults += _attempt(json, lambda: write_file(Path(json), text, ".json"))
+    for place, drawing in (drawings or {}).items():
+        faults += _attempt(str(place), partial(write_file, place, visible(drawing), ".svg"))
     if out:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            written = {f"{name}.json": to_text(record), "report.txt": plain_text(view)}
-            for file, text in {**written, **(files or {})}.items():
-                (out / file).write_text(text, "utf-8")
-        except OSError as error:
-            raise Failure(2, [f"{out}: cannot be written: {error.strerror}"]) from error
+        faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
+    faults += _attempt("standard output", lambda: _answer(text if json == "-" else view))
+    if faults:
+        raise Failure(faults[0][0], [line for _, line in faults])
 
 
-def grouped(*views: RenderableType) -> RenderableType:
-    """Return several views, one below the other."""
-    from rich.console import Group
-
-    return Group(*views)
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar on a terminal's standard error while several things are simulated."""
-    if total < 2 or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, width=WIDTH), transient=True) as bar:
-        task = bar.add_task("simulating", total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)
+def _answer(answer: RenderableType) -> None:
+    if isinstance(answer, str):
+        sys.stdout.write(answer)
+        sys.stdout.flush()
+    else:
+        show(answer)
 
 
-def telling(words: str) -> None:
-    """Show on a terminal's standard error what is being done, in place."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{words[:WIDTH]:{WIDTH}}\r")
-        sys.stderr.flush()
+def _fill(
+    out: Path, name: str, text: str, view: RenderableType, files: Files | Callable[[], Files]
+) -> None:
+    made = files() if callable(files) else files
+    ours = {key: visible(v) if isinstance(v, str) else v for key, v in made.items()}
+    content = {f"{name}.json": text, "report.txt": plain_text(view), **ours}
+    write_artefacts(out, *asked_words(), content)
 
 
-def console() -> Console:
-    """Return the console of the report: 100 columns at most, colour on a terminal only."""
-    import shutil
-
-    from rich.console import Console
-
-    terminal = shutil.get_terminal_size((WIDTH, 50)).columns if sys.stdout.isatty() else WIDTH
-    width = min(WIDTH, terminal)
-    return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def plain_text(view: RenderableType) -> str:
-    """Return the report as text of 100 columns."""
-    import io
-
-    from rich.console import Console
-
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, highlight=False, markup=False, emoji=False).print(view)
-    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
-
-
-def write_text(target: str, text: str) -> None:
-    """Write to a path, or to standard output for '-'; raises `Failure`."""
-    if target == "-":
-        sys.stdout.write(text)
-        return
+def _attempt(place: str, write: Callable[[], None]) -> list[tuple[int, str]]:
+    """Try to write; returns the exit status and the sentence of a failure."""
     try:
-        Path(target).write_text(text, encoding="utf-8")
+        write()
+    except BrokenPipeError:
+        raise
+    except Failure as failure:
+        return [(failure.status, line) for line in failure.lines]
     except OSError as error:
-        raise Failure(2, [f"{target}: cannot be written: {error.strerror}"]) from error
+        return [(EXIT_CANNOT_WRITE, cannot_be_written(place, error))]
+    return []
+
+
+def cannot_be_written(place: str | Path, error: OSError) -> str:
+    """Return the sentence for something that could not be written."""
+    if isinstance(error, ForeignFileError):
+        return f"{error.filename}: {error.strerror}"
+    return f"{place}: cannot be written: {error.strerror or error}"
+
+
+def write_file(path: Path, text: str, kind: str) -> None:
+    """Write one file to the place that a person named, whole or not at all.
+
+    `kind` is `.json` or `.svg`: what stands there and is neither empty nor of that kind is left
+    alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
+    """
+    from ersatz.device_models.text.whole import write_whole
+
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with target.open("w", encoding="utf-8") as stream:  # a device or a pipe is never replaced
+            stream.write(text)
+        return
+    if was_read(target):
+        raise Failure(EXIT_BAD_INPUT, [f"{path}: the run was made from it; expected another file"])
+    if target.is_file():
+        with target.open("rb") as file:
+            begin = file.read(4096).lstrip()[:1]
+        if begin not in (b"", *(bytes([c]) for c in _BEGINS[kind])):
+            words = f"{path}: holds something else than {kind[1:].upper()}; expected another file"
+            raise Failure(EXIT_BAD_INPUT, [words])
+    write_whole(target, text)
 
 
 def explain(error: Exception) -> tuple[Sequence[str], int]:
     """Return the lines and the exit status that an exception deserves."""
-    from ersatz.sim.errors import InfeasibleError, InputError
-
+    if isinstance(error, Failure):
+        return error.lines, error.status
     if isinstance(error, InputError):
-        return [str(problem) for problem in error.problems], 2
+        return [str(problem) for problem in error.problems], EXIT_BAD_INPUT
     if isinstance(error, InfeasibleError):
-        return [f"infeasible: {error}"], 1
+        return [f"infeasible: {line}" for line in str(error).splitlines()], EXIT_INFEASIBLE
+    if isinstance(error, BrokenAnswerError):
+        begin = (
+            "the answer is not shown, for it cannot be true (a fault of ersatz: please report this)"
+        )
+        return [begin, *error.broken], EXIT_FAULT
     kind = type(error).__name__
-    return [f"ersatz failed: {kind}: {error} (please report this; --debug shows where)"], 70
-
-
-def complain(lines: Sequence[str], status: int) -> None:
-    """Print lines on standard error and end."""
-    for line in lines:
-        print(line, file=sys.stderr)
-    sys.exit(status)
+    return [f"ersatz failed: {kind}: {error} (please report this; --debug shows where)"], EXIT_FAULT
 
 
 def captured(arguments: Sequence[str]) -> str:
@@ -126,18 +141,13 @@ def captured(arguments: Sequence[str]) -> str:
     import io
     from contextlib import redirect_stdout
 
-    from ersatz.sim.cli.app import app
-    from ersatz.sim.errors import InfeasibleError
+    from ersatz.sim.cli.app import invoke
 
     text, complaints = io.StringIO(), ""
     with redirect_stdout(text):
         try:
-            app(list(arguments), standalone_mode=False)
+            invoke(list(arguments))
         except (Failure, InfeasibleError) as failure:
-            lines, status = (
-                (failure.lines, failure.status)
-                if isinstance(failure, Failure)
-                else explain(failure)
-            )
+            lines, status = explain(failure)
             complaints = "\n".join([*lines, f"exit status {status}"])
     return "".join(f"{line.rstrip()}\n" for line in (text.getvalue() + complaints).splitlines())

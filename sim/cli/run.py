@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario, finish, simulate
-from ersatz.sim.cli.output import grouped
+from ersatz.sim.cli.cases import finish
+from ersatz.sim.cli.process.terminal import grouped, progress
+from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ersatz.sim.hil.timers import Chosen
+    from ersatz.sim.records import RunResult
+    from ersatz.sim.scenario.scenario import Scenario
 
 
-@app.command(epilog="Example: ersatz run ling-plus-substitution --set training.micro_batch=2")
+@app.command(epilog="Examples: ersatz run ling-plus-substitution --set training.micro_batch=2;"
+             " ersatz run deepseek-v3-h800 --ops")  # fmt: skip
 def run(
     scenario: Annotated[str, typer.Argument(help="Scenario file, or name of a shipped one.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
@@ -28,24 +35,45 @@ def run(
         list[str] | None,
         typer.Option("--attach", metavar="[NAME=]BACKEND[@ray]", help="Live devices; repeatable."),
     ] = None,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Show what every rank sends and computes in a step.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
+    from ersatz.sim.answers.cases import load_several, simulate
     from ersatz.sim.report.run import render_run, times_notes
 
     path = find_scenario(scenario)
     times = _kernel_times(timer, calibration, attach)
-    scenarios, results, reasons = simulate([path], set_ or [], seed, times)
-    view = render_run(scenarios, results)
+    scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)
+    if ops:
+        results, view = _operations(scenarios, results)
+    else:
+        view = render_run(scenarios, results)
     if times:
         view = grouped(view, *times_notes(results))
     finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+
+
+def _operations(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> tuple[list[RunResult], RenderableType]:
+    """Return the results with what their ranks send and compute, and the report of that."""
+    from dataclasses import replace
+
+    from ersatz.sim.report.operations import render_operations
+    from ersatz.sim.step.operations import step_operations
+
+    counted = [replace(result, operations=step_operations(scenario))
+               for scenario, result in zip(scenarios, results, strict=True)]  # fmt: skip
+    return counted, render_operations(scenarios, counted)
 
 
 def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None) -> Chosen | None:
     """Return the kernel times that the options ask for; None for the catalogue's."""
     if (timer, calibration, attach) == ("calibrated", None, None):
         return None
-    from ersatz.sim.cli.output import telling
+    from ersatz.sim.cli.process.terminal import telling
     from ersatz.sim.hil.timers import choose
 
     return choose(timer, calibration, attach or (), telling)
@@ -57,16 +85,11 @@ def compare(
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Show several scenarios, and their cases, side by side."""
-    from dataclasses import replace
-
-    from rich.console import Group
-    from rich.text import Text
-
-    from ersatz.sim.report.run import NOTICE, render_answers
+    from ersatz.sim.answers.cases import load_several, named_apart, simulate
+    from ersatz.sim.report.run import render_comparison
 
     paths = [find_scenario(name) for name in scenarios]
-    cases, results, reasons = simulate(paths, set_ or [], seed)
-    named = [replace(r, name=r.name if r.name == s.name else s.name)
-             for s, r in zip(cases, results, strict=True)]  # fmt: skip
-    view = Group(render_answers(cases, named), Text(""), Text(NOTICE, style="dim"))
+    cases, results, reasons = simulate(load_several(paths, set_ or [], seed), watch=progress)
+    named = named_apart(cases, results)
+    view = render_comparison(cases, named)
     finish(paths, cases, named, view, json, out, set_ or [], reasons)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, app
-from ersatz.sim.cli.output import deliver, grouped, progress
+from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.process.terminal import grouped, progress, say
 
 if TYPE_CHECKING:
     from ersatz.sim.validation.errors.heldout import Judged
@@ -35,10 +35,11 @@ def validate(
     """Predict every row of a table of measured runs, and report the errors."""
     from ersatz.sim.report.json_out import plain
     from ersatz.sim.report.validation import render_headline, render_jobs, render_validation
-    from ersatz.sim.validation.errors.heldout import SHIPPED, headline, judge
+    from ersatz.sim.validation.errors.heldout import headline, judge
     from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
     from ersatz.sim.validation.errors.predict import predict_table
     from ersatz.sim.validation.errors.summary import row_record, summarise
+    from ersatz.sim.validation.reading.lineages import SHIPPED
     from ersatz.sim.validation.reading.table import read_table
 
     if memory:
@@ -63,7 +64,10 @@ def validate(
     rows = [row_record(p, held.get(p.run.line)) for p in predictions]
     deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
     for problem in read.problems:
-        print(problem, file=sys.stderr)
+        say(problem)
+    if held_out and not judged:
+        words = "nothing can be left out: no complete, verified row of a source that was fitted to"
+        say(f"{read.file}: {words}")
     if not summary["predicted"]:
         raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
 
@@ -72,10 +76,10 @@ def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
     """Judge runs that ran out of memory, beside those that ran."""
     from ersatz.sim.report.json_out import plain
     from ersatz.sim.report.memory import render_memory
-    from ersatz.sim.validation.errors.heldout import SHIPPED
     from ersatz.sim.validation.errors.memory_table import judge_memory
+    from ersatz.sim.validation.reading.lineages import SHIPPED
 
     verdicts = judge_memory(table, SHIPPED)
     deliver("validation", plain(verdicts), render_memory(verdicts), json, out)
     for problem in verdicts.problems:
-        print(problem, file=sys.stderr)
+        say(problem)

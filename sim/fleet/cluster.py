@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -53,8 +54,8 @@ class Cluster:
             first.append(first[-1] + node.devices)
         index = {node.name: i for i, node in enumerate(self.nodes)}
         if len(index) < len(self.nodes):
-            names = [node.name for node in self.nodes]
-            twice = next(name for name in names if names.count(name) > 1)
+            counts = Counter(node.name for node in self.nodes)
+            twice = next(name for name in index if counts[name] > 1)
             raise ValueError(f"node {twice!r} stands twice in {self.name}")
         for key, value in (
             ("first", tuple(first[:-1])),
@@ -161,7 +162,7 @@ def devices_text(cluster: Cluster, placement: Placement) -> str:
     return " ".join(parts)
 
 
-_PART = re.compile(r"(@?)(\d+)(?:-(\d+))?$")
+_PART = re.compile(r"(@?)([0-9]{1,18})(?:-([0-9]{1,18}))?$")
 
 
 def parse_devices(cluster: Cluster, text: str) -> Placement:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.judge.holds import check_figures
 from ersatz.sim.fleet.judge.metrics import by_part, metrics
 from ersatz.sim.fleet.judge.validate import Verdict, judge
 from ersatz.sim.fleet.log import Log
@@ -57,9 +58,12 @@ def run_policy(name: str, spec: FleetSpec, make: Make, *, twice: bool = False) -
 
 
 def judged(name: str, log: Log, reason: str = "", again: Log | None = None) -> Outcome:
-    """Return a log with its verdict and its figures."""
+    """Return a log with its verdict and its figures; raises `BrokenAnswerError`, see `holds`."""
     parts = by_part(log, "tenant"), by_part(log, "type")
-    return Outcome(name, log, judge(log, again), metrics(log), *parts, reason)
+    verdict, figures = judge(log, again), metrics(log)
+    if verdict.holds:  # the figures of a log that breaks the rules may be anything
+        check_figures(name, figures)
+    return Outcome(name, log, verdict, figures, *parts, reason)
 
 
 def _run(name: str, spec: FleetSpec, make: Make) -> tuple[Log, str]:

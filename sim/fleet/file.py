@@ -19,10 +19,11 @@ from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.fleet.cluster import Cluster, make_cluster, make_pool
 from ersatz.sim.fleet.engine.fleet import FleetSpec
-from ersatz.sim.fleet.engine.outages import Failures, Maintenance, Outage
+from ersatz.sim.fleet.engine.outages import Failures, Maintenance, Outage, components
 from ersatz.sim.fleet.engine.speeds import StepSpeed, Training, table_speed
 from ersatz.sim.fleet.fits import never_fits
 from ersatz.sim.fleet.log import Quota, Rules
+from ersatz.sim.fleet.policies.registry import unknown_policy
 from ersatz.sim.fleet.schema import DrawnSection, FleetFile, FleetPoolSection, StepSection
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload
 from ersatz.sim.fleet.workload.synthetic import at_load
@@ -32,6 +33,7 @@ from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.schema import ClusterSection, ScenarioFile
 
+MOST_FAILURES = 1.0  # per second, in the whole fleet
 T = TypeVar("T")
 
 
@@ -76,6 +78,11 @@ class _Reading:
         for i, name in enumerate(names):
             if name in names[:i]:
                 case.blame(("pools", i, "name"), name, "stands twice; each pool has its own name")
+        for i, name in enumerate(spec.policies):
+            for expected in unknown_policy(name):
+                case.blame(("policies", i), name, expected)
+        for i, drawn in enumerate(spec.jobs.drawn):
+            self._check_sizes(i, drawn)
 
     def contest(self, trace: str) -> Contest | None:
         """Return everything resolved, or None where a fault was found."""
@@ -95,6 +102,7 @@ class _Reading:
              for name, q in spec.tenants.items()},
             spec.rules.grace, spec.rules.max_failures, spec.rules.enforce_limits)  # fmt: skip
         outages = self._outages(cluster)
+        self._check_pace(cluster, outages)
         speed = self._speed()
         given = self._trace(trace or spec.jobs.trace or "")
         specs = []
@@ -150,6 +158,14 @@ class _Reading:
                                     slowdown=failures.slow_factor, cause="slow"))  # fmt: skip
         return tuple(outages)
 
+    def _check_pace(self, cluster: Cluster, outages: tuple[Outage, ...]) -> None:
+        """Refuse failures so frequent that simulated time hardly passes."""
+        rate = math.fsum(f.rate * components(cluster, f)[0] for f in outages
+                         if isinstance(f, Failures))  # fmt: skip
+        if rate > MOST_FAILURES:
+            self.case.blame(("failures",), None, f"the fleet fails {rate:.3g} times a second;"
+                            f" expected at most {MOST_FAILURES:g}")  # fmt: skip
+
     # -- jobs --------------------------------------------------------------------------------------
 
     def _check_names(self, i: int, drawn: DrawnSection, cluster: Cluster) -> None:
@@ -158,6 +174,14 @@ class _Reading:
                 if name not in cluster.types:
                     self.case.blame(("jobs", "drawn", i, key), name,
                                     f"is no pool; expected one of {', '.join(cluster.types)}")  # fmt: skip
+
+    def _check_sizes(self, i: int, drawn: DrawnSection) -> None:
+        """An elastic gang lies between its bounds."""
+        for size in drawn.devices if isinstance(drawn.devices, dict) else (drawn.devices,):
+            low, high = drawn.min_devices or size, drawn.max_devices or size
+            if not low <= size <= high:
+                self.case.blame(("jobs", "drawn", i, "devices"), size,
+                                f"expected from {low} (min_devices) to {high} (max_devices)")  # fmt: skip
 
     def _trace(self, text: str) -> tuple[Job, ...]:
         if not text:
@@ -186,9 +210,16 @@ class _Reading:
         drawn = () if alone else self.spec.jobs.drawn
         for section, seed in zip(drawn, seeds.spawn(len(drawn)), strict=True):
             jobs += _draw_jobs(section, seed)
-        workload = Workload(tuple(jobs), self.case.name)
+        try:
+            workload = Workload(tuple(jobs), self.case.name)
+        except ValueError as error:
+            self.case.blame(("jobs",), None, str(error))
+            return Workload(())
         if self.spec.jobs.load:
-            workload = at_load(workload, cluster.devices, self.spec.jobs.load)
+            try:
+                workload = at_load(workload, cluster.devices, self.spec.jobs.load)
+            except ValueError as error:
+                self.case.blame(("jobs", "load"), self.spec.jobs.load, f"cannot be had: {error}")
         if self.spec.on_impossible == "drop":
             kept = tuple(j for j in workload.jobs if not never_fits(cluster, rules, j))
             if len(kept) < len(workload.jobs):

@@ -155,6 +155,13 @@ class View(Protocol):
     def used(self) -> Mapping[str, int]:
         """Devices that each tenant holds."""
 
+    @property
+    def records(self) -> Sequence[Record]:
+        """All that has happened so far, as in the log."""
+
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
+
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""
 
@@ -181,3 +188,12 @@ class Scheduler(Protocol):
 
     def on_end(self, view: View) -> None:
         """Let go of everything; called however the run ends."""
+
+
+def crash_text(error: BaseException) -> str:
+    """Say what broke and where: the innermost line of the traceback."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -24,6 +24,7 @@ from ersatz.device_models.calibration.measured import (
 )
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.attached import Attached, unusable
 from ersatz.sim.hil.device.identity import contradictions
@@ -89,7 +90,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -97,7 +98,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     text = path.read_text("utf-8")
     kept = text[: text.rfind("\n") + 1]
     if kept != text:
-        path.write_text(kept, "utf-8")
+        write_whole(path, kept)
     for number, line in enumerate(kept.splitlines(), 1):
         try:
             yield json.loads(line)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.sim.scenario.scenario import CheckpointSpec
+from ersatz.sim.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,22 @@ def checkpoint_cost(spec: CheckpointSpec, params: float, nodes: int) -> Checkpoi
     """Return what one checkpoint of `params` weights costs on `nodes` nodes.
 
     Synchronous: the whole write. Asynchronous: a copy to host memory, then a write in the
-    background. Memory: a copy to a peer's memory, from which a failed node is filled again.
+    background. Memory: a copy to a peer's memory, from which a failed node is filled again. A write
+    is as fast as the storage, or as all nodes together into it.
     """
     nbytes = params * spec.bytes_per_param
-    write = nbytes / spec.storage_bandwidth
+    write = nbytes / min(spec.storage_bandwidth, spec.node_bandwidth * nodes)
     copy = nbytes / (spec.memory_bandwidth * nodes)
     if spec.mode == "synchronous":
         return CheckpointCost(write, 0.0, write)
     if spec.mode == "asynchronous":
         return CheckpointCost(copy, write, write)
     return CheckpointCost(copy, 0.0, copy)
+
+
+def saved_params(model: Model) -> float:
+    """Return the weights that a checkpoint holds: of a frozen model the adapters alone."""
+    return model.params() * (kernel_constants().adapter_share if model.lora_rank else 1.0)
 
 
 def young_interval(cost_s: float, mtbf_s: float) -> float:
@@ -50,6 +58,17 @@ def daly_interval(cost_s: float, mtbf_s: float) -> float:
         return mtbf_s
     ratio = math.sqrt(cost_s / (2.0 * mtbf_s))
     return young_interval(cost_s, mtbf_s) * (1.0 + ratio / 3.0 + ratio**2 / 9.0) - cost_s
+
+
+def chosen_interval(
+    spec: CheckpointSpec, cost: CheckpointCost, mtbf_s: float, step_s: float
+) -> float:
+    """Return the time between checkpoints: as given, or Daly's; never below a step or a write.
+
+    A write in the background must end before the next begins, or one of them is dropped.
+    """
+    wanted = spec.interval_s or daly_interval(cost.stop_s, mtbf_s)
+    return max(wanted, step_s, cost.durable_after_s)
 
 
 def expected_wall(

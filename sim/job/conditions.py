@@ -2,8 +2,10 @@
 
 Each condition begins as a Poisson process and lasts a fixed time; while several last, the worst one
 counts. A condition under which no step can be made stops the job like a failure: work since the last
-safe checkpoint is lost, and the job starts again when the condition is over. Not modelled: a condition
-that begins again while it lasts, and parts that break for good (those are `failures`).
+safe checkpoint is lost, and the job starts again when the condition is over. One that takes a network
+card away stops the job, too: it starts again at once, and the card's devices share a neighbour's until
+the condition is over. Not modelled: a condition that begins again while it lasts, the restart that takes
+a card back, and parts that break for good (those are `failures`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import simpy
 
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.network import dead_cards
 from ersatz.sim.scenario.scenario import Condition, FabricSpec, Scenario
 
 Events = Generator[simpy.Event, Any, None]
@@ -31,6 +34,12 @@ class ConditionPlan:
     rate: float  # per second
     duration_s: float
     slowdown: float  # step time / full step time; infinite when no step can be made
+    restarts: bool = False  # it takes a card away: the job starts again without it
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether the job stops when it begins."""
+        return self.restarts or self.slowdown == math.inf
 
 
 @dataclass(slots=True)
@@ -55,26 +64,30 @@ def plan_conditions(
     scenario: Scenario, step_s: float, step_seconds: Callable[[Scenario], float]
 ) -> tuple[ConditionPlan, ...]:
     """Ask the step engine once for each condition of a job."""
-    return tuple(
-        ConditionPlan(c.name, c.rate, c.duration_s, _slowdown(scenario, c, step_s, step_seconds))
-        for c in scenario.job.conditions
-    )
+    plans = []
+    for condition in scenario.job.conditions:
+        worse = _under(scenario, condition)
+        plans.append(ConditionPlan(
+            condition.name, condition.rate, condition.duration_s,
+            _slowdown(worse, step_s, step_seconds), restarts=dead_cards(worse) > dead_cards(scenario),
+        ))  # fmt: skip
+    return tuple(plans)
 
 
-def _slowdown(
-    scenario: Scenario,
-    condition: Condition,
-    step_s: float,
-    step_seconds: Callable[[Scenario], float],
-) -> float:
+def _under(scenario: Scenario, condition: Condition) -> Scenario:
+    """Return the job while a condition lasts."""
     fabric = scenario.fabric or FabricSpec()
     worse = replace(
         fabric,
         faults=(*fabric.faults, *condition.faults),
         background=max(fabric.background, condition.background),
     )
+    return replace(scenario, fabric=worse)
+
+
+def _slowdown(worse: Scenario, step_s: float, step_seconds: Callable[[Scenario], float]) -> float:
     try:
-        return max(step_seconds(replace(scenario, fabric=worse)) / step_s, 1.0)
+        return max(step_seconds(worse) / step_s, 1.0)
     except InfeasibleError:
         return math.inf
 
@@ -90,7 +103,7 @@ def come_and_go(
     while True:
         yield env.timeout(rng.exponential(1.0 / plan.rate))
         now.lasting[plan.name] += 1
-        if not changed(plan.name if plan.slowdown == math.inf else ""):
+        if not changed(plan.name if plan.interrupts else ""):
             return
         yield env.timeout(plan.duration_s)
         now.lasting[plan.name] -= 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ersatz.device_models.catalog.power import device_power
 from ersatz.sim.records import CostResult, EnergyResult, JobResult
 from ersatz.sim.scenario.scenario import CostSpec, Pool, Scenario
 
@@ -81,8 +80,8 @@ def job_cost(scenario: Scenario, job: JobResult, energy: EnergyResult) -> CostRe
     spec = scenario.cost
     assert spec is not None
     parts: dict[str, float] = {}
-    for pool in scenario.pools:
-        hours = job.device_hours * pool.devices / scenario.devices
+    for pool, spares in zip(scenario.pools, scenario.spares, strict=True):
+        hours = (pool.nodes + spares) * pool.node.devices * job.wall_s / 3600.0
         label = f" ({pool.name})" if pool.name else ""
         for name, amount in _pool_parts(spec, pool, hours, scenario, energy).items():
             parts[name + label] = amount
@@ -117,11 +116,7 @@ def _pool_parts(
         server = value_after(server, spec.value_decay, spec.age_s / YEAR_S)
         return {"servers": hours * lost(server, rate),
                 "network": hours * lost(server * spec.network_share, rate)}  # fmt: skip
-    watts = (
-        device_power(pool.node.device, 1.0) if not energy.mean_device_w else energy.mean_device_w
-    )
-    watts += pool.node.host_power_w / pool.node.devices
-    power = watts * scenario.energy.pue * 3600.0 * spec.energy_price
+    power = energy.pools_kwh[pool.name] * 3.6e6 * spec.energy_price / hours
     whole = annuity_per_hour(
         capital, spec.interest, years, spec.opex_share, power, spec.sold_fraction
     )

@@ -21,13 +21,26 @@ TAKES_NODE = frozenset({"device", "node"})  # causes after which a node must be 
 
 def cluster_failure_rates(pools: Sequence[Pool], spec: FailureSpec) -> Mapping[str, float]:
     """Return the failures per second of the whole job by cause, at the mean rate of each part."""
-    device = math.fsum(
-        p.devices * _given(spec.device_rate, p.node.device.failure_rate) for p in pools
-    )
-    node = math.fsum(p.nodes * _given(spec.node_rate, p.node.failure_rate) for p in pools)
-    rates = {"device": device, "node": node, "switch": spec.switch_rate,
-             "software": spec.software_rate}  # fmt: skip
+    by_pool = _rates_by_pool(pools, spec)
+    rates = {**{cause: math.fsum(rows) for cause, rows in by_pool.items()},
+             "switch": spec.switch_rate, "software": spec.software_rate}  # fmt: skip
     return {cause: rate * spec.scale for cause, rate in rates.items()}
+
+
+def _rates_by_pool(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, list[float]]:
+    """Return the failures per second of each pool, by the causes that take a node."""
+    return {
+        "device": [p.devices * _given(spec.device_rate, p.node.device.failure_rate) for p in pools],
+        "node": [p.nodes * _given(spec.node_rate, p.node.failure_rate) for p in pools],
+    }
+
+
+def pool_shares(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, tuple[float, ...]]:
+    """Return each pool's share of the failures that take a node, by cause; each row adds up to 1."""
+    rows = _rates_by_pool(pools, spec)
+    return {
+        cause: tuple(rate / (math.fsum(row) or 1.0) for rate in row) for cause, row in rows.items()
+    }
 
 
 def _given(value: float | None, otherwise: float) -> float:
@@ -54,3 +67,8 @@ def streams(seed: int, replica: int) -> dict[str, np.random.Generator]:
     root = np.random.SeedSequence(seed, spawn_key=(2, replica))
     children = root.spawn(len(CAUSES))
     return {c: np.random.default_rng(s) for c, s in zip(CAUSES, children, strict=True)}
+
+
+def pool_stream(seed: int, replica: int) -> np.random.Generator:
+    """Return the generator that draws which pool of one replica of a job loses a node."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(6, replica)))

@@ -2,9 +2,10 @@
 
 Between events the job advances in closed form; a failure interrupts it, the work since the last
 safe checkpoint is lost, and detection, a spare (or waiting, or going on with fewer replicas),
-restart and loading follow; a failure in the meantime starts that again. When the network gets worse
-or better, or a repaired node is taken back, the job goes on at another pace. Many independent replicas
-give a distribution. Not modelled: failures of idle spares, a queue for the storage.
+restart and loading follow; a failure in the meantime starts that again. A node that fails is replaced by
+a spare of its own pool. When the network gets worse or better the job goes on at another pace; to take
+repaired nodes back it saves and starts anew, as soon as they make another replica. Many independent
+replicas give a distribution. Not modelled: failures of idle spares, a queue for the storage.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import simpy
 
-from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.job.checkpoint import CheckpointCost, checkpoint_cost, daly_interval
+from ersatz.sim.errors import InfeasibleError, InputError, Problem
+from ersatz.sim.job.checkpoint import (
+    CheckpointCost,
+    checkpoint_cost,
+    chosen_interval,
+    daly_interval,
+)
 from ersatz.sim.job.conditions import ConditionPlan, Conditions, come_and_go, condition_streams
 from ersatz.sim.job.failures import (
     CAUSES,
     TAKES_NODE,
     cluster_failure_rates,
     failure_times,
+    pool_shares,
+    pool_stream,
     streams,
 )
 from ersatz.sim.records import JobResult
@@ -34,7 +42,10 @@ from ersatz.sim.scenario.scenario import JobSpec, Scenario
 Events = Generator[simpy.Event, Any, None]
 LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",
           "waiting")  # fmt: skip
+StepWithout = Callable[[tuple[int, ...]], float]  # nodes lost of each pool -> seconds of a step
 MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
+MOST_EVENTS = 10_000_000  # of all draws: some half a minute
+DRAW_EVENTS = 300  # that take as long as to set up a draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +56,11 @@ class JobPlan:
     work_s: float  # productive time at full speed
     interval_s: float
     cost: CheckpointCost
-    slowdown: Callable[[int], float]  # step time with n replicas lost / full step time
-    spares: int
+    slowdown: StepWithout  # step time / full step time; infinite when no step can be made
+    nodes: tuple[int, ...]  # of each pool
+    spares: tuple[int, ...]  # nodes of each pool
     rates: dict[str, float]
+    shares: dict[str, tuple[float, ...]]  # of the causes that take a node: the pools' shares
     conditions: tuple[ConditionPlan, ...] = ()
 
 
@@ -98,11 +111,13 @@ class Replica:
     plan: JobPlan
     env: simpy.Environment
     rngs: dict[str, np.random.Generator]
+    pool_rng: np.random.Generator
     done: float = 0.0  # productive work
     saved: float = 0.0  # work at the latest checkpoint
     safe: float = 0.0  # work that a failure cannot take
-    spares: int = 0
-    missing: int = 0  # replicas that run no more
+    spares: list[int] = field(default_factory=list)  # nodes of each pool
+    missing: list[int] = field(default_factory=list)  # nodes of each pool that nothing replaces
+    running: tuple[int, ...] = ()  # nodes that were missing when the job was last started
     lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     causes: Counter[str] = field(default_factory=Counter)
     process: simpy.Process | None = None
@@ -115,7 +130,9 @@ class Replica:
     def run(self) -> Events:
         """Work until all is done; failures arrive as interrupts."""
         spec = self.plan.spec
-        self.spares = self.plan.spares
+        self.spares = list(self.plan.spares)
+        self.missing = [0] * len(self.spares)
+        self.running = tuple(self.missing)
         self.next_evaluation = spec.evaluation.every_s or math.inf
         self.next_maintenance = spec.maintenance.every_s or math.inf
         while self.done < self.plan.work_s:
@@ -126,7 +143,9 @@ class Replica:
 
     def _work(self) -> Events:
         """Work and save in cycles until the next pause or the end: one event, whatever happens."""
-        pace = self.plan.slowdown(self.missing) * self.conditions.slowdown
+        if self._gains():
+            yield from self._take_back()
+        pace = self.plan.slowdown(self.running) * self.conditions.slowdown
         stretch = Stretch(self.plan, self.done, self.saved, pace)
         pause = min(self.next_evaluation, self.next_maintenance)
         start = self.env.now
@@ -143,6 +162,23 @@ class Replica:
             self._advance(stretch, elapsed)
         if self.done < self.plan.work_s and elapsed == planned:
             yield from self._pause()
+
+    def _gains(self) -> bool:
+        """Whether the nodes that are back make the job faster than it was last started."""
+        back = tuple(self.missing)
+        return back != self.running and self.plan.slowdown(back) < self.plan.slowdown(self.running)
+
+    def _take_back(self) -> Events:
+        """Save, and start anew on all nodes that are there; nothing is lost."""
+        cost = self.plan.cost
+        yield from self._spend("checkpoint", cost.stop_s + cost.durable_after_s)
+        self.saved = self.safe = self.done
+        yield from self._start()
+
+    def _start(self) -> Events:
+        """Start the job on the nodes that are there."""
+        yield from self._spend("restart", self.plan.spec.restart_s + self.plan.cost.load_s)
+        self.running = tuple(self.missing)
 
     def _advance(self, stretch: Stretch, elapsed: float) -> None:
         """Count what a stretch of `elapsed` seconds has brought."""
@@ -176,12 +212,19 @@ class Replica:
             spec = self.plan.spec
             try:
                 yield from self._spend("detection", spec.detection_s)
-                while (self.missing and spec.on_loss == "wait") or self.conditions.stops:
+                while self._waits or self.conditions.stops:
                     yield from self._wait()
-                yield from self._spend("restart", spec.restart_s + self.plan.cost.load_s)
+                yield from self._start()
                 cause = ""
             except simpy.Interrupt as interrupt:
                 cause = str(interrupt.cause)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether too few nodes are there to go on."""
+        if self.plan.spec.on_loss == "wait":
+            return any(self.missing)
+        return self.plan.slowdown(tuple(self.missing)) == math.inf
 
     def _wait(self) -> Events:
         """Wait until something is repaired or over."""
@@ -211,22 +254,30 @@ class Replica:
         self.lost["rework"] += self.done - self.safe
         self.done = self.saved = self.safe
         if cause in TAKES_NODE:
-            self._replace_node()
+            self._replace_node(self._pool_of(cause))
 
-    def _replace_node(self) -> None:
-        if self.spares:
-            self.spares -= 1
+    def _pool_of(self, cause: str) -> int:
+        """Draw the pool that loses a node."""
+        shares = self.plan.shares[cause]
+        return int(self.pool_rng.choice(len(shares), p=shares)) if len(shares) > 1 else 0
+
+    def _replace_node(self, pool: int) -> None:
+        if self.spares[pool]:
+            self.spares[pool] -= 1
+        elif self.missing[pool] < self.plan.nodes[pool]:
+            self.missing[pool] += 1
         else:
-            self.missing += 1
-        self.env.process(self._repair())
+            return  # there is no node left that could fail
+        self.env.process(self._repair(pool))
 
-    def _repair(self) -> Events:
+    def _repair(self, pool: int) -> Events:
         yield self.env.timeout(self.plan.spec.failures.device_repair_s)
-        if self.missing:
-            self.missing -= 1
-            self.pace_changed()
+        if self.missing[pool]:
+            self.missing[pool] -= 1
+            if not self.working or self._gains():
+                self.pace_changed()
         else:
-            self.spares += 1
+            self.spares[pool] += 1
 
     def strike(self, cause: str) -> Events:
         """Interrupt the job whenever a cause strikes, until the job is over."""
@@ -242,7 +293,7 @@ class Replica:
 def run_replica(plan: JobPlan, seed: int, number: int) -> tuple[float, Replica]:
     """Run one draw of a job; returns (wall time, its record)."""
     env = simpy.Environment()
-    replica = Replica(plan, env, streams(seed, number))
+    replica = Replica(plan, env, streams(seed, number), pool_stream(seed, number))
     process = replica.process = env.process(replica.run())
     for cause in CAUSES:
         env.process(replica.strike(cause))
@@ -258,46 +309,78 @@ def simulate_job(
     scenario: Scenario,
     step_s: float,
     *,
-    degraded_step_s: Callable[[int], float] | None = None,
+    degraded_step_s: StepWithout | None = None,
     conditions: tuple[ConditionPlan, ...] = (),
     model_params: float,
 ) -> JobResult:
     """Simulate a whole job of `scenario.training.tokens` and summarise its replicas.
 
-    `step_s` is the duration of a step, `degraded_step_s(n)` that with n replicas lost, `conditions`
-    what slows or stops the job now and then. Raises
-    `InfeasibleError` when failures leave no headway.
+    `step_s` is the duration of a step, `degraded_step_s(lost)` that with so many nodes of each pool
+    lost (infinite when none can be made), `conditions` what slows or stops the job now and then;
+    `model_params` are the weights that a checkpoint saves. Raises `InfeasibleError` when failures
+    leave no headway, `InputError` when there are more draws, or stops in each, than can be walked.
     """
     training = scenario.training
     steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
-    plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, model_params)
-    plan = replace(plan, conditions=conditions)
+    plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, conditions, model_params)
+    _check_events(scenario, plan)
     runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
     return _summary(scenario, plan, steps, runs)
 
 
+def _check_events(scenario: Scenario, plan: JobPlan) -> None:
+    """Raise `InputError` where the draws hold more failures, pauses and conditions than can be walked."""
+    job = scenario.job
+    rate = math.fsum(plan.rates.values()) + math.fsum(2 * c.rate for c in job.conditions)
+    rate += math.fsum(
+        1 / pause.every_s for pause in (job.evaluation, job.maintenance) if pause.every_s
+    )
+    each = 1 + plan.work_s * rate
+    if (each + DRAW_EVENTS) * job.replicas > MOST_EVENTS:
+        words = (f"expected at most {MOST_EVENTS / (each + DRAW_EVENTS):,.0f} draws: each has some"
+                 f" {each:,.0f} failures and pauses")  # fmt: skip
+        raise InputError([Problem(scenario.name, 0, 0, "job.replicas", str(job.replicas), words)])
+
+
 def _plan(
-    scenario: Scenario, work_s: float, step_s: float,
-    degraded_step_s: Callable[[int], float] | None, params: float,
+    scenario: Scenario, work_s: float, step_s: float, degraded_step_s: StepWithout | None,
+    conditions: tuple[ConditionPlan, ...], params: float,
 ) -> JobPlan:  # fmt: skip
     spec = scenario.job
     rates = dict(cluster_failure_rates(scenario.pools, spec.failures))
     nodes = sum(pool.nodes for pool in scenario.pools)
     cost = checkpoint_cost(spec.checkpoint, params, nodes)
-    best = daly_interval(max(cost.stop_s, step_s), mean_time_between(rates))
-    interval = min(spec.checkpoint.interval_s or max(best, step_s), work_s)
+    between = mean_time_between(rates, conditions)
+    interval = min(chosen_interval(spec.checkpoint, cost, between, step_s), work_s)
 
-    def slowdown(missing: int) -> float:
-        if not missing or degraded_step_s is None:
+    def slowdown(lost: tuple[int, ...]) -> float:
+        if not any(lost) or degraded_step_s is None:
             return 1.0
-        return degraded_step_s(missing) / step_s
+        return max(
+            degraded_step_s(lost) / step_s, 1.0
+        )  # fewer nodes are no gain: they were paid for
 
-    return JobPlan(spec, work_s, interval, cost, slowdown, spec.spare_nodes, rates)
+    shares = pool_shares(scenario.pools, spec.failures)
+    return JobPlan(
+        spec,
+        work_s,
+        interval,
+        cost,
+        slowdown,
+        tuple(pool.nodes for pool in scenario.pools),
+        scenario.spares,
+        rates,
+        shares,
+        conditions,
+    )
 
 
-def mean_time_between(rates: dict[str, float]) -> float:
-    """Return the mean time between interruptions in seconds; infinite without failures."""
-    total = math.fsum(rates.values())
+def mean_time_between(rates: dict[str, float], conditions: tuple[ConditionPlan, ...] = ()) -> float:
+    """Return the mean time between interruptions in seconds; infinite without any.
+
+    Conditions of the network count where they interrupt the job.
+    """
+    total = math.fsum([*rates.values(), *(c.rate for c in conditions if c.interrupts)])
     return 1.0 / total if total else math.inf
 
 
@@ -305,11 +388,11 @@ def _summary(
     scenario: Scenario, plan: JobPlan, steps: int, runs: list[tuple[float, Replica]]
 ) -> JobResult:
     walls = np.array([wall for wall, _ in runs])
-    spares = plan.spares * scenario.pools[0].node.devices
+    spares = scenario.spare_devices
     count = len(runs)
     known = [*(c for c in CAUSES if plan.rates[c]), *(c.name for c in plan.conditions)]
     causes = {c: math.fsum(r.causes[c] for _, r in runs) / count for c in known}
-    wall = float(walls.mean())
+    wall, between = float(walls.mean()), mean_time_between(plan.rates, plan.conditions)
     return JobResult(
         steps=steps,
         wall_s=wall,
@@ -322,7 +405,7 @@ def _summary(
         interruptions_by_cause=causes,
         lost_s={c: math.fsum(r.lost[c] for _, r in runs) / count for c in LOSSES},
         checkpoint_interval_s=plan.interval_s,
-        optimal_interval_s=daly_interval(plan.cost.stop_s, mean_time_between(plan.rates)),
-        mtbf_s=mean_time_between(plan.rates),
+        optimal_interval_s=daly_interval(plan.cost.stop_s, between),
+        mtbf_s=between,
         replicas=count,
     )

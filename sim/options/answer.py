@@ -9,6 +9,7 @@ import numpy as np
 
 from ersatz.sim.law.rules import Verdict, judge
 from ersatz.sim.options.file import Ask, Comparison
+from ersatz.sim.options.holds import check_costs
 from ersatz.sim.options.option import Costing, costing
 from ersatz.sim.options.questions import (
     Split,
@@ -43,7 +44,10 @@ class Told:
 
 def answer_comparison(comparison: Comparison) -> tuple[Told, ...]:
     """Answer every question of a case, in order. Raises `InfeasibleError` where no root exists."""
-    return tuple(_ANSWERS[ask.kind](comparison, ask) for ask in comparison.asks)
+    told = tuple(_ANSWERS[ask.kind](comparison, ask) for ask in comparison.asks)
+    for one in told:
+        check_costs(comparison.name, one.costs, one.table)
+    return told
 
 
 def _cost(comparison: Comparison, ask: Ask) -> Told:

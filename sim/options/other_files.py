@@ -10,6 +10,7 @@ from typing import Any
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.job.cost import YEAR_S
 from ersatz.sim.market.supply import Production, SupplyMonth, load_supply, ramp
+from ersatz.sim.options.holds import check_ramp, check_stockpile
 from ersatz.sim.options.stockpile import StockAnswer, Stockpile, answer_stockpile
 from ersatz.sim.purchase.reading.schema import BuyFile, RampSection
 from ersatz.sim.scenario.case_file import Case, resolved_cases
@@ -66,6 +67,7 @@ def _stockpile(case: Case, spec: BuyFile) -> Stocked | None:
     step = max(section.months // 6, 1)
     marks = range(0, section.months + 1, step)
     answer = answer_stockpile(stock, [m for m in marks if 0 < m < section.months], list(marks))
+    check_stockpile(case.name, answer)
     return Stocked(case.name, spec.question, spec.currency, stock, answer)
 
 
@@ -91,6 +93,7 @@ def _ramped(case: Case, spec: BuyFile, section: RampSection) -> Ramped | None:
         for problem in error.problems:
             case.blame(("ramp", *_place(problem.key)), problem.value, problem.expected)
         return None
+    check_ramp(case.name, months)
     return Ramped(case.name, spec.question, production, section.level, tuple(months))
 
 

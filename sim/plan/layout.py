@@ -1,14 +1,17 @@
 """Where ranks sit: the rank axes, the group of each communicator, and who holds which layers.
 
 Ranks are numbered with tp fastest, then cp, then dp (its inner part shared with experts), then pp,
-and fill the nodes in that order, as Megatron does. An expert group spans ep x etp neighbouring
-ranks across the tp, cp and dp axes.
+and fill the nodes in that order, as Megatron does. A folded expert group spans ep x etp neighbouring
+ranks across the tp, cp and dp axes; a strided one takes ep of the dp, its slices the tp (etp = tp).
+The state that ZeRO shards is spread over `shard` replicas, or all; sharded gradients are then summed
+over the groups of replicas. DualPipe holds each chunk on two stages, which share their state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
@@ -27,6 +30,7 @@ class Communicator:
     sync: tuple[int, ...]
     node: Node  # as its members find it: what they get of the network
     above: float = 0.0  # share of the links above the leaves that it uses when all groups talk
+    exchanges: bool = False  # it does all-to-all
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Chunk:
     embedding: bool
     head: bool
     predict: int  # multi-token prediction modules
+    table: bool = False  # its head's stage holds the embedding, too
 
     @property
     def layers(self) -> int:
@@ -48,30 +53,90 @@ class Chunk:
 
 def rank_shape(parallel: Parallel) -> tuple[int, int, int, int]:
     """Return the sizes of the axes (tp, cp, ep, dp) of one stage; dp counts what is left of it."""
+    if parallel.expert_layout == "strided":
+        return parallel.tp, parallel.cp, parallel.ep, parallel.dp // parallel.ep
     inner = parallel.tp * parallel.cp
     spread = max(parallel.ep * parallel.etp // inner, 1)
     return parallel.tp, parallel.cp, spread, parallel.dp // spread
 
 
-def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Communicator]:
-    """Return the groups tp, cp, ep, dp (dense gradients), edp (expert gradients), world and pp.
+class Spread(NamedTuple):
+    """Over how many ranks the state of one kind of weights is spread, and copies of that."""
 
-    `dp` counts the replicas of the whole job, which may run on several kinds of node.
+    shard: int
+    copies: int
+
+
+def weight_spread(parallel: Parallel, dp: int = 0) -> tuple[Spread, Spread]:
+    """Return how dense and expert weights are spread over `dp` replicas (default: the layout's).
+
+    What one shard group holds is whole; `copies` such groups hold the same. Without sharding
+    (ZeRO 0) all ranks that hold the same weights are one group.
     """
-    tp, cp = parallel.tp, parallel.cp
-    replicas = tp * cp * dp
+    dp = dp or parallel.dp
+    twins = 2 if parallel.schedule == "dualpipe" else 1
+    shard = parallel.shard if parallel.shard and parallel.zero else dp
+    rows, inner = parallel.cp * twins, parallel.tp * parallel.cp
     expert = parallel.ep * parallel.etp
-    shard = parallel.shard * cp if parallel.shard else cp * dp
-    expert_sync = (CP, EP) if parallel.etp == tp and tp > 1 else (TP, CP, EP)
-    return {
-        "tp": Communicator(group_of(node, 1, tp), (TP,), node),
-        "cp": Communicator(group_of(node, tp, cp), (CP,), node),
-        "ep": Communicator(group_of(node, parallel.etp, parallel.ep), expert_sync, node),
-        "dp": Communicator(group_of(node, tp, shard), (CP, EP, DP), node),
-        "edp": Communicator(group_of(node, expert, max(replicas // expert, 1)), (DP,), node),
-        "world": Communicator(group_of(node, 1, replicas * parallel.pp), (TP, CP, EP, DP), node),
-        "pp": Communicator(group_of(node, replicas, parallel.pp), (), node),
+    block, whole = max(inner * shard // expert, 1), max(inner * dp // expert, 1)
+    return (
+        Spread(shard * rows, dp // shard),
+        Spread(block * twins, whole // block),
+    )
+
+
+def communicators(parallel: Parallel, node: Node, dp: int) -> Mapping[str, Communicator]:
+    """Return the groups by name: tp, cp, ulysses, ep, etp, dp, rep, edp, erep, world, pp, ends.
+
+    dp and edp share the state of dense and expert weights, rep and erep join groups that hold the
+    same; ends are the first and the last stage. `dp` counts the replicas of the whole job, which
+    may run on several kinds of node.
+    """
+    groups = {
+        name: _twice(group_of(node, stride, size, parallel.world), twins)
+        for name, (stride, size, twins) in group_extents(parallel, dp).items()
     }
+    expert_sync: tuple[int, ...] = (
+        (CP, EP) if parallel.etp == parallel.tp and parallel.tp > 1 else (TP, CP, EP)
+    )
+    if parallel.expert_layout == "strided":
+        expert_sync = (EP,)
+    sync: dict[str, tuple[int, ...]] = {"tp": (TP,), "cp": (CP,), "ulysses": (CP,), "ep": expert_sync,
+            "etp": (TP,) if parallel.etp > 1 else (), "dp": (CP, EP, DP), "rep": (CP, EP, DP),
+            "edp": (DP,), "erep": (DP,), "world": (TP, CP, EP, DP), "pp": (), "ends": ()}  # fmt: skip
+    return {name: Communicator(group, sync[name], node, exchanges=name in ("ep", "ulysses"))
+            for name, group in groups.items()}  # fmt: skip
+
+
+def group_extents(parallel: Parallel, dp: int) -> dict[str, tuple[int, int, int]]:
+    """Return stride, size and stages of each kind of group among the ranks of a stage."""
+    tp, cp, ep, etp = parallel.tp, parallel.cp, parallel.ep, parallel.etp
+    stage = tp * cp * dp
+    twins = 2 if parallel.schedule == "dualpipe" else 1
+    dense, experts = weight_spread(parallel, dp)
+    inner = {"a2a+p2p": parallel.cp_inner}.get(parallel.cp_comm, 1)
+    first, expert = etp, ep * etp
+    if parallel.expert_layout == "strided":
+        first, expert = tp * cp, tp * cp * ep
+    return {
+        "tp": (1, tp, 1),
+        "cp": (tp * inner, cp // inner, 1),
+        "ulysses": (tp, inner, 1),
+        "ep": (first, ep, 1),
+        "etp": (1, etp, 1),
+        "dp": (tp, dense.shard // twins, twins),
+        "rep": (tp * dense.shard // twins, dense.copies, 1),
+        "edp": (expert, experts.shard // twins, twins),
+        "erep": (expert * experts.shard // twins, experts.copies, 1),
+        "world": (1, stage * parallel.pp, 1),
+        "pp": (stage, parallel.pp, 1),
+        "ends": (stage * max(parallel.pp - 1, 1), min(parallel.pp, 2), 1),
+    }
+
+
+def _twice(group: Group, stages: int) -> Group:
+    """Return a group with as many members again on another stage, which sits elsewhere."""
+    return replace(group, size=group.size * stages, spans=group.spans * stages)
 
 
 def pipeline_length(parallel: Parallel) -> int:
@@ -93,14 +158,28 @@ def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
             f" for example {list(even_split(model.layers, length))}"
         )
     dense_left = model.layers - model.moe_layers
+    table = ends_meet(parallel)
     chunks = []
     for position, count in enumerate(counts):
         dense = min(dense_left, count)
         dense_left -= dense
         last = position == length - 1
         predict = model.predict_layers if last else 0
-        chunks.append(Chunk(position, dense, count - dense, position == 0, last, predict))
+        chunks.append(Chunk(position, dense, count - dense, position == 0, last, predict, table))
     return tuple(chunks)
+
+
+def ends_meet(parallel: Parallel) -> bool:
+    """Tell whether the stage of the head also holds the embedding."""
+    places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
+    held = [{place.position for place in row} for row in places]
+    last = pipeline_length(parallel) - 1
+    return any({0, last} <= positions for positions in held)
+
+
+def copies_table(model: Model, parallel: Parallel) -> bool:
+    """Tell whether the last stage holds a copy of the embedding: as its head, or to predict with."""
+    return (model.tied or bool(model.predict_layers)) and not ends_meet(parallel)
 
 
 def even_split(layers: int, chunks: int) -> tuple[int, ...]:
@@ -132,20 +211,49 @@ def cost_split(model: Model, stages: int) -> tuple[int, ...]:
 
 
 def chunk_params(model: Model, chunk: Chunk, parallel: Parallel) -> tuple[float, float]:
-    """Return the (dense, expert) weights of a chunk on one rank, before any sharding over dp."""
-    experts = model.experts
-    layers = chunk.layers + chunk.predict
-    dense = layers * (model.attention_params() + 2.0 * model.hidden)
-    dense += chunk.dense * model.mlp_params(moe=False)
-    dense += chunk.predict * 2.0 * model.hidden**2
+    """Return the (dense, expert) weights of a chunk on one rank, before any sharding over dp.
+
+    Norms, routers and latent down-projections are whole on every rank of a tensor group, and so is
+    the head of keys or values that several ranks share.
+    """
+    experts, tp = model.experts, parallel.tp
+    dense = (chunk.layers + chunk.predict) * _attention_params(model, tp)
+    dense += chunk.dense * model.mlp_params(moe=False) / tp + chunk_whole_params(model, chunk)
+    dense += chunk.predict * 2.0 * model.hidden**2 / tp
     expert = 0.0
     if experts:
         moe = chunk.moe + chunk.predict
         one = model.mlp_matrices * model.hidden * experts.hidden
-        dense += moe * (one * experts.shared + model.hidden * experts.routed)
+        dense += moe * one * experts.shared / tp
         expert = moe * one * experts.routed / (parallel.ep * parallel.etp)
     elif chunk.predict:
-        dense += chunk.predict * model.mlp_params(moe=False)
-    vocabulary = model.hidden * model.vocab
-    dense += vocabulary * (chunk.embedding + (chunk.head and not (model.tied and chunk.embedding)))
-    return dense / parallel.tp, expert
+        dense += chunk.predict * model.mlp_params(moe=False) / tp
+    return dense + _tables(model, chunk) * model.hidden * model.vocab / tp, expert
+
+
+def chunk_whole_params(model: Model, chunk: Chunk) -> float:
+    """Return the weights of a chunk that every rank of a tensor group holds whole."""
+    layers, h = chunk.layers + chunk.predict, model.hidden
+    whole = layers * 2.0 * h
+    if model.experts:
+        whole += (chunk.moe + chunk.predict) * h * model.experts.routed
+    if model.latent:
+        m = model.latent
+        whole += layers * h * (m.q_rank + m.kv_rank + m.rope_dim)
+    return whole
+
+
+def _attention_params(model: Model, tp: int) -> float:
+    """Weights of the split products of one attention block on one rank."""
+    h = model.hidden
+    if model.latent:
+        m = model.latent
+        return (model.attention_params() - h * (m.q_rank + m.kv_rank + m.rope_dim)) / tp
+    return h * model.head_dim * (2 * model.heads / tp + 2 * max(model.kv_heads / tp, 1.0))
+
+
+def _tables(model: Model, chunk: Chunk) -> int:
+    """Embeddings and heads of a chunk, each counted once per stage."""
+    head = chunk.head and not (model.tied and chunk.table)
+    copy = chunk.head and chunk.predict and not chunk.table and not model.tied
+    return chunk.embedding + head + bool(copy)

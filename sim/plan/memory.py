@@ -13,15 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
-from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.kernels.kernel import kernel_constants
-from ersatz.sim.plan.layout import Chunk, chunk_params, rank_shape, split_layers
+from ersatz.sim.plan.layout import (
+    Chunk,
+    chunk_params,
+    rank_shape,
+    split_layers,
+    weight_spread,
+)
 from ersatz.sim.plan.schedules import Schedule, make_schedule
 from ersatz.sim.records import MemoryResult
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
+from ersatz.sim.workload.model import Model
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
@@ -67,26 +75,21 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     schedule = _schedule(scenario)
     chunks = split_layers(model, parallel)
     held = [chunks[place.position] for place in schedule.places[stage]]
-    dense, expert = map(
-        math.fsum, zip(*(chunk_params(model, c, parallel) for c in held), strict=True)
+    weights = [chunk_params(model, chunk, parallel) for chunk in held]
+    held_bytes = _HeldBytes(
+        math.fsum(d for d, _ in weights), math.fsum(e for _, e in weights), parallel
     )
     trained = kernel_constants().adapter_share if model.lora_rank else 1.0
-    ways, expert_ways = _shard_ways(parallel)
-
-    def state(bytes_each: float, sharded: bool) -> float:
-        split = (ways, expert_ways) if sharded else (1, 1)
-        return bytes_each * (dense / split[0] + expert / split[1])
-
     gradient = DTYPE_BYTES[stack.gradient_dtype] * trained
-    wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)
     flying = schedule.in_flight(stage)
     kept = math.fsum(n * _kept_bytes(scenario, pool, c) for n, c in zip(flying, held, strict=True))
     working = max(_working_bytes(scenario, pool, chunk) for chunk in held)
     parts = {
-        "weights": state(wide, parallel.zero == 3),
-        "gradients": state(gradient, parallel.zero >= 2)
-        + state(_fresh_gradient_bytes(stack, parallel) * trained, False),
-        "optimizer": state(stack.optimizer_state_bytes * trained, parallel.zero >= 1),
+        "weights": held_bytes.of(weight_bytes(scenario, stack), parallel.zero == 3),
+        "gradients": held_bytes.of(gradient, parallel.zero >= 2)
+        + held_bytes.of(_fresh_gradient_bytes(stack, parallel) * trained, False),
+        "whole gradients": _unsharded_gradient_bytes(scenario, stack, held, gradient),
+        "optimizer": held_bytes.of(stack.optimizer_state_bytes * trained, parallel.zero >= 1),
         "activations": kept + working,
         "gathered weights": _gathered_bytes(scenario, held) if parallel.zero == 3 else 0.0,
         "overhead": stack.memory_overhead_bytes,
@@ -95,31 +98,90 @@ def _stage_parts(scenario: Scenario, pool: Pool, stage: int) -> Mapping[str, flo
     return parts
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldBytes:
+    """The weights of a rank, and over how many ranks ZeRO divides what belongs to them."""
+
+    dense: float
+    expert: float
+    parallel: Parallel
+
+    def of(self, bytes_each: float, sharded: bool) -> float:
+        """Bytes of `bytes_each` per weight, whole or this rank's shard."""
+        ways = [spread.shard if sharded else 1 for spread in weight_spread(self.parallel)]
+        return bytes_each * (self.dense / ways[0] + self.expert / ways[1])
+
+    def gathered(self, bytes_each: float) -> float:
+        """Bytes of whole copies of weights that are divided at all."""
+        dense, expert = weight_spread(self.parallel)
+        return bytes_each * (self.dense * (dense.shard > 1) + self.expert * (expert.shard > 1))
+
+
+def weight_bytes(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of a weight as the products read it; frozen ones may be kept in 8 bits."""
+    size = DTYPE_BYTES[scenario.training.precision]
+    narrow = scenario.model.lora_rank and stack.narrow_frozen_weights
+    return size if narrow else max(size, 2.0)
+
+
 def _fresh_gradient_bytes(stack: Stack, parallel: Parallel) -> float:
     """Bytes per weight of a backward pass's own gradients, where they stand beside the fp32 sum.
 
-    Some frameworks add them after the whole backward pass; with ZeRO 2 and 3 they leave layer by
-    layer.
+    Some frameworks add them after the whole backward pass; where ZeRO 2 and 3 spread them they
+    leave layer by layer.
     """
-    return stack.fresh_gradient_bytes if parallel.zero < 2 else 0.0
+    spread = max(part.shard for part in weight_spread(parallel)) > 1
+    return 0.0 if parallel.zero >= 2 and spread else stack.fresh_gradient_bytes
 
 
-def _shard_ways(parallel: Parallel) -> tuple[float, float]:
-    """Ranks over which dense and expert state are divided."""
-    replicas = parallel.cp * parallel.dp
-    dense = parallel.shard * parallel.cp if parallel.shard else replicas
-    expert = max(replicas * parallel.tp // (parallel.ep * parallel.etp), 1)
-    return dense, min(expert, dense)
+def _unsharded_gradient_bytes(
+    scenario: Scenario, stack: Stack, held: list[Chunk], each: float
+) -> float:
+    """Whole gradients that ZeRO 2 and 3 hold beside the shards until they are reduced.
+
+    Those of a layer or a bucket, or of a whole chunk where its run of micro-batches is summed first.
+    """
+    parallel = scenario.parallel
+    if parallel.zero < 2:
+        return 0.0
+    whole = [_HeldBytes(*chunk_params(scenario.model, c, parallel), parallel) for c in held]
+    largest = max(chunk.gathered(each) for chunk in whole)
+    if parallel.zero == 2 and stack.zero2_reduce == "run":
+        return largest
+    units = [
+        _HeldBytes(*unit, parallel).gathered(each) for c in held for unit in _units(scenario, c)
+    ]
+    bucket = stack.bucket_params * each if parallel.zero == 2 else 0.0
+    return min(max(bucket, *units), largest)
+
+
+def _units(scenario: Scenario, chunk: Chunk) -> list[tuple[float, float]]:
+    """Dense and expert weights of each kind of part of a chunk, in the order of the model."""
+    none = replace(chunk, dense=0, moe=0, predict=0, embedding=False, head=False)
+    kinds = [replace(none, embedding=True)] * chunk.embedding
+    kinds += [replace(none, dense=1)] * min(chunk.dense, 2)
+    kinds += [replace(none, moe=1)] * min(chunk.moe, 2)
+    kinds += [replace(none, predict=1)] * min(chunk.predict, 2)
+    kinds += [replace(none, head=True)] * chunk.head
+    return [chunk_params(scenario.model, kind, scenario.parallel) for kind in kinds] or [(0.0, 0.0)]
+
+
+def _gathered_bytes(scenario: Scenario, held: list[Chunk]) -> float:
+    """Two parts' whole weights: the one in use and the one gathered ahead."""
+    parallel, largest = scenario.parallel, 0.0
+    each = max(DTYPE_BYTES[scenario.training.precision], 2.0)
+    for chunk in held:
+        units = _units(scenario, chunk)
+        whole = [_HeldBytes(*unit, parallel).gathered(each) for unit in units]
+        largest = max(largest, *(a + b for a, b in pairwise([0.0, *whole])))
+    return largest
 
 
 def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """Activations that one micro-batch leaves in a chunk until its backward pass."""
-    layers = [(False, chunk.dense), (True, chunk.moe + chunk.predict)]
-    moe_model = scenario.model.experts is not None
     kept = math.fsum(
-        count * _layer_bytes(scenario, pool, moe=moe and moe_model, recompute=True)
-        for moe, count in layers
-        if count
+        count * _layer_bytes(scenario, pool, moe=moe, mode=scenario.parallel.recompute)
+        for moe, count in _layer_kinds(scenario, chunk)
     )
     if chunk.head:
         tokens = _tokens(scenario)
@@ -129,11 +191,22 @@ def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     return kept
 
 
+def _layer_kinds(scenario: Scenario, chunk: Chunk) -> list[tuple[bool, int]]:
+    """Whether layers are of experts, and how many of each kind a chunk has."""
+    moe_model = scenario.model.experts is not None
+    kinds = [(False, chunk.dense), (moe_model, chunk.moe + chunk.predict)]
+    return [(moe, count) for moe, count in kinds if count]
+
+
 def _working_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
-    """What the layer in work needs beyond what is kept."""
-    if scenario.parallel.recompute == "none" or not chunk.layers:
-        return 0.0
-    return _layer_bytes(scenario, pool, moe=chunk.moe > 0, recompute=False)
+    """What the layer in work needs beyond what is kept: all that it has dropped."""
+    mode = scenario.parallel.recompute
+    dropped = [
+        _layer_bytes(scenario, pool, moe=moe, mode="none")
+        - _layer_bytes(scenario, pool, moe=moe, mode=mode)
+        for moe, _ in _layer_kinds(scenario, chunk)
+    ]
+    return max(dropped, default=0.0)
 
 
 def _tokens(scenario: Scenario) -> float:
@@ -141,59 +214,81 @@ def _tokens(scenario: Scenario) -> float:
     return training.micro_batch * training.sequence_length / scenario.parallel.cp
 
 
-def _layer_bytes(scenario: Scenario, pool: Pool, *, moe: bool, recompute: bool) -> float:
+def _layer_bytes(scenario: Scenario, pool: Pool, *, moe: bool, mode: str) -> float:
     """Bytes that one layer keeps for its backward pass on one rank."""
     model, parallel, stack = scenario.model, scenario.parallel, pool.stack
     spread = parallel.tp if parallel.sequence_parallel else 1
     tokens, h, tp = _tokens(scenario), model.hidden, parallel.tp
-    mode = parallel.recompute if recompute else "none"
     wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)  # of what is never in 8 bits
     boundary = wide * tokens * h / spread
     if mode == "full":
         return boundary
+    again = repeated_modules(parallel, stack) if mode == "selective" else ()
     operand = DTYPE_BYTES[scenario.training.precision]
-    attention = _attention_elements(scenario, selective=mode == "selective") / tp
-    inputs = 2 * h / spread  # what enters the attention's and the MLP's first products
-    ways = 2 if model.gated else 1
-    inner = model.ffn_hidden / tp
-    routed = 1.0
-    if moe and model.experts:
-        e = model.experts
-        share = tp / parallel.etp if parallel.sequence_parallel else 1.0
-        routed = e.top_k * stack.expert_imbalance / share
-        inner = e.hidden / parallel.etp
-        inputs += routed * h  # the permuted tokens
-        shared = e.shared * e.hidden / tp
-    else:
-        shared = 0.0
-    mlp = (ways + (mode == "none")) * (routed * inner + shared)
-    kept = 2 * boundary + wide * tokens * attention + operand * tokens * (inputs + mlp)
-    if not (stack.flash_attention and model.fused_attention):
+    attention = _attention_elements(scenario, again) / tp
+    inputs = _input_elements(model, parallel, stack, again)
+    mlp = _expert_elements if moe and model.experts else _mlp_elements
+    elements = inputs + mlp(model, parallel, stack, again)
+    kept = 2 * boundary + wide * tokens * attention + operand * tokens * elements
+    if not (stack.flash_attention and model.fused_attention) and "core_attn" not in again:
         span = scenario.training.sequence_length
         kept += 5.0 * tokens * span * model.heads / tp
     return kept * stack.activation_memory
 
 
-def _attention_elements(scenario: Scenario, *, selective: bool) -> float:
+def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:
+    """Return what selective recomputation repeats: the layout's list, or the stack's."""
+    return parallel.recompute_modules or words_of(stack.selective_recompute)
+
+
+def _input_elements(
+    model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]
+) -> float:
+    """What enters the first products of attention and MLP: this rank's rows, or gathered ones."""
+    if "layernorm" in again:
+        return 0.0
+    spread = parallel.tp if parallel.sequence_parallel and stack.regather_inputs else 1
+    return 2.0 * model.hidden / spread
+
+
+def _mlp_elements(model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]) -> float:
+    """What a dense MLP keeps: the results of its first products, and of the activation."""
+    if "mlp" in again:
+        return 0.0
+    ways = 2 if model.gated else 1
+    results = ways + 1 - ("activation" in again) - (model.gated and "every_second_product" in again)
+    return results * model.ffn_hidden / parallel.tp
+
+
+def _expert_elements(
+    model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]
+) -> float:
+    """What experts keep: ordered tokens, results of the first products and of the activation."""
+    e = model.experts
+    assert e is not None
+    results = (2 if model.gated else 1) + 1 - ("activation" in again)
+    gate = model.gated and "every_second_product" in again
+    shared = (results - gate) * e.shared * e.hidden / parallel.tp
+    if "experts" in again:
+        return shared
+    routed = e.top_k * stack.expert_imbalance * parallel.etp / parallel.tp
+    ordered = 0.0 if "permute" in again else model.hidden
+    return routed * (ordered + results * e.hidden / parallel.etp) + shared
+
+
+def _attention_elements(scenario: Scenario, again: tuple[str, ...]) -> float:
     """Elements of queries, keys, values and output per token, all heads."""
     model = scenario.model
     if not model.latent:
-        return model.head_dim * (2.0 * model.heads + 2 * model.kv_heads)
+        keys = model.kv_heads * model.head_dim
+        return model.head_dim * (2.0 * model.heads + 2 * model.kv_heads) - (
+            keys if "every_second_product" in again else 0.0
+        )
     m = model.latent
     small = m.q_rank + m.kv_rank + m.rope_dim + model.heads * m.v_dim
-    if selective:  # the up-projections are computed again
+    if "mla_up_proj" in again:
         return small
     return small + model.heads * (2.0 * (m.nope_dim + m.rope_dim) + m.v_dim)
-
-
-def _gathered_bytes(scenario: Scenario, held: list[Chunk]) -> float:
-    """Two layers' whole weights: the one in use and the one gathered ahead."""
-    largest = 0.0
-    for chunk in held:
-        one = replace(chunk, dense=min(chunk.dense, 1), moe=min(chunk.moe, 1), predict=0,
-                      embedding=False, head=False)  # fmt: skip
-        largest = max(largest, math.fsum(chunk_params(scenario.model, one, scenario.parallel)))
-    return 2 * 2.0 * largest
 
 
 def _advice(scenario: Scenario) -> Iterator[str]:

@@ -11,9 +11,10 @@ ZB-H1 and ZB-V (Qi et al. 2024), DualPipe (DeepSeek-AI 2024).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 MOST_SLOTS = 1_000_000  # of one schedule: some ten seconds
@@ -29,7 +30,7 @@ class Part(NamedTuple):
 
 Slot = tuple[Part, ...]
 Order = tuple[Slot, ...]
-Variant = tuple[tuple[str, int, str], ...]  # per part: phase, chunk, '' | 'first' | 'last'
+Variant = tuple[tuple[str, int, str], ...]  # per part: phase, chunk, '' | 'first' | 'last' | 'run'
 
 
 class Place(NamedTuple):
@@ -286,14 +287,19 @@ def chunk_places(name: str, p: int, v: int) -> tuple[tuple[Place, ...], ...]:
 
 @lru_cache(maxsize=256)
 def make_schedule(
-    name: str, p: int, m: int, v: int = 1, custom: tuple[tuple[tuple[str, int, int], ...], ...] = ()
-) -> Schedule:
+    name: str, p: int, m: int, v: int = 1,
+    custom: tuple[tuple[tuple[str, int, int], ...], ...] = (), *, runs: bool = False,
+) -> Schedule:  # fmt: skip
     """Return the schedule of `p` stages, `m` micro-batches and `v` chunks per stage.
 
+    With `runs` the last backward of each run of a chunk's is marked, too, as 'run'. Interleaving
+    one chunk per stage is 1F1B.
     `custom` gives the orders directly (per stage: phase, chunk, micro-batch). Raises ValueError
     when the shape does not suit the schedule, a part is missing, the orders are circular or there
     are more than `MOST_SLOTS` of them.
     """
+    if name == "interleaved" and v == 1:
+        name = "1f1b"
     if p * max(m, 1) * v > MOST_SLOTS:
         chunks = f" of {v:,} chunks" if v > 1 else ""
         raise ValueError(f"{m:,} micro-batches over {p:,} stages{chunks} are more than can be"
@@ -305,7 +311,7 @@ def make_schedule(
     places = chunk_places(name, p, v)
     length = 1 + max(place.position for row in places for place in row)
     _check_complete(orders, places, m)
-    return Schedule(name, m, orders, places, length, _walk(orders, places, length, m))
+    return Schedule(name, m, orders, places, length, _walk(orders, places, length, m, runs))
 
 
 def _check_complete(orders: Sequence[Order], places: Sequence[Sequence[Place]], m: int) -> None:
@@ -330,10 +336,10 @@ def _check_complete(orders: Sequence[Order], places: Sequence[Sequence[Place]], 
 
 
 def _walk(
-    orders: Sequence[Order], places: Sequence[Sequence[Place]], length: int, m: int
+    orders: Sequence[Order], places: Sequence[Sequence[Place]], length: int, m: int, runs: bool
 ) -> tuple[Visit, ...]:
     """Order the slots of all stages so that each comes after the messages that it needs."""
-    visits = [_visits(s, order, places[s], length, m) for s, order in enumerate(orders)]
+    visits = [_visits(s, order, places[s], length, m, runs) for s, order in enumerate(orders)]
     cursor = [0] * len(orders)
     sent = {-1}
     walk: list[Visit] = []
@@ -356,7 +362,10 @@ def _walk(
     return tuple(walk)
 
 
-def _visits(stage: int, order: Order, places: Sequence[Place], length: int, m: int) -> list[Visit]:
+def _visits(
+    stage: int, order: Order, places: Sequence[Place], length: int, m: int, runs: bool
+) -> list[Visit]:
+    edges = _ends_of_runs(order) if runs else {}
     first: dict[int, Part] = {}
     last: dict[int, Part] = {}
     for slot in order:
@@ -365,19 +374,24 @@ def _visits(stage: int, order: Order, places: Sequence[Place], length: int, m: i
                 first.setdefault(part.chunk, part)
             elif part.phase in "BW":
                 last[part.chunk] = part
-    edges = {*first.values(), *last.values()}
+    edges |= dict.fromkeys(first.values(), "first") | dict.fromkeys(last.values(), "last")
     return [_visit(stage, slot, places, length, m, edges) for slot in order]
 
 
+def _ends_of_runs(order: Order) -> dict[Part, str]:
+    """Return the backward parts after which the stage goes back through another chunk."""
+    backward = [part for slot in order for part in slot if part.phase in "BW"]
+    return {a: "run" for a, b in pairwise(backward) if a.chunk != b.chunk}
+
+
 def _visit(
-    stage: int, slot: Slot, places: Sequence[Place], length: int, m: int, edges: set[Part]
+    stage: int, slot: Slot, places: Sequence[Place], length: int, m: int, edges: Mapping[Part, str]
 ) -> Visit:
     keys, inputs, outputs = [], [], []
     for part in slot:
         phase, chunk, microbatch = part
         line, position = places[chunk]
-        edge = "" if part not in edges else "first" if phase == "F" else "last"
-        keys.append((phase, chunk, edge))
+        keys.append((phase, chunk, edges.get(part, "")))
         base = line * (length + 1)
         into = out = -1
         if phase == "F":

@@ -16,11 +16,13 @@ from datetime import date
 import numpy as np
 
 from ersatz.device_models.catalog.export import list_parts
+from ersatz.sim.invariants import Holds
 from ersatz.sim.law.rules import judge, load_rules
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, BuildOut, permitted, purchase_problem
 from ersatz.sim.purchase.diagnose import Remedy, Shadow, diagnose, shadows
 from ersatz.sim.purchase.events import Draw, Event, foreseen, with_embargoes
 from ersatz.sim.purchase.gate import known_rules, rule_gate
+from ersatz.sim.purchase.holds import check_cloud, check_life, check_plan
 from ersatz.sim.purchase.life.chance import Cloud, Swing, live_often, swings
 from ersatz.sim.purchase.life.replay import LogLine, Replayed, replay
 from ersatz.sim.purchase.programme import Held, PurchaseProblem
@@ -85,7 +87,29 @@ class Answered:
 
 
 def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) -> Answered:
-    """Plan, live through it, plan anew, draw; see the module."""
+    """Plan, live through it, plan anew, draw; see the module.
+
+    Raises `BrokenAnswerError` when the answer cannot be true.
+    """
+    answered = _answer(inquiry, advance)
+    holds = Holds(inquiry.name)
+    renewed, months = answered.renewed, inquiry.buildout.months
+    plans = {"plan": answered.plan, "planned_anew": renewed.plan if renewed else None}
+    lives = {"as_planned": answered.quiet, "as_things_came": answered.life,
+             "planned_anew": renewed.life if renewed else None}  # fmt: skip
+    for what, plan in plans.items():
+        if plan is not None:
+            check_plan(holds, what, plan, months)
+    for what, life in lives.items():
+        if life is not None:
+            check_life(holds, what, life)
+    if answered.cloud is not None:
+        check_cloud(holds, answered.cloud)
+    holds.done()
+    return answered
+
+
+def _answer(inquiry: Inquiry, advance: Callable[[str], None]) -> Answered:
     b = inquiry.buildout
     known = tuple(event for event in inquiry.events if event.known)
     gate = with_embargoes(inquiry.foreseen, known, b.start)

@@ -12,9 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ersatz.device_models.catalog.power import device_power
+from ersatz.device_models.catalog.power import device_power, host_power
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.job.checkpoint import checkpoint_cost, daly_interval, expected_wall
+from ersatz.sim.job.checkpoint import (
+    checkpoint_cost,
+    chosen_interval,
+    expected_wall,
+    saved_params,
+)
 from ersatz.sim.job.failures import cluster_failure_rates
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.scenario.scenario import Pool, Scenario
@@ -64,11 +69,11 @@ def goodput(scenario: Scenario, step_s: float) -> float:
     """Return the share of the wall time that counts, by Daly's closed form at the plan's size."""
     job, nodes = scenario.job, sum(pool.nodes for pool in scenario.pools)
     rate = math.fsum(cluster_failure_rates(scenario.pools, job.failures).values())
-    cost = checkpoint_cost(job.checkpoint, scenario.model.params(), nodes)
+    cost = checkpoint_cost(job.checkpoint, saved_params(scenario.model), nodes)
     if rate <= 0:
         return 1.0
     mtbf = 1.0 / rate
-    interval = job.checkpoint.interval_s or max(daly_interval(cost.stop_s, mtbf), step_s)
+    interval = chosen_interval(job.checkpoint, cost, mtbf, step_s)
     recovery = job.detection_s + job.restart_s + cost.load_s
     return 1.0 / expected_wall(1.0, interval, cost.stop_s, recovery, mtbf)
 
@@ -104,4 +109,4 @@ def _throughput(
 
 def _watts(pool: Pool, busy: float) -> float:
     node = pool.node
-    return device_power(node.device, busy) + node.host_power_w / node.devices
+    return device_power(node.device, busy) + host_power(node, busy) / node.devices

@@ -16,7 +16,7 @@ from ersatz.device_models.networks.facts import FabricFacts, fabric_facts
 from ersatz.device_models.networks.graph import spans
 from ersatz.device_models.networks.group import ways, wiring_of
 from ersatz.device_models.text.units import format_money, format_si
-from ersatz.sim.plan.network import EXCHANGES, Served, served_communicators
+from ersatz.sim.plan.network import Served, served_communicators
 from ersatz.sim.report.json_out import plain
 from ersatz.sim.scenario.fabric_file import FabricCase
 from ersatz.sim.scenario.scenario import Pool
@@ -352,7 +352,7 @@ def _served_table(served: Sequence[Served]) -> Table:
         left = column in ("reach", "held by")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "held by")
     for s in served:
-        exchange = s.name in EXCHANGES
+        exchange = s.name == "ep"
         table.add_row(
             s.name, f"{s.size:,}", f"{s.per_domain}", s.place, *_share(s.ring, s),
             *(_share(s.exchange, s) if exchange else ("", "")),

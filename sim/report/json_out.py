@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ersatz.sim.records import RunResult
+from ersatz.device_models.text.csvtext import csv_text
+from ersatz.sim.errors import BrokenAnswerError
+from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
 from ersatz.sim.scenario.scenario import Scenario
+
+MOST_PLACES = 8  # that a complaint lists
 
 
 def plain(value: Any) -> Any:
@@ -22,7 +25,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+    if isinstance(value, float) and math.isinf(value):
         return None  # JSON has no infinity: never, or without bound
     return value
 
@@ -36,22 +39,42 @@ def result_json(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> 
 
 
 def to_text(data: Any) -> str:
-    """Return JSON text, indented, with a newline at the end."""
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    """Return JSON text, indented, with a newline at the end.
+
+    JSON knows no NaN and no infinity: raises `BrokenAnswerError` with the places of any.
+    """
+    try:
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        places = [f"{place or 'the answer'} is {value}" for place, value in _unbounded(data)]
+        raise BrokenAnswerError(places[:MOST_PLACES]) from None
 
 
-def write_out(
-    folder: Path, scenarios: Sequence[Scenario], results: Sequence[RunResult],
-    report: str, source: Path, overrides: Sequence[str],
-) -> None:  # fmt: skip
-    """Write all artefacts of a run into `folder`; raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(to_text(result_json(scenarios, results)), "utf-8")
-    (folder / "report.txt").write_text(report, "utf-8")
-    (folder / "scenario.yaml").write_text(source.read_text("utf-8-sig"), "utf-8")
-    (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides), "utf-8")
-    for name, rows in tables(results).items():
-        (folder / f"{name}.csv").write_text(csv_text(rows), "utf-8")
+def _unbounded(data: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the place and the value of every number that is not finite."""
+    if isinstance(data, float) and not math.isfinite(data):
+        yield place, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from _unbounded(value, f"{place}.{key}".lstrip("."))
+    elif isinstance(data, list | tuple):
+        for i, value in enumerate(data):
+            yield from _unbounded(value, f"{place}[{i}]")
+
+
+def run_files(
+    results: Sequence[RunResult], sources: Sequence[Path], overrides: Sequence[str]
+) -> dict[str, str | bytes]:
+    """Return what `--out` holds beside result and report: what was asked, and flat tables."""
+    asked = {f"scenario{f'-{i + 1}' if i else ''}.yaml": path.read_bytes()
+             for i, path in enumerate(sources)}  # fmt: skip
+    changes = {"overrides.txt": "".join(f"{line}\n" for line in overrides)}
+    return {**asked, **changes, **table_files(results)}
+
+
+def table_files(results: Sequence[RunResult]) -> dict[str, str]:
+    """Return the flat tables of a run as CSV by file name."""
+    return {f"{name}.csv": table_text(rows) for name, rows in tables(results).items()}
 
 
 def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
@@ -72,14 +95,19 @@ def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
             {"case": result.name, "use": use, "bytes": nbytes}
             for use, nbytes in result.memory.parts.items()
         ]
+        if result.operations:
+            for name in ("collectives", "flops"):
+                rows = getattr(result.operations, name)
+                found.setdefault(name, []).extend(_flat(result.name, row) for row in rows)
     return found
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a header."""
-    rows = list(rows)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+def _flat(case: str, row: CollectiveRow | FlopRow) -> dict[str, Any]:
+    stages = " ".join(str(stage) for stage in row.stages)
+    return {"case": case, **plain(row), "stages": stages}
+
+
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; the header is that of the first."""
+    header = list(rows[0]) if rows else []
+    return csv_text(header, ([row.get(key) for key in header] for row in rows))

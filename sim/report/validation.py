@@ -21,6 +21,9 @@ def render_validation(summary: Mapping[str, Any]) -> RenderableType:
         Text(f"{summary['rows']:,} rows: {summary['predicted']:,} predicted,"
              f" {summary['refused']:,} refused", style="bold")
     ]  # fmt: skip
+    if summary["apart"]:
+        parts.append(Text(f"{summary['apart']:,} of them are suspect, second-hand or to be excluded by their"
+                          " own table: they do not count below"))  # fmt: skip
     if "all" in summary:
         equal = summary["sources_weighted_equally"]
         parts.append(Text(
@@ -42,7 +45,7 @@ def render_validation(summary: Mapping[str, Any]) -> RenderableType:
 
 def render_headline(held_out: Mapping[str, Any]) -> RenderableType:
     """Return the honest figures: errors with a model or a source left out, beside in-sample."""
-    slices = list(next(iter(held_out.values())))
+    slices = dict.fromkeys(name for figures in held_out.values() for name in figures)
     words = "|error of step time| in %: median / 90th percentile, sources weighted equally"
     table = Table(box=None, pad_edge=False, title=words, title_justify="left")
     table.add_column("", no_wrap=True)
@@ -50,7 +53,8 @@ def render_headline(held_out: Mapping[str, Any]) -> RenderableType:
         table.add_column(method, justify="right", max_width=14)
     for name in slices:
         cells = [
-            f"{100 * f[name]['median']:.1f} / {100 * f[name]['p90']:.0f}" for f in held_out.values()
+            f"{100 * f[name]['median']:.1f} / {100 * f[name]['p90']:.0f}" if name in f else "-"
+            for f in held_out.values()
         ]
         table.add_row(name, *cells, style="bold" if name == "all" else None)
     return Group(table, Text(""))

@@ -83,7 +83,14 @@ def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
     if ranks % spread:
         blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} does not divide the"
               f" {ranks} ranks of a stage (tp x cp x dp)")  # fmt: skip
-    if spread > 1 and math.gcd(spread, parallel.tp * parallel.cp) not in (
+    strided = parallel.expert_layout == "strided"
+    if strided and parallel.dp % parallel.ep:
+        blame(("parallel", "ep"), parallel.ep, f"does not divide dp {parallel.dp}, over which"
+              " strided expert groups lie")  # fmt: skip
+    if strided and parallel.etp != parallel.tp:
+        blame(("parallel", "etp"), parallel.etp, "strided expert groups slice experts over tp:"
+              f" expected {parallel.tp}, or expert_layout: folded")  # fmt: skip
+    if not strided and spread > 1 and math.gcd(spread, parallel.tp * parallel.cp) not in (
         spread, parallel.tp * parallel.cp,
     ):  # fmt: skip
         blame(("parallel", "ep"), parallel.ep, f"ep x etp = {spread} and tp x cp ="
@@ -93,8 +100,36 @@ def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
     if scenario.training.sequence_length % parallel.cp:
         blame(("parallel", "cp"), parallel.cp, "does not divide the sequence length"
               f" {scenario.training.sequence_length}")  # fmt: skip
+    _check_context(scenario, blame)
+    _check_routing(scenario, blame)
     if parallel.shard and parallel.dp % parallel.shard:
         blame(("parallel", "shard"), parallel.shard, f"does not divide dp {parallel.dp}")
+
+
+def _check_context(scenario: Scenario, blame: Blame) -> None:
+    """Heads must go round where ranks exchange them."""
+    parallel = scenario.parallel
+    inner = {"a2a": parallel.cp, "a2a+p2p": parallel.cp_inner}.get(parallel.cp_comm, 1)
+    if parallel.cp_comm != "a2a+p2p" and parallel.cp_inner > 1:
+        blame(("parallel", "cp_inner"), parallel.cp_inner, "belongs to cp_comm: a2a+p2p")
+    if parallel.cp_comm == "a2a+p2p" and (parallel.cp % inner or not 1 < inner < parallel.cp):
+        blame(("parallel", "cp_inner"), parallel.cp_inner, "expected a divisor of cp"
+              f" {parallel.cp} between 1 and it")  # fmt: skip
+    heads = scenario.model.heads // parallel.tp
+    if heads % inner:
+        blame(("parallel", "cp_comm"), parallel.cp_comm, f"{inner} ranks cannot share the {heads}"
+              " heads of a tensor rank; expected p2p or all_gather")  # fmt: skip
+
+
+def _check_routing(scenario: Scenario, blame: Blame) -> None:
+    """Some software does not let tensor ranks route the same tokens."""
+    parallel = scenario.parallel
+    if not scenario.model.experts or parallel.tp == 1 or parallel.sequence_parallel:
+        return
+    for pool in scenario.pools:
+        if not pool.stack.slices_expert_tokens:
+            blame(("parallel", "sequence_parallel"), False, "experts under tensor parallelism need"
+                  f" sequence parallelism in {pool.stack.name}")  # fmt: skip
 
 
 def _check_model_split(scenario: Scenario, blame: Blame) -> None:
@@ -163,10 +198,10 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
     names = [pool.name for pool in pools]
     if len(set(names)) < len(names):
         blame(("cluster", "pools"), None, "two pools have the same name")
-    if len(pools) == 1:
+    if len(pools) == 1 and not parallel.stage_pools:
         return
     column = parallel.tp * parallel.cp * parallel.pp
-    if parallel.mixed == "replicas":
+    if parallel.mixed == "replicas" and len(pools) > 1:
         for i, pool in enumerate(pools):
             if pool.devices % column:
                 blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices hold no"
@@ -179,7 +214,8 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
     per_stage = parallel.tp * parallel.cp * parallel.dp
     for i, name in enumerate(parallel.stage_pools):
         if name not in names:
-            blame(("parallel", "stage_pools", i), name, f"expected one of {', '.join(names)}")
+            named = f"one of {', '.join(names)}" if any(names) else "none: all nodes are alike"
+            blame(("parallel", "stage_pools", i), name, f"expected {named}")
     for i, pool in enumerate(pools):
         needed = parallel.stage_pools.count(pool.name) * per_stage
         if needed != pool.devices:

@@ -25,6 +25,8 @@ from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
 from ersatz.sim.scenario.checks import check_scenario
+from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -41,11 +43,13 @@ from ersatz.sim.scenario.scenario import (
     Scenario,
     Stragglers,
     Training,
+    shared_out,
 )
 from ersatz.sim.scenario.schema import (
     ClusterSection,
     CostSection,
     FabricSection,
+    FailuresSection,
     FaultSection,
     JobSection,
     ParallelSection,
@@ -81,10 +85,11 @@ def resolve(
         training=training,
         parallel=parallel,
         fabric=resolve_fabric(spec.fabric) if spec.fabric else None,
+        joint=resolve_joint(spec.cluster.joint, pools, assumptions),
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
-        job=_job(spec.job, pools, bool(training.tokens), assumptions),
+        job=_job(spec.job, pools, bool(training.tokens), blame, assumptions),
         cost=_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
@@ -191,6 +196,9 @@ def _parallel(
         if section.tp > 1
         else "false"
     )
+    cp_comm = default("cp_comm", section.cp_comm, "p2p") if section.cp > 1 else "p2p"
+    apart = section.ep > 1 and section.tp * section.cp > 1  # else both layouts are one
+    folded = default("expert_layout", section.expert_layout, "folded") if apart else "folded"
     schedule, custom = section.schedule, ()
     if isinstance(schedule, dict):
         custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]
@@ -203,7 +211,8 @@ def _parallel(
         schedule=default("schedule", schedule, "1f1b"), custom_schedule=custom,
         recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
         chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
-        batch_split=section.batch_split,
+        batch_split=section.batch_split, recompute_modules=section.recompute_modules,
+        cp_comm=cp_comm, cp_inner=section.cp_inner or 1, expert_layout=folded,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -249,25 +258,25 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
 
 
-def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: list[str]) -> JobSpec:
-    f, c = section.failures, section.checkpoint
-    spares = section.spare_nodes
-    if spares is None:
-        spares = max(math.ceil(sum(pool.nodes for pool in pools) * SPARE_SHARE), 2)
-        if matters:
-            assumptions.append(f"job.spare_nodes is not given: {spares} (2 %, at least 2)")
+def _job(
+    section: JobSection, pools: list[Pool], matters: bool, blame: Blame, assumptions: list[str]
+) -> JobSpec:
+    c = section.checkpoint
+    said: list[str] = assumptions if matters else []
+    number, by_pool = _spares(section, pools, blame, said)
+    node_bandwidth = c.node_bandwidth
+    if node_bandwidth is None:
+        node_bandwidth = _default("node_bandwidth", "job.checkpoint", said)
     return JobSpec(
-        failures=FailureSpec(
-            f.scale, f.device_rate, f.node_rate, f.switch_rate, f.software_rate, f.law, f.shape,
-            f.device_repair,
-        ),
+        failures=_failures(section.failures, pools, said),
         checkpoint=CheckpointSpec(
             0.0 if c.interval == "optimal" else c.interval, c.mode, c.storage_bandwidth,
-            c.memory_bandwidth, c.bytes_per_param,
+            node_bandwidth, c.memory_bandwidth, c.bytes_per_param,
         ),
         detection_s=section.detection,
         restart_s=section.restart,
-        spare_nodes=spares,
+        spare_nodes=number,
+        pool_spares=by_pool,
         on_loss=section.on_loss,
         evaluation=PauseSpec(section.evaluation.every, section.evaluation.duration),
         maintenance=PauseSpec(section.maintenance.every, section.maintenance.duration),
@@ -277,6 +286,48 @@ def _job(section: JobSection, pools: list[Pool], matters: bool, assumptions: lis
         ),
         replicas=section.replicas,
     )  # fmt: skip
+
+
+def _default(key: str, section: str, said: list[str]) -> float:
+    """Return a default of the data, and say it."""
+    default = job_defaults()[key]
+    said.append(f"{section}.{key} is not given: {default.words}")
+    return default.value
+
+
+def _failures(f: FailuresSection, pools: list[Pool], said: list[str]) -> FailureSpec:
+    """Return how often what fails; software and switches by the number of devices where not given."""
+    devices = sum(pool.devices for pool in pools)
+    rates = {"switch_rate": f.switch_rate, "software_rate": f.software_rate}
+    switch, software = (
+        _default(key, "job.failures", said if f.scale else []) * devices if rate is None else rate
+        for key, rate in rates.items()
+    )
+    return FailureSpec(
+        f.scale, f.device_rate, f.node_rate, switch, software, f.law, f.shape, f.device_repair
+    )
+
+
+def _spares(
+    section: JobSection, pools: list[Pool], blame: Blame, said: list[str]
+) -> tuple[int, Mapping[str, int]]:
+    """Return how many nodes are kept ready, and of which pool."""
+    spares = section.spare_nodes
+    if isinstance(spares, dict):
+        names = [pool.name for pool in pools]
+        for name in sorted(set(spares) - set(names)):
+            blame(("job", "spare_nodes", name), name, f"expected a pool: {', '.join(names)}")
+        return sum(spares.values()), dict(spares)
+    if spares is None:
+        each = {pool.name: max(math.ceil(pool.nodes * SPARE_SHARE), 2) for pool in pools}
+        dealt = ", ".join(f"{n} of {name}" if name else str(n) for name, n in each.items())
+        said.append(f"job.spare_nodes is not given: {dealt} (2 %, at least 2)")
+        return sum(each.values()), each if len(pools) > 1 else {}
+    if len(pools) > 1 and spares:
+        shares = shared_out(spares, [pool.nodes for pool in pools])
+        dealt = ", ".join(f"{n} of {p.name}" for n, p in zip(shares, pools, strict=True))
+        said.append(f"job.spare_nodes is not given by pool: {dealt}, in proportion to their nodes")
+    return spares, {}
 
 
 def _cost(

@@ -7,7 +7,8 @@ hold no results. `Parallel` degrees follow Megatron's order of ranks: tp fastest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,7 @@ from ersatz.sim.workload.model import Model
 
 Precision = Literal["bf16", "fp16", "fp8", "fp32"]
 Recompute = Literal["none", "selective", "full"]
+ContextExchange = Literal["p2p", "a2a", "a2a+p2p", "all_gather"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,18 @@ class Pool:
     def devices(self) -> int:
         """Devices of the pool."""
         return self.nodes * self.node.devices
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """What ties pools of several kinds together; bandwidths in bytes/s per direction."""
+
+    path: Literal["direct", "host"] = "direct"  # from card to card, or copied through the hosts
+    node_bandwidth: float = math.inf  # of one node into it
+    bandwidth: float = math.inf  # of all of it
+    latency_s: float = 0.0  # beside that of the slower end's network
+    copy_bandwidth: float = math.inf  # between a device and its host (path: host)
+    assumed: bool = False  # the path is not given
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +84,10 @@ class Parallel:
     mixed: Literal["stages", "replicas"] = "stages"  # how several pools share one job
     stage_pools: tuple[str, ...] = ()  # pool of each stage when `mixed` is stages
     batch_split: Literal["speed", "equal"] = "speed"  # how `replicas` share the batch
+    cp_comm: ContextExchange = "p2p"  # how attention is spread over cp
+    cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
+    expert_layout: Literal["folded", "strided"] = "folded"  # ep of neighbouring ranks, or of dp
+    recompute_modules: tuple[str, ...] = ()  # what `selective` repeats; empty: the stack's list
 
     @property
     def world(self) -> int:
@@ -122,6 +140,7 @@ class CheckpointSpec:
     interval_s: float = 0.0  # 0: Young/Daly's optimum
     mode: Literal["synchronous", "asynchronous", "memory"] = "synchronous"
     storage_bandwidth: float = 100e9  # bytes/s, the whole job writing or reading
+    node_bandwidth: float = math.inf  # bytes/s per node into the storage
     memory_bandwidth: float = 20e9  # bytes/s per node, to host memory (asynchronous, memory)
     bytes_per_param: float = 14.0  # weights bf16, master copy and two moments fp32
 
@@ -154,6 +173,7 @@ class JobSpec:
     detection_s: float = 300.0
     restart_s: float = 600.0
     spare_nodes: int = 0
+    pool_spares: Mapping[str, int] = field(default_factory=dict)  # by pool, in place of the number
     on_loss: Literal["wait", "shrink"] = "wait"  # when no spare is left
     evaluation: PauseSpec = field(default_factory=PauseSpec)
     maintenance: PauseSpec = field(default_factory=PauseSpec)
@@ -210,6 +230,7 @@ class Scenario:
     training: Training
     parallel: Parallel
     fabric: FabricSpec | None = None
+    joint: Joint | None = None  # between pools; None: from card to card without a limit of its own
     stragglers: Stragglers = field(default_factory=Stragglers)
     job: JobSpec = field(default_factory=JobSpec)
     cost: CostSpec | None = None
@@ -221,3 +242,26 @@ class Scenario:
     def devices(self) -> int:
         """Devices of all pools."""
         return sum(pool.devices for pool in self.pools)
+
+    @property
+    def spares(self) -> tuple[int, ...]:
+        """Spare nodes of each pool: as given, or in proportion to its nodes."""
+        own = self.job.pool_spares
+        if own:
+            return tuple(own.get(pool.name, 0) for pool in self.pools)
+        return shared_out(self.job.spare_nodes, [pool.nodes for pool in self.pools])
+
+    @property
+    def spare_devices(self) -> int:
+        """Devices of all spare nodes."""
+        return sum(n * p.node.devices for n, p in zip(self.spares, self.pools, strict=True))
+
+
+def shared_out(total: int, weights: Sequence[int]) -> tuple[int, ...]:
+    """Divide a number in proportion to weights: whole parts first, then the largest remainders."""
+    whole = [total * weight // sum(weights) for weight in weights]
+    rest = [total * weight % sum(weights) for weight in weights]
+    order = sorted(range(len(weights)), key=lambda i: (-rest[i], i))
+    for index in order[: total - sum(whole)]:
+        whole[index] += 1
+    return tuple(whole)

@@ -6,12 +6,12 @@ means that the key is left open: what is then assumed is said in the output.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ersatz.device_models.text.names import checked_name
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
 Holds = Callable[[float], bool]
@@ -100,17 +100,12 @@ EnergyPrice = Annotated[tuple[float, str], _money("energy_price"), _unit("energy
 Power = Annotated[float, _quantity("power"), _unit("power")]
 FlopRate = Annotated[float, _positive("flop_rate"), _unit("flop_rate")]
 FlopPerToken = Annotated[float, Field(ge=1, le=1e18)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
 Nodes = Annotated[int, Field(ge=1, le=250_000)]  # two million devices in nodes of eight
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
-
-
-def _name(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w.-]{0,59}", value):
-        raise ValueError("expected a name: letters, digits, '.', '-' and '_', at most 60 of them")
-    return value
 
 
 def _label(value: object) -> object:
@@ -119,8 +114,12 @@ def _label(value: object) -> object:
     return value
 
 
-Name = Annotated[str, BeforeValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Label = Annotated[str, BeforeValidator(_label)]
+
+
+RecomputeModule = Literal["core_attn", "mla_up_proj", "layernorm", "activation", "permute", "experts",
+                          "mlp", "every_second_product"]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -142,6 +141,26 @@ class PoolSection(Section):
     stack: str | None = Field(None, description="software stack of this pool, or path of a file")
 
 
+class JointSection(Section):
+    """What ties pools of several kinds together. What is left out is said as an assumption."""
+
+    path: Literal["direct", "host"] | None = Field(
+        None,
+        description="from card to card, or copied through the hosts; by default through the hosts"
+        " between two vendors, else direct",
+    )
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="of one node into it; by default its cards, through hosts 100 Gbit/s"
+    )
+    bandwidth: Bandwidth | None = Field(None, description="of all of it; by default no limit")
+    latency: Time | None = Field(
+        None, description="beside the network's; by default none, through hosts 100 us"
+    )
+    copy_bandwidth: Bandwidth | None = Field(
+        None, description="between a device and its host; by default 20 GB/s"
+    )
+
+
 class ClusterSection(Section):
     """The machines: one kind of node, or several pools."""
 
@@ -152,6 +171,7 @@ class ClusterSection(Section):
         description="network between nodes in place of the node's: a name, a path, or its values",
     )
     pools: tuple[PoolSection, ...] = Field((), description="several kinds of node in one job")
+    joint: JointSection = Field(JointSection(), description="between the pools; see below")
 
     @model_validator(mode="after")
     def one_way(self) -> ClusterSection:
@@ -189,6 +209,15 @@ class ParallelSection(Section):
     cp: Degree = Field(1, description="context-parallel degree")
     ep: Degree = Field(1, description="expert-parallel degree")
     etp: Degree = Field(1, description="tensor-parallel degree inside an expert")
+    cp_comm: Literal["p2p", "a2a", "a2a+p2p", "all_gather"] | None = Field(
+        None,
+        description="how attention is spread over cp: a ring of keys and values, heads exchanged for"
+        " tokens (Ulysses), both, or keys and values gathered",
+    )
+    cp_inner: Degree | None = Field(None, description="ranks of cp that exchange heads in a2a+p2p")
+    expert_layout: Literal["folded", "strided"] | None = Field(
+        None, description="expert groups of neighbouring ranks, or of data-parallel ones"
+    )
     dp: Degree | None = Field(None, description="data-parallel degree; by default what is left")
     sequence_parallel: bool | None = Field(None, description="spread norms and residuals over tp")
     zero: Literal[0, 1, 2, 3] | None = Field(None, description="ZeRO stage; 3 is FSDP")
@@ -200,6 +229,9 @@ class ParallelSection(Section):
     )
     recompute: Literal["none", "selective", "full"] | None = Field(
         None, description="activations computed again in the backward pass"
+    )
+    recompute_modules: tuple[RecomputeModule, ...] = Field(
+        (), description="what selective recomputation repeats; by default the stack's list"
     )
     chunk_layers: tuple[Count, ...] = Field((), description="layers per chunk, in model order")
     mixed: Literal["stages", "replicas"] = Field(
@@ -265,8 +297,12 @@ class FailuresSection(Section):
     scale: Annotated[float, Field(ge=0, le=1e6)] = Field(1.0, description="factor on every rate")
     device_rate: FailureRate | None = Field(None, description="per device")
     node_rate: FailureRate | None = Field(None, description="per node: host, cards, cables")
-    switch_rate: FailureRate = Field(0.0, description="of all switches and links together")
-    software_rate: FailureRate = Field(0.0, description="of the whole job")
+    switch_rate: FailureRate | None = Field(
+        None, description="of all switches and links together; by default within the nodes' rate"
+    )
+    software_rate: FailureRate | None = Field(
+        None, description="of the whole job; by default 2.6 %/year for each device"
+    )
     law: Literal["exponential", "weibull"] = Field("exponential", description="of times to failure")
     shape: Annotated[float, Field(ge=0.1, le=100)] = Field(1.0, description="of the Weibull law")
     device_repair: Wait = Field(2 * 86400.0, description="until a failed node is back")
@@ -280,6 +316,9 @@ class CheckpointSection(Section):
         "synchronous", description="whole write, copy to the host, or copy to a peer's memory"
     )
     storage_bandwidth: Bandwidth = Field(100e9, description="of the storage, the whole job")
+    node_bandwidth: Bandwidth | None = Field(
+        None, description="between one node and the storage; by default 10 GB/s"
+    )
     memory_bandwidth: Bandwidth = Field(20e9, description="per node, to host memory")
     bytes_per_param: Annotated[float, Field(ge=0.01, le=100)] = Field(
         14.0, description="saved per weight"
@@ -312,8 +351,9 @@ class JobSection(Section):
     checkpoint: CheckpointSection = Field(CheckpointSection(), description="see below")
     detection: Wait = Field(300.0, description="until a failure is noticed")
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
-    spare_nodes: Count | None = Field(
-        None, description="nodes kept ready; by default 2 %, at least 2"
+    spare_nodes: Count | dict[str, Count] | None = Field(
+        None,
+        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")
@@ -375,7 +415,7 @@ class ScenarioFile(Section):
     """A scenario file."""
 
     question: str = Field(description="what the scenario answers")
-    seed: Annotated[int, Field(ge=0, le=2**63)] = Field(0, description="of all random draws")
+    seed: Seed = Field(0, description="of all random draws")
     model: str | dict[str, Any] = Field(
         description="model of the catalogue, path of a model file or a Hugging Face config.json,"
         " or its sizes"

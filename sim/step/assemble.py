@@ -16,21 +16,39 @@ from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.networks.collectives import Collective, collective_time
-from ersatz.device_models.networks.group import remote_copies
+from ersatz.device_models.networks.group import lanes_of, remote_copies, thin_copies, wiring_of
+from ersatz.sim.plan.borders import Border
 from ersatz.sim.plan.layout import Communicator
-from ersatz.sim.step.program import COMPUTE, EXPERT, INPUT, Block, Op, Uses, Work, make_op, ticks
+from ersatz.sim.step.program import (
+    COMPUTE,
+    EXPERT,
+    INPUT,
+    Block,
+    Op,
+    Sent,
+    Uses,
+    Work,
+    make_op,
+    ticks,
+)
 from ersatz.sim.workload.pieces import Comm, HostWork, Join, Piece
 
 
 class Transfer(NamedTuple):
-    """How long data moves, and the shares of the links that it uses meanwhile."""
+    """How long data moves, the shares of the links that it uses meanwhile, and what moves."""
 
     seconds: float
     uses: Uses = ()
+    sent: Sent | None = None
+    flight_s: float = 0.0  # a message's way on, when the sender is free again
 
 
 NOTHING = Transfer(0.0)
 RING_TURNS = {"all_gather": 1, "reduce_scatter": 1, "all_reduce": 2}
+
+
+def _at_most_one(shares: tuple[tuple[str, float], ...]) -> Uses:
+    return tuple((kind, min(share, 1.0)) for kind, share in shares if share > 0)
 
 
 @dataclass(slots=True)
@@ -64,24 +82,46 @@ class Times:
         done = collective_time(
             kind, nbytes, communicator.group, communicator.node, crossing=crossing
         )
-        stalls = group == "pp" and self._messages_cross_nodes
-        seconds = done.seconds + (self.node.scale_out.message_stall_s if stalls else 0.0)
+        seconds = done.seconds
         if communicator.group.nodes > 1:
             pieces = RING_TURNS.get(kind, 0) * (communicator.group.size - 1)
             seconds += pieces * self.node.scale_out.piece_s
-        return Transfer(seconds, self._uses(done, seconds, communicator))
+        sent = Sent(kind, nbytes, group, communicator.group, done)
+        return Transfer(seconds, self._uses(done, seconds, communicator), sent)
+
+    def message(self, nbytes: float, border: Border) -> Transfer:
+        """Time and traffic of a message of each rank to another stage."""
+        if border.rate == math.inf:
+            return NOTHING
+        stall_s = self.node.scale_out.message_stall_s if self._messages_cross_nodes else 0.0
+        seconds = border.latency_s + nbytes / border.rate + stall_s
+        share = nbytes / border.link_rate / seconds
+        shares = (("up", share),) if border.inside else (
+            ("out", share), ("in", share),
+            ("above", nbytes / border.rate / seconds * border.above))  # fmt: skip
+        inside, network = (nbytes, 0.0) if border.inside else (0.0, nbytes)
+        done = Collective(seconds, "point_to_point", inside, network)
+        sent = Sent("send", nbytes, "pp", self.communicators["pp"].group, done)
+        return Transfer(seconds, _at_most_one(shares), sent, border.flight_s)
 
     def _uses(self, done: Collective, seconds: float, communicator: Communicator) -> Uses:
-        """Shares of the links that a collective uses on average while it runs alone."""
+        """Shares of the links that a collective uses on average while it runs alone.
+
+        Above the leaves it uses what all groups do at the rate that they really get.
+        """
         if seconds <= 0:
             return ()
         up, out = self.node.scale_up, self.node.scale_out
         inside = done.inside_bytes / (up.bandwidth * up.efficiency) / seconds
         cards = self.node.nic_bandwidth_per_device * out.efficiency
         network = done.network_bytes / cards / seconds if cards else 0.0
-        above = min(network, 1.0) * communicator.above
+        above = 0.0
+        if done.network_bytes and communicator.above:
+            lanes = lanes_of(communicator.group, wiring_of(communicator.node))
+            rate = lanes.network_exchange if communicator.exchanges else lanes.network
+            above = min(done.network_bytes / rate / seconds, 1.0) * communicator.above
         shares = (("up", inside), ("out", network), ("in", network), ("above", above))
-        return tuple((kind, min(share, 1.0)) for kind, share in shares if share > 0)
+        return _at_most_one(shares)
 
     @property
     def _messages_cross_nodes(self) -> bool:
@@ -93,12 +133,17 @@ class Times:
         """What a collective adds to the step beside its partner.
 
         Cut into c chunks the product and the collective pipeline: together they take
-        max(product, collective) + min(product, collective) / c.
+        max(product, collective) + min(product, collective) / c. Messages that follow one another
+        run beside a cth of it each, and the next step waits for both.
         """
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
         if comm.partner is None or comm.chunks <= 1:
             return alone
         product = self.kernel(comm.partner)
+        if comm.kind == "ring_shift":
+            late = max(alone.seconds - product / comm.chunks, 0.0)
+            sent = alone.sent._replace(steps=comm.steps) if alone.sent else None
+            return alone._replace(seconds=comm.steps * late, sent=sent)
         both = max(product, alone.seconds) + min(product, alone.seconds) / comm.chunks
         return alone._replace(seconds=both - product)
 
@@ -111,6 +156,8 @@ class Times:
         if not self.stack.node_limited_dispatch or group.nodes == 1:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
+        if not group.even:  # the thinnest place takes in more than it sends
+            copies = max(copies, thin_copies(group.size, group.per_node, comm.top_k))
         share = min(copies / comm.top_k, 1.0)
         return self.collective("node_limited_all_to_all", comm.nbytes, comm.group, share)
 
@@ -133,6 +180,7 @@ class Assembler:
 
     times: Times
     overlaps: bool = False  # the block runs beside another: its collectives take compute from it
+    phase: str = ""  # of what is added: forward, recompute, backward, optimizer
     ops: list[Op] = field(default_factory=list)
     flop: float = 0.0
     _work: list[Work] = field(default_factory=list)
@@ -140,18 +188,26 @@ class Assembler:
     _pending: int | None = None
     _last: int | None = None  # latest op of the compute stream
 
+    def repeat(self, pieces: Iterable[Piece]) -> None:
+        """Append what is computed and sent a second time, to spare memory."""
+        phase, self.phase = self.phase, "recompute"
+        self.add(pieces)
+        self.phase = phase
+
     def add(self, pieces: Iterable[Piece]) -> None:
         """Append kernels and collectives in order."""
         for piece in pieces:
             if isinstance(piece, Kernel):
                 self.compute(self.times.kernel(piece), piece.category, kernel=piece)
-                self.flop += piece.flop
             elif isinstance(piece, Comm):
                 self._communicate(piece)
             elif isinstance(piece, Join):
                 self.join()
             elif isinstance(piece, HostWork):
-                self.compute(0.0, "launch", self.times.stack.expert_host_s)
+                stack = self.times.stack
+                waits = stack.moe_host_sync
+                each = stack.local_expert_host_s * piece.local if waits else 0.0
+                self.compute(0.0, "launch", stack.expert_host_s + each)
                 if piece.reads:
                     self.flush(host_waits=True)
 
@@ -161,7 +217,8 @@ class Assembler:
     ) -> None:  # fmt: skip
         """Append one kernel to the current compute op."""
         launch = self.times.launch if launch is None else launch
-        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel))
+        self.flop += kernel.flop if kernel else 0.0
+        self._work.append(Work(ticks(launch), ticks(seconds), category, kernel, self.phase))
 
     def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
         """Append what transfers take from the compute beside them, of which there are `beside` s."""
@@ -179,13 +236,13 @@ class Assembler:
 
     def blocking(
         self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
-        to: int = 0,
+        to: int = 0, host_waits: bool = False,
     ) -> int:  # fmt: skip
-        """Append a collective that holds the compute stream."""
+        """Append a collective that holds the compute stream; the host may wait for its end."""
         self.flush()
-        work = Work(ticks(self.times.collective_launch(group)), ticks(moved.seconds), category)
+        work = self._transfer(group, category, moved)
         op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
-                     uses=moved.uses, to=to)  # fmt: skip
+                     host_waits=host_waits, uses=moved.uses, to=to, flight_s=moved.flight_s)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
 
@@ -194,10 +251,14 @@ class Assembler:
         after: int | None, to: int = 0,
     ) -> int:  # fmt: skip
         """Append a collective on a stream of its own; returns its index."""
-        work = Work(ticks(self.times.collective_launch("")), ticks(moved.seconds), category)
+        work = self._transfer("", category, moved)
         waits = () if after is None else (after,)
         return self._append(make_op(name, stream, [work], after=waits, sync=sync, scales=False,
-                                    uses=moved.uses, to=to))  # fmt: skip
+                                    uses=moved.uses, to=to, flight_s=moved.flight_s))  # fmt: skip
+
+    def _transfer(self, group: str, category: str, moved: Transfer) -> Work:
+        launch = ticks(self.times.collective_launch(group))
+        return Work(launch, ticks(moved.seconds), category, None, self.phase, moved.sent)
 
     def join(self, index: int | None = None) -> None:
         """Make the next compute op wait for op `index`, or for the pending collective."""

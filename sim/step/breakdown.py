@@ -68,6 +68,7 @@ class StepTimes:
 
     duration_s: float
     by_stage: tuple[Mapping[str, float], ...]
+    body_s: float  # when every gradient is there: what follows is the tail
 
     def mean(self) -> Mapping[str, float]:
         """Return the causes averaged over the stages, largest first."""
@@ -111,7 +112,7 @@ def explain_folded(program: Program) -> StepTimes:
     duration = max(barrier, *ends)
     for causes, end in zip(stages, ends, strict=True):
         causes["bubble"] += duration - end
-    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in stages))
+    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in stages), barrier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +169,5 @@ def explain_step(program: Program, slowness: Sequence[Array] | None = None) -> S
     duration = step.run_tails(stages, barrier)
     for number, causes in enumerate(ledger.stages):
         causes["bubble"] += duration - ledger.clock[number]
-    return StepTimes(duration, tuple({k: v for k, v in c.items() if v} for c in ledger.stages))
+    parts = tuple({k: v for k, v in c.items() if v} for c in ledger.stages)
+    return StepTimes(duration, parts, barrier)

@@ -35,6 +35,7 @@ class Task:
     ready: float = 0.0
     host: float = 0.0  # when the host went on after that op
     next: list[Task] = field(default_factory=list)
+    receivers: list[Task] = field(default_factory=list)  # of its message
     unblocks: list[Task] = field(default_factory=list)  # whose host waits for this op
     left: float = 0.0  # seconds of work at full speed
     speed: float = 0.0
@@ -44,12 +45,17 @@ class Task:
 
 def coupled_step(program: Program) -> float:
     """Return the duration of one step in seconds, links shared (L3)."""
+    return coupled_times(program)[1]
+
+
+def coupled_times(program: Program) -> tuple[float, float]:
+    """Return when every gradient is there and when the step ends, links shared (L3)."""
     collects = gc.isenabled()
     gc.disable()  # hundreds of thousands of tasks refer to each other and all live to the end
     try:
         barrier = CoupledRun(program, _body(program)).run(0.0)
         tails = {s: [(tail, (), ())] for s, tail in enumerate(program.tails)}
-        return CoupledRun(program, tails).run(barrier)
+        return barrier, CoupledRun(program, tails).run(barrier)
     finally:
         if collects:
             gc.enable()
@@ -135,7 +141,7 @@ class CoupledRun:
                         senders[outputs[part]] = mine[index]
                 tasks += mine
         for message, waiting in receivers.items():
-            senders[message].next += waiting
+            senders[message].receivers += waiting
         return tasks
 
     def _settle(self, ready: list[Task]) -> None:
@@ -153,11 +159,12 @@ class CoupledRun:
         """Return who may start now that an op's end is known."""
         self.end = max(self.end, end)
         free = []
-        for other in task.next:
-            other.ready = max(other.ready, end)
-            other.missing -= 1
-            if not other.missing:
-                free.append(other)
+        for others, time in ((task.next, end), (task.receivers, end + task.op.flight_s)):
+            for other in others:
+                other.ready = max(other.ready, time)
+                other.missing -= 1
+                if not other.missing:
+                    free.append(other)
         if task.unblocks:
             went_on = max(task.host + task.offset + task.op.host_s, end)
             for other in task.unblocks:
@@ -266,7 +273,7 @@ def _chained(first: Op, second: Op) -> Op:
     lead = max(first.lead_s + second.device_s, first.host_s + second.lead_s)
     return replace(
         first, device_s=first.device_s + second.device_s, host_s=first.host_s + second.host_s,
-        lead_s=lead, host_waits=second.host_waits,
+        lead_s=lead, host_waits=second.host_waits, flight_s=second.flight_s,
     )  # fmt: skip
 
 

@@ -21,14 +21,20 @@ WIDTH = len(STREAMS)  # slot 0 of a state is the host's
 
 def folded_step(program: Program, slowness: Sequence[float] | None = None) -> float:
     """Duration in seconds of one step; `slowness` is the slowest rank's factor per stage."""
+    return folded_times(program, slowness)[1]
+
+
+def folded_times(program: Program, slowness: Sequence[float] | None = None) -> tuple[float, float]:
+    """Return when every gradient is there and when the step ends, in seconds from its start."""
     factors = [np.full((1, 1, 1, 1), f) for f in slowness] if slowness else alike(program)
     vector = VectorStep(program, factors, folds_ranks=True)
     state = folded_body(vector)
     barrier = max(float(times.max()) for times in state)
-    return max(
+    end = max(
         float((transfer_matrix(vector, stage, tail, 0) + barrier).max())
         for stage, tail in enumerate(program.tails)
     )
+    return barrier, end
 
 
 Account = Callable[[int, object, Array, Array, Array], None]
@@ -84,5 +90,6 @@ def transfer_matrix(vector: VectorStep, number: int, block: Block, inputs: int) 
     unit[range(size), range(size)] = 0.0
     stage = Stage(list(unit[:WIDTH]), unit[0], -np.inf)
     ends = vector.run_block(number, block, stage, list(unit[WIDTH:]) or [None])
-    rows = [stage.host, *stage.free[1:], *(ends[index] for index, _ in block.sends)]
+    arrivals = (ends[index] + block.ops[index].flight_s for index, _ in block.sends)
+    rows = [stage.host, *stage.free[1:], *arrivals]
     return np.stack([np.broadcast_to(row, unit.shape[1:]).reshape(size) for row in rows])

@@ -97,20 +97,22 @@ class OracleStep:
             running.append(RunningOp(op, waits, self.env.event(), issued, barrier))
         for index, part in block.sends:
             if outputs[part] >= 0:
-                self._forward(running[index].done, self._message(rank, outputs[part]))
+                message = self._message(rank, outputs[part])
+                self._forward(running[index].done, message, block.ops[index].flight_s)
         return running
 
     def _message(self, rank: Rank, number: int) -> simpy.Event:
         return self.messages.setdefault((number, *rank[1:]), self.env.event())
 
-    @staticmethod
-    def _forward(source: simpy.Event, target: simpy.Event) -> None:
-        assert source.callbacks is not None
+    def _forward(self, source: simpy.Event, target: simpy.Event, flight_s: float) -> None:
+        """Let a message arrive `flight_s` after its op has ended."""
 
-        def pass_on(_: simpy.Event) -> None:
+        def travel() -> Events:
+            yield source
+            yield self.env.timeout(flight_s)
             target.succeed()
 
-        source.callbacks.append(pass_on)
+        self.env.process(travel())
 
     def _barrier(self, rank: Rank, op: Op, key: object) -> Barrier:
         shape = self.program.shape

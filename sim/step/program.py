@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.networks.collectives import Collective
+from ersatz.device_models.networks.group import Group
 from ersatz.sim.plan.schedules import Schedule, Variant
 
 TICK = 2.0**-40  # s, about a picosecond: float64 adds such numbers exactly up to 8,192 s
@@ -37,6 +39,17 @@ Uses = tuple[tuple[str, float], ...]  # kind of link (LINKS) and the share of it
 LINKS = ("up", "out", "in", "above")  # scale-up, cards outwards and inwards, above the leaves
 
 
+class Sent(NamedTuple):
+    """What a collective moves, as it was priced: bytes as `collective_time` counts them."""
+
+    kind: str
+    nbytes: float
+    name: str  # of the communicator
+    group: Group
+    done: Collective  # one of them alone, all members there
+    steps: int = 1  # messages that follow one another in one op
+
+
 class Work(NamedTuple):
     """One kernel or collective inside an op, times on the grid."""
 
@@ -44,6 +57,8 @@ class Work(NamedTuple):
     seconds: float
     category: str
     kernel: Kernel | None = None  # what runs, for whoever really runs it
+    phase: str = ""  # forward, recompute, backward, optimizer
+    sent: Sent | None = None  # of a collective
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,19 +77,20 @@ class Op:
     lead_s: float = 0.0  # earliest end after the host starts to launch: max of prefix + suffix
     uses: Uses = ()  # of the stage's links, while it runs alone
     to: int = 0  # stages from here to where its message goes
+    flight_s: float = 0.0  # that the message is on its way after the stream is free again
 
 
 def make_op(
     name: str, stream: int, work: Sequence[Work], *, after: Sequence[int] = (),
     sync: Sequence[int] = (), scales: bool = True, host_waits: bool = False, uses: Uses = (),
-    to: int = 0,
+    to: int = 0, flight_s: float = 0.0,
 ) -> Op:  # fmt: skip
     """Build an op and the max-plus summary of its kernels (`device_s`, `host_s`, `lead_s`)."""
     if sync and len(work) != 1:
         raise ValueError(f"collective {name} must be a single piece of work")
     device, host, lead = summarise(work, 1.0)
     return Op(name, stream, tuple(work), tuple(after), tuple(sync), scales, host_waits,
-              device, host, lead, uses, to)  # fmt: skip
+              device, host, lead, uses, to, ticks(flight_s))  # fmt: skip
 
 
 def summarise(work: Sequence[Work], slowness: float) -> tuple[float, float, float]:
@@ -85,7 +101,7 @@ def summarise(work: Sequence[Work], slowness: float) -> tuple[float, float, floa
     """
     host = device = 0.0
     lead = 0.0
-    for launch, seconds, _, _ in work:
+    for launch, seconds, *_ in work:
         seconds = seconds if slowness == 1.0 else ticks(seconds * slowness)
         host += launch
         device += seconds

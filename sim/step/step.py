@@ -12,16 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time, sixteen_bit_peak
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.records import StepResult
-from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
 from ersatz.sim.step.build import build_program, stage_pools
-from ersatz.sim.step.coupled import coupled_step
-from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.coupled import coupled_times
+from ersatz.sim.step.folded import folded_times
 from ersatz.sim.step.program import Program
-from ersatz.sim.step.vector import ONE, Array
+from ersatz.sim.step.stragglers import named_stragglers, slowness, stragglers_between
+from ersatz.sim.step.vector import VectorStep
 
 WAITS = ("bubble", "launch", "straggler")  # causes during which a device does nothing
 
@@ -35,25 +36,49 @@ def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepRes
 
     Raises `InfeasibleError` when a batch cannot be split over replicas of different speed.
     """
-    shares = split_replicas(scenario, timer)
-    total = sum(share.parallel.dp for share in shares)
+    scenario = named_stragglers(scenario)
+    shares, programs, executed = job_programs(scenario, timer)
     runs = []
-    executed = 0.0
-    for number, share in enumerate(shares):
-        program, flop = build_program(share, timer, replicas=total if len(shares) > 1 else 0)
-        executed += flop
-        slowness = straggling(share, program, number)
-        times = explain_step(program, slowness) if slowness else explain_folded(program)
+    for share, program in zip(shares, programs, strict=True):
+        slow = slowness(share, program)
+        times = explain_step(program, slow) if slow else explain_folded(program)
         runs.append(_sharing_links(program, times) if _shares_links(scenario) else times)
     return _result(scenario, shares, _join(runs), executed)
 
 
 def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
-    """Duration of one step at L1, for callers that need no more (search, validation, jobs)."""
+    """Duration of one step, for callers that need no more (search, validation, jobs).
+
+    It equals that of `simulate_step`: stragglers count here, too.
+    """
+    scenario = named_stragglers(scenario)
+    shares, programs, _ = job_programs(scenario, timer)
+    times = [_times(*pair, _shares_links(scenario)) for pair in zip(shares, programs, strict=True)]
+    return joined_seconds(times)
+
+
+def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list[Program], float]:
+    """Return the shares of a job with the program of each, and the FLOPs of all together."""
     shares = split_replicas(scenario, timer)
-    total = sum(share.parallel.dp for share in shares) if len(shares) > 1 else 0
-    engine = coupled_step if _shares_links(scenario) else folded_step
-    return max(engine(build_program(s, timer, replicas=total)[0]) for s in shares)
+    parts = shares if len(shares) > 1 else []
+    built = [build_program(share, timer, shares=parts) for share in shares]
+    return shares, [program for program, _ in built], math.fsum(flop for _, flop in built)
+
+
+def _times(share: Scenario, program: Program, links_shared: bool) -> tuple[float, float]:
+    """Return when the gradients of a program are complete and when its step ends."""
+    if links_shared:
+        return coupled_times(program)
+    slow = slowness(share, program)
+    return VectorStep(program, slow).times() if slow else folded_times(program)
+
+
+def joined_seconds(times: Sequence[tuple[float, float]]) -> float:
+    """Return the duration of a step from when each pool's gradients are complete and its step ends.
+
+    Replicas meet before the reduction: the slowest gradients and the slowest exchange after them count.
+    """
+    return max(body for body, _ in times) + max(end - body for body, end in times)
 
 
 def _shares_links(scenario: Scenario) -> bool:
@@ -62,33 +87,10 @@ def _shares_links(scenario: Scenario) -> bool:
 
 def _sharing_links(program: Program, alone: StepTimes) -> StepTimes:
     """Add what L3 finds beyond the time with links of one's own, to every stage."""
-    duration = coupled_step(program)
+    body, duration = coupled_times(program)
     longer = duration - alone.duration_s
     stages = [{**causes, "link sharing": longer} for causes in alone.by_stage]
-    return StepTimes(duration, tuple(stages))
-
-
-def degraded_step_seconds(
-    scenario: Scenario, replicas_lost: int, timer: Timer = calibrated_time
-) -> float:
-    """Duration of a step when the other replicas take over the micro-batches of the lost ones.
-
-    Micro-batches are rounded up to what the schedule accepts. Raises `InfeasibleError` when no
-    replica is left.
-    """
-    parallel, training = scenario.parallel, scenario.training
-    left = parallel.dp - replicas_lost
-    if left < 1:
-        raise InfeasibleError(f"{replicas_lost} of {parallel.dp} replicas are lost: none is left")
-    whole = {"interleaved": parallel.pp, "dualpipe": 2}.get(parallel.schedule, 1)
-    each = -(-training.global_batch // (training.micro_batch * left * whole)) * whole
-    spread = parallel.ep * parallel.etp // (parallel.tp * parallel.cp)
-    smaller = replace(
-        scenario,
-        parallel=replace(parallel, dp=max(left, spread)),
-        training=replace(training, global_batch=each * training.micro_batch * max(left, spread)),
-    )
-    return step_seconds(smaller, timer)
+    return StepTimes(duration, tuple(stages), body)
 
 
 def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[Scenario]:
@@ -99,30 +101,43 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
     column = parallel.tp * parallel.cp * parallel.pp
     replicas = [pool.devices // column for pool in scenario.pools]
     microbatches = training.global_batch // training.micro_batch
-    if parallel.batch_split == "equal":
-        speeds = [1.0] * len(replicas)
-    else:
-        speeds = [1 / _pace(scenario, pool, timer) for pool in scenario.pools]
-    counts = share_microbatches(microbatches, replicas, speeds)
+    counts = share_microbatches(microbatches, replicas, replica_speeds(scenario, timer))
     return [
         replace(
-            scenario,
-            pools=(pool,),
+            alone,
             parallel=replace(parallel, dp=dp),
             training=replace(training, global_batch=count * dp * training.micro_batch),
         )
-        for pool, dp, count in zip(scenario.pools, replicas, counts, strict=True)
+        for alone, dp, count in zip(_by_pool(scenario), replicas, counts, strict=True)
     ]
 
 
-def _pace(scenario: Scenario, pool: Pool, timer: Timer) -> float:
+def replica_speeds(scenario: Scenario, timer: Timer = calibrated_time) -> list[float]:
+    """Return how fast a replica of each pool is, as its share of the batch sees it."""
+    if scenario.parallel.batch_split == "equal":
+        return [1.0] * len(scenario.pools)
+    return [1 / _pace(alone, timer) for alone in _by_pool(scenario)]
+
+
+def _by_pool(scenario: Scenario) -> list[Scenario]:
+    """Return one scenario per pool of replicas, with its own slow ranks counted from its first."""
+    found, first = [], 0
+    for pool in scenario.pools:
+        slow = stragglers_between(scenario.stragglers.ranks, first, pool.devices)
+        found.append(replace(scenario, pools=(pool,), stragglers=slow))
+        first += pool.devices
+    return found
+
+
+def _pace(alone: Scenario, timer: Timer) -> float:
     """Seconds per micro-batch of one replica on a pool, in the steady state of the pipeline."""
-    parallel, training = scenario.parallel, scenario.training
+    parallel, training = alone.parallel, alone.training
     column = parallel.tp * parallel.cp * parallel.pp
-    alone = replace(scenario, pools=(pool,), parallel=replace(parallel, dp=pool.devices // column))
+    dp = alone.devices // column
+    alone = replace(alone, parallel=replace(parallel, dp=dp))
 
     def seconds(count: int) -> float:
-        batch = count * training.micro_batch * alone.parallel.dp
+        batch = count * training.micro_batch * dp
         return step_seconds(replace(alone, training=replace(training, global_batch=batch)), timer)
 
     few = 2 * parallel.pp
@@ -165,34 +180,16 @@ def _share_rest(total: int, replicas: Sequence[int], ideal: Sequence[float]) -> 
     return None
 
 
-def straggling(scenario: Scenario, program: Program, stream: int) -> list[Array] | None:
-    """Return the slowness of every rank, or None when all are alike."""
-    spec = scenario.stragglers
-    if not (spec.ranks or (spec.fraction and spec.slowdown)):
-        return None
-    shape = program.shape
-    per_stage = int(np.prod(shape))
-    rng = np.random.default_rng(np.random.SeedSequence(scenario.seed, spawn_key=(1, stream)))
-    factors = np.ones(per_stage * program.stages)
-    slow = rng.random(factors.size) < spec.fraction
-    factors[slow] += spec.slowdown
-    for rank, slowdown in spec.ranks.items():
-        if rank < factors.size:
-            factors[rank] = 1.0 + slowdown
-    rows = factors.reshape(program.stages, per_stage)
-    return [row.reshape(shape, order="F") if (row != 1).any() else ONE for row in rows]
-
-
 def _join(runs: Sequence[StepTimes]) -> StepTimes:
-    """Replicas wait for the slowest pool; the wait of the others is a bubble of theirs."""
-    duration = max(run.duration_s for run in runs)
+    """Replicas wait for each other's gradients and exchanges; their waits are bubbles of theirs."""
+    duration = joined_seconds([(run.body_s, run.duration_s) for run in runs])
     stages = []
     for run in runs:
         wait = duration - run.duration_s
         for causes in run.by_stage:
             waiting = {"bubble": causes.get("bubble", 0.0) + wait} if wait else {}
             stages.append({**causes, **waiting})
-    return StepTimes(duration, tuple(stages))
+    return StepTimes(duration, tuple(stages), max(run.body_s for run in runs))
 
 
 def _result(
@@ -229,14 +226,12 @@ def _result(
 
 
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
-    """Dense 16-bit matrix peak of all devices."""
+    """Dense matrix peak of all devices by which MFU divides."""
+    parallel, dtype = scenario.parallel, scenario.training.precision
     if len(shares) > 1:
-        return math.fsum(
-            sixteen_bit_peak(pool.node.device) * pool.devices for pool in scenario.pools
-        )
-    parallel = scenario.parallel
+        return math.fsum(utilisation_peak(p.node.device, dtype) * p.devices for p in scenario.pools)
     ranks = parallel.tp * parallel.cp * parallel.dp
-    return math.fsum(sixteen_bit_peak(pool.node.device) * ranks for pool in stage_pools(scenario))
+    return math.fsum(utilisation_peak(p.node.device, dtype) * ranks for p in stage_pools(scenario))
 
 
 def busy_share(result: StepResult) -> float:

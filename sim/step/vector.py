@@ -73,8 +73,13 @@ class VectorStep:
 
     def run(self) -> float:
         """Return the duration of the step in seconds."""
+        return self.times()[1]
+
+    def times(self) -> tuple[float, float]:
+        """Return when every gradient is there and when the step ends, in seconds from its start."""
         stages = self.run_body()
-        return self.run_tails(stages, latest(stages))
+        barrier = latest(stages)
+        return barrier, self.run_tails(stages, barrier)
 
     def run_body(self) -> list[Stage]:
         """Walk all slots from time zero; returns the state of each stage."""
@@ -88,7 +93,7 @@ class VectorStep:
             ends = self.run_block(number, block, stages[number], arrived)
             for index, part in block.sends:
                 if outputs[part] >= 0:
-                    messages[outputs[part]] = ends[index]
+                    messages[outputs[part]] = ends[index] + block.ops[index].flight_s
         return stages
 
     def run_tails(self, stages: Sequence[Stage], barrier: float) -> float:

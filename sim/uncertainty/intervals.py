@@ -1,71 +1,121 @@
-"""The 80 % interval of a predicted step time, from the errors made on what is like it.
+"""The 80 % interval of a predicted step time, and what makes it wide.
 
-Half widths are 80 % quantiles of |log error| of held-out predictions (data/intervals.yaml, written by
-`python -m ersatz.sim.validation.errors.widths`), one for each class of alike runs, the first that is known:
+The half width, as a logarithm, is the root of a sum of squares over what is uncertain about a run:
 
-    the stack on a device that it was measured on, mixtures of experts apart   (model left out)
-    the vendor, mixtures of experts apart; the vendor                          (source left out)
-    a device without any published run                                         (see the file)
+    cluster         no cluster is as the catalogue's: what lineages of published runs differ by
+    stack           the software is not recognised
+    device          the device, in this number format and kind of model, was never measured
+    few             ... or in one or two published runs only
+    experts, adapters, long sequence       what is predicted less well wherever it was measured
+    what is left open                      readings that a row or a scenario does not decide between
+
+Their sizes are fitted to the errors of whole lineages left out (data/intervals.yaml, written by
+`python -m ersatz.sim.validation.errors.widths`), where coverage is measured, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Pool, Scenario
 
-UNMEASURED = "unmeasured"
+LONG = 16_384  # tokens from which a sequence is beyond what most runs show
+FEW = 2  # published runs of a kind that say little
+GENERIC = frozenset({"generic"})  # stacks that stand for an unknown one
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that makes an interval wide: its name in data/intervals.yaml, words, log half width."""
+
+    name: str
+    words: str
+    width: float
+    remedy: str = ""  # what would narrow it
 
 
 @lru_cache(maxsize=1)
-def widths() -> dict[str, float]:
-    """Read the half widths once: factors minus one, by class."""
-    text = parse_yaml((DATA / "intervals.yaml").read_text(), "intervals")
-    return {key: float(leaf["value"]) for key, leaf in text.data["widths"].items()}
+def _data() -> Mapping[str, Any]:
+    source = DATA / "intervals.yaml"
+    found: Mapping[str, Any] = parse_yaml(source.read_text("utf-8"), "intervals.yaml").data
+    return found
 
 
-@lru_cache(maxsize=1)
-def measured_on() -> dict[str, frozenset[str]]:
-    """Read the stacks whose training runs were published, by device or family of bins."""
-    text = parse_yaml((DATA / "intervals.yaml").read_text(), "intervals")
-    return {device: frozenset(stacks) for device, stacks in text.data["measured"].items()}
+def components() -> dict[str, float]:
+    """Return the log half width of each component."""
+    return {name: float(leaf["value"]) for name, leaf in _data()["components"].items()}
 
 
-def classes(scenario: Scenario, pool: Pool) -> Iterator[str]:
-    """Name the classes that a pool's prediction belongs to, the closest first."""
-    kind = "moe" if scenario.model.experts else "dense"
-    device, vendor = pool.node.device.name, pool.node.device.vendor.lower()
-    if is_measured(pool):
-        if any(pool.stack.name in measured_on()[bin_] for bin_ in _bins(device)):
-            yield f"{pool.stack.name}/{kind}"
-        yield f"{vendor}/{kind}"
-        yield vendor
-    yield UNMEASURED
+def published_runs() -> Mapping[str, int]:
+    """Return how many published configurations there are of each kind, as `kind_of` names it."""
+    found: Mapping[str, int] = _data()["runs"]
+    return found
+
+
+def kind_of(scenario: Scenario, pool: Pool) -> str:
+    """Return what is alike: device (bins of one die together), number format, kind of model."""
+    device = pool.node.device.name
+    family = next((name for name in ("ascend-910b",) if device.startswith(name)), device)
+    model = (
+        "adapters" if scenario.model.lora_rank else "experts" if scenario.model.experts else "dense"
+    )
+    return f"{family}/{scenario.training.precision}/{model}"
+
+
+def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iterator[str]:
+    """Name the components that concern a pool of a scenario.
+
+    `runs` is how many configurations of its kind are known, where it is not the number published.
+    """
+    yield "cluster"
+    if pool.stack.name in GENERIC:
+        yield "stack"
+    if runs is None:
+        runs = published_runs().get(kind_of(scenario, pool), 0)
+    if runs == 0:
+        yield "device"
+    elif runs <= FEW:
+        yield "few"
+    if scenario.model.lora_rank:
+        yield "adapters"
+    elif scenario.model.experts:
+        yield "experts"
+    if scenario.training.sequence_length > LONG:
+        yield "long"
+
+
+def reasons(scenario: Scenario) -> tuple[Reason, ...]:
+    """Return what makes the interval of a scenario wide, the widest first, for its least known pool."""
+    known = components()
+    pools = [
+        tuple(_reason(name, scenario, pool, known[name]) for name in features(scenario, pool))
+        for pool in scenario.pools
+    ]
+    widest = max(pools, key=total)
+    return tuple(sorted(widest, key=lambda reason: -reason.width))
+
+
+def total(found: Sequence[Reason]) -> float:
+    """Return the log half width of independent reasons together."""
+    return math.hypot(*(reason.width for reason in found))
 
 
 def half_width(scenario: Scenario) -> float:
-    """Return the relative half width for the least known pool of a scenario."""
-    return max(_pool_width(scenario, pool)[1] for pool in scenario.pools)
+    """Return the relative half width of a scenario's step time: a factor minus one."""
+    return math.expm1(total(reasons(scenario)))
 
 
-def interval_class(scenario: Scenario) -> str:
-    """Return the class of the least known pool: what the interval comes from."""
-    return max((_pool_width(scenario, pool) for pool in scenario.pools), key=lambda x: x[1])[0]
-
-
-def is_measured(pool: Pool) -> bool:
-    """Tell whether training runs on the pool's device were published."""
-    return bool(_bins(pool.node.device.name))
-
-
-def _bins(device: str) -> list[str]:
-    """Return the measured devices, or families of bins, that a device's name begins with."""
-    return [name for name in measured_on() if device.startswith(name)]
+def interval80(scenario: Scenario, seconds: float) -> tuple[float, float]:
+    """Return the (low, high) ends of the 80 % interval of a step time."""
+    factor = 1.0 + half_width(scenario)
+    return seconds / factor, seconds * factor
 
 
 def with_interval(scenario: Scenario, step: StepResult, width: float | None = None) -> StepResult:
@@ -77,12 +127,35 @@ def with_interval(scenario: Scenario, step: StepResult, width: float | None = No
     return replace(step, low80_s=low, high80_s=high)
 
 
-def interval80(scenario: Scenario, seconds: float) -> tuple[float, float]:
-    """Return the (low, high) ends of the 80 % interval of a step time."""
-    factor = 1.0 + half_width(scenario)
-    return seconds / factor, seconds * factor
+def why_wide(scenario: Scenario) -> str:
+    """Say in one line what makes an interval wide, each reason with its share, and what narrows it.
+
+    Shares are of the squares and add up to the width: 34 %: stack 22, device 12.
+    """
+    found = reasons(scenario)
+    width = half_width(scenario)
+    squares = math.fsum(reason.width**2 for reason in found)
+    shares = ", ".join(f"{r.words} {100 * width * r.width**2 / squares:.0f}" for r in found)
+    remedy = next((r.remedy for r in found if r.remedy), "")
+    return f"step +-{100 * width:.0f} %: {shares}" + (f"; narrower with {remedy}" if remedy else "")
 
 
-def _pool_width(scenario: Scenario, pool: Pool) -> tuple[str, float]:
-    known = widths()
-    return next((name, known[name]) for name in classes(scenario, pool) if name in known)
+def _reason(name: str, scenario: Scenario, pool: Pool, width: float) -> Reason:
+    device = pool.node.device.title
+    runs = published_runs().get(kind_of(scenario, pool), 0)
+    kind = kind_of(scenario, pool).split("/")[2]
+    of = {"dense": "dense models", "experts": "mixtures of experts", "adapters": "adapters"}[kind]
+    asked = f"{of} in {scenario.training.precision} on {device}"
+    words, remedy = {
+        "cluster": ("no cluster is like another", "measured steps of one's own cluster"),
+        "stack": (
+            f"stack {pool.stack.name} not recognised",
+            "a stack of the catalogue, or measured steps",
+        ),
+        "device": (f"{asked} never published", "measured steps of this device"),
+        "few": (f"{asked} published {runs} times", "measured steps of this device"),
+        "experts": ("mixtures of experts", ""),
+        "adapters": ("adapters", ""),
+        "long": (f"sequences of {scenario.training.sequence_length:,}", ""),
+    }[name]
+    return Reason(name, words, width, remedy)

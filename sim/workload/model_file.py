@@ -108,6 +108,9 @@ def _check_shape(model: Model, blame: Any) -> None:
         blame(("hidden",), model.hidden, f"is less than the {model.heads} heads")
     if not model.latent and model.heads % model.kv_heads:
         blame(("kv_heads",), model.kv_heads, f"expected a divisor of the {model.heads} heads")
+    if model.window_layers > model.layers:
+        expected = f"expected at most the {model.layers} layers"
+        blame(("window_layers",), model.window_layers, expected)
     experts = model.experts
     if not model.ffn_hidden and not (experts and not experts.dense_layers):
         blame(("ffn_hidden",), 0, "expected a number above 0: some layers have a dense MLP")

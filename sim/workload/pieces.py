@@ -22,9 +22,13 @@ class Comm:
     category: str
     kind: str  # a kind of ersatz.device_models.networks.collectives
     nbytes: float
-    group: str  # tp, cp, ep
+    group: str  # tp, cp, ulysses, ep, etp
     partner: Kernel | None = None
-    chunks: float = 1  # pieces in which it is pipelined with the partner
+    chunks: float = (
+        1  # pieces in which it is pipelined with the partner; inf: it is beside it whole
+    )
+    beside_weight: bool = False  # the partner is a weight gradient: none where that is put off
+    steps: int = 1  # messages that follow one another, each beside its share of the partner
     top_k: int = 0  # experts that a token visits, for an expert exchange
     node_limit: int = 0  # most nodes that it visits; 0 is no limit
 
@@ -39,6 +43,7 @@ class HostWork:
     """What routing costs the host in a layer of experts; it may wait to read token counts back."""
 
     reads: bool = False
+    local: int = 0  # experts of this rank, each of which costs a host that waits
 
 
 Piece = Kernel | Comm | Join | HostWork
@@ -68,6 +73,8 @@ class Shard:
     etp: int
     sequence_parallel: bool
     document: float = 0.0  # mean tokens of the documents packed into a sequence; 0: one fills it
+    cp_comm: str = "p2p"  # how attention is spread over cp: see `Parallel`
+    cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
 
     @property
     def spread(self) -> int:
@@ -94,8 +101,39 @@ class Shard:
         return heads * self.model.head_dim, heads * self.model.head_dim
 
     @property
-    def kv_width(self) -> float:
-        """Size of keys (or of values) of one token on this rank."""
+    def key_value_width(self) -> tuple[float, float]:
+        """Size of the keys and of the values of one token on this rank."""
         if self.model.latent:
-            return self.attention_width[0]
-        return max(self.model.kv_heads / self.tp, 1.0) * self.model.head_dim
+            return self.attention_width
+        width = max(self.model.kv_heads / self.tp, 1.0) * self.model.head_dim
+        return width, width
+
+    @property
+    def narrow(self) -> bool:
+        """Products are in 8 bits or fewer."""
+        return DTYPE_BYTES[self.precision] <= 1
+
+    @property
+    def narrow_gathers(self) -> bool:
+        """Activations and gradients are brought into 8 bits before they are gathered over tp."""
+        return self.narrow and self.sequence_parallel and self.stack.narrow_tensor_gather
+
+    @property
+    def cast_rows(self) -> float:
+        """Rows of an operand that is gathered which this rank brings into 8 bits."""
+        return self.tokens / self.tp if self.narrow_gathers else self.tokens
+
+    @property
+    def trains(self) -> bool:
+        """Weights have gradients: LoRA keeps only its small matrices, which are not counted."""
+        return not self.model.lora_rank
+
+    @property
+    def heads_spread(self) -> int:
+        """Ranks of cp that exchange heads for tokens (Ulysses)."""
+        return {"a2a": self.cp, "a2a+p2p": self.cp_inner}.get(self.cp_comm, 1)
+
+    @property
+    def ring(self) -> int:
+        """Ranks of cp over which keys and values travel."""
+        return self.cp // self.heads_spread

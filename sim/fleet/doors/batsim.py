@@ -25,6 +25,7 @@ from ersatz.sim.fleet.doors.batsim_messages import (
     decode,
     encode,
     event,
+    shown,
     submitted,
 )
 from ersatz.sim.fleet.doors.peer import Peer
@@ -44,6 +45,7 @@ MACHINES = {
     "down": "event_machine_unavailable", "drain": "event_machine_unavailable",
     "up": "event_machine_available", "undrain": "event_machine_available",
 }  # fmt: skip
+MOST_ORDERS = 100_000  # of one reply, and of its future
 FORWARDED = frozenset({"slow", "rate", "notice"})
 
 
@@ -158,6 +160,8 @@ class BatsimScheduler:
 
     def _keep(self, now: float, orders: list[Order]) -> None:
         """Put orders in line by their time, those of one time as they came."""
+        if len(orders) + len(self._later) > MOST_ORDERS:
+            raise SchedulerFault(f"has more than {MOST_ORDERS:,} orders in line")
         for order in orders:
             self._count += 1
             heapq.heappush(self._later, (order.at_s, self._count, order))
@@ -174,15 +178,19 @@ class BatsimScheduler:
         if order.type == "EXECUTE_JOB":
             yield Start(self._job(data["job_id"]), self._placement(data["alloc"]))
         elif order.type == "REJECT_JOB":
-            yield Reject(self._job(data["job_id"]), str(data.get("reason", "")))
+            yield Reject(self._job(data["job_id"]), shown(data.get("reason", "")))
         elif order.type == "KILL_JOB":
             for name in data["job_ids"]:
-                yield Preempt(self._job(name), "kill", self._jobs.get(str(data.get("for", "")), ""))
+                yield Preempt(
+                    self._job(name), "kill", self._jobs.get(shown(data.get("for", "")), "")
+                )
         elif order.type == "CALL_ME_LATER":
             heapq.heappush(self._calls, float(data["timestamp"]))
-            yield WakeAt(data["timestamp"])
+            if len(self._calls) > MOST_ORDERS:
+                raise SchedulerFault(f"has asked for more than {MOST_ORDERS:,} calls")
+            yield WakeAt(float(data["timestamp"]))
         elif order.type == "RESERVE":
-            placement = self._placement(str(data.get("alloc", "")))
+            placement = self._placement(data["alloc"] if isinstance(data.get("alloc"), str) else "")
             yield Reserve(self._job(data["job_id"]), float(data["at"]), placement)
         elif order.type == "SET_RESOURCE_STATE":  # devices have no states here: done at once
             self._unsent.append(event(now, "RESOURCE_STATE_CHANGED", **data))
@@ -194,9 +202,7 @@ class BatsimScheduler:
         except ValueError as error:
             raise SchedulerFault(f"answered nonsense: as alloc, {error}") from None
 
-    def _job(self, name: str) -> str:
-        if name not in self._jobs:
-            raise SchedulerFault(
-                f"answered nonsense: it was never told of a job {str(name)[:60]!r}"
-            )
+    def _job(self, name: object) -> str:
+        if not isinstance(name, str) or name not in self._jobs:
+            raise SchedulerFault(f"answered nonsense: it was never told of a job {shown(name)!r}")
         return self._jobs[name]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -68,7 +69,9 @@ class Order(NamedTuple):
 
 def encode(now: float, events: list[Event]) -> bytes:
     """Return a message."""
-    return json.dumps({"now": now, "events": events}, separators=(",", ":")).encode()
+    return json.dumps(
+        {"now": now, "events": events}, separators=(",", ":"), allow_nan=False
+    ).encode()
 
 
 def event(now: float, kind: str, **data: Any) -> Event:
@@ -126,6 +129,9 @@ def decode(reply: bytes, now: float) -> list[Order]:
         raise ProtocolError(f"is no JSON ({error}): {_shown(reply)}") from None
     if not isinstance(message, dict) or not isinstance(message.get("events"), list):
         raise ProtocolError(f"has no list of events: {_shown(reply)}")
+    version = str(message.get("version", "4"))[:8]
+    if version.partition(".")[0] not in ("3", "4"):
+        raise ProtocolError(f"is of version {version!r}; ersatz speaks 3 and 4")
     if not _is_time(message.get("now")):
         raise ProtocolError(f"has no time 'now': {_shown(reply)}")
     if message["now"] < now:
@@ -135,7 +141,7 @@ def decode(reply: bytes, now: float) -> list[Order]:
 
 def _order(found: Any, now: float) -> Order:
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
-        raise ProtocolError(f"has an event without a type: {str(found)[:80]}")
+        raise ProtocolError(f"has an event without a type: {shown(found)}")
     kind, at_s = found["type"], found.get("timestamp")
     data = found.get("data")
     if kind in REFUSED:
@@ -144,20 +150,29 @@ def _order(found: Any, now: float) -> Order:
         raise ProtocolError(f"has an event of unknown type {kind[:40]!r}; known are"
                             f" {', '.join(ORDERS)}")  # fmt: skip
     if at_s is None or not _is_time(at_s) or at_s < now:
-        raise ProtocolError(f"has {kind} at {str(at_s)[:40]}; expected a time from {now} s on")
+        raise ProtocolError(f"has {kind} at {shown(at_s)}; expected a time from {now} s on")
     data = data if isinstance(data, dict) else {}
     for key, kinds in ORDERS[kind].items():
         value = data.get(key)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ProtocolError(f"has {kind} without a proper {key!r}: {str(data)[:80]}")
+            raise ProtocolError(f"has {kind} without a proper {key!r}: {shown(data)}")
         if kinds is TIME and not _is_time(value):
-            raise ProtocolError(f"has {kind} with {key} = {value}")
+            raise ProtocolError(f"has {kind} with {key} = {shown(value)}")
     return Order(float(at_s), kind, data)
 
 
 def _is_time(value: Any) -> bool:
-    return (isinstance(value, int | float) and not isinstance(value, bool)
-            and math.isfinite(value))  # fmt: skip
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
+def shown(value: object) -> str:
+    """Write what a scheduler sent, of any depth and length, in short."""
+    return value[:200] if isinstance(value, str) else reprlib.repr(value)
 
 
 def _shown(reply: bytes) -> str:

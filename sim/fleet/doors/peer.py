@@ -6,30 +6,17 @@ file in a private folder), or the user has, and says where it listens (`endpoint
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from ersatz.sim.fleet.policies.own.folder import private_folder
+from ersatz.sim.fleet.policies.own.kept import FAREWELL_S, Kept, environment
 from ersatz.sim.fleet.protocol import SchedulerFault
 
 LOOK_MS = 100  # between two looks at whether the process still lives
-FAREWELL_S = 2.0  # for the last answer and for its end
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when ersatz dies without having done so itself."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+MOST_BYTES = 64 * 2**20  # of a reply
 
 
 class Peer:
@@ -42,7 +29,7 @@ class Peer:
             raise ValueError(f"the command {command!r} lacks {{endpoint}}, where it has to bind")
         self.command, self.endpoint, self.timeout_s = command, endpoint, timeout_s
         self.folder: Path | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Kept | None = None
         self._socket: Any = None
         self._context: Any = None
         self._nothing_yet: type[Exception] = TimeoutError
@@ -65,6 +52,7 @@ class Peer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.REQ)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * MOST_BYTES)  # above it the line is cut
         self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
         self._socket.setsockopt(zmq.RCVTIMEO, LOOK_MS)
         self._socket.setsockopt(zmq.SNDTIMEO, LOOK_MS)
@@ -75,52 +63,32 @@ class Peer:
             raise SchedulerFault(f"cannot be reached at {self.endpoint!r}: {error}") from None
 
     def _start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ersatz-scheduler-"))
+        self.folder = private_folder("scheduler")
         self.endpoint = f"ipc://{self.folder}/socket"
         words = [w.replace("{endpoint}", self.endpoint) for w in shlex.split(self.command)]
-        with (self.folder / "output").open("wb") as output:
-            try:
-                self.process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env={"PYTHONHASHSEED": "0", **os.environ},  # the same decisions every time
-                    start_new_session=True,  # ended as a group, and not by an interrupt of ours
-                    preexec_fn=_die_with_parent,
-                )
-            except OSError as error:
-                raise SchedulerFault(f"cannot be started: {words[0]}: {error.strerror}") from None
+        try:
+            self.process = Kept(words, self.folder, environment=environment())
+        except OSError as error:
+            raise SchedulerFault(f"cannot be started: {words[0]}: {error.strerror}") from None
 
     def ask(self, message: bytes) -> bytes:
         """Return the reply to a message. Raises `SchedulerFault` when none comes."""
         self._socket.send(message)
         end = time.monotonic() + self.timeout_s
         while True:
-            dead = self.process is not None and self.process.poll() is not None
+            end_text = self.process.how_it_ended() if self.process else ""
             try:
-                reply: bytes = self._socket.recv()
-                return reply
+                return self._bounded(self._socket.recv())
             except self._nothing_yet:
-                if dead:  # already before this wait: nothing can come any more
-                    raise SchedulerFault(
-                        f"ended: its process {self._status()}{self.last_words()}"
-                    ) from None
+                if end_text:  # already before this wait: nothing can come any more
+                    raise SchedulerFault(f"ended: its process {end_text}") from None
             if time.monotonic() > end:
                 raise SchedulerFault(f"hangs: no answer in {self.timeout_s:g} s")
 
-    def _status(self) -> str:
-        code = self.process.returncode if self.process else 0
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with status {code}"
-
-    def last_words(self) -> str:
-        """Return the last line that the process wrote, as a clause."""
-        if not self.folder:
-            return ""
-        lines = (self.folder / "output").read_text(errors="replace").strip().splitlines()
-        return f"; it wrote: {lines[-1][:200]}" if lines else ""
+    def _bounded(self, reply: bytes) -> bytes:
+        if len(reply) > MOST_BYTES:
+            raise SchedulerFault(f"answered {len(reply):,} bytes; expected at most {MOST_BYTES:,}")
+        return reply
 
     def close(self, farewell: bytes = b"") -> None:
         """End the connection and the process; `farewell` is sent before, if nothing is pending."""
@@ -133,20 +101,6 @@ class Peer:
                 self._socket.close()
                 self._context.term()
                 self._socket = None
-            self._end_process(patient=bool(farewell))
-            if self.folder:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder = None
-
-    def _end_process(self, *, patient: bool) -> None:
-        if self.process is None:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(FAREWELL_S if patient else 0.0)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)  # the whole group: also what it started
-                self.process.wait(FAREWELL_S)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-        self.process = None
+            if self.process is not None:
+                self.process.end(patient=bool(farewell))  # its keeper removes the folder, too
+            self.process = self.folder = None

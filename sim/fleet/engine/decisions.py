@@ -2,46 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import simpy
 
-from ersatz.sim.fleet.cluster import Placement, size_of
+from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.engine.happening import TIMER, Happening
-from ersatz.sim.fleet.protocol import Drain, Preempt, Reject, Reserve, Resize, Start, WakeAt
+from ersatz.sim.fleet.free import Free
+from ersatz.sim.fleet.log import Log, Rules
+from ersatz.sim.fleet.protocol import (
+    Attempt,
+    Drain,
+    Preempt,
+    Progress,
+    Reject,
+    Reserve,
+    Resize,
+    Scheduler,
+    Start,
+    WakeAt,
+)
 from ersatz.sim.fleet.workload.jobs import Job
 
-if TYPE_CHECKING:
-    from ersatz.sim.fleet.engine.fleet import Fleet
+
+class Fleet(Protocol):
+    """What decisions act on."""
+
+    env: simpy.Environment
+    scheduler: Scheduler
+    cluster: Cluster
+    rules: Rules
+    log: Log
+    free: Free
+    waiting: OrderedDict[str, Job]
+    running: dict[str, Attempt]
+    progress: dict[str, Progress]
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """All jobs, with their true run times."""
+
+    def ended(self, reason: str) -> Exception:
+        """Return the error that ends the run."""
+
+    def write(
+        self, event: str, job: str = "", placement: Placement = (), node: int = -1,
+        value: float = 0.0, detail: str = "",
+    ) -> None:  # fmt: skip
+        """Add a record to the log."""
+
+    def tell(self) -> None:
+        """Let the scheduler know of the latest record."""
+
+    def rate(self, job: Job, placement: Placement) -> float:
+        """Return the rate of a job on healthy nodes."""
+
+    def begin(self, job: Job, placement: Placement) -> None:
+        """Start an attempt on devices that are free."""
+
+    def stop(
+        self, attempt: Attempt, event: str, kept: float, node: int = -1, detail: str = ""
+    ) -> None:
+        """End an attempt and free its devices."""
+
+    def requeue(self, name: str) -> None:
+        """Let a job wait again."""
+
+    def reject(self, name: str, reason: str) -> None:
+        """Refuse a waiting job."""
+
+    def wake_at(self, time_s: float) -> None:
+        """Ask the scheduler at a time."""
+
+    def drain(self, node: int, cause: str, undo: bool = False) -> None:
+        """Let a node take no new jobs, or take them again."""
 
 
 def carry_out(fleet: Fleet, decision: object) -> None:
     """Carry out one decision; raises `RunEndedError` for an impossible one."""
     act = _ACTS.get(type(decision))
-    if act is None:
+    if act is None or not _is_sound(decision):
         raise fleet.ended(
             f"{fleet.scheduler.name} answered nonsense: {str(decision)[:80]!r} is no decision"
         )
     act(fleet, decision)
 
 
+_KINDS: dict[str, Any] = {
+    "job": str, "mode": str, "for_job": str, "reason": str, "node": int, "undo": bool,
+    "at_s": int | float, "time_s": int | float,
+}  # fmt: skip
+
+
+def _is_sound(decision: object) -> bool:
+    """Tell whether every field of a decision is of its kind."""
+    return all(
+        isinstance(value := getattr(decision, key), _KINDS[key])
+        and not (isinstance(value, int) and value.bit_length() > 63)
+        for key in decision.__slots__ if key in _KINDS  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
 def _start(fleet: Fleet, decision: Start) -> None:
     job = fleet.waiting.get(decision.job)
+    placement = _shaped(decision.placement)
     if job is None:
         state = "is running already" if decision.job in fleet.running else "does not wait"
         if decision.job in fleet.log.jobs:
-            fleet.write("start", decision.job, _clean(decision.placement))
+            fleet.write("start", decision.job, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {decision.job}, which {state}")
-    if why := _fault(fleet, job, decision.placement):
-        fleet.write("start", job.id, _clean(decision.placement))
+    if why := _fault(fleet, job, placement):
+        fleet.write("start", job.id, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {job.id} in vain: {why}")
-    fleet.begin(job, decision.placement)
+    fleet.begin(job, placement)
 
 
 def _fault(fleet: Fleet, job: Job, placement: Placement) -> str:
     """Say why a job cannot run on a placement, or return an empty text."""
-    if not _clean(placement):
+    if not placement:
         return "its placement is no list of (node, devices)"
     if why := fleet.free.fault(job, placement):
         return why
@@ -54,12 +134,19 @@ def _fault(fleet: Fleet, job: Job, placement: Placement) -> str:
     return ""
 
 
-def _clean(placement: Any) -> Placement:
+def _shaped(placement: Any) -> Placement:
     """Return a placement if it looks like one, else none."""
     try:
         return tuple((int(node), int(mask)) for node, mask in placement)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return ()
+
+
+def _written(fleet: Fleet, placement: Placement) -> Placement:
+    """Return the parts of a placement that a log can hold: on nodes of this fleet."""
+    nodes = fleet.cluster.nodes
+    return tuple((node, mask) for node, mask in placement
+                 if 0 <= node < len(nodes) and 0 <= mask < 4 << nodes[node].devices)  # fmt: skip
 
 
 def _preempt(fleet: Fleet, decision: Preempt) -> None:
@@ -79,7 +166,7 @@ def _preempt(fleet: Fleet, decision: Preempt) -> None:
         if decision.mode == "checkpoint":
             kept = max(kept, done)
         else:
-            kept = max(kept, fleet.spec.workload.by_id[decision.job].kept(done))
+            kept = max(kept, fleet.jobs[decision.job].kept(done))
         detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
         fleet.stop(attempt, "preempt", kept, detail=detail)
         fleet.tell()
@@ -106,7 +193,11 @@ def _reserve(fleet: Fleet, decision: Reserve) -> None:
         raise fleet.ended(
             f"{fleet.scheduler.name} reserved for job {decision.job}, which does not wait"
         )
-    fleet.write("reserve", decision.job, decision.placement, value=decision.at_s)
+    placement = _shaped(decision.placement)
+    if decision.placement and (not placement or _written(fleet, placement) != placement):
+        raise fleet.ended(f"{fleet.scheduler.name} reserved for job {decision.job} what is no"
+                          " placement")  # fmt: skip
+    fleet.write("reserve", decision.job, placement, value=decision.at_s)
 
 
 def _reject(fleet: Fleet, decision: Reject) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -22,17 +23,21 @@ from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.engine.decisions import carry_out
 from ersatz.sim.fleet.engine.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
 from ersatz.sim.fleet.engine.outages import Outage, begin_outages
-from ersatz.sim.fleet.engine.view import FleetView
+from ersatz.sim.fleet.engine.view import FleetView, rate_of, slowness_of
 from ersatz.sim.fleet.engine.watchdog import HangError, Watchdog
-from ersatz.sim.fleet.fits import never_fits, spans
+from ersatz.sim.fleet.fits import never_fits
 from ersatz.sim.fleet.free import Free
-from ersatz.sim.fleet.log import BROKEN_OFF, STARVED, Log, Record, Rules
-from ersatz.sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault
+from ersatz.sim.fleet.log import BROKEN_OFF, FINAL, STARVED, Log, Record, Rules
+from ersatz.sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault, crash_text
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload, trace_speed
 
 MOST_DECISIONS = 1_000_000  # in answer to one call
-MOST_CALLS = 10_000  # at one instant
+MOST_CALLS = 10_000  # in a simulated second in which nothing happens
+MOST_EMPTY_CALLS = 1_000_000  # in a row while nothing happens
+MOST_TIMERS = 100_000  # calls that are asked for and have not come yet
+MOST_MOVES = 200_000  # preemptions and resizes in a row while no job ends
 MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
+MOVES_OR_ENDS = FINAL | {"preempt", "resize"}
 T = TypeVar("T")
 
 
@@ -93,12 +98,13 @@ class Fleet:
         self.finished: set[str] = set()
         self.to_come = len(spec.workload.jobs)  # jobs not yet submitted
         self.left = self.to_come  # jobs not yet over
-        self.timers = 0
+        self.timers: set[float] = set()  # when the scheduler wants to be asked
         self._on_node: dict[int, dict[str, None]] = {}
         self._ending: dict[str, simpy.Event] = {}
         self._unseen: list[Record] = []
         self._asked = False
-        self._calls = (0.0, 0)
+        self._second, self._calls, self._empty_calls = 0.0, 0, 0
+        self._moves = 0
         self._idle_calls = 0
         self._shapes: dict[tuple[object, ...], str] = {}
         self.watchdog = Watchdog(spec.decision_limit_s)
@@ -122,11 +128,29 @@ class Fleet:
                     env.step()
                 if self.left and until == math.inf:
                     raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
-            finally:
-                self.scheduler.on_end(self.view)
+            except BaseException:
+                with suppress(Exception, HangError, SystemExit):
+                    self._watched(partial(self.scheduler.on_end, self.view))
+                raise
+            self._ask(partial(self.scheduler.on_end, self.view))
         self.write("end", value=float(self.left > 0), at=until if until < math.inf else None,
                    detail="time is up" if self.left else "all jobs are over")  # fmt: skip
         return self.log
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self.env.now
+
+    @property
+    def records(self) -> list[Record]:
+        """All that has happened so far."""
+        return self.log.records
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """All jobs, with their true run times."""
+        return self.spec.workload.by_id
 
     def ended(self, reason: str, how: int = BROKEN_OFF) -> RunEndedError:
         """Return the error that ends the run, noted in the log."""
@@ -140,6 +164,8 @@ class Fleet:
         """Add a record to the log."""
         time_s = self.env.now if at is None else at
         self.log.records.append(Record(time_s, event, job, placement, node, value, detail))
+        if event in MOVES_OR_ENDS:
+            self._count_moves(event)
 
     def tell(self) -> None:
         """Let the scheduler know of the latest record."""
@@ -156,10 +182,14 @@ class Fleet:
 
     def wake_at(self, time_s: float) -> None:
         """Ask the scheduler at a time."""
-        self.timers += 1
+        if time_s in self.timers:
+            return
+        self.timers.add(time_s)
+        if len(self.timers) > MOST_TIMERS:
+            raise self.ended(f"{self.scheduler.name} has asked for more than {MOST_TIMERS:,} calls")
 
         def wake(_: simpy.Event) -> None:
-            self.timers -= 1
+            self.timers.discard(time_s)
             self.ask_soon()
 
         Happening(self.env, TIMER, max(time_s - self.env.now, 0.0), wake)
@@ -167,8 +197,8 @@ class Fleet:
     def _decide(self, _: simpy.Event) -> None:
         """Ask the scheduler, and carry out its decisions one by one."""
         self._asked = False
-        self._count_calls()
         events, self._unseen = self._unseen, []
+        self._count_calls(len(events))
         self.arrived[:], self._arriving = self._arriving, []
         on_event = self.scheduler.on_event
         decisions = self._ask(lambda: iter(on_event(self.env.now, events, self.view) or ()))
@@ -183,26 +213,40 @@ class Fleet:
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Let the scheduler work, watched; its exceptions end the run."""
-        watch = self.watchdog
-        watch.number += 1
-        watch.inside = True
         try:
-            return question()
+            return self._watched(question)
         except HangError:
             limit = self.spec.decision_limit_s
             raise self.ended(f"{self.scheduler.name} hangs: no answer in {limit:g} s") from None
         except SchedulerFault as fault:
             raise self.ended(f"{self.scheduler.name} {fault}") from fault
-        except Exception as error:
-            raise self.ended(f"{self.scheduler.name} crashed: {_crash(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise self.ended(f"{self.scheduler.name} crashed: {crash_text(error)}") from error
+
+    def _watched(self, question: Callable[[], T]) -> T:
+        watch = self.watchdog
+        watch.number += 1
+        watch.inside = True
+        try:
+            return question()
         finally:
             watch.inside = False
 
-    def _count_calls(self) -> None:
-        now, count = self._calls
-        self._calls = (self.env.now, count + 1 if now == self.env.now else 1)
-        if self._calls[1] > MOST_CALLS:
+    def _count_calls(self, events: int) -> None:
+        """End the run of a scheduler that is woken on and on while nothing happens."""
+        if events or self.env.now - self._second >= 1.0:
+            self._second, self._calls = self.env.now, 0
+        self._calls += 1
+        self._empty_calls = 0 if events else self._empty_calls + 1
+        if self._calls > MOST_CALLS or self._empty_calls > MOST_EMPTY_CALLS:
             raise self.ended(f"{self.scheduler.name} asks to be woken without letting time pass")
+
+    def _count_moves(self, event: str) -> None:
+        """End the run of a scheduler under which jobs move and none is ever done."""
+        self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
+        if self._moves > MOST_MOVES:
+            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {MOST_MOVES:,} times"
+                             " while none ended")  # fmt: skip
 
     def _check_progress(self) -> None:
         """End the run when jobs wait beside an idle fleet and nothing else will happen."""
@@ -218,7 +262,7 @@ class Fleet:
     def _why_waiting(self) -> str:
         names = [*self.waiting, *self.held]
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        job = self.spec.workload.by_id[names[0]] if names else None
+        job = self.jobs[names[0]] if names else None
         size = (
             f"; job {job.id} asks for {job.devices} devices, {self.free.free} are free"
             if job
@@ -249,7 +293,7 @@ class Fleet:
 
     def _wait(self, name: str) -> None:
         """Let a job wait for devices, for the first time or again."""
-        job = self.spec.workload.by_id[name]
+        job = self.jobs[name]
         seen = job if self.spec.oracle else job.seen()
         self.waiting[name] = seen
         self._arriving.append(seen)
@@ -267,7 +311,7 @@ class Fleet:
         if progress.attempts > 1:
             attempt.since_s += job.restart_s
         if self.slowed:
-            attempt.rate *= self.slowness(placement)
+            attempt.rate *= slowness_of(self, placement)
         attempt.limit_s = self.env.now + job.walltime_s / attempt.rate
         attempt.first_rate = attempt.rate
         self.write("start", job.id, placement, value=attempt.rate)
@@ -281,7 +325,7 @@ class Fleet:
     def _plan_end(self, attempt: Attempt) -> None:
         """Note when an attempt will end by itself."""
         name = attempt.job.id
-        left = self.spec.workload.by_id[name].duration_s - attempt.done_s
+        left = self.jobs[name].duration_s - attempt.done_s
         finish = max(attempt.since_s - self.env.now, 0.0) + left / attempt.rate
         limit = attempt.job.walltime_s / attempt.first_rate - (self.env.now - attempt.start_s)
         late = self.rules.enforce_walltime and limit < finish
@@ -295,7 +339,7 @@ class Fleet:
         if self._ending.get(name) is not happening:
             return  # it was interrupted, or its rate has changed since
         done = attempt.work_at(self.env.now) if event == "timeout" else (
-            self.spec.workload.by_id[name].duration_s)  # fmt: skip
+            self.jobs[name].duration_s)  # fmt: skip
         self.stop(attempt, event, done)
         self.tell()
         self._over(name, event)
@@ -323,7 +367,7 @@ class Fleet:
 
     def interrupt(self, attempt: Attempt, node: int, cause: str) -> None:
         """Let an attempt fail: the gang ends whole and falls back to its last checkpoint."""
-        job = self.spec.workload.by_id[attempt.job.id]
+        job = self.jobs[attempt.job.id]
         progress = self.progress[job.id]
         kept = max(progress.kept_s, job.kept(attempt.work_at(self.env.now)))
         self.stop(attempt, "fail", kept, node, cause)
@@ -368,19 +412,13 @@ class Fleet:
 
     # -- speed -----------------------------------------------------------------------------------
 
-    def rate(self, job: Job, placement: Placement) -> float:
-        """Return the rate of a job on healthy nodes: its slowest accelerator type's."""
-        nodes = self.cluster.nodes
-        count, leaves, _ = spans(self.cluster, placement)
-        kinds = (
-            {nodes[placement[0][0]].type} if count == 1 else {nodes[n].type for n, _ in placement}
-        )
-        size = size_of(placement)
-        return min(self.spec.speed(job, kind, size, count, leaves) for kind in kinds)
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of one type."""
+        return self.spec.speed(job, kind, devices, nodes, leaves)
 
-    def slowness(self, placement: Placement) -> float:
-        """Return the factor of the slowest node of a placement."""
-        return min(self.slowed.get(node, 1.0) for node, _ in placement)
+    def rate(self, job: Job, placement: Placement) -> float:
+        """Return the rate of a job on healthy nodes."""
+        return rate_of(self, job, placement)
 
     # -- nodes -----------------------------------------------------------------------------------
 
@@ -425,19 +463,10 @@ class Fleet:
         self.tell()
         for name in list(self._on_node.get(node, ())):
             attempt = self.running[name]
-            rate = attempt.nominal * self.slowness(attempt.placement)
+            rate = attempt.nominal * slowness_of(self, attempt.placement)
             if rate != attempt.rate:
                 attempt.done_s = attempt.work_at(self.env.now)
                 attempt.since_s = max(attempt.since_s, self.env.now)
                 attempt.rate = rate
                 self.write("rate", name, node=node, value=rate, detail=cause)
                 self._plan_end(attempt)
-
-
-def _crash(error: Exception) -> str:
-    """Say what broke and where: the innermost line of the traceback."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    place = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
-    return f"{type(error).__name__}: {error}{place}"

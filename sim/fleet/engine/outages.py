@@ -79,7 +79,7 @@ def begin_outages(ground: Ground, outages: Sequence[Outage], seed: int) -> None:
 
 def _strike(ground: Ground, spec: Failures, rng: np.random.Generator) -> Events:
     """Let components of a class fail, one after the other, for ever."""
-    count, pick = _components(ground.cluster, spec)
+    count, pick = components(ground.cluster, spec)
     if not count or not spec.rate:
         return
     while True:
@@ -98,7 +98,7 @@ def _hit(ground: Ground, spec: Failures, node: int, cause: str, repair: float) -
         Happening(ground.env, REPAIR, repair, lambda _: ground.restore(node, "repair"))
 
 
-def _components(cluster: Cluster, spec: Failures) -> tuple[int, Callable[[int], Iterable[int]]]:
+def components(cluster: Cluster, spec: Failures) -> tuple[int, Callable[[int], Iterable[int]]]:
     """Return how many components a class has, and the nodes that each takes along."""
     nodes = [i for i, n in enumerate(cluster.nodes) if spec.type in ("", n.type)]
     if spec.component == "leaf":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.workload.jobs import Job, Speed, trace_speed
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.step.step import step_seconds
 
 Training = Callable[[str, int], Scenario | None]
@@ -63,12 +63,17 @@ class StepSpeed:
         if scenario is None or not plan_memory(scenario, advise=False).fits:
             return 0.0
         if spread:
-            scenario = replace(scenario, pools=tuple(
-                replace(p, node=replace(p.node, scale_out=replace(
-                    p.node.scale_out, oversubscription=p.node.scale_out.oversubscription
-                    * self.cross_leaf)))
-                for p in scenario.pools))  # fmt: skip
+            scenario = replace(scenario, pools=tuple(self._slower(p) for p in scenario.pools))
         try:
             return step_seconds(scenario)
         except InfeasibleError:
             return 0.0
+
+    def _slower(self, pool: Pool) -> Pool:
+        """Return the pool with `cross_leaf` times less of the network, whatever its topology."""
+        out = pool.node.scale_out
+        out = replace(
+            out, efficiency=out.efficiency / self.cross_leaf,
+            all_to_all=out.all_to_all / self.cross_leaf,
+        )  # fmt: skip
+        return replace(pool, node=replace(pool.node, scale_out=out))

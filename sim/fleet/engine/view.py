@@ -2,56 +2,105 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from ersatz.sim.fleet.cluster import Cluster, Placement
+from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
+from ersatz.sim.fleet.fits import spans
 from ersatz.sim.fleet.free import Free
-from ersatz.sim.fleet.log import Rules
+from ersatz.sim.fleet.log import Record, Rules
 from ersatz.sim.fleet.protocol import Attempt, Progress
 from ersatz.sim.fleet.workload.jobs import Job
 
-if TYPE_CHECKING:
-    from ersatz.sim.fleet.engine.fleet import Fleet
+
+class State(Protocol):
+    """What is seen of a fleet, or of a mirror of it."""
+
+    cluster: Cluster
+    rules: Rules
+    free: Free
+    waiting: OrderedDict[str, Job]
+    running: dict[str, Attempt]
+    progress: dict[str, Progress]
+    used: Counter[str]
+    arrived: list[Job]
+    slowed: dict[int, float]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+
+    @property
+    def records(self) -> list[Record]:
+        """All that has happened so far."""
+
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of one type."""
+
+
+def rate_of(state: State, job: Job, placement: Placement) -> float:
+    """Return the rate of a job on healthy nodes: its slowest accelerator type's."""
+    nodes = state.cluster.nodes
+    count, leaves, _ = spans(state.cluster, placement)
+    kinds = {nodes[placement[0][0]].type} if count == 1 else {nodes[n].type for n, _ in placement}
+    size = size_of(placement)
+    return min(state.speed(job, kind, size, count, leaves) for kind in kinds)
+
+
+def slowness_of(state: State, placement: Placement) -> float:
+    """Return the factor of the slowest node of a placement."""
+    return min(state.slowed.get(node, 1.0) for node, _ in placement)
 
 
 class FleetView:
     """Implements `ersatz.sim.fleet.protocol.View`."""
 
-    __slots__ = ("_densest", "_fleet", "arrived", "cluster", "free", "progress", "rules", "running",
+    __slots__ = ("_densest", "_state", "arrived", "cluster", "free", "progress", "rules", "running",
                  "used", "waiting")  # fmt: skip
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self.cluster: Cluster = fleet.cluster
-        self.rules: Rules = fleet.rules
-        self.free: Free = fleet.free
-        self.waiting: Mapping[str, Job] = MappingProxyType(fleet.waiting)
-        self.running: Mapping[str, Attempt] = MappingProxyType(fleet.running)
-        self.progress: Mapping[str, Progress] = MappingProxyType(fleet.progress)
-        self.used: Mapping[str, int] = MappingProxyType(fleet.used)
-        self.arrived: Sequence[Job] = fleet.arrived
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.cluster: Cluster = state.cluster
+        self.rules: Rules = state.rules
+        self.free: Free = state.free
+        self.waiting: Mapping[str, Job] = MappingProxyType(state.waiting)
+        self.running: Mapping[str, Attempt] = MappingProxyType(state.running)
+        self.progress: Mapping[str, Progress] = MappingProxyType(state.progress)
+        self.used: Mapping[str, int] = MappingProxyType(state.used)
+        self.arrived: Sequence[Job] = state.arrived
         self._densest = {
-            kind: max((n.devices for n in fleet.cluster.nodes if n.type == kind), default=1) or 1
-            for kind in fleet.cluster.types
+            kind: max((n.devices for n in state.cluster.nodes if n.type == kind), default=1) or 1
+            for kind in state.cluster.types
         }
 
     @property
     def now(self) -> float:
         """Seconds since the start."""
-        return self._fleet.env.now
+        return self._state.now
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """All that has happened so far, as in the log."""
+        return self._state.records
+
+    def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
+        return self._state.speed(job, kind, devices, nodes, leaves)
 
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""
-        rate = self._fleet.rate(job, placement)
-        return rate * self._fleet.slowness(placement) if self._fleet.slowed else rate
+        rate = rate_of(self._state, job, placement)
+        return rate * slowness_of(self._state, placement) if self._state.slowed else rate
 
     def rate_on(self, job: Job, kind: str, devices: int = 0) -> float:
         """Return the rate on so many devices (0: its gang) of a type, as close together as can be."""
+        if kind not in self._densest:
+            return 0.0
         count = devices or job.devices
         nodes = max(-(-count // self._densest[kind]), 1)
-        return self._fleet.spec.speed(job, kind, count, nodes, 1)
+        return self._state.speed(job, kind, count, nodes, 1)
 
     def served_s(self, job: str) -> float:
         """Return the device-seconds that a job has had."""

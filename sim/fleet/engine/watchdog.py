@@ -1,7 +1,8 @@
 """Ends a decision that takes too long, without a cost per decision.
 
 A timer of the operating system looks in now and then: if the same decision is still being made as
-the last time, it is given up. Works in the main thread, and on code that returns to Python at times.
+the last time, it is given up. Works in the main thread, and on code that returns to Python at times
+and does not swallow whatever is raised; code of a file runs in a process of its own (`policies.own`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
+
+AGAIN_S = 0.1
 
 
 class HangError(BaseException):
@@ -41,6 +44,7 @@ class Watchdog:
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         if self.inside and self._seen == self.number:
-            self.inside = False
+            # Who swallows it gets it again; `inside` ends with the decision.
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
             raise HangError
         self._seen = self.number if self.inside else -1

@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.fleet.cluster import (
     UNCOUNTED,
@@ -26,6 +27,7 @@ from ersatz.sim.fleet.cluster import (
 )
 from ersatz.sim.fleet.log import COLUMNS, EVENTS, RELEASES, Claims, Log, Quota, Record, Rules
 from ersatz.sim.fleet.workload.jobs import Job
+from ersatz.sim.fleet.workload.traces.rows import open_text
 
 VERSION = 1
 
@@ -34,25 +36,19 @@ def log_text(log: Log, kind: str = "csv") -> str:
     """Return a log as 'csv' or 'jsonl' text."""
     if kind == "jsonl":
         return "".join(
-            json.dumps({k: v for k, v in zip(COLUMNS, row, strict=True) if v != ""}) + "\n"
+            json.dumps(
+                {k: v for k, v in zip(COLUMNS, row, strict=True) if v != ""}, allow_nan=False
+            )
+            + "\n"
             for row in _rows(log)
         )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_rows(log))
-    return text.getvalue()
+    return csv_text(COLUMNS, _rows(log))
 
 
 def read_log(path: Path | str) -> Log:
     """Read a log file; raises `InputError` naming the first line that is none of a log."""
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "is no UTF-8 text"
-        raise InputError([Problem(str(path), 0, 0, "", "", f"cannot be read: {why}")]) from error
-    return parse_log(text, str(path))
+    return parse_log(open_text(path), str(path))
 
 
 def parse_log(text: str, file: str = "log") -> Log:
@@ -70,7 +66,7 @@ def parse_log(text: str, file: str = "log") -> Log:
                 log.records.append(_record(log, row))
         if log is None:
             raise ValueError("is empty; expected an event log")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"no such column or key: {error}" if isinstance(error, KeyError) else str(error)
         raise InputError([Problem(file, line, 1, "", "", why)]) from error
     return log
@@ -79,14 +75,14 @@ def parse_log(text: str, file: str = "log") -> Log:
 def _rows(log: Log) -> Iterator[tuple[object, ...]]:
     begin = {"version": VERSION, "about": log.about, "cluster": _cluster_data(log.cluster),
              "rules": _rules_data(log.rules), "claims": _given(log.claims, Claims())}  # fmt: skip
-    yield (0.0, "begin", "", "", "", "", json.dumps(begin, separators=(",", ":")))
+    yield (0.0, "begin", "", "", "", "", json.dumps(begin, separators=(",", ":"), allow_nan=False))
     known: dict[Placement, str] = {}
     for record in log.records:
         time_s, event, job, placement, node, value, detail = record
         if placement not in known:
             known[placement] = devices_text(log.cluster, placement)
         if event == "submit":
-            detail = json.dumps(job_data(log.jobs[job]), separators=(",", ":"))
+            detail = json.dumps(job_data(log.jobs[job]), separators=(",", ":"), allow_nan=False)
         name = log.cluster.nodes[node].name if node >= 0 else ""
         yield (float(time_s), event, job, known[placement], name, _shown(event, value), detail)
         if event in RELEASES:
@@ -151,7 +147,7 @@ def _given(item: Any, default: Any) -> dict[str, Any]:
     }
 
 
-_PLAIN = Job("", 0.0, 0, 0.0)
+_PLAIN = Job("plain", 0.0, 0, 0.0)
 
 
 def job_data(job: Job) -> dict[str, Any]:

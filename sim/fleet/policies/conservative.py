@@ -164,5 +164,5 @@ def _as_free(view: View, devices: int) -> Free:
     for i, n in enumerate(view.cluster.nodes):
         mask = (1 << n.devices) - 1
         taken.append((i, mask & ~(devices >> view.cluster.first[i])))
-    free.take(Job("", 0.0, 0, 0.0), tuple((i, mask) for i, mask in taken if mask))
+    free.take(Job("filler", 0.0, 0, 0.0), tuple((i, mask) for i, mask in taken if mask))
     return free

@@ -6,13 +6,14 @@ A file is written `path.py` or `path.py:Name`; it defines the class or function 
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.policies.backfill import EasyScheduler
 from ersatz.sim.fleet.policies.conservative import ConservativeScheduler
+from ersatz.sim.fleet.policies.own.scheduler import FileScheduler
 from ersatz.sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from ersatz.sim.fleet.policies.preempt import (
     FairScheduler,
@@ -30,7 +31,7 @@ from ersatz.sim.fleet.policies.score import (
     packing,
 )
 from ersatz.sim.fleet.policies.shares import ShareScheduler, blind
-from ersatz.sim.fleet.protocol import Scheduler
+from ersatz.sim.fleet.protocol import Scheduler, SchedulerFault
 
 POLICIES: dict[str, Callable[[Placer], Scheduler]] = {
     "fifo": lambda placer: QueueScheduler("fifo", placer),
@@ -53,14 +54,45 @@ SCORED: dict[str, ScoredPlacement] = {  # the nodes of all types at once, unless
 }  # fmt: skip
 
 
+# What each name is: a policy, a placement or an order of types; what it does; where it is from.
+WORDS: dict[str, tuple[str, str, str]] = {
+    "fifo": ("policy", "in order of submission, nobody overtakes", ""),
+    "fill": ("policy", "whatever fits, in order of submission", ""),
+    "sjf": ("policy", "the shortest time limit first, nobody overtakes", ""),
+    "easy": ("policy", "backfilling that keeps the reservation of the first in the queue",
+             "Lifka, The ANL/IBM SP scheduling system, 1995; devices by identity as in batsched"),
+    "easy-sjf": ("policy", "the same, the shortest time limit first", "Lifka 1995"),
+    "conservative": ("policy", "backfilling that keeps the reservation of everyone",
+                     "Mu'alem and Feitelson 2001; devices by identity as in batsched"),
+    "priority": ("policy", "higher priorities interrupt lower ones", ""),
+    "fair": ("policy", "quotas of tenants; what is lent is called back", ""),
+    "las": ("policy", "the least device-time served so far first", "Tiresias, NSDI 2019"),
+    "gavel": ("policy", "max-min shares of time on each accelerator type, in rounds",
+              "Gavel, OSDI 2020"),
+    "gavel-blind": ("policy", "the same without knowing how fast types are", "Gavel, OSDI 2020"),
+    "first-fit": ("placement", "the first free devices, wherever they are", ""),
+    "best-fit": ("placement", "the fewest nodes with the least left over (default)", ""),
+    "worst-fit": ("placement", "the emptiest nodes first", ""),
+    "leaf": ("placement", "the leaf switch that the job fills best", ""),
+    "fgd": ("placement", "where the least fragments arise", "FGD, ATC 2023"),
+    "packing": ("placement", "devices and nodes in use before idle ones", "as compared in FGD"),
+    "clustering": ("placement", "beside jobs of the same size", "as compared in FGD"),
+    "dot-product": ("placement", "the least product of what is left and asked", "as compared in FGD"),
+    "least-left": ("placement", "the least left over of processors and devices", "as compared in FGD"),
+    "any": ("types", "as the job or the fleet names them", ""),
+    "fastest": ("types", "those on which the job runs fastest first (default)", ""),
+    "roomiest": ("types", "those with most free devices first", ""),
+}  # fmt: skip
+_FILE = re.compile(r"\.py(:\w*)?$")
+
+
 def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
-    if ".py" in text:
+    if _FILE.search(text):
         return _from_file(text)
+    if wrong := unknown_policy(text):
+        raise InputError(_problem(text, expected) for expected in wrong)
     name, *options = text.split(":")
-    problems = _unknown(text, name, options)
-    if problems:
-        raise InputError(problems)
     place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
     all_types = SCORED.get(options[0]) if len(options) == 1 else None
@@ -69,16 +101,23 @@ def make_scheduler(text: str) -> Scheduler:
     return scheduler
 
 
-def _unknown(text: str, name: str, options: list[str]) -> list[Problem]:
+def unknown_policy(text: str) -> list[str]:
+    """Say what is wrong with the name of a built-in policy, or return nothing.
+
+    A file is none of these: what it holds is run, so only the user may name it.
+    """
+    if _FILE.search(text):
+        return [f"is a file; ersatz runs a scheduler's file only where the command line names it:"
+                f" --policy {text}"]  # fmt: skip
+    name, *options = text.split(":")
     found = []
     tables: list[Collection[str]] = [POLICIES, [*PLACEMENTS, *SCORED], KINDS]
     for word, known in zip((name, *options), tables, strict=False):
         if word not in known:
             hint = did_you_mean(word, known)
-            found.append(_problem(text, f"{word!r} is unknown{hint}; expected one of"
-                                        f" {', '.join(known)}"))  # fmt: skip
+            found.append(f"{word!r} is unknown{hint}; expected one of {', '.join(known)}")
     if len(options) > 2:
-        found.append(_problem(text, "expected policy[:placement[:types]]"))
+        found.append("expected policy[:placement[:types]]")
     return found
 
 
@@ -86,28 +125,22 @@ def _problem(text: str, expected: str) -> Problem:
     return Problem("--policy", 0, 0, "", text, expected)
 
 
+def check_policies(names: Iterable[str]) -> None:
+    """Raise `InputError` for the first name or file that is no scheduler."""
+    for name in names:
+        scheduler = make_scheduler(name)
+        if isinstance(scheduler, FileScheduler):
+            scheduler.close()
+
+
 def _from_file(text: str) -> Scheduler:
-    """Load a scheduler from a Python file."""
-    path, _, name = text.partition(".py")
-    file, name = Path(path + ".py"), name.lstrip(":") or "Scheduler"
+    """Start a scheduler of a Python file."""
+    path, _, name = text.rpartition(".py")
+    file = Path(path + ".py")
     if not file.is_file():
         raise InputError([_problem(text, "there is no such file")])
-    spec = importlib.util.spec_from_file_location(f"scheduler_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise InputError([_problem(text, "cannot be loaded as Python")])
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        scheduler: Scheduler = getattr(module, name)()
-    except Exception as error:
-        raise InputError(
-            [_problem(text, f"cannot be loaded: {type(error).__name__}: {error}")]
-        ) from error
-    missing = [
-        m for m in ("name", "claims", "on_start", "on_event", "on_end") if not hasattr(scheduler, m)
-    ]
-    if missing:
-        raise InputError(
-            [_problem(text, f"{name} lacks {', '.join(missing)} (see docs/schedulers.md)")]
-        )
-    return scheduler
+        return FileScheduler(file.resolve(), name.lstrip(":") or "Scheduler")
+    except SchedulerFault as fault:
+        expected = f"cannot be loaded: it {fault} (see docs/schedulers.md)"
+        raise InputError([_problem(text, expected)]) from None

@@ -7,8 +7,11 @@ which rate a placement does it. A scheduler sees every field but the duration.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+
+from ersatz.device_models.text.names import EXPECTED, is_name
 
 UNKNOWN = math.nan  # duration of a job as a scheduler sees it
 
@@ -49,6 +52,11 @@ class Job:
     name: str = ""  # as its trace calls it
 
     def __post_init__(self) -> None:
+        for what, names in (("", (self.id,)), ("tenant ", (self.tenant,) if self.tenant else ()),
+                            ("type ", self.types), ("after ", self.after)):  # fmt: skip
+            for name in names:
+                if not is_name(name):
+                    raise ValueError(f"job {what}{str(name)[:60]!r}: {EXPECTED}")
         if not (self.submit_s >= 0 and math.isfinite(self.submit_s)):
             raise ValueError(f"job {self.id}: submitted at {self.submit_s} s; expected 0 or later")
         if self.duration_s < 0 or math.isinf(self.duration_s):
@@ -105,8 +113,8 @@ class Workload:
         ordered = tuple(sorted(self.jobs, key=lambda job: job.submit_s))  # ties: as given
         by_id = {job.id: job for job in ordered}
         if len(by_id) < len(ordered):
-            ids = [job.id for job in ordered]
-            twice = next(name for name in by_id if ids.count(name) > 1)
+            counts = Counter(job.id for job in ordered)
+            twice = next(name for name in by_id if counts[name] > 1)
             raise ValueError(f"job id {twice!r} stands twice in {self.name}")
         object.__setattr__(self, "jobs", ordered)
         object.__setattr__(self, "by_id", by_id)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.hil.links.fit import LinkFit
 from ersatz.sim.hil.links.timing import Timing, timings_csv
 
@@ -88,6 +89,4 @@ def write_links(path: Path, text: str, rows: Sequence[Timing]) -> None:
     """Write the file and its rows beside it; raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for target, content in ((path, text), (path.with_suffix(".csv"), timings_csv(rows))):
-        beside = target.with_name(f"{target.name}.new")
-        beside.write_text(content, "utf-8")
-        beside.replace(target)
+        write_whole(target, content)

@@ -16,6 +16,8 @@ from ersatz.sim.purchase.purchase import Purchase
 from ersatz.sim.report.buying.words import NOTICE, spent
 from ersatz.sim.report.json_out import plain
 
+DIGITS = 4  # of the solver's bound: its tolerances are 1e-6 of rows that are scaled
+
 
 def buy_record(answers: Sequence[Answered]) -> dict[str, Any]:
     """Return all cases by name; the question and the notice at the top."""
@@ -53,7 +55,20 @@ def _plan(b: BuildOut, plan: Purchase | None) -> dict[str, Any] | None:
                "nodes": float(plan.rented[d, s, t])}
               for d, s, t in zip(*np.nonzero(plan.rented), strict=True)]  # fmt: skip
     return {"orders": orders, "rented": rented, "cost": plan.cost, "cash": plan.cash,
-            "bound": plan.bound, "gap": plan.gap, "months": plan.months}  # fmt: skip
+            **_proved(plan), "months": plan.months}  # fmt: skip
+
+
+def _proved(plan: Purchase) -> dict[str, float | None]:
+    """Return bound and gap no finer than the solver keeps them: `DIGITS` digits, on the safe side.
+
+    The bound is rounded down and the gap is of that bound, so both stay true.
+    """
+    if not math.isfinite(plan.bound):
+        return {"bound": None, "gap": None}  # out of time before anything was proved
+    unit = 10.0 ** (math.floor(math.log10(abs(plan.bound))) - DIGITS + 1) if plan.bound else 1.0
+    bound = float(f"{math.floor(plan.bound / unit) * unit:.{DIGITS}g}")
+    gap = (plan.cost - bound) / abs(plan.cost) if plan.cost else 0.0
+    return {"bound": bound, "gap": math.ceil(gap * 1e4 - 1e-9) / 1e4}
 
 
 def _life(b: BuildOut, life: Replayed | None) -> dict[str, Any] | None:

@@ -50,8 +50,8 @@ def drawings(cases: Sequence[FabricCase]) -> dict[str, str]:
     for case in cases:
         for pool in case.pools:
             label = case.name if len(cases) > 1 else ""
-            parts = [label, pool.name if len(case.pools) > 1 else ""]
-            found["-".join(["fabric", *filter(None, parts)])] = draw(case, pool, label)
+            of = "/".join(filter(None, [label, pool.name if len(case.pools) > 1 else ""]))
+            found[f"fabric-{of}" if of else "fabric"] = draw(case, pool, label)
     return found
 
 

@@ -26,7 +26,7 @@ def pictures(outcomes: Sequence[Outcome]) -> dict[str, str]:
     runs = {o.policy: series(o.log) for o in outcomes}
     tables = {o.policy: list(job_table(o.log).values()) for o in outcomes}
     for o in outcomes:
-        name = safe_name(o.policy)
+        name = o.policy
         files[f"{name}.gantt.svg"] = gantt(o.log, o.policy)
         files[f"{name}.use.svg"] = use(o.log, runs[o.policy], o.policy)
         files[f"{name}.leaves.svg"] = leaf_heat(o.log, o.policy)
@@ -39,11 +39,6 @@ def pictures(outcomes: Sequence[Outcome]) -> dict[str, str]:
     files["completion.svg"] = distribution("Completion time", tables, _completion)
     files["delay.svg"] = distribution("Delay until the first start", tables, _delay)
     return files
-
-
-def safe_name(policy: str) -> str:
-    """Return a policy's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in policy).strip("-")
 
 
 def _completion(row: JobRow) -> float:

@@ -19,9 +19,11 @@ import numpy as np
 
 from ersatz.device_models.shipped import DATA
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.job import simulate_job
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.step import degraded_step_seconds, step_seconds
+from ersatz.sim.step.degraded import degraded_step_seconds
+from ersatz.sim.step.step import step_seconds
 from ersatz.sim.validation.reading.rows import scenario_of
 from ersatz.sim.validation.reading.rules import Refused, is_lora, rules
 from ersatz.sim.validation.reading.table import Run
@@ -148,7 +150,7 @@ def _with_failures(scenario: Scenario, step: float, steps: float) -> float:
     )
     result = simulate_job(
         whole, step, degraded_step_s=lambda lost: degraded_step_seconds(whole, lost),
-        model_params=whole.model.params(),
+        model_params=saved_params(whole.model),
     )  # fmt: skip
     return result.wall_s
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ersatz.sim.validation.errors.heldout import Judged
 from ersatz.sim.validation.errors.predict import Prediction
+from ersatz.sim.validation.fit.samples import is_verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,20 @@ def errors_of(predictions: Sequence[Prediction]) -> GroupErrors:
 
 
 def summarise(predictions: Iterable[Prediction]) -> dict[str, Any]:
-    """Return counts, reasons of refusal, errors over all rows, with equal sources, and by group."""
+    """Return counts, reasons of refusal, errors over all rows, with equal sources, and by group.
+
+    Rows that their table calls suspect, second-hand or to be excluded are predicted, and stand apart.
+    """
     rows = list(predictions)
-    predicted = [p for p in rows if not p.reason]
+    everything = [p for p in rows if not p.reason]
+    predicted = [p for p in everything if is_verified(p.run)]
     reasons: dict[str, int] = defaultdict(int)
     for p in rows:
         if p.reason:
             reasons[p.reason] += 1
     summary: dict[str, Any] = {
-        "rows": len(rows), "predicted": len(predicted), "refused": len(rows) - len(predicted),
+        "rows": len(rows), "predicted": len(everything), "refused": len(rows) - len(everything),
+        "apart": len(everything) - len(predicted),
         "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
     }  # fmt: skip
     if predicted:
@@ -92,18 +98,27 @@ def row_record(p: Prediction, held: Judged | None = None) -> dict[str, Any]:
     """Return one row for JSON, with its errors when its model or its source is left out."""
     metric = p.run.text("metric_name")
     measured = p.run.number("metric_value")
-    predicted = None
-    if p.measured_s and p.predicted_s and measured:
-        direct = metric == "step_time_s"
-        ratio = p.predicted_s / p.measured_s
-        predicted = measured * ratio if direct else measured / ratio
+
+    def in_metric(seconds: float | None) -> float | None:
+        """Say a step time in the row's own metric; rates fall where times grow."""
+        if not (seconds and p.measured_s and measured):
+            return None
+        ratio = seconds / p.measured_s
+        return measured * ratio if metric == "step_time_s" else measured / ratio
+
+    ends = sorted(end for end in map(in_metric, (p.low80_s, p.high80_s)) if end is not None)
     return {
         "id": p.run.id, "status": "refused" if p.reason else "predicted", "reason": p.reason,
-        "metric_name": metric, "measured": measured, "predicted": predicted,
-        "step_time_predicted_s": p.predicted_s, "relative_error": p.relative_error,
-        "low80": p.low80_s, "high80": p.high80_s, "memory_fits": p.memory_fits,
+        "metric_name": metric, "metric_unit": p.run.text("metric_unit"),
+        "measured_in_metric_unit": measured, "predicted_in_metric_unit": in_metric(p.predicted_s),
+        "low80_in_metric_unit": ends[0] if ends else None,
+        "high80_in_metric_unit": ends[-1] if ends else None,
+        "step_time_measured_s": p.measured_s, "step_time_predicted_s": p.predicted_s,
+        "step_time_low80_s": p.low80_s, "step_time_high80_s": p.high80_s,
+        "relative_error": p.relative_error, "counts": is_verified(p.run), "memory_fits": p.memory_fits,
+        "left_open": {name: math.expm1(factor) for name, factor in p.open_ends},
         "peak_bytes": p.peak_bytes,
         "relative_error_model_left_out": math.expm1(held.family_error) if held else None,
-        "relative_error_source_left_out": math.expm1(held.source_error) if held else None,
+        "relative_error_lineage_left_out": math.expm1(held.lineage_error) if held else None,
         "assumptions": list(p.scenario.assumptions) if p.scenario else [],
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""Parameters fitted without a source, or without one model of a source: for honest errors.
+"""Parameters fitted without a lineage, or without one model of a source: for honest errors.
 
 `python -m ersatz.sim.validation.fit` writes one row of values for each group that was left out; a run of that
-group is then predicted as if nothing of the group had ever been seen. Groups are named as the
-table names them, so any table with these sources can be judged.
+group is then predicted as if nothing of the group had ever been seen. Groups are named as the table
+and its lineages name them, so any table with these sources can be judged.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import StringIO
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.validation.fit.parameters import Parameter, fitted_parameters
+from ersatz.sim.validation.reading.lineages import lineage_of
 from ersatz.sim.validation.reading.table import Run
 
 PATH = DATA / "validation" / "folds.csv"
@@ -28,14 +28,14 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Values by the source left out, and by the (source, model) left out."""
+    """Values by the lineage left out, and by the (source, model) left out."""
 
-    sources: Mapping[str, Values]
+    lineages: Mapping[str, Values]
     families: Mapping[tuple[str, str], Values]
 
-    def without_source(self, run: Run) -> Values | None:
-        """Return the values that know nothing of the run's source, or None for an unknown one."""
-        return self.sources.get(run.text("source"))
+    def without_lineage(self, run: Run) -> Values | None:
+        """Return the values that know nothing of the run's lineage, or None for an unknown one."""
+        return self.lineages.get(lineage_of(run))
 
     def without_family(self, run: Run) -> Values | None:
         """Return the values that know nothing of the run's model in its source."""
@@ -50,24 +50,22 @@ def groups_by(keys: Sequence[Key]) -> dict[Key, list[int]]:
     return found
 
 
-def write_folds(folds: Folds, path: Path = PATH) -> None:
-    """Write the values as CSV, a row for each group."""
+def folds_text(folds: Folds) -> str:
+    """Return the values as CSV, a row for each group."""
     names = [p.name for p in fitted_parameters()]
-    text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["source", "model_name", *names])
-    groups = [((source, "*"), values) for source, values in folds.sources.items()]
+    groups = [((lineage, "*"), values) for lineage, values in folds.lineages.items()]
     groups += list(folds.families.items())
+    rows = []
     for key, values in sorted(groups, key=lambda group: group[0]):
         by_name = {p.name: v for p, v in values.items()}
-        rows.writerow([*key, *(f"{by_name[name]:.3g}" for name in names)])
-    path.write_text(text.getvalue(), "utf-8")
+        rows.append([*key, *(f"{by_name[name]:.3g}" for name in names)])
+    return csv_text(["source", "model_name", *names], rows)
 
 
 @lru_cache(maxsize=1)
 def load_folds() -> Folds:
     """Read the values of all groups; empty when the file is not there."""
-    sources: dict[str, Values] = {}
+    lineages: dict[str, Values] = {}
     families: dict[tuple[str, str], Values] = {}
     known = {p.name: p for p in fitted_parameters()}
     with PATH.open(encoding="utf-8", newline="") as file:
@@ -75,26 +73,27 @@ def load_folds() -> Folds:
             source, model = row.pop("source"), row.pop("model_name")
             values = {known[name]: float(cell) for name, cell in row.items()}
             if model == "*":
-                sources[source] = values
+                lineages[source] = values
             else:
                 families[source, model] = values
-    return Folds(sources, families)
+    return Folds(lineages, families)
 
 
 def fit_folds(
     keys: Sequence[tuple[str, str]],
+    lineages: Sequence[str],
     solve: Callable[[Sequence[np.ndarray]], Sequence[Values]],
 ) -> Folds:
-    """Fit without each source and each family of `keys`, one (source, model) for each sample.
+    """Fit without each lineage and each family: `keys` has one (source, model) for each sample.
 
-    `solve` gets a mask of the samples to keep for each fold; a source of one model is solved once.
+    `solve` gets a mask of the samples to keep for each fold; a lineage of one model is solved once.
     """
-    sources = groups_by([source for source, _ in keys])
+    groups = groups_by(list(lineages))
     families = groups_by(list(keys))
-    folds = list(dict.fromkeys(tuple(p) for p in [*sources.values(), *families.values()]))
+    folds = list(dict.fromkeys(tuple(p) for p in [*groups.values(), *families.values()]))
     found = dict(zip(folds, solve([_without(places, len(keys)) for places in folds]), strict=True))
     return Folds(
-        {s: found[tuple(p)] for s, p in sources.items()},
+        {name: found[tuple(p)] for name, p in groups.items()},
         {f: found[tuple(p)] for f, p in families.items()},
     )
 

@@ -13,7 +13,7 @@ a relative (`like`) whose fitted value is the prior.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -170,19 +170,19 @@ def _shipped(parameter: Parameter) -> float:
     )
 
 
-def write_values(values: Mapping[Parameter, float], note: str) -> Iterator[Path]:
-    """Write fitted values into the catalogue's files; yields those that changed."""
+def fitted_texts(values: Mapping[Parameter, float], note: str) -> dict[Path, str]:
+    """Return the catalogue's files that fitted values change, with their new text."""
+    texts: dict[Path, str] = {}
     for parameter, value in values.items():
         for path in _paths(parameter):
-            text = path.read_text("utf-8")
+            text = texts.get(path) or path.read_text("utf-8")
             new = text
             for key in parameter.dtypes or (parameter.field,):
                 section = parameter.field if parameter.dtypes else ""
                 new = write_leaf(new, section, key, value, note)
             if new != text:
-                new = with_source(new)
-                path.write_text(new, "utf-8")
-                yield path
+                texts[path] = with_source(new)
+    return texts
 
 
 def _paths(parameter: Parameter) -> list[Path]:

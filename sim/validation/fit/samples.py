@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
-from ersatz.sim.validation.reading.metrics import measured_step_seconds
-from ersatz.sim.validation.reading.rows import scenario_of
+from ersatz.sim.validation.reading.lineages import lineage_of
+from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run
 
 COMPLETE = ("n_devices", "layers", "hidden", "seq_len", "global_batch_seqs", "micro_batch", "tp", "pp",
             "metric_value")  # fmt: skip
 MOST_ROWS = 64  # of a source that enter a fit, drawn evenly over its models and layouts
+APART = re.compile(r"\bEXCLUDE|\bdo not use\b|\bSUSPECT\b")
 OUTLIER = 0.6  # log error at the priors beyond which a row does not enter the fit
 
 
@@ -35,6 +37,11 @@ class Sample:
     def source(self) -> str:
         """Where it was published."""
         return self.runs[0].text("source")
+
+    @property
+    def lineage(self) -> str:
+        """Its source's lineage: what is left out together."""
+        return lineage_of(self.runs[0])
 
     @property
     def family(self) -> tuple[str, str]:
@@ -53,8 +60,10 @@ def is_complete(run: Run) -> bool:
 
 
 def is_verified(run: Run) -> bool:
-    """Tell whether the row was checked at its source."""
-    return not run.text("confidence") or run.text("confidence").startswith("verified")
+    """Tell whether a row counts: checked at its source, and not called suspect or to be excluded."""
+    confidence = run.text("confidence").lower()
+    set_apart = APART.search(run.text("notes")) or "suspect" in confidence
+    return not set_apart and (not confidence or confidence.startswith("verified"))
 
 
 def samples(runs: Iterable[Run]) -> list[Sample]:
@@ -64,10 +73,10 @@ def samples(runs: Iterable[Run]) -> list[Sample]:
         if not (is_complete(run) and is_verified(run)):
             continue
         try:
-            scenario = scenario_of(run, oddities=True)
+            reading = read_run(run, oddities=True)
         except Refused:
             continue
-        measured = measured_step_seconds(run, scenario)
+        scenario, measured = reading.scenario, reading.measured_s
         if measured:
             groups[configuration(run, scenario)].append((run, scenario, measured))
     return [

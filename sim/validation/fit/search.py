@@ -21,17 +21,18 @@ from multiprocessing import get_context
 import numpy as np
 import numpy.typing as npt
 
-from ersatz.sim.validation.errors.heldout import SHIPPED
+from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim.validation.errors.predict import PROCESSES
-from ersatz.sim.validation.fit.folds import Folds, fit_folds, write_folds
+from ersatz.sim.validation.fit.folds import PATH, Folds, fit_folds, folds_text
 from ersatz.sim.validation.fit.parameters import (
     Parameter,
     fitted_parameters,
+    fitted_texts,
     shipped_values,
     turned,
-    write_values,
 )
 from ersatz.sim.validation.fit.samples import Sample, log_error, samples, usable
+from ersatz.sim.validation.reading.lineages import SHIPPED
 from ersatz.sim.validation.reading.table import read_table
 
 Array = npt.NDArray[np.float64]
@@ -191,17 +192,18 @@ def on_bound(values: Mapping[Parameter, float]) -> list[str]:
 
 
 def left_out(linear: Linear, everything: Sequence[Sample]) -> Folds:
-    """Return the values without each source and each model; of unfitted groups, those of the fit."""
+    """Return the values without each lineage and each model; of unfitted groups, those of the fit."""
 
     def solve(masks: Sequence[npt.NDArray[np.bool_]]) -> list[dict[Parameter, float]]:
         with get_context("fork").Pool(PROCESSES) as pool:
             return pool.map(partial(fold_values, linear), masks, chunksize=1)
 
-    folds = fit_folds([s.family for s in linear.samples], solve)
+    rows = linear.samples
+    folds = fit_folds([s.family for s in rows], [s.lineage for s in rows], solve)
     whole = fitted_values(linear)
-    sources = {s.source: whole for s in everything} | dict(folds.sources)
+    lineages = {s.lineage: whole for s in everything} | dict(folds.lineages)
     families = {s.family: whole for s in everything} | dict(folds.families)
-    return Folds(sources, families)
+    return Folds(lineages, families)
 
 
 def fold_values(linear: Linear, keep: npt.NDArray[np.bool_]) -> dict[Parameter, float]:
@@ -249,6 +251,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(report_drift(values))
     if dry:
         return
-    write_folds(left_out(linear, everything))
-    for path in write_values(values, note):
+    texts = {PATH: folds_text(left_out(linear, everything)), **fitted_texts(values, note)}
+    write_all_whole(texts)  # the values belong together: all on the disk before the first counts
+    for path in texts:
         print("wrote", path.name)

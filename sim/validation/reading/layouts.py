@@ -13,6 +13,20 @@ from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.workload.model import Model
 
 HARDWARE = re.compile(r"MFU/HFU=([\d.]+)/([\d.]+)")
+EXPERT_TP = re.compile(r"\bETP=(\d+)")
+MICRO_BATCHES = (8, 4, 2, 1)  # that a blank cell may mean
+MOST_CHUNKS = 12  # per stage, where a blank cell means a layer or so each
+SHARDINGS = (
+    (r"zero-?0|\bnone\b|no sharding|^ddp$", 0),
+    (r"not resharded|shard_grad_op|zero-?2", 2),
+    (r"fsdp|hsdp|zero-?3|full_shard|fully", 3),
+    (r"zero-?1|optim|dist", 1),
+)
+RECOMPUTES = (
+    (r"^(none|false|no|off)\b", "none"),
+    (r"selective|up-proj|norm|per-op|\bop\b|module", "selective"),
+    (r"^(full|true|other|yes)", "full"),
+)
 FULL_RATIO = 1.2  # HFU / MFU: 4/3 with all layers computed again
 
 
@@ -27,10 +41,11 @@ def layout_of(
         raise Refused("the sequence length is blank")
     if pp > model.layers:
         raise Refused(f"{pp} stages for {model.layers} layers")
-    batch, micro = _batch(fill, dp, pp)
+    zero = _zero(fill, stack)
+    batch, micro = _batch(fill, dp, pp, decides=zero == 3 or model.experts is not None)
     count = batch // (micro * dp)
     schedule, vp = _schedule(fill, stack, model.layers, pp, count)
-    ep = _expert_degree(fill, model, tp * cp * dp)
+    ep, etp = _expert_degrees(fill, model, tp, tp * cp * dp)
     positions = pp * vp
     chunks = () if model.layers % positions == 0 else even_split(model.layers, positions)
     if stack.defaults.get("split") == "cost" and pp > 1:
@@ -39,10 +54,11 @@ def layout_of(
     stated = bool(run.text("seq_parallel"))
     default = stack.defaults.get("sequence_parallel") == "true"
     parallel = Parallel(
-        tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, dp=dp,
+        tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, etp=etp, dp=dp,
         sequence_parallel=(sharded if stated else default) and tp > 1,
-        zero=_zero(run, stack), shard=_shard(run), schedule=schedule,  # type: ignore[arg-type]
-        recompute=_recompute(run, stack), chunk_layers=chunks,  # type: ignore[arg-type]
+        zero=zero, shard=_shard(run, dp), schedule=schedule,  # type: ignore[arg-type]
+        recompute=_recompute(fill, stack), chunk_layers=chunks,  # type: ignore[arg-type]
+        cp_comm=stack.defaults.get("cp_comm", "p2p"),  # type: ignore[arg-type]
     )  # fmt: skip
     document = _document(fill)
     return parallel, Training(sequence, batch, micro, precision, 0.0, document)  # type: ignore[arg-type]
@@ -80,8 +96,11 @@ def _document(fill: Filling) -> float:
     return 0.0
 
 
-def _batch(fill: Filling, dp: int, pp: int) -> tuple[int, int]:
-    """Return the global batch and the micro-batch, made to divide."""
+def _batch(fill: Filling, dp: int, pp: int, *, decides: bool) -> tuple[int, int]:
+    """Return the global batch and the micro-batch, made to divide.
+
+    A blank micro-batch `decides` where weights are gathered or tokens routed for each of them.
+    """
     run = fill.run
     micro = run.count("micro_batch")
     accumulation = re.search(r"grad_accum=(\d+)", run.text("notes"))
@@ -92,7 +111,8 @@ def _batch(fill: Filling, dp: int, pp: int) -> tuple[int, int]:
         batch = (micro or 1) * dp * (4 * pp if pp > 1 else 1)
         batch = fill.assume("global_batch_seqs", batch, "four micro-batches per stage")
     if not micro:
-        micro = fill.assume("micro_batch", 1, "the least")
+        most = max((m for m in MICRO_BATCHES if batch % (m * dp) == 0), default=1)
+        micro = fill.assume("micro_batch", 1, "the least", [most] if decides else ())
     if accumulation and int(accumulation[1]) * micro * dp != batch:
         batch = int(accumulation[1]) * micro * dp
         fill.assumptions.append(f"global batch {batch} follows from grad_accum, not from its cell")
@@ -116,52 +136,69 @@ def _schedule(fill: Filling, stack: Stack, layers: int, pp: int, count: int) -> 
         return "dualpipe", 1
     vp = run.count("vpp")
     if not vp:
+        most = min(max(layers // pp, 1), MOST_CHUNKS)
         if "interleaved" in run.text("notes").lower():
-            vp = 2
-        elif stack.defaults.get("vp") == "layers" and not run.count("n_experts") > 1:
-            vp = min(max(layers // pp, 1), 12)
-            fill.assume("vpp", vp, "a layer or so per chunk, the recipes' habit")
+            vp = fill.assume("vpp", 2, "the notes say interleaved", [most])
+        elif stack.defaults.get("vp") == "layers":
+            vp = fill.assume("vpp", most, "a layer or so per chunk, the recipes' habit", [1])
         else:
-            vp = 1
+            vp = fill.assume("vpp", 1, "not interleaved")
     if vp > 1 and count % pp == 0 and layers >= pp * vp:
         return "interleaved", vp
     return "1f1b", 1
 
 
-def _expert_degree(fill: Filling, model: Model, ranks: int) -> int:
+def _expert_degrees(fill: Filling, model: Model, tp: int, ranks: int) -> tuple[int, int]:
+    """Return the degrees over which experts, and the weights of each, are spread."""
     if not model.experts:
-        return 1
+        return 1, 1
     ep = fill.run.count("ep") or fill.assume(
         "ep", math.gcd(model.experts.routed, ranks, 8), "a node"
     )
     if ranks % ep or model.experts.routed % ep:
         raise Refused(f"ep {ep} does not divide {ranks} ranks or {model.experts.routed} experts")
-    return int(ep)
+    stated = EXPERT_TP.search(fill.run.text("notes"))
+    if stated:
+        etp = int(stated[1])
+    elif tp > 1 and ranks % (ep * tp) == 0:
+        etp = fill.assume("etp", 1, "experts are whole", [tp])
+    else:
+        etp = 1
+    if etp not in (1, tp) or ranks % (ep * etp):
+        raise Refused(f"etp {etp} does not fit tp {tp}, ep {ep} and {ranks} ranks")
+    return int(ep), etp
 
 
-def _zero(run: Run, stack: Stack) -> int:
-    text = run.text("sharding").lower()
-    for pattern, level in (
-        (r"zero0", 0), (r"not resharded|shard_grad_op|zero2", 2), (r"fsdp|hsdp|zero3|full_shard", 3),
-        (r"zero1|optimizer|dist", 1),
-    ):  # fmt: skip
+def _zero(fill: Filling, stack: Stack) -> int:
+    """Return how much of the state is sharded; words that are not understood are an assumption."""
+    text = fill.run.text("sharding").lower()
+    for pattern, level in SHARDINGS:
         if re.search(pattern, text):
             return level
-    return int(stack.defaults.get("zero", "1"))
+    usual = int(stack.defaults.get("zero", "1"))
+    if text:
+        fill.assumptions.append(f"sharding {text!r} is not understood: zero {usual} (the stack's)")
+    return usual
 
 
-def _shard(run: Run) -> int:
-    match = re.search(r"fsdp(\d+)", run.text("sharding").lower())
-    return int(match[1]) if match and int(match[1]) > 2 else 0
+def _shard(run: Run, dp: int) -> int:
+    """Return over how many ranks state is sharded; 0: over all of dp."""
+    match = re.search(r"fsdp(\d+)|group[= ](\d+)", run.text("sharding").lower())
+    ranks = int(match[1] or match[2]) if match else 0
+    return ranks if 2 < ranks < dp else 0
 
 
-def _recompute(run: Run, stack: Stack) -> str:
+def _recompute(fill: Filling, stack: Stack) -> str:
+    run = fill.run
     text = run.text("recompute").lower()
     stated = HARDWARE.search(run.text("notes"))
     if stated and float(stated[2]) > FULL_RATIO * float(stated[1]):
         return "full"  # the row's own rates count a third more than the model's products
     if not text:
-        return stack.defaults.get("recompute", "none")
-    if re.match(r"full|true|other|yes", text):
-        return "full"
-    return "none" if re.match(r"none|false|no$", text) else "selective"
+        usual = stack.defaults.get("recompute", "none")
+        return str(fill.assume("recompute", usual, "the stack's habit", ["none", "full"]))
+    for pattern, kind in RECOMPUTES:
+        if re.search(pattern, text):
+            return kind
+    words = f"recompute {text!r} is not understood: {{}}"
+    return str(fill.note("recompute", "selective", words, ["none", "full"]))

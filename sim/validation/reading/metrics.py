@@ -10,15 +10,15 @@ import re
 
 from ersatz.device_models.kernels.kernel import sixteen_bit_peak
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.validation.reading.rules import rules
-from ersatz.sim.validation.reading.table import Run
+from ersatz.sim.validation.reading.rules import Filling, rules
 
 HARDWARE_WORDS = ("incl. recompute", "includes activation recompute", "with recompute",
                   "hardware flops")  # fmt: skip
 
 
-def measured_step_seconds(run: Run, scenario: Scenario) -> float | None:
+def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
     """Return the step time in seconds that a row's metric means, or None for an unknown metric."""
+    run = fill.run
     value = run.number("metric_value")
     if not value:
         return None
@@ -33,19 +33,29 @@ def measured_step_seconds(run: Run, scenario: Scenario) -> float | None:
         return tokens / value
     if name in ("samples_per_s", "finetune_throughput"):
         return batch / (value * devices if unit.endswith("/p") else value)
-    flop = metric_flop(run, scenario)
     if "tflops" in name:
-        return flop / (value * 1e12 * devices)
+        return metric_flop(fill, scenario) / (value * 1e12 * devices)
     if name in ("mfu_percent", "percent_of_peak"):
-        return flop / (value / 100 * sixteen_bit_peak(scenario.pools[0].node.device) * devices)
+        peak = sixteen_bit_peak(scenario.pools[0].node.device)
+        return metric_flop(fill, scenario) / (value / 100 * peak * devices)
     return None
 
 
-def metric_flop(run: Run, scenario: Scenario) -> float:
-    """Return the FLOPs of a step by the row's own definition."""
+def metric_flop(fill: Filling, scenario: Scenario) -> float:
+    """Return the FLOPs of a step by the row's own definition.
+
+    Where it does not say how it counts attention, the full square is taken, as most publications do;
+    the causal half is left open.
+    """
+    run = fill.run
     note = (run.text("mfu_definition_note") + " " + run.text("metric_name")).lower()
     training, model = scenario.training, scenario.model
-    causal = "causal" in note and "non-causal" not in note
+    counted = next((rule["attention"] for rule in rules("attention_counted")
+                    if re.search(rule["pattern"], note)), "unstated")  # fmt: skip
+    if counted == "unstated":
+        words = "how the metric counts attention is not stated: the {} is taken"
+        counted = fill.note("attention_counted", "full square", words, ["causal half"])
+    causal = counted in ("causal", "causal half")
     per_token = model.flop_per_token(training.sequence_length, causal=causal)
     framework = run.text("framework")
     hardware = "_hw" in note or any(word in note for word in HARDWARE_WORDS)

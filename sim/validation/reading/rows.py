@@ -1,42 +1,67 @@
 """Turn a measured row into a scenario: device, stack, model and layout, blanks filled and stated.
 
 Blanks are filled from the stack's defaults and from the row's other cells, each filling with a
-sentence. A row is refused only for a stated reason (`Refused`): its device is not modelled, or its
-shape or layout cannot be known.
+sentence; a blank that decides is left open, with its other readings. A row is refused only for a
+stated reason (`Refused`): its device is not modelled, or its shape or layout cannot be known.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.validation.reading.layouts import layout_of
-from ersatz.sim.validation.reading.machines import (
-    node_of,
-    precision_of,
-    stack_of,
-    trimmed,
-    with_network,
-)
+from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
+from ersatz.sim.validation.reading.metrics import measured_step_seconds
+from ersatz.sim.validation.reading.networks import with_network
 from ersatz.sim.validation.reading.rules import Filling
 from ersatz.sim.validation.reading.shapes import model_of
 from ersatz.sim.validation.reading.table import Run
 
 
-def scenario_of(run: Run, *, oddities: bool = False) -> Scenario:
-    """Return the scenario that a row describes; raises `Refused` with the reason when it cannot.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a row means: its scenario, its step time, and the readings that its blanks leave open."""
 
-    With `oddities`, known faults of single clusters are modelled, too.
+    scenario: Scenario
+    measured_s: float | None  # None: the metric says nothing of a step's time
+    open: Mapping[str, tuple[object, ...]]  # other readings, by what is blank
+
+
+def read_run(
+    run: Run,
+    *,
+    oddities: bool = False,
+    choices: Mapping[str, object] | None = None,
+    unknown: frozenset[str] = frozenset(),
+) -> Reading:
+    """Read a row; raises `Refused` with the reason when it cannot be read.
+
+    With `oddities`, known faults of single clusters are modelled, too. `choices` asks for one of the
+    readings that an earlier call left open; stacks that are `unknown` are not recognised.
     """
-    fill = Filling(run)
-    node = node_of(run.text("device"))
-    precision = precision_of(run, node)
-    stack = stack_of(run)
+    fill = Filling(run, choices or {}, unknown)
+    fill.assumptions += [f"{key} is blank: {words}" for key, words in run.inferred.items()]
+    node = node_of(fill)
+    precision = precision_of(fill, node)
+    stack = stack_of(fill)
     model = model_of(fill)
-    parallel, training = layout_of(fill, model, stack, precision)
     devices = run.count("n_devices")
-    node = trimmed(with_network(node, run, oddities=oddities), devices)
-    nodes = devices // node.devices
-    return Scenario(
-        name=run.id, question="", seed=0, model=model,
-        pools=(Pool("", node, nodes, stack),), training=training, parallel=parallel,
-        assumptions=tuple(fill.assumptions),
-    )  # fmt: skip
+    parallel, training = layout_of(fill, model, stack, precision)
+    node = trimmed(with_network(node, fill, devices, oddities=oddities), devices)
+    pool = Pool("", node, devices // node.devices, stack)
+
+    def scenario() -> Scenario:
+        return Scenario(
+            name=run.id, question="", seed=0, model=model, pools=(pool,), training=training,
+            parallel=parallel, assumptions=tuple(fill.assumptions),
+        )  # fmt: skip
+
+    measured = measured_step_seconds(fill, scenario())
+    return Reading(scenario(), measured, fill.open)
+
+
+def scenario_of(run: Run, *, oddities: bool = False) -> Scenario:
+    """Return the scenario that a row describes; raises `Refused` with the reason when it cannot."""
+    return read_run(run, oddities=oddities).scenario

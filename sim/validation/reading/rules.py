@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,7 @@ WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says w
 # Keys of a rule that are patterns, and the columns in which they are searched.
 CELLS = {"framework": "framework", "source": "source", "vendor": "vendor", "device": "device",
          "model": "model_name", "attention": "attention_kind", "precision": "precision",
-         "sharding": "sharding", "notes": "notes"}  # fmt: skip
+         "sharding": "sharding", "recompute": "recompute", "notes": "notes"}  # fmt: skip
 
 
 class Refused(Exception):
@@ -32,20 +32,36 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Filling:
-    """Collects what was assumed while a row is read."""
+    """Collects what was assumed while a row is read.
+
+    A blank that decides is `open`: it names its other readings, and a row is read once more for each
+    of them (`choices` says which reading is asked for), so that an interval can span them.
+    """
 
     run: Run
+    choices: Mapping[str, object] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()  # stacks that are taken not to be known
     assumptions: list[str] = field(default_factory=list)
+    open: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
-    def assume(self, key: str, value: object, why: str) -> Any:
-        """Note that a blank cell is taken to be `value`."""
-        self.assumptions.append(f"{key} is blank: {value} ({why})")
+    def assume(self, key: str, value: object, why: str, others: Sequence[object] = ()) -> Any:
+        """Note that a blank cell is taken to be `value`; `others` are readings as likely."""
+        return self.note(key, value, f"{key} is blank: {{}} ({why})", others)
+
+    def note(self, key: str, value: object, words: str, others: Sequence[object] = ()) -> Any:
+        """Note an assumption in words (`{}` is the value taken), with its other readings if it decides."""
+        others = tuple(dict.fromkeys(other for other in others if other != value))
+        if key in self.choices:
+            value = self.choices[key]
+        elif others:
+            self.open[key] = others
+        self.assumptions.append(words.format(value))
         return value
 
-    def count(self, key: str, default: object, why: str) -> int:
+    def count(self, key: str, default: object, why: str, others: Sequence[object] = ()) -> int:
         """Return a whole number of the row, or the stated default."""
         value = self.run.number(key)
-        return int(value if value else self.assume(key, default, why))
+        return int(value if value else self.assume(key, default, why, others))
 
 
 def rules(kind: str) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from ersatz.sim.validation.reading.rules import Filling, Refused, is_lora, known
 from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.workload.model import Experts, LatentAttention, Model
 
+CLOSE, UNLIKE = 0.03, 0.25  # of stated parameters: said, refused
+
 
 def model_of(fill: Filling) -> Model:
     """Return the model of a row; raises `Refused` when its shape cannot be known."""
@@ -16,7 +18,7 @@ def model_of(fill: Filling) -> Model:
     layers, hidden = run.count("layers"), run.count("hidden")
     if not layers or not hidden:
         raise Refused("no shape: layers or hidden is blank")
-    heads = fill.count("heads", max(hidden // 128, 1), "heads of 128")
+    heads = fill.count("heads", max(hidden // 128, 1), "heads of 128", [max(hidden // 64, 1)])
     latent = _latent(run)
     kv_heads = heads if latent else fill.count("kv_heads", heads, "as many as heads")
     head_dim = int(run.number("head_dim") or hidden // heads)
@@ -36,7 +38,24 @@ def model_of(fill: Filling) -> Model:
         fused_activation=known_of(run, "fused_activation", True),
         lora_rank=known_of(run, "lora_rank", 0) if is_lora(run) else 0,
     )  # fmt: skip
-    return replace(model, tied=_is_tied(run, model))
+    model = replace(model, tied=_is_tied(run, model))
+    _compare_parameters(fill, model)
+    return model
+
+
+def _compare_parameters(fill: Filling, model: Model) -> None:
+    """State how far the parameters of the shape are from those that the row states."""
+    stated = fill.run.number("params_total_b")
+    if not stated:
+        return
+    off = model.params() / (stated * 1e9) - 1.0
+    if abs(off) > UNLIKE:
+        raise Refused(
+            f"its shape has {model.params() / 1e9:.3g} B parameters where {stated:g} B are stated"
+        )
+    if abs(off) > CLOSE:
+        fill.assumptions.append(f"the shape has {model.params() / 1e9:.4g} B parameters, {off:+.0%} of the"
+                                f" {stated:g} B stated: some layers are not as described")  # fmt: skip
 
 
 def _is_tied(run: Run, model: Model) -> bool:

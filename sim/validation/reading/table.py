@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
@@ -27,6 +28,8 @@ TEXTS = (
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
     "metric_name", "metric_unit", "mfu_definition_note", "notes",
 )  # fmt: skip
+SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden", "n_experts", "top_k",
+         "shared_experts")  # fmt: skip
 MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
 MAX_ROWS = 1_000_000
 
@@ -38,6 +41,7 @@ class Run:
     line: int
     texts: dict[str, str]
     numbers: dict[str, float]
+    inferred: dict[str, str] = field(default_factory=dict)  # blank cells that other rows fill
 
     @property
     def id(self) -> str:
@@ -89,7 +93,34 @@ def read_table(path: Path | str) -> Table:
             runs.append(run)
     if not runs:
         raise InputError(problems or [Problem(file, 1, 0, "", "", "has no rows")])
-    return Table(file, tuple(runs), tuple(problems))
+    return Table(file, with_siblings(runs), tuple(problems))
+
+
+def with_siblings(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Return the rows with blank cells of a shape filled from rows of the same source and model.
+
+    Only where all of these state the same number; what was filled stands in `Run.inferred`.
+    """
+    stated: dict[object, dict[str, set[float]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        for key in SHAPE:
+            if run.number(key):
+                stated[_shape_of(run)][key].add(run.numbers[key])
+    return tuple(_filled(run, stated[_shape_of(run)]) for run in runs)
+
+
+def _shape_of(run: Run) -> object:
+    return (run.text("source"), run.text("model_name"), run.number("layers"), run.number("hidden"))
+
+
+def _filled(run: Run, stated: dict[str, set[float]]) -> Run:
+    blank = {key: next(iter(stated[key])) for key in SHAPE
+             if not run.number(key) and len(stated.get(key, ())) == 1}  # fmt: skip
+    if not blank:
+        return run
+    words = {key: f"{value:g} (as other rows of the same source and model say)"
+             for key, value in blank.items()}  # fmt: skip
+    return replace(run, numbers={**run.numbers, **blank}, inferred=words)
 
 
 def _fault(file: str, expected: str) -> InputError:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from ersatz.device_models.text.names import EXPECTED, is_name
+from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
@@ -47,15 +49,34 @@ def partition_of(priority: int) -> str:
     return f"p{priority}" if priority >= 0 else f"m{-priority}"
 
 
+def word(text: str) -> str:
+    """Return a name that may stand in Slurm's files and commands; raises `InputError` for others.
+
+    Whoever could put more than a name there could have any command run.
+    """
+    if not is_name(text):
+        raise InputError([Problem("--door slurm", 0, 0, "", text[:60], EXPECTED)])
+    return text
+
+
+def _text(lines: Sequence[str]) -> str:
+    """Join lines, each of which must be one; raises `InputError` for what would be more or less."""
+    for line in lines:
+        if not line.isprintable() or "#" in line or "\\" in line:
+            expected = "cannot stand in a line of Slurm's configuration"
+            raise InputError([Problem("--door slurm", 0, 0, "", line[:60], expected)])
+    return "\n".join([*lines, ""])
+
+
 def config_files(site: Site, cluster: Cluster, workload: Workload) -> dict[str, str]:
     """Return the text of each configuration file of an emulated Slurm, by file name."""
     return {
-        "slurm.conf": "\n".join(
+        "slurm.conf": _text(
             [*_daemons(site), *_scheduling(site, workload), *_nodes(site, cluster),
-             *_partitions(site, workload), ""]
+             *_partitions(site, workload)]
         ),
-        "gres.conf": _gres(site, cluster),
-        "topology.conf": _topology(cluster),
+        "gres.conf": _text(_gres(site, cluster)),
+        "topology.conf": _text(_topology(cluster)),
         "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
         "job.sh": _JOB,
     }  # fmt: skip
@@ -90,6 +111,7 @@ def _daemons(site: Site) -> list[str]:
         f"SlurmctldLogFile={folder}/slurmctld.log",
         f"SlurmdLogFile={folder}/spool/%n.log",
         "MailProg=/bin/true",
+        "PrivateData=jobs,nodes,partitions,reservations,usage,users",
         "ProctrackType=proctrack/pgid",
         "TaskPlugin=task/none",
         "JobAcctGatherType=jobacct_gather/none",
@@ -143,7 +165,7 @@ def _nodes(site: Site, cluster: Cluster) -> list[str]:
             f"NodeName={_span(first, last)} NodeHostname={site.host} NodeAddr=127.0.0.1"
             f" Port={_ports(port + first, port + last)} CPUs={CPUS} Sockets=2"
             f" CoresPerSocket={CPUS // 2} ThreadsPerCore=1 RealMemory=1000000"
-            f" Feature={kind} Gres=gpu:{kind}:{devices} State=UNKNOWN"
+            f" Feature={word(kind)} Gres=gpu:{word(kind)}:{devices} State=UNKNOWN"
         )
     return lines
 
@@ -166,18 +188,18 @@ def _partitions(site: Site, workload: Workload) -> list[str]:
     return lines
 
 
-def _gres(site: Site, cluster: Cluster) -> str:
+def _gres(site: Site, cluster: Cluster) -> list[str]:
     """Nodes share the files that stand for their devices."""
     shapes = dict.fromkeys((node.type, node.devices) for node in cluster.nodes if node.devices)
     members: dict[tuple[str, int], list[int]] = {shape: [] for shape in shapes}
     for index, node in enumerate(cluster.nodes):
         if node.devices:
             members[node.type, node.devices].append(index)
-    return "".join(
-        f"NodeName={_names(nodes)} Name=gpu Type={kind}"
-        f" File={site.folder}/dev/gpu{'0' if devices == 1 else f'[0-{devices - 1}]'}\n"
+    return [
+        f"NodeName={_names(nodes)} Name=gpu Type={word(kind)}"
+        f" File={site.folder}/dev/gpu{'0' if devices == 1 else f'[0-{devices - 1}]'}"
         for (kind, devices), nodes in members.items()
-    )
+    ]
 
 
 def _names(indices: Sequence[int]) -> str:
@@ -192,13 +214,13 @@ def _names(indices: Sequence[int]) -> str:
     return f"n[{spans}]"
 
 
-def _topology(cluster: Cluster) -> str:
+def _topology(cluster: Cluster) -> list[str]:
     leaves: dict[int, list[int]] = {}
     for index, node in enumerate(cluster.nodes):
         leaves.setdefault(node.leaf, []).append(index)
     lines = [f"SwitchName=leaf{leaf} Nodes={_names(nodes)}" for leaf, nodes in leaves.items()]
     lines.append(f"SwitchName=spine Switches={','.join(f'leaf{leaf}' for leaf in leaves)}")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 LAUNCH_S = 60.0  # allowed for launching and ending a job under the fast clock, beside its limit
@@ -215,7 +237,7 @@ def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
 
     Whole nodes where the gang fills them; else the fewest nodes that hold it.
     """
-    kinds = job.types or cluster.types
+    kinds = tuple(word(kind) for kind in job.types or cluster.types)
     fits = [node.devices for node in cluster.nodes if node.type in kinds and node.devices]
     size = max(fits, default=1)
     name = kinds[0] + ":" if len(kinds) == 1 else ""
@@ -233,7 +255,7 @@ def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
     if job.max_leaves == 1:
         request.append("--switches=1@30-00:00:00")  # wait for one leaf, however long
     return [
-        "--parsable", "--output=/dev/null", "--requeue", f"--job-name={job.id}",
+        "--parsable", "--output=/dev/null", "--requeue", f"--job-name={word(job.id)}",
         f"--partition={partition_of(job.priority)}", f"--time={limit_minutes(job)}", *request,
         str(site.folder / "job.sh"), f"{job.duration_s:.3f}", str(site.folder / "taken"),
     ]  # fmt: skip

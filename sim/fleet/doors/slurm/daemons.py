@@ -7,14 +7,13 @@ traps that the order here avoids are in docs/models/doors.md.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, node_name
+from ersatz.sim.fleet.policies.own.folder import private_folder
 from ersatz.sim.fleet.workload.jobs import Workload
 
 NEEDED = {
@@ -117,9 +117,9 @@ def running(
     reason = missing(speed)
     if reason:
         raise SlurmError(reason)
-    folder = Path(tempfile.mkdtemp(prefix="ersatz-slurm-"))
+    folder = private_folder("slurm")
     site = Site(folder, free_ports(len(cluster.nodes) + 1), socket.gethostname().split(".")[0],
-                getpass.getuser(), speed, preempt)  # fmt: skip
+                pwd.getpwuid(os.geteuid()).pw_name, speed, preempt)  # fmt: skip
     guard = None
     try:
         _write_files(site, cluster, workload)
@@ -148,8 +148,7 @@ def _is_free(port: int) -> bool:
 
 
 def _write_files(site: Site, cluster: Cluster, workload: Workload) -> None:
-    folder = site.folder
-    folder.chmod(0o711)  # munge wants its socket reachable; the key is not
+    folder = site.folder  # nobody else enters it: without munge's socket no other user is heard
     for name in ("state", "spool", "dev", "taken", "munge"):
         (folder / name).mkdir()
     for name, text in config_files(site, cluster, workload).items():

@@ -14,7 +14,7 @@ from typing import Literal
 import simpy
 
 from ersatz.sim.fleet.cluster import Cluster
-from ersatz.sim.fleet.doors.slurm.config import node_name
+from ersatz.sim.fleet.doors.slurm.config import node_name, word
 from ersatz.sim.fleet.engine.outages import Outage, begin_outages
 
 Action = Literal["down", "up", "drain", "undrain"]
@@ -38,7 +38,7 @@ class Strike:
     def orders(self) -> list[str]:
         """Return the arguments of `scontrol` that do it."""
         order = ["update", f"nodename={node_name(self.node)}", f"state={_STATES[self.action]}"]
-        return [*order, f"reason={self.cause}"] if self.action in ("down", "drain") else order
+        return [*order, f"reason={word(self.cause)}"] if self.action in ("down", "drain") else order
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ersatz.sim.fleet.workload.traces.rows import (
     fail,
     jobs_of,
     read_csv,
+    sound,
     workload_of,
 )
 
@@ -42,6 +43,8 @@ def read_pai(path: Path) -> Workload:
     task_table = _table(folder, "pai_task_table")
     tasks: dict[str, list[Row]] = defaultdict(list)
     for row in _headless(task_table, TASK_COLUMNS):
+        if row.fault:
+            fail(task_table, row.fault, row.line)
         tasks[row.text("job_name")].append(row)
 
     def make(row: Row) -> Job | None:
@@ -64,7 +67,7 @@ def _table(folder: Path, name: str) -> Path:
 
 def _headless(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     for row in csv_rows(path, columns, header=columns):
-        if row.cells[columns[0]] != columns[0]:
+        if row.cells.get(columns[0]) != columns[0]:
             yield row
 
 
@@ -122,6 +125,7 @@ def read_nodes(path: Path) -> Cluster:
     nodes = []
     for row in csv_rows(path, needed):
         try:
+            sound(row)
             if spot:
                 nodes.append(FleetNode(row.text("node_name"), row.text("gpu_model") or "cpu",
                                        row.count("gpu_capacity_num"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces.rows import (
@@ -14,7 +12,8 @@ from ersatz.sim.fleet.workload.traces.rows import (
     Row,
     fail,
     jobs_of,
-    open_text,
+    read_json,
+    shown,
     workload_of,
 )
 
@@ -23,10 +22,7 @@ SOURCE = "Batsim workload"
 
 def read_batsim(path: Path) -> Workload:
     """Read a workload whose profiles are delays; raises `InputError`. Jobs are counted from 1."""
-    try:
-        data: Any = json.loads(open_text(path))
-    except json.JSONDecodeError as error:
-        fail(path, f"is no JSON: {error.msg}", error.lineno)
+    data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("jobs"), list):
         fail(path, "has no list 'jobs'")
     profiles = data.get("profiles")
@@ -39,12 +35,12 @@ def read_batsim(path: Path) -> Workload:
     def rows() -> Iterator[Row]:
         for number, job in enumerate(data["jobs"], 1):
             cells = job if isinstance(job, dict) else {}
-            yield Row(number, {key: str(value) for key, value in cells.items()})
+            yield Row(number, {key: shown(value) for key, value in cells.items()})
 
     def make(row: Row) -> Job | None:
         if row.text("profile") not in delays:
             raise CellError("profile", row.text("profile"), "expected the name of a delay profile")
-        run = Row(row.line, {"delay": str(delays[row.text("profile")])}).number("delay")
+        run = Row(row.line, {"delay": shown(delays[row.text("profile")])}).number("delay")
         return Job(row.text("id"), row.number("subtime"), row.count("res"), run,
                    walltime_s=row.number("walltime", math.inf) or math.inf)  # fmt: skip
 

@@ -6,7 +6,6 @@ the work of one. The CSV has neither waits nor final states.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ from ersatz.sim.fleet.workload.traces.rows import (
     Row,
     fail,
     jobs_of,
-    open_text,
     read_csv,
+    read_json,
+    shown,
     workload_of,
 )
 
@@ -45,25 +45,25 @@ def read_philly(path: Path) -> Workload:
 
 def _entries(path: Path) -> Iterator[Row]:
     """Yield the entries of the JSON log as rows, numbered from 1: JSON has no lines to name."""
-    try:
-        entries = json.loads(open_text(path))
-    except json.JSONDecodeError as error:
-        fail(path, f"is no JSON: {error.msg}", error.lineno)
+    entries = read_json(path)
     if not isinstance(entries, list):
         fail(path, "holds no list of jobs")
     for number, entry in enumerate(entries, 1):
-        yield Row(number, {"entry": json.dumps(entry)})
+        yield Row(number, {}, data=entry)
 
 
 def _from_entry(row: Row) -> Job | None:
-    entry = json.loads(row.text("entry"))
+    entry = row.data
     try:
-        times = Row(row.line, {"submitted_time": str(entry["submitted_time"])})
+        times = Row(row.line, {"submitted_time": shown(entry["submitted_time"])})
         runs = [run for attempt in entry["attempts"] if (run := _run_s(attempt))]
         held = [sum(len(part["gpus"]) for part in a["detail"]) for a in entry["attempts"]]
-        name, tenant = str(entry["jobid"]), str(entry.get("vc") or "")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CellError("", row.text("entry"), f"is no job of the log ({error})") from None
+        name, tenant = shown(entry["jobid"]), shown(entry.get("vc") or "")
+    except (KeyError, TypeError, AttributeError):
+        expected = (
+            "is no job of the log: expected jobid, submitted_time and attempts with their detail"
+        )
+        raise CellError("", shown(entry), expected) from None
     if not runs or not max(held):
         return None
     return Job(name, times.clock("submitted_time"), max(held), math.fsum(runs), tenant=tenant)
@@ -71,7 +71,7 @@ def _from_entry(row: Row) -> Job | None:
 
 def _run_s(attempt: dict[str, Any]) -> float:
     """Return how long an attempt ran; 0 where its start or its end is not recorded."""
-    times = {key: str(attempt.get(key)) for key in ("start_time", "end_time")}
+    times = {key: shown(attempt.get(key)) for key in ("start_time", "end_time")}
     if "None" in times.values() or "" in times.values():
         return 0.0
     row = Row(0, times)

@@ -9,19 +9,25 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
+import reprlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 MOST_PROBLEMS = 50  # after which the rest of a file is not looked at
-MOST_BYTES = 4 * 2**30  # of text: no gzip bomb
+MOST_BYTES = MAX_TABLE_BYTES  # of text
+MOST_RATIO = 200  # of text to its gzip file, beyond ...
+FREE_BYTES = 16 * 2**20  # ... so much text
+MOST_NUMBER = 1e15
 FOREVER_S = 100 * 365.25 * 86400.0  # run time of what never ended
 
 
@@ -39,6 +45,8 @@ class Row:
 
     line: int
     cells: dict[str, str]
+    fault: str = ""  # why it is none
+    data: Any = None  # what it was made of, where that has no columns
 
     def text(self, key: str) -> str:
         """Return a cell; empty if the file has no such column."""
@@ -49,11 +57,13 @@ class Row:
         cell = self.text(key)
         if not cell and default is not None:
             return default
-        try:
-            value = float(cell)
+        try:  # Python also reads digits of other scripts, and '1_000'
+            value = float(cell) if cell.isascii() and "_" not in cell else math.nan
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value >= least):
+        if abs(value) > MOST_NUMBER:
+            raise CellError(key, cell, f"expected at most {MOST_NUMBER:g}")
+        if not value >= least:
             low = "a number" if least == -math.inf else f"a number from {least:g} on"
             raise CellError(key, cell, f"expected {low}")
         return value
@@ -70,30 +80,69 @@ class Row:
         cell = self.text(key)
         try:
             moment = datetime.fromisoformat(cell)
-        except ValueError:
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             raise CellError(key, cell, "expected a date, like 2020-06-09 18:41:01") from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 Make = Callable[[Row], Job | None]
 
 
-def open_text(path: Path) -> str:
-    """Return the text of a file, unpacked if it is gzip; raises `InputError`."""
+def sound(row: Row) -> Row:
+    """Return a row as it is; raises `CellError` for one that is none."""
+    if row.fault:
+        raise CellError("", "", row.fault)
+    return row
+
+
+def open_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a file, unpacked if it is gzip; raises `InputError`.
+
+    Only what is a file is read, and no more of it than `MOST_BYTES`. `errors` is Python's word for
+    what to do with bytes that are no UTF-8.
+    """
+    raw = read_file(path, MOST_BYTES)
+    if raw[:2] == b"\x1f\x8b":
+        raw = _unpacked(path, raw)
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(raw)) as packed:
-                raw = packed.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            fail(path, f"holds more than {MOST_BYTES >> 30} GiB")
-        return raw.decode("utf-8-sig")
-    except OSError as error:
-        fail(path, f"cannot be read: {error.strerror or error}")
-    except (EOFError, zlib.error):
+        return raw.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        fail(path, "is no UTF-8 text", raw.count(b"\n", 0, error.start) + 1)
+
+
+def _unpacked(path: Path, packed: bytes) -> bytes:
+    """Return what a gzip file holds, unless it is a bomb."""
+    raw = bytearray()
+    try:
+        with gzip.open(io.BytesIO(packed)) as stream:
+            while chunk := stream.read(2**20):
+                raw += chunk
+                if len(raw) > MOST_BYTES:
+                    fail(path, f"unpacks to more than {MOST_BYTES:,} bytes; expected at most that")
+                if len(raw) > max(FREE_BYTES, MOST_RATIO * len(packed)):
+                    fail(path, f"unpacks to more than {MOST_RATIO} times its size")
+    except (EOFError, OSError, zlib.error):
         fail(path, "is a broken gzip file")
-    except UnicodeDecodeError:
-        fail(path, "is no UTF-8 text")
+    return bytes(raw)
+
+
+def read_json(path: Path) -> Any:
+    """Return the data of a JSON file; raises `InputError`."""
+    try:
+        return json.loads(open_text(path))
+    except json.JSONDecodeError as error:
+        fail(path, f"is no JSON: {error.msg}", error.lineno)
+    except RecursionError:
+        fail(path, "is nested too deeply; expected jobs")
+    except ValueError as error:  # a number of thousands of digits
+        if isinstance(error, InputError):
+            raise
+        fail(path, f"is no JSON: {error}")
+
+
+def shown(value: object) -> str:
+    """Write data of any depth and length in short."""
+    return value if isinstance(value, str) else reprlib.repr(value)
 
 
 def fail(path: Path, expected: str, line: int = 0) -> NoReturn:
@@ -106,7 +155,7 @@ def csv_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a CSV file. Without a `header` the first line is one.
 
-    Raises `InputError` for missing columns, and at once for a row of another length.
+    Raises `InputError` for missing columns. A row of another length has a fault and no cells.
     """
     reader = csv.reader(io.StringIO(open_text(path)), delimiter=delimiter)
     try:
@@ -121,7 +170,8 @@ def csv_rows(
             if len(cells) == len(names):
                 yield Row(reader.line_num, dict(zip(names, cells, strict=True)))
             elif any(cells):
-                fail(path, f"has {len(cells)} cells; expected {len(names)}", reader.line_num)
+                fault = f"has {len(cells)} cells; expected {len(names)}"
+                yield Row(reader.line_num, {}, fault)
     except csv.Error as error:
         fail(path, f"is no CSV: {error}", reader.line_num)
 
@@ -134,9 +184,12 @@ def jobs_of(path: Path, rows: Iterable[Row], make: Make) -> tuple[list[Job], int
     jobs: list[Job] = []
     left_out = 0
     problems: list[Problem] = []
+    lines: dict[str, int] = {}
     for row in rows:
         try:
-            job = make(row)
+            job = make(sound(row))
+            if job is not None and lines.setdefault(job.id, row.line) != row.line:
+                raise ValueError(f"job id {job.id!r} stands twice; first in line {lines[job.id]}")
         except CellError as error:
             problems.append(Problem(str(path), row.line, 1, error.key, error.value[:60],
                                     error.expected))  # fmt: skip

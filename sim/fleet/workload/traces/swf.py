@@ -1,8 +1,8 @@
 """The Standard Workload Format of the Parallel Workloads Archive (Chapin et al., JSSPP 1999).
 
 18 fields a line with blanks between, -1 (here: anything negative) for unknown, comments after a
-semicolon; further fields, which some logs add, are ignored. A job holds the processors that it was
-given, or else those that it asked for.
+semicolon (in whatever encoding); further fields, which some logs add, are ignored. A job holds the
+processors that it was given, or else those that it asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ersatz.sim.fleet.workload.jobs import Job, Workload
-from ersatz.sim.fleet.workload.traces.rows import CellError, Row, jobs_of, open_text, workload_of
+from ersatz.sim.fleet.workload.traces.rows import Row, jobs_of, open_text, workload_of
 
 SOURCE = "Standard Workload Format"
 FIELDS = ("job", "submit", "wait", "run", "given", "cpu_time", "memory", "asked", "limit",
@@ -27,14 +27,15 @@ def read_swf(path: Path) -> Workload:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(open_text(path).splitlines(), 1):
+    for number, line in enumerate(open_text(path, "replace").split("\n"), 1):
         if line.strip() and not line.lstrip().startswith(";"):
-            yield Row(number, dict(zip(FIELDS, line.split(), strict=False)))
+            fields = line.split()
+            fault = "" if len(fields) >= len(FIELDS) else (
+                f"has {len(fields)} fields; expected {len(FIELDS)}")  # fmt: skip
+            yield Row(number, dict(zip(FIELDS, fields, strict=False)), fault)
 
 
 def _job(row: Row) -> Job | None:
-    if len(row.cells) < len(FIELDS):
-        raise CellError("", "", f"has {len(row.cells)} fields; expected {len(FIELDS)}")
     known = {
         name: row.number(name, least=-math.inf)
         for name in ("submit", "run", "given", "asked", "limit")
@@ -44,5 +45,5 @@ def _job(row: Row) -> Job | None:
         return None
     user = row.text("user")
     return Job(row.text("job"), known["submit"], devices, known["run"],
-               tenant=f"user {user}" if user != "-1" else "",
+               tenant=f"user-{user}" if user != "-1" else "",
                walltime_s=known["limit"] if known["limit"] > 0 else math.inf)  # fmt: skip

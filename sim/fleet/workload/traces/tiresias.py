@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ersatz.sim.fleet.cluster import Cluster, FleetNode
 from ersatz.sim.fleet.workload.jobs import Job, Workload
-from ersatz.sim.fleet.workload.traces.rows import Row, csv_rows, fail, read_csv
+from ersatz.sim.fleet.workload.traces.rows import CellError, Row, csv_rows, fail, read_csv, sound
 
 SOURCE = "Tiresias, SymbioticLab 2019 (NSDI 2019; Apache-2.0)"
 NEEDED = ("job_id", "num_gpu", "submit_time", "duration")
+MOST_NODES = 100_000
 CLUSTER = ("num_switch", "num_node_p_switch", "num_gpu_p_node", "num_cpu_p_node", "mem_p_node")
 
 
@@ -31,7 +32,12 @@ def read_tiresias_cluster(path: Path, kind: str = "gpu") -> Cluster:
     rows = list(csv_rows(path, CLUSTER))
     if len(rows) != 1:
         fail(path, f"has {len(rows)} rows; expected one")
-    switches, nodes, devices, cpus, memory = (rows[0].count(key) for key in CLUSTER)
+    try:
+        switches, nodes, devices, cpus, memory = (sound(rows[0]).count(key) for key in CLUSTER)
+    except CellError as error:
+        fail(path, f"{error.key}: {error.value!r} - {error.expected}", rows[0].line)
+    if switches * nodes > MOST_NODES:
+        fail(path, f"has {switches * nodes} nodes; expected at most {MOST_NODES}", rows[0].line)
     return Cluster(
         tuple(
             FleetNode(f"{kind}-{leaf * nodes + i}", kind, devices, leaf, 0, 1000 * cpus,

@@ -1,0 +1,1 @@
+"""The process around a verb: its streams and terminal, and what it has read."""

@@ -1,0 +1,136 @@
+"""The job on fewer nodes: what is left of it when nodes are lost and no spare is there.
+
+Devices that are left are dealt out anew, as a restart does: replicas live as long as there are devices
+for them, whatever node they sat on. Replicas come in wholes: of a group that holds every expert, and
+of a group that shares one copy of the sharded state. Their micro-batches take over what the lost ones did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
+from ersatz.sim.step.step import replica_speeds, share_microbatches, step_seconds
+from ersatz.sim.step.stragglers import kept_stragglers, named_stragglers, stragglers_between
+
+
+def replicas_left(scenario: Scenario, lost: Sequence[int]) -> tuple[int, ...]:
+    """Return the replicas that `lost` nodes (of each pool) leave: in all, or of each pool of replicas."""
+    parallel, pools = scenario.parallel, scenario.pools
+    devices = [(p.nodes - n) * p.node.devices for p, n in zip(pools, lost, strict=True)]
+    slice_ = parallel.tp * parallel.cp
+    if len(pools) > 1 and parallel.mixed == "replicas":
+        return tuple(_wholes(left // (slice_ * parallel.pp), parallel) for left in devices)
+    stages = [parallel.stage_pools.count(p.name) or parallel.pp for p in pools]
+    counts = [left // (slice_ * own) for left, own in zip(devices, stages, strict=True)]
+    return (_wholes(min(*counts, parallel.dp), parallel),)
+
+
+def _wholes(replicas: int, parallel: Parallel) -> int:
+    """Round replicas down to whole groups of experts and of sharded state."""
+    spread = max(parallel.ep * parallel.etp // (parallel.tp * parallel.cp), 1)
+    whole = math.lcm(spread, parallel.shard or 1)
+    return replicas // whole * whole
+
+
+def degraded_step_seconds(
+    scenario: Scenario, lost: Sequence[int], timer: Timer = calibrated_time
+) -> float:
+    """Return the seconds of a step with so many nodes of each pool lost; infinite when none is left."""
+    smaller = without_nodes(scenario, lost, timer)
+    if smaller is None:
+        return math.inf
+    try:
+        return step_seconds(smaller, timer)
+    except InfeasibleError:
+        return math.inf
+
+
+def without_nodes(
+    scenario: Scenario, lost: Sequence[int], timer: Timer = calibrated_time
+) -> Scenario | None:
+    """Return the job that goes on without so many nodes of each pool; None when it cannot.
+
+    Micro-batches are rounded up to what the schedule accepts; a custom schedule holds for its own
+    number of them alone.
+    """
+    left = replicas_left(scenario, lost)
+    if not any(left) or (scenario.parallel.custom_schedule and sum(left) < scenario.parallel.dp):
+        return None
+    scenario = named_stragglers(scenario)
+    if scenario.fabric:
+        size = max(scenario.fabric.size, *(pool.nodes for pool in scenario.pools))
+        scenario = replace(scenario, fabric=replace(scenario.fabric, size=size))
+    smaller = _fewer_of_each(scenario, left, timer) if len(left) > 1 else _fewer(scenario, left[0])
+    if smaller.fabric and smaller.fabric.positions:
+        kept = smaller.fabric.positions[: smaller.pools[0].nodes]
+        smaller = replace(smaller, fabric=replace(smaller.fabric, positions=kept))
+    return smaller
+
+
+def _fewer(scenario: Scenario, dp: int) -> Scenario:
+    """Return the job with `dp` replicas, each on the same pools as before."""
+    parallel, training = scenario.parallel, scenario.training
+    after = replace(parallel, dp=dp)
+    whole = {"interleaved": parallel.pp, "dualpipe": 2}.get(parallel.schedule, 1)
+    each = -(-training.global_batch // (training.micro_batch * dp * whole)) * whole
+    stages = {p.name: parallel.stage_pools.count(p.name) or parallel.pp for p in scenario.pools}
+    pools = [
+        _fitting(pool, stages[pool.name] * parallel.tp * parallel.cp * dp)
+        for pool in scenario.pools
+    ]
+    return replace(
+        scenario, pools=tuple(pools), parallel=after,
+        training=replace(training, global_batch=each * training.micro_batch * dp),
+        stragglers=kept_stragglers(scenario.stragglers.ranks, parallel, after),
+    )  # fmt: skip
+
+
+def _fewer_of_each(scenario: Scenario, left: Sequence[int], timer: Timer) -> Scenario:
+    """Return the job with so many replicas on each of its pools."""
+    parallel, training = scenario.parallel, scenario.training
+    column = parallel.tp * parallel.cp * parallel.pp
+    pools: list[Pool] = []
+    slow: dict[int, float] = {}
+    first = moved = 0
+    for pool, replicas in zip(scenario.pools, left, strict=True):
+        own = stragglers_between(scenario.stragglers.ranks, first, pool.devices).ranks
+        first += pool.devices
+        if not replicas:
+            continue
+        before, after = (replace(parallel, dp=n) for n in (pool.devices // column, replicas))
+        kept = kept_stragglers(own, before, after).ranks
+        fitted = _fitting(pool, replicas * column)
+        slow |= {moved + rank: slowdown for rank, slowdown in kept.items()}
+        moved += fitted.devices
+        pools.append(fitted)
+    smaller = replace(
+        scenario, pools=tuple(pools), parallel=replace(parallel, dp=sum(left)),
+        stragglers=replace(scenario.stragglers, ranks=slow),
+    )  # fmt: skip
+    counts = [n for n in left if n]
+    speeds = replica_speeds(smaller, timer) if len(counts) > 1 else [1.0]
+    wanted = _splittable(training.global_batch // training.micro_batch, counts, speeds)
+    return replace(smaller, training=replace(training, global_batch=wanted * training.micro_batch))
+
+
+def _fitting(pool: Pool, ranks: int) -> Pool:
+    """Return the pool with the nodes that so many ranks need."""
+    return replace(pool, nodes=-(-ranks // pool.node.devices))
+
+
+def _splittable(microbatches: int, replicas: Sequence[int], speeds: Sequence[float]) -> int:
+    """Return the number of micro-batches, no fewer than given, that replicas share soonest."""
+    best = math.inf, 0
+    for more in range(2 * max(replicas)):
+        try:
+            counts = share_microbatches(microbatches + more, replicas, speeds)
+        except InfeasibleError:
+            continue
+        slowest = max(n / v for n, v in zip(counts, speeds, strict=True))
+        best = min(best, (slowest, microbatches + more))
+    return best[1]

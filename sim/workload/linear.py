@@ -1,0 +1,168 @@
+"""Matrix products of a block with their tensor-parallel collectives, and element-wise kernels.
+
+Tensor parallelism as Megatron does it: a block's first product takes the whole rows of its input
+and its last one sums partial results. With sequence parallelism the input is gathered and the sum
+scattered; backward the gradients are gathered, the input is gathered again for its weight gradient
+(beside the input gradient) unless the stack has kept it, and the input's gradient is scattered
+(beside the weight gradient where the stack overlaps them). Without, sums are all-reduced.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel
+from ersatz.sim.workload.pieces import Comm, Piece, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One weight matrix of a block, this rank's slice: tokens x k -> tokens x n."""
+
+    name: str
+    tokens: float
+    n: float
+    k: float
+    dtype: str
+    groups: int = 1
+    category: str = "matrix"
+    slowdown: float = 1.0
+    accumulate_bytes: float = 0.0  # traffic per weight to add its gradient to the sum
+    padding: float = 0.0  # share of its products that the model does not ask for
+
+    def forward(self) -> Kernel:
+        """The product itself."""
+        return self._product(self.name, self.tokens, self.n, self.k)
+
+    def input_grad(self) -> Kernel:
+        """The gradient of its input."""
+        return self._product(f"{self.name} dgrad", self.tokens, self.k, self.n)
+
+    def weight_grad(self) -> Kernel:
+        """The gradient of its weights, added to the sum."""
+        product = self._product(f"{self.name} wgrad", self.n, self.k, self.tokens)
+        extra = self.accumulate_bytes * self.groups * self.n * self.k
+        return replace(product, nbytes=product.nbytes + extra)
+
+    def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
+        output = max(2.0, DTYPE_BYTES[self.dtype])
+        product = matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
+                         slowdown=self.slowdown, output_bytes=output)  # fmt: skip
+        return replace(product, padding=self.padding * product.flop) if self.padding else product
+
+
+def linear(
+    shard: Shard, name: str, tokens: float, n: float, k: float, *, dtype: str = "",
+    category: str = "matrix", groups: int = 1, slowdown: float = 1.0, padding: float = 0.0,
+) -> Linear:  # fmt: skip
+    """A weight matrix under the shard's stack, in its precision unless `dtype` is given."""
+    dtype = dtype or shard.precision
+    if DTYPE_BYTES[dtype] <= 1:
+        slowdown /= shard.stack.narrow_matrix_factor
+    extra = shard.stack.gradient_accumulate_bytes
+    return Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra, padding)
+
+
+def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:
+    """The weight gradients of a block, if it is trained, and the casts that they alone need.
+
+    They sum over tokens: where scales belong to pieces of rows, both operands are cast anew.
+    """
+    if not shard.trains:
+        return ()
+    grads = tuple(x.weight_grad() for x in linears)
+    narrow = [x for x in linears if DTYPE_BYTES[x.dtype] <= 1]
+    elements = math.fsum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
+    traffic = 4.0 * elements * shard.stack.cast_weight_traffic
+    return (memory_kernel("weight operands", traffic, "cast"), *grads) if traffic else grads
+
+
+def elementwise(
+    shard: Shard, name: str, passes: float, rows: float, cols: float, k: float = 0.0,
+    groups: float = 1.0,
+) -> Kernel:  # fmt: skip
+    """Elements read or written in `passes`, times what the stack moves beyond the minimum."""
+    nbytes = shard.element_bytes * passes * rows * cols * shard.stack.elementwise_traffic
+    return memory_kernel(name, nbytes, dtype=shard.wide, m=rows, n=cols, k=k,
+                         groups=max(round(groups), 1))  # fmt: skip
+
+
+def norm(shard: Shard) -> Kernel:
+    """A block's norm."""
+    return elementwise(shard, "norm", 2, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def norm_back(shard: Shard) -> Kernel:
+    """The norm's gradient and the sum with that of the residual branch."""
+    return elementwise(shard, "norm back", 6, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def residual(shard: Shard) -> Kernel:
+    """The sum of a block's result and its input."""
+    return elementwise(shard, "residual", 3, shard.tokens / shard.spread, shard.model.hidden)
+
+
+def activations(shard: Shard, rows: float, cols: float) -> tuple[Kernel, Kernel]:
+    """The activation, forward and backward; k is 2 where a gate is multiplied."""
+    ways = 2 if shard.model.gated else 1
+    forward = elementwise(shard, "activation", ways + 1, rows, cols, ways)
+    return forward, elementwise(shard, "activation back", 2 * ways + 1, rows, cols, ways)
+
+
+def casts(shard: Shard, name: str, elements: float) -> tuple[Kernel, ...]:
+    """The passes that bring activations or gradients into 8 bits."""
+    if not shard.narrow:
+        return ()
+    return (memory_kernel(name, 4.0 * elements * shard.stack.cast_traffic, "cast"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The tensor-parallel collectives at the edge of a block, where rows of `width` are spread."""
+
+    shard: Shard
+    width: float  # columns of what is gathered or summed
+    name: str = "tensor"
+    narrow: bool = True  # may travel in 8 bits, where products are and the stack does so
+
+    def gather(self, partner: Kernel) -> tuple[Comm, ...]:
+        """Gather the input of a product, or the gradient of its result, beside the product."""
+        if not self.shard.sequence_parallel:
+            return ()
+        return self._comm("gather", "all_gather", partner, self.shard.stack.tp_overlap_chunks)
+
+    def gather_again(self, partner: Kernel) -> tuple[Comm, ...]:
+        """Gather the input once more for the weight gradient, beside the input gradient."""
+        shard = self.shard
+        if not (shard.sequence_parallel and shard.trains and shard.stack.regather_inputs):
+            return ()
+        whole = math.inf if shard.stack.tp_overlap_backward else 1
+        return self._comm("gather again", "all_gather", partner, whole)
+
+    def sum(self, partner: Kernel) -> tuple[Comm, ...]:
+        """Sum partial results, and keep this rank's rows of them with sequence parallelism."""
+        return self._sum(partner, self.shard.stack.tp_overlap_chunks)
+
+    def sum_gradients(self, product: Linear) -> tuple[Comm, ...]:
+        """Sum the gradients of the input of `product`, beside its weight gradient if it has one."""
+        if not (self.shard.stack.tp_overlap_backward and self.shard.trains):
+            return self._sum(product.input_grad(), self.shard.stack.tp_overlap_chunks)
+        sums = self._sum(product.weight_grad(), math.inf)
+        return tuple(replace(comm, beside_weight=True) for comm in sums)
+
+    def _sum(self, partner: Kernel, chunks: float) -> tuple[Comm, ...]:
+        kind = "reduce_scatter" if self.shard.sequence_parallel else "all_reduce"
+        return self._comm(kind.replace("_", "-"), kind, partner, chunks)
+
+    def _comm(self, name: str, kind: str, partner: Kernel, chunks: float) -> tuple[Comm, ...]:
+        if self.shard.tp == 1:
+            return ()
+        each = self.shard.element_bytes
+        if kind == "all_gather" and self.narrow and self.shard.narrow_gathers:
+            each = DTYPE_BYTES[self.shard.precision]
+        nbytes = each * self.shard.tokens * self.width
+        return (
+            Comm(f"{self.name} {name}", "tensor parallel", kind, nbytes, "tp", partner, chunks),
+        )
