@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ersatz.sim.cli.app import Failure
 from ersatz.sim.cli.output import cannot_be_written, deliver
+from ersatz.sim.cli.process.terminal import say
 from ersatz.sim.errors import EXIT_CANNOT_WRITE
 
 if TYPE_CHECKING:
