@@ -28,7 +28,7 @@ from ersatz.sim.hil.device.soak import npu_readings, run_soak  # noqa: E402
 from ersatz.sim.hil.ownops import calibrate_own, own_step  # noqa: E402
 from ersatz.sim.hil.proof.proof import prove  # noqa: E402
 from ersatz.sim.hil.proof.subjects import LARGE, Subject  # noqa: E402
-from ersatz.sim.hil.sentinels import Watch, chosen_points, pace_of, watched_pace  # noqa: E402
+from ersatz.sim.hil.sentinels import chosen_points, pace_of, watch_of, watched_pace  # noqa: E402
 from ersatz.sim.hil.timers import choose  # noqa: E402
 from ersatz.sim.scenario.file import load_cases  # noqa: E402
 from ersatz.sim.workload.model import Model  # noqa: E402
@@ -235,7 +235,7 @@ def test_the_command_times_own_ops_and_proves_on_them(nano: Path, tmp_path: Path
     assert abs(model["error"]) < 0.5  # the machine may be busy
     calibration = read_calibration(out)
     assert calibration.origin.scope
-    watch = Watch(attach("cpu"), calibration)
+    watch = watch_of(attach("cpu"), calibration)
     assert watch.sentinels
 
 

@@ -76,6 +76,7 @@ class Calibration:
     missing: tuple[str, ...] = ()  # kernels that the device could not run, and why
     proof: Mapping[str, float] = field(default_factory=dict)  # figures of `--prove`
     soak: Mapping[str, float] = field(default_factory=dict)  # burst and sustained rates of products
+    sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
     file: str = ""
 
     def slowdown(self, kernel: Kernel) -> float:
@@ -226,11 +227,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         "parameters": {k: _short(v) for k, v in calibration.parameters.items()},
         "missing": list(calibration.missing),
         "proof": {k: _short(v) for k, v in calibration.proof.items()},
-        **(
-            {"soak": {k: _short(v) for k, v in calibration.soak.items()}}
-            if calibration.soak
-            else {}
-        ),
+        **{
+            name: {k: _short(v) for k, v in figures.items()}
+            for name, figures in (("soak", calibration.soak), ("sentinels", calibration.sentinels))
+            if figures
+        },
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
     }
     table = io.StringIO()
@@ -302,11 +303,14 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
     soak = _soak(data.get("soak", {}), blame)
+    sentinels = _sentinels(data.get("sentinels", {}), blame)
     fits = _fits(data.get("fits"), blame)
     points = _points(text, problems)
     if problems or origin is None or machine is None:
         return None
-    return Calibration(origin, machine, parameters, fits, points, tuple(missing), proof, soak)
+    return Calibration(
+        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels
+    )
 
 
 def _parameters(raw: Any, blame: Blame) -> dict[str, float]:
@@ -351,6 +355,15 @@ def _soak(raw: Any, blame: Blame) -> dict[str, float]:
     if not 0 < figures.get("sustained", 1.0) <= 1:
         blame(("soak", "sustained"), figures["sustained"], "expected a share above 0 and at most 1")
     return figures
+
+
+def _sentinels(raw: Any, blame: Blame) -> dict[str, float]:
+    """Return what each sentinel took; today's times are divided by it."""
+    found = numbers(raw, ("sentinels",), blame)
+    for key, seconds in found.items():
+        if seconds <= 0:
+            blame(("sentinels", key), seconds, "expected seconds above 0")
+    return found
 
 
 def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:

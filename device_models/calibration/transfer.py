@@ -95,6 +95,7 @@ def transfer_calibration(calibration: Calibration, source: Device, target: Devic
         points=points,
         missing=(*calibration.missing, *(f"{d}: {target.title} does not multiply it" for d in lacking)),
         proof={"half_width": widened},
+        sentinels={},
         file="",
     )  # fmt: skip
 

@@ -77,6 +77,9 @@ def calibrate(
     pretend: Annotated[
         bool, typer.Option("--pretend", help="Take the device for --as, whatever speaks against it.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="PyTorch's own kernels, not those of torch_npu or AITER.")
+    ] = False,
     json: JsonOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Time the kernels of an attached device and fit its model."""
@@ -91,7 +94,7 @@ def calibrate(
     from ersatz.sim.hil.proof.subjects import some_subjects
     from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
 
-    attached = attach(device, catalog_name=as_, pretend=pretend)
+    attached = attach(device, catalog_name=as_, pretend=pretend, plain=plain)
     soak_s = soak if soak >= 0 else SOAK_S if attached.asynchronous else 0.0
     catalogued = load_device(attached.catalog_name)
     path = _target(out or Path(f"{attached.catalog_name}.calibration.yaml"))
@@ -231,6 +234,7 @@ def _measure(
         refuse_impostor(attached, catalogued, journal.points)
         origin = origin_of(attached, journal)
         calibration, held = fit_calibration(origin, catalogued, journal.points, journal.missing)
+        calibration = replace(calibration, sentinels=journal.sentinels())
         if not held:
             words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])
@@ -269,10 +273,19 @@ def _same_device(path: Path, attached: Attached) -> Calibration:
     calibration = read_calibration(path)
     origin = calibration.origin
     theirs, ours = (origin.device, origin.hardware), (attached.catalog_name, attached.hardware)
+    if theirs == ours and origin.libraries != attached.pieces.libraries:
+        whose = _whose(origin.libraries), _whose(attached.pieces.libraries)
+        expected = f"was timed with {whose[0]}; attached is {whose[1]} (--plain: PyTorch's own)"
+        raise InputError([Problem(str(path), 0, 0, "origin.libraries", "", expected)])
     if theirs != ours:
         expected = f"is of {origin.hardware} ({origin.device}); attached is {ours[1]} ({ours[0]})"
         raise InputError([Problem(str(path), 0, 0, "", "", expected)])
     return calibration
+
+
+def _whose(libraries: str) -> str:
+    """Say whose kernels were timed."""
+    return libraries or "PyTorch's own kernels"
 
 
 def _prove(

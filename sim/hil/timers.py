@@ -146,6 +146,7 @@ class Chosen:
             found.append(
                 f"kernel times of {origin.device} by the {self.name} timer: {len(self.calibration.points)}"
                 f" kernels measured on {origin.hardware} with {origin.framework}, {origin.date}"
+                + (f"; fused kernels of {origin.libraries}" if origin.libraries else "")
             )
         if self.pace:
             found.append(f"kernel times, sentinels: {self.pace.summary()}")
@@ -193,6 +194,10 @@ def _pace(
     if not isinstance(source, LocalSource) or source.attached.hardware != origin.hardware:
         raise _fault(", ".join(words), f"is not the {origin.hardware} ({origin.device}) that the"
                      " calibration was measured on: its sentinels say nothing here")  # fmt: skip
+    if source.attached.pieces.libraries != origin.libraries:
+        there = source.attached.pieces.libraries or "none"
+        expected = f"runs fused kernels of {there}; expected {origin.libraries or 'none'}, as timed"
+        raise _fault(", ".join(words), expected)
     if tell:
         tell("sentinels of the calibration")
     return watched_pace(source.attached, calibration)

@@ -70,6 +70,7 @@ def render_calibration(
              "Each is looked up as it was measured; nothing is fitted to it."),
         *_soaked(calibration),
         Text(f"{origin.framework}, {origin.driver}; {origin.clock}; {origin.date}; seed {origin.seed}."),
+        *([Text(f"Fused kernels: {origin.libraries}.")] if origin.libraries else []),
         Text(""), _error_table(errors), Text(""), _parameter_table(calibration, device), Text(""),
         _operation_table(calibration),
     ]  # fmt: skip

@@ -22,8 +22,9 @@ from typing import Any
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.device.fused import fused_pieces
 from ersatz.sim.hil.device.identity import Seen, recognise, seen_of, wrong_name
-from ersatz.sim.hil.device.parts import Tensor
+from ersatz.sim.hil.device.parts import PLAIN, Pieces, Tensor
 
 BACKENDS = ("cpu", "cuda", "rocm", "npu")
 FLUSH_BYTES = {"cpu": 64 * 2**20}  # beyond the last cache of a host
@@ -52,6 +53,7 @@ class Attached:
     flush: Tensor = field(default=None, repr=False)
     queue: int = 1  # fillers that keep the device busy while the host issues what is timed
     pretended: str = ""  # why it is not what it is called, where somebody means it nevertheless
+    pieces: Pieces = PLAIN  # of the stack's libraries where they are present
 
     @property
     def asynchronous(self) -> bool:
@@ -213,12 +215,15 @@ def import_torch() -> Any:
     return torch
 
 
-def attach(name: str = "auto", *, catalog_name: str = "", pretend: bool = False) -> Attached:
+def attach(
+    name: str = "auto", *, catalog_name: str = "", pretend: bool = False, plain: bool = False
+) -> Attached:
     """Return the device of a backend, the first accelerator for `auto`, with an index if given.
 
     `catalog_name` says which device of the catalogue it is, where the driver's name does not tell;
-    it has to agree with what the driver says, unless `pretend`. Raises `InputError` when PyTorch or
-    the device is missing, when nobody knows what it is, or when it is not what it is called.
+    it has to agree with what the driver says, unless `pretend`. `plain` leaves fused kernels of
+    libraries aside. Raises `InputError` when PyTorch or the device is missing, when nobody knows what
+    it is, or when it is not what it is called.
     """
     torch = import_torch()
     backend, _, index = name.partition(":")
@@ -230,7 +235,7 @@ def attach(name: str = "auto", *, catalog_name: str = "", pretend: bool = False)
         raise unusable(name, f"expected a whole number after {backend}:, the place of the device")
     if backend == "cpu":
         return _host(torch, catalog_name or "cpu", pretend)
-    return _accelerator(torch, backend, int(index or 0), catalog_name, pretend)
+    return _accelerator(torch, backend, int(index or 0), catalog_name, pretend, plain)
 
 
 def _identified(seen: Seen, catalog_name: str, pretend: bool) -> tuple[Device, str]:
@@ -292,7 +297,7 @@ def keep_freed_memory() -> None:
 
 
 def _accelerator(
-    torch: Any, backend: str, index: int, catalog_name: str, pretend: bool
+    torch: Any, backend: str, index: int, catalog_name: str, pretend: bool, plain: bool
 ) -> Attached:
     kind = "npu" if backend == "npu" else "cuda"
     if not _present(torch, kind):
@@ -315,4 +320,5 @@ def _accelerator(
     # A driver may tell one chiplet's cache (MI300X: an XCD's 4 MB beside 256 MB behind them).
     cache = max(seen.cache_bytes, catalogued.cache_bytes)
     made.flush = torch.zeros(int(FLUSH_CACHES * cache) // 4, device=device)
+    made.pieces = PLAIN if plain else fused_pieces(torch, shown, device)
     return made

@@ -76,7 +76,7 @@ def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
     try:
         dtype = attached.tensor_dtype(kernel.dtype)
         generator = torch.Generator().manual_seed(seed)
-        return prepare(kernel, Operands(attached.device, dtype, generator))
+        return prepare(kernel, Operands(attached.device, dtype, generator, attached.pieces))
     except KeyError as error:
         raise Unmeasurable(f"{operation_of(kernel)}: has no recipe") from error
     except (RuntimeError, MemoryError) as error:

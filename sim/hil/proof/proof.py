@@ -28,7 +28,7 @@ from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
 from ersatz.sim.hil.proof.subjects import Subject, precision_of, subjects_of
 from ersatz.sim.hil.proof.transformer import training_step
-from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch
+from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, watch_of
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.step import step_seconds
 
@@ -108,7 +108,7 @@ def prove(
     """
     chosen = subjects or subjects_of(attached.backend)
     forecasts = Forecasts(calibration)
-    watch = Watch(attached, calibration)
+    watch = watch_of(attached, calibration)
     together = [chosen] if not attached.asynchronous else [(s,) for s in chosen]
     found: list[Judgement] = []
     for group in together:
@@ -119,7 +119,7 @@ def prove(
             if not attached.out_of_memory(error):
                 raise
             continue
-        found += [forecasts.judge(subject, times, watch.pace())
+        found += [forecasts.judge(subject, times, watch.pace(calibration))
                   for subject, times in zip(group, samples, strict=True)]  # fmt: skip
     if not found:
         raise unusable(attached.hardware, "has too little memory for the models of the proof")
@@ -182,7 +182,7 @@ def _prepared(attached: Attached, group: Sequence[Subject]) -> Iterator[Callable
     for subject in group:
         dtype = dtype_of(subject.precision or precision_of(attached.backend))
         run = training_step(subject.model, subject.batch, subject.sequence,
-                            device=attached.device, dtype=dtype)  # fmt: skip
+                            device=attached.device, dtype=dtype, pieces=attached.pieces)  # fmt: skip
         for _ in range(WARM_UP):
             run()
         yield run
@@ -211,7 +211,7 @@ def proof_figures(judged: Sequence[Judgement]) -> dict[str, float]:
         "worst_error": float(errors.max()),
         "half_width": half_width(judged),
         "unpaced_mean_error": float(np.mean([abs(j.unpaced_s / j.measured_s - 1) for j in judged])),
-        **{f"pace_{k}": float(np.mean([j.pace.ratios[k] for j in judged])) for k in CLASSES},
+        **{f"pace_{k}": float(np.mean([j.pace.found[k] for j in judged])) for k in CLASSES},
         "mean_signed": float(np.mean([j.error for j in judged])),
         "table_mean_error": float(np.mean(np.abs([j.table_error for j in judged]))),
         "table_worst_error": float(np.max(np.abs([j.table_error for j in judged]))),
