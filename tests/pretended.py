@@ -1,8 +1,9 @@
-"""A pretended accelerator with a timeline of its own: kernels of known length, queued behind each other.
+"""Pretended devices: an accelerator with a timeline of its own, and a host whose clock is its work.
 
-Its tensors live on the host. Every operation that PyTorch dispatches is queued at the host's time of
-issue and takes what `seconds` says of it; events mark places in the queue. So a host that is late
-leaves the device idle between two events, as on a real one, and a queue that is full hides the host.
+The accelerator: kernels of known length, queued behind each other. Its tensors live on the host. Every
+operation that PyTorch dispatches is queued at the host's time of issue and takes what `seconds` says of
+it; events mark places in the queue. So a host that is late leaves the device idle between two events,
+as on a real one, and a queue that is full hides the host.
 """
 
 from __future__ import annotations
@@ -64,6 +65,44 @@ class Timeline(TorchDispatchMode):
             get_device_properties=lambda index: types.SimpleNamespace(**properties),
             empty_cache=lambda: None,
         )  # fmt: skip
+
+
+class HostClock(TorchDispatchMode):
+    """A host whose process time is what its operations say (`work_of`), whatever runs beside them.
+
+    `slowness` multiplies the times of either class, as a busy or a hot machine would.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self.slowness = {"compute": 1.0, "others": 1.0}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kind, seconds = work_of(func.overloadpacket.__name__, args)
+        self.seconds += self.slowness[kind] * seconds
+        return func(*args, **(kwargs or {}))
+
+    def module(self) -> Any:
+        """What `time` has of what an attached device uses."""
+        return types.SimpleNamespace(
+            process_time_ns=lambda: round(self.seconds * 1e9),
+            perf_counter_ns=time.perf_counter_ns,
+        )
+
+
+def work_of(name: str, args: tuple[Any, ...]) -> tuple[str, float]:
+    """Class and seconds of an operation: 0.1 ns a FLOP of a product, else 1 us and 1 ns a number."""
+    numbers = [a.numel() for a in args if torch.is_tensor(a)]
+    if name in ("mm", "bmm"):
+        return "compute", 2e-10 * numbers[0] * args[1].shape[-1]
+    if "attention" in name:
+        return "compute", 1e-8 * sum(numbers)
+    if name in FREE:
+        return "others", 0.0
+    lists = (a for a in args if isinstance(a, list | tuple))
+    listed = [x.numel() for some in lists for x in some if torch.is_tensor(x)]
+    return "others", 1e-6 + 1e-9 * (sum(listed) or max(numbers, default=1))
 
 
 def pretended_torch(module: Any, *, hip: str | None = None, cuda: str | None = "12.8") -> Any:

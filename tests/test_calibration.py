@@ -43,6 +43,7 @@ from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from ersatz.sim.hil.live import LiveTimer
 from ersatz.sim.hil.proof.proof import Judgement, half_width, proof_figures
+from ersatz.sim.hil.sentinels import pace_of
 from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from ersatz.sim.hil.timers import Chosen, check_devices, choose
 from ersatz.sim.scenario.scenario import Parallel, Pool
@@ -217,7 +218,8 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path) -> None:
 
 def judgement(error: float, *others: float) -> Judgement:
     """A model whose step of 1 s was predicted with this error; other steps took so long."""
-    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, (1.0, *others), 10, 0)
+    times = (1.0, *others)
+    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, times, 10, 0, pace_of({}), 1.0 + error)
 
 
 def test_the_interval_of_a_proof_covers_as_promised() -> None:

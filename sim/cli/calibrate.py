@@ -125,9 +125,9 @@ def _own(
 ) -> tuple[Calibration, Sequence[Subject]]:
     """Time the kernels of one scenario; returns also what trains, where one device can."""
     from ersatz.device_models.catalog.reading import load_device
-    from ersatz.sim.cli.cases import find_scenario
     from ersatz.sim.hil.ownops import calibrate_own, own_step
     from ersatz.sim.scenario.file import load_cases
+    from ersatz.sim.scenario.shipped import find_scenario
 
     if scenario.endswith((".json", ".jsonl")):
         raise Failure(

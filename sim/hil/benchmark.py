@@ -176,12 +176,12 @@ def run_benchmark(
     for number, kernels in enumerate(kernel_rounds(ranges_of(attached.backend), dtypes, seed)):
         known = number >= FEWEST_ROUNDS * len(dtypes)
         for kernel in kernels:
+            if known:
+                sentry.look()
             if known and journal.spent_s >= budget:
                 return journal
             if most_kernels is not None and len(journal.done) >= most_kernels:
                 return journal
-            if known:
-                sentry.look()
             key = kernel_key(kernel)
             if key in journal.done or key in seen:
                 continue

@@ -169,6 +169,7 @@ def pace_of(found: Mapping[str, Sequence[tuple[float, float]]]) -> Pace:
     A sentinel counts by its seconds, as kernels do in a step: short ones are mostly noise. A class
     whose ratio is within `SURE` standard errors of 1 is taken as unchanged.
     """
+    found = {name: found.get(name, ()) for name in CLASSES}
     middle = {k: _weighted_median(v) if len(v) >= FEWEST else 0.0 for k, v in found.items()}
     off = {k: [abs(x - middle[k]) for x, _ in values] for k, values in found.items()}
     sure = {k: _is_sure(middle[k], off[k]) for k in found}

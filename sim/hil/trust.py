@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def shares_of(
 
     Keys are "kernels, STATE" and "links, STATE".
     """
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for share in split_replicas(scenario, timer):
         program, _ = build_program(share, timer)
         pools = stage_pools(share)
@@ -53,7 +53,7 @@ def shares_of(
 
 
 def _add(
-    seconds: Counter[str], block: Block, count: int, pool: Pool, timer: Timer,
+    seconds: defaultdict[str, float], block: Block, count: int, pool: Pool, timer: Timer,
     calibration: Calibration | None,
 ) -> None:  # fmt: skip
     states: dict[Kernel, str] = {}

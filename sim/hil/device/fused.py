@@ -158,7 +158,7 @@ def _with_gradient(
     """Return grouped products whose gradients are grouped products of the same library."""
     import torch
 
-    class Grouped(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    class Grouped(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
             ctx.save_for_backward(x, weight)
@@ -199,7 +199,8 @@ def _taken(library: Library, module: Any, pieces: Pieces, device: Any) -> Pieces
     used, refused = [], []
     for name, make in library.makers.items():
         try:
-            candidate = replace(pieces, **make(module))
+            changes: dict[str, Any] = dict(make(module))
+            candidate = replace(pieces, **changes)
             off = disagreement(candidate, device)
         except Exception as error:  # a library that does not fit the device raises what it likes
             reason = (str(error) or type(error).__name__).splitlines()[0]

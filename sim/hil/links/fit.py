@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,24 +43,32 @@ class LinkFit:
         """Return a node with these links."""
         rate = max(self.ring, self.exchange)
         if self.tier == "inside":
-            up = replace(node.scale_up, kind="switched", links=1, link_bandwidth=rate,
+            up = replace(_plain(node.scale_up), kind="switched", links=1, link_bandwidth=rate,
                          efficiency=self.ring / rate, all_to_all=self.exchange / rate,
-                         in_switch=0.0, latency_s=self.latency_s, bulk_latency_s=0.0,
-                         quick_share=1.0, peer_s=0.0)  # fmt: skip
+                         in_switch=0.0, latency_s=self.latency_s)  # fmt: skip
             return replace(node, scale_up=up)
-        out = replace(node.scale_out, nic_bandwidth=rate, efficiency=self.ring / rate,
+        out = replace(_plain(node.scale_out), nic_bandwidth=rate, efficiency=self.ring / rate,
                       all_to_all=self.exchange / rate, latency_s=self.latency_s,
                       oversubscription=1.0, crowding=self.crowding)  # fmt: skip
         return replace(node, scale_out=out)
 
 
+Tier = TypeVar("Tier", ScaleUp, ScaleOut)
+
+
+def _plain(links: Tier) -> Tier:
+    """Return links without what a catalogue may say of them beyond a rate and a latency.
+
+    The file of a measurement says no more; what other libraries cost is in neither.
+    """
+    said = {f.name: f.default for f in fields(links) if f.default is not MISSING}
+    return replace(links, **said)
+
+
 def plain_node(node: Node, per_node: int) -> Node:
     """Return a node of `per_node` devices on one switch, each with a card, to be fitted."""
-    up: ScaleUp = replace(node.scale_up, kind="switched", domain=max(per_node, 1))
-    out: ScaleOut = replace(node.scale_out, leaf_nodes=0)
-    return replace(
-        node, devices=max(per_node, 1), nics=max(per_node, 1), scale_up=up, scale_out=out
-    )
+    up = replace(node.scale_up, kind="switched", domain=max(per_node, 1))
+    return replace(node, devices=max(per_node, 1), nics=max(per_node, 1), scale_up=up)
 
 
 def predicted_seconds(fit: LinkFit, node: Node, row: Timing) -> float:

@@ -2,8 +2,10 @@
 
 Every process runs the same program. A span is a group of ranks: a pair side by side, a node, one
 rank of every node, everybody. Each collective is timed from a barrier until its slowest member is
-done, as a training step waits for it; medians. A process on a CPU counts as a node of its own, as
-`cpu-1` in the catalogue; on accelerators the processes of a host are a node.
+done, as a training step waits for it. All collectives and sizes take turns, round after round, so that
+a disturbance meets some samples of each and not all samples of one; the lower decile counts. A process
+on a CPU counts as a node of its own, as `cpu-1` in the catalogue; on accelerators the processes of a
+host are a node.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ersatz.sim.hil.links.timing import Timing
 LIBRARIES = {"cpu": "gloo", "cuda": "nccl", "rocm": "rccl", "npu": "hccl"}
 BACKENDS = {**LIBRARIES, "rocm": "nccl"}  # PyTorch calls RCCL by the name of NCCL
 WAIT = timedelta(seconds=120)  # for processes that do not come
-WARM_UP, SAMPLES, SHORT_S = 2, 13, 2e-3
+ROUNDS, SAMPLES, SHORT_S = 8, 4, 2e-3  # short ones are sampled four times as often
 SIZES = tuple(4**power for power in range(6, 13))  # 4 KiB to 16 MiB
 LARGE_SIZES = (*SIZES, 4**13, 4**14, 2 * 4**14)  # up to 512 MiB on accelerators
 EDGE = {"cpu": 384}  # of the product beside an all-reduce; accelerators take LARGE_EDGE
@@ -59,14 +61,22 @@ def world_of(environment: Mapping[str, str] | None = None) -> World:
         raise unusable("links", f"are timed between processes: {how}") from error
 
 
-def spans(world: World, own_nodes: bool) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield (ranks, members per node) of every group to time."""
+def spans(
+    world: World, own_nodes: bool, cores: int | None = None
+) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yield (ranks, members per node) of every group to time.
+
+    Processes that are nodes of their own and more than the `cores` of their host slow each other:
+    then fewer of them would tell of another machine, and only all of them together are timed.
+    """
     local = 1 if own_nodes else world.local_size
+    crowded = own_nodes and cores is not None and world.local_size > cores
     found: list[tuple[tuple[int, ...], int]] = []
-    if world.size > 1:
+    if world.size > 1 and not crowded:
         found.append(((0, 1), min(local, 2)))
     if own_nodes:
-        found += [(tuple(range(n)), 1) for n in (world.size // 2, world.size) if n > 2]
+        counts = (world.size,) if crowded else (world.size // 2, world.size)
+        found += [(tuple(range(n)), 1) for n in counts if n > 2 or crowded]
     else:
         found += [(tuple(range(local)), local)] if local > 2 else []
         heads = tuple(range(0, world.size, local))
@@ -90,7 +100,8 @@ class Session:
         """Time every collective on every span; all ranks call this together."""
         import torch.distributed as dist
 
-        for ranks, per_node in spans(self.world, self.attached.backend == "cpu"):
+        own = self.attached.backend == "cpu"
+        for ranks, per_node in spans(self.world, own, os.cpu_count()):
             group: Any = dist.new_group(list(ranks))
             if self.world.rank in ranks:
                 self._span(group, ranks, per_node)
@@ -98,15 +109,22 @@ class Session:
 
     def _span(self, group: Any, ranks: Sequence[int], per_node: int) -> None:
         sizes = SIZES if self.attached.backend == "cpu" else LARGE_SIZES
-        for kind, make in EXERCISES.items():
-            for nbytes in sizes:
-                self.tell(f"{kind} of {nbytes:,} bytes among {len(ranks)}")
+        cases = [(kind, nbytes) for kind in EXERCISES for nbytes in sizes]
+        samples: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+        lacking: set[str] = set()
+        for turn in range(ROUNDS):
+            for kind, nbytes in cases:
+                if kind in lacking:
+                    continue
+                self.tell(f"{kind} of {nbytes:,} bytes among {len(ranks)}, {turn + 1} of {ROUNDS}")
                 try:
-                    times = self._times(make(self, group, ranks, nbytes), group)
+                    call = EXERCISES[kind](self, group, ranks, nbytes)
+                    samples[kind, nbytes] += self._times(call, group)
                 except (RuntimeError, ValueError, NotImplementedError) as error:
                     self.missing.append(f"{kind}: {str(error).splitlines()[0][:90]}")
-                    break
-                self.rows.append(self._row(kind, nbytes, ranks, per_node, times))
+                    lacking.add(kind)
+        self.rows += [self._row(*case, ranks, per_node, times)
+                      for case, times in samples.items() if times]  # fmt: skip
         if len(ranks) == self.world.size:
             self.contention = self._contention(group, ranks, sizes[-1])
 
@@ -126,10 +144,9 @@ class Session:
 
     def _times(self, call: Callable[[], object], group: Any) -> list[float]:
         """Return samples of the slowest member's seconds, the same on every rank."""
-        for _ in range(WARM_UP):
-            first = self._sample(call, group)
-        count = self._slowest([3 * SAMPLES if first < SHORT_S else SAMPLES], group)[0]
-        return self._slowest([self._sample(call, group) for _ in range(int(count))], group)
+        first = self._slowest([self._sample(call, group)], group)[0]
+        count = 4 * SAMPLES if first < SHORT_S else SAMPLES
+        return self._slowest([self._sample(call, group) for _ in range(count)], group)
 
     def _sample(self, call: Callable[[], object], group: Any) -> float:
         import torch.distributed as dist
@@ -162,17 +179,22 @@ class Session:
             for _ in range(count):
                 torch.mm(x, x)
 
-        alone = undisturbed(self._times(lambda: dist.all_reduce(buffer, group=group), group))
-        one = undisturbed(self._times(lambda: products(8), group)) / 8
-        count = max(int(alone / one), 8)
-        busy = undisturbed(self._times(lambda: products(count), group))
+        one = min(self._times(lambda: products(8), group)) / 8
+        once = min(self._times(lambda: dist.all_reduce(buffer, group=group), group))
+        count = max(int(once / one), 8)
 
         def both() -> None:
             work: Any = dist.all_reduce(buffer, group=group, async_op=True)
             products(count)
             work.wait()
 
-        together = undisturbed(self._times(both, group))
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: dist.all_reduce(buffer, group=group), lambda: products(count), both,
+        )  # fmt: skip
+        rounds = [[self._times(call, group) for call in calls] for _ in range(ROUNDS)]
+        alone, busy, together = (
+            undisturbed([t for part in parts for t in part]) for parts in zip(*rounds, strict=True)
+        )
         return (
             f"an all-reduce of {nbytes:,} bytes among {len(ranks)} takes {1e3 * alone:.3g} ms, products"
             f" {1e3 * busy:.3g} ms, both at once {1e3 * together:.3g} ms"
@@ -180,8 +202,8 @@ class Session:
 
 
 def undisturbed(times: Sequence[float]) -> float:
-    """Return the lower quartile: what else runs on a host delays a message and never hastens it."""
-    return sorted(times)[len(times) // 4]
+    """Return the lower decile: what else runs on a host delays a message and never hastens it."""
+    return sorted(times)[len(times) // 10]
 
 
 def _reduce(
