@@ -21,23 +21,41 @@ FREE = ("view", "t", "transpose", "detach", "alias", "split", "slice", "expand",
 
 
 class Timeline(TorchDispatchMode):
-    """The queue of one device; `seconds` gives an operation's time by its name and arguments."""
+    """The queue of one device; `seconds` gives an operation's time by its name and arguments.
 
-    def __init__(self, seconds: Callable[[str, tuple[Any, ...]], float]) -> None:
+    The host's time is made up, too: `host_s` for every operation that it issues, and what it waits.
+    """
+
+    def __init__(
+        self, seconds: Callable[[str, tuple[Any, ...]], float], host_s: float = 5e-6
+    ) -> None:
         super().__init__()
-        self.seconds, self.free_at, self.log = seconds, 0.0, []
+        self.seconds, self.host_s = seconds, host_s
+        self.now, self.free_at = 0.0, 0.0
+        self.log: list[tuple[str, float]] = []
 
     def queue(self, name: str, seconds: float) -> float:
         """Append work; returns when it will be done."""
-        self.free_at = max(self.free_at, time.perf_counter()) + seconds
+        self.now += self.host_s
+        self.free_at = max(self.free_at, self.now) + seconds
         self.log.append((name, seconds))
         return self.free_at
+
+    def wait(self, until: float) -> None:
+        """Let the host wait for a moment of the device."""
+        self.now = max(self.now, until)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name not in FREE:
-            self.queue(name, self.seconds(name, args))
+            done = self.queue(name, self.seconds(name, args))
+            if name == "_local_scalar_dense":  # .item(): the host has to have the number
+                self.wait(done)
         return func(*args, **(kwargs or {}))
+
+    def clock(self) -> Any:
+        """What `time` has of what an attached device uses."""
+        return types.SimpleNamespace(perf_counter_ns=lambda: round(self.now * 1e9))
 
     def module(self, name: str, **properties: Any) -> Any:
         """What PyTorch's module of this accelerator has of what we use."""
@@ -51,16 +69,14 @@ class Timeline(TorchDispatchMode):
                 self.at = timeline.queue("event", 0.0)
 
             def synchronize(self) -> None:
-                time.sleep(max(self.at - time.perf_counter(), 0.0))
+                timeline.wait(self.at)
 
             def elapsed_time(self, other: Event) -> float:
                 return (other.at - self.at) * 1e3
 
-        def synchronize(*args: Any) -> None:
-            time.sleep(max(timeline.free_at - time.perf_counter(), 0.0))
-
         return types.SimpleNamespace(
-            Event=Event, synchronize=synchronize, is_available=lambda: True, device_count=lambda: 1,
+            Event=Event, synchronize=lambda *args: timeline.wait(timeline.free_at),
+            is_available=lambda: True, device_count=lambda: 1,
             set_device=lambda index: None, get_device_name=lambda index: name,
             get_device_properties=lambda index: types.SimpleNamespace(**properties),
             empty_cache=lambda: None,

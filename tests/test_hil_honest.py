@@ -10,11 +10,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hi
 from calibrations import ORIGIN, made_calibration  # noqa: E402
 from pretended import Timeline, pretended_torch  # noqa: E402
 
-from ersatz.device_models.calibration.measured import Point  # noqa: E402
+from ersatz.device_models.calibration.measured import Point, calibrated_timer  # noqa: E402
 from ersatz.device_models.catalog.reading import load_device  # noqa: E402
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel  # noqa: E402
 from ersatz.device_models.kernels.operations import operation_of  # noqa: E402
 from ersatz.sim.errors import InputError  # noqa: E402
+from ersatz.sim.hil import benchmark  # noqa: E402
 from ersatz.sim.hil.benchmark import refuse_impostor  # noqa: E402
 from ersatz.sim.hil.device import attached as attached_module  # noqa: E402
 from ersatz.sim.hil.device import filling  # noqa: E402
@@ -22,7 +23,12 @@ from ersatz.sim.hil.device.attached import Attached, attach  # noqa: E402
 from ersatz.sim.hil.device.identity import Seen, recognise  # noqa: E402
 from ersatz.sim.hil.device.measure import measure  # noqa: E402
 from ersatz.sim.hil.device.recipes import Operands  # noqa: E402
+from ersatz.sim.hil.fit import fit_calibration  # noqa: E402
+from ersatz.sim.hil.proof.proof import predict, prove  # noqa: E402
+from ersatz.sim.hil.proof.subjects import LARGE, Subject, some_subjects  # noqa: E402
+from ersatz.sim.hil.shapes import SMALL  # noqa: E402
 from ersatz.sim.hil.timers import refuse_contradiction  # noqa: E402
+from ersatz.sim.workload.model import Model  # noqa: E402
 
 GB = 2.0**30
 FLUSH_S, KERNEL_S = 3e-3, 40e-6
@@ -31,6 +37,7 @@ FLUSH_S, KERNEL_S = 3e-3, 40e-6
 def attach_to(monkeypatch, timeline, name="NVIDIA H200", **properties):  # type: ignore[no-untyped-def]
     fake = pretended_torch(timeline.module(name, **properties))
     monkeypatch.setattr(attached_module, "import_torch", lambda: fake)
+    monkeypatch.setattr(attached_module, "time", timeline.clock())
     return attach("cuda"), fake
 
 
@@ -114,6 +121,64 @@ def test_the_larger_of_the_drivers_and_the_catalogues_cache_is_emptied(monkeypat
     monkeypatch.setattr(attached_module, "import_torch", lambda: fake)
     assert attach("rocm").catalog_name == "mi300x"
     assert 4 * fake.sizes[-1] >= 4 * load_device("mi300x").cache_bytes > 4 * 4 * 2**20
+
+
+# Who bounds a step
+
+HOST_S = 10e-6
+
+
+def run_of(monkeypatch, kernel_s: float):  # type: ignore[no-untyped-def]
+    """Return the calibration and the proof of a small model where each kernel takes `kernel_s`."""
+    flushes: list[object] = []
+
+    def seconds(name: str, args: tuple[object, ...]) -> float:
+        return FLUSH_S if name == "add_" and flushes and args[0] is flushes[0] else kernel_s
+
+    timeline = Timeline(seconds, HOST_S)
+    attached, _ = attach_to(monkeypatch, timeline)
+    flushes.append(attached.flush)
+    sizes = replace(SMALL, hidden=(64, 128), tokens=(32, 64), sequence=(16, 32), vocab=(256, 512))
+    monkeypatch.setattr(benchmark, "ranges_of", lambda backend: sizes)
+    with timeline:
+        journal = benchmark.run_benchmark(attached, ["fp32"], 1e-4)
+        origin = benchmark.origin_of(attached, journal)
+        calibration, _ = fit_calibration(origin, load_device("h200"), journal.points)
+        assert not journal.missing
+        (judged,) = prove(attached, calibration, 0.0, [judged_subject()])
+    return calibration, judged
+
+
+def test_a_step_that_launches_bound_is_predicted_by_the_hosts_time(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    # the host needs 10 us an operation, the device 2 us: the device waits
+    calibration, judged = run_of(monkeypatch, 2e-6)
+    assert calibration.launches["residual"] == pytest.approx(HOST_S)  # one operation of PyTorch
+    assert calibration.launches["rope back"] > 4 * HOST_S  # a chain of them
+    assert judged.measured_s > 50 * HOST_S
+    assert judged.error == pytest.approx(0.0, abs=0.25)
+    silent = replace(
+        calibration, launches={}, parameters={**calibration.parameters, "kernel_launch_s": 0.0}
+    )
+    assert predict(judged_subject(), silent, calibrated_timer(silent)) < 0.5 * judged.measured_s
+
+
+def test_a_step_that_the_device_bounds_is_predicted_by_its_kernels(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    _, judged = run_of(monkeypatch, 200e-6)
+    assert judged.error == pytest.approx(0.0, abs=0.15)
+
+
+def judged_subject() -> Subject:
+    return Subject(Model("tiny", 2, 64, 4, 2, 16, 128, 256), 1, 32, "fp32")
+
+
+def test_the_small_models_are_in_every_short_proof_on_accelerators() -> None:
+    for count in (3, 6, 10):
+        chosen = some_subjects("cuda", count)
+        assert len(chosen) == count
+        assert chosen[:2] == LARGE[:2]
+        assert chosen[-1] == LARGE[-1]
+    assert all(s.model.params() < 1e8 for s in LARGE[:2])
+    assert some_subjects("cuda", 99) == LARGE
 
 
 # Who it is

@@ -77,6 +77,7 @@ class Calibration:
     proof: Mapping[str, float] = field(default_factory=dict)  # figures of `--prove`
     soak: Mapping[str, float] = field(default_factory=dict)  # burst and sustained rates of products
     sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
+    launches: Mapping[str, float] = field(default_factory=dict)  # host seconds, by operation
     file: str = ""
 
     def slowdown(self, kernel: Kernel) -> float:
@@ -111,7 +112,7 @@ def calibrated_device(device: Device, calibration: Calibration) -> Device:
     """Return the device with the fitted parameters; another device is returned unchanged."""
     if device.name != calibration.origin.device:
         return device
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"launches": calibration.launches}
     for key, value in calibration.parameters.items():
         name, _, dtype = key.partition(".")
         if dtype:
@@ -229,8 +230,8 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         "proof": {k: _short(v) for k, v in calibration.proof.items()},
         **{
             name: {k: _short(v) for k, v in figures.items()}
-            for name, figures in (("soak", calibration.soak), ("sentinels", calibration.sentinels))
-            if figures
+            for name in ("soak", "sentinels", "launches")
+            if (figures := getattr(calibration, name))
         },
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
     }
@@ -303,13 +304,13 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
     soak = _soak(data.get("soak", {}), blame)
-    sentinels = _sentinels(data.get("sentinels", {}), blame)
+    sentinels, launches = (_times(data, name, blame) for name in ("sentinels", "launches"))
     fits = _fits(data.get("fits"), blame)
     points = _points(text, problems)
     if problems or origin is None or machine is None:
         return None
     return Calibration(
-        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels
+        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches
     )
 
 
@@ -357,12 +358,12 @@ def _soak(raw: Any, blame: Blame) -> dict[str, float]:
     return figures
 
 
-def _sentinels(raw: Any, blame: Blame) -> dict[str, float]:
-    """Return what each sentinel took; today's times are divided by it."""
-    found = numbers(raw, ("sentinels",), blame)
+def _times(data: Mapping[str, Any], name: str, blame: Blame) -> dict[str, float]:
+    """Return times by what took them; others are divided by them, so none is zero."""
+    found = numbers(data.get(name, {}), (name,), blame)
     for key, seconds in found.items():
         if seconds <= 0:
-            blame(("sentinels", key), seconds, "expected seconds above 0")
+            blame((name, key), seconds, "expected seconds above 0")
     return found
 
 

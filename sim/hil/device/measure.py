@@ -22,8 +22,8 @@ def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: floa
     """Return the measured point of a kernel.
 
     `engine_s` is what autograd needs to start, which a step pays once and not per kernel: it is
-    taken off where the clock is the host's, and nowhere else, since a device's events do not hold
-    it. Raises `Unmeasurable` when the device has no such kernel or too little memory.
+    taken off what the host's clock told, and nothing else, since a device's events do not hold it.
+    Raises `Unmeasurable` when the device has no such kernel or too little memory.
     """
     trial = prepare_trial(attached, kernel, seed)
     try:
@@ -31,11 +31,14 @@ def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: floa
         warm = [attached.time_queued(trial.run, trial.run)[0] for _ in range(WARM_SAMPLES)]
     except (RuntimeError, MemoryError) as error:
         raise _unmeasurable(attached, kernel, error) from error
-    start = engine_s if trial.backward and not attached.asynchronous else 0.0
+    start = engine_s if trial.backward else 0.0
+    issue = max(statistics.median(host) - start, 0.1 * statistics.median(host))
+    if attached.asynchronous:
+        start = 0.0
     middle = statistics.median(cold)
     return Point(
         kernel, max(middle - start, middle * 0.1), max(statistics.median(warm) - start, middle * 0.05),
-        _spread(cold), len(cold), statistics.median(host),
+        _spread(cold), len(cold), issue,
     )  # fmt: skip
 
 
@@ -98,7 +101,7 @@ def _spread(samples: list[float]) -> float:
 
 
 def engine_start(attached: Attached) -> float:
-    """Return the seconds that autograd takes to start and do nothing."""
+    """Return the host's seconds in which autograd starts and does nothing."""
     import torch
 
     x = torch.ones(1, device=attached.device, requires_grad=True)
@@ -107,5 +110,5 @@ def engine_start(attached: Attached) -> float:
     def run() -> object:
         return torch.autograd.grad(out, x, grad, retain_graph=True)
 
-    times = [attached.time_once(run)[0] for _ in range(60)]
-    return statistics.median(times[10:])
+    told = [attached.time_queued(run, lambda: None) for _ in range(60)]
+    return statistics.median(host if attached.asynchronous else s for s, host in told[10:])

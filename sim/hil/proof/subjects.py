@@ -50,7 +50,7 @@ SMALL = (
     Subject(_moe(256, 3, 4, 4, 4096, Experts(8, 2, 352)), 4, 128),
     Subject(_moe(384, 2, 6, 3, 3000, Experts(16, 4, 192, shared=1)), 2, 256),
 )  # fmt: skip
-# The first two keep no accelerator busy: the host's launches bound their steps.
+SMALLEST = 2  # of LARGE that keep no accelerator busy: the host's launches bound their steps
 LARGE = (
     Subject(_gpt(256, 6, 4, 8192), 2, 128), Subject(_llama(512, 8, 8, 8, 1376, 16000), 1, 256),
     Subject(_gpt(1024, 12, 16, 50304), 16, 1024), Subject(_gpt(2048, 8, 16, 50304), 8, 1024),
@@ -77,9 +77,12 @@ def precision_of(backend: str) -> str:
 
 
 def some_subjects(backend: str, count: int) -> tuple[Subject, ...]:
-    """Return `count` models of the proof, spread evenly over all of them, the first and last among them."""
+    """Return `count` models of the proof: the two small ones first, the others spread over the rest."""
     known = subjects_of(backend)
     if count >= len(known):
         return known
-    places = {round(i * (len(known) - 1) / max(count - 1, 1)) for i in range(count)}
-    return tuple(known[place] for place in sorted(places))
+    first = min(SMALLEST if count > SMALLEST else 1, count)
+    small, rest = known[:first], known[first:]
+    left = count - first
+    places = {round(i * (len(rest) - 1) / max(left - 1, 1)) for i in range(left)}
+    return (*small, *(rest[place] for place in sorted(places)))
