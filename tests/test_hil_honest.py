@@ -189,7 +189,8 @@ def test_the_small_models_are_in_every_short_proof_on_accelerators() -> None:
 @pytest.mark.parametrize(("hardware", "memory", "units", "expected"), [
     ("NVIDIA A100-SXM4-40GB", 39.4, 108, "a100-40"), ("NVIDIA A100-SXM4-80GB", 79.1, 108, "a100-80"),
     ("NVIDIA H100 80GB HBM3", 79.1, 132, "h100"), ("NVIDIA H20", 95.1, 78, "h20"),
-    ("NVIDIA GB200", 184.0, 148, "gb200"), ("NVIDIA H200", 139.8, 132, "h200"),
+    ("NVIDIA A100 80GB PCIe", 79.1, 108, "a100-pcie-80"), ("NVIDIA GH200 480GB", 95.0, 132, "gh200"),
+    ("AMD Instinct MI350X", 287.0, 256, "mi350x"), ("NVIDIA GB200", 184.0, 148, "gb200"), ("NVIDIA H200", 139.8, 132, "h200"),
     ("AMD Instinct MI250X", 63.9, 110, "mi250x-gcd"), ("AMD Instinct MI300X", 191.9, 304, "mi300x"),
     ("PPU-ZW810E", 95.5, 72, "ppu-810e"), ("Ascend910B3", 61.3, 20, "ascend-910b3"),
     ("Ascend910_9392", 61.3, 24, "ascend-910c-die"), ("Ascend910B4-1", 61.3, 20, "ascend-910b4-1"),
@@ -200,13 +201,13 @@ def test_whole_words_memory_and_units_tell_a_device(hardware, memory, units, exp
 
 
 @pytest.mark.parametrize(("backend", "hardware", "memory", "units", "why"), [
-    ("cuda", "NVIDIA GH200 480GB", 95.0, 132, "no device of the catalogue"),
+    ("cuda", "NVIDIA GH200 144G HBM3e", 139.0, 132, "no device of the catalogue"),
+    ("cuda", "NVIDIA GH200 480GB", 139.0, 132, "driver tells 149 GB of memory"),
     ("cuda", "NVIDIA H100 PCIe", 79.1, 114, "no device of the catalogue"),
     ("cuda", "NVIDIA H100 NVL", 93.1, 132, "no device of the catalogue"),
-    ("cuda", "NVIDIA A100-PCIE-40GB", 39.4, 108, "no device of the catalogue"),
+    ("cuda", "NVIDIA A100-PCIE-40GB", 39.4, 108, "driver tells 42.3 GB of memory"),
     ("cuda", "NVIDIA RTX A1000", 7.6, 18, "no device of the catalogue"),
     ("cuda", "NVIDIA H200 NVL", 139.8, 132, "no device of the catalogue"),
-    ("rocm", "AMD Instinct MI350X", 287.0, 256, "no device of the catalogue"),
     ("rocm", "AMD Instinct MI300A", 127.0, 228, "no device of the catalogue"),
     ("cuda", "NVIDIA H800", 39.0, 60, "driver tells 41.9 GB of memory.*60 compute units"),
     ("npu", "Ascend910B", 61.3, 24, "may be ascend-910b1, ascend-910b2, ascend-910b2c"),

@@ -39,7 +39,7 @@ class Seen:
     @property
     def words(self) -> list[str]:
         """The words of the driver's name, without the vendor's mark before them."""
-        parts = re.split(r"[\s/(),]+|-(?=SXM|\d+GB|ZW)", self.hardware.upper())
+        parts = re.split(r"[\s/(),]+|-(?=SXM|PCIE|\d+GB|ZW)", self.hardware.upper())
         return [p.removeprefix("ASCEND") or p for p in parts if p]
 
 
@@ -64,9 +64,8 @@ def named_devices(seen: Seen) -> list[str]:
     """Return the catalogue's devices that a driver's name may mean; none when a word is unknown."""
     table = driver_names()
     left = [w for w in seen.words if not any(re.fullmatch(h, w) for h in table["harmless"])]
-    if len(left) != 1:
-        return []
-    row = next((r for r in table["names"] if re.fullmatch(str(r["word"]), left[0])), None)
+    said = " ".join(left)
+    row = next((r for r in table["names"] if re.fullmatch(str(r["word"]), said)), None)
     return list(row["devices"]) if row else []
 
 
