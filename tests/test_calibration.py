@@ -24,6 +24,7 @@ from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     calibrated_timer,
+    kernel_key,
     read_calibration,
     write_calibration,
 )
@@ -34,13 +35,15 @@ from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil import benchmark
-from ersatz.sim.hil.attached import Attached, attach, catalog_device
-from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
+from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, run_benchmark
+from ersatz.sim.hil.device.attached import Attached, attach
+from ersatz.sim.hil.device.identity import catalog_device
+from ersatz.sim.hil.device.measure import Unmeasurable
+from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from ersatz.sim.hil.live import LiveTimer
-from ersatz.sim.hil.measure import Unmeasurable
-from ersatz.sim.hil.proof import Judgement, half_width, proof_figures
-from ersatz.sim.hil.recipes import RECIPES
+from ersatz.sim.hil.proof.proof import Judgement, half_width, proof_figures
+from ersatz.sim.hil.sentinels import pace_of
 from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from ersatz.sim.hil.timers import Chosen, check_devices, choose
 from ersatz.sim.scenario.scenario import Parallel, Pool
@@ -215,7 +218,8 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path) -> None:
 
 def judgement(error: float, *others: float) -> Judgement:
     """A model whose step of 1 s was predicted with this error; other steps took so long."""
-    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, (1.0, *others), 10, 0)
+    times = (1.0, *others)
+    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, times, 10, 0, pace_of({}), 1.0 + error)
 
 
 def test_the_interval_of_a_proof_covers_as_promised() -> None:
@@ -299,6 +303,8 @@ def test_drivers_names_find_their_device() -> None:
     assert catalog_device("AMD Instinct MI300X") == "mi300x"
     assert catalog_device("Ascend910B3") == "ascend-910b3"
     assert catalog_device("GeForce") == ""
+    assert catalog_device("NVIDIA A100-SXM4-40GB") == "a100-40"
+    assert catalog_device("NVIDIA A100") == ""  # of 40 or of 80 GB
 
 
 # The benchmark, with a device that does as it is told
