@@ -96,7 +96,7 @@ def test_overrides_hold_in_every_case_of_a_file() -> None:
     ("arguments", "words"),
     [
         (["h2O"], "no such device, did you mean 'h20'"),
-        (["h20", "--date", "2030-01-01"], "known from 2019-05-16 to 2026-06-30"),
+        (["h20", "--date", "2018-01-01"], "known from 2019-05-16 to 2026-06-30"),
         (["h20", "--to", "Atlantis"], "no such place"),
         (
             ["h20", "--set", "rules.US-2025-04-H20.criterion.letter=memory_gb_s >"],
@@ -117,7 +117,7 @@ def test_bad_input_is_named(arguments: list[str], words: str) -> None:
 
 
 def test_bad_input_is_2_without_a_traceback() -> None:
-    done = ersatz("legal", "h2O", "--to", "Atlantis", "--date", "2030-01-01")
+    done = ersatz("legal", "h2O", "--to", "Atlantis", "--date", "2018-01-01")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 3  # all faults at once, one line each
     assert "Traceback" not in done.stderr
