@@ -1,7 +1,7 @@
-"""Who buys and where: places with their country groups, buyers by kind or by name, and what is covered.
+"""Who buys and where: places with their groups, buyers by kind or name, and what the data cover.
 
-Data: `places.yaml`, `buyers.yaml` and `parties.yaml` of `device_models/data/policy`. Names are accepted as codes ("CN")
-or in words ("China"). Not modelled: ports, transit, persons.
+Data: `places.yaml`, `buyers.yaml` and `parties.yaml` of `device_models/data/policy`.
+Names are accepted as codes ("CN") or in words ("China"). Not modelled: ports, transit, persons.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Question:
 
     @property
     def buying(self) -> tuple[str, ...]:
-        """The gates that decide about the purchase; a rule against use binds outside the designer's country."""
+        """The gates that decide: a rule against use binds outside the designer's country."""
         return (
             ("export", "import", "use")
             if self.place != self.part.designer

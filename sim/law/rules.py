@@ -3,8 +3,9 @@
 Gates: `export` (the seller's country: rules issued where the part was designed or is shipped from,
 and rules with worldwide reach), `import` (the destination's own rules), `foundry` (may more of a
 part be made), `use` (may it be used), `duty` and `power` (what it costs). Export, import and,
-outside the designer's country, use decide about a purchase; foundry is reported beside it. Within a gate the strictest rule decides;
-a rule that `relaxes` others takes the place of their stricter policy where its criterion holds.
+outside the designer's country, use decide about a purchase; foundry is reported beside it. Within a
+gate the strictest rule decides; a rule that `relaxes` others takes the place of their stricter
+policy where its criterion holds. What the data do not cover is unknown, not free.
 Not modelled: end-use checks beyond the kind of buyer, transit, penalties. This is no legal advice.
 """
 
@@ -90,12 +91,14 @@ class Verdict:
     @property
     def alternative(self) -> str:
         """The policy under another reading of the rules, or an empty text."""
-        return next((g.alternative for g in self._buying() if g.alternative), "")
+        other = strictest([gate.alternative or gate.policy for gate in self._buying()])
+        return other if other != self.policy else ""
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why another reading is possible, or what is unknown."""
-        return tuple(doubt for gate in self._buying() for doubt in gate.doubts)
+        return tuple(doubt for gate in self._buying() for doubt in gate.doubts
+                     if self.alternative or gate.policy == self.policy)  # fmt: skip
 
     @property
     def meaning(self) -> str:
@@ -280,7 +283,8 @@ def _figures(question: Question) -> list[str]:
     part = question.part
     area_mm2 = (part.die_area_m2 or 0.0) * 1e6
     if not part.peaks:
-        return [f"{part.stack_density(question.area_m2) or 0.0:.1f} GB/s per mm2 = {part.memory_bandwidth / 1e9:,.0f} GB/s "
+        density = part.stack_density(question.area_m2) or 0.0
+        return [f"{density:.1f} GB/s per mm2 = {part.memory_bandwidth / 1e9:,.0f} GB/s "
                 f"/ {area_mm2:,.0f} mm2"]  # fmt: skip
     teraflops = part.peaks[part.tpp_format] / 1e12
     return [
