@@ -25,10 +25,18 @@ def legal(
         list[str], typer.Argument(help="Devices, `all`, or one scenario file or shipped name.")
     ],
     date: Annotated[
-        list[str] | None, typer.Option("--date", metavar="DAY", help="Day of export; repeatable.")
+        list[str] | None, typer.Option("--date", metavar="DAY", help="Day of export (today); repeatable.")
     ] = None,
     to: Annotated[str, typer.Option("--to", metavar="PLACE", help="Destination.")] = "China",
-    buyer: Annotated[str, typer.Option("--buyer", metavar="KIND", help="Kind of buyer.")] = "company",
+    buyer: Annotated[
+        str, typer.Option("--buyer", metavar="KIND", help="Kind of buyer, or a party by its name.")
+    ] = "company",
+    units: Annotated[
+        float | None, typer.Option("--units", metavar="N", help="How many devices are asked for.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Say what changes within 12 months after the day.")
+    ] = False,
     origin: Annotated[
         str | None, typer.Option("--from", metavar="PLACE", help="Where it is shipped from.")
     ] = None,
@@ -44,16 +52,19 @@ def legal(
     """Say what export and import rules allow at a date, with rule ids and arithmetic."""
     from ersatz.sim.law.legal import answer
     from ersatz.sim.report.legal import legal_record, render_legal
+    from ersatz.sim.report.legal_sheet import legal_csv
     from ersatz.sim.report.pictures.legal_map import heat_map
 
     changes = tuple(set_ or ())
     questions = _of_file(devices, changes) or _of_words(
-        devices, date, to, buyer, origin, rules, changes
+        devices, date, to, buyer, origin, rules, changes, units
     )
     answers = [answer(question) for question in questions]
     names = ["legal"] if len(answers) == 1 else [f"legal-{q.name}" for q in questions]
     pictures = {f"{name}.svg": heat_map(a) for name, a in zip(names, answers, strict=True)}
-    deliver("legal", legal_record(answers), render_legal(answers), json, out, pictures)
+    sheets = {f"{name}.csv": legal_csv(a) for name, a in zip(names, answers, strict=True)}
+    deliver("legal", legal_record(answers), render_legal(answers, watching=watch), json, out,
+            pictures | sheets)  # fmt: skip
 
 
 def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion, ...]:
@@ -76,22 +87,25 @@ def _of_file(words: list[str], changes: tuple[str, ...]) -> tuple[LegalQuestion,
 
 def _of_words(
     devices: list[str], dates: list[str] | None, to: str, buyer: str, origin: str | None,
-    rules: Path | None, changes: tuple[str, ...],
+    rules: Path | None, changes: tuple[str, ...], units: float | None,
 ) -> tuple[LegalQuestion, ...]:  # fmt: skip
     """Return the question that the options ask; with changed rules, also as it is.
 
-    Without a date it is about the last day that rules know.
+    Without a date it is about today.
     """
+    from datetime import date
+
     from ersatz.sim.law.legal import ask
     from ersatz.sim.law.rules import load_rules
 
     shipped = load_rules()
     known = load_rules(rules, changes) if rules or changes else shipped
-    days = dates or [shipped.known_until.isoformat()]
-    question = ask(
-        devices, days, to, buyer, origin, known, name="what-if" if known is not shipped else "legal"
-    )
-    in_both = shipped.known_from <= question.days[0] and question.days[-1] <= shipped.known_until
-    if known is shipped or not in_both:
+    days = dates or [date.today().isoformat()]
+    question = ask(devices, days, to, buyer, origin, known, units=units,
+                   name="what-if" if known is not shipped else "legal")  # fmt: skip
+    if known is shipped or (
+        all(change.startswith("knowledge.") for change in changes) and not rules
+    ):
         return (question,)
-    return (ask(devices, days, to, buyer, origin, shipped, name="as-it-is"), question)
+    as_is = ask(devices, days, to, buyer, origin, shipped, name="as-it-is", units=units)
+    return (as_is, question)
