@@ -19,13 +19,13 @@ PARTS = {
                        "data parallel", "elementwise", "expert parallel", "experts", "launch",
                        "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
                        "straggler", "tensor parallel", "vocabulary"),
-    "memory.parts": ("weights", "gradients", "optimizer", "activations", "gathered weights",
-                     "overhead", "fragmentation"),
+    "memory.parts": ("weights", "gradients", "whole gradients", "optimizer", "activations",
+                     "gathered weights", "overhead", "fragmentation"),
     "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
                    "maintenance", "waiting"),
     "job.interruptions_by_cause": ("device", "node", "switch", "software"),
     "cost.parts": ("rent", "capital", "running", "electricity", "servers", "network"),
-    "energy.parts_kwh": ("devices", "hosts", "cooling"),
+    "energy.parts_kwh": ("devices", "hosts", "network", "cooling"),
 }  # fmt: skip
 
 

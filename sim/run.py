@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -68,7 +69,7 @@ def run_case(
 
 def _limits(scenario: Scenario) -> tuple[float, float]:
     """Return the highest matrix rate of all devices in any format, and the bytes of the weights."""
-    fastest = sum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
+    fastest = math.fsum(max(p.node.device.matrix_peak.values()) * p.devices for p in scenario.pools)
     return fastest, scenario.model.params() * DTYPE_BYTES[scenario.training.precision]
 
 

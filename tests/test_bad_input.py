@@ -223,6 +223,19 @@ def test_a_schedule_has_a_most_number_of_slots() -> None:
         assert time.process_time() - start < 1.0
 
 
+@pytest.mark.parametrize(
+    "override",
+    [["job.replicas=100000"],
+     ["job.evaluation={every: 1 min, duration: 1 s}", "training.tokens=1e16 tokens"]],
+)  # fmt: skip
+def test_draws_that_nobody_can_wait_for_are_refused(scenario: Path, override: list[str]) -> None:
+    """200 years of pauses every minute in 64 draws are billions of events."""
+    case = load_cases(scenario, override)[0]
+    start = time.process_time()
+    assert "expected at most" in refusal(run_case, case)[0]
+    assert time.process_time() - start < 5.0
+
+
 def test_a_network_of_a_million_nodes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     for nodes in (1_000_000, 200_000):

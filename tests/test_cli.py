@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "ersatz", *arguments], capture_output=True, text=True,
                           cwd=cwd, env=env, timeout=120)  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def test_verbs_and_options_are_frozen() -> None:
         "validate",
         "calibrate",
         "devices",
+        "list",
+        "show",
     ]
     for verb, options in {
         "run": {
@@ -112,6 +114,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--help",
         },
         "devices": {"--json", "--help"},
+        "list": {"--json", "--help"},
+        "show": {"--kind", "--json", "--help"},
         "validate": {"--json", "--out", "--oddities", "--held-out", "--memory", "--help"},
     }.items():
         text = ersatz(verb, "--help").stdout

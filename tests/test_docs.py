@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 import ersatz.sim.job.cost
+from ersatz.sim.cli.pages.tours import refreshed, tour_files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,6 +46,27 @@ def test_readme_python_runs() -> None:
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert code
     exec(compile(code[1], "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("tour", tour_files(ROOT / "docs"), ids=lambda path: path.stem)
+def test_a_tour_runs_in_an_empty_folder_and_quotes_what_it_prints(tour: Path) -> None:
+    text = tour.read_text()
+    assert text.count("$ ersatz ") >= 5
+    assert "<!-- file: " in text  # it ends with an answer of the reader's own
+    assert refreshed(text) == text, "python -m ersatz.sim.cli.generated, and read the difference"
+
+
+def test_a_tour_that_quotes_something_else_is_found() -> None:
+    """The answer is filled in anew, and files are there for the commands after them."""
+    page = "<!-- file: m.yaml -->\n```yaml\nlayers: 2\nhidden: 64\nheads: 4\nvocab: 100\n```\n"
+    page += "```console 4-4\n$ ersatz show m.yaml --kind model\nlayers  3\n```\n"
+    assert re.search(r"^layers +2 +line 1$", refreshed(page), re.M)
+    assert "layers  3" not in refreshed(page)
+
+
+def test_the_changelog_begins_with_what_is_not_released() -> None:
+    heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert heads[0] == "Unreleased"
 
 
 def test_docstring_examples() -> None:

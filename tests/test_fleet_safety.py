@@ -82,7 +82,7 @@ def test_every_name_of_a_fleet_file_is_checked_at_its_place(
     assert f"{path}:{line}:" in found
     assert key in found
     assert "expected a name of letters, digits" in found
-    assert len(found.splitlines()) == 1
+    assert found.count("expected") == 1
 
 
 def test_slurms_files_refuse_what_is_no_name() -> None:
@@ -185,7 +185,7 @@ def test_a_pipe_a_device_and_a_folder_are_no_traces(tmp_path: Path) -> None:
         assert "is no regular file" in refused(path, "swf")
         with pytest.raises(InputError, match="is no regular file"):
             read_log(path)
-    assert "is no regular file" in refused(tmp_path, "csv")
+    assert "Is a directory" in refused(tmp_path, "csv")
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -203,7 +203,9 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
 def test_a_trace_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MOST_BYTES", 2**20)
     path = write(tmp_path, HEAD + "x" * 2**21, "t.csv")
-    assert "holds more than 1 MiB" in refused(path)
+    assert "is more than 1,048,576 bytes" in refused(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert "unpacks to more than 1,048,576 bytes" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["cluster_job_log", "w.json", "simulation_throughputs.json"])
@@ -286,7 +288,7 @@ BOUNDS = [
     (f"{DRAWN}tenants={{a: 0}}", "expected a weight above 0"),
     (f"{DRAWN}min_devices=9", "expected from 9 (min_devices) to 8 (max_devices)"),
     (f"{DRAWN}max_devices=7", "expected from 8 (min_devices) to 7 (max_devices)"),
-    (f"{DRAWN}every=1e30 days", "expected at most 100 years"),
+    (f"{DRAWN}every=200 years", "expected at most 100 years"),
     (f"{DRAWN}median=0 s", "expected from 1 ms"),
     (f"{DRAWN}priority=1{'0' * 30}", "less than or equal to"),
     ("pools[0].nodes=1000000", "less than or equal to 100000"),
@@ -296,7 +298,7 @@ BOUNDS = [
     ("failures={node_rate: 100 /s}", "expected at most one failure a minute"),
     ("failures={node_rate: 1 /day, scale: 1e6}", "expected at most 1"),
     ("failures={repair: 0 s}", "expected from 1 s"),
-    ("until=1e300 days", "expected at most 100 years"),
+    ("until=200 years", "expected at most 100 years"),
 ]  # fmt: skip
 
 

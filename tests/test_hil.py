@@ -302,7 +302,7 @@ def test_ray_without_such_a_device_is_bad_input() -> None:
 
 
 def ersatz(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "ersatz", *arguments], capture_output=True, text=True,
                           cwd=Path(__file__).resolve().parents[1], timeout=300)  # fmt: skip
 
 

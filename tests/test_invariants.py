@@ -68,7 +68,7 @@ def test_money_of_offers_is_never_negative_and_adds_up() -> None:
     sound = Costing(10.0, 1.0, {"rent": 4.0, "power": 1.0}, 5.0, 1.0, 0.5, 3.0, 1.0)
     check_costs("case", {"a": sound}, {"a": np.array([1.0, 2.0])})
     for wrong in ({"total": 6.0}, {"per_hour": -1.0}, {"days": float("inf")}):
-        with pytest.raises(BrokenAnswerError, match="case: a: "):
+        with pytest.raises(BrokenAnswerError, match=r"^case: .*a: "):
             check_costs("case", {"a": replace(sound, **wrong)}, {})
     with pytest.raises(BrokenAnswerError, match=r"cost\[1\] is nan"):
         check_costs("case", {}, {"a": np.array([1.0, np.nan])})

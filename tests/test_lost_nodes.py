@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_cases import known_case
 
+from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import ConditionPlan
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
@@ -323,3 +324,10 @@ def test_hosts_and_networks_draw_what_they_do() -> None:
     hours = job.wall_s / 3600
     assert energy.parts_kwh["hosts"] / hours / 128 == pytest.approx(2.8, rel=0.01)
     assert energy.parts_kwh["network"] / hours == pytest.approx(48 * 0.75 + 2048 * 0.03, rel=0.02)
+
+
+def test_a_frozen_model_saves_its_adapters() -> None:
+    # 14 bytes of each of 0.5 % of the weights, not of all
+    model = known_case(2).model
+    assert saved_params(replace(model, lora_rank=16)) == pytest.approx(0.005 * model.params())
+    assert saved_params(model) == model.params()

@@ -283,7 +283,7 @@ def test_the_same_bytes_whatever_the_hash_seed() -> None:
     texts = []
     for seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-m", "sim", "buy", "two-gates", "--json", "-"], env=env,
+        done = subprocess.run([sys.executable, "-m", "ersatz", "buy", "two-gates", "--json", "-"], env=env,
                               capture_output=True, text=True, check=True, cwd=ROOT)  # fmt: skip
         texts.append(done.stdout)
     assert texts[0] == texts[1]

@@ -1,17 +1,17 @@
 """Every shipped scenario is a test: its stored report must come out again, byte for byte."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from ersatz.sim.cli.generated import (
-    outputs_markdown,
-    purchase_markdown,
+    pages,
     scenario_drawings,
     scenario_files,
-    scenario_markdown,
     scenario_output,
 )
+from ersatz.sim.cli.pages.gallery import picture_file, picture_name, quoted_answer
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.file import load_cases
 
@@ -22,7 +22,10 @@ AGAIN = "differs; if that is meant: python -m ersatz.sim.cli.generated, and read
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_stored_output(path: Path) -> None:
-    assert scenario_output(path) == path.with_suffix(".out").read_text(), f"{path.stem} {AGAIN}"
+    report, picture = scenario_output(path)
+    assert report == path.with_suffix(".out").read_text(), f"{path.stem} {AGAIN}"
+    stored = picture_file(path, ROOT)
+    assert picture == (stored.read_text() if stored.exists() else ""), f"{path.stem} {AGAIN}"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -45,10 +48,37 @@ def test_the_eight_are_there() -> None:
     assert len(SCENARIOS) >= 8
 
 
-def test_generated_pages() -> None:
-    assert (ROOT / "docs/scenario.md").read_text() == scenario_markdown(), AGAIN
-    assert (ROOT / "docs/outputs.md").read_text() == outputs_markdown(), AGAIN
-    assert (ROOT / "docs/purchase-file.md").read_text() == purchase_markdown(), AGAIN
+@pytest.mark.parametrize(("name", "text"), pages().items(), ids=pages())
+def test_generated_pages(name: str, text: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == text, AGAIN
+
+
+def test_the_gallery_shows_every_scenario() -> None:
+    page = pages()["gallery.md"]
+    assert re.findall(r"^### (.+)$", page, re.M) == sorted(
+        (p.stem for p in SCENARIOS), key=re.findall(r"^### (.+)$", page, re.M).index
+    )
+    shown = {path.name for path in (ROOT / "docs/gallery").iterdir()}
+    assert shown == {f"{p.stem}.svg" for p in SCENARIOS if picture_name(p)}
+
+
+def test_an_answer_is_quoted_from_where_it_stands() -> None:
+    """A sentence is taken whole; of a long table the rows of time and money under its header."""
+    assert quoted_answer("Why?\nBecause.\n\nmore\n") == ["Because."]
+    rows = ["cluster 8", "step 1 s", "  80 % interval 1 s", "MFU", "memory", "goodput", "cost 2"]
+    table = ["            a    b", *rows]
+    picked = ["            a    b", "step 1 s", "  80 % interval 1 s", "cost 2"]
+    assert quoted_answer("\n".join(["Why?", "", *table, "", "rest"])) == picked
+    assert quoted_answer("\n".join(["Why?", "", *rows, "", "rest"])) == picked[1:]
+
+
+@pytest.mark.parametrize("page", ["scenario.md", "purchase-file.md", "model-file.md"])
+def test_keys_are_explained_in_words_that_people_use(page: str) -> None:
+    kinds = re.findall(r"^\| `\w+` \| (.*?) \|", pages()[page], re.M)
+    assert len(kinds) > 25
+    for kind in kinds:
+        words = set(re.findall(r"[A-Za-z]+", re.sub(r"`[^`]*`", "", kind)))
+        assert not words & {"float", "int", "str", "bool", "tuple", "dict", "Literal", "None"}, kind
 
 
 def result(name: str, case: int = 0):  # type: ignore[no-untyped-def]

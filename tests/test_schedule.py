@@ -202,7 +202,7 @@ def test_faults_of_a_file_are_placed(small: Path, old: str, new: str, words: str
 
 def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.run([sys.executable, "-m", "sim", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "ersatz", *arguments], capture_output=True, text=True,
                           cwd=cwd, env=env, timeout=120)  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from ersatz.device_models.kernels.kernel import calibrated_time
 from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.networks.group import thin_copies
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.fleet.engine.speeds import StepSpeed
+from ersatz.sim.fleet.workload.jobs import trace_speed
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.plan.borders import schedule_steps, stage_borders
 from ersatz.sim.plan.network import placed_communicators, served_communicators
@@ -307,3 +309,16 @@ def test_an_uplink_that_is_full_is_shared() -> None:
     assert used["above"] > 0.9
     alone = step_seconds(replace(case, fabric=replace(case.fabric, contention=False)))  # type: ignore[type-var]
     assert coupled_step(program) > 1.01 * alone
+
+
+@pytest.mark.parametrize("name", ["h100-8", "h800-8", "ascend-910b2-8"])
+def test_a_job_over_leaves_gets_less_of_a_described_network(name: str) -> None:
+    # Without a section of its own the job stands side by side, where no uplink binds: the factor has to
+    # act on the network's rate. Exchanged gradients of replicas on 8 nodes at a quarter of the rate.
+    case = known_case(8, name, model="llama2-7b", parallel={"tp": 1, "zero": 3},
+                      training={"global_batch": 64})  # fmt: skip
+    assert case.pools[0].node.scale_out.leaf_nodes
+    speed = StepSpeed({"m": lambda kind, devices: case}, {"m": name}, 4.0, trace_speed, {})
+    assert speed.seconds("m", name, 64, spread=True) > 1.2 * speed.seconds(
+        "m", name, 64, spread=False
+    )

@@ -153,6 +153,11 @@ def _is_short(path: Path, own: Mapping[str, Path]) -> bool:
     return "matrix_peak:" not in text
 
 
+def own_parts() -> dict[str, str]:
+    """Return the devices that only rules know: each name and other name, and the name."""
+    return {name: path.stem for name, path in _own_parts().items()}
+
+
 @lru_cache(maxsize=1)
 def _own_parts() -> dict[str, Path]:
     found: dict[str, Path] = {}

@@ -180,16 +180,16 @@ def find_file(name: str, room: str, folder: Path = Path()) -> Path:
     """Return the file of a name; a path is looked for in `folder` first. Raises `InputError`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
         return Path(os.path.abspath(folder / name if os.path.exists(folder / name) else name))
-    wanted, known, aliases = name.strip().lower(), _names(room), _aliases(room)
-    if wanted in known or wanted in aliases:
-        return DATA / room / f"{aliases.get(wanted, wanted)}.yaml"
-    hint = did_you_mean(wanted, [*known, *aliases])
+    wanted, known, others = name.strip().lower(), _names(room), aliases(room)
+    if wanted in known or wanted in others:
+        return DATA / room / f"{others.get(wanted, wanted)}.yaml"
+    hint = did_you_mean(wanted, [*known, *others])
     expected = f"no such name in the catalogue of {room}{hint}"
     raise InputError([Problem(name[:60], 0, 0, "", "", expected)])
 
 
 @lru_cache(maxsize=8)
-def _aliases(room: str) -> dict[str, str]:
+def aliases(room: str) -> dict[str, str]:
     """Return other names of each file; only the header lines are looked at, for speed."""
     found: dict[str, str] = {}
     for path in (DATA / room).glob("*.yaml"):

@@ -40,12 +40,14 @@ def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
             kind = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(kind):
                 raise _fault(name, "is no regular file; expected one")
-            raw = file.read(most + 1)
+            raw = bytearray()  # grows with the file: `read(most)` would take as much at once
+            while len(raw) <= most and (chunk := file.read(2**20)):
+                raw += chunk
     except OSError as error:
         raise _fault(name, f"cannot be read: {error.strerror}") from error
     if len(raw) > most:
         raise _fault(name, f"is more than {most:,} bytes; expected at most that")
-    return raw
+    return bytes(raw)
 
 
 def read_text_file(path: Path | str, kind: str, most: int = MAX_BYTES) -> str:

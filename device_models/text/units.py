@@ -98,6 +98,11 @@ class UnitError(ValueError):
     """A text is no quantity of the wanted dimension; the message says what was expected."""
 
 
+def example_text(dimension: str) -> str:
+    """Return what a quantity of `dimension` looks like, in quotes."""
+    return _EXAMPLES[dimension]
+
+
 def expected_text(dimension: str) -> str:
     """Say in words what a quantity of `dimension` looks like, for error messages."""
     name = "token count" if dimension == "tokens" else dimension.replace("_", " ")

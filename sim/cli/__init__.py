@@ -31,6 +31,7 @@ VERBS = (
     "validate",
     "calibrate",
     "devices",
+    "find",
 )  # modules, in the order of --help
 _STREAM_FAULTS = {errno.EBADF, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT}
 for _verb in VERBS:

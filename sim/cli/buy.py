@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 
 
@@ -28,73 +25,6 @@ def buy(
     A file with a `purchase` section is planned and replayed; one with `compare` sets offers side by
     side; `stockpile` weighs buying ahead of a cut-off; `ramp` follows domestic production.
     """
-    from ersatz.sim.purchase.reading.file import section_of
+    from ersatz.sim.answers.buy import buy as answer
 
-    path, overrides = find_scenario(scenario), set_ or []
-    kind = section_of(path, overrides)
-    verbs: dict[str, Callable[..., None]] = {
-        "purchase": partial(_purchase, prices=prices), "compare": _compare,
-        "stockpile": _stockpile, "ramp": _ramp,
-    }  # fmt: skip
-    if prices and kind != "purchase":
-        raise Failure(
-            2, [f"{path}: --prices is for a file with a purchase section; this has {kind}"]
-        )
-    verbs[kind](path, overrides, seed, json, out)
-
-
-def _purchase(
-    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None,
-    prices: Path | None,
-) -> None:  # fmt: skip
-    from ersatz.sim.purchase.answer import answer
-    from ersatz.sim.purchase.reading.file import load_inquiries
-    from ersatz.sim.report.buying.buildout import render_buy
-    from ersatz.sim.report.buying.record import buy_record
-    from ersatz.sim.report.pictures.buy_pictures import buy_pictures
-
-    inquiries = load_inquiries(path, overrides, seed, prices)
-    with progress(sum(1 + inquiry.draws for inquiry in inquiries)) as advance:
-        answers = [answer(inquiry, advance) for inquiry in inquiries]
-    files = buy_pictures(answers) if out else {}
-    deliver("buy", buy_record(answers), render_buy(answers), json, out, files)
-    stuck = [a.inquiry.name for a in answers if a.plan is None]
-    if stuck:
-        raise Failure(1, [f"infeasible: {name} has no plan; see what would help" for name in stuck])
-
-
-def _compare(
-    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
-) -> None:
-    from ersatz.sim.options.answer import answer_comparison
-    from ersatz.sim.options.file import load_comparisons
-    from ersatz.sim.report.buying.options import comparison_record, render_comparisons
-    from ersatz.sim.report.pictures.buy_pictures import comparison_pictures
-
-    answers = [(case, answer_comparison(case)) for case in load_comparisons(path, overrides, seed)]
-    files = comparison_pictures(answers) if out else {}
-    deliver("buy", comparison_record(answers), render_comparisons(answers), json, out, files)
-
-
-def _stockpile(
-    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
-) -> None:
-    from ersatz.sim.options.other_files import load_stockpiles
-    from ersatz.sim.report.buying.other import render_stockpiles, stockpile_record
-    from ersatz.sim.report.pictures.buy_pictures import stockpile_pictures
-
-    cases = load_stockpiles(path, overrides, seed)
-    files = stockpile_pictures(cases) if out else {}
-    deliver("buy", stockpile_record(cases), render_stockpiles(cases), json, out, files)
-
-
-def _ramp(
-    path: Path, overrides: list[str], seed: int | None, json: str | None, out: Path | None
-) -> None:
-    from ersatz.sim.options.other_files import load_ramps
-    from ersatz.sim.report.buying.other import ramp_record, render_ramps
-    from ersatz.sim.report.pictures.buy_pictures import ramp_pictures
-
-    cases = load_ramps(path, overrides, seed)
-    files = ramp_pictures(cases) if out else {}
-    deliver("buy", ramp_record(cases), render_ramps(cases), json, out, files)
+    conclude(answer(scenario, set_ or (), seed, prices=prices, watch=progress), json, out)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario
 from ersatz.sim.cli.output import deliver
+from ersatz.sim.scenario.shipped import find_scenario
 
 
 @app.command(

@@ -1,22 +1,23 @@
 """Text that is generated: stored outputs of the scenarios, and the pages of keys and columns.
 
-python -m ersatz.sim.cli.generated     writes scenarios/*.out and docs/{scenario,outputs,purchase-file}.md
+python -m ersatz.sim.cli.generated     writes scenarios/*.out and the pages of `pages`
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from tempfile import TemporaryDirectory
 
-from pydantic import BaseModel
-
-from ersatz.device_models.text.units import BASE_UNITS, UNITS
 from ersatz.device_models.text.whole import write_all_whole
 from ersatz.sim import records
 from ersatz.sim.cli.output import captured
+from ersatz.sim.cli.pages.gallery import gallery_markdown, picture_file, picture_name
+from ersatz.sim.cli.pages.keys import key_tables, spoken, unit_table
+from ersatz.sim.cli.pages.model import model_markdown
+from ersatz.sim.cli.pages.tours import refreshed, tour_files
+from ersatz.sim.finding.texts import scenario_words
 from ersatz.sim.records import columns
 from ersatz.sim.report.pictures.fabric_svg import drawings
 from ersatz.sim.scenario.fabric_file import load_fabric_cases
@@ -25,9 +26,14 @@ from ersatz.sim.scenario.schema import ScenarioFile
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def scenario_output(path: Path) -> str:
-    """Return the report of a scenario as stored beside it."""
-    return captured(scenario_command(path))
+def scenario_output(path: Path) -> tuple[str, str]:
+    """Return the report of a scenario as stored beside it, and its picture for the gallery."""
+    words, name = scenario_command(path), picture_name(path)
+    if not name:
+        return captured(words), ""
+    with TemporaryDirectory() as out:
+        report = captured([*words, "--out", out])
+        return report, (Path(out) / f"{name}.svg").read_text("utf-8")
 
 
 def scenario_files(folder: Path = ROOT) -> list[Path]:
@@ -40,9 +46,7 @@ def scenario_command(path: Path) -> list[str]:
 
     The scenario's own name among them is replaced by its path.
     """
-    given = re.search(r"^# \$ ersatz (.+)$", path.read_text("utf-8"), re.M)
-    words = shlex.split(given[1]) if given else ["run", path.stem]
-    return [str(path) if word == path.stem else word for word in words]
+    return [str(path) if word == path.stem else word for word in scenario_words(path)]
 
 
 def scenario_drawings(path: Path) -> dict[Path, str]:
@@ -86,11 +90,8 @@ def scenario_markdown() -> str:
         "unit. A file of a node, network, stack or model may be named by path, relative to the scenario.",
         "What is left open is listed as an assumption in the output. Copy one of `scenarios/` to begin.",
     ]
-    lines += _keys(ScenarioFile)
-    lines += ["", "## Units", "", "| kind | base unit | units |", "|---|---|---|"]
-    for dimension, units in UNITS.items():
-        names = ", ".join(f"`{name}`" for name in list(units)[:40] if name)
-        lines.append(f"| {dimension} | {BASE_UNITS[dimension]} | {names} |")
+    lines += key_tables(ScenarioFile)
+    lines += ["", "## Units", "", *unit_table()]
     return "\n".join([*lines, ""])
 
 
@@ -106,7 +107,7 @@ def purchase_markdown() -> str:
         "Generated from `sim/purchase/reading/schema.py`. Quantities are text with a unit, see",
         "[the units](scenario.md). What is left open is listed as an assumption in the output. Copy one of",
         "`scenarios/market/` to begin.",
-        *_keys(BuyFile),
+        *key_tables(BuyFile),
     ]
     lines += ["", "## Values of events", "", "| kind | needs | may have |", "|---|---|---|"]
     for kind, values in KINDS.items():
@@ -118,91 +119,43 @@ def purchase_markdown() -> str:
     lines += ["", "## Uncertain inputs", "", "| input | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in INPUTS.items()]
     lines += ["", "## Fields of an option", "", "| field | kind | meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, _, meaning) in FIELDS.items()]
+    lines += [
+        f"| `{name}` | {spoken(kind)} | {meaning} |" for name, (kind, _, meaning) in FIELDS.items()
+    ]
     return "\n".join([*lines, ""])
 
 
-def _keys(schema: type[BaseModel]) -> Iterator[str]:
-    """Yield a table of keys for each section of a schema, the top level first."""
-    for path, section in _sections("", schema):
-        yield from ("", f"## {path or 'top level'}", "", str(section.__doc__).splitlines()[0], "")
-        yield from ("| key | kind | default | meaning |", "|---|---|---|---|")
-        for key, field in section.model_fields.items():
-            default = "required" if field.is_required() else _default(field.default)
-            yield f"| `{key}` | {_kind(field)} | {default} | {field.description} |"
+def pages() -> dict[str, str]:
+    """Return the generated pages of docs/ by file name."""
+    return {
+        "scenario.md": scenario_markdown(),
+        "outputs.md": outputs_markdown(),
+        "purchase-file.md": purchase_markdown(),
+        "model-file.md": model_markdown(),
+        "gallery.md": gallery_markdown(ROOT),
+    }
 
 
-def _sections(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    yield path, model
-    for key, field in model.model_fields.items():
-        for inner in _models(field.annotation):
-            yield from _sections(f"{path}.{key}".strip("."), inner)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
-
-
-def _default(value: object) -> str:
-    if value is None:
-        return "open"
-    if isinstance(value, BaseModel):
-        return "see its section"
-    if value in ((), {}, ""):
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _kind(field: Any) -> str:
-    unit = _unit_of(field)
-    if unit:
-        return str(unit)
-    text = str(field.annotation)
-    for word, kind in (("Section", "section"), ("Literal", _literals(field.annotation)),
-                       ("bool", "true or false"), ("float", "number"), ("int", "whole number"),
-                       ("dict", "mapping"), ("str", "text")):  # fmt: skip
-        if word in text and kind:
-            return kind
-    return "text"
-
-
-def _literals(annotation: Any) -> str:
-    found: list[str] = []
-
-    def collect(part: Any) -> None:
-        for arg in get_args(part):
-            if isinstance(arg, str | int) and not isinstance(arg, bool):
-                found.append(str(arg))
-            collect(arg)
-
-    collect(annotation)
-    return ", ".join(found)
-
-
-def _unit_of(field: Any) -> object:
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "unit" in extra:
-        return extra["unit"]
-    for part in get_args(field.annotation):
-        for meta in getattr(part, "__metadata__", ()):
-            inner = getattr(meta, "json_schema_extra", None)
-            if isinstance(inner, dict) and "unit" in inner:
-                return inner["unit"]
-    return None
+def sampled(readme: str, folder: Path = ROOT) -> str:
+    """Return the README with its sample filled in: the table of answers of its first command."""
+    report = (folder / "scenarios" / "ling-plus-substitution.out").read_text("utf-8")
+    table = report.split("\n\n")[1]
+    block = re.compile(r"(?<=<!-- sample -->\n```text\n).*?(?=```)", re.S)
+    return block.sub(lambda _: f"{table}\n", readme)
 
 
 def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
     """Write every generated file below `folder`."""
-    docs = folder / "docs"
-    write_all_whole({docs / "outputs.md": outputs_markdown(), docs / "scenario.md": scenario_markdown(),
-                     docs / "purchase-file.md": purchase_markdown()})  # fmt: skip
     for path in scenario_files(folder):
         if not only or path.stem in only:
-            write_all_whole(
-                {path.with_suffix(".out"): scenario_output(path), **scenario_drawings(path)}
-            )
+            report, picture = scenario_output(path)
+            drawn = {picture_file(path, folder): picture} if picture else {}
+            write_all_whole({path.with_suffix(".out"): report, **drawn, **scenario_drawings(path)})
+    docs = folder / "docs"
+    write_all_whole({tour: refreshed(tour.read_text("utf-8")) for tour in tour_files(docs)})
+    readme = folder / "README.md"
+    write_all_whole({readme: sampled(readme.read_text("utf-8"), folder)})
+    write_all_whole({docs / name: text for name, text in pages().items()})
 
 
 if __name__ == "__main__":

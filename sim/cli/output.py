@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ersatz.device_models.text.visible import json_escaped, visible
 from ersatz.sim.cli.app import Failure, asked_words
 from ersatz.sim.cli.process.inputs import was_read
-from ersatz.sim.cli.process.terminal import plain_text, show
+from ersatz.sim.cli.process.terminal import show
 from ersatz.sim.errors import (
     EXIT_BAD_INPUT,
     EXIT_CANNOT_WRITE,
@@ -23,6 +23,7 @@ from ersatz.sim.errors import (
     InputError,
 )
 from ersatz.sim.report.artefacts import ForeignFileError, write_artefacts
+from ersatz.sim.report.tables.text import plain_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -125,7 +126,7 @@ def explain(error: Exception) -> tuple[Sequence[str], int]:
     if isinstance(error, InputError):
         return [str(problem) for problem in error.problems], EXIT_BAD_INPUT
     if isinstance(error, InfeasibleError):
-        return [f"infeasible: {error}"], EXIT_INFEASIBLE
+        return [f"infeasible: {line}" for line in str(error).splitlines()], EXIT_INFEASIBLE
     if isinstance(error, BrokenAnswerError):
         begin = (
             "the answer is not shown, for it cannot be true (a fault of ersatz: please report this)"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario, finish, simulate
-from ersatz.sim.cli.process.terminal import grouped
+from ersatz.sim.cli.cases import finish
+from ersatz.sim.cli.process.terminal import grouped, progress
+from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,11 +40,12 @@ def run(
     ] = False,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
+    from ersatz.sim.answers.cases import load_several, simulate
     from ersatz.sim.report.run import render_run, times_notes
 
     path = find_scenario(scenario)
     times = _kernel_times(timer, calibration, attach)
-    scenarios, results, reasons = simulate([path], set_ or [], seed, times)
+    scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)
     if ops:
         results, view = _operations(scenarios, results)
     else:
@@ -83,16 +85,11 @@ def compare(
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Show several scenarios, and their cases, side by side."""
-    from dataclasses import replace
-
-    from rich.console import Group
-    from rich.text import Text
-
-    from ersatz.sim.report.run import NOTICE, render_answers
+    from ersatz.sim.answers.cases import load_several, named_apart, simulate
+    from ersatz.sim.report.run import render_comparison
 
     paths = [find_scenario(name) for name in scenarios]
-    cases, results, reasons = simulate(paths, set_ or [], seed)
-    named = [replace(r, name=r.name if r.name == s.name else s.name)
-             for s, r in zip(cases, results, strict=True)]  # fmt: skip
-    view = Group(render_answers(cases, named), Text(""), Text(NOTICE, style="dim"))
+    cases, results, reasons = simulate(load_several(paths, set_ or [], seed), watch=progress)
+    named = named_apart(cases, results)
+    view = render_comparison(cases, named)
     finish(paths, cases, named, view, json, out, set_ or [], reasons)

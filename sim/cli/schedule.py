@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
-from ersatz.sim.cli.cases import find_scenario
-from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
+from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
     from ersatz.sim.fleet.compare import Outcome
@@ -39,24 +40,12 @@ def schedule(
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
-    from ersatz.sim.fleet.compare import compare
+    from ersatz.sim.answers.schedule import contest_answer
     from ersatz.sim.fleet.file import load_contest
-    from ersatz.sim.report.schedule import render_schedule
-    from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
-    differences = compare(outcomes)
-    view = render_schedule(contest.question, outcomes, differences, contest.assumptions)
-    record = schedule_record(contest.question, outcomes, differences, contest.assumptions)
-    deliver("schedule", record, view, json, out, schedule_files(outcomes) if out else None)
-    stopped = [
-        f"infeasible: {o.policy}: {o.reason}" for draws in outcomes for o in draws if o.reason
-    ]
-    broken = [f"{draws[0].policy} breaks the rules" for draws in outcomes
-              if not all(o.verdict.holds for o in draws)]  # fmt: skip
-    if stopped or broken:
-        raise Failure(1, [*dict.fromkeys(stopped or broken)])
+    conclude(contest_answer(contest, outcomes), json, out)
 
 
 def _outcomes(
@@ -64,9 +53,11 @@ def _outcomes(
     twice: bool,
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
-    from ersatz.sim.fleet.compare import run_policy
-    from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
+    from ersatz.sim.answers.schedule import contest_outcomes
+    from ersatz.sim.fleet.policies.registry import check_policies
 
+    if door not in DOORS:
+        raise Failure(2, [f"--door: {door!r} - expected one of {', '.join(DOORS)}"])
     if (command or endpoint) and door != "batsim":
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
     if twice and door != "process":
@@ -74,23 +65,12 @@ def _outcomes(
     names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
     if not names:
         raise Failure(2, ["--policy: names nothing; expected at least one policy"])
-    check_policies(names)  # every fault of a name before the first run
-    if door != "process":
-        outside = _at_door(contest, door, command, endpoint, speed)
-        beside = names if policy else []
-        return [
-            *([run_policy(name, contest.specs[0], make_scheduler)] for name in beside),
-            [outside],
-        ]
-    with progress(len(names) * len(contest.specs)) as advance:
-        outcomes = []
-        for name in names:
-            draws = []
-            for spec in contest.specs:
-                draws.append(run_policy(name, spec, make_scheduler, twice=twice))
-                advance(name)
-            outcomes.append(draws)
-    return outcomes
+    if door == "process":
+        return contest_outcomes(contest, names, twice=twice, watch=progress)
+    first = replace(contest, specs=contest.specs[:1])
+    check_policies(names)
+    beside = contest_outcomes(first, names) if policy else []
+    return [*beside, [_at_door(contest, door, command, endpoint, speed)]]
 
 
 def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: float) -> Outcome:
@@ -99,8 +79,6 @@ def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: fl
     from ersatz.sim.fleet.doors.door import Door, run_at_door
     from ersatz.sim.fleet.engine.fleet import RunEndedError
 
-    if kind not in DOORS:
-        raise Failure(2, [f"--door: {kind!r} - expected one of {', '.join(DOORS)}"])
     door = Door(kind, command, endpoint, speed=speed)  # type: ignore[arg-type]
     spec = contest.specs[0]
     with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:

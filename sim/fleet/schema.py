@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -47,7 +48,7 @@ def _some(values: Any) -> Any:
 
 
 def _weighing(weights: dict[Any, float]) -> dict[Any, float]:
-    if weights and not sum(weights.values()) > 0:
+    if weights and not math.fsum(weights.values()) > 0:
         raise ValueError("expected a weight above 0")
     return weights
 

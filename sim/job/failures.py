@@ -38,7 +38,9 @@ def _rates_by_pool(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, list[f
 def pool_shares(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, tuple[float, ...]]:
     """Return each pool's share of the failures that take a node, by cause; each row adds up to 1."""
     rows = _rates_by_pool(pools, spec)
-    return {cause: tuple(rate / (sum(row) or 1.0) for rate in row) for cause, row in rows.items()}
+    return {
+        cause: tuple(rate / (math.fsum(row) or 1.0) for rate in row) for cause, row in rows.items()
+    }
 
 
 def _given(value: float | None, otherwise: float) -> float:

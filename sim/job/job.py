@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, InputError, Problem
 from ersatz.sim.job.checkpoint import (
     CheckpointCost,
     checkpoint_cost,
@@ -44,6 +44,8 @@ LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluatio
           "waiting")  # fmt: skip
 StepWithout = Callable[[tuple[int, ...]], float]  # nodes lost of each pool -> seconds of a step
 MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
+MOST_EVENTS = 10_000_000  # of all draws: some half a minute
+DRAW_EVENTS = 300  # that take as long as to set up a draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,13 +318,28 @@ def simulate_job(
     `step_s` is the duration of a step, `degraded_step_s(lost)` that with so many nodes of each pool
     lost (infinite when none can be made), `conditions` what slows or stops the job now and then;
     `model_params` are the weights that a checkpoint saves. Raises `InfeasibleError` when failures
-    leave no headway.
+    leave no headway, `InputError` when there are more draws, or stops in each, than can be walked.
     """
     training = scenario.training
     steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
     plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, conditions, model_params)
+    _check_events(scenario, plan)
     runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
     return _summary(scenario, plan, steps, runs)
+
+
+def _check_events(scenario: Scenario, plan: JobPlan) -> None:
+    """Raise `InputError` where the draws hold more failures, pauses and conditions than can be walked."""
+    job = scenario.job
+    rate = math.fsum(plan.rates.values()) + math.fsum(2 * c.rate for c in job.conditions)
+    rate += math.fsum(
+        1 / pause.every_s for pause in (job.evaluation, job.maintenance) if pause.every_s
+    )
+    each = 1 + plan.work_s * rate
+    if (each + DRAW_EVENTS) * job.replicas > MOST_EVENTS:
+        words = (f"expected at most {MOST_EVENTS / (each + DRAW_EVENTS):,.0f} draws: each has some"
+                 f" {each:,.0f} failures and pauses")  # fmt: skip
+        raise InputError([Problem(scenario.name, 0, 0, "job.replicas", str(job.replicas), words)])
 
 
 def _plan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,6 +13,8 @@ from ersatz.device_models.catalog.identities import device_tpp
 from ersatz.device_models.catalog.reading import list_devices, list_nodes, load_device, load_node
 from ersatz.device_models.kernels.kernel import sixteen_bit_peak
 from ersatz.device_models.text.units import format_bytes, format_si
+from ersatz.sim.finding.hardware import device_entry, month
+from ersatz.sim.report.finding import render_entry
 from ersatz.sim.report.json_out import plain
 
 
@@ -52,45 +53,13 @@ def render_device_list() -> RenderableType:
         d = load_device(name)
         title = d.title if d.trains else f"{d.title} (no training)"
         table.add_row(
-            d.name, title[:28], _month(d.released), format_si(sixteen_bit_peak(d), "FLOP/s"),
+            d.name, title[:28], month(d.released), format_si(sixteen_bit_peak(d), "FLOP/s"),
             format_bytes(d.memory_bytes), format_si(d.memory_bandwidth, "B/s"),
             f"{d.power_max_w:.0f} W",
         )  # fmt: skip
     return Group(table, Text(""), Text("ersatz devices NAME explains one with its sources."))
 
 
-def _month(released: str) -> str:
-    """Shorten a date to its month, or to its year when only that is known."""
-    found = re.match(r"\d{4}(-Q\d|-\d\d(?=-|$))?", released)
-    return found[0] if found else released[:7]
-
-
 def render_device(name: str) -> RenderableType:
     """Return one accelerator with every value, its source, date and confidence; may raise."""
-    device = load_device(name)
-    parts: list[RenderableType] = [
-        Text(f"{device.title} ({device.name}), {device.vendor}, {device.architecture},"
-             f" {device.released}", style="bold")
-    ]  # fmt: skip
-    if not device.trains:
-        parts.append(Text(f"Cannot train: {device.why_not}", style="red"))
-    table = Table(box=None, pad_edge=False)
-    for column, width in (("value", 26), ("", 16), ("source", 8), ("date", 7), ("confidence", 10)):
-        table.add_column(column, min_width=width, no_wrap=True)
-    table.add_column("note", overflow="fold")
-    for fact in device.facts.values():
-        table.add_row(fact.key, fact.text, fact.source, fact.date, fact.confidence, fact.note)
-    parts += [Text(""), table, Text("")]
-    parts.append(Text(f"TPP from the data sheet's peaks: {device_tpp(device):,.0f}"))
-    nodes = [n for n in list_nodes() if load_node(n).device.name == device.name]
-    parts.append(Text(f"nodes: {', '.join(nodes) or 'none'}"))
-    for price in device.prices:
-        amount = price.amount * 3600 if price.kind == "rent" else price.amount
-        unit = f"{price.currency}/h" if price.kind == "rent" else price.currency
-        note = f"; {price.note}" if price.note else ""
-        parts.append(Text(f"{price.kind}: {amount:,.6g} {unit} ({price.region}, {price.date},"
-                          f" {price.source}, {price.confidence}{note})"))  # fmt: skip
-    parts += [Text(""), Text("sources:")]
-    used = {f.source for f in device.facts.values()} | {p.source for p in device.prices}
-    parts += [Text(f"  {k}  {t}") for k, t in device.sources.items() if k in used]
-    return Group(*parts)
+    return render_entry(device_entry(name))

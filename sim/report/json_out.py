@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.errors import BrokenAnswerError
 from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
 from ersatz.sim.scenario.scenario import Scenario
@@ -70,8 +69,12 @@ def run_files(
     asked = {f"scenario{f'-{i + 1}' if i else ''}.yaml": path.read_bytes()
              for i, path in enumerate(sources)}  # fmt: skip
     changes = {"overrides.txt": "".join(f"{line}\n" for line in overrides)}
-    flat = {f"{name}.csv": csv_text(rows) for name, rows in tables(results).items()}
-    return {**asked, **changes, **flat}
+    return {**asked, **changes, **table_files(results)}
+
+
+def table_files(results: Sequence[RunResult]) -> dict[str, str]:
+    """Return the flat tables of a run as CSV by file name."""
+    return {f"{name}.csv": table_text(rows) for name, rows in tables(results).items()}
 
 
 def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
@@ -104,11 +107,7 @@ def _flat(case: str, row: CollectiveRow | FlopRow) -> dict[str, Any]:
     return {"case": case, **plain(row), "stages": stages}
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a header."""
-    rows = list(rows)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; the header is that of the first."""
+    header = list(rows[0]) if rows else []
+    return csv_text(header, ([row.get(key) for key in header] for row in rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -56,7 +57,7 @@ def _flop_line(found: OperationsResult) -> str:
 
 def _sent_line(found: OperationsResult, ranks: int) -> str:
     def mean(each: str) -> str:
-        total = sum(r.count * r.ranks * getattr(r, each) for r in found.collectives)
+        total = math.fsum(r.count * r.ranks * getattr(r, each) for r in found.collectives)
         return format_si(total / ranks, "B")
 
     return (

@@ -35,6 +35,13 @@ def render_run(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> R
     return Group(*parts)
 
 
+def render_comparison(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> RenderableType:
+    """Return the answers of several scenarios side by side, without the reasons."""
+    return Group(render_answers(scenarios, results), Text(""), Text(NOTICE, style="dim"))
+
+
 def times_notes(results: Sequence[RunResult]) -> list[RenderableType]:
     """Return where measured kernel times come from: the first of the sources, said aloud."""
     notes = dict.fromkeys(line for r in results for line in r.sources if line.startswith(TIMES))

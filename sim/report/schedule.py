@@ -58,9 +58,11 @@ def answer(outcomes: Sequence[Sequence[Outcome]]) -> list[str]:
     lines = [f"{o.policy} broke off: {o.reason}" for o in stopped[:3]]
     if len(outcomes) > 1:
         best = min(outcomes, key=lambda draws: _over(draws, "jct_s"))
-        winners = [(tenant, _winner(outcomes, tenant)) for tenant in _parts(outcomes, "tenants")]
-        lines.append(f"{best[0].policy} has the shortest mean completion time,"
-                     f" {format_duration(_over(best, 'jct_s'))}.")  # fmt: skip
+        shortest = _over(best, "jct_s")
+        winners = [(tenant, who) for tenant in _parts(outcomes, "tenants")
+                   if (who := _winner(outcomes, tenant))]  # fmt: skip
+        lines.append(f"{best[0].policy} has the shortest mean completion time, {format_duration(shortest)}."
+                     if math.isfinite(shortest) else "No job was done under any of them.")  # fmt: skip
         if len(winners) > 1:
             each = ", ".join(f"{name or 'no tenant'}: {who}" for name, who in winners)
             lines.append(f"Best for {each}.")
@@ -73,7 +75,10 @@ def answer(outcomes: Sequence[Sequence[Outcome]]) -> list[str]:
 
 
 def _winner(outcomes: Sequence[Sequence[Outcome]], tenant: str) -> str:
-    return min(outcomes, key=lambda draws: _part_mean(draws, "tenants", tenant, "jct_s"))[0].policy
+    """Return the policy under which a tenant's jobs are over soonest; empty where none is over."""
+    means = {draws[0].policy: _part_mean(draws, "tenants", tenant, "jct_s") for draws in outcomes}
+    best = min(means, key=lambda policy: means[policy])
+    return best if math.isfinite(means[best]) else ""
 
 
 def _over(draws: Sequence[Outcome], metric: str) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.fleet.compare import Difference, Outcome
 from ersatz.sim.fleet.judge.logfile import log_text
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, job_table
@@ -63,13 +62,11 @@ def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:
 
 def jobs_text(outcome: Outcome) -> str:
     """Return the table of jobs as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(JOB_COLUMNS)
+    rows = []
     for name, row in job_table(outcome.log).items():
         job = row.job
         wait = row.wait_s if row.first_start_s >= 0 else ""
-        writer.writerow((name, job.tenant, job.devices, row.type, job.submit_s, row.first_start_s, row.end_s,
+        rows.append((name, job.tenant, job.devices, row.type, job.submit_s, row.first_start_s, row.end_s,
                          row.state, wait, row.held_s, row.device_s, row.lost_device_s, row.attempts,
                          row.preemptions, row.failures))  # fmt: skip
-    return text.getvalue()
+    return csv_text(JOB_COLUMNS, rows)

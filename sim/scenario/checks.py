@@ -198,10 +198,10 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
     names = [pool.name for pool in pools]
     if len(set(names)) < len(names):
         blame(("cluster", "pools"), None, "two pools have the same name")
-    if len(pools) == 1:
+    if len(pools) == 1 and not parallel.stage_pools:
         return
     column = parallel.tp * parallel.cp * parallel.pp
-    if parallel.mixed == "replicas":
+    if parallel.mixed == "replicas" and len(pools) > 1:
         for i, pool in enumerate(pools):
             if pool.devices % column:
                 blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices hold no"
@@ -214,7 +214,8 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
     per_stage = parallel.tp * parallel.cp * parallel.dp
     for i, name in enumerate(parallel.stage_pools):
         if name not in names:
-            blame(("parallel", "stage_pools", i), name, f"expected one of {', '.join(names)}")
+            named = f"one of {', '.join(names)}" if any(names) else "none: all nodes are alike"
+            blame(("parallel", "stage_pools", i), name, f"expected {named}")
     for i, pool in enumerate(pools):
         needed = parallel.stage_pools.count(pool.name) * per_stage
         if needed != pool.devices:

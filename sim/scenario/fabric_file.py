@@ -20,14 +20,14 @@ from ersatz.sim.scenario.checks import MOST_NODES, check_fabric
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.resolve import resolve_fabric, resolve_pools
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
-from ersatz.sim.scenario.schema import ClusterSection, FabricSection, Section
+from ersatz.sim.scenario.schema import ClusterSection, FabricSection, Section, Seed
 
 
 class FabricFile(Section):
     """A file that describes machines and their network, and nothing that runs on them."""
 
     question: str = Field(description="what the description answers")
-    seed: int = Field(0, ge=0, le=2**63, description="of all random draws")
+    seed: Seed = Field(0, description="of all random draws")
     stack: str | None = Field(None, description="software stack, or path of a stack file")
     cluster: ClusterSection = Field(description="the machines")
     fabric: FabricSection | None = Field(None, description="where nodes stand, and what is broken")

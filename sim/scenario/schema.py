@@ -100,6 +100,7 @@ EnergyPrice = Annotated[tuple[float, str], _money("energy_price"), _unit("energy
 Power = Annotated[float, _quantity("power"), _unit("power")]
 FlopRate = Annotated[float, _positive("flop_rate"), _unit("flop_rate")]
 FlopPerToken = Annotated[float, Field(ge=1, le=1e18)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
 Nodes = Annotated[int, Field(ge=1, le=250_000)]  # two million devices in nodes of eight
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -414,7 +415,7 @@ class ScenarioFile(Section):
     """A scenario file."""
 
     question: str = Field(description="what the scenario answers")
-    seed: Annotated[int, Field(ge=0, le=2**63)] = Field(0, description="of all random draws")
+    seed: Seed = Field(0, description="of all random draws")
     model: str | dict[str, Any] = Field(
         description="model of the catalogue, path of a model file or a Hugging Face config.json,"
         " or its sizes"

@@ -6,6 +6,7 @@ are those by which a collective was priced (`collective_time` says how each kind
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from math import fsum
@@ -46,10 +47,10 @@ def step_operations(scenario: Scenario, timer: Timer = calibrated_time) -> Opera
         name=scenario.name,
         collectives=tuple(sorted(sent, key=_collective_order)),
         flops=tuple(sorted(done, key=lambda r: (r.pool, r.stages, PHASES.index(r.phase), r.kind))),
-        executed_flop=sum(r.flop * r.ranks for r in done),
-        model_flop=sum(r.model_flop * r.ranks for r in done),
-        recomputed_flop=sum(r.recomputed_flop * r.ranks for r in done),
-        padding_flop=sum(r.padding_flop * r.ranks for r in done),
+        executed_flop=math.fsum(r.flop * r.ranks for r in done),
+        model_flop=math.fsum(r.model_flop * r.ranks for r in done),
+        recomputed_flop=math.fsum(r.recomputed_flop * r.ranks for r in done),
+        padding_flop=math.fsum(r.padding_flop * r.ranks for r in done),
     )
 
 

@@ -62,7 +62,7 @@ def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list
     shares = split_replicas(scenario, timer)
     parts = shares if len(shares) > 1 else []
     built = [build_program(share, timer, shares=parts) for share in shares]
-    return shares, [program for program, _ in built], sum(flop for _, flop in built)
+    return shares, [program for program, _ in built], math.fsum(flop for _, flop in built)
 
 
 def _times(share: Scenario, program: Program, links_shared: bool) -> tuple[float, float]:

@@ -134,7 +134,7 @@ def why_wide(scenario: Scenario) -> str:
     """
     found = reasons(scenario)
     width = half_width(scenario)
-    squares = sum(reason.width**2 for reason in found)
+    squares = math.fsum(reason.width**2 for reason in found)
     shares = ", ".join(f"{r.words} {100 * width * r.width**2 / squares:.0f}" for r in found)
     remedy = next((r.remedy for r in found if r.remedy), "")
     return f"step +-{100 * width:.0f} %: {shares}" + (f"; narrower with {remedy}" if remedy else "")

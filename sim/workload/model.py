@@ -7,57 +7,82 @@ Not covered: encoders, state-space layers, vision towers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+
+def says(meaning: str) -> dict[str, str]:
+    """Return the meaning of a key of a model file, for `docs/model-file.md`."""
+    return {"meaning": meaning}
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
     """The mixture-of-experts part of a model's MLP layers."""
 
-    routed: int
-    top_k: int
-    hidden: int  # inner size of one expert
-    shared: int = 0  # experts that every token visits
-    dense_layers: int = 0  # leading layers with a dense MLP
-    groups_limit: int = 0  # most nodes that one token may visit; 0 is no limit
+    routed: int = field(metadata=says("experts among which the router chooses"))
+    top_k: int = field(metadata=says("routed experts that a token visits"))
+    hidden: int = field(metadata=says("inner size of one expert"))
+    shared: int = field(default=0, metadata=says("experts that every token visits"))
+    dense_layers: int = field(default=0, metadata=says("leading layers with a dense MLP"))
+    groups_limit: int = field(
+        default=0, metadata=says("most nodes that one token may visit; 0 is no limit")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): low-rank queries, keys and values."""
 
-    q_rank: int  # 0: queries are projected directly
-    kv_rank: int
-    rope_dim: int
-    nope_dim: int
-    v_dim: int
+    q_rank: int = field(metadata=says("rank of the queries; 0: they are projected directly"))
+    kv_rank: int = field(metadata=says("rank of keys and values"))
+    rope_dim: int = field(metadata=says("dimensions of a head with rotary position"))
+    nope_dim: int = field(metadata=says("dimensions of a head without position"))
+    v_dim: int = field(metadata=says("dimensions of a value"))
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """A decoder-only transformer."""
 
-    name: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_hidden: int
-    vocab: int
-    gated: bool = True
-    tied: bool = False
-    experts: Experts | None = None
-    latent: LatentAttention | None = None
-    window: int = 0  # tokens that attention looks back at in windowed layers; 0 is all
-    window_layers: int = 0  # layers with the window; 0 is half of them
-    chunked: bool = False  # the window is a chunk of its own, not one that slides
-    predict_layers: int = 0  # multi-token prediction modules
-    fused_attention: bool = True  # false where biases (ALiBi) keep attention from being fused
-    fused_activation: bool = True  # false where biases and clamps keep it from being fused
-    lora_rank: int = 0  # 0: all weights are trained
-    source: str = ""
+    name: str = field(metadata=says("by which reports call it"))
+    layers: int = field(metadata=says("transformer layers"))
+    hidden: int = field(metadata=says("size of the residual stream"))
+    heads: int = field(metadata=says("attention heads"))
+    kv_heads: int = field(metadata=says("heads of keys and values (grouped-query attention)"))
+    head_dim: int = field(metadata=says("size of one head"))
+    ffn_hidden: int = field(metadata=says("inner size of a dense MLP"))
+    vocab: int = field(metadata=says("rows of the embedding"))
+    gated: bool = field(default=True, metadata=says("the MLP has a gate: three matrices, not two"))
+    tied: bool = field(default=False, metadata=says("embedding and head share their weights"))
+    experts: Experts | None = field(
+        default=None, metadata=says("see below; without it all layers are dense")
+    )
+    latent: LatentAttention | None = field(
+        default=None, metadata=says("see below; without it attention is by heads")
+    )
+    window: int = field(
+        default=0,
+        metadata=says("tokens that attention looks back at in windowed layers; 0 is all"),
+    )
+    window_layers: int = field(
+        default=0, metadata=says("layers with the window; 0 is half of them")
+    )
+    chunked: bool = field(
+        default=False, metadata=says("the window is a chunk of its own, not one that slides")
+    )
+    predict_layers: int = field(default=0, metadata=says("multi-token prediction modules"))
+    fused_attention: bool = field(
+        default=True, metadata=says("false where biases (ALiBi) keep attention from being fused")
+    )
+    fused_activation: bool = field(
+        default=True, metadata=says("false where biases and clamps keep it from being fused")
+    )
+    lora_rank: int = field(
+        default=0,
+        metadata=says("rank of LoRA adapters, which alone are trained; 0: all weights are"),
+    )
+    source: str = field(default="", metadata=says("where the sizes were published"))
 
     @property
     def moe_layers(self) -> int:

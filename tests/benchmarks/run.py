@@ -193,7 +193,7 @@ def lives() -> Callable[[], None]:
 
 def command(*arguments: str) -> Callable[[], None]:
     """A whole command, from the start of the process to its end."""
-    ersatz = [sys.executable, "-m", "sim", *arguments]
+    ersatz = [sys.executable, "-m", "ersatz", *arguments]
     return lambda: subprocess.run(ersatz, check=True, stdout=subprocess.DEVNULL, cwd=ROOT) and None
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from ersatz.device_models.text.visible import is_plain, stripped, visible
+from ersatz.device_models.text.visible import stripped, visible
+from ersatz.sim.report.tables.text import WIDTH, make_console, plain_text
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-WIDTH = 100
+    from rich.console import RenderableType
 
 
 def grouped(*views: RenderableType) -> RenderableType:
@@ -20,28 +19,6 @@ def grouped(*views: RenderableType) -> RenderableType:
     from rich.console import Group
 
     return Group(*views)
-
-
-def make_console(
-    file: IO[str] | None = None, *, stderr: bool = False, width: int = WIDTH
-) -> Console:
-    """Return a console that takes out of all text what a terminal would obey."""
-    from rich.console import Console, ConsoleOptions
-    from rich.segment import Segment
-
-    class Harmless(Console):
-        def render(
-            self, renderable: RenderableType, options: ConsoleOptions | None = None
-        ) -> Iterable[Segment]:
-            for segment in super().render(renderable, options):
-                if segment.control or is_plain(segment.text):
-                    yield segment
-                else:
-                    yield Segment(stripped(segment.text), segment.style)
-
-    return Harmless(
-        file=file, stderr=stderr, width=width, highlight=False, markup=False, emoji=False
-    )
 
 
 def show(view: RenderableType) -> None:
@@ -57,15 +34,6 @@ def show(view: RenderableType) -> None:
     else:
         sys.stdout.write(plain_text(view))
     sys.stdout.flush()
-
-
-def plain_text(view: RenderableType) -> str:
-    """Return the report as text of 100 columns."""
-    import io
-
-    text = io.StringIO()
-    make_console(text).print(view)
-    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 
 def say(words: Any) -> None:

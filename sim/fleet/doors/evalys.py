@@ -5,9 +5,7 @@ evalys (and what else reads Batsim's output) then draws its pictures from our ru
 
 from __future__ import annotations
 
-import csv
-import io
-
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.fleet.cluster import devices_text, size_of
 from ersatz.sim.fleet.doors.batsim_messages import STATES
 from ersatz.sim.fleet.log import RELEASES, Log, Record
@@ -20,9 +18,7 @@ COLUMNS = ("job_id", "workload_name", "profile", "submission_time", "requested_n
 
 def jobs_text(log: Log) -> str:
     """Return the attempts that have ended as CSV, in the order of their ends. Times in seconds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[list[object]] = []
     started: dict[str, Record] = {}
     numbers: dict[str, int] = {}
     for record in log.records:
@@ -30,8 +26,8 @@ def jobs_text(log: Log) -> str:
             started[record.job] = record
         elif record.event in RELEASES and record.job in started:
             number = numbers[record.job] = numbers.get(record.job, -1) + 1
-            writer.writerow(_row(log, started.pop(record.job), record, number))
-    return text.getvalue()
+            rows.append(_row(log, started.pop(record.job), record, number))
+    return csv_text(COLUMNS, rows)
 
 
 def _row(log: Log, start: Record, end: Record, number: int) -> list[object]:

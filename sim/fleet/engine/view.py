@@ -96,6 +96,8 @@ class FleetView:
 
     def rate_on(self, job: Job, kind: str, devices: int = 0) -> float:
         """Return the rate on so many devices (0: its gang) of a type, as close together as can be."""
+        if kind not in self._densest:
+            return 0.0
         count = devices or job.devices
         nodes = max(-(-count // self._densest[kind]), 1)
         return self._state.speed(job, kind, count, nodes, 1)

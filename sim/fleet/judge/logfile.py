@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.fleet.cluster import (
     UNCOUNTED,
@@ -41,11 +42,7 @@ def log_text(log: Log, kind: str = "csv") -> str:
             + "\n"
             for row in _rows(log)
         )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_rows(log))
-    return text.getvalue()
+    return csv_text(COLUMNS, _rows(log))
 
 
 def read_log(path: Path | str) -> Log:

@@ -54,6 +54,35 @@ SCORED: dict[str, ScoredPlacement] = {  # the nodes of all types at once, unless
 }  # fmt: skip
 
 
+# What each name is: a policy, a placement or an order of types; what it does; where it is from.
+WORDS: dict[str, tuple[str, str, str]] = {
+    "fifo": ("policy", "in order of submission, nobody overtakes", ""),
+    "fill": ("policy", "whatever fits, in order of submission", ""),
+    "sjf": ("policy", "the shortest time limit first, nobody overtakes", ""),
+    "easy": ("policy", "backfilling that keeps the reservation of the first in the queue",
+             "Lifka, The ANL/IBM SP scheduling system, 1995; devices by identity as in batsched"),
+    "easy-sjf": ("policy", "the same, the shortest time limit first", "Lifka 1995"),
+    "conservative": ("policy", "backfilling that keeps the reservation of everyone",
+                     "Mu'alem and Feitelson 2001; devices by identity as in batsched"),
+    "priority": ("policy", "higher priorities interrupt lower ones", ""),
+    "fair": ("policy", "quotas of tenants; what is lent is called back", ""),
+    "las": ("policy", "the least device-time served so far first", "Tiresias, NSDI 2019"),
+    "gavel": ("policy", "max-min shares of time on each accelerator type, in rounds",
+              "Gavel, OSDI 2020"),
+    "gavel-blind": ("policy", "the same without knowing how fast types are", "Gavel, OSDI 2020"),
+    "first-fit": ("placement", "the first free devices, wherever they are", ""),
+    "best-fit": ("placement", "the fewest nodes with the least left over (default)", ""),
+    "worst-fit": ("placement", "the emptiest nodes first", ""),
+    "leaf": ("placement", "the leaf switch that the job fills best", ""),
+    "fgd": ("placement", "where the least fragments arise", "FGD, ATC 2023"),
+    "packing": ("placement", "devices and nodes in use before idle ones", "as compared in FGD"),
+    "clustering": ("placement", "beside jobs of the same size", "as compared in FGD"),
+    "dot-product": ("placement", "the least product of what is left and asked", "as compared in FGD"),
+    "least-left": ("placement", "the least left over of processors and devices", "as compared in FGD"),
+    "any": ("types", "as the job or the fleet names them", ""),
+    "fastest": ("types", "those on which the job runs fastest first (default)", ""),
+    "roomiest": ("types", "those with most free devices first", ""),
+}  # fmt: skip
 _FILE = re.compile(r"\.py(:\w*)?$")
 
 

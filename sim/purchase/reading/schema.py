@@ -30,6 +30,7 @@ from ersatz.sim.scenario.schema import (
     PositiveShare,
     Power,
     Section,
+    Seed,
     Share,
     Tokens,
     Wait,
@@ -220,7 +221,7 @@ class BuyFile(Section):
     """A file of `ersatz buy`."""
 
     question: str = Field(description="what the scenario answers")
-    seed: Annotated[int, Field(ge=0, le=2**63)] = Field(0, description="of all random draws")
+    seed: Seed = Field(0, description="of all random draws")
     currency: Literal["CNY", "USD", "EUR"] = Field("CNY", description="of all results")
     start: str | None = Field(None, description="day of the plan, like 2025-03-24")
     buyer: BuyerSection = Field(BuyerSection(), description="see below")

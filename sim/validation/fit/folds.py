@@ -11,12 +11,12 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import StringIO
 from typing import TypeVar
 
 import numpy as np
 
 from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.validation.fit.parameters import Parameter, fitted_parameters
 from ersatz.sim.validation.reading.lineages import lineage_of
 from ersatz.sim.validation.reading.table import Run
@@ -53,15 +53,13 @@ def groups_by(keys: Sequence[Key]) -> dict[Key, list[int]]:
 def folds_text(folds: Folds) -> str:
     """Return the values as CSV, a row for each group."""
     names = [p.name for p in fitted_parameters()]
-    text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["source", "model_name", *names])
     groups = [((lineage, "*"), values) for lineage, values in folds.lineages.items()]
     groups += list(folds.families.items())
+    rows = []
     for key, values in sorted(groups, key=lambda group: group[0]):
         by_name = {p.name: v for p, v in values.items()}
-        rows.writerow([*key, *(f"{by_name[name]:.3g}" for name in names)])
-    return text.getvalue()
+        rows.append([*key, *(f"{by_name[name]:.3g}" for name in names)])
+    return csv_text(["source", "model_name", *names], rows)
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,7 @@ ENDS = {
     "CANCELLED": "abandon", "OUT_OF_MEMORY": "abandon", "REVOKED": "abandon",
 }  # fmt: skip
 WAITS_AGAIN = frozenset({"preempt", "fail"})  # a node may fail before the job on it has started
+MOST_DIGITS = 6  # of a node or device: more than a million nobody has
 SLACK_S = 1.0  # how exactly Slurm's times are known
 _FINISH, _DOWN, _FAIL, _UP, _SUBMIT, _START, _LATE = range(7)  # the order within a second
 Row = tuple[float, int, int, Record]
@@ -98,6 +99,9 @@ def _numbers(text: str) -> Iterator[int]:
     """Yield the numbers of '0-3,7'."""
     for part in text.split(","):
         low, _, high = part.partition("-")
+        ends = (low, high or low)
+        if not all(end.isdecimal() and len(end) <= MOST_DIGITS for end in ends):
+            raise SlurmError(f"its note of nodes and devices cannot be read: {text[:80]!r}")
         yield from range(int(low), int(high or low) + 1)
 
 

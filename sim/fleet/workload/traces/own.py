@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces.rows import (
     CellError,
@@ -28,12 +27,8 @@ def workload_text(workload: Workload) -> str:
     """Return a workload as CSV; `read_own` gives it back, field by field."""
     columns = [name for name, field in _FIELDS.items() if name in NEEDED
                or any(getattr(job, name) != field.default for job in workload.jobs)]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for job in workload.jobs:
-        writer.writerow([_cell(getattr(job, name)) for name in columns])
-    return text.getvalue()
+    rows = ([_cell(getattr(job, name)) for name in columns] for job in workload.jobs)
+    return csv_text(columns, rows)
 
 
 def _cell(value: Any) -> Any:

@@ -59,8 +59,11 @@ def _from_entry(row: Row) -> Job | None:
         runs = [run for attempt in entry["attempts"] if (run := _run_s(attempt))]
         held = [sum(len(part["gpus"]) for part in a["detail"]) for a in entry["attempts"]]
         name, tenant = shown(entry["jobid"]), shown(entry.get("vc") or "")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CellError("", shown(entry), f"is no job of the log ({error})") from None
+    except (KeyError, TypeError, AttributeError):
+        expected = (
+            "is no job of the log: expected jobid, submitted_time and attempts with their detail"
+        )
+        raise CellError("", shown(entry), expected) from None
     if not runs or not max(held):
         return None
     return Job(name, times.clock("submitted_time"), max(held), math.fsum(runs), tenant=tenant)

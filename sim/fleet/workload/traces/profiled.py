@@ -10,12 +10,11 @@ extra large 100-1,000 device-hours, the geometric middle of each (small: 0.1 to 
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ersatz.device_models.text.problems import InputError
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload
 from ersatz.sim.fleet.workload.traces.rows import (
     CellError,
@@ -25,6 +24,7 @@ from ersatz.sim.fleet.workload.traces.rows import (
     jobs_of,
     open_text,
     read_json,
+    shown,
     workload_of,
 )
 
@@ -37,6 +37,7 @@ SIA_CLASSES = {
     "yolov3": "large", "imagenet": "extra large", "gpt_pipe": "extra large",
 }  # fmt: skip
 # Columns by number of fields: a physical-cluster trace has a folder, a mode and a goal more.
+MOST_STEPS = 1e9  # in a second
 _GAVEL = {
     7: ("type", "command", "flag", "data", "steps", "arrival", "scale"),
     9: ("type", "command", "folder", "flag", "data", "steps", "scale", "mode", "arrival"),
@@ -58,18 +59,38 @@ class Throughputs:
 
 def read_throughputs(path: Path) -> Throughputs:
     """Read Gavel's throughput table; raises `InputError`."""
-    rates: dict[str, dict[tuple[str, int], float]] = {}
-    try:
-        for kind, jobs in read_json(path).items():
-            rates[kind] = {ast.literal_eval(key): float(row["null"]) for key, row in jobs.items()}
-            if not all(0 <= rate < math.inf for rate in rates[kind].values()):
-                raise ValueError(f"a rate of {kind} is no number from 0 on")
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError,
-            MemoryError, OverflowError) as error:  # fmt: skip
-        fail(path, f"is no throughput table: {error}")
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(jobs, dict) for jobs in data.values()):
+        fail(path, "is no throughput table: expected rates of jobs by accelerator")
+    rates = {}
+    for kind, jobs in data.items():
+        rates[kind] = {
+            _job_type(path, key): _steps_per_s(path, key, row) for key, row in jobs.items()
+        }
     return Throughputs(rates)
+
+
+def _job_type(path: Path, key: str) -> tuple[str, int]:
+    """Return job type and devices, as a key like "('ResNet-18', 2)" says."""
+    try:
+        found = ast.literal_eval(key)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        found = None
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str)
+            and isinstance(found[1], int)):  # fmt: skip
+        fail(path, f"is no throughput table: {shown(key)!r} - expected a job type and its devices")
+    return found
+
+
+def _steps_per_s(path: Path, key: str, row: Any) -> float:
+    """Return the rate of a job that runs alone."""
+    rate = row.get("null") if isinstance(row, dict) else None
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= MOST_STEPS:
+        fail(
+            path,
+            f"is no throughput table: {shown(key)}: expected a rate of it alone ('null'), from 0 on",
+        )
+    return float(rate)
 
 
 def find_throughputs(path: Path) -> Path:

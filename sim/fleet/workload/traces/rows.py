@@ -11,22 +11,20 @@ import gzip
 import io
 import json
 import math
-import os
 import reprlib
-import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 MOST_PROBLEMS = 50  # after which the rest of a file is not looked at
-MOST_BYTES = 256 * 2**20  # of text
+MOST_BYTES = MAX_TABLE_BYTES  # of text
 MOST_RATIO = 200  # of text to its gzip file, beyond ...
 FREE_BYTES = 16 * 2**20  # ... so much text
 MOST_NUMBER = 1e15
@@ -103,35 +101,28 @@ def open_text(path: Path, errors: str = "strict") -> str:
     Only what is a file is read, and no more of it than `MOST_BYTES`. `errors` is Python's word for
     what to do with bytes that are no UTF-8.
     """
+    raw = read_file(path, MOST_BYTES)
+    if raw[:2] == b"\x1f\x8b":
+        raw = _unpacked(path, raw)
     try:
-        raw = _read(path)
         return raw.decode("utf-8-sig", errors)
-    except OSError as error:
-        fail(path, f"cannot be read: {error.strerror or error}")
-    except (EOFError, zlib.error):
-        fail(path, "is a broken gzip file")
-    except ValueError as error:
-        line = raw.count(b"\n", 0, error.start) + 1 if isinstance(error, UnicodeDecodeError) else 0
-        fail(path, "is no UTF-8 text" if line else f"cannot be read: {error}", line)
+    except UnicodeDecodeError as error:
+        fail(path, "is no UTF-8 text", raw.count(b"\n", 0, error.start) + 1)
 
 
-def _read(path: Path) -> bytes:
-    """Return the bytes of a file. A pipe or a device would never end, or never begin."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        fail(path, "is no regular file")
-    with open(handle, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        with gzip.open(file) if packed else nullcontext(file) as stream:
-            raw = bytearray()
+def _unpacked(path: Path, packed: bytes) -> bytes:
+    """Return what a gzip file holds, unless it is a bomb."""
+    raw = bytearray()
+    try:
+        with gzip.open(io.BytesIO(packed)) as stream:
             while chunk := stream.read(2**20):
                 raw += chunk
                 if len(raw) > MOST_BYTES:
-                    fail(path, f"holds more than {MOST_BYTES >> 20} MiB of text")
-                if packed and len(raw) > FREE_BYTES and len(raw) > MOST_RATIO * file.tell():
+                    fail(path, f"unpacks to more than {MOST_BYTES:,} bytes; expected at most that")
+                if len(raw) > max(FREE_BYTES, MOST_RATIO * len(packed)):
                     fail(path, f"unpacks to more than {MOST_RATIO} times its size")
+    except (EOFError, OSError, zlib.error):
+        fail(path, "is a broken gzip file")
     return bytes(raw)
 
 

@@ -1,0 +1,70 @@
+"""Fleets: schedulers side by side on the same jobs and failures, each judged by its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
+from ersatz.sim.fleet.compare import Outcome, compare, run_policy
+from ersatz.sim.fleet.file import Contest, load_contest
+from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
+from ersatz.sim.report.schedule import render_schedule
+from ersatz.sim.report.schedule_record import schedule_files, schedule_record
+from ersatz.sim.scenario.shipped import find_scenario
+
+Draws = list[Outcome]
+
+
+def schedule(
+    scenario: str | Path, policies: Sequence[str] = (), overrides: Overrides = (),
+    seed: int | None = None, *, trace: str = "", twice: bool = False, watch: Watch = unwatched,
+) -> Answer[Draws]:  # fmt: skip
+    """Run a fleet under schedulers, compare them, and judge whether each keeps the rules.
+
+    `policies` are names such as "easy:leaf" or files such as "mine.py", by default those of the
+    file; `trace` gives the jobs of a trace in place of the file's, `twice` checks that a scheduler is
+    deterministic. A record holds an outcome per draw. Raises `InputError` for a faulty file or an
+    unknown policy; a scheduler that breaks a rule is no error, the reasons say so.
+    """
+    contest = load_contest(find_scenario(scenario), override_texts(overrides), seed, trace)
+    names = [policies] if isinstance(policies, str) else list(policies)
+    return contest_answer(contest, contest_outcomes(contest, names, twice=twice, watch=watch))
+
+
+def contest_outcomes(
+    contest: Contest, policies: Sequence[str] = (), *, twice: bool = False, watch: Watch = unwatched
+) -> list[Draws]:
+    """Run every policy on every draw."""
+    names = list(policies or contest.policies)
+    check_policies(names)  # every fault of a name before the first run
+    outcomes: list[Draws] = []
+    with watch(len(names) * len(contest.specs)) as advance:
+        for name in names:
+            draws = []
+            for spec in contest.specs:
+                draws.append(run_policy(name, spec, make_scheduler, twice=twice))
+                advance(name)
+            outcomes.append(draws)
+    return outcomes
+
+
+def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]:
+    """Return what outcomes say about a contest."""
+    differences = compare(outcomes)
+    told = contest.question, outcomes, differences, contest.assumptions
+    return Answer(
+        "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
+        view=lambda: render_schedule(*told), record=lambda: schedule_record(*told),
+        files=lambda: schedule_files(outcomes), reasons=_reasons(outcomes),
+    )  # fmt: skip
+
+
+def _reasons(outcomes: Sequence[Draws]) -> tuple[str, ...]:
+    """Say which runs broke off, else which schedulers break the rules."""
+    stopped = [
+        f"infeasible: {o.policy}: {o.reason}" for draws in outcomes for o in draws if o.reason
+    ]
+    broken = [f"{draws[0].policy} breaks the rules" for draws in outcomes
+              if not all(o.verdict.holds for o in draws)]  # fmt: skip
+    return tuple(dict.fromkeys(stopped or broken))

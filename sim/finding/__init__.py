@@ -1,0 +1,1 @@
+"""Everything that ersatz knows by name: shelves of devices, models, rules and so on."""

@@ -1,0 +1,1 @@
+"""Reports as text of 100 columns and as HTML."""

@@ -1,0 +1,43 @@
+"""Scenarios by path or by the name of a shipped one."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from ersatz.device_models.shipped import SCENARIOS
+from ersatz.sim.errors import InputError, Problem, did_you_mean
+
+
+def find_scenario(name: str | Path) -> Path:
+    """Return the path of a scenario file, or of the shipped scenario of that name.
+
+    Raises `InputError` where there is neither, with what is called nearly so.
+    """
+    found = look_up(str(name))
+    if found is None:
+        near = did_you_mean(Path(name).stem[:100], shipped_scenarios())
+        raise InputError(
+            [Problem(str(name), 0, 0, "", "", f"cannot be read: there is no such file{near}")]
+        )
+    return found
+
+
+def look_up(name: str) -> Path | None:
+    """Return the path that a word of the command line means, if it means a file or a shipped name."""
+    path = Path(name)
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    if path.parts[:1] == ("scenarios",) and ".." not in path.parts:
+        inside = SCENARIOS / path.relative_to("scenarios")
+        return inside if inside.is_file() else None
+    return shipped_scenarios().get(name) or shipped_scenarios().get(name.removesuffix(".yaml"))
+
+
+@cache
+def shipped_scenarios() -> dict[str, Path]:
+    """Return the shipped scenarios of all kinds by name."""
+    return {path.stem: path for path in sorted(SCENARIOS.rglob("*.yaml"))}
