@@ -28,7 +28,8 @@ def legal(
 
     `devices` are names, paths, "all", or one file or shipped name of a legal question. Without a
     date it is about today. `buyer` is a kind or the name of a party, `units` how many devices are
-    asked for, `watching` adds what is scheduled to change within a year. `rules` is a file or folder of your own rules,
+    asked for, `watching` adds what is scheduled to change within a year. `rules` is a file or folder
+    of your own rules,
     `changes` are texts like "rules.US-2025-04-H20.criterion.memory=4100"; with either, the answer
     is also given as it is. Raises `InputError` with every unknown name and day.
     """
