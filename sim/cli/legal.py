@@ -47,4 +47,4 @@ def legal(
     from ersatz.sim.answers.legal import legal as answer
 
     conclude(answer(*devices, dates=date or (), to=to, buyer=buyer, origin=origin, rules=rules,
-                    changes=set_ or ()), json, out)  # fmt: skip
+                    changes=set_ or (), units=units, watching=watch), json, out)  # fmt: skip

@@ -193,20 +193,24 @@ def _with_area_doubt(question: Question, verdict: GateVerdict, day: date) -> Gat
     """Add a doubt where the least or most die area that may count changes a gate's policy."""
     part = question.part
     doubts: list[str] = []
+    deciding = verdict.rules
     for area in (part.die_area_least_m2, part.die_area_most_m2):
         if area is None or area == part.die_area_m2:
             continue
         other = replace(question, area_m2=area)
-        policy = gate_verdict(other, verdict.gate, other.findings(verdict.gate), day).policy
+        said = gate_verdict(other, verdict.gate, other.findings(verdict.gate), day)
+        policy = said.policy
         if policy not in (verdict.policy, verdict.alternative):
             doubts.append(f"with a die area of {area * 1e6:,.0f} mm2 instead of "
                           f"{(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {policy}")  # fmt: skip
             verdict = replace(verdict, alternative=verdict.alternative or policy)
+            deciding = (*deciding, *said.rules)
     if doubts and part.assumes("die_area_m2"):
         assumed = (
             f"with the assumed {(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {verdict.policy}"
         )
-        return replace(verdict, policy="unknown", terms=(), doubts=(assumed, *doubts))
+        return replace(verdict, policy="unknown", rules=unique(deciding), terms=(),
+                       doubts=(assumed, *doubts))  # fmt: skip
     return replace(verdict, doubts=(*verdict.doubts, *doubts))
 
 
