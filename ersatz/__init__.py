@@ -13,10 +13,10 @@ What stands in `__all__` is public and stays; everything below `ersatz.sim` and
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, whose import an interrupt would have to wait for
 if TYPE_CHECKING:
+    from typing import Any
+
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.answers.buy import buy
     from ersatz.sim.answers.cases import compare, load, run
@@ -72,6 +72,8 @@ def __getattr__(name: str) -> Any:
         return version("ersatz")
     if name not in _HOMES:
         raise AttributeError(f"module 'ersatz' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"ersatz.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from ersatz.sim.uncertainty.intervals import UNMEASURED, widths
+from ersatz.sim.uncertainty.intervals import components, features, kind_of, why_wide
 from ersatz.sim.validation.errors.baseline import spreadsheet_errors
 from ersatz.sim.validation.errors.collective_benchmarks import judge_collectives
 from ersatz.sim.validation.errors.heldout import (
-    SHIPPED,
     Judged,
     headline,
     judge_shipped,
@@ -17,15 +16,24 @@ from ersatz.sim.validation.errors.heldout import (
 )
 from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
 from ersatz.sim.validation.errors.microbenchmarks import judge_kernels
-from ersatz.sim.validation.errors.widths import coverage, quantile, width_table
+from ersatz.sim.validation.errors.widths import (
+    LEVEL,
+    NAMES,
+    coverage,
+    fit_components,
+    matrix,
+    unmeasured,
+    weights,
+)
 from ersatz.sim.validation.fit.folds import load_folds
 from ersatz.sim.validation.fit.parameters import fitted_parameters
+from ersatz.sim.validation.reading.lineages import SHIPPED, withheld
 from ersatz.sim.validation.reading.table import read_table
 
-FAMILY, SOURCE, SEEN, SHEET, SHEET_SOURCE = range(5)
-# Published: 4.3 / 16 % with the model, 5.1 / 17 % with the source left out, 3.0 / 15 % seen.
-LEFT_OUT_MEDIAN, LEFT_OUT_P90, SOURCE_MEDIAN = 0.05, 0.18, 0.06
-NVIDIA_MEDIAN, HUAWEI_MEDIAN, AMD_MEDIAN = 0.05, 0.09, 0.15  # published: 3.9, 8.4, 12.2 %
+FAMILY, LINEAGE, SEEN, SHEET, SHEET_LINEAGE = range(5)
+# Published: 16.4 / 46 % with the lineage (mixtures of experts 19.7 %), 10.8 / 40 % with the model left out.
+LINEAGE_MEDIAN, LINEAGE_P90, LINEAGE_MOE = 0.18, 0.50, 0.22
+FAMILY_MEDIAN, FAMILY_P90 = 0.12, 0.44
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +42,41 @@ def judged() -> list[Judged]:
     return judge_shipped()
 
 
-def test_weighted_quantiles_weigh_sources_equally() -> None:
-    """Three errors of 1 % in one source weigh as much as one of 9 % in another."""
+def test_weighted_quantiles_weigh_groups_equally() -> None:
+    """Three errors of 1 % in one group weigh as much as one of 9 % in another."""
     assert weighted_quantiles([0.01, 0.01, 0.01, -0.09], ["a", "a", "a", "b"]) == [0.01, 0.09]
     assert weighted_quantiles([0.01, 0.02, 0.09], ["a", "b", "c"])[0] == 0.02
 
 
-def test_the_conformal_quantile_of_ten_errors_is_the_ninth() -> None:
-    """ceil(11 x 0.8) = 9."""
-    assert quantile([-i for i in range(1, 11)]) == 9
+def test_sizes_of_components_are_found_again() -> None:
+    """Errors drawn with two independent causes: one always there, one in every other row.
+
+    A Laplace scale s has an 80 % half width of s ln 5: 0.05 -> 0.080; with a second of 0.2, whose
+    squares add, 0.332.
+    """
+    rng = np.random.default_rng(1)
+    concerned = np.tile([[1.0, 0.0], [1.0, 1.0]], (4000, 1))
+    scale = np.sqrt(concerned @ np.array([0.05, 0.2]) ** 2)
+    errors = rng.laplace(0.0, scale)
+    half = fit_components(concerned, errors, weights(["a"] * len(errors)))
+    assert half == pytest.approx([0.05 * math.log(5), 0.2 * math.log(5)], rel=0.06)
+    inside = np.abs(errors) <= np.sqrt(concerned @ half**2)
+    assert float(np.mean(inside)) == pytest.approx(LEVEL, abs=0.005)
+
+
+def test_what_a_lineage_alone_showed_is_withheld() -> None:
+    """nanotron's stack is known from its own sweep only; megatron-core from many lineages."""
+    assert "nanotron" in withheld("nanotron")
+    assert "megatron-core" not in withheld("Nvidia recipes")
+    assert withheld("a stranger") == frozenset()
 
 
 def test_folds_hold_values_within_bounds_that_differ_from_one_another() -> None:
     folds = load_folds()
-    for values in [*folds.sources.values(), *folds.families.values()]:
+    for values in [*folds.lineages.values(), *folds.families.values()]:
         assert set(values) == set(fitted_parameters())
         assert all(p.low * 0.99 <= v <= p.high * 1.01 for p, v in values.items())
-    assert len({tuple(v.values()) for v in folds.sources.values()}) > len(folds.sources) / 2
+    assert len({tuple(v.values()) for v in folds.lineages.values()}) > len(folds.lineages) / 2
 
 
 @pytest.mark.slow
@@ -58,17 +84,30 @@ def test_errors_of_runs_that_were_left_out(judged: list[Judged]) -> None:
     """The published figures of docs/validation.md, with a margin."""
     found = list(headline(judged).values())
     assert len(judged) / len(fitted_parameters()) >= 30
-    assert found[FAMILY]["all"]["median"] < LEFT_OUT_MEDIAN
-    assert found[FAMILY]["all"]["p90"] < LEFT_OUT_P90
-    assert found[SOURCE]["all"]["median"] < SOURCE_MEDIAN
-    assert found[FAMILY]["nvidia"]["median"] < NVIDIA_MEDIAN
-    assert found[FAMILY]["huawei"]["median"] < HUAWEI_MEDIAN
-    assert found[FAMILY]["amd"]["median"] < AMD_MEDIAN
+    assert found[FAMILY]["all"]["median"] < FAMILY_MEDIAN
+    assert found[FAMILY]["all"]["p90"] < FAMILY_P90
+    assert found[LINEAGE]["all"]["median"] < LINEAGE_MEDIAN
+    assert found[LINEAGE]["all"]["p90"] < LINEAGE_P90
+    assert found[LINEAGE]["moe"]["median"] < LINEAGE_MOE
     assert found[SEEN]["all"]["median"] < found[FAMILY]["all"]["median"] + 0.005
     assert found[SHEET]["all"]["median"] > 1.5 * found[FAMILY]["all"]["median"]
+    assert found[SHEET_LINEAGE]["all"]["median"] > 1.5 * found[LINEAGE]["all"]["median"]
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, reason="16.4 / 46 % today: old Megatron, tiny models and unknown stacks"
+)
+def test_the_figures_to_reach_with_a_lineage_left_out(judged: list[Judged]) -> None:
+    """What a buyer would need: remove the mark once it holds."""
+    found = list(headline(judged).values())
+    assert found[LINEAGE]["all"]["median"] < 0.08
+    assert found[LINEAGE]["all"]["p90"] < 0.30
+    assert found[FAMILY]["all"]["median"] < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="10.7 % after the refit with lineages of equal weight")
 def test_whole_jobs_are_within_ten_percent_in_the_median() -> None:
     found = job_summary(judge_jobs(read_table(SHIPPED).runs))
     assert found["jobs"] >= 70
@@ -77,10 +116,25 @@ def test_whole_jobs_are_within_ten_percent_in_the_median() -> None:
 
 @pytest.mark.slow
 def test_intervals_cover_what_they_promise(judged: list[Judged]) -> None:
-    assert 0.75 <= float(np.mean(coverage(judged))) <= 0.85
-    written = widths()
-    assert {n: float(f"{w:.3g}") for n, (w, _) in width_table(judged).items()} == written
-    assert written[UNMEASURED] > max(written[v] for v in ("nvidia", "huawei", "amd"))
+    """Judged by sizes that have not seen a row's lineage; the shipped sizes are those of all."""
+    weight = weights([j.lineage for j in judged])
+    assert 0.75 <= float(np.array(coverage(judged), dtype=float) @ weight) <= 0.85
+    errors = np.array([j.lineage_error for j in judged])
+    half = fit_components(matrix(judged), errors, weight)
+    written = {n: float(f"{h:.3g}") for n, h in zip(NAMES, half, strict=True)}
+    written["unmeasured"] = float(f"{unmeasured(half, errors, weight):.3g}")
+    assert written == components()
+
+
+@pytest.mark.slow
+def test_an_interval_says_what_makes_it_wide(judged: list[Judged]) -> None:
+    """Shares add up to the width, and a device without published runs is named."""
+    scenario = judged[0].scenario
+    line = why_wide(scenario)
+    assert line.startswith("step +-")
+    pool = scenario.pools[0]
+    assert "device" in set(features(scenario, pool, runs=0))
+    assert kind_of(scenario, pool).split("/")[1] == scenario.training.precision
 
 
 @pytest.mark.slow

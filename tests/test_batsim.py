@@ -258,7 +258,10 @@ def test_the_scheduler_dies_with_ersatz(tmp_path: Path) -> None:
     code = ("from ersatz.sim.fleet.doors.peer import Peer\n"
             f"peer = Peer('{sys.executable} {script} {{endpoint}}')\n"
             "peer.open(); print(peer.process.pid, flush=True); peer.ask(b'')")  # fmt: skip
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    env = {
+        **os.environ,
+        "TMPDIR": "/var/tmp",
+    }  # short: a socket has a path of 107 characters at most
     ersatz = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=env
     )

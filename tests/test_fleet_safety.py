@@ -215,13 +215,13 @@ def test_deep_json_is_told_in_words(name: str, depth: int, tmp_path: Path) -> No
         write(tmp_path, "a\tb\tc\td\te\t0\t1\n", "a.trace")
     for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
         path = write(tmp_path, text, name)
-        refused(tmp_path / "a.trace" if name.startswith("sim") else path)
+        assert refused(tmp_path / "a.trace" if name.startswith("sim") else path)
         for inner in (
             f'[{{"jobid": {text}, "submitted_time": {text}, "attempts": []}}]',
             f'{{"jobs": [{{"id": {text}, "profile": {text}}}], "profiles": {{"d": {text}}}}}',
         ):
             write(tmp_path, inner, name)
-            refused(tmp_path / "a.trace" if name.startswith("sim") else path)
+            assert refused(tmp_path / "a.trace" if name.startswith("sim") else path)
 
 
 def test_an_id_that_stands_twice_is_named_with_both_lines_at_once(tmp_path: Path) -> None:

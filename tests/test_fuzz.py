@@ -66,7 +66,7 @@ def test_a_seed_decides_every_input() -> None:
 
 
 def test_no_input_breaks_the_program() -> None:
-    tally = attack(list(kinds.KINDS), 220, 20261129, None, PATIENT)
+    tally = attack(list(kinds.KINDS), 180, 20261129, None, PATIENT)
     assert not tally.faults
     ends = sum((count for count in tally.ends.values()), start=type(tally.ends["run"])())
     assert ends[0] > 20 < ends[2], "some inputs are answered and some are refused"

@@ -23,6 +23,7 @@ from ersatz.sim.fleet.engine.outages import Maintenance
 from ersatz.sim.fleet.log import Rules
 from ersatz.sim.fleet.policies.own import scheduler as own
 from ersatz.sim.fleet.policies.own.folder import is_dead, private_folder
+from ersatz.sim.fleet.policies.own.kept import Kept
 from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
@@ -140,6 +141,20 @@ def test_a_file_that_cannot_be_loaded_is_bad_input(
         make_scheduler(path)
     assert not processes_of(path)
     assert not folders()
+
+
+def test_it_goes_without_a_word_when_ersatz_lets_go(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end of the channel is closed before its keeper ends it, however long that takes."""
+    end = Kept.end
+    monkeypatch.setattr(
+        Kept, "end", lambda kept, **how: (kept.how_it_ended(20.0), end(kept, **how))
+    )
+    scheduler = make_scheduler(written(tmp_path))
+    assert isinstance(scheduler, own.FileScheduler)
+    scheduler.close()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("claims", ["7", "None", "Claims(max_wait_s='x')"])

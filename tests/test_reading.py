@@ -185,3 +185,18 @@ def test_every_number_names_its_unit(tmp_path: Path) -> None:
     tokens = 128 * 4096 / 16
     assert high == pytest.approx(tokens / record["step_time_low80_s"])
     assert math.isclose(middle, tokens / record["step_time_predicted_s"])
+
+
+def test_what_a_stack_or_a_node_decides_is_said(tmp_path: Path) -> None:
+    words = stated(tmp_path, seq_parallel="", sharding="")
+    assert "seq_parallel is blank: True (the stack's habit)" in words
+    assert "sharding is blank: zero 1 (the stack's habit)" in words
+    words = stated(tmp_path, n_devices="12", tp="2", global_batch_seqs="24")
+    assert "12 devices are no whole nodes of 8: 6 of each node are taken" in words
+    assert "gated MLP is blank: True" in stated(tmp_path)
+    assert "gated MLP" not in stated(tmp_path, model_name="GPT3-175B")  # known to have none
+
+
+def test_the_number_of_experts_of_a_token_is_left_open(tmp_path: Path) -> None:
+    reading = read_run(run(tmp_path, **{**MOE, "top_k": ""}))
+    assert reading.open["top_k"] == (1, 8)

@@ -119,7 +119,10 @@ def test_short_of_money() -> None:
     assert found["work"].increase == pytest.approx(0.19, abs=0.02)  # a fifth fewer tokens
 
 
-def test_each_910b_is_faster_than_an_h20() -> None:
-    rates = {t.devices: t for t in told()["as-it-was"].inquiry.buildout.jobs[0].throughputs}
-    assert rates["910b",].tokens_per_s["910b"] > rates["h20",].tokens_per_s["h20"]
-    assert np.isfinite(told()["as-it-was"].final.finish)  # type: ignore[union-attr]
+def test_a_910b_trains_about_as_fast_as_an_h20_and_draws_less() -> None:
+    only = told()["as-it-was"]
+    rates = {t.devices: t for t in only.inquiry.buildout.jobs[0].throughputs}
+    chinese, cut = rates["910b",], rates["h20",]
+    assert chinese.tokens_per_s["910b"] == pytest.approx(cut.tokens_per_s["h20"], rel=0.05)
+    assert chinese.watts["910b"] < cut.watts["h20"]
+    assert np.isfinite(only.final.finish)  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ def validate(
         bool, typer.Option("--oddities", help="Model known faults of single clusters, too.")
     ] = False,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="Errors with model or source left out; doubles the time.")
+        bool, typer.Option("--held-out", help="Errors with model or lineage left out; doubles the time.")
     ] = False,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="TABLE", help="CSV of runs out of memory.")

@@ -53,6 +53,10 @@ def placed_communicators(
         found = communicator
         if name in ("world", "ends"):
             found = replace(communicator, group=_crossing(communicator.group, node, pool, spec))
+        elif name == "pp" and size > 1:  # what its messages get is told border by border
+            at = Seat(wiring_of(node), pool.nodes, ranks_of(parallel, pool), spec, seed)
+            seat = _group_of(fabric_of(at.wiring, at.nodes, spec), seated(at, stride, size), size)
+            found = replace(communicator, group=seat)
         elif size > 1:
             at = Seat(wiring_of(node), pool.nodes, ranks_of(parallel, pool), spec, seed)
             found = _placed(name, communicator, node, at, stride, size)
@@ -250,11 +254,7 @@ class Reached(NamedTuple):
 def _reached(at: Seat, stride: int, size: int, name: str) -> Reached:
     members = seated(at, stride, size)
     fabric = fabric_of(at.wiring, at.nodes, at.spec)
-    inside, spans = members.per_domain, members.spans
-    group = Group(
-        size, inside, members.groups_per_domain, 0 if spans * inside == size else spans,
-        crossings=_pod_borders(fabric, members),
-    )  # fmt: skip
+    group = _group_of(fabric, members, size)
     ways = traffic_options(at)
     if name == "pp":
         steps = [(stage, stage + 1) for stage in range(size - 1)]
@@ -263,6 +263,15 @@ def _reached(at: Seat, stride: int, size: int, name: str) -> Reached:
         ring = ring_share(fabric, members, **ways)
     exchange = exchange_share(fabric, members, **ways) if name in ("ep", "ulysses") else ring
     return Reached(group, ring, exchange)
+
+
+def _group_of(fabric: Fabric, members: Members, size: int) -> Group:
+    """Return the group that counts for all of its kind, as they sit."""
+    inside, spans = members.per_domain, members.spans
+    return Group(
+        size, inside, members.groups_per_domain, 0 if spans * inside == size else spans,
+        crossings=_pod_borders(fabric, members),
+    )  # fmt: skip
 
 
 def traffic_options(at: Seat) -> dict[str, int]:

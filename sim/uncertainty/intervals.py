@@ -6,6 +6,7 @@ The half width, as a logarithm, is the root of a sum of squares over what is unc
     stack           the software is not recognised
     device          the device, in this number format and kind of model, was never measured
     few             ... or in one or two published runs only
+    unmeasured      of the device no run at all was published: an assumption, for no data can show it
     experts, adapters, long sequence       what is predicted less well wherever it was measured
     what is left open                      readings that a row or a scenario does not decide between
 
@@ -28,6 +29,7 @@ from ersatz.sim.scenario.scenario import Pool, Scenario
 
 LONG = 16_384  # tokens from which a sequence is beyond what most runs show
 FEW = 2  # published runs of a kind that say little
+BINS = ("ascend-910b",)  # families whose bin a publication seldom tells
 GENERIC = frozenset({"generic"})  # stacks that stand for an unknown one
 
 
@@ -38,7 +40,6 @@ class Reason:
     name: str
     words: str
     width: float
-    remedy: str = ""  # what would narrow it
 
 
 @lru_cache(maxsize=1)
@@ -59,14 +60,23 @@ def published_runs() -> Mapping[str, int]:
     return found
 
 
+def family_of(pool: Pool) -> str:
+    """Return a pool's device, or the family of its bins where publications seldom tell which."""
+    device = pool.node.device.name
+    return next((name for name in BINS if device.startswith(name)), device)
+
+
 def kind_of(scenario: Scenario, pool: Pool) -> str:
     """Return what is alike: device (bins of one die together), number format, kind of model."""
-    device = pool.node.device.name
-    family = next((name for name in ("ascend-910b",) if device.startswith(name)), device)
     model = (
         "adapters" if scenario.model.lora_rank else "experts" if scenario.model.experts else "dense"
     )
-    return f"{family}/{scenario.training.precision}/{model}"
+    return f"{family_of(pool)}/{scenario.training.precision}/{model}"
+
+
+def is_measured(pool: Pool) -> bool:
+    """Tell whether any training run on the pool's device was published."""
+    return any(kind.split("/")[0] == family_of(pool) for kind in published_runs())
 
 
 def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iterator[str]:
@@ -81,6 +91,8 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
         runs = published_runs().get(kind_of(scenario, pool), 0)
     if runs == 0:
         yield "device"
+        if not is_measured(pool):
+            yield "unmeasured"
     elif runs <= FEW:
         yield "few"
     if scenario.model.lora_rank:
@@ -128,34 +140,33 @@ def with_interval(scenario: Scenario, step: StepResult, width: float | None = No
 
 
 def why_wide(scenario: Scenario) -> str:
-    """Say in one line what makes an interval wide, each reason with its share, and what narrows it.
+    """Say in one line what makes an interval wide, each reason with its share.
 
-    Shares are of the squares and add up to the width: 34 %: stack 22, device 12.
+    Shares are of the squares and add up to the width: 34 %: stack 22, device 12. What is worth less
+    than half a percent is left out.
     """
     found = reasons(scenario)
     width = half_width(scenario)
     squares = math.fsum(reason.width**2 for reason in found)
-    shares = ", ".join(f"{r.words} {100 * width * r.width**2 / squares:.0f}" for r in found)
-    remedy = next((r.remedy for r in found if r.remedy), "")
-    return f"step +-{100 * width:.0f} %: {shares}" + (f"; narrower with {remedy}" if remedy else "")
+    worth = [(r.words, 100 * width * r.width**2 / squares) for r in found]
+    shares = ", ".join(f"{words} {share:.0f}" for words, share in worth if share >= 0.5)
+    return f"step +-{100 * width:.0f} %: {shares}"
 
 
 def _reason(name: str, scenario: Scenario, pool: Pool, width: float) -> Reason:
     device = pool.node.device.title
-    runs = published_runs().get(kind_of(scenario, pool), 0)
-    kind = kind_of(scenario, pool).split("/")[2]
-    of = {"dense": "dense models", "experts": "mixtures of experts", "adapters": "adapters"}[kind]
-    asked = f"{of} in {scenario.training.precision} on {device}"
-    words, remedy = {
-        "cluster": ("no cluster is like another", "measured steps of one's own cluster"),
-        "stack": (
-            f"stack {pool.stack.name} not recognised",
-            "a stack of the catalogue, or measured steps",
-        ),
-        "device": (f"{asked} never published", "measured steps of this device"),
-        "few": (f"{asked} published {runs} times", "measured steps of this device"),
-        "experts": ("mixtures of experts", ""),
-        "adapters": ("adapters", ""),
-        "long": (f"sequences of {scenario.training.sequence_length:,}", ""),
+    kind = kind_of(scenario, pool)
+    runs = published_runs().get(kind, 0)
+    of = {"dense": "dense models", "experts": "mixtures of experts", "adapters": "adapters"}
+    asked = f"{of[kind.split('/')[2]]} in {scenario.training.precision} on {device}"
+    words = {
+        "cluster": "no cluster is like another",
+        "stack": f"stack {pool.stack.name} not recognised",
+        "device": f"{asked} never published",
+        "few": f"{asked} published {runs} times",
+        "unmeasured": f"no measured training run of {device} was published",
+        "experts": "mixtures of experts",
+        "adapters": "adapters",
+        "long": f"sequences of {scenario.training.sequence_length:,}",
     }[name]
-    return Reason(name, words, width, remedy)
+    return Reason(name, words, width)

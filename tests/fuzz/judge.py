@@ -37,9 +37,9 @@ from rich.cells import cell_len
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
 from ersatz.sim.errors import InfeasibleError
+from tests.fuzz.words import OUTSIDE
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = Path("/tmp/ersatz-fuzz-escape")  # named by `words.ESCAPES`
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -114,6 +114,15 @@ def used_s(pid: int) -> float:
             parts = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
             found += sum(map(int, parts[11:15])) / os.sysconf("SC_CLK_TCK")
     return found
+
+
+def is_waiting(pid: int) -> bool:
+    """Tell whether a process and its children sleep; one that would run, or writes to a disk, does not."""
+    states = []
+    for number in (str(pid), *_children(pid)):
+        with suppress(OSError, IndexError):
+            states.append(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0])
+    return all(state in "SZ" for state in states)
 
 
 def _children(pid: int) -> list[str]:

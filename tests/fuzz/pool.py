@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from . import kinds
-from .judge import Input, Outcome, run, used_s
+from .judge import Input, Outcome, is_waiting, run, used_s
 
 MEMORY_BYTES = 3 * 2**30
 SILENT_S = 90.0  # of real time, after which a child that says nothing is killed
@@ -75,10 +75,11 @@ class Pool:
             while not self._pipe.poll(1.0):
                 if not self._child.is_alive() and not self._pipe.poll(0.1):
                     raise EOFError
-                if (now := used_s(self._child.pid or 0)) > used + 0.1:
+                pid = self._child.pid or 0
+                if (now := used_s(pid)) > used + 0.1 or not is_waiting(pid):
                     used, since = now, time.monotonic()
                 elif time.monotonic() - since > self.bounds.blocked_s:
-                    os.kill(self._child.pid or 0, signal.SIGUSR1)
+                    os.kill(pid, signal.SIGUSR1)
                 if time.monotonic() - began > self.bounds.silent_s:
                     self._end()
                     return Outcome(-9, "overtime: had to be killed", "", self.bounds.silent_s)

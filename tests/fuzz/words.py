@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from ersatz.device_models.text.units import UNITS
@@ -23,7 +25,8 @@ TEXTS = (
     "/dev/zero", "/dev/null", "/nonexistent/x.yaml", "itself.yaml", "data.yaml", "folder", "pipe",
 )  # fmt: skip
 # Where an escape from the output folder would land; `judge` looks there.
-ESCAPES = ("../ESCAPE", "../../ESCAPE", "/tmp/ersatz-fuzz-escape/x", "a/../../ESCAPE")
+OUTSIDE = Path(gettempdir()) / "ersatz-fuzz-escape"  # where nothing may ever be written
+ESCAPES = ("../ESCAPE", "../../ESCAPE", str(OUTSIDE / "x"), "a/../../ESCAPE")
 MAGNITUDES = (
     0.0,
     1.0,

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ _read: set[str] = set()
 
 
 def note_inputs() -> None:
-    """Begin to note which files are opened to be read; cannot be undone."""
+    """Begin anew to note which files are opened to be read."""
+    _read.clear()
+    _listen()
+
+
+@cache
+def _listen() -> None:
+    """Ask the interpreter to report; once, for it cannot be undone and every report costs time."""
     sys.addaudithook(_note)
 
 

@@ -27,6 +27,10 @@ from ersatz.sim.validation.fit.folds import groups_by
 NAMES = ("cluster", "stack", "device", "few", "experts", "adapters", "long")
 LEVEL = 0.80
 TO_HALF = math.log(1 / (1 - LEVEL))  # half width over scale of a Laplace distribution
+WIDER, FURTHER = (
+    0.90,
+    1.25,
+)  # a device without any run: this quantile, and so much wider than the widest
 LEAST = 0.02  # log half width below which a component is not told from none
 SMALL = 0.01  # pull towards `LEAST` of what little data show, as a share of a row's weight
 
@@ -73,6 +77,20 @@ def fit_components(concerned: Array, errors: Array, weight: Array) -> Array:
     return scaled
 
 
+def unmeasured(half: Array, errors: Array, weight: Array) -> float:
+    """Return the log half width that a device without any published run gets beside the others.
+
+    An assumption: such a device errs like the worst tenth of unseen lineages, and at least a quarter
+    more than a known one.
+    """
+    order = np.argsort(np.abs(errors))
+    place = int(np.searchsorted(np.cumsum(weight[order]), WIDER))
+    worst = float(np.abs(errors)[order][min(place, len(errors) - 1)])
+    known = float(half[NAMES.index("cluster")])
+    wanted = max(worst, math.log1p(FURTHER * math.expm1(known)))
+    return math.sqrt(wanted**2 - known**2)
+
+
 def coverage(judged: Sequence[Judged]) -> list[bool]:
     """Tell of every run whether its error lies within an interval whose sizes know not its lineage."""
     concerned, errors = matrix(judged), np.array([j.lineage_error for j in judged])
@@ -99,7 +117,9 @@ def spanned_width(j: Judged, width: float) -> float:
 def write_widths(judged: Sequence[Judged], predictions: Iterable[Prediction], date: str) -> None:
     """Write data/intervals.yaml."""
     concerned, errors = matrix(judged), np.array([j.lineage_error for j in judged])
-    half = fit_components(concerned, errors, weights([j.lineage for j in judged]))
+    weight = weights([j.lineage for j in judged])
+    half = fit_components(concerned, errors, weight)
+    alone = unmeasured(half, errors, weight)
     lines = [
         "# What makes the 80 % interval of a predicted step time wide: log half widths whose squares add up",
         "# (sim/uncertainty/intervals.py), and the published configurations of each kind. Written by",
@@ -107,6 +127,8 @@ def write_widths(judged: Sequence[Judged], predictions: Iterable[Prediction], da
         "sources:",
         '  HELD: "errors of whole lineages left out, measured/training_runs.csv: maximum likelihood,',
         '    lineages equal"',
+        '  WIDE: "assumption: a device without any published run errs like the worst tenth of unseen',
+        '    lineages, and at least a quarter more than a known one"',
         "components:",
     ]
     for name, value, column in zip(NAMES, half, concerned.T, strict=True):
@@ -114,6 +136,9 @@ def write_widths(judged: Sequence[Judged], predictions: Iterable[Prediction], da
         confidence = "high" if rows > 100 else "medium" if rows > 20 else "low"
         lines.append(f"  {name}: {{value: {value:.3g}, source: HELD, date: {date},"
                      f' confidence: {confidence}, note: "{rows} runs"}}')  # fmt: skip
+    lines.append(
+        f"  unmeasured: {{value: {alone:.3g}, source: WIDE, date: {date}, confidence: assumed}}"
+    )
     lines.append("runs:  # published configurations by device, number format and kind of model")
     counts = Counter(
         kind_of(p.scenario, p.scenario.pools[0]) for p in predictions if p.scenario and not p.reason

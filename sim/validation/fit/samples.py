@@ -20,7 +20,7 @@ from ersatz.sim.validation.reading.table import Run
 
 COMPLETE = ("n_devices", "layers", "hidden", "seq_len", "global_batch_seqs", "micro_batch", "tp", "pp",
             "metric_value")  # fmt: skip
-MOST_ROWS = 64  # of a source that enter a fit, drawn evenly over its models and layouts
+MOST_ROWS = 32  # of a source that enter a fit, drawn evenly over its models and layouts
 APART = re.compile(r"\bEXCLUDE|\bdo not use\b|\bSUSPECT\b")
 OUTLIER = 0.6  # log error at the priors beyond which a row does not enter the fit
 

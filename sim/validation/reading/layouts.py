@@ -50,18 +50,24 @@ def layout_of(
     chunks = () if model.layers % positions == 0 else even_split(model.layers, positions)
     if stack.defaults.get("split") == "cost" and pp > 1:
         chunks = cost_split(model, pp)
-    sharded = "yes" in run.text("seq_parallel").lower() or run.text("seq_parallel") == "True"
-    stated = bool(run.text("seq_parallel"))
-    default = stack.defaults.get("sequence_parallel") == "true"
     parallel = Parallel(
         tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, etp=etp, dp=dp,
-        sequence_parallel=(sharded if stated else default) and tp > 1,
+        sequence_parallel=tp > 1 and _sequence_parallel(fill, stack),
         zero=zero, shard=_shard(run, dp), schedule=schedule,  # type: ignore[arg-type]
         recompute=_recompute(fill, stack), chunk_layers=chunks,  # type: ignore[arg-type]
         cp_comm=stack.defaults.get("cp_comm", "p2p"),  # type: ignore[arg-type]
     )  # fmt: skip
     document = _document(fill)
     return parallel, Training(sequence, batch, micro, precision, 0.0, document)  # type: ignore[arg-type]
+
+
+def _sequence_parallel(fill: Filling, stack: Stack) -> bool:
+    """Tell whether norms and the like are split over tp; where the row does not say, the stack's habit."""
+    text = fill.run.text("seq_parallel").lower()
+    if text:
+        return "yes" in text or text == "true"
+    usual = stack.defaults.get("sequence_parallel") == "true"
+    return bool(fill.assume("seq_parallel", usual, "the stack's habit"))
 
 
 def _degrees(fill: Filling) -> tuple[int, int, int, int]:
@@ -142,7 +148,8 @@ def _schedule(fill: Filling, stack: Stack, layers: int, pp: int, count: int) -> 
         elif stack.defaults.get("vp") == "layers":
             vp = fill.assume("vpp", most, "a layer or so per chunk, the recipes' habit", [1])
         else:
-            vp = fill.assume("vpp", 1, "not interleaved")
+            others = [most] if run.count("n_experts") > 1 else []
+            vp = fill.assume("vpp", 1, "not interleaved", others)
     if vp > 1 and count % pp == 0 and layers >= pp * vp:
         return "interleaved", vp
     return "1f1b", 1
@@ -176,8 +183,8 @@ def _zero(fill: Filling, stack: Stack) -> int:
         if re.search(pattern, text):
             return level
     usual = int(stack.defaults.get("zero", "1"))
-    if text:
-        fill.assumptions.append(f"sharding {text!r} is not understood: zero {usual} (the stack's)")
+    words = f"sharding {text!r} is not understood" if text else "sharding is blank"
+    fill.assumptions.append(f"{words}: zero {usual} (the stack's habit)")
     return usual
 
 

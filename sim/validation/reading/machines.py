@@ -111,6 +111,8 @@ def precision_of(fill: Filling, node: Node) -> str:
         stated = "bf16"
     if stated:
         wanted = sixteen if stated in ("bf16", "fp16") and not device.supports(stated) else stated
+        if wanted != stated:
+            fill.assumptions.append(f"{device.title} has no {stated}: {wanted} is taken")
     else:
         usual = [rule["format"] for rule in rules("precisions") if fits(rule, run)]
         taken = next((f for f in usual if device.supports(f)), usual[-1] if usual else sixteen)

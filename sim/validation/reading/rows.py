@@ -49,7 +49,11 @@ def read_run(
     model = model_of(fill)
     devices = run.count("n_devices")
     parallel, training = layout_of(fill, model, stack, precision)
-    node = trimmed(with_network(node, fill, devices, oddities=oddities), devices)
+    whole = with_network(node, fill, devices, oddities=oddities)
+    node = trimmed(whole, devices)
+    if node.devices < min(whole.devices, devices):
+        fill.assumptions.append(f"{devices} devices are no whole nodes of {whole.devices}:"
+                                f" {node.devices} of each node are taken")  # fmt: skip
     pool = Pool("", node, devices // node.devices, stack)
 
     def scenario() -> Scenario:

@@ -24,7 +24,9 @@ def model_of(fill: Filling) -> Model:
     head_dim = int(run.number("head_dim") or hidden // heads)
     vocab = fill.count("vocab", 64000, "a usual vocabulary")
     experts = _experts(fill)
-    gated = known_of(run, "gated", True)
+    gated = known_of(run, "gated", None)
+    if gated is None:
+        gated = fill.assume("gated MLP", True, "as most models today; no column states it")
     ffn = run.number("ffn_hidden")
     if not ffn:
         usual = 256 * math.ceil(hidden * 8 / 3 / 256) if gated else 4 * hidden
@@ -86,4 +88,6 @@ def _experts(fill: Filling) -> Experts | None:
     dense = known_of(run, "dense_layers", 0)
     limit = known_of(run, "groups_limit", 0)
     shared = run.count("shared_experts")
-    return Experts(routed, run.count("top_k", 2), int(hidden), shared, dense, limit)
+    return Experts(
+        routed, fill.count("top_k", 2, "a usual number", [1, 8]), int(hidden), shared, dense, limit
+    )

@@ -9,13 +9,14 @@ import importlib.util
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ersatz.sim.fleet.engine.view import FleetView
 from ersatz.sim.fleet.log import Claims, Record
-from ersatz.sim.fleet.policies.own.channel import Channel
+from ersatz.sim.fleet.policies.own.channel import Channel, ChannelError
 from ersatz.sim.fleet.policies.own.mirror import Mirror, News
 from ersatz.sim.fleet.protocol import crash_text
 
@@ -45,6 +46,8 @@ class Child:
                     raise _Over
             except _Over:
                 return self._done(lambda: self.scheduler.on_end(self.view))
+            except ChannelError:
+                raise
             except BaseException as error:
                 self.channel.answer({"crash": crash_text(error)[:500]})
 
@@ -124,9 +127,10 @@ def main(fd: str, file: str, name: str) -> None:
             "name": str(scheduler.name), "claims": claims_of(scheduler)}  # fmt: skip
     except BaseException as error:
         found = {"crash": f"{type(error).__name__}: {error}"[:500]}
-    channel.answer(found)
-    if "name" in found:
-        Child(channel, scheduler).serve()
+    with suppress(ChannelError):  # ersatz has let go
+        channel.answer(found)
+        if "name" in found:
+            Child(channel, scheduler).serve()
 
 
 if __name__ == "__main__":
