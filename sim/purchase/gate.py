@@ -65,4 +65,5 @@ def _answer(verdict: Verdict) -> Answer:
     elif "use" in verdict.buying and verdict.gates["use"].policy == verdict.policy == "denied":
         words = "its use is held to be a breach outside its own country"
     notice = verdict.wait_days if verdict.order == "notify" else 0.0
-    return Answer(verdict.order, verdict.rule_ids, words, verdict.fee + verdict.duty, notice)
+    return Answer(verdict.order, verdict.rule_ids, words, verdict.fee + verdict.duty, notice,
+                  presumed=verdict.policy == "approval")  # fmt: skip

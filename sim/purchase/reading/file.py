@@ -103,6 +103,9 @@ def resolve_inquiry(
     reading = Reading(
         case, spec.currency, start, spec.purchase.months, region, prices or market_prices()
     )
+    reading.family_cost = (
+        reading.money(spec.purchase.family_cost, ("purchase", "family_cost")) or 0.0
+    )
     offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
     sites = [_site(reading, name, section, spec) for name, section in
              (spec.sites or {"here": SiteSection()}).items()]  # fmt: skip
@@ -125,9 +128,10 @@ def resolve_inquiry(
     inputs = resolve_inputs(reading, spec, jobs)
     if case.problems:
         return None
+    known, licences = _licences(reading, events, gates[0], known, sites)
     return Inquiry(
         case.name, _buildout(reading, spec, known, sites, jobs), gates[0], gates[1],
-        (*events, *_licences(reading, events, gates[0], known, sites)), inputs,
+        (*events, *licences), inputs,
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
@@ -217,20 +221,30 @@ def _beyond(reading: Reading, rules: Rules) -> list[str]:
             " unchanged"]  # fmt: skip
 
 
+LICENCES = {"presumed": "licences presumed to be approved", "case": "licences decided case by case"}
+
+
 def _licences(
     reading: Reading, events: tuple[Event, ...], gate: Gate, offers: list[Offer], sites: list[Site]
-) -> list[Event]:
-    """Return the licence decisions that case-by-case rules call for and no event describes."""
-    asked, last = [], reading.start + timedelta(seconds=reading.months * MONTH_S)
+) -> tuple[list[Offer], list[Event]]:
+    """Return the licence decisions that rules call for and no event describes, and who waits for them."""
+    asked: dict[str, list[str]] = {kind: [] for kind in LICENCES}
     for offer in offers:
-        described = any(e.kind == "licence" and e.hits(offer.name) for e in events)
-        case = any(gate(offer, site, day).policy == "case" for site in sites
-                   for day in (reading.start, last))  # fmt: skip
-        if case and not described:
-            asked.append(offer.name)
-    if not asked:
-        return []
-    of = "case-by-case licences"
-    values = {"approval": reading.default("licence_approval", None, of),
-              "delay_days": reading.default("licence_delay", None, of) / DAY_S}  # fmt: skip
-    return [Event("licence", 0.0, values, tuple(asked), case_only=True)]
+        if any(e.kind == "licence" and e.hits(offer.name) for e in events):
+            continue
+        days = [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
+        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name) for day in days}
+        for kind, presumed in (("presumed", True), ("case", False)):
+            if any(a.policy == "case" and a.presumed == presumed for a in said):
+                asked[kind].append(offer.name)
+    found, waits = [], dict.fromkeys(LICENCES, 0.0)
+    for kind, names in asked.items():
+        if names:
+            approval = "licence_approval_presumed" if kind == "presumed" else "licence_approval"
+            waits[kind] = reading.default("licence_delay", None, LICENCES[kind])
+            values = {"approval": reading.default(approval, None, LICENCES[kind]),
+                      "delay_days": waits[kind] / DAY_S}  # fmt: skip
+            found.append(Event("licence", 0.0, values, tuple(names), called_by=kind))
+    waiting = {name for names in asked.values() for name in names}
+    pair = (waits["presumed"], waits["case"])
+    return [replace(o, licence_s=pair) if o.name in waiting else o for o in offers], found

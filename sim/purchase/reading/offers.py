@@ -36,6 +36,7 @@ class Reading:
     months: int
     region: str  # of prices: CN, US or global
     prices: Prices
+    family_cost: float = 0.0  # of each family of devices that is used
     silent: dict[str, list[str]] = field(
         default_factory=dict
     )  # defaults and what they are used for
@@ -147,7 +148,8 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         supply=(section.supply if section.supply is not None else INF,) * reading.months,
         quota=section.quota if section.quota is not None else INF, **wear,
         watts=_watts(reading, name, section, node),
-        porting_cost=reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0,
+        porting_cost=(reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0)
+        + reading.family_cost, lot=section.lot, powered_rent=section.rent_with_power,
         porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
     )  # fmt: skip
 

@@ -85,6 +85,7 @@ def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
         return [*parts, Text(""), _verdicts(answered), *_assumed(answered)]
     parts += [_lives(answered), Text(""), _orders(answered), Text(""), _split(answered)]
     parts += [
+        *_turns(answered),
         *_front(answered),
         *_fan(answered),
         *_tornado(answered),
@@ -136,14 +137,22 @@ def _lives(answered: Answered) -> Table:
     row("devices stopped, seized", lambda x: f"{x.blocked.sum():,.0f}, {x.seized.sum():,.0f}")
     row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
     if answered.spread:
-        fast, slow = answered.spread
-        table.add_row("80 % interval of the speed", f"{months_text(fast)} to {months_text(slow)}")
+        ends = (answered.spread.get(name) for name in lives)
+        table.add_row("  80 % by the speed alone", *(_ends(pair) for pair in ends))
     first = answered.shadows[0] if answered.shadows else None
     table.add_row("binding; 10 % (a month) more saves",
                   f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
         table.add_row("trained after", band(answered))
     return table
+
+
+def _ends(pair: tuple[float, float] | None) -> str:
+    """Write both ends of an interval of months."""
+    if pair is None:
+        return ""
+    low, high = (months_text(end) for end in pair)
+    return f"{low.removesuffix(' months')} to {high}" if "not" not in low else low
 
 
 def _orders(answered: Answered) -> Table:
@@ -188,6 +197,18 @@ def _split(answered: Answered) -> Table:
 
 def _share(amount: float, total: float) -> str:
     return f"{100 * amount / total:5.1f} %" if total else ""
+
+
+def _turns(answered: Answered) -> Iterator[RenderableType]:
+    """What would turn the answer, a line each."""
+    if answered.turns:
+        yield Text("")
+        yield Text("what turns this answer (each alone, nodes taken as divisible):")
+        yield from (Text(f"- {turn.text}") for turn in answered.turns)
+    if answered.in_time is not None:
+        yield Text(
+            f"- all deadlines are kept with {100 * answered.in_time:.0f} %, by the speed alone"
+        )
 
 
 def _front(answered: Answered) -> Iterator[RenderableType]:
