@@ -208,7 +208,7 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     groups = buildout.groups
     names = [offer.name for offer in offers]
     allowed, surcharge, wait = permitted(buildout, gate)
-    bounds, works = standing(buildout, wait)
+    bounds, works = standing(buildout, allowed, wait)
     price = np.array([[[p if math.isfinite(p) else 0.0 for p in o.price]] * len(sites)
                       for o in offers])  # fmt: skip
     power = np.array([[watts_of(buildout, o) * o.per_node * s.pue for s in sites] for o in offers])
@@ -244,17 +244,19 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     )  # fmt: skip
 
 
-def standing(buildout: BuildOut, wait: Floats) -> tuple[Floats, Floats]:
+def standing(buildout: BuildOut, allowed: Bools, wait: Floats) -> tuple[Floats, Floats]:
     """Return the turns of the plan's periods, and the node-months (D, S, T, P) that an order gives.
 
-    `wait` are the days (D, S, T) before an order leaves, besides its lead time.
+    `wait` are the days (D, S, T) before an order that is `allowed` leaves, besides its lead time.
     """
     b, months = buildout, buildout.months
     delay = np.array([o.delay_s for o in b.offers])[:, None, None] / DAY_S + wait
     arrivals = np.arange(months) + delay / MONTH_DAYS
     limited = np.array([math.isfinite(site.power_w) for site in b.sites])
     cuts = [job.deadline for job in b.jobs] + [o.porting_s / MONTH_S for o in b.offers]
-    bounds = period_bounds(months, [*cuts, *arrival_cuts(arrivals[:, limited], months)])
+    bounds = period_bounds(
+        months, [*cuts, *arrival_cuts(arrivals[limited[:, None] & allowed], months)]
+    )
     counted = np.where(limited[:, None], next_turn(arrivals, bounds), arrivals)
     return bounds, given(arrivals, bounds, losses(b)[:, None, None], counted)
 

@@ -8,7 +8,7 @@ causes that turn at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from ersatz.sim.purchase.diagnose import divisible_cost
 from ersatz.sim.purchase.events import Draw, Event
 from ersatz.sim.purchase.life.chance import Z90, Cloud
 from ersatz.sim.purchase.life.replay import replay
+from ersatz.sim.purchase.periods import Floats
 from ersatz.sim.purchase.programme import PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import Purchase, solve
 
@@ -179,9 +180,28 @@ def done_by(b: BuildOut, cloud: Cloud) -> tuple[float, ...]:
     return tuple(map(float, (cloud.ends <= deadlines + 0.003).mean(axis=0)))
 
 
-def savings(
-    cost: Callable[[Cloud], np.ndarray], cloud: Cloud, other: Cloud, least: Sequence[float]
-) -> tuple[float, ...]:  # fmt: skip
-    """Return how often a plan costs less than another by at least some shares, life by life."""
-    saved = 1.0 - cost(cloud) / cost(other)
-    return tuple(float((saved >= share).mean()) for share in least)
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What a plan costs per token against another, over the lives of both."""
+
+    case: str
+    against: str
+    low: float  # 80 % interval of the share that is saved
+    mid: float
+    high: float
+    any: float  # how often it costs less at all
+    enough: float  # how often at least the share asked for
+
+
+def saving(
+    case: str, against: str, costs: Floats, others: Floats, asked: float
+) -> Saving:  # fmt: skip
+    """Return what one case saves against another, life by life: costs (draws,) of the same work.
+
+    What both share (a price, a rent, the speed of a device) is drawn alike in both, so that it cancels.
+    """
+    count = min(len(costs), len(others))
+    saved = 1.0 - costs[:count] / others[:count]
+    low, mid, high = map(float, np.quantile(saved, (0.1, 0.5, 0.9)))
+    return Saving(case, against, low, mid, high, float((saved > 0).mean()),
+                  float((saved >= asked).mean()))  # fmt: skip

@@ -33,6 +33,7 @@ KINDS: Mapping[str, Mapping[str, float | None]] = {
 INPUTS: Mapping[str, str] = {
     "lead_time": "factor on every lead time",
     "price": "factor on every price",
+    "rent": "factor on every rent",
     "failure_rate": "factor on every failure rate",
     "repaired": "share of failed devices that are repaired",
     "throughput": "factor on the speed of every job",

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 CLOSE = 1e-6  # of a month: 2.6 seconds
-MOST_CUTS = 2  # a month, for arrivals
-MOST_MONTHS = 60  # of a plan whose months are cut for arrivals
+MOST_PERIODS = 72  # of a plan whose months are cut for arrivals
 
 
 def period_bounds(months: int, cuts: Iterable[float]) -> Floats:
@@ -33,15 +32,18 @@ def period_bounds(months: int, cuts: Iterable[float]) -> Floats:
 
 
 def arrival_cuts(arrivals: Floats, months: int) -> list[float]:
-    """Return the days of arrival (in months) to cut at; none where they are too many.
+    """Return where to cut the months so that arrivals (in months) count soon: at them, if they are few.
 
-    >>> arrival_cuts(np.array([[0.5, 1.5], [2.0, 3.0]]), 2)
+    Where they would make too many periods, the months are cut evenly instead.
+
+    >>> arrival_cuts(np.array([0.5, 1.5, 2.0, 3.0]), 2)
     [0.5, 1.5]
     """
-    parts = {round(float(a) % 1.0, 6) for a in arrivals.ravel()} - {0.0, 1.0}
-    if len(parts) > MOST_CUTS or months > MOST_MONTHS:
-        return []
-    return [t + part for part in sorted(parts) for t in range(months)]
+    parts = sorted({round(float(a) % 1.0, 6) for a in arrivals.ravel()} - {0.0, 1.0})
+    most = max(MOST_PERIODS // months - 1, 0)
+    if len(parts) > most:
+        parts = [i / (most + 1) for i in range(1, most + 1)]
+    return [t + part for part in parts for t in range(months)]
 
 
 def next_turn(arrivals: Floats, bounds: Floats) -> Floats:

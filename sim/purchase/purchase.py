@@ -20,6 +20,7 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.periods import CLOSE, Floats
 from ersatz.sim.purchase.programme import Held, Programme, PurchaseProblem, build_programme
+from ersatz.sim.purchase.rounding import LARGE, restrictions
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
@@ -44,6 +45,12 @@ class Purchase:
     spent: Floats  # (T,) cash of each month
     work_done: Floats  # (J, P) by the end of each period
 
+    def hired(self, d: int, s: int, since: float = 0.0) -> tuple[float, float]:
+        """Return the most nodes that are rented of a device at a site, and for how many months."""
+        later = self.bounds[:-1] >= since - CLOSE
+        nodes = self.rented[d, s] * later
+        return float(nodes.max()), float(np.diff(self.bounds)[nodes > 0].sum())
+
 
 def cheapest(
     problem: PurchaseProblem, gap: float = GAP, time_limit_s: float = TIME_LIMIT_S,
@@ -54,10 +61,50 @@ def cheapest(
     Raises `InfeasibleError` when the solver found neither a plan nor a proof within the time.
     """
     programme = build_programme(problem, held=held)
-    solved = solve(programme, programme.cost, gap=gap, time_limit_s=time_limit_s)
+    solved = None
+    if programme.width > LARGE and held is None:
+        solved = _in_two_steps(programme, gap, time_limit_s)
+    if solved is None or solved[2] > gap:
+        whole = _or_none(programme, gap, time_limit_s, solved is not None)
+        if solved is None or (whole is not None and whole[2] < solved[2]):
+            solved = whole
     if solved is None:
         return None
     return _plan(programme, _settled(programme, solved[0]), *solved[1:])
+
+
+def _or_none(
+    programme: Programme, gap: float, time_limit_s: float, spare: bool
+) -> tuple[Floats, float, float] | None:
+    """Solve the whole programme; running out of time is no error where there is a `spare` plan."""
+    try:
+        return solve(programme, programme.cost, gap=gap, time_limit_s=time_limit_s)
+    except InfeasibleError:
+        if spare:
+            return None
+        raise
+
+
+def _in_two_steps(
+    programme: Programme, gap: float, time_limit_s: float
+) -> tuple[Floats, float, float] | None:
+    """Return the best plan found in two steps, with its distance from the divisible one."""
+    divisible = solve(programme, programme.cost, whole=False, time_limit_s=time_limit_s)
+    if divisible is None:
+        return None
+    bound, best = float(programme.cost @ divisible[0]), None
+    for limited in restrictions(programme, divisible[0]):
+        found = _or_none(limited, gap / 2, time_limit_s / 4, True)
+        if found is None:
+            continue
+        cost = float(programme.cost @ found[0])
+        if best is None or cost < best[0]:
+            best = cost, found[0]
+        if best[0] - bound <= gap * abs(best[0]):
+            break
+    if best is None:
+        return None
+    return best[1], bound, max(best[0] - bound, 0.0) / max(abs(best[0]), 1e-300)
 
 
 def _settled(programme: Programme, values: Floats) -> Floats:
@@ -74,7 +121,9 @@ def _settled(programme: Programme, values: Floats) -> Floats:
     if np.count_nonzero(orders) < 2:
         return values
     rows = replace(p.rows, **{f.name: list(getattr(p.rows, f.name)) for f in fields(p.rows)})
-    rows.add("as dear", [(np.arange(p.width), p.cost)], -np.inf, float(p.cost @ values) * (1 + 1e-9))
+    rows.add(
+        "as dear", [(np.arange(p.width), p.cost)], -np.inf, float(p.cost @ values) * (1 + 1e-9)
+    )
     for d in range(orders.shape[0]):
         for s in range(orders.shape[1]):
             rows.add("as many", [(p.order[d, s], 1.0)], 0.0, float(orders[d, s].sum()))

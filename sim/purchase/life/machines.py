@@ -55,6 +55,7 @@ class LivingFleet:
         self.pue = np.array([site.pue for site in b.sites])
         self.power = np.array([site.power_w for site in b.sites])
         self.energy = np.array([s.energy_price for s in b.sites]) * draw.get("energy_price", 1.0)
+        self.rent_factor = draw.get("rent", 1.0)
         self.hazard = np.array([offer.failure_rate * DAY_S for offer in offers])
         self.hazard *= draw.get("failure_rate", 1.0)
         self.repaired = np.array([draw.get("repaired", offer.repaired) for offer in offers])
@@ -221,7 +222,8 @@ class LivingFleet:
             account.carbon_kg += kwh * 3.6e6 * site.carbon
             account.device_hours += devices * days * 24.0
             if hired[d] > 0:
-                account.cost["rent"] += devices * hired[d] * offer.rent * days * 24.0
+                rent = offer.rent * self.rent_factor
+                account.cost["rent"] += devices * hired[d] * rent * days * 24.0
             if d not in self.ported and devices:
                 self.ported.add(d)
                 account.cost["porting"] += offer.porting_cost

@@ -22,7 +22,7 @@ from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Of
 from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.gate import known_rules, open_gate, rule_gate
 from ersatz.sim.purchase.life.chance import Uncertain
-from ersatz.sim.purchase.reading.offers import INF, Reading, price_region, resolve_offer
+from ersatz.sim.purchase.reading.offers import INF, Reading, region_of, resolve_offer
 from ersatz.sim.purchase.reading.parts import resolve_event, resolve_inputs, resolve_job
 from ersatz.sim.purchase.reading.schema import BuyFile, SiteSection
 from ersatz.sim.scenario.case_file import Case, read_cases, resolved_cases, validated
@@ -47,6 +47,7 @@ class Inquiry:
     changed: bool  # the shipped rules were changed or added to
     buyer: str
     assumptions: tuple[str, ...]
+    saving: float = 0.2  # share of the money of the first case that is asked for
 
 
 def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
@@ -99,7 +100,7 @@ def resolve_inquiry(
             _find(case, find_place, section.country, ("sites", name, "country"))
     if case.problems:
         return None
-    region = price_region(spec.buyer.country)
+    region = region_of(spec.buyer.country)
     reading = Reading(
         case, spec.currency, start, spec.purchase.months, region, prices or market_prices()
     )
@@ -135,6 +136,7 @@ def resolve_inquiry(
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
+        spec.monte_carlo.saving if spec.monte_carlo else 0.2,
     )  # fmt: skip
 
 
@@ -173,20 +175,39 @@ def _buildout(
 
 
 def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> Site:
+    """Return a site; what is not given of its electricity is that of its region."""
+    country = section.country or spec.buyer.country
+    region = region_of(country)
     price = reading.money(section.energy_price, ("sites", name, "energy_price"))
-    if price is None and reading.currency != "CNY":
-        reading.blame(
-            ("sites", name),
-            "energy_price",
-            f"key is missing: the default is not in {reading.currency}",
+    pue, carbon = section.pue, section.carbon_intensity
+    if region == "CN":
+        if price is None:
+            rate = reading.prices.rate("CNY", reading.currency, reading.start)
+            price = reading.default("energy_price", None, name) * rate
+        pue = reading.default("pue", pue, name)
+        carbon = reading.default("carbon_intensity", carbon, name)
+    else:
+        price = (
+            price
+            if price is not None
+            else _per_joule(reading.regional("power", None, name, region))
         )
+        pue = reading.regional("pue", pue, name, region)
+        carbon = carbon if carbon is not None else _per_joule(
+            reading.regional("carbon", None, name, region))  # fmt: skip
+    for key, value in (("energy_price", price), ("pue", pue), ("carbon_intensity", carbon)):
+        if value is None:
+            words = f"key is missing: the prices know none in {region} on {reading.start}"
+            reading.blame(("sites", name), key, words)
     return Site(
-        name, section.country or spec.buyer.country,
-        section.power if section.power is not None else INF,
+        name, country, section.power if section.power is not None else INF,
         section.nodes if section.nodes is not None else INF,
-        reading.default("energy_price", price, name), reading.default("pue", section.pue, name),
-        reading.default("carbon_intensity", section.carbon_intensity, name),
+        price or 0.0, pue or 1.0, carbon or 0.0,
     )  # fmt: skip
+
+
+def _per_joule(per_kwh: float | None) -> float | None:
+    return None if per_kwh is None else per_kwh / 3.6e6
 
 
 def _gates(

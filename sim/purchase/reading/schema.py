@@ -81,6 +81,9 @@ class PortingSection(Section):
     """Making the software run on a device."""
 
     cost: Money | None = Field(None, description="once")
+    person_months: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        0.0, description="of engineers, paid once at the region's wages, beside the cost"
+    )
     delay: Wait = Field(0.0, description="from the start, before any job can run on it")
 
 
@@ -194,6 +197,7 @@ class MonteCarloSection(Section):
     """Many lives of the plan over uncertain inputs."""
 
     draws: Annotated[int, Field(ge=1, le=100_000)] = Field(200, description="independent lives")
+    saving: Share = Field(0.2, description="asked of each case against the first: how likely is it")
     outcome: Literal["finish", "cost", "delivered"] = Field("finish", description="of the tornado")
     inputs: dict[str, Any] = Field(
         {}, description="[low, middle, high], {choice: [...]}, or `interval` for the throughput"

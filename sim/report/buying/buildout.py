@@ -14,6 +14,7 @@ from rich.text import Text
 from ersatz.device_models.text.units import format_si
 from ersatz.sim.purchase.answer import Answered
 from ersatz.sim.purchase.buildout import works_from
+from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import LogLine, Replayed
 from ersatz.sim.report.buying.words import (
@@ -23,6 +24,7 @@ from ersatz.sim.report.buying.words import (
     disturbed,
     money,
     months_text,
+    savings,
     sentences,
     spent,
 )
@@ -44,7 +46,7 @@ def render_buy(answers: Sequence[Answered]) -> RenderableType:
         parts += [Text(f"{name}{came}")] if came else []
         said = plan
     if len(answers) > 1:
-        parts += [Text(""), _summary(answers)]
+        parts += [Text(""), _summary(answers), *_savings(answers)]
     for answered in answers:
         parts += _case(answered, titled=len(answers) > 1)
     parts += [Text(""), Text(NOTICE, style="dim")]
@@ -73,6 +75,21 @@ def _summary(answers: Sequence[Answered]) -> Table:
                       money(b, spent(b, life) / tokens * 1e12), f"{life.carbon_kg / 1e3:,.0f} t CO2",
                       f"{life.delivered.sum():,.0f}", f"{life.blocked.sum():,.0f}")  # fmt: skip
     return table
+
+
+def _savings(answers: Sequence[Answered]) -> Iterator[RenderableType]:
+    """How likely each case is cheaper than the first, and by how much."""
+    found = savings(answers)
+    if not found:
+        return
+    yield Text("")
+    asked = f"at least {100 * answers[0].inquiry.saving:.0f} %"
+    table = _table(f"saved per token against {found[0].against}", "middle", "80 % interval",
+                   "cheaper at all", asked)  # fmt: skip
+    for s in found:
+        table.add_row(s.case, f"{100 * s.mid:.0f} %", f"{100 * s.low:.0f} to {100 * s.high:.0f} %",
+                      f"{100 * s.any:.0f} % of lives", f"{100 * s.enough:.0f} % of lives")  # fmt: skip
+    yield table
 
 
 def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
@@ -144,6 +161,12 @@ def _lives(answered: Answered) -> Table:
                   f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
         table.add_row("trained after", band(answered))
+        kept = done_by(b, answered.cloud)
+        for job, share in zip(b.jobs, kept, strict=True):
+            of = f"{job.name} " if len(b.jobs) > 1 else ""
+            table.add_row(
+                f"{of}done within {job.deadline:.3g} months", f"{100 * share:.0f} % of the lives"
+            )
     return table
 
 
@@ -173,10 +196,10 @@ def _orders(answered: Answered) -> Table:
         table.add_row(f"and {len(lines) - MOST_LINES} more orders (--json lists all)")
     for d, offer in enumerate(b.offers):
         for s, site in enumerate(b.sites):
-            rented = plan.rented[d, s]
-            if rented.any():
-                table.add_row(f"{offer.name}, rented", f"{int((rented > 0).sum())} months", site.name,
-                              f"{rented.max():,.0f}", f"{rented.max() * offer.per_node:,.0f}")  # fmt: skip
+            nodes, months = plan.hired(d, s)
+            if nodes:
+                table.add_row(f"{offer.name}, rented", f"{months:.3g} months", site.name,
+                              f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}")  # fmt: skip
     return table
 
 
