@@ -2,9 +2,9 @@
 
 State only: the replay joins machines and turns the clock; between two of its events the fleet
 advances in closed form. Devices fail by the exponential law; a share comes back after its repair.
-Each job has the share of the machines that the plan gives it in a period. A job that is behind the
-plan takes the fastest group of what nobody else has, one far behind that of all that is free, in the
-order of deadlines, as far as the site's power goes.
+Each job has the share of the machines that the plan gives it in a period, and what of these nobody
+else has. A job that is behind the plan takes the fastest group of what nobody else has, one far behind
+that of all that is free, in the order of deadlines, as far as the site's power goes.
 Not modelled: idle power, moving machines, faults of one job alone.
 """
 
@@ -141,9 +141,9 @@ class LivingFleet:
         for j in self.order:
             if math.isfinite(self.finish[j]):
                 continue
-            g, s, taken = self._choose(j, period, there, free, power)
+            g, s, taken, feed = self._choose(j, period, there, free, power)
             watts = float((taken * self.watts).sum() * self.pue[s])
-            fed = min(1.0, power[s] / watts) if watts > 0 else 1.0
+            fed = min(1.0, feed / watts) if watts > 0 else 1.0
             speed = float(self.speed[j, g] @ taken) * fed
             if speed <= 0:
                 continue
@@ -169,22 +169,28 @@ class LivingFleet:
 
     def _choose(
         self, j: int, period: int, there: Floats, free: Floats, power: Floats
-    ) -> tuple[int, int, Floats]:
-        """Return (group, site, devices (D,)) that a job has: the plan's share while it is on time."""
+    ) -> tuple[int, int, Floats, float]:
+        """Return (group, site, devices (D,), watts) that a job has."""
         ready = self.ready <= self.since + CLOSE * MONTH_DAYS
         behind = self._behind(j, period) if self.planned[j] else 1.0
+        pool, feed = free, power
+        if behind <= FAR_BEHIND:
+            claims = self._claims(j, period, there)
+            pool = np.maximum(free - claims, 0.0)
+            feed = power - np.minimum((claims * self.watts[:, None]).sum(axis=0) * self.pue, power)
+        runs = np.array([all(ready[d] for d in group) for group in self.groups])
         if behind < BEHIND:
-            g, s, share = self._share(j, period)
-            there_and_ready = there[:, s] * all(ready[d] for d in self.groups[g])
-            return g, s, np.minimum(share * there_and_ready, free[:, s])
-        pool = (
-            free if behind > FAR_BEHIND else np.maximum(free - self._claims(j, period, there), 0.0)
-        )
-        fed = np.minimum(1.0, power / np.maximum(self._draws(pool), 1e-9))
-        rates = (self.speed[j] * ready) @ pool * fed
-        rates[[not all(ready[d] for d in group) for group in self.groups]] = 0.0
+            g, s = self._planned(j, period)
+            kept = (
+                pool[:, s]
+                * self.member[g]
+                * (runs[g] and self.plan.share[j, g, :, s, period].any())
+            )
+            return g, s, kept, float(feed[s])
+        fed = np.minimum(1.0, feed / np.maximum(self._draws(pool), 1e-9))
+        rates = (self.speed[j] * ready) @ pool * fed * runs[:, None]
         g, s = divmod(int(np.argmax(rates)), rates.shape[1])
-        return g, s, pool[:, s] * self.member[g] * (rates[g, s] > 0)
+        return g, s, pool[:, s] * self.member[g] * (rates[g, s] > 0), float(feed[s])
 
     def _claims(self, j: int, period: int, there: Floats) -> Floats:
         """Return the machines (D, S) that the plan gives to the other jobs that are not done."""
@@ -193,11 +199,11 @@ class LivingFleet:
             return np.zeros_like(there)
         return np.asarray(self.plan.share[others, :, :, :, period].sum(axis=(0, 1)) * there)
 
-    def _share(self, j: int, period: int) -> tuple[int, int, Floats]:
-        """Return the group, the site and the shares (D,) of the machines that the plan gives a job."""
+    def _planned(self, j: int, period: int) -> tuple[int, int]:
+        """Return the group and the site on which the plan runs a job in a period."""
         use = self.plan.use[j, :, :, :, period].sum(axis=1)  # (G, S)
         g, s = divmod(int(np.argmax(use)), use.shape[1])
-        return g, s, self.plan.share[j, g, :, s, period]
+        return g, s
 
     def _behind(self, j: int, period: int) -> float:
         """Return by which share of its work a job is behind the plan of this period's beginning."""
