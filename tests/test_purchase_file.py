@@ -64,7 +64,7 @@ def file(tmp_path: Path) -> Path:
         ("2025-03-24", "soon", "x.yaml:2:8: start: 'soon' - expected a day"),
         ("h20-8", "h2O-8", "did you mean 'h20-8'"),
         ("h20-8", "cpu-1", "'price' - key is missing"),
-        ("100 M CNY", "100 M CHF", "purchase.budget: 'CHF' - no exchange rate"),
+        ("100 M CNY", "100 M CHF", "purchase.budget: '100 M CHF' - unknown unit 'M CHF'"),
         ("100 M CNY", "100", "has no unit; expected a money"),
         ("tokens: 1 T", "deadline: 3 years, tokens: 1 T", "expected at most the plan's 12 months"),
         (STATED, "plans: nowhere", "nowhere: cannot be read"),

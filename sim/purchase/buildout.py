@@ -66,6 +66,7 @@ class Offer:
     domestic: bool  # made where it is used: no export
     lot: int = 1  # nodes that are ordered together
     powered_rent: bool = True  # the rent includes electricity
+    standing: bool = False  # machines for rent that are there already
     licence_s: tuple[float, float] = (0.0, 0.0)  # wait for one presumed approved, for one decided
     sites: tuple[str, ...] = ()  # where it can be had; empty: everywhere
 

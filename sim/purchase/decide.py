@@ -154,7 +154,7 @@ def _licences(problem: PurchaseProblem) -> Iterator[Turn]:
         if problem.allowed[d].any() or not (problem.price[d] > 0).any():
             continue
         allowed = problem.allowed.copy()
-        allowed[d] = True
+        allowed[d] = problem.price[d] > 0
         saved = base - divisible_cost(replace(problem, allowed=allowed))
         if saved > 1e-6 * base:
             yield Turn(

@@ -18,7 +18,7 @@ from ersatz.sim.purchase.programme import PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import TIME_LIMIT_S, Purchase, is_feasible, solve
 
 MORE = 0.10  # by which a limit grows to see what it is worth
-MOST = 10.0  # from where growing a limit is no advice
+MOST = 100.0  # from where growing a limit is no advice
 LATER = (1, 2, 3, 6, 12, 24)  # months beyond the plan's own that are tried
 Longer = Callable[[int], PurchaseProblem]  # the same problem with some months more
 
@@ -117,10 +117,11 @@ def _others(
 ) -> Iterator[Remedy]:
     yield from _later(problem, time_limit_s, longer)
     for d, name in enumerate(problem.devices):
-        if problem.allowed[d].all():
+        sold = problem.price[d] > 0
+        if (problem.allowed[d] | ~sold).all():
             continue
         allowed = problem.allowed.copy()
-        allowed[d] = True
+        allowed[d] = sold
         if is_feasible(replace(problem, allowed=allowed), time_limit_s):
             yield Remedy(f"rules {name}", None, f"rules: {rules.get(name, f'{name} allowed')}")
     prompt = np.broadcast_to(np.arange(problem.months, dtype=float), problem.price.shape)

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from datetime import date
 
+from ersatz.sim.law.rule import ORDER
 from ersatz.sim.law.rules import Rules, Verdict, judge
 from ersatz.sim.purchase.buildout import Answer, Gate, Offer, Site
 
@@ -32,21 +33,32 @@ def known_rules(rules: Rules, day: date) -> Rules:
 def rule_gate(rules: Rules, buyer: str) -> Gate:
     """Return the gate that asks the rules for a kind of buyer."""
     turns = turning_days(rules)
-    seen: dict[tuple[str, str, str, int], Answer] = {}
+    seen: dict[tuple[str, str, str, int, bool], Answer] = {}
 
     def answer(offer: Offer, site: Site, day: date) -> Answer:
         if not offer.device:
             return Answer("free", (), "not a device of the catalogue: the rules were not asked")
         segment = bisect_right(turns, day) - 1
         kind = buyer if offer.for_sale else OWNER
-        key = (offer.device, site.country, kind, segment)
+        stands = offer.standing and not offer.for_sale
+        key = (offer.device, site.country, kind, segment, stands)
         if key not in seen:
             day = turns[max(segment, 0)]
             verdict = judge(rules, offer.device, day, site.country, kind, changes=False)
-            seen[key] = _answer(verdict)
+            seen[key] = _in_use(verdict) if stands else _answer(verdict)
         return seen[key]
 
     return answer
+
+
+def _in_use(verdict: Verdict) -> Answer:
+    """Put what a verdict says of machines that stand already: only rules on their use are left."""
+    use = verdict.gates["use"]
+    if "use" not in verdict.buying or ORDER[use.policy] == "free":
+        return Answer("free", (), "for rent where it stands: no export")
+    return Answer(
+        ORDER[use.policy], use.rules, "its use is held to be a breach outside its own country"
+    )
 
 
 def turning_days(rules: Rules) -> list[date]:

@@ -180,6 +180,7 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         watts=_watts(reading, name, section, node),
         porting_cost=_porting_cost(reading, name, section)
         + reading.family_cost, lot=section.lot, powered_rent=section.rent_with_power,
+        standing=section.standing,
         porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
     )  # fmt: skip
 

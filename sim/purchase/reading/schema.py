@@ -102,6 +102,9 @@ class DeviceSection(Section):
     rentable: Count = Field(0, description="nodes for rent")
     lot: Degree = Field(1, description="nodes that are ordered together, at least and in steps")
     rent_with_power: bool = Field(True, description="the rent includes electricity")
+    standing: bool = Field(
+        False, description="those for rent stand there already: no export, only its use is judged"
+    )
     for_sale: bool = Field(True, description="can be bought")
     sold_from: str | None = Field(None, description="first day of sale")
     sold_until: str | None = Field(None, description="last day of sale")

@@ -9,8 +9,9 @@ import numpy as np
 
 from ersatz.device_models.text.units import format_money
 from ersatz.sim.purchase.answer import Answered
-from ersatz.sim.purchase.buildout import BuildOut
+from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, BuildOut
 from ersatz.sim.purchase.decide import Saving, saving
+from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.life.replay import Replayed
 from ersatz.sim.purchase.periods import Floats
 from ersatz.sim.purchase.purchase import Purchase
@@ -43,8 +44,7 @@ def sentences(answered: Answered) -> tuple[str, str]:
         words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
                      f" {_outcome(b, answered.renewed.life)}")  # fmt: skip
     if answered.cloud is not None and not worn:
-        gates = any(event.kind in ("licence", "import") for event in answered.inquiry.events)
-        words.append(_arrival(answered) if gates else band(answered))
+        words.append(_arrival(answered) if _decisions(answered) else band(answered))
     plan = f"{bought(b, answered.plan)}: {_done(b, answered.quiet)}{_if_granted(answered)}."
     if len(answered.front) > 1:
         plan = f"fastest {_point(b, answered.front[0])}; cheapest {_point(b, answered.front[-1])}."
@@ -63,19 +63,35 @@ def _unproved(b: BuildOut, plan: Purchase) -> str:
 
 def _if_granted(answered: Answered) -> str:
     """Say which decisions the plan counts on, and how likely they all are."""
-    b, plan, found = answered.inquiry.buildout, answered.plan, {}
+    found = _decisions(answered)
+    if not found:
+        return ""
+    return f", if {' and '.join(found)} ({100 * math.prod(found.values()):.0f} %)"
+
+
+def _decisions(answered: Answered) -> dict[str, float]:
+    """Return the decisions that some order of the plan waits for, with their probability."""
+    plan, found = answered.plan, {}
     assert plan is not None
-    ordered = {(b.offers[d].name, b.sites[s].name) for d, s in np.argwhere(plan.orders.any(axis=2))}
     drawn = {u.name: (u.low + u.mid + u.high) / 3 for u in answered.inquiry.inputs}
     for event in answered.inquiry.events:
-        if event.kind in DECISIONS and any(event.hits(*pair) for pair in ordered):
+        if event.kind in DECISIONS and any(
+            _waits(answered, event, *at) for at in np.argwhere(plan.orders)
+        ):
             word, name = DECISIONS[event.kind]
             chance = drawn.get(name, event.values["approval"])
             if chance < 1:
                 found[word] = found.get(word, 1.0) * chance
-    if not found:
-        return ""
-    return f", if {' and '.join(found)} ({100 * math.prod(found.values()):.0f} %)"
+    return found
+
+
+def _waits(answered: Answered, event: Event, d: int, s: int, t: int) -> bool:
+    """Tell whether an order waits for a decision, by the rules as the planner knew them."""
+    b = answered.inquiry.buildout
+    offer, site = b.offers[d], b.sites[s]
+    leaves = b.date_at(t * MONTH_DAYS + offer.lead_s / DAY_S)
+    return event.hits(offer.name, site.name) and event.asked_of(
+        answered.inquiry.foreseen(offer, site, leaves))  # fmt: skip
 
 
 def _arrival(answered: Answered) -> str:
