@@ -386,3 +386,6 @@ def test_chances_follow_from_their_laws() -> None:
     assert found.any == pytest.approx(0.987, abs=0.01)  # ln(1 / 0.8) / 0.1 = 2.23 sigma
     same = saving("x", "y", 0.9 * others, others, 0.2)  # what both share cancels
     assert (same.low, same.high, same.enough) == (pytest.approx(0.1), pytest.approx(0.1), 0.0)
+    never = saving("x", "y", np.where(rng.random(4000) < 0.3, np.inf, 50.0), others, 0.2)
+    assert never.low == -INF  # three lives in ten are never done
+    assert never.enough == pytest.approx(0.7, abs=0.03)

@@ -199,9 +199,13 @@ def saving(
     """Return what one case saves against another, life by life: costs (draws,) of the same work.
 
     What both share (a price, a rent, the speed of a device) is drawn alike in both, so that it cancels.
+    A life that is never done costs infinitely much; where the other is not done either it is left out.
     """
     count = min(len(costs), len(others))
-    saved = 1.0 - costs[:count] / others[:count]
-    low, mid, high = map(float, np.quantile(saved, (0.1, 0.5, 0.9)))
+    done = np.isfinite(others[:count])
+    saved = 1.0 - costs[:count][done] / others[:count][done]
+    if not len(saved):
+        return Saving(case, against, 0.0, 0.0, 0.0, 0.0, 0.0)
+    low, mid, high = map(float, np.quantile(saved, (0.1, 0.5, 0.9), method="inverted_cdf"))
     return Saving(case, against, low, mid, high, float((saved > 0).mean()),
                   float((saved >= asked).mean()))  # fmt: skip

@@ -193,8 +193,9 @@ class LivingFleet:
         return g, s, pool[:, s] * self.member[g] * (rates[g, s] > 0), float(feed[s])
 
     def _claims(self, j: int, period: int, there: Floats) -> Floats:
-        """Return the machines (D, S) that the plan gives to the other jobs that are not done."""
-        others = [k for k, end in enumerate(self.finish) if k != j and not math.isfinite(end)]
+        """Return the machines (D, S) that the plan gives to the jobs that are served after this one."""
+        later = self.order[self.order.index(j) + 1 :]
+        others = [k for k in later if not math.isfinite(self.finish[k])]
         if not others or period >= len(self.plan.bounds) - 1:
             return np.zeros_like(there)
         return np.asarray(self.plan.share[others, :, :, :, period].sum(axis=(0, 1)) * there)

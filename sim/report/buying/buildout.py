@@ -87,9 +87,13 @@ def _savings(answers: Sequence[Answered]) -> Iterator[RenderableType]:
     table = _table(f"saved per token against {found[0].against}", "middle", "80 % interval",
                    "cheaper at all", asked)  # fmt: skip
     for s in found:
-        table.add_row(s.case, f"{100 * s.mid:.0f} %", f"{100 * s.low:.0f} to {100 * s.high:.0f} %",
+        table.add_row(s.case, _saved(s.mid), f"{_saved(s.low)} to {_saved(s.high)}",
                       f"{100 * s.any:.0f} % of lives", f"{100 * s.enough:.0f} % of lives")  # fmt: skip
     yield table
+
+
+def _saved(share: float) -> str:
+    return f"{100 * share:.0f} %" if math.isfinite(share) else "not done"
 
 
 def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:

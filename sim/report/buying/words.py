@@ -207,8 +207,9 @@ def savings(answered: Sequence[Answered]) -> list[Saving]:
 
 
 def _per_token(answered: Answered) -> Floats:
-    """Return the money per token of each life (draws,)."""
+    """Return the money per token of each life (draws,); infinite where the work is never done."""
     b, cloud = answered.inquiry.buildout, answered.cloud
     assert cloud is not None
-    left = cloud.left if b.count == "use" else 0.0
-    return np.asarray((cloud.cost - left) / math.fsum(job.tokens for job in b.jobs))
+    spent = cloud.cost - (cloud.left if b.count == "use" else 0.0)
+    each = spent / math.fsum(job.tokens for job in b.jobs)
+    return np.asarray(np.where(np.isfinite(cloud.finish), each, np.inf))
