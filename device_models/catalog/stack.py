@@ -117,7 +117,6 @@ class Stack:
     frozen_weight_bytes: float  # of a weight that LoRA does not train; 0: that of the products
     live_params: float  # gathered weights that ZeRO 3 keeps alive, at least two parts'
     optimizer_offload: float  # share of master copy and moments that the host keeps
-    activation_offload: float  # share of the kept activations that the host keeps
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)

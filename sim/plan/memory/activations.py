@@ -67,7 +67,7 @@ def chunk_kept(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
         recomputed * _kept(scenario, pool, kind, scenario.parallel.recompute)
         + (count - recomputed) * _kept(scenario, pool, kind, "none")
         for kind, count, recomputed in _dealt(scenario, chunk)
-    ) * (1 - pool.stack.activation_offload)  # fmt: skip
+    )
 
 
 def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:

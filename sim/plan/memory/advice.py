@@ -1,7 +1,7 @@
 """What would make a plan fit: the smallest sets of changes, the quickest first.
 
 A set is as small as can be: of single changes those that fit, else pairs, else triples. Among sets of
-one size what costs least time comes first; `sim/run.py` puts the step time of each beside it.
+one size what usually costs least time comes first; `sim/run.py` times each and orders them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from ersatz.sim.plan.layout import rank_shape
-from ersatz.sim.plan.memory import plan
+from ersatz.sim.plan.memory.peaks import StagePeak, stage_peaks
 from ersatz.sim.plan.memory.verdict import judge
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -26,7 +26,7 @@ def advice(scenario: Scenario) -> Iterator[str]:
     """Yield in words what would make a plan fit for sure; last, the devices that would."""
     for words, _ in remedies(scenario):
         yield words
-    yield f"devices with at least {_least_capacity(scenario) / 2**30:.0f} GiB"
+    yield f"devices with at least {least_capacity(scenario) / 2**30:.0f} GiB"
 
 
 def remedies(scenario: Scenario) -> list[tuple[str, Scenario]]:
@@ -48,17 +48,18 @@ def remedies(scenario: Scenario) -> list[tuple[str, Scenario]]:
 def fits_for_sure(scenario: Scenario) -> bool:
     """Tell whether the verdict on a plan is `fits`; False where there is no such plan."""
     try:
-        return all(_verdict(peak) == "fits" for peak in plan.stage_peaks(scenario))
+        return all(_verdict(peak) == "fits" for peak in stage_peaks(scenario))
     except ValueError:
         return False
 
 
-def _verdict(peak: plan.StagePeak) -> str:
+def _verdict(peak: StagePeak) -> str:
     return judge(peak.total, peak.pool.node.device.memory_bytes)[0]
 
 
-def _least_capacity(scenario: Scenario) -> float:
-    return max(peak.total for peak in plan.stage_peaks(scenario))
+def least_capacity(scenario: Scenario) -> float:
+    """Return the bytes that a device needs to hold the fullest rank."""
+    return max(peak.total for peak in stage_peaks(scenario))
 
 
 def _words(before: Scenario, after: Scenario) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.plan.memory import activations, state
-from ersatz.sim.plan.schedules import Order, Schedule, make_schedule
+from ersatz.sim.plan.schedules import Order, make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario
 
 Bytes = npt.NDArray[np.float64]
@@ -47,6 +47,7 @@ class Moments:
     what: Counts  # FORWARD .. UPDATE
     chunk: Counts
     flying: Counts  # (moments, chunks) micro-batches whose activations stand
+    due: Counts  # (moments, chunks) those whose backward pass has not run: their logits stand
     summed: Counts  # 1 once a backward pass of the stage has ended
     slot: Counts  # of the stage's order
     microbatch: Counts
@@ -63,15 +64,6 @@ def stage_moments(scenario: Scenario, stage: int, *, whole: bool = False) -> Mom
     return _moments(*shape, stage, whole)
 
 
-def schedule_of(scenario: Scenario) -> Schedule:
-    """Return the schedule of a plan; raises ValueError where there is none."""
-    parallel, training = scenario.parallel, scenario.training
-    count = training.global_batch // (training.micro_batch * parallel.dp)
-    return make_schedule(
-        parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule
-    )
-
-
 @lru_cache(maxsize=1024)
 def _moments(
     name: str, p: int, m: int, v: int,
@@ -85,32 +77,30 @@ def _moments(
 def _listed(order: Order, chunks: int) -> Moments:
     """Walk a stage's order once and note every moment."""
     late = {(part.chunk, part.microbatch) for slot in order for part in slot if part.phase == "W"}
-    now = [0] * chunks
-    summed = 0
-    rows: list[tuple[int, int, tuple[int, ...], int, int, int]] = []
+    flying, due, summed = [0] * chunks, [0] * chunks, 0
+    rows: list[tuple[object, ...]] = []
     for number, slot in enumerate(order):
         for phase, chunk, microbatch in slot:
-            at = number, microbatch
-            if phase == "F":
-                now[chunk] += 1
-                rows.append((FORWARD, chunk, tuple(now), summed, *at))
-            if phase in "BI":
-                rows.append((LOSS, chunk, tuple(now), summed, *at))
-                rows.append((LAYER, chunk, tuple(now), summed, *at))
+            flying[chunk] += phase == "F"
+            due[chunk] += phase == "F"
+            for what in _met(phase):
+                rows.append((what, chunk, (*flying,), (*due,), summed, number, microbatch))
+            due[chunk] -= phase in "BI"
             if phase == "W" or (phase == "B" and (chunk, microbatch) not in late):
-                now[chunk] -= 1
-                rows.append((BACKWARD, chunk, tuple(now), 1, *at))
-                summed = 1
-    rows.append((UPDATE, 0, tuple(now), 1, len(order), 0))
-    what, chunk_, flying, sums, slot_, micro = zip(*rows, strict=True)
-    return Moments(
-        *(np.array(x, dtype=np.int64) for x in (what, chunk_, flying, sums, slot_, micro))
-    )
+                flying[chunk], summed = flying[chunk] - 1, 1
+                rows.append((BACKWARD, chunk, (*flying,), (*due,), 1, number, microbatch))
+    rows.append((UPDATE, 0, (*flying,), (*due,), 1, len(order), 0))
+    return Moments(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
+
+
+def _met(phase: str) -> tuple[int, ...]:
+    """Return the moments that a phase has before what it frees is gone."""
+    return {"F": (FORWARD,), "B": (LOSS, LAYER), "I": (LOSS, LAYER)}.get(phase, ())
 
 
 def _distinct(found: Moments) -> Moments:
     """Return the first of each group of moments that hold the same."""
-    table = np.column_stack([found.what, found.chunk, found.flying, found.summed])
+    table = np.column_stack([found.what, found.chunk, found.flying, found.due, found.summed])
     first = np.sort(np.unique(table, axis=0, return_index=True)[1])
     return Moments(*(getattr(found, name)[first] for name in Moments.__slots__))
 
@@ -178,7 +168,7 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
     there = np.ones_like(what) if stage.always_summed else moments.summed
     put("gradients", stage.kept["gradients"] * there)
     put("activations", flying @ stage.activations)
-    put("loss", flying @ stage.logits + np.where(what == LOSS, stage.loss[chunk], 0.0)
+    put("loss", moments.due @ stage.logits + np.where(what == LOSS, stage.loss[chunk], 0.0)
         - np.where(layer, stage.logits[chunk], 0.0))  # fmt: skip
     put("working set", np.where(layer, stage.working[chunk], 0.0))
     put("fresh gradients", np.where(ends, stage.fresh[chunk], 0.0))
