@@ -114,6 +114,7 @@ class Stack:
     gradient_buffer: bool  # gradients stand all the time, not only from the first backward pass on
     master_is_weight: bool  # ZeRO 3 shards fp32 weights alone, from which 16 bits are gathered
     update_bytes: float  # that the optimiser's step makes for a moment, per weight that it updates
+    update_params: float  # weights of a rank that the optimiser's step takes at once; 0: all
     frozen_weight_bytes: float  # of a weight that LoRA does not train; 0: that of the products
     live_params: float  # gathered weights that ZeRO 3 keeps alive, at least two parts'
     optimizer_offload: float  # share of master copy and moments that the host keeps

@@ -83,8 +83,8 @@ def _listed(order: Order, chunks: int) -> Moments:
         for phase, chunk, microbatch in slot:
             flying[chunk] += phase == "F"
             due[chunk] += phase == "F"
-            for what in _met(phase):
-                rows.append((what, chunk, (*flying,), (*due,), summed, number, microbatch))
+            met = chunk, (*flying,), (*due,), summed, number, microbatch
+            rows += [(what, *met) for what in _met(phase)]
             due[chunk] -= phase in "BI"
             if phase == "W" or (phase == "B" and (chunk, microbatch) not in late):
                 flying[chunk], summed = flying[chunk] - 1, 1

@@ -83,7 +83,8 @@ def state_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
 def update_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     """Bytes that the optimiser's step makes for a moment."""
     each = stack.update_bytes * trained_share(scenario) * (1 - stack.optimizer_offload)
-    return held.of(each, sharded=scenario.parallel.zero >= 1)
+    whole = held.of(each, sharded=scenario.parallel.zero >= 1)
+    return min(whole, each * stack.update_params) if stack.update_params else whole
 
 
 def fresh_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:

@@ -7,6 +7,7 @@ Errors of stated peaks are taken as log-normal around the prediction; the spread
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from ersatz.sim.plan.memory.facts import spread
 
@@ -16,6 +17,11 @@ SURE = 0.9  # a verdict is tight where neither it nor its contrary is that proba
 def fit_probability(peak: float, capacity: float) -> float:
     """Return how probable it is that a predicted peak stays within the capacity; bytes."""
     return 0.5 * math.erfc(math.log(peak / capacity) / (spread() * math.sqrt(2)))
+
+
+def room_for_sure(peak: float) -> float:
+    """Return the bytes in which a predicted peak fits with the probability of a sure verdict."""
+    return peak * math.exp(NormalDist().inv_cdf(SURE) * spread())
 
 
 def judge(peak: float, capacity: float) -> tuple[str, float]:
