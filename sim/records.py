@@ -19,8 +19,9 @@ PARTS = {
                        "data parallel", "elementwise", "expert parallel", "experts", "launch",
                        "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
                        "straggler", "tensor parallel", "vocabulary"),
-    "memory.parts": ("weights", "gradients", "whole gradients", "optimizer", "activations",
-                     "gathered weights", "overhead", "fragmentation"),
+    "memory.parts": ("weights", "gradients", "optimizer", "activations", "loss", "working set",
+                     "fresh gradients", "whole gradients", "gathered weights", "update", "overhead",
+                     "communication", "fragmentation"),
     "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
                    "maintenance", "waiting"),
     "job.interruptions_by_cause": ("device", "node", "switch", "software"),
@@ -69,13 +70,18 @@ class StepResult:
 class MemoryResult:
     """Peak memory of the fullest rank and the verdict on it."""
 
-    peak_bytes: float = column("peak of the fullest rank", "B")
+    peak_bytes: float = column("what the device must hold at the peak of the fullest rank", "B")
     capacity_bytes: float = column("memory of one device", "B")
     fits: bool = column("peak_bytes does not exceed capacity_bytes")
+    verdict: str = column("fits, tight (within the error of the model) or does not fit")
+    fit_probability: float = column("how probable it is that the plan fits")
+    allocated_bytes: float = column("tensors alone at that peak", "B")
+    reserved_bytes: float = column("tensors, and what the allocator holds and cannot hand out", "B")
     stage: int = column("pipeline stage of the fullest rank, from 0")
+    moment: str = column("when in the step the peak is")
     parts: Mapping[str, float] = column("bytes of the fullest rank by use", "B")
     by_stage: tuple[float, ...] = column("peak of each stage", "B")
-    advice: tuple[str, ...] = column("what would make it fit, when it does not")
+    advice: tuple[str, ...] = column("what would make it fit, when that is not sure")
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,11 @@ NODE = Schema(
             "failure_rate": "rate", "host_busy_share": "fraction", "host_idle_share": "fraction"},
     optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
-STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
+STACK_DIMENSIONS = {
+    "memory_overhead_bytes": "bytes",
+    "communicator_bytes": "bytes",
+    "optimizer_bandwidth": "bandwidth",
+}
 
 Part = TypeVar("Part", Device, ScaleUp, ScaleOut)
 

@@ -16,7 +16,7 @@ from ersatz.device_models.text.units import (
     format_share,
     format_si,
 )
-from ersatz.sim.records import RunResult
+from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
 NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
@@ -138,7 +138,7 @@ def _cluster(scenario: Scenario) -> str:
 
 def _memory(result: RunResult) -> str:
     memory = result.memory
-    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    verdict = "DOES NOT FIT" if memory.verdict == "does not fit" else memory.verdict
     return f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}: {verdict}"
 
 
@@ -159,11 +159,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
         parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
     parts += [Text(line) for line in _setting(scenario)]
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
-    if not result.memory.fits:
-        missing = result.memory.peak_bytes - result.memory.capacity_bytes
-        advice = "; ".join(result.memory.advice)
-        parts.append(Text(f"Short by {format_bytes(missing)} on stage {result.memory.stage}."
-                          f" Any of these would make it fit: {advice}", style="red"))  # fmt: skip
+    parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
     parts += _job_tables(result)
     if result.published:
         parts += [Text(""), _published(result)]
@@ -198,6 +194,22 @@ def _breakdown(result: RunResult) -> Table:
                 cause, format_duration(seconds), format_share(seconds, step.duration_s), bar
             )
     return table
+
+
+def _memory_words(memory: MemoryResult) -> Iterator[tuple[str, str]]:
+    """Say when the peak is, how sure the verdict is, and what would help; each line with its style."""
+    yield (f"Peak at {memory.moment}: {format_bytes(memory.allocated_bytes)} allocated,"
+           f" {format_bytes(memory.reserved_bytes)} reserved; fits with"
+           f" {100 * memory.fit_probability:.0f} % probability."), ""  # fmt: skip
+    if memory.verdict == "fits":
+        return
+    missing = memory.peak_bytes - memory.capacity_bytes
+    room = (
+        f"Short by {format_bytes(missing)}" if missing > 0 else f"{format_bytes(-missing)} to spare"
+    )
+    style = "red" if missing > 0 else ""
+    yield f"{room} on stage {memory.stage}. Any of these would make it fit for sure:", style
+    yield from ((f"  {line}", style) for line in memory.advice)
 
 
 def _memory_table(result: RunResult) -> Table:

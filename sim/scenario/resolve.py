@@ -27,6 +27,7 @@ from ersatz.device_models.text.units import UnitError, format_money, parse_quant
 from ersatz.sim.scenario.checks import check_scenario
 from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
+from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -74,6 +75,9 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
+    check_keeping(spec.memory, model, blame)
+    assumptions += keeping_assumptions(spec.memory, pools[0].stack)
+    pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     parallel = _parallel(spec.parallel, pools, model, assumptions)
     training = _training(spec, pools, assumptions)
     scenario = Scenario(
@@ -212,6 +216,7 @@ def _parallel(
         recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
         chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
         batch_split=section.batch_split, recompute_modules=section.recompute_modules,
+        recompute_layers=section.recompute_layers, recompute_group=section.recompute_group,
         cp_comm=cp_comm, cp_inner=section.cp_inner or 1, expert_layout=folded,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -88,6 +88,8 @@ class Parallel:
     cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
     expert_layout: Literal["folded", "strided"] = "folded"  # ep of neighbouring ranks, or of dp
     recompute_modules: tuple[str, ...] = ()  # what `selective` repeats; empty: the stack's list
+    recompute_layers: int = 0  # of each chunk that are computed again, the first ones; 0: all
+    recompute_group: int = 1  # layers between two boundaries that `full` keeps
 
     @property
     def world(self) -> int:
