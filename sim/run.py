@@ -11,6 +11,7 @@ from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.invariants import check_run
+from ersatz.sim.job.chance import job_chance
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
@@ -54,6 +55,7 @@ def run_case(
         )
         energy = job_energy(scenario, job, busy_share(step))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
+    chance = job_chance(scenario, step, job, cost) if job else None
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
@@ -63,6 +65,7 @@ def run_case(
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
         sources=tuple(_sources(scenario)),
+        chance=chance,
     )  # fmt: skip
     return check_run(_with_published(scenario, result), *_limits(scenario))
 

@@ -301,7 +301,7 @@ def _part(
 @remembered
 def _stack(path: Path) -> Stack:
     schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
-                    optional=frozenset({"pat_gather"}))  # fmt: skip
+                    optional=frozenset({"pat_gather", "rank_limited_dispatch"}))  # fmt: skip
     sheet = _read(path, "stacks", schema)
     check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
     sheet.finish()

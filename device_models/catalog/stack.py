@@ -98,6 +98,7 @@ class Stack:
     activation_memory: float  # activation bytes kept for the backward pass / fused minimum
     memory_overhead_bytes: float  # framework, context and communication buffers
     memory_fragmentation: float  # allocator overhead as a share of the dynamic memory
+    rank_limited_dispatch: bool = False  # in one node: to a rank once, not once per expert there
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)

@@ -54,6 +54,11 @@ def components() -> dict[str, float]:
     return {name: float(leaf["value"]) for name, leaf in _data()["components"].items()}
 
 
+def common_shares() -> dict[str, float]:
+    """Return by which shares squared errors belong to software, to it on a device, and to a run alone."""
+    return {name: float(leaf["value"]) for name, leaf in _data()["common"].items()}
+
+
 def published_runs() -> Mapping[str, int]:
     """Return how many published configurations there are of each kind, as `kind_of` names it."""
     found: Mapping[str, int] = _data()["runs"]
@@ -105,13 +110,18 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
 
 def reasons(scenario: Scenario) -> tuple[Reason, ...]:
     """Return what makes the interval of a scenario wide, the widest first, for its least known pool."""
+    found = _pool_reasons(scenario, widest_pool(scenario))
+    return tuple(sorted(found, key=lambda reason: -reason.width))
+
+
+def widest_pool(scenario: Scenario) -> Pool:
+    """Return the pool whose step is least known."""
+    return max(scenario.pools, key=lambda pool: total(_pool_reasons(scenario, pool)))
+
+
+def _pool_reasons(scenario: Scenario, pool: Pool) -> tuple[Reason, ...]:
     known = components()
-    pools = [
-        tuple(_reason(name, scenario, pool, known[name]) for name in features(scenario, pool))
-        for pool in scenario.pools
-    ]
-    widest = max(pools, key=total)
-    return tuple(sorted(widest, key=lambda reason: -reason.width))
+    return tuple(_reason(name, scenario, pool, known[name]) for name in features(scenario, pool))
 
 
 def total(found: Sequence[Reason]) -> float:
