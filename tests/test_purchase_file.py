@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from market import INF, START, make_offer
 
 from ersatz.sim.errors import InputError
+from ersatz.sim.law.rule import ORDER
 from ersatz.sim.law.rules import judge, load_rules
 from ersatz.sim.market.economics import load_defaults
 from ersatz.sim.market.prices import load_prices
@@ -21,7 +22,7 @@ from ersatz.sim.options.file import load_comparisons
 from ersatz.sim.options.other_files import load_ramps, load_stockpiles
 from ersatz.sim.purchase.answer import answer
 from ersatz.sim.purchase.buildout import Site
-from ersatz.sim.purchase.gate import MEANING, known_rules, rule_gate, turning_days
+from ersatz.sim.purchase.gate import known_rules, rule_gate, turning_days
 from ersatz.sim.purchase.rates import plan_throughputs
 from ersatz.sim.purchase.reading.file import load_inquiries, section_of
 from ersatz.sim.report.buying.record import buy_record
@@ -59,7 +60,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("2025-03-24", "2031-01-01", "the rules are known from 2019-05-16 to 2026-06-30"),
+        ("2025-03-24", "2018-01-01", "the rules are known from 2019-05-16 to 2026-06-30"),
         ("2025-03-24", "soon", "x.yaml:2:8: start: 'soon' - expected a day"),
         ("h20-8", "h2O-8", "did you mean 'h20-8'"),
         ("h20-8", "cpu-1", "'price' - key is missing"),
@@ -198,7 +199,7 @@ def test_the_gate_says_what_the_rules_say_on_any_day(days: int, device: str) -> 
     day = min(rules.known_from + timedelta(days=days), rules.known_until)
     said = rule_gate(rules, "company")(make_offer(device=device), SITE, day)
     verdict = judge(rules, device, day, "China", changes=False)
-    assert said.policy == MEANING[verdict.policy]
+    assert said.policy == ORDER[verdict.policy]
     assert said.rules == verdict.rule_ids
     assert said.surcharge == verdict.fee + verdict.duty
 

@@ -202,7 +202,7 @@ def _gates(
     except InputError as error:
         reading.case.problems += [p for p in error.problems if p not in reading.case.problems]
         return None, (open_gate, open_gate)
-    if not rules.known_from <= reading.start <= rules.known_until:
+    if reading.start < rules.known_from:
         reading.blame(("start",), reading.start, f"the rules are known from {rules.known_from} to"
                       f" {rules.known_until}")  # fmt: skip
     reading.assumptions += [*rules.assumptions, *_beyond(reading, rules)]

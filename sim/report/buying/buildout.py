@@ -255,12 +255,9 @@ def _verdicts(answered: Answered) -> Table:
     lines = [(o, ", ".join(sites), *rest) for (o, *rest), sites in rows.items()]
     titles = ("if ordered at the start", "site", "leaves", "verdict", "rules", "why")
     table = Table(box=None, pad_edge=False)
-    for i, title in enumerate(titles):
-        wide = max(len(text) for text in (title, *(line[i] for line in lines)))
-        last = title == "why"
-        table.add_column(
-            title, min_width=None if last else min(wide, 30), no_wrap=last, overflow="ellipsis"
-        )
+    for title in titles:  # rules and reasons are folded, never cut
+        short = title in ("site", "leaves", "verdict")
+        table.add_column(title, no_wrap=short, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
