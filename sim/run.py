@@ -9,6 +9,7 @@ from dataclasses import replace
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
+from ersatz.sim.anchor.width import anchored_width
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.invariants import check_run
 from ersatz.sim.job.chance import job_chance
@@ -41,6 +42,9 @@ def run_case(
         if words := wrong_metric(row.metric):
             raise ValueError(f"published: {row.metric!r}: {words}")
     memory = plan_memory(scenario)
+    anchored = anchored_width(scenario, timer) if width is None else None
+    if anchored:
+        width = anchored[0]
     step = with_interval(scenario, simulate_step(scenario, timer), width)
     job = energy = cost = None
     if scenario.training.tokens:
@@ -60,7 +64,7 @@ def run_case(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
         assumptions=(
-            *((why_wide(scenario),) if width is None else ()),
+            *((anchored[1],) if anchored else (why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),

@@ -24,7 +24,7 @@ from ersatz.sim.validation.errors.heldout import Judged, judge, predict_shipped
 from ersatz.sim.validation.errors.predict import Prediction
 from ersatz.sim.validation.fit.folds import groups_by
 
-NAMES = ("cluster", "stack", "device", "few", "experts", "adapters", "long")
+NAMES = ("cluster", "stack", "device", "few", "early", "experts", "adapters", "long")
 LEVEL = 0.80
 TO_HALF = math.log(1 / (1 - LEVEL))  # half width over scale of a Laplace distribution
 WIDER, FURTHER = (
