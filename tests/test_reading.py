@@ -108,6 +108,15 @@ def test_a_blank_does_not_mean_what_no_device_can_hold(tmp_path: Path) -> None:
     assert read_run(run(tmp_path, recompute="none", **huge)).scenario.parallel.recompute == "none"
 
 
+@pytest.mark.parametrize("name", ["layers", "n_devices", "pp", "global_batch_seqs"])
+def test_a_row_has_a_bound_like_a_scenario(tmp_path: Path, name: str) -> None:
+    """One row of 32,000 layers once held the whole table; the others are predicted, it is named."""
+    path = table(tmp_path, {**ROW, name: "32000000000"}, {**ROW, "id": "b"})
+    read = read_table(path)
+    assert [row.id for row in read.runs] == ["b"]
+    assert any(p.key == name and "at most" in p.expected and p.line == 2 for p in read.problems)
+
+
 def test_an_unknown_framework_is_generic_and_said(tmp_path: Path) -> None:
     """Whatever nobody recognises must not become the fastest stack."""
     for name in ("ColossalAI 0.4", "my trainer", "InternEvo", ""):

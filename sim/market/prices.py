@@ -276,6 +276,10 @@ def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> P
         fresh: dict[tuple[str, ...], list[Observation]] = {}
         for row in rows:
             fresh.setdefault(row.series, []).append(row)
+        if not fresh and not problems:
+            problems.append(
+                Problem(str(folder), 0, 0, "", "", "holds no prices: no CSV with a row")
+            )
         found.update(fresh)
     if problems:
         raise InputError(problems)

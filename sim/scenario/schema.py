@@ -84,7 +84,7 @@ PositiveShare = Annotated[
 Fraction = Annotated[float, _quantity("fraction"), _unit("fraction")]
 Rate = Annotated[float, _quantity("rate"), _unit("rate")]
 FailureRate = Annotated[
-    float, _quantity("rate", lambda v: v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
+    float, _quantity("rate", lambda v: 0 <= v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
 ]
 Bandwidth = Annotated[
     float, _quantity("bandwidth", lambda v: v >= 1e3, "at least 1 kB/s"), _unit("bandwidth")

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.shipped import SCENARIOS
 from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
@@ -19,6 +18,7 @@ from ersatz.sim.purchase.rates import Throughput, plan_throughputs
 from ersatz.sim.purchase.reading.offers import Reading
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.scenario.shipped import shipped_scenarios
 
 SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
 MOST_DAYS = 36_525.0  # and the largest factor
@@ -66,7 +66,7 @@ def _plans_file(name: str, folder: Path) -> Path:
     for path in (folder / name, folder / f"{name}.yaml"):
         if os.path.isfile(path):
             return path
-    return next(iter(sorted(SCENARIOS.rglob(f"{name}.yaml"))), folder / name)
+    return shipped_scenarios().get(name, folder / name)
 
 
 @remembered
