@@ -19,6 +19,7 @@ ORDER = [
     ["sim.scenario"],
     ["sim.uncertainty"],
     ["sim.step"],
+    ["sim.anchor"],
     ["sim.job"],
     ["sim.invariants"],
     ["sim.run"],

@@ -25,7 +25,7 @@ from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
 from ersatz.sim.scenario.checks import check_scenario
-from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.defaults import chance_range, job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.scenario import (
@@ -355,8 +355,19 @@ def _cost(
     return CostSpec(
         section.model, currency, rent, server, section.network_share, section.interest,
         section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
-        section.machine_age,
+        section.machine_age, *_price_range(section, pools, {**rent, **server}),
     )  # fmt: skip
+
+
+def _price_range(
+    section: CostSection, pools: list[Pool], prices: Mapping[str, float]
+) -> tuple[float, float]:
+    """Return by which factors prices may be low and high: as given, or as looked-up ones are."""
+    stated = section.rent or section.server_price
+    given = {"": None} if stated and not isinstance(stated, dict) else stated or {}
+    looked_up = any("" not in given and pool.name not in given for pool in pools)
+    low, high = chance_range("catalogue_price") if looked_up and prices else (1.0, 1.0)
+    return section.price_low or low, section.price_high or high
 
 
 def _prices(

@@ -413,6 +413,14 @@ class CostSection(Section):
     server_price: Money | dict[str, Money] | None = Field(
         None, description="per node; by default the newest of the catalogue"
     )
+    price_low: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="factor by which the price may be lower (80 %); by default 1 for a given price",
+    )
+    price_high: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="factor by which it may be higher; by default 1 for a given price",
+    )
     network_share: Share = Field(0.15, description="of the server price, added")
     interest: Share = Field(0.08, description="per year")
     life: Life = Field(4 * 31_557_600.0, description="of the machines")

@@ -152,8 +152,12 @@ class Times:
         return self.collective(comm.kind, comm.nbytes, comm.group)
 
     def _exchange(self, comm: Comm) -> Transfer:
-        """An expert all-to-all; tokens cross to a node once where the stack sees to it."""
+        """An expert all-to-all; tokens go to a rank or node once where the stack sees to it."""
         group = self.communicators[comm.group].group
+        if group.nodes == 1 and self.stack.rank_limited_dispatch:
+            everything = comm.top_k * (group.size - 1) / group.size
+            share = remote_copies(group.size, comm.top_k) / everything
+            return self.collective(comm.kind, share * comm.nbytes, comm.group)
         if not self.stack.node_limited_dispatch or group.nodes == 1:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
