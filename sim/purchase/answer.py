@@ -125,7 +125,7 @@ def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) ->
 
 def _answer(inquiry: Inquiry, advance: Callable[[str], None]) -> Answered:
     b = inquiry.buildout
-    known = tuple(event for event in inquiry.events if event.known)
+    known = tuple(event for event in inquiry.events if event.known or event.called_by)
     gate = with_embargoes(inquiry.foreseen, known, b.start)
     problem = purchase_problem(foreseen(b, known), gate)
     plans = _plans(b, problem)
