@@ -92,7 +92,6 @@ class Answered:
     flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
     turns: tuple[Turn, ...] = ()  # what would turn the plan
     in_time: float | None = None  # how likely its deadlines are kept, by the speed alone
-    flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
 
     @property
     def final(self) -> Replayed | None:
