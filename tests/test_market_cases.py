@@ -29,6 +29,7 @@ from ersatz.sim.purchase.life.replay import replay
 from ersatz.sim.purchase.purchase import cheapest
 from ersatz.sim.purchase.reading.file import load_inquiries
 from ersatz.sim.report.buying.words import _unproved
+from ersatz.sim.scenario.resolve import default_spares
 
 RULES, PRICES = load_rules(), load_prices()
 
@@ -254,6 +255,11 @@ def test_a_rent_holds_its_electricity() -> None:
         assert life.total == pytest.approx(plan.cash, rel=1e-6)
         assert life.kwh == pytest.approx(hours)
     assert costs == pytest.approx([3.0, 4.0], rel=1e-6)
+
+
+def test_a_buyer_of_one_box_pays_for_one_box() -> None:
+    # two spares for one node made it three; one in eight from eight on, two from sixteen, 2 % from 101
+    assert [default_spares(n) for n in (1, 2, 7, 8, 15, 16, 100, 101)] == [0, 0, 0, 1, 1, 2, 2, 3]
 
 
 def test_lots_and_families() -> None:

@@ -92,7 +92,6 @@ class Answered:
     flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
     turns: tuple[Turn, ...] = ()  # what would turn the plan
     in_time: float | None = None  # how likely its deadlines are kept, by the speed alone
-    flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
 
     @property
     def final(self) -> Replayed | None:
@@ -125,7 +124,7 @@ def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) ->
 
 def _answer(inquiry: Inquiry, advance: Callable[[str], None]) -> Answered:
     b = inquiry.buildout
-    known = tuple(event for event in inquiry.events if event.known)
+    known = tuple(event for event in inquiry.events if event.known or event.called_by)
     gate = with_embargoes(inquiry.foreseen, known, b.start)
     problem = purchase_problem(foreseen(b, known), gate)
     plans = _plans(b, problem)

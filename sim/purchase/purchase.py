@@ -24,7 +24,7 @@ from ersatz.sim.purchase.rounding import LARGE, restrictions
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
-SETTLING_S = 5.0  # for the same orders at earlier dates
+SETTLING_S = 60.0  # for the same orders at earlier dates
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,6 +313,15 @@ def _failures(f: FailuresSection, pools: list[Pool], said: list[str]) -> Failure
     )
 
 
+def default_spares(nodes: int) -> int:
+    """Return the nodes kept ready for so many: 2 %, at least two, but no more than one for eight.
+
+    >>> [default_spares(n) for n in (1, 7, 8, 16, 128, 1024)]
+    [0, 0, 1, 2, 3, 21]
+    """
+    return min(max(math.ceil(nodes * SPARE_SHARE), 2), nodes // 8)
+
+
 def _spares(
     section: JobSection, pools: list[Pool], blame: Blame, said: list[str]
 ) -> tuple[int, Mapping[str, int]]:
@@ -324,9 +333,11 @@ def _spares(
             blame(("job", "spare_nodes", name), name, f"expected a pool: {', '.join(names)}")
         return sum(spares.values()), dict(spares)
     if spares is None:
-        each = {pool.name: max(math.ceil(pool.nodes * SPARE_SHARE), 2) for pool in pools}
+        each = {pool.name: default_spares(pool.nodes) for pool in pools}
         dealt = ", ".join(f"{n} of {name}" if name else str(n) for name, n in each.items())
-        said.append(f"job.spare_nodes is not given: {dealt} (2 %, at least 2)")
+        said.append(
+            f"job.spare_nodes is not given: {dealt} (2 %, at least 2, at most one for eight)"
+        )
         return sum(each.values()), each if len(pools) > 1 else {}
     if len(pools) > 1 and spares:
         shares = shared_out(spares, [pool.nodes for pool in pools])

@@ -391,7 +391,7 @@ class JobSection(Section):
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
     spare_nodes: Count | dict[str, Count] | None = Field(
         None,
-        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
+        description="nodes kept ready, or so many by pool; by default 2 %, at least 2, at most 1 for 8",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")

@@ -171,7 +171,7 @@ class LivingFleet:
         self, j: int, period: int, there: Floats, free: Floats, power: Floats
     ) -> tuple[int, int, Floats, float]:
         """Return (group, site, devices (D,), watts) that a job has."""
-        ready = self.ready <= self.since + CLOSE * MONTH_DAYS
+        ready = np.asarray(self.ready <= self.since + CLOSE * MONTH_DAYS)
         behind = self._behind(j, period) if self.planned[j] else 1.0
         pool, feed = free, power
         if behind <= FAR_BEHIND:

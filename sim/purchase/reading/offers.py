@@ -174,9 +174,12 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         price=tuple(p * (1.0 + share) if sold else INF
                     for p, sold in zip(prices, window, strict=True)),
         network_share=share, rent=rent * 3600.0 if rent is not None else INF,
-        rentable=float(section.rentable), **delays,
+        rentable=float(section.rentable),
+        lead_s=delays["lead_s"], transit_s=delays["transit_s"],
         supply=(_supply(reading, name, section, node),) * reading.months,
-        quota=section.quota if section.quota is not None else INF, **wear,
+        quota=section.quota if section.quota is not None else INF,
+        failure_rate=wear["failure_rate"], repaired=wear["repaired"], repair_s=wear["repair_s"],
+        repair_share=wear["repair_share"],
         watts=_watts(reading, name, section, node),
         porting_cost=_porting_cost(reading, name, section)
         + reading.family_cost, lot=section.lot, powered_rent=section.rent_with_power,

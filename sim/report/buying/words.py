@@ -71,7 +71,8 @@ def _if_granted(answered: Answered) -> str:
 
 def _decisions(answered: Answered) -> dict[str, float]:
     """Return the decisions that some order of the plan waits for, with their probability."""
-    plan, found = answered.plan, {}
+    plan = answered.plan
+    found: dict[str, float] = {}
     assert plan is not None
     drawn = {u.name: (u.low + u.mid + u.high) / 3 for u in answered.inquiry.inputs}
     for event in answered.inquiry.events:
