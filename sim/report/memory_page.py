@@ -16,9 +16,9 @@ COLUMNS = ("", "rows", "median / 90th percentile", "bias", "software unknown")
 INTRO = """\
 ## Memory
 
-Peaks that rows state (allocated: tensors; reserved: the allocator's blocks; device: all that it shows) against
-those of plans; runs that ran and runs that ran out of memory against the verdict. `ersatz validate --memory`
-prints this again.
+Peaks that rows state (allocated: tensors; reserved: the allocator's blocks; device: all that it shows)
+against those of plans; runs that ran and runs that ran out of memory against the verdict.
+`ersatz validate --memory` prints this again.
 """
 KNOWN = (
     "The nanotron sweep's wide tensor groups without a pipeline hold up to twice of what is predicted, and"
@@ -49,8 +49,9 @@ def chapter(v: MemoryVerdicts) -> Iterator[str]:
         yield _table(COLUMNS, [_row(name, errors) for name, errors in groups.items()])
     kept, caught = 100 * v.kept_sources_equal, 100 * v.caught_sources_equal
     right = 100 * v.sources_equal
-    yield (f"Verdicts are {right:.1f} % right with sources equal: {kept:.1f} % of what ran is kept (a row that leaves something blank under any reading of it), and"
-           f" {caught:.1f} % of crashes are caught. Vetoed although they"
+    yield (f"Verdicts are {right:.1f} % right with sources equal: {kept:.1f} % of what ran is kept (a row"
+           f" that leaves something blank under any reading of it), and {caught:.1f} % of crashes are"
+           " caught. Vetoed although they"
            f" ran: {', '.join(v.vetoed) or 'none'}.\n")  # fmt: skip
     yield _table(("model", "crashed", "caught", "ran", "kept"), list(_models(v)))
 
