@@ -79,7 +79,7 @@ def make_stack(**changes: Any) -> Stack:
         communicator_bytes=0.0, loss_memory_bytes=8.0, loss_chunks=1.0, gradient_buffer=True,
         master_is_weight=False, update_bytes=0.0, update_params=0.0, frozen_weight_bytes=0.0, live_params=0.0,
         optimizer_offload=0.0, loss_parallel_bytes=0.0,
-        narrow_saved=True, keeps_gathered_inputs=False,
+        narrow_saved=True, narrow_results=False, keeps_gathered_inputs=False,
         gradient_copy_bytes=0.0,
             optimizer_bandwidth=0.0, unfused_activation=1.0, nics_used=0.0,
     )  # fmt: skip

@@ -119,6 +119,7 @@ class Stack:
         bool  # sequence-parallel inputs of products stay whole until the backward pass
     )
     narrow_saved: bool  # inputs of 8-bit products are kept in 8 bits for the weight gradient
+    narrow_results: bool  # what enters the activation of an MLP is kept in 8 bits, too
     gradient_copy_bytes: float  # per weight: gradients kept whole in another format beside the sum
     loss_chunks: float  # parts of a micro-batch whose logits stand one after the other; 1 is none
     gradient_buffer: bool  # gradients stand all the time, not only from the first backward pass on

@@ -16,16 +16,17 @@ COLUMNS = ("", "rows", "median / 90th percentile", "bias", "software unknown")
 INTRO = """\
 ## Memory
 
-Peaks that rows state (allocated: tensors; reserved: the allocator's blocks; device: all that the device shows)
-against those of plans; runs that ran and runs that ran out of memory against the verdict. `ersatz validate
---memory` prints this again.
+Peaks that rows state (allocated: tensors; reserved: the allocator's blocks; device: all that it shows)
+against those of plans; runs that ran and runs that ran out of memory against the verdict.
+`ersatz validate --memory` prints this again.
 """
 KNOWN = (
-    "The nanotron sweep's wide tensor groups without a pipeline hold up to twice of what is predicted, and rows"
-    " that differ in the number of nodes alone differ by a third: not explained.",
-    "torchtitan's 405B rows are 9 to 19 % low, and some of BLOOM's rows contradict their neighbours by a third.",
-    "Some of the sweep's crashes are of plans that need a tenth of the memory: they crashed for other reasons,"
-    " and count as missed.",
+    "The nanotron sweep's wide tensor groups without a pipeline hold up to twice of what is predicted, and"
+    " rows that differ in the number of nodes alone differ by a third: not explained.",
+    "torchtitan's 405B rows are 9 to 19 % low, and some of BLOOM's rows contradict their neighbours by a"
+    " third.",
+    "Some of the sweep's crashes are of plans that need a tenth of the memory: they crashed for other"
+    " reasons, and count as missed.",
 )
 
 
@@ -47,9 +48,10 @@ def chapter(v: MemoryVerdicts) -> Iterator[str]:
     for groups in (v.peaks_by_stack, v.peaks_by_kind):
         yield _table(COLUMNS, [_row(name, errors) for name, errors in groups.items()])
     kept, caught = 100 * v.kept_sources_equal, 100 * v.caught_sources_equal
-    yield (f"Verdicts are {100 * v.sources_equal:.1f} % right with sources equal: {kept:.1f} % of what ran is kept"
-           " (a row that leaves something blank under any reading of it), and"
-           f" {caught:.1f} % of crashes are caught. Vetoed although they"
+    right = 100 * v.sources_equal
+    yield (f"Verdicts are {right:.1f} % right with sources equal: {kept:.1f} % of what ran is kept (a row"
+           f" that leaves something blank under any reading of it), and {caught:.1f} % of crashes are"
+           " caught. Vetoed although they"
            f" ran: {', '.join(v.vetoed) or 'none'}.\n")  # fmt: skip
     yield _table(("model", "crashed", "caught", "ran", "kept"), list(_models(v)))
 

@@ -155,12 +155,17 @@ def _dense_layer(rows: Rows) -> tuple[float, float]:
     if "mlp" not in rows.again:
         results = _first_results(rows, halved=True) * model.ffn_hidden / parallel.tp
         activation = _activated(rows) * model.ffn_hidden / parallel.tp
-    return _attention_elements(rows) + results, _input_elements(rows) + activation
+    return _sorted(rows, results, activation)
 
 
 def _expert_layer(rows: Rows) -> tuple[float, float]:
-    wide, operands = _expert_elements(rows)
-    return _attention_elements(rows) + wide, _input_elements(rows) + operands
+    return _sorted(rows, *_expert_elements(rows))
+
+
+def _sorted(rows: Rows, results: float, operands: float) -> tuple[float, float]:
+    """Add attention and inputs to an MLP's first results and operands: in 16 bits, and as operands."""
+    wide, narrow = (0.0, results) if rows.stack.narrow_results else (results, 0.0)
+    return _attention_elements(rows) + wide, _input_elements(rows) + narrow + operands
 
 
 # Per kind of layer: elements kept per token beside the residual stream, in 16 bits and as operands.
