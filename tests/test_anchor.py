@@ -2,7 +2,6 @@
 
 import csv
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,14 @@ import numpy as np
 import pytest
 
 from ersatz.device_models.catalog.reading import load_stack
-from ersatz.sim.anchor.factors import NAMES, moved, slopes, spreads, with_factors
-from ersatz.sim.anchor.posterior import posterior, predictive
-from ersatz.sim.anchor.width import run_spread
+from ersatz.sim.anchor.factors import (
+    NAMES,
+    moved,
+    slopes,
+    spreads,
+    with_factors,
+)
+from ersatz.sim.anchor.posterior import posterior, still_open
 from ersatz.sim.answers.anchor import anchor
 from ersatz.sim.cli import main
 from ersatz.sim.errors import InputError
@@ -73,9 +77,7 @@ def test_one_row_moves_the_factors_as_bayes_says() -> None:
     expected = 0.03 * 0.25 / (0.25 + 0.01)
     assert found.logs[0] == pytest.approx(expected, rel=0.05)
     assert found.covariance[0][0] == pytest.approx(1 / (1 / 0.25 + 1 / 0.01), rel=0.05)
-    assert predictive(slope[0], found.covariance, 0.1) < predictive(
-        slope[0], np.diag(spreads() ** 2), 0.1
-    )
+    assert still_open(slope[0], found.covariance) < still_open(slope[0], np.diag(spreads() ** 2))
 
 
 def test_steps_of_a_moved_stack_are_found_again(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_an_anchored_stack_narrows_the_interval_and_another_device_widens_it(
         return result.step.high80_s / result.step.duration_s - 1, result.assumptions[0]
 
     (plain, _), (mine, why), (far, other) = told(), told(stack), told(stack, "cluster.node=h800-8")
-    assert mine < 0.8 * plain
+    assert mine < plain
     assert "anchored on 3 measured runs" in why
     assert mine < far
     assert "of h100, not of" in other
@@ -189,7 +191,7 @@ def test_a_table_is_read_as_validate_reads_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"covariance": [[1.0]]}, {"runs": 0}, {"spread": "wide"}, {"surplus": 1}, {"device": None},
+    {"covariance": [[1.0]]}, {"runs": 0}, {"runs": "many"}, {"surplus": 1}, {"device": None},
 ])  # fmt: skip
 def test_a_faulty_anchor_of_a_stack_file_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
     import yaml
@@ -205,7 +207,5 @@ def test_a_faulty_anchor_of_a_stack_file_is_named(tmp_path: Path, change: dict[s
         load_stack(str(path))
 
 
-def test_the_spread_of_runs_is_that_of_the_intervals() -> None:
-    """A run's own share of what lineages differ by, as a standard deviation."""
-    assert 0.02 < run_spread() < 0.3
-    assert replace(load_stack("fsdp")).anchor is None
+def test_a_shipped_stack_has_no_anchor() -> None:
+    assert load_stack("fsdp").anchor is None

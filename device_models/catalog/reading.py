@@ -339,12 +339,11 @@ def _anchor(sheet: Sheet) -> Anchor | None:
         expected = f"expected {ANCHOR_FACTORS} rows of {ANCHOR_FACTORS} numbers"
         sheet.blame(("anchor", "covariance"), None, expected)
         return None
-    for key in ("runs", "spread"):
-        if not _is_number(given[key]) or given[key] <= 0:
-            sheet.blame(("anchor", key), given[key], "expected a number above 0")
-            return None
+    if not _is_number(given["runs"]) or given["runs"] < 1:
+        sheet.blame(("anchor", "runs"), given["runs"], "expected a number of 1 or more")
+        return None
     table = tuple(tuple(float(v) for v in row) for row in rows)
-    return Anchor(str(given["device"]), int(given["runs"]), float(given["spread"]), table)
+    return Anchor(str(given["device"]), int(given["runs"]), table)
 
 
 def _is_number(value: object) -> bool:

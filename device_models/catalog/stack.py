@@ -36,7 +36,6 @@ class Anchor:
 
     device: str
     runs: int
-    spread: float  # standard deviation of the log step time of a single run
     covariance: tuple[tuple[float, ...], ...]  # of the logarithms of the five factors (sim.anchor)
 
 

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +49,19 @@ def spreads() -> Array:
     return np.array([float(rows[name]["value"]) for name in NAMES])
 
 
+def row_scale() -> float:
+    """Return the scale of the Student law of a row's log error, for what rows say of the factors."""
+    return float(read_yaml(DATA / "anchor.yaml").data["rows"]["scale"]["value"])
+
+
+def rest_share() -> float:
+    """Return the share of a step's log half width that measured steps of the same stack leave."""
+    return float(read_yaml(DATA / "anchor.yaml").data["rows"]["rest"]["value"])
+
+
 def moved(stack: Stack, logs: Sequence[float]) -> Stack:
     """Return a stack with its five numbers multiplied by factors, given as logarithms."""
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for name, log in zip(NAMES, logs, strict=True):
         for key in FIELDS[name]:
             most = MOST.get(key, math.inf)

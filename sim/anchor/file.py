@@ -10,9 +10,7 @@ UNITS = {"launch_s": 1e6, "collective_launch_s": 1e6, "expert_host_s": 1e6, "loc
          "step_host_s": 1e6}  # fmt: skip
 
 
-def stack_text(
-    base: Stack, found: Posterior, name: str, device: str, spread: float, day: str, source: str
-) -> str:
+def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, source: str) -> str:
     """Return the text of a stack file (YAML); `source` says whose steps these were, `day` when."""
     runs = len(found.errors) - len(found.bad)
     new = moved(base, list(found.logs))
@@ -33,9 +31,7 @@ def stack_text(
                          f' note: "{was} before; {note}"}}')  # fmt: skip
     rows = ", ".join(f"[{', '.join(f'{v:.4g}' for v in row)}]" for row in found.covariance)
     lines.append(f"# log factors of {', '.join(NAMES)}: what is still open of them")
-    lines.append(
-        f"anchor: {{device: {device}, runs: {runs}, spread: {spread:.4g}, covariance: [{rows}]}}"
-    )
+    lines.append(f"anchor: {{device: {device}, runs: {runs}, covariance: [{rows}]}}")
     return "\n".join(lines) + "\n"
 
 

@@ -54,7 +54,8 @@ def posterior(ask: Ask, spread: float) -> Posterior:
             break
     weights = _weights(errors, spread)
     precision = slope.T @ (weights[:, None] * slope) / spread**2 + prior
-    return Posterior(logs, np.linalg.inv(precision), errors, weights)
+    covariance: Array = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+    return Posterior(logs, covariance, errors, weights)
 
 
 def _weights(errors: Array, spread: float) -> Array:
@@ -63,7 +64,7 @@ def _weights(errors: Array, spread: float) -> Array:
     return found
 
 
-def predictive(slope: Sequence[float] | Array, covariance: Array, spread: float) -> float:
+def still_open(slope: Sequence[float] | Array, covariance: Array) -> float:
     """Return the standard deviation of a log step time that answers to the factors by `slope`."""
     g = np.asarray(slope)
-    return float(np.sqrt(g @ covariance @ g + spread**2))
+    return float(np.sqrt(g @ covariance @ g))

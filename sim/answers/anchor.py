@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -14,10 +15,10 @@ from ersatz.device_models.catalog.reading import load_stack
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.text.names import is_name
 from ersatz.device_models.text.problems import InputError, Problem
-from ersatz.sim.anchor.factors import NAMES, Array, slopes, spreads
+from ersatz.sim.anchor.factors import NAMES, Array, row_scale, slopes, spreads
 from ersatz.sim.anchor.file import stack_text
-from ersatz.sim.anchor.posterior import Posterior, posterior, predictive
-from ersatz.sim.anchor.width import run_spread
+from ersatz.sim.anchor.posterior import Posterior, posterior
+from ersatz.sim.anchor.width import anchored_half
 from ersatz.sim.answers.answer import Answer
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.records import column
@@ -26,7 +27,7 @@ from ersatz.sim.report.json_out import plain
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import simulate_step
-from ersatz.sim.uncertainty.draws import END
+from ersatz.sim.uncertainty.intervals import reasons, total
 from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import read_table
@@ -75,7 +76,7 @@ class Anchored:
     factors: tuple[AnchoredFactor, ...] = column("what was moved")
     width_before: float = column("relative half width of the 80 % interval of such a step before")
     width_after: float = column("the same with the anchored stack: mean over the measured steps")
-    text: str = field(repr=False, metadata={"meaning": "the stack file"})
+    text: str = column("the stack file")
 
 
 def anchor(
@@ -97,7 +98,7 @@ def anchor(
     measured = [m for path in paths for m in _read(path, base)]
     base, device = _common(measured, paths)
     _possible(measured, paths)
-    found = posterior(lambda logs: _ask(measured, logs), run_spread())
+    found = posterior(lambda logs: _ask(measured, logs), row_scale())
     record = _record(measured, base, device, found, name, day or str(datetime.date.today()), paths)
     return Answer(
         "anchor", {name: record}, view=lambda: render_anchor(record, name),
@@ -200,10 +201,9 @@ def _record(
     paths: Sequence[Path],
 ) -> Anchored:  # fmt: skip
     before, slope = _ask(measured, np.zeros(len(NAMES)))
-    spread = run_spread()
     source = ", ".join(path.name for path in paths)
-    widths = [_half(predictive(g, c, spread)) for c in (np.diag(spreads() ** 2), found.covariance)
-              for g in (slope.mean(axis=0),)]  # fmt: skip
+    plain = [total(reasons(m.scenario)) for m in measured]
+    now = [anchored_half(p, g, found.covariance) for p, g in zip(plain, slope, strict=True)]
     return Anchored(
         base.name, device,
         tuple(
@@ -214,10 +214,6 @@ def _record(
             AnchoredFactor(n, math.exp(log), float(prior), math.sqrt(found.covariance[i][i]))
             for i, (n, log, prior) in enumerate(zip(NAMES, found.logs, spreads(), strict=True))
         ),
-        widths[0], widths[1],
-        stack_text(base, found, name, device, spread, day, source),
+        math.expm1(fmean(plain)), math.expm1(fmean(now)),
+        stack_text(base, found, name, device, day, source),
     )  # fmt: skip
-
-
-def _half(deviation: float) -> float:
-    return math.expm1(END * deviation)

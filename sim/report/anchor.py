@@ -23,7 +23,7 @@ def render_anchor(found: Anchored, name: str) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{name}: {found.stack} moved to {good} measured runs on {found.device}", style="bold"),
         Text(f"a step like these is now known to +-{100 * found.width_after:.0f} % (80 %);"
-             f" before it was +-{100 * found.width_before:.0f} % by what the five numbers left open"),
+             f" before it was +-{100 * found.width_before:.0f} %"),
         Text(""), _factors(found), Text(""), _runs(found),
     ]  # fmt: skip
     bad = [run.name for run in found.runs if run.weight < BAD]

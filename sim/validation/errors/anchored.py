@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
+import numpy.typing as npt
 
-from ersatz.sim.anchor.factors import NAMES, Array, slopes
-from ersatz.sim.anchor.posterior import posterior, predictive
+from ersatz.sim.anchor.factors import NAMES, Array, row_scale, slopes
+from ersatz.sim.anchor.posterior import posterior
+from ersatz.sim.anchor.width import anchored_half
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.signals import obey_parent
-from ersatz.sim.uncertainty.draws import END
+from ersatz.sim.uncertainty.intervals import components
 from ersatz.sim.validation.errors.heldout import Judged, weighted_quantiles
 from ersatz.sim.validation.errors.predict import PROCESSES
+from ersatz.sim.validation.errors.widths import features_of
 from ersatz.sim.validation.fit.folds import load_folds
 from ersatz.sim.validation.fit.parameters import turned
 
@@ -38,6 +41,7 @@ class Group:
     lineage: str
     errors: Array  # log(predicted / measured), the lineage unseen
     slopes: Array  # rows x factors
+    widths: Array  # log half widths without an anchor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,14 @@ def groups_of(judged: Sequence[Judged]) -> list[Group]:
         answers = iter(pool.map(_slopes, asked, chunksize=8))
     return [
         Group(lineage, np.array([j.lineage_error for j in found]),
-              np.array([next(answers) for _ in found]))
+              np.array([next(answers) for _ in found]), np.array([_width(j) for j in found]))
         for (lineage, _, _), found in chosen.items()
     ]  # fmt: skip
+
+
+def _width(j: Judged) -> float:
+    known = components()
+    return math.hypot(*(known[name] for name in features_of(j)))
 
 
 def _thinned(rows: list[Judged]) -> list[Judged]:
@@ -89,8 +98,8 @@ def _slopes(scenario: Scenario) -> Array:
         return np.zeros(len(NAMES))
 
 
-def anchored_errors(groups: Sequence[Group], spread: float, seed: int = 0) -> AnchoredErrors:
-    """Return the errors of rows beside two random anchors; `spread` is that of a single run."""
+def anchored_errors(groups: Sequence[Group], seed: int = 0) -> AnchoredErrors:
+    """Return the errors of rows beside two random anchors."""
     rng = np.random.default_rng(seed)
     errors: list[float] = []
     halves: list[float] = []
@@ -98,7 +107,7 @@ def anchored_errors(groups: Sequence[Group], spread: float, seed: int = 0) -> An
     lineages: list[str] = []
     for group in groups:
         for _ in range(DRAWS):
-            left, half, kept = _one_draw(group, spread, rng)
+            left, half, kept = _one_draw(group, rng)
             errors += left.tolist()
             halves += half.tolist()
             before += group.errors[kept].tolist()
@@ -114,23 +123,14 @@ def anchored_errors(groups: Sequence[Group], spread: float, seed: int = 0) -> An
     return AnchoredErrors(len(groups), len(counts), median, p90, covered, wide, was)
 
 
-def _one_draw(group: Group, spread: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _one_draw(group: Group, rng: np.random.Generator) -> tuple[Array, Array, npt.NDArray[np.intp]]:
     """Return errors, half widths and places of the rows that were not drawn as anchors."""
     places = rng.permutation(len(group.errors))
     mine, others = places[:ANCHORS], places[ANCHORS:]
     slope, error = group.slopes[mine], group.errors[mine]
-    found = posterior(lambda logs: (error + slope @ logs, slope), spread)
+    found = posterior(lambda logs: (error + slope @ logs, slope), row_scale())
     left = group.errors[others] + group.slopes[others] @ found.logs
-    half = np.array([END * predictive(g, found.covariance, spread) for g in group.slopes[others]])
-    return left, half, others
-
-
-def fitting_spread(groups: Sequence[Group], level: float = 0.8) -> float:
-    """Return the spread of a single run with which the intervals cover `level` of the rows."""
-    low, high = 0.01, 0.5
-    for _ in range(12):
-        middle = math.sqrt(low * high)
-        low, high = (
-            (middle, high) if anchored_errors(groups, middle).coverage < level else (low, middle)
-        )
-    return math.sqrt(low * high)
+    half = [
+        anchored_half(float(group.widths[i]), group.slopes[i], found.covariance) for i in others
+    ]
+    return left, np.array(half), others
