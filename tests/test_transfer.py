@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from calibrations import copy, made_calibration, product, round_device
+from test_cli import ersatz
 
 from ersatz.device_models.calibration.measured import calibrated_timer, write_calibration
 from ersatz.device_models.calibration.table_timer import table_timer
@@ -108,6 +109,11 @@ def test_the_command_transfers(tmp_path: Path) -> None:
     text = captured(["calibrate", "--from", str(source), "--as", "h20", "--out", str(out)])
     assert "same architecture" in text.splitlines()[0]
     assert out.exists()
+    again = ersatz("calibrate", "--from", str(source), "--as", "h20", "--out", str(out))
+    assert again.returncode == 0, again.stderr  # its own head was once taken for what --from reads
+    assert (
+        ersatz("calibrate", "--from", str(out), "--as", "h800", "--out", str(out)).returncode == 2
+    )
     assert "name the device" in captured(["calibrate", "--from", str(source)])
     with pytest.raises(InputError, match="no relative"):
         captured(["calibrate", "--from", str(source), "--as", "mi300x", "--out", str(out)])

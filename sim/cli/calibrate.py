@@ -175,9 +175,10 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     devices = load_device(measured.origin.device), load_device(target)
     refuse_contradiction(measured, devices[0])
     carried = transfer_calibration(measured, *devices)
-    path = _target(out or Path(f"{devices[1].name}.calibration.yaml"))
-    if was_read(path):
+    path = out or Path(f"{devices[1].name}.calibration.yaml")
+    if was_read(path):  # before its own head is looked at
         raise Failure(EXIT_BAD_INPUT, [f"{path}: --from reads it; expected another --out"])
+    _target(path)
     _write(carried, path)
     view = render_transfer(measured, carried, devices)
     deliver("calibration", calibration_record(carried, [], []), view, json)

@@ -397,7 +397,7 @@ class Fleet:
         if event == "finish":
             self.finished.add(name)
         for other, missing in list(self.held.items()):
-            if name not in missing:
+            if name not in missing or other not in self.held:  # fallen with one before it
                 continue
             if event != "finish":
                 del self.held[other]
