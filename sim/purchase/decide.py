@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.buildout import BuildOut, Gate, Offer
 from ersatz.sim.purchase.diagnose import divisible_cost
 from ersatz.sim.purchase.events import Draw, Event
@@ -31,7 +32,7 @@ STEPS = 8  # of a halving: 1 % of these
 class Turn:
     """Something that turns the answer: where it stands and where it would have to stand."""
 
-    kind: str  # price, day, wait, licence or speed
+    kind: str  # price, day, wait, licence, speed, or unknown where it was not found
     name: str  # of the device, where there is one
     value: float  # where the answer turns; money, days, or a factor
     text: str
@@ -42,8 +43,17 @@ def turns(
 ) -> tuple[Turn, ...]:  # fmt: skip
     """Return what would turn a plan: days that close, prices, waiting, licences, the speed."""
     found = [*_days(buildout, plan, gate), *_speed(buildout, plan, gate, events)]
-    if build_programme(problem).width <= MOST_COLUMNS:
-        found += [*_prices(buildout, problem, plan), *_waiting(problem), *_licences(problem)]
+    if build_programme(problem).width > MOST_COLUMNS:
+        return (
+            *found,
+            Turn("unknown", "", 0.0, "prices and licences: not asked of so large a programme"),
+        )
+    for asked in (_prices(buildout, problem, plan), _waiting(problem), _licences(problem)):
+        try:
+            found += asked
+        except InfeasibleError:  # the solver's time ran out: the plan itself is not lost for that
+            words = "what else would turn it was not found within the solver's time"
+            found.append(Turn("unknown", "", 0.0, words))
     return tuple(found)
 
 
