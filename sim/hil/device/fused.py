@@ -158,7 +158,7 @@ def _with_gradient(
     """Return grouped products whose gradients are grouped products of the same library."""
     import torch
 
-    class Grouped(torch.autograd.Function):
+    class Grouped(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
         @staticmethod
         def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
             ctx.save_for_backward(x, weight)

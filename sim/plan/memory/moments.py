@@ -160,7 +160,7 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
     working = what != UPDATE
     found = np.zeros((what.size, len(KINDS)))
 
-    def put(kind: str, values: Bytes | float) -> None:
+    def put(kind: str, values: npt.ArrayLike) -> None:
         found[:, KINDS.index(kind)] = values
 
     put("weights", stage.kept["weights"])
