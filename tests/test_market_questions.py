@@ -26,7 +26,7 @@ FIRST_LINES = {  # question, scenario, and the words of the answer that stand in
     3: ("market/break-even-price", "8.75 CNY/h"),
     4: ("market/embargo-buildout", "grace-0: as things came"),
     5: ("legal/devices-by-date", "strongest to train"),
-    6: ("market/threshold-change", "tpp-at-2300: 2 devices flip"),
+    6: ("market/threshold-change", "tpp-at-2300: 3 devices flip"),
     7: ("market/two-gates", "of 200 lives"),
     8: ("market/no-spares", "late); left after 1, 2, 3 years 83.5, 69.8, 58.3 %"),
     9: ("market/mixed-split", "+43 %"),

@@ -64,6 +64,16 @@ def test_costs_and_chances(case: str, name: str) -> None:
     )
 
 
+def test_the_mix_is_dearer_than_its_parts() -> None:
+    costs = per_trillion()
+    assert costs["three-rented"] > max(
+        costs[c] for c in ("910b-rented", "ppu-rented", "mi308x-rented")
+    )
+    says("dearer than each of them alone")
+    assert costs["910b-bought"] > costs["910b-rented"]
+    says("Buying instead of renting saves nothing")
+
+
 def test_what_would_make_it_exactly_a_fifth() -> None:
     costs = per_trillion()
     base, huawei = costs["h800-rented"], costs["910b-rented"]

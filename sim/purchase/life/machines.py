@@ -48,7 +48,7 @@ class LivingFleet:
         speed = draw.get("throughput", 1.0) * DAY_S  # tokens per day and device: (J, G, D)
         self.speed = np.array([[[job.speed(g, n) if n in g else 0.0 for n in names]
                                 for g in b.groups] for job in b.jobs]) * speed  # fmt: skip
-        self.planned = np.atleast_1d(
+        self.planned = np.asarray(
             plan.use.any(axis=(1, 2, 3, 4))
         )  # jobs that the plan gives machines
         self.order = sorted(range(len(b.jobs)), key=lambda j: (b.jobs[j].deadline, j))
