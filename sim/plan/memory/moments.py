@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -160,7 +161,7 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
     working = what != UPDATE
     found = np.zeros((what.size, len(KINDS)))
 
-    def put(kind: str, values: Bytes | float) -> None:
+    def put(kind: str, values: npt.NDArray[np.floating[Any]] | float) -> None:
         found[:, KINDS.index(kind)] = values
 
     put("weights", stage.kept["weights"])

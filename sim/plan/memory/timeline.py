@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ersatz.sim.plan.memory.moments import (
     BACKWARD,
@@ -68,7 +69,7 @@ def fullest_timeline(scenario: Scenario) -> Timeline:
     )  # fmt: skip
 
 
-def _shown(count: int, peak: int) -> Bytes:
+def _shown(count: int, peak: int) -> npt.NDArray[np.intp]:
     """Return the rows that are kept: all, or those around the start, the peak and the end."""
     if count <= MOST_MOMENTS:
         return np.arange(count)
