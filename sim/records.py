@@ -138,6 +138,32 @@ class CostResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Chance:
+    """How early or late, cheap or dear a job may be: step, stops, prices and power drawn together."""
+
+    wall_low80_s: float = column("10th percentile of the time from start to end", "s")
+    wall_high80_s: float = column("90th percentile of the time from start to end", "s")
+    cost_low80: float = column("10th percentile of the cost of 1e12 tokens", "currency")
+    cost_high80: float = column("90th percentile of the cost of 1e12 tokens", "currency")
+    causes: Mapping[str, float] = column(
+        "by how much each cause alone would raise the cost at its 90th percentile"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one case saves against another; what they have in common does not count."""
+
+    name: str = column("the case")
+    against: str = column("what it is compared with")
+    saving: float = column("median share of the other's cost that it saves; below 0 it costs more")
+    saving_low80: float = column("10th percentile of the saving")
+    saving_high80: float = column("90th percentile of the saving")
+    p_cheaper: float = column("probability that it costs less")
+    p_saves_fifth: float = column("probability that it saves 20 % or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A published figure beside the prediction."""
 
@@ -223,6 +249,9 @@ class RunResult:
     published: tuple[Comparison, ...] = column("published figures beside the predictions")
     assumptions: tuple[str, ...] = column("what was assumed where the scenario is silent")
     sources: tuple[str, ...] = column("sources of the numbers used")
+    chance: Chance | None = field(
+        default=None, metadata={"meaning": "80 % intervals of the job's end and cost"}
+    )
     operations: OperationsResult | None = field(
         default=None, metadata={"meaning": "what ranks send and compute, where it was asked for"}
     )

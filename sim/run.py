@@ -9,8 +9,10 @@ from dataclasses import replace
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
+from ersatz.sim.anchor.width import anchored_width
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.invariants import check_run
+from ersatz.sim.job.chance import job_chance
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
@@ -40,6 +42,9 @@ def run_case(
         if words := wrong_metric(row.metric):
             raise ValueError(f"published: {row.metric!r}: {words}")
     memory = plan_memory(scenario, advise=False)
+    anchored = anchored_width(scenario, timer) if width is None else None
+    if anchored:
+        width = anchored[0]
     step = with_interval(scenario, simulate_step(scenario, timer), width)
     if memory.verdict != "fits":
         memory = replace(memory, advice=tuple(_advice(scenario, step, timer)))
@@ -56,15 +61,17 @@ def run_case(
         )
         energy = job_energy(scenario, job, busy_share(step))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
+    chance = job_chance(scenario, step, job, cost) if job else None
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
         assumptions=(
-            *((why_wide(scenario),) if width is None else ()),
+            *((anchored[1],) if anchored else (why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
         sources=tuple(_sources(scenario)),
+        chance=chance,
     )  # fmt: skip
     return check_run(_with_published(scenario, result), *_limits(scenario))
 

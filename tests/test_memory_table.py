@@ -103,7 +103,8 @@ def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path, few: Path)
     ("row", "column"),
     [("80B,8,1,32,256,8,1,2,0", 2), ("80B,8,\u00b2,32,256,8,1,1,0", 3), ("80B,8,1,32,256,8,1,1,4", 9),
      ("80B,8,1,32,256,8,1,1", 0), ("80B,8,1,32,256,8,1,1,0,7", 0),
-     (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,-1,32,256,8,1,1,0", 3)],
+     (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,1,1000000,8000000,4,2,1,0", 5),
+     ("80B,8,-1,32,256,8,1,1,0", 3)],
 )  # fmt: skip
 def test_a_row_that_says_no_plan_is_a_fault_not_a_catch(
     tmp_path: Path, few: Path, row: str, column: int

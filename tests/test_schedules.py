@@ -103,6 +103,16 @@ def test_orders_are_data_that_a_caller_may_pass(name: str) -> None:
 def test_wrong_orders_are_named() -> None:
     with pytest.raises(ValueError, match="expected 1 of each"):
         make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0),),))
+    good = (("F", 0, 0), ("B", 0, 0))
+    for orders in ((good,), (good, good, ()), (good,) * 3):
+        with pytest.raises(ValueError, match=f"orders of {len(orders)} stages for 2"):
+            make_schedule("1f1b", 2, 1, 1, orders)
+    for chunk, microbatch in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        strange = (("F", chunk, microbatch), ("B", chunk, microbatch))
+        with pytest.raises(
+            ValueError, match=f"micro-batch {microbatch} of chunk {chunk}; there are 1"
+        ):
+            make_schedule("1f1b", 2, 1, 1, (strange, good))
     backward_first = ((("B", 0, 0), ("F", 0, 0)), (("F", 0, 0), ("B", 0, 0)))
     with pytest.raises(ValueError, match="circular: stage 0 waits"):
         make_schedule("1f1b", 2, 1, 1, backward_first)

@@ -15,9 +15,9 @@ BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "i
         "fp4": 4}  # fmt: skip
 TOLERANCE = 0.01
 # Values of a stack by which times are divided, shares, and parts of which one is the least.
-STACK_FACTORS = ("attention_factor", "narrow_matrix_factor", "expert_efficiency",
-                 "elementwise_traffic", "activation_memory")  # fmt: skip
-STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload")  # fmt: skip
+STACK_FACTORS = ("attention_factor", "matrix_factor", "collective_factor", "narrow_matrix_factor",
+                 "expert_efficiency", "elementwise_traffic", "activation_memory")  # fmt: skip
+STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload")
 STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance", "loss_chunks")
 STACK_DEFAULTS = {
     "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),

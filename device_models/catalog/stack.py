@@ -31,6 +31,15 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """Measured steps that a stack was moved to: on which device, and how sure its factors are."""
+
+    device: str
+    runs: int
+    covariance: tuple[tuple[float, ...], ...]  # of the logarithms of the five factors (sim.anchor)
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """One training framework at one time of its life."""
 
@@ -119,7 +128,12 @@ class Stack:
     frozen_weight_bytes: float  # of a weight that LoRA does not train; 0: that of the products
     live_params: float  # gathered weights that ZeRO 3 keeps alive, at least two parts'
     optimizer_offload: float  # share of master copy and moments that the host keeps
+    rank_limited_dispatch: bool = False  # in one node: to a rank once, not once per expert there
+    matrix_factor: float = 1.0  # speed of its products / the device's ceiling
+    collective_factor: float = 1.0  # speed of its collectives / what the network's tests reach
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
+    released: str = ""  # year and month of the software, where it is of one time
+    anchor: Anchor | None = field(default=None, hash=False, compare=False)
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

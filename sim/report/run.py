@@ -16,6 +16,7 @@ from ersatz.device_models.text.units import (
     format_share,
     format_si,
 )
+from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -86,6 +87,7 @@ def _answers(
             "wall time",
             _against([r.job.wall_s if r.job else None for r in results], format_duration),
         )
+        yield "  80 % interval", [_wall_interval(r) for r in results]
         yield "goodput", [f"{100 * r.job.goodput:.1f} %" if r.job else "-" for r in results]
         yield (
             "device-hours",
@@ -95,6 +97,8 @@ def _answers(
         yield "cost", [_money(r, results[0], "total") for r in results]
         yield "  per 1e12 tokens", [_money(r, results[0], "per_trillion_tokens") for r in results]
         yield "  80 % interval", [_cost_interval(r) for r in results]
+        yield "  made wide by", [_cost_causes(r) for r in results]
+        yield from _savings(scenarios, results)
     if any(r.energy for r in results):
         yield "energy", _against([r.energy.kwh if r.energy else None for r in results],
                                  lambda v: format_si(v * 1e3, "Wh"))  # fmt: skip
@@ -142,15 +146,42 @@ def _memory(result: RunResult) -> str:
     return f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}: {verdict}"
 
 
-def _cost_interval(result: RunResult) -> str:
-    """The step's interval carried over to the cost, in proportion."""
-    cost, step = result.cost, result.step
-    if cost is None:
+def _wall_interval(result: RunResult) -> str:
+    """How early and late the job may be done: its step and its stops drawn together."""
+    chance = result.chance
+    if chance is None:
         return "-"
-    ends = (
-        cost.per_trillion_tokens * end / step.duration_s for end in (step.low80_s, step.high80_s)
-    )
+    return f"{format_duration(chance.wall_low80_s)} - {format_duration(chance.wall_high80_s)}"
+
+
+def _cost_interval(result: RunResult) -> str:
+    """What 1e12 tokens may cost: step, stops, prices and power drawn together."""
+    cost, chance = result.cost, result.chance
+    if cost is None or chance is None:
+        return "-"
+    ends = (chance.cost_low80, chance.cost_high80)
     return " - ".join(format_money(end, cost.currency) for end in ends)
+
+
+def _cost_causes(result: RunResult) -> str:
+    causes = result.chance.causes if result.cost and result.chance else {}
+    told = [f"{name} {100 * share:.0f}" for name, share in causes.items() if share >= 0.005]
+    return f"{', '.join(told)} %" if told else "-"
+
+
+def _savings(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> Iterator[tuple[str, list[str]]]:
+    """What the other cases save against the first, and how probable that is."""
+    found = {d.name: d for d in differences(scenarios, results)}
+    if not found:
+        return
+    rows = [found.get(result.name) for result in results]
+    yield "saves per token", [f"{100 * d.saving:.0f} %" if d else "" for d in rows]
+    yield "  80 % interval", [f"{100 * d.saving_low80:.0f} to {100 * d.saving_high80:.0f} %" if d
+                              else "" for d in rows]  # fmt: skip
+    yield "  P(cheaper)", [f"{100 * d.p_cheaper:.0f} %" if d else "" for d in rows]
+    yield "  P(saves 20 %)", [f"{100 * d.p_saves_fifth:.0f} %" if d else "" for d in rows]
 
 
 def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[RenderableType]:

@@ -202,7 +202,7 @@ def _check_schedule(scenario: Scenario, blame: Blame) -> None:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         blame(("parallel", "schedule"), parallel.schedule, f"expected another shape: {error}")
 
 

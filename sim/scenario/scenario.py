@@ -199,6 +199,8 @@ class CostSpec:
     sold_fraction: float = 0.9  # share of the machines' life that is used
     energy_price: float = 0.0  # currency/J; 0 when rent includes power
     age_s: float = 0.0  # of the machines at the start, when value decays
+    price_low: float = 1.0  # factors by which the price may be lower or higher (80 %)
+    price_high: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ PositiveShare = Annotated[
 Fraction = Annotated[float, _quantity("fraction"), _unit("fraction")]
 Rate = Annotated[float, _quantity("rate"), _unit("rate")]
 FailureRate = Annotated[
-    float, _quantity("rate", lambda v: v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
+    float, _quantity("rate", lambda v: 0 <= v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
 ]
 Bandwidth = Annotated[
     float, _quantity("bandwidth", lambda v: v >= 1e3, "at least 1 kB/s"), _unit("bandwidth")
@@ -391,7 +391,7 @@ class JobSection(Section):
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
     spare_nodes: Count | dict[str, Count] | None = Field(
         None,
-        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
+        description="nodes kept ready, or so many by pool; by default 2 %, at least 2, at most 1 for 8",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")
@@ -412,6 +412,14 @@ class CostSection(Section):
     )
     server_price: Money | dict[str, Money] | None = Field(
         None, description="per node; by default the newest of the catalogue"
+    )
+    price_low: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="factor by which the price may be lower (80 %); by default 1 for a given price",
+    )
+    price_high: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="factor by which it may be higher; by default 1 for a given price",
     )
     network_share: Share = Field(0.15, description="of the server price, added")
     interest: Share = Field(0.08, description="per year")

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -161,7 +160,7 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
     working = what != UPDATE
     found = np.zeros((what.size, len(KINDS)))
 
-    def put(kind: str, values: npt.NDArray[np.floating[Any]] | float) -> None:
+    def put(kind: str, values: npt.ArrayLike) -> None:
         found[:, KINDS.index(kind)] = values
 
     put("weights", stage.kept["weights"])

@@ -61,6 +61,8 @@ class Filling:
     def count(self, key: str, default: object, why: str, others: Sequence[object] = ()) -> int:
         """Return a whole number of the row, or the stated default."""
         value = self.run.number(key)
+        if value and value != int(value):
+            raise Refused(f"{key} is {value:g}; expected a whole number")
         return int(value if value else self.assume(key, default, why, others))
 
 
