@@ -12,8 +12,8 @@ from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.device_models.shipped import DATA
 from ersatz.sim.errors import InputError
 from ersatz.sim.plan.memory import plan_memory
-from ersatz.sim.report.memory import render_memory
-from ersatz.sim.report.memory_page import chapter
+from ersatz.sim.report.measured.memory import render_memory
+from ersatz.sim.report.measured.memory_page import chapter
 from ersatz.sim.scenario.scenario import Parallel, Training
 from ersatz.sim.validation.errors.heldout import SHIPPED
 from ersatz.sim.validation.errors.memory_peaks import (

@@ -18,12 +18,12 @@ from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.anchor.factors import NAMES, Array, row_scale, slopes, spreads
 from ersatz.sim.anchor.file import stack_text
 from ersatz.sim.anchor.posterior import Posterior, posterior
+from ersatz.sim.anchor.records import Anchored, AnchoredFactor, AnchoredRun
 from ersatz.sim.anchor.width import anchored_half
 from ersatz.sim.answers.answer import Answer
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.records import column
-from ersatz.sim.report.anchor import render_anchor
 from ersatz.sim.report.json_out import plain
+from ersatz.sim.report.measured.anchor import render_anchor
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import simulate_step
@@ -43,40 +43,6 @@ class Measured:
     name: str
     scenario: Scenario
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class AnchoredRun:
-    """One measured step beside its predictions."""
-
-    name: str = column("the run")
-    measured_s: float = column("measured step time", "s")
-    before: float = column("predicted / measured - 1 with the stack as it was")
-    after: float = column("predicted / measured - 1 with the anchored stack")
-    weight: float = column("how much it counted, 0 to 1; below 0.25 the others contradict it")
-
-
-@dataclass(frozen=True, slots=True)
-class AnchoredFactor:
-    """One of the five numbers that an anchor moves."""
-
-    name: str = column("elementwise, host, contention, collectives or products")
-    factor: float = column("by which the stack's numbers are multiplied")
-    open_before: float = column("standard deviation of its logarithm before")
-    open_after: float = column("standard deviation of its logarithm now")
-
-
-@dataclass(frozen=True, slots=True)
-class Anchored:
-    """A stack that was moved to where measured steps are."""
-
-    stack: str = column("the stack that was moved")
-    device: str = column("the device that was measured")
-    runs: tuple[AnchoredRun, ...] = column("the measured steps")
-    factors: tuple[AnchoredFactor, ...] = column("what was moved")
-    width_before: float = column("relative half width of the 80 % interval of such a step before")
-    width_after: float = column("the same with the anchored stack: mean over the measured steps")
-    text: str = column("the stack file")
 
 
 def anchor(

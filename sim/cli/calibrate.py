@@ -92,7 +92,11 @@ def calibrate(
     from ersatz.device_models.catalog.reading import load_device
     from ersatz.sim.hil.device.attached import attach
     from ersatz.sim.hil.proof.subjects import some_subjects
-    from ersatz.sim.report.calibration import calibration_record, render_calibration, render_proof
+    from ersatz.sim.report.measured.calibration import (
+        calibration_record,
+        render_calibration,
+        render_proof,
+    )
 
     attached = attach(device, catalog_name=as_, pretend=pretend, plain=plain)
     soak_s = soak if soak >= 0 else SOAK_S if attached.asynchronous else 0.0
@@ -167,7 +171,7 @@ def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> 
     from ersatz.device_models.calibration.transfer import transfer_calibration
     from ersatz.device_models.catalog.reading import load_device
     from ersatz.sim.hil.timers import refuse_contradiction
-    from ersatz.sim.report.calibration import calibration_record, render_transfer
+    from ersatz.sim.report.measured.calibration import calibration_record, render_transfer
 
     if not target:
         raise Failure(2, ["--from: name the device that it is for by --as"])
@@ -223,7 +227,7 @@ def _measure(
     from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration
-    from ersatz.sim.report.calibration import held_out_plot
+    from ersatz.sim.report.measured.calibration import held_out_plot
 
     chosen = _dtypes(attached, dtypes)
     journal_path = path.with_name(path.name + ".part")

@@ -38,7 +38,11 @@ def validate(
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
     from ersatz.sim.report.json_out import plain
-    from ersatz.sim.report.validation import render_headline, render_jobs, render_validation
+    from ersatz.sim.report.measured.validation import (
+        render_headline,
+        render_jobs,
+        render_validation,
+    )
     from ersatz.sim.validation.errors.heldout import headline, judge
     from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
     from ersatz.sim.validation.errors.predict import predict_table
@@ -82,7 +86,7 @@ def _validate_memory(
     """Judge peaks and verdicts of runs, beside runs that ran out of memory."""
     from ersatz.device_models.shipped import DATA
     from ersatz.sim.report.json_out import plain
-    from ersatz.sim.report.memory import render_memory
+    from ersatz.sim.report.measured.memory import render_memory
     from ersatz.sim.validation.errors.memory_table import judge_memory
     from ersatz.sim.validation.reading.lineages import SHIPPED
     from ersatz.sim.validation.reading.table import read_table

@@ -11,7 +11,7 @@ from rich.text import Text
 from ersatz.device_models.text.units import format_duration
 
 if TYPE_CHECKING:
-    from ersatz.sim.answers.anchor import Anchored
+    from ersatz.sim.anchor.records import Anchored
 
 BAD = 0.25
 MOST_RUNS = 24

@@ -1,0 +1,1 @@
+"""What the verbs say of measurements: validation, memory of published runs, calibration, anchors."""
