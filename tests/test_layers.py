@@ -42,7 +42,7 @@ ORDER = [
     ["sim.fleet.engine"],
     ["sim.fleet.policies"],
     ["sim.fleet.doors"],
-    ["sim.fleet.schema", "sim.fleet.file", "sim.fleet.compare"],
+    ["sim.fleet.schema", "sim.fleet.file", "sim.fleet.compare", "sim.fleet.standing"],
     ["sim.finding"],
     ["sim.report"],
     ["sim.answers"],

@@ -61,10 +61,14 @@ def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]
 
 
 def _reasons(outcomes: Sequence[Draws]) -> tuple[str, ...]:
-    """Say which runs broke off, else which schedulers break the rules."""
+    """Say which runs broke off, else which schedulers break the rules or behave badly."""
     stopped = [
         f"infeasible: {o.policy}: {o.reason}" for draws in outcomes for o in draws if o.reason
     ]
-    broken = [f"{draws[0].policy} breaks the rules" for draws in outcomes
-              if not all(o.verdict.holds for o in draws)]  # fmt: skip
+    broken = [f"{draws[0].policy} {_how(worst.severity)}" for draws in outcomes
+              if (worst := next((o.verdict.first for o in draws if not o.verdict.holds), None))]  # fmt: skip
     return tuple(dict.fromkeys(stopped or broken))
+
+
+def _how(severity: str) -> str:
+    return "breaks the rules" if severity == "rule" else "behaves badly"

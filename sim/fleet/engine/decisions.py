@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import simpy
@@ -39,6 +40,7 @@ class Fleet(Protocol):
     waiting: OrderedDict[str, Job]
     running: dict[str, Attempt]
     progress: dict[str, Progress]
+    drained: dict[int, Counter[str]]
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -70,14 +72,17 @@ class Fleet(Protocol):
     def requeue(self, name: str) -> None:
         """Let a job wait again."""
 
+    def ask_soon(self) -> None:
+        """Ask the scheduler at the end of this instant."""
+
     def reject(self, name: str, reason: str) -> None:
         """Refuse a waiting job."""
 
     def wake_at(self, time_s: float) -> None:
         """Ask the scheduler at a time."""
 
-    def drain(self, node: int, cause: str, undo: bool = False) -> None:
-        """Let a node take no new jobs, or take them again."""
+    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
+        """Let a node take no new jobs, or take them again; False if another drained it."""
 
 
 def carry_out(fleet: Fleet, decision: object) -> None:
@@ -155,37 +160,59 @@ def _preempt(fleet: Fleet, decision: Preempt) -> None:
         raise fleet.ended(
             f"{fleet.scheduler.name} preempted job {decision.job}, which does not run"
         )
-    if attempt.notice_s:
-        return  # it is on its way out
+    if not attempt.notice_s:  # else it is on its way out
+        _after_grace(fleet, attempt, decision.for_job, lambda now: _evict(fleet, now, decision))
 
-    def execute(_: simpy.Event | None) -> None:
-        if fleet.running.get(decision.job) is not attempt:
-            return
-        done = attempt.work_at(fleet.env.now)
-        kept = fleet.progress[decision.job].kept_s
-        if decision.mode == "checkpoint":
-            kept = max(kept, done)
-        else:
-            kept = max(kept, fleet.jobs[decision.job].kept(done))
-        detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
-        fleet.stop(attempt, "preempt", kept, detail=detail)
-        fleet.tell()
-        fleet.requeue(decision.job)
 
-    if not fleet.rules.grace_s:
-        return execute(None)
-    attempt.notice_s = fleet.env.now + fleet.rules.grace_s
-    fleet.write("notice", decision.job, value=attempt.notice_s, detail=decision.for_job)
-    Happening(fleet.env, TIMER, fleet.rules.grace_s, execute)
+def _after_grace(
+    fleet: Fleet, attempt: Attempt, detail: str, act: Callable[[Attempt], None]
+) -> None:
+    """Act on an attempt when its time of grace is over, if it still runs."""
+    name, grace_s = attempt.job.id, fleet.rules.grace_s
+    if not grace_s:
+        return act(attempt)
+
+    def when_over(_: simpy.Event) -> None:
+        now = fleet.running.get(name)
+        if now is not None and now.number == attempt.number:
+            act(now)
+
+    due_s = fleet.env.now + grace_s
+    fleet.running[name] = replace(attempt, notice_s=due_s)
+    fleet.write("notice", name, value=due_s, detail=detail)
+    Happening(fleet.env, TIMER, grace_s, when_over)
+
+
+def _evict(fleet: Fleet, attempt: Attempt, decision: Preempt) -> None:
+    """End an attempt; its work is saved whole, or falls back to the latest checkpoint."""
+    done = attempt.work_at(fleet.env.now)
+    saved = done if decision.mode == "checkpoint" else fleet.jobs[decision.job].kept(done)
+    kept = max(fleet.progress[decision.job].kept_s, saved)
+    detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
+    fleet.stop(attempt, "preempt", kept, detail=detail)
+    fleet.tell()
+    fleet.requeue(decision.job)
 
 
 def _resize(fleet: Fleet, decision: Resize) -> None:
     attempt = fleet.running.get(decision.job)
     if attempt is None or attempt.notice_s:
         raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job}, which does not run")
+    _after_grace(fleet, attempt, "", lambda now: _move(fleet, now, decision))
+
+
+def _move(fleet: Fleet, attempt: Attempt, decision: Resize) -> None:
+    """Let a job go on elsewhere; where that was taken during its grace it waits again."""
+    if attempt.notice_s:
+        free = fleet.free.copy()
+        free.give(attempt.job, attempt.placement)
+        if free.fault(attempt.job, _shaped(decision.placement)):
+            return _evict(fleet, attempt, Preempt(decision.job))
     fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now))
     fleet.waiting[decision.job] = attempt.job
     _start(fleet, Start(decision.job, decision.placement))
+    if attempt.notice_s:
+        fleet.ask_soon()
 
 
 def _reserve(fleet: Fleet, decision: Reserve) -> None:
@@ -221,7 +248,14 @@ def _drain(fleet: Fleet, decision: Drain) -> None:
         raise fleet.ended(
             f"{fleet.scheduler.name} drained node {decision.node}, which does not exist"
         )
-    fleet.drain(decision.node, fleet.scheduler.name, decision.undo)
+    cause = f"scheduler {fleet.scheduler.name}"
+    held = fleet.drained.get(decision.node)
+    if held is None if decision.undo else held and held[cause]:
+        return  # it is so already
+    if not fleet.drain(decision.node, cause, decision.undo):
+        raise fleet.ended(
+            f"{fleet.scheduler.name} undrained {fleet.cluster.nodes[decision.node].name}, which it"
+            " has not drained")  # fmt: skip
 
 
 _ACTS: dict[type, Callable[[Any, Any], None]] = {

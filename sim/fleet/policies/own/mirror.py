@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -81,10 +82,12 @@ class Mirror:
         for record in told.records:
             self._replay(record)
         for name, values in told.attempts.items():
-            _set(self.running[name], ATTEMPT, values)
+            self.running[name] = replace(
+                self.running[name], **dict(zip(ATTEMPT, values, strict=True))
+            )
         for name in dict.fromkeys(record.job for record in told.records if record.job):
             if name in told.progress:
-                _set(self.progress.setdefault(name, Progress()), PROGRESS, told.progress[name])
+                self.progress[name] = Progress(*told.progress[name])
             else:
                 self.progress.pop(name, None)
         self.arrived[:] = [self._jobs[name] for name in told.arrived]
@@ -128,7 +131,3 @@ class Mirror:
         closed = node in self._down or node in self._drained
         (self.free.close if closed else self.free.open)(node)
 
-
-def _set(target: object, names: Sequence[str], values: Values) -> None:
-    for name, value in zip(names, values, strict=True):
-        setattr(target, name, value)
