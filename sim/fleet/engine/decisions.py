@@ -118,17 +118,17 @@ def _start(fleet: Fleet, decision: Start) -> None:
         if decision.job in fleet.log.jobs:
             fleet.write("start", decision.job, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {decision.job}, which {state}")
-    if why := _fault(fleet, job, placement):
+    if why := _fault(fleet, job, placement, fleet.free):
         fleet.write("start", job.id, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {job.id} in vain: {why}")
     fleet.begin(job, placement)
 
 
-def _fault(fleet: Fleet, job: Job, placement: Placement) -> str:
+def _fault(fleet: Fleet, job: Job, placement: Placement, free: Free) -> str:
     """Say why a job cannot run on a placement, or return an empty text."""
     if not placement:
         return "its placement is no list of (node, devices)"
-    if why := fleet.free.fault(job, placement):
+    if why := free.fault(job, placement):
         return why
     size = size_of(placement)
     if not job.least <= size <= job.most:
@@ -198,16 +198,22 @@ def _resize(fleet: Fleet, decision: Resize) -> None:
     attempt = fleet.running.get(decision.job)
     if attempt is None or attempt.notice_s:
         raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job}, which does not run")
+    if why := _move_fault(fleet, attempt, decision):
+        raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job} in vain: {why}")
     _after_grace(fleet, attempt, "", lambda now: _move(fleet, now, decision))
+
+
+def _move_fault(fleet: Fleet, attempt: Attempt, decision: Resize) -> str:
+    """Say why a job cannot go on elsewhere once its own devices are free, or return an empty text."""
+    free, placement = fleet.free.copy(), _shaped(decision.placement)
+    free.give(attempt.job, attempt.placement)
+    return _fault(fleet, attempt.job, placement, free)
 
 
 def _move(fleet: Fleet, attempt: Attempt, decision: Resize) -> None:
     """Let a job go on elsewhere; where that was taken during its grace it waits again."""
-    if attempt.notice_s:
-        free = fleet.free.copy()
-        free.give(attempt.job, attempt.placement)
-        if free.fault(attempt.job, _shaped(decision.placement)):
-            return _evict(fleet, attempt, Preempt(decision.job))
+    if attempt.notice_s and _move_fault(fleet, attempt, decision):
+        return _evict(fleet, attempt, Preempt(decision.job))
     fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now))
     fleet.waiting[decision.job] = attempt.job
     _start(fleet, Start(decision.job, decision.placement))

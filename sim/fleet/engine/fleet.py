@@ -35,7 +35,8 @@ MOST_DECISIONS = 1_000_000  # in answer to one call
 MOST_CALLS = 10_000  # in a simulated second in which nothing happens
 MOST_EMPTY_CALLS = 1_000_000  # in a row while nothing happens
 MOST_TIMERS = 100_000  # calls that are asked for and have not come yet
-MOST_MOVES = 200_000  # preemptions and resizes in a row while no job ends
+MOST_MOVES = 5_000  # preemptions and resizes in a row while no job ends, and ...
+MOVES_A_JOB = 100  # ... so many more for each job that runs or waits
 MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
 MOVES_OR_ENDS = FINAL | {"preempt", "resize"}
 T = TypeVar("T")
@@ -247,8 +248,8 @@ class Fleet:
     def _count_moves(self, event: str) -> None:
         """End the run of a scheduler under which jobs move and none is ever done."""
         self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
-        if self._moves > MOST_MOVES:
-            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {MOST_MOVES:,} times"
+        if self._moves > MOST_MOVES + MOVES_A_JOB * (len(self.running) + len(self.waiting)):
+            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {self._moves:,} times"
                              " while none ended")  # fmt: skip
 
     def _check_progress(self) -> None:

@@ -59,7 +59,7 @@ class PreemptiveScheduler(ABC):
                     placement = self.placer.find(view, job)
             if placement:
                 yield Start(job.id, placement)
-            elif self.strict:
+            elif self.strict and not self._lacks_nodes(view, job):
                 return
 
     def _victims(self, view: View, job: Job) -> Sequence[Attempt]:
@@ -91,6 +91,15 @@ class PreemptiveScheduler(ABC):
             if found:
                 return _needed(chosen, found)
         return ()
+
+    def _lacks_nodes(self, view: View, job: Job) -> bool:
+        """Tell whether a job would not fit even if nothing ran, as nodes are down or drained."""
+        if not view.free.closed:
+            return False
+        free = view.free.copy()
+        for attempt in view.running.values():
+            free.give(attempt.job, attempt.placement)
+        return self.placer.find(view, job, free) is None
 
     def _helps(self, view: View, job: Job, attempt: Attempt) -> bool:
         kind = view.cluster.nodes[attempt.placement[0][0]].type

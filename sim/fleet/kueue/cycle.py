@@ -1,0 +1,413 @@
+"""One cycle of Kueue's scheduler: the first job of every queue, nominated alone, then settled one by one.
+
+As read in `pkg/scheduler/scheduler.go`: nomination against the state at the beginning, an order over all queues
+(borrowing, priority, time; or a tournament of fair shares), and then each against what this cycle has given away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ersatz.sim.fleet.kueue.flavors import (
+    FIT,
+    IMPOSSIBLE,
+    NO_CANDIDATES,
+    PREEMPT,
+    RECLAIM,
+    Assigner,
+    Assignment,
+    grouped,
+)
+from ersatz.sim.fleet.kueue.objects import (
+    Amounts,
+    CohortSpec,
+    Flavor,
+    FlavorResource,
+    Given,
+    QueueSpec,
+    Wish,
+    Workload,
+)
+from ersatz.sim.fleet.kueue.quota import NONE, Node, Share, Tree, share
+from ersatz.sim.fleet.kueue.topology import Host, Topology, held_by
+from ersatz.sim.fleet.kueue.victims import Ask, Target, find_targets
+
+ANYWHERE = Wish()
+Domains = dict[str, tuple[tuple[tuple[str, ...], int], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the manager's configuration and its feature gates say."""
+
+    fair: tuple[str, ...] | None = None  # strategies of fair sharing; None: off
+    partial: bool = True  # PartialAdmission
+    by_priority: bool = True  # PrioritySortingWithinCohort
+    recompute: bool = True  # RecomputeAssignmentUponPreemptionTargetsOverlap
+    replace_places: bool = True  # TASRecomputeAssignmentWithinSchedulingCycle
+    topology: bool = True  # TopologyAwareScheduling
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that is configured."""
+
+    queues: tuple[QueueSpec, ...]
+    cohorts: tuple[CohortSpec, ...] = ()
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topology -> its levels
+    settings: Settings = Settings()
+    unit: int = 1000  # of one pod, in amounts
+
+
+@dataclass(slots=True)
+class Entry:
+    """A nominated job."""
+
+    job: Workload
+    node: Node
+    assignment: Assignment
+    targets: list[Target]
+    domains: Domains = field(default_factory=dict)
+    state: str = ""  # 'admitted', 'preempting', 'skipped', or '' if it was not nominated
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a cycle has done."""
+
+    admitted: list[Workload] = field(default_factory=list)
+    preempted: list[Target] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)  # in the heap
+    parked: list[str] = field(default_factory=list)  # until something in their tree changes
+    preemptors: dict[str, str] = field(default_factory=dict)  # victim -> for whom
+
+
+class Cycle:
+    """State and step of the scheduler; `tree` and the places of topologies are changed by it."""
+
+    def __init__(self, config: Config, tree: Tree, hosts: Sequence[Host] = ()) -> None:
+        self.config, self.tree, self.settings = config, tree, config.settings
+        self.places = self._topologies(hosts) if config.settings.topology else {}
+        for queue in tree.queues.values():
+            for job in queue.jobs.values():
+                self._book(job)
+        self.gone: dict[str, Workload] = {}  # victims of this cycle
+        self._assigners: dict[str, Assigner] = {}
+
+    # -- topologies ------------------------------------------------------------------------------------
+
+    def _topologies(self, hosts: Sequence[Host]) -> dict[str, Topology]:
+        found = {}
+        for name, flavor in self.config.flavors.items():
+            if flavor.topology in self.config.levels:
+                own = [h for h in hosts if (name in h.flavors if h.flavors is not None else
+                       all(h.labels.get(k) == v for k, v in flavor.labels.items()))]  # fmt: skip
+                found[name] = Topology(self.config.levels[flavor.topology], own, self.config.unit)
+        return found
+
+    def _book(self, job: Workload, sign: int = 1) -> None:
+        """Take a job's places, in every flavor that shares its hosts."""
+        for flavor, each, domains in held_by(job.given, job.podsets):
+            mine = self.places.get(flavor)
+            for place in self.places.values():
+                if place is mine or (mine is not None and mine.by_host and place.by_host):
+                    place.book(each, domains, sign)
+
+    def _evict(self, job: Workload) -> None:
+        self.tree.evict(job)
+        self._book(job, -1)
+
+    def _take_back(self, job: Workload) -> None:
+        self.tree.admit(job)
+        self._book(job)
+
+    def places_for(self, job: Workload, assignment: Assignment) -> Domains | None:
+        """Return domains for the podsets on flavors with a topology; None where there is no room."""
+        found: Domains = {}
+        booked: list[tuple[Topology, Mapping[str, int], tuple[tuple[tuple[str, ...], int], ...]]] = []
+        groups = sorted(grouped(job.podsets), key=lambda ps: self._flavor_of(assignment, ps[0].name))
+        room = True
+        for podsets in groups:
+            topology = self.places.get(self._flavor_of(assignment, podsets[0].name))
+            if topology is None:
+                continue
+            wished = [p if p.wish else replace(p, wish=ANYWHERE) for p in podsets]
+            got = topology.place(wished, assignment.counts)
+            if got is None:
+                room = False
+                break
+            found |= got
+            for podset in podsets:
+                for other in self._sharing(topology):
+                    other.book(podset.each, got[podset.name])
+                    booked.append((other, podset.each, got[podset.name]))
+        for topology, each, domains in booked:
+            topology.book(each, domains, -1)
+        return found if room else None
+
+    def _sharing(self, topology: Topology) -> Iterator[Topology]:
+        for other in self.places.values():
+            if other is topology or (other.by_host and topology.by_host):
+                yield other
+
+    def _flavor_of(self, assignment: Assignment, podset: str) -> str:
+        choices = assignment.chosen.get(podset, {})
+        named = [c.flavor for c in choices.values() if c.flavor in self.places]
+        return named[0] if named else next((c.flavor for c in choices.values()), "")
+
+    def _fits_empty(self, job: Workload, assignment: Assignment) -> bool:
+        """Tell whether the nodes would have room if nothing ran."""
+        jobs = [w for q in self.tree.queues.values() for w in q.jobs.values()]
+        for w in jobs:
+            self._book(w, -1)
+        room = self.places_for(job, assignment) is not None
+        for w in jobs:
+            self._book(w)
+        return room
+
+    # -- nomination ------------------------------------------------------------------------------------
+
+    def nominate(self, job: Workload) -> Entry:
+        """Return what a job would get on its own."""
+        node = self.tree.queues[job.queue]
+        full = self.assign(job)
+        if full.mode == FIT:
+            return Entry(job, node, full, [])
+        targets = self._targets(job, full) if full.mode >= PREEMPT else []
+        if not targets and self.settings.partial and any(p.least is not None for p in job.podsets):
+            if found := reduce_pods(job, lambda counts: self._try_less(job, node, counts)):
+                return found
+        return Entry(job, node, full, targets)
+
+    def _try_less(self, job: Workload, node: Node, counts: Mapping[str, int]) -> Entry | None:
+        less = self.assign(job, counts)
+        if less.mode == FIT:
+            return Entry(job, node, less, [])
+        targets = self._targets(job, less) if less.mode >= PREEMPT else []
+        return Entry(job, node, less, targets) if targets else None
+
+    def assign(self, job: Workload, counts: Mapping[str, int] | None = None) -> Assignment:
+        """Return flavors for a job, checked against the topology."""
+        node = self.tree.queues[job.queue]
+        if node.name not in self._assigners:
+            self._assigners[node.name] = Assigner(
+                node, self.config.flavors, lambda fr, amount: (NO_CANDIDATES, 0),
+                fair=self.settings.fair is not None, levels=self.config.levels)  # fmt: skip
+        assigner = self._assigners[node.name]
+        assigner.oracle = lambda fr, amount: self.trial(job, fr, amount)
+        found = assigner.assign(job, counts)
+        if self.places and found.mode > NO_CANDIDATES:
+            if found.mode == FIT and self.places_for(job, found) is None:
+                self._worsen(found, PREEMPT)
+            if found.mode in (PREEMPT, RECLAIM) and not self._fits_empty(job, found):
+                found.mode = IMPOSSIBLE
+        return found
+
+    def _worsen(self, found: Assignment, mode: int) -> None:
+        found.mode = mode
+        for choices in found.chosen.values():
+            for resource, choice in choices.items():
+                if choice.flavor in self.places:
+                    choices[resource] = replace(choice, mode=min(choice.mode, mode))
+
+    def trial(self, job: Workload, fr: FlavorResource, amount: int) -> tuple[int, int]:
+        """Return what a preemption for one resource would bring: the oracle of flavors."""
+        node = self.tree.queues[job.queue]
+        ask = Ask(self.tree, job, {fr: amount}, {fr})
+        targets = find_targets(ask, self.settings.fair)
+        if not targets:
+            return NO_CANDIDATES, node.level(fr, amount)[0]
+        for w, _ in targets:
+            self.tree.evict(w)
+        level = node.level(fr, amount)[0]
+        for w, _ in targets:
+            self.tree.admit(w)
+        own = any(w.queue == job.queue for w, _ in targets)
+        return (PREEMPT if own else RECLAIM), level
+
+    def _targets(self, job: Workload, assignment: Assignment) -> list[Target]:
+        if not assignment.contested:
+            return []
+        ask = Ask(self.tree, job, assignment.usage, assignment.contested)
+        if self.places:
+            ask.room = lambda: self._room_beside(job, assignment)
+        return find_targets(ask, self.settings.fair)
+
+    def _room_beside(self, job: Workload, assignment: Assignment) -> bool:
+        """Tell whether the topology has room with the present members of the tree."""
+        now = {w.id for q in self.tree.queues.values() for w in q.jobs.values()}
+        out = [w for w in self._booked() if w.id not in now]
+        for w in out:
+            self._book(w, -1)
+        room = self.places_for(job, assignment) is not None
+        for w in out:
+            self._book(w)
+        return room
+
+    def _booked(self) -> Iterable[Workload]:
+        return self._at_start.values()
+
+    # -- the cycle -------------------------------------------------------------------------------------
+
+    def run(self, heads: Sequence[Workload]) -> Outcome:
+        """Nominate the first jobs of all queues, order them, and settle them one by one."""
+        self._at_start = {w.id: w for q in self.tree.queues.values() for w in q.jobs.values()}
+        entries = [self.nominate(job) for job in heads]
+        outcome = Outcome()
+        for entry in self._ordered(entries):
+            self._settle(entry, outcome)
+        for entry in entries:
+            self._requeue(entry, outcome)
+        return outcome
+
+    def _ordered(self, entries: list[Entry]) -> Iterator[Entry]:
+        if self.settings.fair is not None:
+            return tournament(entries)
+        return iter(sorted(entries, key=lambda e: place_in_cycle(
+            e.assignment.level, e.job, by_priority=self.settings.by_priority)))  # fmt: skip
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        job, node, found = entry.job, entry.node, entry.assignment
+        if found.mode <= NO_CANDIDATES:
+            return
+        if found.mode != FIT and not entry.targets:
+            if node.queue and node.queue.reclaim != "any":
+                node.add(_reserved(node, found))
+            return
+        if any(w.id in self.gone for w, _ in entry.targets) and not self._recompute(entry):
+            return
+        if not self._still_fits(entry):
+            entry.state = "skipped"
+            return
+        if entry.targets:
+            entry.state = "preempting"
+            for w, why in entry.targets:
+                self.gone[w.id] = w
+                outcome.preempted.append((w, why))
+                outcome.preemptors[w.id] = job.id
+            node.add(found.usage)
+            return
+        entry.state = "admitted"
+        given = {p.name: Given(found.counts[p.name], {r: (c.flavor, c.amount) for r, c in
+                                                      found.chosen.get(p.name, {}).items()},
+                               entry.domains.get(p.name, ())) for p in job.podsets}  # fmt: skip
+        admitted = replace(job, given=given)
+        self._take_back(admitted)
+        self._at_start[admitted.id] = admitted
+        outcome.admitted.append(admitted)
+
+    def _recompute(self, entry: Entry) -> bool:
+        """Look for other victims, as some are taken already; tells whether to go on."""
+        entry.state = "skipped"
+        if not self.settings.recompute:
+            return False
+        victims = list(self.gone.values())
+        for w in victims:
+            self._evict(w)
+        ask_fits = entry.node.fits(entry.assignment.usage) and (
+            not self.places or self.places_for(entry.job, entry.assignment) is not None)  # fmt: skip
+        targets = [] if ask_fits else self._targets(entry.job, entry.assignment)
+        for w in victims:
+            self._take_back(w)
+        if ask_fits:
+            entry.node.add(entry.assignment.usage)
+            return False
+        entry.targets = targets
+        return bool(targets)
+
+    def _still_fits(self, entry: Entry) -> bool:
+        """Tell whether an entry fits beside what this cycle has given away, all victims gone."""
+        out = {**self.gone, **{w.id: w for w, _ in entry.targets}}
+        for w in out.values():
+            self._evict(w)
+        fits = entry.node.fits(entry.assignment.usage)
+        if fits and self.places:
+            domains = self.places_for(entry.job, entry.assignment)
+            fits, entry.domains = domains is not None, domains or {}
+        for w in out.values():
+            self._take_back(w)
+        return fits
+
+    def _requeue(self, entry: Entry, outcome: Outcome) -> None:
+        if entry.state == "admitted":
+            return
+        strict = entry.node.queue is not None and entry.node.queue.strict
+        again = entry.state in ("skipped", "preempting") or entry.assignment.untried
+        (outcome.waits if strict or again else outcome.parked).append(entry.job.id)
+
+
+def _reserved(node: Node, found: Assignment) -> Amounts:
+    """Return what is kept for a job that waits without victims, so that later ones do not slip in."""
+    kept: Amounts = {}
+    for fr, amount in found.usage.items():
+        quota, used = node.quotas.get(fr, NONE), node.used.get(fr, 0)
+        if found.level > 0:
+            kept[fr] = amount if quota.borrow is None else min(
+                amount, quota.nominal + quota.borrow - used)  # fmt: skip
+        else:
+            kept[fr] = max(0, min(amount, quota.nominal - used))
+    return {fr: amount for fr, amount in kept.items() if amount > 0}
+
+
+def place_in_cycle(level: int, job: Workload, *, by_priority: bool = True) -> tuple[object, ...]:
+    """Return by what the first jobs of queues are ordered: borrowing, priority, time."""
+    since = job.created if job.queued_at is None else job.queued_at
+    return (level, -job.priority if by_priority else 0, since, job.tie)
+
+
+def reduce_pods(
+    job: Workload, attempt: Callable[[Mapping[str, int]], Entry | None]
+) -> Entry | None:
+    """Return the first success with as few pods taken away as a binary search finds."""
+    spare = {p.name: p.count - p.least if p.least is not None else 0 for p in job.podsets}
+    total = sum(spare.values())
+    low, high, best = 0, total + 1, None
+    while low < high:
+        middle = (low + high) // 2
+        if middle > total:
+            break
+        counts = {p.name: p.count - (spare[p.name] * middle // total if total else 0)
+                  for p in job.podsets}  # fmt: skip
+        if (found := attempt(counts)) is not None:
+            best, high = found, middle
+        else:
+            low = middle + 1
+    return best
+
+
+# -- fair sharing ------------------------------------------------------------------------------------------
+
+
+def tournament(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield entries: in each tree again and again the one whose branch would have the least share."""
+    left = {id(e.node): e for e in entries}
+    while left:
+        node = next(iter(left.values())).node
+        best = _winner(node.root, left) if node.parent is not None else left[id(node)]
+        assert best is not None
+        del left[id(best.node)]
+        yield best
+
+
+def _winner(node: Node, left: Mapping[int, Entry]) -> Entry | None:
+    if node.queue is not None:
+        return left.get(id(node))
+    best: tuple[tuple[object, ...], Entry] | None = None
+    for child in node.children:
+        entry = _winner(child, left)
+        if entry is not None:
+            key = (*_with_its_own(entry, child), *place_in_cycle(0, entry.job)[1:])
+            if best is None or key < best[0]:  # type: ignore[operator]
+                best = key, entry
+    return best[1] if best else None
+
+
+def _with_its_own(entry: Entry, child: Node) -> tuple[bool, Share]:
+    """Return whether a branch would borrow what is asked, and its share, if the entry were admitted."""
+    usage = entry.assignment.usage
+    entry.node.add(usage)
+    found = any(child.borrows(fr) for fr in usage), share(child)
+    entry.node.remove(usage)
+    return found
