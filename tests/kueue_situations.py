@@ -118,7 +118,9 @@ def config(c: Data) -> Config:
     cohorts = [CohortSpec(d["name"], d.get("parent") or "", groups(d.get("groups", [])),
                           Fraction(str(d.get("weight", 1)))) for d in c["cohorts"]]  # fmt: skip
     levels = {t["name"]: tuple(t["levels"]) for t in c.get("topologies", [])}
-    return Config(tuple(queue(q) for q in c["queues"]), tuple(cohorts), flavors, levels, settings, UNIT)
+    return Config(
+        tuple(queue(q) for q in c["queues"]), tuple(cohorts), flavors, levels, settings, UNIT
+    )
 
 
 def hosts(c: Data) -> list[Host]:
@@ -177,8 +179,6 @@ def told(targets: Any) -> list[Data]:
 
 def ask_targets(c: Data) -> Data:
     conf, tree = state(c)
-    cycle = Cycle(conf, tree, hosts(c))
-    cycle._at_start = {w.id: w for q in tree.queues.values() for w in q.jobs.values()}
     d = c["pending"][0]
     usage: dict[tuple[str, str], int] = {}
     contested = set()
@@ -204,7 +204,8 @@ def ask_assign(c: Data) -> Data:
 
     wanted = job(c["pending"][0])
     found: Assignment = Assigner(tree.queues[wanted.queue], conf.flavors, says,
-                                 fair=conf.settings.fair is not None, levels=conf.levels).assign(wanted)  # fmt: skip
+                                 fair=conf.settings.fair is not None, levels=conf.levels,
+                                 unit=UNIT).assign(wanted)  # fmt: skip
     mode = "fit" if found.mode == FIT else "none" if found.mode == IMPOSSIBLE else "preempt"
     if found.mode == NO_CANDIDATES:
         mode = "preempt"
@@ -221,7 +222,9 @@ def ask_available(c: Data) -> Data:
     for name, node in tree.queues.items():
         frs = sorted(node.quotas)
         for key, of in (("available", node.available), ("potential", node.potential)):
-            found[key][name] = [{"flavor": f, "resource": r, "amount": number(of((f, r)))} for f, r in frs]
+            found[key][name] = [
+                {"flavor": f, "resource": r, "amount": number(of((f, r)))} for f, r in frs
+            ]
     return found
 
 
@@ -257,9 +260,14 @@ def ask_place(c: Data) -> Data:
 
 
 def ask_order(c: Data) -> Data:
-    gates, stamp = c["options"].get("gates", {}), c["options"].get("ready_timeout_stamp", "eviction")
+    gates, stamp = (
+        c["options"].get("gates", {}),
+        c["options"].get("ready_timeout_stamp", "eviction"),
+    )
     by = gates.get("PrioritySortingWithinCohort", True)
-    jobs = sorted(c["pending"], key=lambda d: place_in_cycle(d["borrow_level"], job(d, stamp), by_priority=by))
+    jobs = sorted(
+        c["pending"], key=lambda d: place_in_cycle(d["borrow_level"], job(d, stamp), by_priority=by)
+    )
     return {"order": [d["job"] for d in jobs]}
 
 
@@ -301,7 +309,10 @@ def differs(case: Data) -> str:
         if key in ("available", "potential"):
             mine = {n: [x for x in rows if any(x["flavor"] == v["flavor"] and x["resource"] == v["resource"]
                                                 for v in value[n])] for n, rows in found[key].items() if n in value}  # fmt: skip
-            value = {n: sorted(rows, key=lambda v: (v["flavor"], v["resource"])) for n, rows in value.items()}
+            value = {
+                n: sorted(rows, key=lambda v: (v["flavor"], v["resource"]))
+                for n, rows in value.items()
+            }
         if key == "flavors":
             mine = {n: {r: {k: x[k] for k in value[n].get(r, x)} for r, x in rows.items()}
                     for n, rows in found["flavors"].items() if n in value}  # fmt: skip

@@ -298,7 +298,11 @@ class PreemptsForShow(Plain):
         yield from super().on_event(now, events, view)
         urgent = max(view.waiting.values(), key=lambda j: j.priority, default=None)
         if urgent and urgent.priority:
-            victims = [n for n, a in view.running.items() if a.job.priority < urgent.priority and not a.notice_s]
+            victims = [
+                n
+                for n, a in view.running.items()
+                if a.job.priority < urgent.priority and not a.notice_s
+            ]
             yield from (Preempt(name, for_job=urgent.id) for name in victims[:2])
         if urgent is not None and not view.running:
             yield from self.fill(view, [urgent])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ersatz.sim.fleet.kueue.flavors import (
     FIT,
@@ -22,9 +23,11 @@ from ersatz.sim.fleet.kueue.flavors import (
 from ersatz.sim.fleet.kueue.objects import (
     Amounts,
     CohortSpec,
+    Domain,
     Flavor,
     FlavorResource,
     Given,
+    PodSet,
     QueueSpec,
     Wish,
     Workload,
@@ -34,7 +37,8 @@ from ersatz.sim.fleet.kueue.topology import Host, Topology, held_by
 from ersatz.sim.fleet.kueue.victims import Ask, Target, find_targets
 
 ANYWHERE = Wish()
-Domains = dict[str, tuple[tuple[tuple[str, ...], int], ...]]
+Domains = dict[str, tuple[Domain, ...]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ class Cycle:
             for job in queue.jobs.values():
                 self._book(job)
         self.gone: dict[str, Workload] = {}  # victims of this cycle
+        self._unbooked: set[str] = set()  # of these, whose places are free just now
         self._assigners: dict[str, Assigner] = {}
+        self.at_start = {w.id: w for w in self._all_booked()}  # and those admitted since
 
     # -- topologies ------------------------------------------------------------------------------------
 
@@ -118,16 +124,20 @@ class Cycle:
     def _evict(self, job: Workload) -> None:
         self.tree.evict(job)
         self._book(job, -1)
+        self._unbooked.add(job.id)
 
     def _take_back(self, job: Workload) -> None:
         self.tree.admit(job)
         self._book(job)
+        self._unbooked.discard(job.id)
 
     def places_for(self, job: Workload, assignment: Assignment) -> Domains | None:
         """Return domains for the podsets on flavors with a topology; None where there is no room."""
         found: Domains = {}
-        booked: list[tuple[Topology, Mapping[str, int], tuple[tuple[tuple[str, ...], int], ...]]] = []
-        groups = sorted(grouped(job.podsets), key=lambda ps: self._flavor_of(assignment, ps[0].name))
+        booked: list[tuple[PodSet, Topology]] = []
+        groups = sorted(
+            grouped(job.podsets), key=lambda ps: self._flavor_of(assignment, ps[0].name)
+        )
         room = True
         for podsets in groups:
             topology = self.places.get(self._flavor_of(assignment, podsets[0].name))
@@ -140,12 +150,31 @@ class Cycle:
                 break
             found |= got
             for podset in podsets:
-                for other in self._sharing(topology):
-                    other.book(podset.each, got[podset.name])
-                    booked.append((other, podset.each, got[podset.name]))
-        for topology, each, domains in booked:
-            topology.book(each, domains, -1)
+                booked.append((podset, topology))
+                self._book_domains(podset, topology, got[podset.name])
+        for podset, topology in booked:
+            self._book_domains(podset, topology, found[podset.name], -1)
         return found if room else None
+
+    def _book_domains(
+        self, podset: PodSet, topology: Topology, domains: tuple[Domain, ...], sign: int = 1
+    ) -> None:
+        for other in self._sharing(topology):
+            other.book(podset.each, domains, sign)
+
+    def _book_entry(self, entry: Entry, sign: int = 1) -> None:
+        """Take the places that a nominated job is meant to have, or give them back."""
+        for podset in entry.job.podsets:
+            topology = self.places.get(self._flavor_of(entry.assignment, podset.name))
+            if topology is not None and podset.name in entry.domains:
+                self._book_domains(podset, topology, entry.domains[podset.name], sign)
+
+    def _are_free(self, entry: Entry) -> bool:
+        """Tell whether these places are still free."""
+        self._book_entry(entry)
+        clash = any(topology.overdrawn() for topology in self.places.values())
+        self._book_entry(entry, -1)
+        return not clash
 
     def _sharing(self, topology: Topology) -> Iterator[Topology]:
         for other in self.places.values():
@@ -159,13 +188,22 @@ class Cycle:
 
     def _fits_empty(self, job: Workload, assignment: Assignment) -> bool:
         """Tell whether the nodes would have room if nothing ran."""
-        jobs = [w for q in self.tree.queues.values() for w in q.jobs.values()]
-        for w in jobs:
+        return self._places_without(self._all_booked(), job, assignment) is not None
+
+    def _all_booked(self) -> list[Workload]:
+        return [w for q in self.tree.queues.values() for w in q.jobs.values()]
+
+    def _places_without(
+        self, jobs: Iterable[Workload], job: Workload, assignment: Assignment
+    ) -> Domains | None:
+        """Return domains as if some jobs did not stand where they stand."""
+        out = list(jobs)
+        for w in out:
             self._book(w, -1)
-        room = self.places_for(job, assignment) is not None
-        for w in jobs:
+        found = self.places_for(job, assignment)
+        for w in out:
             self._book(w)
-        return room
+        return found
 
     # -- nomination ------------------------------------------------------------------------------------
 
@@ -174,18 +212,27 @@ class Cycle:
         node = self.tree.queues[job.queue]
         full = self.assign(job)
         if full.mode == FIT:
-            return Entry(job, node, full, [])
-        targets = self._targets(job, full) if full.mode >= PREEMPT else []
+            return self._placed(Entry(job, node, full, []))
+        targets = self._targets(job, full) if full.mode >= NO_CANDIDATES else []
         if not targets and self.settings.partial and any(p.least is not None for p in job.podsets):
             if found := reduce_pods(job, lambda counts: self._try_less(job, node, counts)):
-                return found
-        return Entry(job, node, full, targets)
+                return self._placed(found)
+        return self._placed(Entry(job, node, full, targets))
+
+    def _placed(self, entry: Entry) -> Entry:
+        """Note which places a job is meant to have: now, without its victims, or on empty nodes."""
+        if self.places and entry.assignment.mode != IMPOSSIBLE:
+            waits = entry.assignment.mode != FIT and not entry.targets
+            out = self._all_booked() if waits else [w for w, _ in entry.targets]
+            out = [w for w in out if w.id not in self._unbooked]
+            entry.domains = self._places_without(out, entry.job, entry.assignment) or {}
+        return entry
 
     def _try_less(self, job: Workload, node: Node, counts: Mapping[str, int]) -> Entry | None:
         less = self.assign(job, counts)
         if less.mode == FIT:
             return Entry(job, node, less, [])
-        targets = self._targets(job, less) if less.mode >= PREEMPT else []
+        targets = self._targets(job, less) if less.mode >= NO_CANDIDATES else []
         return Entry(job, node, less, targets) if targets else None
 
     def assign(self, job: Workload, counts: Mapping[str, int] | None = None) -> Assignment:
@@ -194,13 +241,16 @@ class Cycle:
         if node.name not in self._assigners:
             self._assigners[node.name] = Assigner(
                 node, self.config.flavors, lambda fr, amount: (NO_CANDIDATES, 0),
-                fair=self.settings.fair is not None, levels=self.config.levels)  # fmt: skip
+                fair=self.settings.fair is not None, levels=self.config.levels,
+                unit=self.config.unit)  # fmt: skip
         assigner = self._assigners[node.name]
         assigner.oracle = lambda fr, amount: self.trial(job, fr, amount)
         found = assigner.assign(job, counts)
         if self.places and found.mode > NO_CANDIDATES:
             if found.mode == FIT and self.places_for(job, found) is None:
                 self._worsen(found, PREEMPT)
+            elif found.mode != FIT and self.places_for(job, found) is None:
+                self._worsen(found, found.mode)
             if found.mode in (PREEMPT, RECLAIM) and not self._fits_empty(job, found):
                 found.mode = IMPOSSIBLE
         return found
@@ -210,7 +260,7 @@ class Cycle:
         for choices in found.chosen.values():
             for resource, choice in choices.items():
                 if choice.flavor in self.places:
-                    choices[resource] = replace(choice, mode=min(choice.mode, mode))
+                    choices[resource] = replace(choice, mode=min(choice.mode, PREEMPT))
 
     def trial(self, job: Workload, fr: FlavorResource, amount: int) -> tuple[int, int]:
         """Return what a preemption for one resource would bring: the oracle of flavors."""
@@ -238,22 +288,13 @@ class Cycle:
     def _room_beside(self, job: Workload, assignment: Assignment) -> bool:
         """Tell whether the topology has room with the present members of the tree."""
         now = {w.id for q in self.tree.queues.values() for w in q.jobs.values()}
-        out = [w for w in self._booked() if w.id not in now]
-        for w in out:
-            self._book(w, -1)
-        room = self.places_for(job, assignment) is not None
-        for w in out:
-            self._book(w)
-        return room
-
-    def _booked(self) -> Iterable[Workload]:
-        return self._at_start.values()
+        out = [w for w in self.at_start.values() if w.id not in now | self._unbooked]
+        return self._places_without(out, job, assignment) is not None
 
     # -- the cycle -------------------------------------------------------------------------------------
 
     def run(self, heads: Sequence[Workload]) -> Outcome:
         """Nominate the first jobs of all queues, order them, and settle them one by one."""
-        self._at_start = {w.id: w for q in self.tree.queues.values() for w in q.jobs.values()}
         entries = [self.nominate(job) for job in heads]
         outcome = Outcome()
         for entry in self._ordered(entries):
@@ -270,17 +311,22 @@ class Cycle:
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         job, node, found = entry.job, entry.node, entry.assignment
-        if found.mode <= NO_CANDIDATES:
-            return
-        if found.mode != FIT and not entry.targets:
-            if node.queue and node.queue.reclaim != "any":
-                node.add(_reserved(node, found))
+        if found.mode == IMPOSSIBLE:
             return
         if any(w.id in self.gone for w, _ in entry.targets) and not self._recompute(entry):
             return
+        if found.mode != FIT and not entry.targets:
+            return self._reserve(entry)
         if not self._still_fits(entry):
             entry.state = "skipped"
             return
+        if self.places and not self._free_beside(entry):
+            if not self.settings.replace_places:
+                entry.state = "skipped"
+                return
+            self._place_anew(entry)
+            if entry.assignment.mode != FIT and not entry.targets:
+                return self._reserve(entry)
         if entry.targets:
             entry.state = "preempting"
             for w, why in entry.targets:
@@ -288,20 +334,20 @@ class Cycle:
                 outcome.preempted.append((w, why))
                 outcome.preemptors[w.id] = job.id
             node.add(found.usage)
-            return
+            return self._book_entry(entry)
         entry.state = "admitted"
         given = {p.name: Given(found.counts[p.name], {r: (c.flavor, c.amount) for r, c in
                                                       found.chosen.get(p.name, {}).items()},
                                entry.domains.get(p.name, ())) for p in job.podsets}  # fmt: skip
         admitted = replace(job, given=given)
         self._take_back(admitted)
-        self._at_start[admitted.id] = admitted
+        self.at_start[admitted.id] = admitted
         outcome.admitted.append(admitted)
 
     def _recompute(self, entry: Entry) -> bool:
         """Look for other victims, as some are taken already; tells whether to go on."""
-        entry.state = "skipped"
         if not self.settings.recompute:
+            entry.state = "skipped"
             return False
         victims = list(self.gone.values())
         for w in victims:
@@ -312,23 +358,53 @@ class Cycle:
         for w in victims:
             self._take_back(w)
         if ask_fits:
+            entry.state = "skipped"
             entry.node.add(entry.assignment.usage)
             return False
         entry.targets = targets
-        return bool(targets)
+        self._placed_beside(entry)
+        return True
 
-    def _still_fits(self, entry: Entry) -> bool:
-        """Tell whether an entry fits beside what this cycle has given away, all victims gone."""
+    def _reserve(self, entry: Entry) -> None:
+        """Keep quota and places for a job that waits without victims, so that others do not slip in."""
+        if entry.node.queue and entry.node.queue.reclaim != "any":
+            entry.node.add(_reserved(entry.node, entry.assignment))
+            self._book_entry(entry)
+
+    def _without_victims(self, entry: Entry, act: Callable[[], T]) -> T:
+        """Act as if the victims of this cycle, and an entry's own, were gone."""
         out = {**self.gone, **{w.id: w for w, _ in entry.targets}}
         for w in out.values():
             self._evict(w)
-        fits = entry.node.fits(entry.assignment.usage)
-        if fits and self.places:
-            domains = self.places_for(entry.job, entry.assignment)
-            fits, entry.domains = domains is not None, domains or {}
+        found = act()
         for w in out.values():
             self._take_back(w)
-        return fits
+        return found
+
+    def _free_beside(self, entry: Entry) -> bool:
+        return self._without_victims(entry, lambda: self._are_free(entry))
+
+    def _placed_beside(self, entry: Entry) -> None:
+        found = self._without_victims(entry, lambda: self.places_for(entry.job, entry.assignment))
+        entry.domains = found or {}
+
+    def _place_anew(self, entry: Entry) -> None:
+        """Look for other places, and for victims where there are none."""
+        self._placed_beside(entry)
+        if entry.domains or entry.targets:
+            return
+        self._worsen(entry.assignment, PREEMPT)
+        entry.targets = self._without_victims(
+            entry, lambda: self._targets(entry.job, entry.assignment)
+        )
+        if entry.targets:
+            self._placed_beside(entry)
+        else:
+            self._placed(entry)
+
+    def _still_fits(self, entry: Entry) -> bool:
+        """Tell whether an entry fits beside what this cycle has given away, all victims gone."""
+        return self._without_victims(entry, lambda: entry.node.fits(entry.assignment.usage))
 
     def _requeue(self, entry: Entry, outcome: Outcome) -> None:
         if entry.state == "admitted":
@@ -363,12 +439,14 @@ def reduce_pods(
     """Return the first success with as few pods taken away as a binary search finds."""
     spare = {p.name: p.count - p.least if p.least is not None else 0 for p in job.podsets}
     total = sum(spare.values())
+    if not total:
+        return None
     low, high, best = 0, total + 1, None
     while low < high:
         middle = (low + high) // 2
         if middle > total:
             break
-        counts = {p.name: p.count - (spare[p.name] * middle // total if total else 0)
+        counts = {p.name: p.count - spare[p.name] * middle // total
                   for p in job.podsets}  # fmt: skip
         if (found := attempt(counts)) is not None:
             best, high = found, middle

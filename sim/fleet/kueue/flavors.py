@@ -7,7 +7,7 @@ that resource alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ersatz.sim.fleet.kueue.objects import (
@@ -62,7 +62,7 @@ class Assignment:
     def contested(self) -> set[FlavorResource]:
         """The flavors and resources for which others would have to leave."""
         return {(c.flavor, r) for choices in self.chosen.values() for r, c in choices.items()
-                if c.mode in (PREEMPT, RECLAIM)}  # fmt: skip
+                if c.mode < FIT}  # fmt: skip
 
 
 class Assigner:
@@ -70,8 +70,9 @@ class Assigner:
 
     def __init__(
         self, queue: Node, flavors: Mapping[str, Flavor], oracle: Oracle, *, fair: bool,
-        levels: Mapping[str, Sequence[str]] | None = None,
+        levels: Mapping[str, Sequence[str]] | None = None, unit: int = 1,
     ) -> None:  # fmt: skip
+        self.unit = unit  # of one pod
         assert queue.queue is not None
         self.node, self.queue, self.flavors, self.oracle, self.fair = (
             queue, queue.queue, flavors, oracle, fair)  # fmt: skip
@@ -102,13 +103,13 @@ class Assigner:
             for resource, amount in podset.each.items():
                 asked[resource] = asked.get(resource, 0) + amount * sizes[podset.name]
         if any(PODS in g.resources for g in self.queue.groups):
-            asked[PODS] = sum(sizes.values())
+            asked[PODS] = sum(sizes.values()) * self.unit
         used = found.usage
         for podset in podsets:
             found.chosen.setdefault(podset.name, {})
         while asked:
             resource = next(iter(asked))
-            group = next((g for g in self.queue.groups if resource in g.resources), None)
+            group = self._group_of(resource, asked if len(podsets) > 1 else ())
             if group is None:
                 if asked.pop(resource):
                     found.why = f"resource {resource} is in no group of queue {self.queue.name}"
@@ -118,6 +119,12 @@ class Assigner:
             if not self._assign_resources(found, podsets, sizes, group, mine, used):
                 return False
         return True
+
+    def _group_of(self, resource: str, together: Iterable[str]) -> ResourceGroup | None:
+        """Return the group of a resource; for podsets that go together one that has all they ask."""
+        able = [g for g in self.queue.groups if resource in g.resources]
+        whole = [g for g in able if set(together) <= set(g.resources)]
+        return next(iter([*whole, *able]), None)
 
     def _assign_resources(
         self, found: Assignment, podsets: Sequence[PodSet], sizes: Mapping[str, int],
@@ -132,14 +139,18 @@ class Assigner:
         found.untried = found.untried or untried
         for podset in podsets:
             for resource in asked:
-                each = 1 if resource == PODS else podset.each.get(resource)
+                each = self.unit if resource == PODS else podset.each.get(resource)
                 if each is not None:
                     found.chosen[podset.name][resource] = Choice(
                         flavor, modes[resource], each * sizes[podset.name])  # fmt: skip
         return True
 
     def _best_flavor(
-        self, podsets: Sequence[PodSet], group: ResourceGroup, asked: Mapping[str, int], used: Amounts
+        self,
+        podsets: Sequence[PodSet],
+        group: ResourceGroup,
+        asked: Mapping[str, int],
+        used: Amounts,
     ) -> tuple[int, int, str, dict[str, int], bool] | None:
         """Return mode, level and name of the flavor where the search stops, or of the best one."""
         best: tuple[int, int, str, dict[str, int], bool] | None = None
@@ -149,7 +160,9 @@ class Assigner:
             modes: dict[str, int] = {}
             mode, level = FIT, 0
             for resource, amount in asked.items():
-                own, own_level = self._mode((name, resource), amount + used.get((name, resource), 0))
+                own, own_level = self._mode(
+                    (name, resource), amount + used.get((name, resource), 0)
+                )
                 modes[resource] = own
                 mode, level = min(mode, own), max(level, own_level)
                 if mode == IMPOSSIBLE:

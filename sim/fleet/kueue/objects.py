@@ -109,7 +109,9 @@ class PodSet:
     wish: Wish | None = None
 
 
-Domain = tuple[tuple[str, ...], int]  # values of the levels (the host alone where it is a level), pods
+Domain = tuple[
+    tuple[str, ...], int
+]  # values of the levels (the host alone where it is a level), pods
 
 
 @dataclass(frozen=True, slots=True)

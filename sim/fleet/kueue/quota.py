@@ -22,7 +22,9 @@ from ersatz.sim.fleet.kueue.objects import (
 )
 
 NONE = Quota(0)
-Share = tuple[bool, Fraction]  # (infinite, value): a weight of 0 that borrows; then compared unweighted
+Share = tuple[
+    bool, Fraction
+]  # (infinite, value): a weight of 0 that borrows; then compared unweighted
 NO_SHARE: Share = (False, Fraction(0))
 
 
@@ -41,6 +43,7 @@ class Node:
     height: int = 0
     jobs: dict[str, Workload] = field(default_factory=dict)  # admitted, of a queue
     most: Amounts = field(default_factory=dict)  # P, as far as it was asked for
+    lends: dict[str, int] = field(default_factory=dict)  # P by resource, likewise
 
     def kept(self, fr: FlavorResource) -> int:
         """L: what is not lent."""
@@ -77,6 +80,13 @@ class Node:
                 found = found if limit is None else min(found, whole + limit)
             self.most[fr] = found
         return self.most[fr]
+
+    def lendable(self) -> dict[str, int]:
+        """The most that it could ever have of each resource, over all flavors."""
+        if not self.lends:
+            for fr in self.root.whole:
+                self.lends[fr[1]] = self.lends.get(fr[1], 0) + self.potential(fr)
+        return self.lends
 
     def borrows(self, fr: FlavorResource, more: int = 0) -> bool:
         """Tell whether it uses more than its own, with `more` on top."""
@@ -205,22 +215,18 @@ def dominant(node: Node, asked: Mapping[FlavorResource, int] = {}) -> tuple[Frac
     if node.parent is None:
         return Fraction(0), ""
     borrowed: dict[str, int] = {}
-    lendable: dict[str, int] = {}
-    for fr in _known(node):
-        over = node.used.get(fr, 0) + asked.get(fr, 0) - node.whole.get(fr, 0)
-        borrowed[fr[1]] = borrowed.get(fr[1], 0) + max(0, over)
-        lendable[fr[1]] = lendable.get(fr[1], 0) + node.parent.potential(fr)
+    for fr, whole in node.whole.items():
+        over = node.used.get(fr, 0) + asked.get(fr, 0) - whole
+        if over > 0:
+            borrowed[fr[1]] = borrowed.get(fr[1], 0) + over
+    lendable = node.parent.lendable() if borrowed else {}
     best = Fraction(0), ""
     for resource in sorted(borrowed):
-        if borrowed[resource] and lendable[resource] > 0:
+        if lendable.get(resource, 0) > 0:
             part = Fraction(1000 * borrowed[resource], lendable[resource])
             if part > best[0]:
                 best = part, resource
     return best
-
-
-def _known(node: Node) -> set[FlavorResource]:
-    return {*node.whole, *node.used, *(node.root.whole)}
 
 
 def share(node: Node) -> Share:

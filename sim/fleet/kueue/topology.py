@@ -86,6 +86,10 @@ class Topology:
     def _name(self, path: Path) -> Path:
         return path[-1:] if self.by_host else path
 
+    def overdrawn(self) -> bool:
+        """Tell whether more is booked somewhere than there is."""
+        return any(v < 0 for place in self.by_name.values() for v in place.free.values())
+
     def book(self, each: Mapping[str, int], domains: Iterable[Domain], sign: int = 1) -> None:
         """Take what pods need from where they stand; with sign -1 give it back."""
         for at, count in domains:
@@ -96,7 +100,9 @@ class Topology:
 
     # -- finding places --------------------------------------------------------------------------------
 
-    def place(self, podsets: Sequence[PodSet], counts: Mapping[str, int]) -> dict[str, tuple[Domain, ...]] | None:
+    def place(
+        self, podsets: Sequence[PodSet], counts: Mapping[str, int]
+    ) -> dict[str, tuple[Domain, ...]] | None:
         """Return domains for podsets that go together, or None."""
         leader = min(podsets, key=lambda p: counts[p.name]) if len(podsets) == 2 else None
         workers = next(p for p in podsets if p is not leader)
@@ -155,7 +161,7 @@ class Topology:
                 elif depth > at:
                     place.pods -= place.pods % size
                     place.pods_led -= place.pods_led % size
-                    place.slices, place.slices_led = place.pods, place.pods_led
+                    place.slices = place.slices_led = 0  # within a slice the emptiest come first
 
     def _count_leaf(self, place: Place, need: Need) -> None:
         place.pods = self._fitting(place.free, need.each)
@@ -224,7 +230,10 @@ class Topology:
             if not order or not order[0].leads:
                 return None
             able = [p for p in order if p.leads and size(p, True) >= rest]
-            first = min(able, key=lambda p: size(p, True)) if able else order[0]
+            whole = sum(size(p, False) for p in left)
+            enough = [p for p in order if p.leads
+                      and whole - size(p, False) + size(p, True) >= rest]  # fmt: skip
+            first = min(able, key=lambda p: size(p, True)) if able else [*enough, order[0]][0]
             chosen.append((first, min(rest, size(first, True)), True))
             rest -= chosen[0][1]
             left = [p for p in left if p is not first]
@@ -279,7 +288,9 @@ def _add_up(place: Place) -> None:
                                           default=place.slices)  # fmt: skip
 
 
-def held_by(given: Mapping[str, Given], podsets: Sequence[PodSet]) -> list[tuple[str, Mapping[str, int], tuple[Domain, ...]]]:
+def held_by(
+    given: Mapping[str, Given], podsets: Sequence[PodSet]
+) -> list[tuple[str, Mapping[str, int], tuple[Domain, ...]]]:
     """Return flavor, needs of a pod, and domains of each podset that has a place."""
     needs = {p.name: p.each for p in podsets}
     return [(next(iter(g.use.values()))[0], needs[name], g.domains)
