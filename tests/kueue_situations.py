@@ -19,6 +19,7 @@ from ersatz.sim.fleet.kueue.flavors import (
     RECLAIM,
     Assigner,
     Assignment,
+    Choice,
 )
 from ersatz.sim.fleet.kueue.objects import (
     LONG_AGO,
@@ -32,6 +33,7 @@ from ersatz.sim.fleet.kueue.objects import (
     Wish,
     Workload,
 )
+from ersatz.sim.fleet.kueue.places import Places
 from ersatz.sim.fleet.kueue.quota import Tree, dominant
 from ersatz.sim.fleet.kueue.topology import Host
 from ersatz.sim.fleet.kueue.victims import Ask, find_targets
@@ -128,6 +130,14 @@ def hosts(c: Data) -> list[Host]:
                  tuple(n["flavors"]) if "flavors" in n else None) for n in c.get("nodes", [])]  # fmt: skip
 
 
+def places(c: Data, conf: Config, tree: Tree) -> Places:
+    found = Places(conf.flavors, conf.levels, hosts(c), UNIT)
+    for node in tree.queues.values():
+        for running in node.jobs.values():
+            found.book(running)
+    return found
+
+
 def state(c: Data) -> tuple[Config, Tree]:
     conf = config(c)
     tree = Tree(conf.queues, conf.cohorts, [job(r) for r in c["running"]])
@@ -151,7 +161,7 @@ def domains(found: Any) -> list[Data]:
 
 def ask_cycle(c: Data) -> Data:
     conf, tree = state(c)
-    cycle = Cycle(conf, tree, hosts(c))
+    cycle = Cycle(conf, tree, places(c, conf, tree))
     waiting: dict[str, list[Workload]] = {}
     for d in c["pending"]:
         waiting.setdefault(d["queue"], []).append(job(d))
@@ -244,16 +254,14 @@ def ask_share(c: Data) -> Data:
 
 def ask_place(c: Data) -> Data:
     conf = config(c)
-    cycle = Cycle(conf, Tree(conf.queues, conf.cohorts), hosts(c))
+    standing = Places(conf.flavors, conf.levels, hosts(c), UNIT)
     for r in c["running"]:
-        cycle._book(job(r))
+        standing.book(job(r))
     wanted = job(c["pending"][0])
-    assignment = Assignment(counts={p.name: p.count for p in wanted.podsets})
-    name = next(iter(cycle.places))
-    from ersatz.sim.fleet.kueue.flavors import Choice
-
-    assignment.chosen = {p.name: {"chip": Choice(name, FIT, 0)} for p in wanted.podsets}
-    got = cycle.places_for(wanted, assignment)
+    name = next(iter(standing.of))
+    chosen = {p.name: {"chip": Choice(name, FIT, 0)} for p in wanted.podsets}
+    assignment = Assignment(chosen, {p.name: p.count for p in wanted.podsets})
+    got = standing.find(wanted, assignment)
     if got is None:
         return {"fits": False}
     return {"fits": True, "domains": {name: domains(found) for name, found in got.items()}}

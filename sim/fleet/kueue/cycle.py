@@ -6,7 +6,7 @@ As read in `pkg/scheduler/scheduler.go`: nomination against the state at the beg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,26 +18,20 @@ from ersatz.sim.fleet.kueue.flavors import (
     RECLAIM,
     Assigner,
     Assignment,
-    grouped,
 )
 from ersatz.sim.fleet.kueue.objects import (
     Amounts,
     CohortSpec,
-    Domain,
     Flavor,
     FlavorResource,
     Given,
-    PodSet,
     QueueSpec,
-    Wish,
     Workload,
 )
+from ersatz.sim.fleet.kueue.places import Domains, Places
 from ersatz.sim.fleet.kueue.quota import NONE, Node, Share, Tree, share
-from ersatz.sim.fleet.kueue.topology import Host, Topology, held_by
 from ersatz.sim.fleet.kueue.victims import Ask, Target, find_targets
 
-ANYWHERE = Wish()
-Domains = dict[str, tuple[Domain, ...]]
 T = TypeVar("T")
 
 
@@ -91,119 +85,28 @@ class Outcome:
 class Cycle:
     """State and step of the scheduler; `tree` and the places of topologies are changed by it."""
 
-    def __init__(self, config: Config, tree: Tree, hosts: Sequence[Host] = ()) -> None:
+    def __init__(self, config: Config, tree: Tree, places: Places | None = None) -> None:
         self.config, self.tree, self.settings = config, tree, config.settings
-        self.places = self._topologies(hosts) if config.settings.topology else {}
-        for queue in tree.queues.values():
-            for job in queue.jobs.values():
-                self._book(job)
+        self.places = places if places and config.settings.topology else Places({}, {})
+        self._lent: list[tuple[Node, Amounts]] = []  # usage of this cycle alone
+        self._meant: list[Entry] = []  # and places
         self.gone: dict[str, Workload] = {}  # victims of this cycle
         self._unbooked: set[str] = set()  # of these, whose places are free just now
         self._assigners: dict[str, Assigner] = {}
         self.at_start = {w.id: w for w in self._all_booked()}  # and those admitted since
 
-    # -- topologies ------------------------------------------------------------------------------------
-
-    def _topologies(self, hosts: Sequence[Host]) -> dict[str, Topology]:
-        found = {}
-        for name, flavor in self.config.flavors.items():
-            if flavor.topology in self.config.levels:
-                own = [h for h in hosts if (name in h.flavors if h.flavors is not None else
-                       all(h.labels.get(k) == v for k, v in flavor.labels.items()))]  # fmt: skip
-                found[name] = Topology(self.config.levels[flavor.topology], own, self.config.unit)
-        return found
-
-    def _book(self, job: Workload, sign: int = 1) -> None:
-        """Take a job's places, in every flavor that shares its hosts."""
-        for flavor, each, domains in held_by(job.given, job.podsets):
-            mine = self.places.get(flavor)
-            for place in self.places.values():
-                if place is mine or (mine is not None and mine.by_host and place.by_host):
-                    place.book(each, domains, sign)
-
     def _evict(self, job: Workload) -> None:
         self.tree.evict(job)
-        self._book(job, -1)
+        self.places.book(job, -1)
         self._unbooked.add(job.id)
 
     def _take_back(self, job: Workload) -> None:
         self.tree.admit(job)
-        self._book(job)
+        self.places.book(job)
         self._unbooked.discard(job.id)
-
-    def places_for(self, job: Workload, assignment: Assignment) -> Domains | None:
-        """Return domains for the podsets on flavors with a topology; None where there is no room."""
-        found: Domains = {}
-        booked: list[tuple[PodSet, Topology]] = []
-        groups = sorted(
-            grouped(job.podsets), key=lambda ps: self._flavor_of(assignment, ps[0].name)
-        )
-        room = True
-        for podsets in groups:
-            topology = self.places.get(self._flavor_of(assignment, podsets[0].name))
-            if topology is None:
-                continue
-            wished = [p if p.wish else replace(p, wish=ANYWHERE) for p in podsets]
-            got = topology.place(wished, assignment.counts)
-            if got is None:
-                room = False
-                break
-            found |= got
-            for podset in podsets:
-                booked.append((podset, topology))
-                self._book_domains(podset, topology, got[podset.name])
-        for podset, topology in booked:
-            self._book_domains(podset, topology, found[podset.name], -1)
-        return found if room else None
-
-    def _book_domains(
-        self, podset: PodSet, topology: Topology, domains: tuple[Domain, ...], sign: int = 1
-    ) -> None:
-        for other in self._sharing(topology):
-            other.book(podset.each, domains, sign)
-
-    def _book_entry(self, entry: Entry, sign: int = 1) -> None:
-        """Take the places that a nominated job is meant to have, or give them back."""
-        for podset in entry.job.podsets:
-            topology = self.places.get(self._flavor_of(entry.assignment, podset.name))
-            if topology is not None and podset.name in entry.domains:
-                self._book_domains(podset, topology, entry.domains[podset.name], sign)
-
-    def _are_free(self, entry: Entry) -> bool:
-        """Tell whether these places are still free."""
-        self._book_entry(entry)
-        clash = any(topology.overdrawn() for topology in self.places.values())
-        self._book_entry(entry, -1)
-        return not clash
-
-    def _sharing(self, topology: Topology) -> Iterator[Topology]:
-        for other in self.places.values():
-            if other is topology or (other.by_host and topology.by_host):
-                yield other
-
-    def _flavor_of(self, assignment: Assignment, podset: str) -> str:
-        choices = assignment.chosen.get(podset, {})
-        named = [c.flavor for c in choices.values() if c.flavor in self.places]
-        return named[0] if named else next((c.flavor for c in choices.values()), "")
-
-    def _fits_empty(self, job: Workload, assignment: Assignment) -> bool:
-        """Tell whether the nodes would have room if nothing ran."""
-        return self._places_without(self._all_booked(), job, assignment) is not None
 
     def _all_booked(self) -> list[Workload]:
         return [w for q in self.tree.queues.values() for w in q.jobs.values()]
-
-    def _places_without(
-        self, jobs: Iterable[Workload], job: Workload, assignment: Assignment
-    ) -> Domains | None:
-        """Return domains as if some jobs did not stand where they stand."""
-        out = list(jobs)
-        for w in out:
-            self._book(w, -1)
-        found = self.places_for(job, assignment)
-        for w in out:
-            self._book(w)
-        return found
 
     # -- nomination ------------------------------------------------------------------------------------
 
@@ -225,7 +128,7 @@ class Cycle:
             waits = entry.assignment.mode != FIT and not entry.targets
             out = self._all_booked() if waits else [w for w, _ in entry.targets]
             out = [w for w in out if w.id not in self._unbooked]
-            entry.domains = self._places_without(out, entry.job, entry.assignment) or {}
+            entry.domains = self.places.find_without(out, entry.job, entry.assignment) or {}
         return entry
 
     def _try_less(self, job: Workload, node: Node, counts: Mapping[str, int]) -> Entry | None:
@@ -247,11 +150,12 @@ class Cycle:
         assigner.oracle = lambda fr, amount: self.trial(job, fr, amount)
         found = assigner.assign(job, counts)
         if self.places and found.mode > NO_CANDIDATES:
-            if found.mode == FIT and self.places_for(job, found) is None:
+            if found.mode == FIT and self.places.find(job, found) is None:
                 self._worsen(found, PREEMPT)
-            elif found.mode != FIT and self.places_for(job, found) is None:
+            elif found.mode != FIT and self.places.find(job, found) is None:
                 self._worsen(found, found.mode)
-            if found.mode in (PREEMPT, RECLAIM) and not self._fits_empty(job, found):
+            empty = self.places.find_without
+            if found.mode in (PREEMPT, RECLAIM) and empty(self._all_booked(), job, found) is None:
                 found.mode = IMPOSSIBLE
         return found
 
@@ -259,7 +163,7 @@ class Cycle:
         found.mode = mode
         for choices in found.chosen.values():
             for resource, choice in choices.items():
-                if choice.flavor in self.places:
+                if choice.flavor in self.places.of:
                     choices[resource] = replace(choice, mode=min(choice.mode, PREEMPT))
 
     def trial(self, job: Workload, fr: FlavorResource, amount: int) -> tuple[int, int]:
@@ -289,7 +193,7 @@ class Cycle:
         """Tell whether the topology has room with the present members of the tree."""
         now = {w.id for q in self.tree.queues.values() for w in q.jobs.values()}
         out = [w for w in self.at_start.values() if w.id not in now | self._unbooked]
-        return self._places_without(out, job, assignment) is not None
+        return self.places.find_without(out, job, assignment) is not None
 
     # -- the cycle -------------------------------------------------------------------------------------
 
@@ -301,7 +205,24 @@ class Cycle:
             self._settle(entry, outcome)
         for entry in entries:
             self._requeue(entry, outcome)
+        self._end()
         return outcome
+
+    def _lend(self, node: Node, usage: Amounts) -> None:
+        """Book what counts in this cycle alone."""
+        node.add(usage)
+        self._lent.append((node, usage))
+
+    def _book_meant(self, entry: Entry) -> None:
+        self.places.book_meant(entry.job, entry.assignment, entry.domains)
+        self._meant.append(entry)
+
+    def _end(self) -> None:
+        """Forget what counted in this cycle alone: only who is admitted has quota and places."""
+        for node, usage in self._lent:
+            node.remove(usage)
+        for entry in self._meant:
+            self.places.book_meant(entry.job, entry.assignment, entry.domains, -1)
 
     def _ordered(self, entries: list[Entry]) -> Iterator[Entry]:
         if self.settings.fair is not None:
@@ -333,8 +254,8 @@ class Cycle:
                 self.gone[w.id] = w
                 outcome.preempted.append((w, why))
                 outcome.preemptors[w.id] = job.id
-            node.add(found.usage)
-            return self._book_entry(entry)
+            self._lend(node, found.usage)
+            return self._book_meant(entry)
         entry.state = "admitted"
         given = {p.name: Given(found.counts[p.name], {r: (c.flavor, c.amount) for r, c in
                                                       found.chosen.get(p.name, {}).items()},
@@ -353,13 +274,13 @@ class Cycle:
         for w in victims:
             self._evict(w)
         ask_fits = entry.node.fits(entry.assignment.usage) and (
-            not self.places or self.places_for(entry.job, entry.assignment) is not None)  # fmt: skip
+            not self.places or self.places.find(entry.job, entry.assignment) is not None)  # fmt: skip
         targets = [] if ask_fits else self._targets(entry.job, entry.assignment)
         for w in victims:
             self._take_back(w)
         if ask_fits:
             entry.state = "skipped"
-            entry.node.add(entry.assignment.usage)
+            self._lend(entry.node, entry.assignment.usage)
             return False
         entry.targets = targets
         self._placed_beside(entry)
@@ -368,8 +289,8 @@ class Cycle:
     def _reserve(self, entry: Entry) -> None:
         """Keep quota and places for a job that waits without victims, so that others do not slip in."""
         if entry.node.queue and entry.node.queue.reclaim != "any":
-            entry.node.add(_reserved(entry.node, entry.assignment))
-            self._book_entry(entry)
+            self._lend(entry.node, _reserved(entry.node, entry.assignment))
+            self._book_meant(entry)
 
     def _without_victims(self, entry: Entry, act: Callable[[], T]) -> T:
         """Act as if the victims of this cycle, and an entry's own, were gone."""
@@ -382,10 +303,12 @@ class Cycle:
         return found
 
     def _free_beside(self, entry: Entry) -> bool:
-        return self._without_victims(entry, lambda: self._are_free(entry))
+        return self._without_victims(
+            entry, lambda: self.places.are_free(entry.job, entry.assignment, entry.domains)
+        )
 
     def _placed_beside(self, entry: Entry) -> None:
-        found = self._without_victims(entry, lambda: self.places_for(entry.job, entry.assignment))
+        found = self._without_victims(entry, lambda: self.places.find(entry.job, entry.assignment))
         entry.domains = found or {}
 
     def _place_anew(self, entry: Entry) -> None:

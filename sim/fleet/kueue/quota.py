@@ -210,7 +210,7 @@ def _sum_up(node: Node) -> None:
     node.height += node.queue is None
 
 
-def dominant(node: Node, asked: Mapping[FlavorResource, int] = {}) -> tuple[Fraction, str]:  # noqa: B006
+def dominant(node: Node, asked: Mapping[FlavorResource, int] = {}) -> tuple[Fraction, str]:
     """Return a node's largest borrowed part of a resource in thousandths of what can be lent, and which."""
     if node.parent is None:
         return Fraction(0), ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ersatz.sim.fleet.kueue.objects import Amounts, FlavorResource, Workload
-from ersatz.sim.fleet.kueue.quota import NONE, NO_SHARE, Node, Share, Tree, share
+from ersatz.sim.fleet.kueue.quota import NO_SHARE, NONE, Node, Share, Tree, share
 
 WITHIN, RECLAIM, WHILE_BORROWING, FAIR = "within", "reclaim", "reclaim-while-borrowing", "fair"
 UNLESS_BORROWING = "unless-borrowing"  # usable only if the preemptor ends up not borrowing
