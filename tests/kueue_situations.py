@@ -86,7 +86,7 @@ def wish(d: Data | None) -> Wish | None:
 
 def podset(d: Data) -> PodSet:
     each = {r: amount(v) for r, v in d.get("each", {}).items()}
-    return PodSet(d["name"], d["count"], each, d.get("min"), d.get("selector", {}),
+    return PodSet(d["name"], d["count"], each, d.get("min"), {k: (v,) for k, v in d.get("selector", {}).items()},
                   taints(d.get("tolerates", [])), wish(d.get("topology")))  # fmt: skip
 
 

@@ -40,6 +40,7 @@ ORDER = [
     ["sim.fleet.engine.happening", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
+    ["sim.fleet.kueue"],
     ["sim.fleet.policies"],
     ["sim.fleet.doors"],
     ["sim.fleet.schema", "sim.fleet.file", "sim.fleet.compare", "sim.fleet.standing"],

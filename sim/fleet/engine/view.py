@@ -89,9 +89,7 @@ class FleetView:
         self._now = lambda: state.now
         self._speed = lambda *key: state.speed(*key)
         self._rate_of = lambda job, placement: rate_of(state, job, placement)
-        self._slowness_of = lambda placement: (
-            slowness_of(state, placement) if state.slowed else 1.0
-        )
+        self._slowness_of = lambda placement: slowness_of(state, placement) if state.slowed else 1.0
         self.cluster: Cluster = state.cluster
         self.rules: Rules = replace(state.rules, quotas=dict(state.rules.quotas))
         self.free: Free = state.free

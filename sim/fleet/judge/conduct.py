@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ersatz.device_models.text.units import format_duration
-from ersatz.sim.fleet.judge.properties import Fault
+from ersatz.sim.fleet.judge.properties import Fault, Severity
 from ersatz.sim.fleet.judge.room import Room, Shape, shape_of
 from ersatz.sim.fleet.log import RELEASES, Log, Record
 from ersatz.sim.fleet.workload.jobs import Job
@@ -78,7 +78,9 @@ class Conduct:
         self.served: Counter[str] = Counter()
         self.waits: dict[str, tuple[float, int]] = {}  # job -> its wait, record of its first start
         self._begun: dict[str, tuple[float, int]] = {}  # running: since when, on how many devices
-        self._fitting: list[tuple[str, str, Job]] | None = None  # before the first start of an instant
+        self._fitting: list[tuple[str, str, Job]] | None = (
+            None  # before the first start of an instant
+        )
         self._started: list[tuple[int, Job, dict[str, int]]] = []
         self._classes = _classes(log)
         several = [len({j.tenant for j in log.jobs.values()}), len(set(self._classes.values())),
@@ -127,7 +129,10 @@ class Conduct:
             if job.tenant not in heads or job.submit_s < heads[job.tenant][0]:
                 heads[job.tenant] = job.submit_s, job, shape
             if self.room.fits(self.room.example[shape]):
-                for key in (("priority", str(job.priority)), ("class", self._classes.get(job.id, ""))):
+                for key in (
+                    ("priority", str(job.priority)),
+                    ("class", self._classes.get(job.id, "")),
+                ):
                     if key not in found or job.submit_s < found[key].submit_s:
                         found[key] = job
         for tenant, (_, job, shape) in heads.items():
@@ -234,11 +239,16 @@ class Conduct:
         yield from self._preferences()
         yield from self._long_waits()
 
+    @property
+    def _grave(self) -> Severity:
+        """What a configuration demands that the log does not hold is no bad conduct."""
+        return "remark" if self.log.claims.own_rules else "conduct"
+
     def _idleness(self) -> Iterator[Told]:
         if (spell := self.all_fit).too_long:
             why = (f"every waiting job fits the idle devices for {format_duration(spell.longest_s)}"
                    f" and none is started; {format_duration(spell.total_s)} so in all")  # fmt: skip
-            yield 15, Fault(spell.longest_at, why, "conduct", spell.too_long)
+            yield 15, Fault(spell.longest_at, why, self._grave, spell.too_long)
         elif (idle := self.idle).total_s:
             span = self.log.end_s - self.log.records[0].time_s
             why = (f"some job fits and waits {idle.total_s / max(span, 1e-9):.1%} of the time,"
@@ -256,13 +266,15 @@ class Conduct:
             if kind == "priority" and int(mine) > int(theirs):
                 continue
             sizes = () if kind != "priority" else ("is smaller", "is larger")
-            best = max((n for reason, n in choices.reasons.items() if reason not in sizes), default=0)
+            best = max(
+                (n for reason, n in choices.reasons.items() if reason not in sizes), default=0
+            )
             if best < EXPLAINED * choices.count:
                 why = (f"{kind} {mine or 'none'} goes before {kind} {theirs or 'none'}"
                        f" {choices.count} times, the other way {back} times, where both fit; not for"
                        f" coming first, size, time asked or had. First: job {choices.pair[0]} before"
                        f" job {choices.pair[1]}")  # fmt: skip
-                yield 16, Fault(choices.at, why, "conduct", choices.count)
+                yield 16, Fault(choices.at, why, self._grave, choices.count)
 
     def _long_waits(self) -> Iterator[Told]:
         """Remark on the longest wait of a priority or a tenant that many later jobs overtook."""

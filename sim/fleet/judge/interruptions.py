@@ -113,7 +113,9 @@ class Interruptions:
         """Tell whether a start is what an interruption was for."""
         overlaps = any(mask & one.taken.get(node, 0) for node, mask in r.placement)
         if one.for_job:
-            served = r.job == one.for_job or (overlaps and r.job != one.job and self._stands_in(one, r))
+            served = r.job == one.for_job or (
+                overlaps and r.job != one.job and self._stands_in(one, r)
+            )
         elif r.job == one.job:
             served = kind != one.kind  # it goes on elsewhere, as it was meant to
             if not served and overlaps:

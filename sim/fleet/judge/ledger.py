@@ -331,4 +331,6 @@ class Ledger:
         by = self.drained.pop(r.node, None)
         if r.detail.startswith("scheduler ") and by != r.detail:
             name = self.log.cluster.nodes[r.node].name
-            self.fault(18, f"{name} is undrained by {r.detail}, but was drained by {by or 'nobody'}")
+            self.fault(
+                18, f"{name} is undrained by {r.detail}, but was drained by {by or 'nobody'}"
+            )

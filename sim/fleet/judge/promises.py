@@ -192,4 +192,6 @@ class Promises:
         for name, at in self.promised.items():
             if end_s > at and not self.ledger.near(end_s, at) and (
                     self.ledger.status.get(name) == "waiting"):  # fmt: skip
-                self.fault(7, f"job {name} was promised a start at {at:g} s and has none at {end_s:g} s")
+                self.fault(
+                    7, f"job {name} was promised a start at {at:g} s and has none at {end_s:g} s"
+                )

@@ -30,7 +30,6 @@ PROPERTIES = {
 }
 
 
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """An offence, or a remark, on a record."""

@@ -24,8 +24,15 @@ CONTEXT = 4  # records before the offending one that are shown
 ORDER = {"finish": 1, "timeout": 1, "down": 2, "fail": 2, "up": 3, "submit": 4}
 
 
-UNSOUND = frozenset({1, 2, 3, 4, 10})  # after such an offence a log says nothing of conduct any more
-NAMED = ("job", "at ", "one log", "the other")  # how reasons begin that name their subject themselves
+UNSOUND = frozenset(
+    {1, 2, 3, 4, 10}
+)  # after such an offence a log says nothing of conduct any more
+NAMED = (
+    "job",
+    "at ",
+    "one log",
+    "the other",
+)  # how reasons begin that name their subject themselves
 
 
 def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdict:
@@ -49,7 +56,7 @@ def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdic
     book, watch = ledger.book, promises.watch
     started_now: set[str] = set()
     rank = 0
-    for at, record in enumerate(log.records):  # noqa: B007 (`fault` reads it)
+    for at, record in enumerate(log.records):
         time_s, event = record.time_s, record.event
         if time_s != ledger.now:
             if time_s < ledger.now:

@@ -85,15 +85,22 @@ class Outcome:
 class Cycle:
     """State and step of the scheduler; `tree` and the places of topologies are changed by it."""
 
-    def __init__(self, config: Config, tree: Tree, places: Places | None = None) -> None:
+    def __init__(
+        self, config: Config, tree: Tree, places: Places | None = None,
+        assigners: dict[str, Assigner] | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.tree, self.settings = config, tree, config.settings
         self.places = places if places and config.settings.topology else Places({}, {})
         self._lent: list[tuple[Node, Amounts]] = []  # usage of this cycle alone
         self._meant: list[Entry] = []  # and places
         self.gone: dict[str, Workload] = {}  # victims of this cycle
         self._unbooked: set[str] = set()  # of these, whose places are free just now
-        self._assigners: dict[str, Assigner] = {}
-        self.at_start = {w.id: w for w in self._all_booked()}  # and those admitted since
+        self._assigners = (
+            {} if assigners is None else assigners
+        )  # of queues, kept from cycle to cycle
+        self.at_start = (
+            {w.id: w for w in self._all_booked()} if self.places else {}
+        )  # and admitted since
 
     def _evict(self, job: Workload) -> None:
         self.tree.evict(job)

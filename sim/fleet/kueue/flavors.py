@@ -210,7 +210,7 @@ class Assigner:
         if not all(_tolerated(taint, able) for taint in flavor.taints):
             return False
         keys = {k for f in group.flavors if f in self.flavors for k in self.flavors[f].labels}
-        if any(key in keys and key in flavor.labels and flavor.labels[key] != value
+        if any(key in keys and key in flavor.labels and flavor.labels[key] not in value
                for key, value in podset.selector.items()):  # fmt: skip
             return False
         return self._topology_suits(podset, flavor)

@@ -104,7 +104,7 @@ class PodSet:
     count: int
     each: Mapping[str, int]  # of a pod
     least: int | None = None  # minCount
-    selector: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label -> allowed
     tolerations: tuple[Taint, ...] = ()
     wish: Wish | None = None
 

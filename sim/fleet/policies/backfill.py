@@ -31,7 +31,9 @@ from ersatz.sim.fleet.policies.queue import (
 from ersatz.sim.fleet.protocol import Decision, Reserve, Start, View
 from ersatz.sim.fleet.workload.jobs import Job
 
-VOIDS = frozenset({"down", "up", "drain", "undrain", "slow"})  # events after which promises are made anew
+VOIDS = frozenset(
+    {"down", "up", "drain", "undrain", "slow"}
+)  # events after which promises are made anew
 End = tuple[float, int, str]  # limit of an attempt, its number, job
 
 

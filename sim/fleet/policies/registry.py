@@ -1,6 +1,6 @@
 """Schedulers by name: 'easy', 'easy:leaf:fastest' (with placement and order of types), or a file.
 
-A file is written `path.py` or `path.py:Name`; it defines the class or function `Name` (by default
+Kueue's rules are written `kueue:config.yaml`, with its own configuration. A file is written `path.py` or `path.py:Name`; it defines the class or function `Name` (by default
 `Scheduler`), which is called without arguments and returns the scheduler.
 """
 
@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.sim.fleet.kueue.reading import read_kueue
 from ersatz.sim.fleet.policies.backfill import EasyScheduler
 from ersatz.sim.fleet.policies.conservative import ConservativeScheduler
+from ersatz.sim.fleet.policies.kueue import KueueScheduler
 from ersatz.sim.fleet.policies.own.scheduler import FileScheduler
 from ersatz.sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from ersatz.sim.fleet.policies.preempt import (
@@ -84,6 +86,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "roomiest": ("types", "those with most free devices first", ""),
 }  # fmt: skip
 _FILE = re.compile(r"\.py(:\w*)?$")
+_KUEUE = re.compile(r"kueue:(.+\.ya?ml)$")
 
 
 def make_scheduler(text: str) -> Scheduler:
@@ -92,6 +95,8 @@ def make_scheduler(text: str) -> Scheduler:
         return _from_file(text)
     if wrong := unknown_policy(text):
         raise InputError(_problem(text, expected) for expected in wrong)
+    if match := _KUEUE.match(text):
+        return _kueue(text, match[1])
     name, *options = text.split(":")
     place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
@@ -109,6 +114,8 @@ def unknown_policy(text: str) -> list[str]:
     if _FILE.search(text):
         return [f"is a file; ersatz runs a scheduler's file only where the command line names it:"
                 f" --policy {text}"]  # fmt: skip
+    if match := _KUEUE.match(text):
+        return _kueue_faults(match[1])
     name, *options = text.split(":")
     found = []
     tables: list[Collection[str]] = [POLICIES, [*PLACEMENTS, *SCORED], KINDS]
@@ -119,6 +126,21 @@ def unknown_policy(text: str) -> list[str]:
     if len(options) > 2:
         found.append("expected policy[:placement[:types]]")
     return found
+
+
+def _kueue(text: str, path: str) -> Scheduler:
+    """Return Kueue's rules with a configuration of its own."""
+    scheduler = KueueScheduler(read_kueue(path), Placer(PLACEMENTS["best-fit"], KINDS["any"]))
+    scheduler.name = f"kueue-{Path(path).stem}"
+    return scheduler
+
+
+def _kueue_faults(path: str) -> list[str]:
+    try:
+        read_kueue(path)
+    except InputError as error:
+        return [str(problem) for problem in error.problems]
+    return []
 
 
 def _problem(text: str, expected: str) -> Problem:

@@ -130,4 +130,3 @@ class Mirror:
             (self._drained.add if event == "drain" else self._drained.discard)(node)
         closed = node in self._down or node in self._drained
         (self.free.close if closed else self.free.open)(node)
-
