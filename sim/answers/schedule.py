@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
-from ersatz.sim.fleet.compare import Outcome, compare, run_policy
+from ersatz.sim.fleet.compare import Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
+from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
 from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
@@ -57,6 +59,21 @@ def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]
         "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
         view=lambda: render_schedule(*told), record=lambda: schedule_record(*told),
         files=lambda: schedule_files(outcomes), reasons=_reasons(outcomes),
+    )  # fmt: skip
+
+
+def judge_answer(path: str | Path) -> Answer[Draws]:
+    """Judge an event log as it is; raises `InputError` for a file that is none."""
+    log = read_log(path)
+    name = log.about.get("policy", "") or Path(path).stem
+    last = log.records[-1] if log.records else None
+    broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
+    outcome = judged(name, log, last.detail if last is not None and broke_off else "")
+    told = f"Does {name} keep the rules, by its log alone?", [[outcome]], [], []
+    return Answer(
+        "schedule", {name: [outcome]}, view=lambda: render_schedule(*told),
+        record=lambda: schedule_record(*told), files=lambda: schedule_files([[outcome]]),
+        reasons=_reasons([[outcome]]),
     )  # fmt: skip
 
 

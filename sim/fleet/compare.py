@@ -1,8 +1,8 @@
 """Policies side by side on common random numbers: the same jobs and failures for each.
 
 Draw by draw policies are set side by side, so that luck which all share cancels. A change is a ratio of
-means; its interval is Student's of the logarithm of that ratio, with the jackknife's standard error (Efron 1982),
-so that it never passes -100 %. Who wins is in `ersatz.sim.fleet.standing`.
+means; its interval is Student's of the logarithm of that ratio, with the jackknife's standard error
+(Efron 1982), so that it never passes -100 %. Who wins is in `ersatz.sim.fleet.standing`.
 """
 
 from __future__ import annotations

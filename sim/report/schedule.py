@@ -59,7 +59,9 @@ def answer(outcomes: Sequence[Sequence[Outcome]]) -> list[str]:
     """Return the answer in a few lines: who wins overall and for whom, who cannot win and why."""
     unfit = [(draws[0].policy, why) for draws in outcomes if (why := cannot_win(draws))]
     lines = [] if len(outcomes) == 1 else _winners(outcomes, bool(unfit))
-    lines += [_cut(f"{name} cannot win: it {why}", 2 * WIDTH - 10) for name, why in unfit[:MOST_UNFIT]]
+    lines += [
+        _cut(f"{name} cannot win: it {why}", 2 * WIDTH - 10) for name, why in unfit[:MOST_UNFIT]
+    ]
     if len(unfit) > MOST_UNFIT:
         lines.append(f"Nor can {', '.join(name for name, _ in unfit[MOST_UNFIT:])}.")
     if len(unfit) < len(outcomes):

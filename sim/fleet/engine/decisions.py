@@ -161,14 +161,16 @@ def _preempt(fleet: Fleet, decision: Preempt) -> None:
             f"{fleet.scheduler.name} preempted job {decision.job}, which does not run"
         )
     if not attempt.notice_s:  # else it is on its way out
-        _after_grace(fleet, attempt, decision.for_job, lambda now: _evict(fleet, now, decision))
+        save_s = attempt.job.save_s if decision.mode == "checkpoint" else 0.0
+        _after_grace(fleet, attempt, decision.for_job, save_s,
+                     lambda now: _evict(fleet, now, decision))  # fmt: skip
 
 
 def _after_grace(
-    fleet: Fleet, attempt: Attempt, detail: str, act: Callable[[Attempt], None]
+    fleet: Fleet, attempt: Attempt, detail: str, save_s: float, act: Callable[[Attempt], None]
 ) -> None:
-    """Act on an attempt when its time of grace is over, if it still runs."""
-    name, grace_s = attempt.job.id, fleet.rules.grace_s
+    """Act on an attempt when its time of grace is over and its state is saved, if it still runs."""
+    name, grace_s = attempt.job.id, max(fleet.rules.grace_s, save_s)
     if not grace_s:
         return act(attempt)
 
@@ -185,8 +187,9 @@ def _after_grace(
 
 def _evict(fleet: Fleet, attempt: Attempt, decision: Preempt) -> None:
     """End an attempt; its work is saved whole, or falls back to the latest checkpoint."""
-    done = attempt.work_at(fleet.env.now)
-    saved = done if decision.mode == "checkpoint" else fleet.jobs[decision.job].kept(done)
+    saved = attempt.work_at(fleet.env.now - attempt.job.save_s)
+    if decision.mode != "checkpoint":
+        saved = fleet.jobs[decision.job].kept(attempt.work_at(fleet.env.now))
     kept = max(fleet.progress[decision.job].kept_s, saved)
     detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
     fleet.stop(attempt, "preempt", kept, detail=detail)
@@ -200,7 +203,7 @@ def _resize(fleet: Fleet, decision: Resize) -> None:
         raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job}, which does not run")
     if why := _move_fault(fleet, attempt, decision):
         raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job} in vain: {why}")
-    _after_grace(fleet, attempt, "", lambda now: _move(fleet, now, decision))
+    _after_grace(fleet, attempt, "", attempt.job.save_s, lambda now: _move(fleet, now, decision))
 
 
 def _move_fault(fleet: Fleet, attempt: Attempt, decision: Resize) -> str:
@@ -214,7 +217,7 @@ def _move(fleet: Fleet, attempt: Attempt, decision: Resize) -> None:
     """Let a job go on elsewhere; where that was taken during its grace it waits again."""
     if attempt.notice_s and _move_fault(fleet, attempt, decision):
         return _evict(fleet, attempt, Preempt(decision.job))
-    fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now))
+    fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now - attempt.job.save_s))
     fleet.waiting[decision.job] = attempt.job
     _start(fleet, Start(decision.job, decision.placement))
     if attempt.notice_s:

@@ -21,10 +21,10 @@ from ersatz.sim.fleet.workload.jobs import Job
 
 PATIENCE_S = 3600.0  # of idleness while every waiting job fits; some schedulers work in rounds
 SEEN = 20_000  # instants at most at which the order of starts is looked at
-CHOICES = 5  # between two groups, from which on a preference is called one
+CHOICES = 10  # between two groups, from which on a preference is called one
 AGAINST = 0.05  # share of choices the other way up to which it is called systematic
 EXPLAINED = 0.9  # share of choices that one reason must explain
-MOST_SHAPES, MOST_STARTS = 64, 8  # compared in one instant
+MOST_SHAPES = 64  # looked at in one instant
 LONG_WAIT_S, OVERTAKEN, MOST_GROUPS = 3600.0, 10, 8  # for a remark
 Told = tuple[int, Fault]
 
@@ -81,7 +81,8 @@ class Conduct:
         self._fitting: list[tuple[str, str, Job]] | None = (
             None  # before the first start of an instant
         )
-        self._started: list[tuple[int, Job, dict[str, int]]] = []
+        self._started: tuple[int, Job, dict[str, int]] | None = None  # the first of an instant
+        self.preferred: Counter[tuple[str, str]] = Counter()  # kind, group: starts before others
         self._classes = _classes(log)
         several = [len({j.tenant for j in log.jobs.values()}), len(set(self._classes.values())),
                    len({j.priority for j in log.jobs.values()})]  # fmt: skip
@@ -114,8 +115,7 @@ class Conduct:
                 self.log.claims.backfill and self.promised
             )
             self._fitting = list(self._that_fit()) if sampled else []
-        if self._fitting and len(self._started) < MOST_STARTS:
-            self._started.append((at, job, dict(self.room.used)))
+            self._started = at, job, dict(self.room.used)
 
     def _that_fit(self) -> Iterator[tuple[str, str, Job]]:
         """Yield of each priority and class the first job that fits, and each tenant's first if it fits.
@@ -124,15 +124,13 @@ class Conduct:
         """
         heads: dict[str, tuple[float, Job, Shape]] = {}
         found: dict[tuple[str, str], Job] = {}
+        kinds = ("priority", "class", "part")
         for shape, jobs in list(self.room.waiting.items())[:MOST_SHAPES]:
             job = next(iter(jobs.values()))
             if job.tenant not in heads or job.submit_s < heads[job.tenant][0]:
                 heads[job.tenant] = job.submit_s, job, shape
             if self.room.fits(self.room.example[shape]):
-                for key in (
-                    ("priority", str(job.priority)),
-                    ("class", self._classes.get(job.id, "")),
-                ):
+                for key in ((kind, self._group(kind, job)) for kind in kinds):
                     if key not in found or job.submit_s < found[key].submit_s:
                         found[key] = job
         for tenant, (_, job, shape) in heads.items():
@@ -144,10 +142,9 @@ class Conduct:
 
     def settle(self, at: int, now: float, until: float) -> None:
         """Look at the state that lasts from `now` to `until`, after record `at`."""
-        if self._started:
+        if self._fitting:
             self._compare()
-        self._fitting = None
-        self._started.clear()
+        self._fitting = self._started = None
         if until > now:
             self.waited_s += (until - now) * bool(self.room.waiting)
             self._look_for_idleness(at, now, until)
@@ -181,14 +178,26 @@ class Conduct:
         for kind, theirs, passed in self._fitting or ():
             if passed.id not in self.room.waiting.get(shape_of(passed), ()):
                 continue
-            for at, taken, used in self._started:
-                if (mine := self._group(kind, taken)) != theirs:
-                    reasons = self._reasons(taken, passed, used)
-                    self._note(kind, mine, theirs, at, (taken.id, passed.id), reasons)
+            assert self._started is not None
+            at, taken, used = self._started
+            if (mine := self._group(kind, taken)) != theirs:
+                reasons = self._reasons(taken, passed, used)
+                self.preferred[kind, mine] += 1
+                self._note(
+                    kind,
+                    mine if kind == "priority" else "",
+                    theirs,
+                    at,
+                    (taken.id, passed.id),
+                    reasons,
+                )
 
     def _group(self, kind: str, job: Job) -> str:
+        """Return a job's priority, tenant, class, or part of its tenant's jobs: those of one size."""
         if kind == "class":
             return self._classes.get(job.id, "")
+        if kind == "part":
+            return f"{job.tenant} with {job.devices} devices"
         return str(job.priority) if kind == "priority" else job.tenant
 
     def _note(
@@ -258,9 +267,10 @@ class Conduct:
                 yield 15, Fault(idle.longest_at, why, "remark")
 
     def _preferences(self) -> Iterator[Told]:
-        """Yield groups that are put before others without any reason that holds throughout."""
+        """Yield groups that are passed over without any reason that holds throughout."""
         for (kind, mine, theirs), choices in sorted(self.choices.items()):
-            back = self.choices.get((kind, theirs, mine), Choices()).count
+            back = (self.choices.get((kind, theirs, mine), Choices()).count if kind == "priority"
+                    else self.preferred[kind, theirs])  # fmt: skip
             if choices.count < CHOICES or back > AGAINST * choices.count:
                 continue
             if kind == "priority" and int(mine) > int(theirs):
@@ -270,10 +280,11 @@ class Conduct:
                 (n for reason, n in choices.reasons.items() if reason not in sizes), default=0
             )
             if best < EXPLAINED * choices.count:
-                why = (f"{kind} {mine or 'none'} goes before {kind} {theirs or 'none'}"
-                       f" {choices.count} times, the other way {back} times, where both fit; not for"
-                       f" coming first, size, time asked or had. First: job {choices.pair[0]} before"
-                       f" job {choices.pair[1]}")  # fmt: skip
+                what = "tenant" if kind == "part" else kind
+                why = (f"{what} {theirs or 'none'} is passed over {choices.count} times"
+                       f"{f' for priority {mine}' if mine else ''} and preferred {back} times where both"
+                       f" fit; not for coming first, time asked or had, quota or size. First: job"
+                       f" {choices.pair[0]} before job {choices.pair[1]}")  # fmt: skip
                 yield 16, Fault(choices.at, why, self._grave, choices.count)
 
     def _long_waits(self) -> Iterator[Told]:

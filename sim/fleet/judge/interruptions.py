@@ -1,9 +1,9 @@
 """Whether interruptions serve a purpose: a preemption makes room, a move gains something.
 
-A preemption for a job is in vain when that job does not start soon afterwards on what was taken; one
-for nobody, when nobody else starts there. A move is in vain when it leads to where the job was, or to
-the same size elsewhere, no faster and for nobody's sake. Single ones happen to honest schedulers (a node fails,
-another job ends in between); conviction needs several, and more in vain than not.
+A preemption for a job is in vain when that job does not start soon afterwards; one for nobody, when
+nobody else starts there. A move is in vain when it leads to where the job was, or to the same size
+elsewhere, no faster and for nobody's sake. Single ones happen to honest schedulers (a node fails, another
+job ends in between); conviction needs several, and more in vain than not.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Interruptions:
         self.open: list[Open] = []
         self.preempted, self.moved = Tally(), Tally()
         self.lasted: dict[str, list[float]] = defaultdict(list)  # attempts that were interrupted
-        self._started: dict[str, tuple[float, Placement, float]] = {}
+        self._started: dict[str, tuple[float, float]] = {}  # since when, at which rate
         self._begun_at: dict[str, float] = {}  # latest start of each job
         self._notice: dict[str, float] = {}
         self._from: tuple[int, Record, float] | None = None  # a move whose start is due
@@ -102,7 +102,7 @@ class Interruptions:
 
     def _start(self, at: int, r: Record) -> None:
         kind = _kind(self.log.cluster, r.placement)
-        self._started[r.job] = r.time_s, r.placement, r.value
+        self._started[r.job] = r.time_s, r.value
         self._begun_at[r.job] = r.time_s
         if self._from and self._from[1].job == r.job:
             self._judge_move(r)
@@ -134,7 +134,7 @@ class Interruptions:
         )
 
     def _release(self, at: int, r: Record) -> None:
-        since, placement, rate = self._started.pop(r.job, (r.time_s, (), 1.0))
+        since, rate = self._started.pop(r.job, (r.time_s, 1.0))
         if r.event == "resize":
             self.lasted[r.job].append(r.time_s - since)
             self._from = at, r, rate

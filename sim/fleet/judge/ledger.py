@@ -227,10 +227,10 @@ class Ledger:
         self._check_notice(r, held, "preempted")
         if r.detail.startswith("kill"):
             self._check_kept(r, held)
-        elif not self.near(r.value, held.work_at(r.time_s)):
-            self.fault(
-                9, f"kept {r.value:g} s of {held.work_at(r.time_s):g} s saved for the preemption"
-            )
+        elif not self.near(
+            r.value, saved := max(held.work_at(r.time_s - held.job.save_s), held.before_s)
+        ):
+            self.fault(9, f"kept {r.value:g} s of {saved:g} s saved for the preemption")
         self._check_right(r, held)
 
     def _check_notice(self, r: Record, held: Held, what: str) -> None:
@@ -267,8 +267,9 @@ class Ledger:
             return
         self.moving[r.job] = held.devices
         self._check_notice(r, held, "moved")
-        if not self.near(r.value, held.work_at(r.time_s)):
-            self.fault(3, f"kept {r.value:g} s of {held.work_at(r.time_s):g} s in a resize")
+        saved = held.work_at(r.time_s - held.job.save_s)
+        if not self.near(r.value, saved):
+            self.fault(3, f"kept {r.value:g} s of {saved:g} s in a resize")
 
     def close(self, r: Record) -> None:
         """A job that does not run is given up."""

@@ -1,8 +1,8 @@
 """What a scheduler claims of itself, held against the log: promised starts, waits, loans, idleness.
 
-Only claims that are made are checked, and every promise of a start. Each check is careful: it calls something broken only where
-no reading of the rules excuses it (a promise lapses when nodes change under it, or when a job is
-allowed to run beyond its limit).
+Only claims that are made are checked, and every promise of a start. Each check is careful: it calls
+something broken only where no reading of the rules excuses it (a promise lapses when nodes change under
+it, or when a job is allowed to run beyond its limit).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Promises:
         self.claims = log.claims
         self.promised: dict[str, float] = {}
         self.waits_since: dict[str, float] = {}  # jobs that have never run
-        self.owed: dict[str, float] = {}  # owner -> since when it could have been served
+        self.owed: dict[str, float] = {}  # an owner's job -> since when it could have been served
         self.watch: dict[str, Callable[[Record], None]] = {}
         self.made = 0  # promises, whether or not a kind of backfilling is claimed
         self.watch |= {"reserve": self._reserve, "start": self._keep, "finish": self._overrun}
@@ -141,12 +141,12 @@ class Promises:
             if self.ledger.used[job.tenant] + job.devices <= share and (
                 debtors := self._debtors(job)
             ):
-                owed[job.tenant] = self.owed.get(job.tenant, self.ledger.now)
-                late = until - owed[job.tenant] - self.log.rules.slack_s
+                owed[job.id] = self.owed.get(job.id, self.ledger.now)
+                late = until - owed[job.id] - self.log.rules.slack_s
                 if late > self.claims.reclaim_s * (1 + 1e-9):
                     self.fault(6, f"job {job.id} of {job.tenant} waits within its share since"
-                                  f" {owed[job.tenant]:g} s while {debtors} borrows")  # fmt: skip
-                    owed[job.tenant] = until
+                                  f" {owed[job.id]:g} s while {debtors} borrows")  # fmt: skip
+                    owed[job.id] = until
         self.owed = owed
 
     def _firsts(self) -> list[Job]:

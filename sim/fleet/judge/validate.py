@@ -1,7 +1,7 @@
 """Judges a scheduler by its event log alone, whichever door it came through.
 
-Nineteen properties (`judge.properties`): rules of the fleet, claims of the scheduler, and conduct that no rule
-forbids. A verdict names the first offending record of each and what led to it; what is only worth
+Nineteen properties (`judge.properties`): rules of the fleet, claims of the scheduler, and conduct that
+no rule forbids. A verdict names the first offending record of each and what led to it; what is only worth
 knowing is a remark. Conduct is judged as long as the log can be believed.
 """
 

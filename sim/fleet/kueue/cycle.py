@@ -1,7 +1,8 @@
 """One cycle of Kueue's scheduler: the first job of every queue, nominated alone, then settled one by one.
 
-As read in `pkg/scheduler/scheduler.go`: nomination against the state at the beginning, an order over all queues
-(borrowing, priority, time; or a tournament of fair shares), and then each against what this cycle has given away.
+As read in `pkg/scheduler/scheduler.go`: nomination against the state at the beginning, an order over all
+queues (borrowing, priority, time; or a tournament of fair shares), and then each against what this cycle has
+given away.
 """
 
 from __future__ import annotations
@@ -124,10 +125,10 @@ class Cycle:
         if full.mode == FIT:
             return self._placed(Entry(job, node, full, []))
         targets = self._targets(job, full) if full.mode >= NO_CANDIDATES else []
+        less = None
         if not targets and self.settings.partial and any(p.least is not None for p in job.podsets):
-            if found := reduce_pods(job, lambda counts: self._try_less(job, node, counts)):
-                return self._placed(found)
-        return self._placed(Entry(job, node, full, targets))
+            less = reduce_pods(job, lambda counts: self._try_less(job, node, counts))
+        return self._placed(less or Entry(job, node, full, targets))
 
     def _placed(self, entry: Entry) -> Entry:
         """Note which places a job is meant to have: now, without its victims, or on empty nodes."""

@@ -1,7 +1,7 @@
 """What Kueue's configuration says, and what it decides on: plain descriptions.
 
 Amounts are whole numbers of the smallest unit that a reader chooses, so that comparisons are exact.
-Field names follow Kueue's API (`kueue.x-k8s.io/v1beta2`, Apache-2.0, read at commit ff69552e79ad of 2026-08-22).
+Field names follow Kueue's API (`kueue.x-k8s.io/v1beta2`, read at commit ff69552e79ad of 2026-08-22).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tree of quotas: what a queue may use, borrow and lend, and whose share is how large.
 
-With S the quota of a node's subtree, L what it keeps back from its parent, U what is used of it (for a cohort:
-what exceeds its members' own L): see each function. Formulas as in Kueue's `pkg/cache/scheduler`
+With S the quota of a node's subtree, L what it keeps back from its parent, U what is used of it (for a
+cohort: what exceeds its members' own L): see each function. Formulas as in Kueue's `pkg/cache/scheduler`
 (resource_node.go, fair_sharing.go).
 """
 

@@ -342,8 +342,8 @@ class _Reading:
         spec = self._spec(of)
         stop = self._word(of, ("spec", "stopPolicy"), WORDS["stop"], "")
         if stop:
-            self.assumptions.append(f"local queue {space}/{of.name} is on hold; it is passed over here, as jobs"
-                                    " name its ClusterQueue or enter by it all the same")  # fmt: skip
+            self.assumptions.append(f"local queue {space}/{of.name} is on hold, which is not heeded:"
+                                    " jobs enter by it all the same")  # fmt: skip
         if self._new(of, self.local, f"{space}/{of.name}"):
             self.local[f"{space}/{of.name}"] = str(spec.get("clusterQueue") or ""), of
 
@@ -403,18 +403,19 @@ class _Reading:
         flavor = self.flavors.get(name)
         if flavor is None:
             self.blame(of, ("spec", "resourceGroups"), name, "there is no such ResourceFlavor"
-                       f"{did_you_mean(name, self.flavors)}; Kueue would leave the queue inactive")  # fmt: skip
+                       f"{did_you_mean(name, self.flavors)}; the queue would be inactive")  # fmt: skip
         elif flavor.topology and flavor.topology not in self.levels:
             self.blame(of, ("spec", "resourceGroups"), name, f"its topology {flavor.topology!r} is missing;"
-                       " Kueue would leave the queue inactive")  # fmt: skip
+                       " the queue would be inactive")  # fmt: skip
 
     def _check_rings(self) -> None:
         for name, (_, of) in self.cohorts.items():
             seen = [name]
             while (at := self.cohorts.get(seen[-1])) and at[0].parent:
                 if at[0].parent in seen:
-                    self.blame(of, ("spec", "parentName"), at[0].parent, "is part of a ring of cohorts:"
-                               f" {' -> '.join([*seen, at[0].parent])}; their queues would be inactive")  # fmt: skip
+                    ring = " -> ".join([*seen, at[0].parent])
+                    self.blame(of, ("spec", "parentName"), at[0].parent,
+                               f"is part of a ring of cohorts: {ring}; their queues are inactive")  # fmt: skip
                     break
                 seen.append(at[0].parent)
 

@@ -1,8 +1,8 @@
 """Where pods stand in the levels of a network: Kueue's topology-aware scheduling.
 
-Best fit: a domain that holds everything, the fullest that does; else whole domains from the largest on, the
-last again the fullest that suffices. Where nothing is asked, the least free ones first. Then down the levels by
-the same rule. See `pkg/cache/scheduler/tas_flavor_snapshot.go` and docs/keps/2724 in its repository.
+Best fit: a domain that holds everything, the fullest that does; else whole domains from the largest on,
+the last again the fullest that suffices. Where nothing is asked, the least free ones first. Then down the
+levels by the same rule. See `pkg/cache/scheduler/tas_flavor_snapshot.go` and docs/keps/2724 of Kueue.
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ class Topology:
         return best, slices, led
 
     def _several(
-        self, need: Need, places: Sequence[Place], count: int, held: Callable[[Place, bool], int] | None = None,
-        led: bool | None = None,
+        self, need: Need, places: Sequence[Place], count: int,
+        held: Callable[[Place, bool], int] | None = None, led: bool | None = None,
     ) -> list[tuple[Place, int, bool]] | None:  # fmt: skip
         """Take whole domains in order until the rest fits into one; None if there are too few."""
         size = held or (lambda p, with_leader: p.slices_led if with_leader else p.slices)

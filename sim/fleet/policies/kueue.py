@@ -1,8 +1,8 @@
 """Kueue's configuration rehearsed on a fleet: quota first, by its rules, then devices.
 
-Jobs enter the queue that their tenant names. A job that has quota but finds no devices together holds its quota
-and waits, as pods do that stay pending. Assumed: pods are as large as divides the gang and fits a node;
-what a lost node takes gives its quota back and returns to its old place in the queue.
+Jobs enter the queue that their tenant names. A job that has quota but finds no devices together holds its
+quota and waits, as pods do that stay pending. Assumed: pods are as large as divides the gang and fits a
+node; what a lost node takes gives its quota back and returns to its old place in the queue.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class KueueScheduler:
     def _wish(self, job: Job, queue: str) -> Wish | None:
         """Return what a job's limits ask of the topology of its queue, if that has one."""
         node = self.tree.queues[queue]
-        names = {self.config.flavors[f].topology for g in node.queue.groups for f in g.flavors} if node.queue else ()  # fmt: skip
+        groups = node.queue.groups if node.queue else ()
+        names = {self.config.flavors[f].topology for g in groups for f in g.flavors}
         levels = next((self.config.levels[n] for n in names if n), ())
         if not levels:
             return None

@@ -1,7 +1,8 @@
 """Schedulers by name: 'easy', 'easy:leaf:fastest' (with placement and order of types), or a file.
 
-Kueue's rules are written `kueue:config.yaml`, with its own configuration. A file is written `path.py` or `path.py:Name`; it defines the class or function `Name` (by default
-`Scheduler`), which is called without arguments and returns the scheduler.
+Kueue's rules are written `kueue:config.yaml`, with a configuration of Kueue. A file is written `path.py` or
+`path.py:Name`; it defines the class or function `Name` (by default `Scheduler`), which is called without
+arguments and returns the scheduler.
 """
 
 from __future__ import annotations

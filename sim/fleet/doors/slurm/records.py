@@ -121,7 +121,7 @@ def make_log(
         mine = attempts.get(submission.slurm_id, [])
         at = mine[0].submit_s if mine else submission.at_s
         job = log.jobs[submission.job.id] = replace(
-            submission.job, submit_s=max(at, 0.0), checkpoint_s=0.0
+            submission.job, submit_s=max(at, 0.0), checkpoint_s=0.0, restart_s=0.0, save_s=0.0
         )
         rows.append((job.submit_s, _SUBMIT, number, Record(job.submit_s, "submit", job.id)))
         if submission.refused:

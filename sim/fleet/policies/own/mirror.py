@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.free import Free
@@ -18,7 +18,7 @@ ATTEMPT = ("number", "start_s", "rate", "limit_s", "since_s", "done_s", "notice_
            "first_rate")  # fmt: skip
 PROGRESS = ("kept_s", "attempts", "failures", "served_s", "waits_since_s")
 _attempt, _progress = attrgetter(*ATTEMPT), attrgetter(*PROGRESS)
-Values = tuple[float, ...]
+Values = tuple[Any, ...]
 Speeds = Callable[[str, str, int, int, int], float]
 
 
