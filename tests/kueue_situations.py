@@ -1,13 +1,15 @@
 """Situations of Kueue as JSON lines: built from the file's fields, asked, and compared with what is expected.
 
-The fields are told in tests/data/kueue_cases.jsonl's first lines and in docs/models/kueue.md.
+The fields are told in docs/models/kueue.md; our own situations are in tests/data/kueue_cases.jsonl.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from ersatz.sim.fleet.kueue.cycle import Config, Cycle, Entry, Settings, place_in_cycle, reduce_pods
@@ -41,6 +43,12 @@ from ersatz.sim.fleet.kueue.victims import Ask, find_targets
 UNIT = 1000 * 2**30  # thousandths of anything, and bytes of GiB, are whole
 SAYS = {"no-candidates": NO_CANDIDATES, "preempt": PREEMPT, "reclaim": RECLAIM}
 Data = dict[str, Any]
+
+
+def read_cases(path: Path) -> list[Data]:
+    """The situations of a file, one JSON object per line."""
+    lines = path.read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def amount(value: float) -> int:
@@ -86,7 +94,8 @@ def wish(d: Data | None) -> Wish | None:
 
 def podset(d: Data) -> PodSet:
     each = {r: amount(v) for r, v in d.get("each", {}).items()}
-    return PodSet(d["name"], d["count"], each, d.get("min"), {k: (v,) for k, v in d.get("selector", {}).items()},
+    selector = {k: (v,) for k, v in d.get("selector", {}).items()}
+    return PodSet(d["name"], d["count"], each, d.get("min"), selector,
                   taints(d.get("tolerates", [])), wish(d.get("topology")))  # fmt: skip
 
 
@@ -315,12 +324,9 @@ def differs(case: Data) -> str:
         if key == "shares":
             mine = {n: s for n, s in found["shares"].items() if n in value}
         if key in ("available", "potential"):
-            mine = {n: [x for x in rows if any(x["flavor"] == v["flavor"] and x["resource"] == v["resource"]
-                                                for v in value[n])] for n, rows in found[key].items() if n in value}  # fmt: skip
-            value = {
-                n: sorted(rows, key=lambda v: (v["flavor"], v["resource"]))
-                for n, rows in value.items()
-            }
+            mine = {n: rows for n, rows in found[key].items() if n in value}
+            value = {n: sorted(rows, key=lambda v: (v["flavor"], v["resource"]))
+                     for n, rows in value.items()}  # fmt: skip
         if key == "flavors":
             mine = {n: {r: {k: x[k] for k in value[n].get(r, x)} for r, x in rows.items()}
                     for n, rows in found["flavors"].items() if n in value}  # fmt: skip

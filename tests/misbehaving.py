@@ -28,7 +28,7 @@ YEAR_S = 365.25 * 86400.0
 
 
 def full_house(seed: int = 1, jobs: int = 320) -> FleetSpec:
-    """Eight nodes of 8 under two leaves, two tenants, gangs, small and elastic jobs, failures, maintenance."""
+    """Eight nodes of 8 in two leaves, two tenants, gangs, small and elastic jobs, nodes that fail."""
     draw = random.Random(seed)
     found = []
     for i in range(jobs):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
-from ersatz.sim.fleet.compare import Outcome, compare, judged, run_policy
+from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
@@ -69,7 +69,8 @@ def judge_answer(path: str | Path) -> Answer[Draws]:
     last = log.records[-1] if log.records else None
     broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
     outcome = judged(name, log, last.detail if last is not None and broke_off else "")
-    told = f"Does {name} keep the rules, by its log alone?", [[outcome]], [], []
+    question = f"Does {name} keep the rules, by its log alone?"
+    told: tuple[str, list[Draws], list[Difference], list[str]] = (question, [[outcome]], [], [])
     return Answer(
         "schedule", {name: [outcome]}, view=lambda: render_schedule(*told),
         record=lambda: schedule_record(*told), files=lambda: schedule_files([[outcome]]),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.fits import spans
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import Record, Rules
 from ersatz.sim.fleet.protocol import Attempt, Progress
-from ersatz.sim.fleet.workload.jobs import Job
+from ersatz.sim.fleet.workload.jobs import Job, Speed
 
 
 class State(Protocol):
@@ -61,15 +61,15 @@ class _Records(Sequence[Record]):
     __slots__ = ("_count", "_read")
 
     def __init__(self, state: State) -> None:
-        self._read = lambda key: state.records[key]
-        self._count = lambda: len(state.records)
+        self._read: Callable[[Any], Any] = lambda key: state.records[key]
+        self._count: Callable[[], int] = lambda: len(state.records)
 
     @overload
     def __getitem__(self, key: int) -> Record: ...
     @overload
     def __getitem__(self, key: slice) -> Sequence[Record]: ...
     def __getitem__(self, key: int | slice) -> Record | Sequence[Record]:
-        return self._read(key)
+        return self._read(key)  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return self._count()
@@ -86,10 +86,12 @@ class FleetView:
                  "free", "progress", "records", "rules", "running", "used", "waiting")  # fmt: skip
 
     def __init__(self, state: State) -> None:
-        self._now = lambda: state.now
-        self._speed = lambda *key: state.speed(*key)
-        self._rate_of = lambda job, placement: rate_of(state, job, placement)
-        self._slowness_of = lambda placement: slowness_of(state, placement) if state.slowed else 1.0
+        self._now: Callable[[], float] = lambda: state.now
+        self._speed: Speed = lambda *key: state.speed(*key)
+        self._rate_of: Callable[[Job, Placement], float] = lambda job, at: rate_of(state, job, at)
+        self._slowness_of: Callable[[Placement], float] = lambda at: (
+            slowness_of(state, at) if state.slowed else 1.0
+        )
         self.cluster: Cluster = state.cluster
         self.rules: Rules = replace(state.rules, quotas=dict(state.rules.quotas))
         self.free: Free = state.free

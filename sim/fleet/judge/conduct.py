@@ -24,6 +24,7 @@ SEEN = 20_000  # instants at most at which the order of starts is looked at
 CHOICES = 10  # between two groups, from which on a preference is called one
 AGAINST = 0.05  # share of choices the other way up to which it is called systematic
 EXPLAINED = 0.9  # share of choices that one reason must explain
+ORDERLY = 0.02  # share of starts out of order up to which a tenant's jobs go in theirs
 MOST_SHAPES = 64  # looked at in one instant
 LONG_WAIT_S, OVERTAKEN, MOST_GROUPS = 3600.0, 10, 8  # for a remark
 Told = tuple[int, Fault]
@@ -90,6 +91,10 @@ class Conduct:
         self._stride = max(-(-starts // SEEN), 1)
         self._look = max(several) > 1
         self._instants = 0
+        self._first_of: dict[str, str] = {}  # tenant -> its first waiting job, likewise
+        self.seen = self.out_of_order = (
+            0  # first starts looked at, and those not of a tenant's first
+        )
         self.waited_s = 0.0  # in which anything waited
         self._last: tuple[Shape | None, Shape | None] = (None, None)  # that fitted, that did not
 
@@ -115,6 +120,8 @@ class Conduct:
                 self.log.claims.backfill and self.promised
             )
             self._fitting = list(self._that_fit()) if sampled else []
+            self.seen += sampled
+            self.out_of_order += sampled and self._first_of.get(job.tenant, job.id) != job.id
             self._started = at, job, dict(self.room.used)
 
     def _that_fit(self) -> Iterator[tuple[str, str, Job]]:
@@ -124,7 +131,7 @@ class Conduct:
         """
         heads: dict[str, tuple[float, Job, Shape]] = {}
         found: dict[tuple[str, str], Job] = {}
-        kinds = ("priority", "class", "part")
+        kinds = ("priority", "class")
         for shape, jobs in list(self.room.waiting.items())[:MOST_SHAPES]:
             job = next(iter(jobs.values()))
             if job.tenant not in heads or job.submit_s < heads[job.tenant][0]:
@@ -136,6 +143,7 @@ class Conduct:
         for tenant, (_, job, shape) in heads.items():
             if self.room.fits(self.room.example[shape]):
                 found["tenant", tenant] = job
+        self._first_of = {tenant: job.id for tenant, (_, job, _) in heads.items()}
         yield from ((kind, group, job) for (kind, group), job in found.items())
 
     # -- what lasts from now to the next instant ---------------------------------------------------
@@ -193,11 +201,9 @@ class Conduct:
                 )
 
     def _group(self, kind: str, job: Job) -> str:
-        """Return a job's priority, tenant, class, or part of its tenant's jobs: those of one size."""
+        """Return a job's priority, tenant or class."""
         if kind == "class":
             return self._classes.get(job.id, "")
-        if kind == "part":
-            return f"{job.tenant} with {job.devices} devices"
         return str(job.priority) if kind == "priority" else job.tenant
 
     def _note(
@@ -226,6 +232,7 @@ class Conduct:
             or (first and taken.priority == passed.priority),
             "is smaller": taken.devices < passed.devices
             or (first and taken.devices == passed.devices),
+            "its tenant has another one first": self._first_of.get(passed.tenant) != passed.id,
             "is larger": taken.devices > passed.devices
             or (first and taken.devices == passed.devices),
         }  # fmt: skip
@@ -275,13 +282,14 @@ class Conduct:
                 continue
             if kind == "priority" and int(mine) > int(theirs):
                 continue
-            sizes = () if kind != "priority" else ("is smaller", "is larger")
+            no_reason = {"is smaller", "is larger"} if kind == "priority" else set[str]()
+            if self.out_of_order > ORDERLY * self.seen:  # it does not go by that
+                no_reason.add("its tenant has another one first")
             best = max(
-                (n for reason, n in choices.reasons.items() if reason not in sizes), default=0
+                (n for reason, n in choices.reasons.items() if reason not in no_reason), default=0
             )
             if best < EXPLAINED * choices.count:
-                what = "tenant" if kind == "part" else kind
-                why = (f"{what} {theirs or 'none'} is passed over {choices.count} times"
+                why = (f"{kind} {theirs or 'none'} is passed over {choices.count} times"
                        f"{f' for priority {mine}' if mine else ''} and preferred {back} times where both"
                        f" fit; not for coming first, time asked or had, quota or size. First: job"
                        f" {choices.pair[0]} before job {choices.pair[1]}")  # fmt: skip

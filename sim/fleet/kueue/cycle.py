@@ -408,7 +408,7 @@ def _winner(node: Node, left: Mapping[int, Entry]) -> Entry | None:
         entry = _winner(child, left)
         if entry is not None:
             key = (*_with_its_own(entry, child), *place_in_cycle(0, entry.job)[1:])
-            if best is None or key < best[0]:  # type: ignore[operator]
+            if best is None or key < best[0]:
                 best = key, entry
     return best[1] if best else None
 

@@ -415,7 +415,7 @@ class _Reading:
                 if at[0].parent in seen:
                     ring = " -> ".join([*seen, at[0].parent])
                     self.blame(of, ("spec", "parentName"), at[0].parent,
-                               f"is part of a ring of cohorts: {ring}; their queues are inactive")  # fmt: skip
+                               f"is part of a ring of cohorts: {ring}; all inactive")  # fmt: skip
                     break
                 seen.append(at[0].parent)
 

@@ -1,7 +1,7 @@
 """What it costs to interrupt a job of a fleet: saving its state, and starting again from it.
 
-As a training job's checkpoint (`sim.job.checkpoint`): bytes over the bandwidth of the storage, or of all nodes
-together into it. Not modelled: jobs that save at the same time share that storage.
+As a training job's checkpoint (`sim.job.checkpoint`): bytes over the bandwidth of the storage, or of all
+nodes together into it. Not modelled: jobs that save at the same time share that storage.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ersatz.device_models.text.units import format_bytes, format_duration
+from ersatz.device_models.text.units import format_duration
 from ersatz.sim.job.checkpoint import checkpoint_cost
 from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.scenario import CheckpointSpec
@@ -42,9 +42,9 @@ def interruption(devices: int, per_node: int, params: float | None) -> Interrupt
         nbytes, start_s = params * spec.bytes_per_param, JobSection.model_fields["restart"].default
         what, start = f"{spec.bytes_per_param:g} bytes a weight", f"{format_duration(start_s)}"
     cost = checkpoint_cost(spec, nbytes / spec.bytes_per_param, nodes)
-    path = f"at most {format_bytes(spec.storage_bandwidth)}/s, and {format_bytes(spec.node_bandwidth)}/s a node"
+    path = f"{spec.storage_bandwidth / 1e9:g} GB/s, and {spec.node_bandwidth / 1e9:g} GB/s a node"
     return Interruption(
         cost.stop_s, start_s + cost.load_s,
-        f"saving before a preemption takes its state ({what}) over the storage ({path})",
+        f"saving before a preemption takes its state ({what}) over the storage (at most {path})",
         f"each start but the first takes {start} and reading its state ({what})",
     )  # fmt: skip
