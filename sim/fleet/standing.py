@@ -1,7 +1,7 @@
 """Who wins: only who comes to an end, keeps the rules, behaves, and does what can be done.
 
 Policies are ranked by the mean time from submission to the end of work over the jobs that any of them
-finishes; a job that a policy leaves undone counts to the end of its run. Draw by draw the same jobs and
+finishes; a job that a policy leaves undone counts as if it went on at the end of its run. Draw by draw the same jobs and
 failures meet all of them, so a difference is Student's paired one; what is within its 95 % interval is a tie.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ersatz.sim.fleet.compare import Outcome
+from ersatz.sim.fleet.judge.metrics import JobRow
 from ersatz.sim.fleet.log import TIME_UP
 
 Draws = Sequence[Outcome]
@@ -65,10 +66,15 @@ def _means(draws: Draws, able: Sequence[Draws], tenant: str | None) -> np.ndarra
                 if (tenant is None or outcome.log.jobs[name].tenant == tenant)
                 and any(d[i].rows[name].state == "finish" for d in able if name in d[i].rows)]  # fmt: skip
         if rows:
-            ends = [r.end_s if r.state == "finish" else outcome.log.end_s for r in rows]
+            ends = [r.end_s if r.state == "finish" else _earliest_s(outcome, r) for r in rows]
             found.append(math.fsum(e - r.job.submit_s for e, r in zip(ends, rows, strict=True))
                          / len(rows))  # fmt: skip
     return np.array(found)
+
+
+def _earliest_s(outcome: Outcome, row: JobRow) -> float:
+    """Return when a job that was left undone could be done, if it went on at the end of the run."""
+    return outcome.log.end_s + max(row.job.duration_s - row.kept_s, 0.0)
 
 
 def within_chance(values: np.ndarray, best: np.ndarray) -> bool:

@@ -138,14 +138,14 @@ class Workload:
     evicting: bool = False
     queued_at: float | None = None  # if not since its creation: evicted before its pods were ready
 
-    @property
-    def usage(self) -> Amounts:
-        """What it holds, by flavor and resource."""
+    usage: Amounts = field(init=False, compare=False)  # what it holds, by flavor and resource
+
+    def __post_init__(self) -> None:
         held: Amounts = {}
         for given in self.given.values():
             for resource, (flavor, amount) in given.use.items():
                 held[flavor, resource] = held.get((flavor, resource), 0) + amount
-        return held
+        object.__setattr__(self, "usage", held)
 
     @property
     def order(self) -> tuple[object, ...]:

@@ -44,17 +44,17 @@ class Ask:
             return False
         return node.fits(self.usage) and self.room()
 
-    def allowed(self, policy: str, other: Workload) -> bool:
-        """Tell whether a policy lets it take another's place."""
-        mine, theirs = self.job.priority, other.priority
-        if policy == "any" or (policy != "never" and theirs < mine):
-            return True
-        return policy == "lower-or-newer" and theirs == mine and other.created > self.job.created
-
     def candidates(self, node: Node, policy: str) -> list[Workload]:
-        """Return the jobs of a queue that use what is contested and may be made to leave."""
-        return [w for w in node.jobs.values() if self.allowed(policy, w)
-                and any(w.usage.get(fr, 0) for fr in self.contested)]  # fmt: skip
+        """Return the jobs of a queue that use what is contested and that a policy lets it push out."""
+        mine, jobs = self.job.priority, node.jobs.values()
+        if policy == "any":
+            able = list(jobs)
+        elif policy == "lower-or-newer":
+            able = [w for w in jobs if w.priority < mine
+                    or (w.priority == mine and w.created > self.job.created)]  # fmt: skip
+        else:
+            able = [w for w in jobs if w.priority < mine] if policy == "lower" else []
+        return [w for w in able if any(w.usage.get(fr, 0) for fr in self.contested)]
 
     def order(self, w: Workload) -> tuple[object, ...]:
         """Who leaves first: the evicted, other queues', low priority, the latest."""
