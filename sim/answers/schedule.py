@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_p
 from ersatz.sim.fleet.file import Contest, load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
-from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
+from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler, policy_notes
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 from ersatz.sim.scenario.shipped import find_scenario
@@ -31,7 +32,8 @@ def schedule(
     """
     contest = load_contest(find_scenario(scenario), override_texts(overrides), seed, trace)
     names = [policies] if isinstance(policies, str) else list(policies)
-    return contest_answer(contest, contest_outcomes(contest, names, twice=twice, watch=watch))
+    outcomes = contest_outcomes(contest, names, twice=twice, watch=watch)
+    return contest_answer(contest, outcomes, names)
 
 
 def contest_outcomes(
@@ -51,15 +53,26 @@ def contest_outcomes(
     return outcomes
 
 
-def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]:
-    """Return what outcomes say about a contest."""
+def contest_answer(
+    contest: Contest, outcomes: Sequence[Draws], names: Sequence[str] = ()
+) -> Answer[Draws]:
+    """Return what outcomes say about a contest; `names` are its policies as they were asked for."""
     differences = compare(outcomes)
-    told = contest.question, outcomes, differences, contest.assumptions
+    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes))
+    told = contest.question, outcomes, differences, tuple(dict.fromkeys(notes))
     return Answer(
         "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
         view=lambda: render_schedule(*told), record=lambda: schedule_record(*told),
         files=lambda: schedule_files(outcomes), reasons=_reasons(outcomes),
     )  # fmt: skip
+
+
+def _limitless(outcomes: Sequence[Draws]) -> list[str]:
+    """Say which policies backfill by limits that no job has."""
+    return [f"{draws[0].policy} had no limits to work with: nobody can overtake, as under fifo; give limits"
+            " (trace_limit, limit)" for draws in outcomes
+            if draws[0].log.claims.backfill and draws[0].log.jobs
+            and all(j.walltime_s == math.inf for o in draws for j in o.log.jobs.values())]  # fmt: skip
 
 
 def judge_answer(path: str | Path) -> Answer[Draws]:

@@ -59,7 +59,8 @@ def schedule(
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
-    conclude(contest_answer(contest, outcomes), json, out)
+    asked = [n for n in (policy or "").split(",") if n]
+    conclude(contest_answer(contest, outcomes, asked), json, out)
 
 
 def _outcomes(

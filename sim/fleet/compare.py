@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ersatz.sim.fleet.judge.metrics import JobRow, by_part, job_table, metrics
 from ersatz.sim.fleet.judge.properties import Verdict
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Log
+from ersatz.sim.fleet.policies.registry import label_of
 from ersatz.sim.fleet.protocol import Scheduler
 
 Make = Callable[[str], Scheduler]
@@ -59,8 +59,7 @@ def run_policy(name: str, spec: FleetSpec, make: Make, *, twice: bool = False) -
     """Run one policy on one draw and judge it; `twice` checks that the same log comes again."""
     log, reason = _run(name, spec, make)
     again = _run(name, spec, make)[0] if twice else None
-    label = Path(name.partition(".py")[0]).name if ".py" in name else name
-    return judged(label, log, reason, again)
+    return judged(label_of(name), log, reason, again)
 
 
 def judged(name: str, log: Log, reason: str = "", again: Log | None = None) -> Outcome:

@@ -83,7 +83,8 @@ class _Reading:
         for i, name in enumerate(names):
             if name in names[:i]:
                 case.blame(("pools", i, "name"), name, "stands twice; each pool has its own name")
-        for i, name in enumerate(spec.policies):
+        self.policies = tuple(self._policy(name) for name in spec.policies)
+        for i, name in enumerate(self.policies):
             for expected in unknown_policy(name):
                 case.blame(("policies", i), name, expected)
         for i, drawn in enumerate(spec.jobs.drawn):
@@ -118,8 +119,14 @@ class _Reading:
             specs.append(FleetSpec(
                 cluster, jobs, rules, speed, outages, spec.seed + draw,
                 math.inf if spec.until is None else spec.until, spec.oracle))  # fmt: skip
-        return Contest(self.case.name, spec.question, spec.policies, tuple(specs),
+        return Contest(self.case.name, spec.question, self.policies, tuple(specs),
                        tuple(dict.fromkeys(self.assumptions)))  # fmt: skip
+
+    def _policy(self, name: str) -> str:
+        """Return a policy with its configuration looked for beside this file."""
+        kind, _, path = name.partition(":")
+        beside = self.folder / path
+        return f"kueue:{beside}" if kind == "kueue" and path and beside.is_file() else name
 
     # -- machines ----------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Who wins: only who comes to an end, keeps the rules, behaves, and does what can be done.
 
 Policies are ranked by the mean time from submission to the end of work over the jobs that any of them
-finishes; a job that a policy leaves undone counts as if it went on at the end of its run. Draw by draw the same jobs and
-failures meet all of them, so a difference is Student's paired one; what is within its 95 % interval is a tie.
+finishes; a job that a policy leaves undone counts as if it went on at the end of its run. Draw by draw the
+same jobs and failures meet all of them, so a difference is Student's paired one; what is within its 95 %
+interval is a tie.
 """
 
 from __future__ import annotations

@@ -132,8 +132,21 @@ def unknown_policy(text: str) -> list[str]:
 def _kueue(text: str, path: str) -> Scheduler:
     """Return Kueue's rules with a configuration of its own."""
     scheduler = KueueScheduler(read_kueue(path), Placer(PLACEMENTS["best-fit"], KINDS["any"]))
-    scheduler.name = f"kueue-{Path(path).stem}"
+    scheduler.name = label_of(text)
     return scheduler
+
+
+def policy_notes(names: Iterable[str]) -> tuple[str, ...]:
+    """Return what the configurations of policies leave out of account, for the report."""
+    paths = [match[1] for name in names if (match := _KUEUE.match(name))]
+    return tuple(f"kueue: {note}" for path in paths for note in read_kueue(path).assumptions)
+
+
+def label_of(text: str) -> str:
+    """Return a policy's name for reports and files: of a file its stem."""
+    if match := _KUEUE.match(text):
+        return f"kueue-{Path(match[1]).stem}"
+    return Path(text.partition(".py")[0]).name if _FILE.search(text) else text
 
 
 def _kueue_faults(path: str) -> list[str]:
