@@ -2,8 +2,8 @@
 
 Policies are ranked by the mean time from submission to the end of work over the jobs that any of them
 finishes; a job that a policy leaves undone counts as if it went on at the end of its run. Draw by draw the
-same jobs and failures meet all of them, so a difference is Student's paired one; what is within its 95 %
-interval is a tie.
+same jobs and failures meet all of them; who is within chance of the best, by the 95 % interval of the ratio of
+both means (`compare.ratio_interval`), is tied with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.fleet.compare import Outcome
+from ersatz.sim.fleet.compare import Outcome, ratio_interval
 from ersatz.sim.fleet.judge.metrics import JobRow
 from ersatz.sim.fleet.log import TIME_UP
 
@@ -82,11 +82,7 @@ def within_chance(values: np.ndarray, best: np.ndarray) -> bool:
     """Tell whether two policies cannot be told apart: the same, or by chance different."""
     if len(values) != len(best) or np.allclose(values, best, rtol=SAME, atol=0.0):
         return len(values) == len(best)
-    count = len(best)
-    if count < 2:
+    if len(best) < 2:
         return False
-    from scipy.stats import t
-
-    apart = values - best
-    half = float(t.ppf(0.975, count - 1)) * float(apart.std(ddof=1)) / math.sqrt(count)
-    return bool(abs(float(apart.mean())) <= half)
+    _, low, high = ratio_interval(values, best)
+    return not (low > 0 or high < 0)
