@@ -2,8 +2,8 @@
 
 Policies are ranked by the mean time from submission to the end of work over the jobs that any of them
 finishes; a job that a policy leaves undone counts as if it went on at the end of its run. Draw by draw the
-same jobs and failures meet all of them; who is within chance of the best, by the 95 % interval of the ratio of
-both means (`compare.ratio_interval`), is tied with it.
+same jobs and failures meet all of them; who is within chance of the best, by the 95 % interval of the ratio
+of both means (`compare.ratio_interval`), is tied with it.
 """
 
 from __future__ import annotations
