@@ -20,6 +20,7 @@ from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
 from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, by_part, job_table, metrics, series
+from ersatz.sim.fleet.judge.properties import PROPERTIES
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.queue import QueueScheduler
@@ -292,7 +293,7 @@ def test_json_holds_every_figure_and_finding(small: Path) -> None:
     data = json.loads(ersatz("schedule", str(small), "--json", "-", "--twice").stdout)
     draw = data["policies"][1]["draws"][0]
     assert set(draw["metrics"]) == set(data["definitions"])
-    assert [f["number"] for f in draw["verdict"]] == list(range(1, 14))
+    assert [f["number"] for f in draw["verdict"]] == list(PROPERTIES)
     assert {f["status"] for f in draw["verdict"] if f["number"] in (7, 11)} == {"holds"}
 
 
