@@ -182,9 +182,9 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
     if event is None:
         raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
     start, end = attempt.start_s, attempt.end_s
-    if start < 0:  # never started: it waits again, or was cancelled while it waited
+    if start < 0:  # never started: it waits again, or its owner gave it up while it waited
         if event not in WAITS_AGAIN:
-            yield end, _LATE, Record(end, "reject", job.id, detail=f"slurm: {attempt.state}")
+            yield end, _LATE, Record(end, "abandon", job.id, detail=f"slurm: {attempt.state}")
         return
     placement = parse_taken(path.read_text()) if path.exists() else ()
     if not placement and job.devices:
