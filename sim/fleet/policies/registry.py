@@ -7,6 +7,7 @@ arguments and returns the scheduler.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -94,6 +95,11 @@ def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
     if _FILE.search(text):
         return _from_file(text)
+    if os.sep in text:
+        there = os.path.exists(text)
+        raise InputError(
+            [_problem(text, "expected a file.py" if there else "there is no such file")]
+        )
     if wrong := unknown_policy(text):
         raise InputError(_problem(text, expected) for expected in wrong)
     if match := _KUEUE.match(text):
