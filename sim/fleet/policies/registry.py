@@ -95,6 +95,8 @@ def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
     if _FILE.search(text):
         return _from_file(text)
+    if match := _KUEUE.match(text):
+        return _kueue(text, match[1])
     if os.sep in text:
         there = os.path.exists(text)
         raise InputError(
@@ -102,8 +104,6 @@ def make_scheduler(text: str) -> Scheduler:
         )
     if wrong := unknown_policy(text):
         raise InputError(_problem(text, expected) for expected in wrong)
-    if match := _KUEUE.match(text):
-        return _kueue(text, match[1])
     name, *options = text.split(":")
     place = (PLACEMENTS | SCORED)[options[0]] if options else PLACEMENTS["best-fit"]
     kinds = KINDS[options[1]] if len(options) > 1 else KINDS["fastest"]
