@@ -105,6 +105,7 @@ def test_a_job_is_told_without_its_duration() -> None:
         (b'{"now": 5, "events": [{"type": "REGISTER_JOB", "timestamp": 5}]}', "not enabled"),
         (b'{"now": 5, "events": [{"type": "EXECUTE_JOB", "timestamp": 5}]}', "'job_id'"),
         (b'{"now": 5, "events": [{"type": "CALL_ME_LATER", "timestamp": 4}]}', "from 5.0 s on"),
+        (b'{"now": 4.999, "events": []}', "it is 5.0 s already"),
         (b'{"now": 5, "events": [{"type": "CALL_ME_LATER", "timestamp": 5,'
          b' "data": {"timestamp": Infinity}}]}', "timestamp = inf"),
     ],
@@ -359,3 +360,11 @@ def test_the_example_and_the_built_in_easy_write_the_same_bytes() -> None:
         verdict = judge(log, twin=twin)
         assert verdict.holds, verdict.first
         assert {f.number: f.status for f in verdict.findings}[13] == "holds"
+
+
+def test_the_last_digits_of_a_clock_do_not_matter() -> None:
+    """A reader of JSON that is not exact says 121.60939498711367 where it was told ...369."""
+    now = 121.60939498711369
+    order = {"timestamp": 121.60939498711367, "type": "CALL_ME_LATER", "data": {"timestamp": 130}}
+    text = json.dumps({"now": 121.60939498711367, "events": [order]}).encode()
+    assert [o.at_s for o in decode(text, now)] == [now]

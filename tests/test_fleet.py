@@ -309,7 +309,7 @@ def test_a_job_that_can_never_run(job: dict[str, object], words: str) -> None:
 
 def test_preemption_after_grace_and_resize() -> None:
     # a runs from 0, gets notice at 10 and ends at 13 with 13 s of work; it starts again at 13 and is
-    # doubled at 20, when 20 s are done: 80 left at twice the rate, 40 s.
+    # doubled with notice at 20, when 23 s are done at 23: 77 left at twice the rate, 38.5 s.
     acts: list[Callable[[View], Sequence[object]]] = [
         lambda v: [Start("a", ((0, 0xF),)), WakeAt(10), WakeAt(20)],
         lambda v: [Preempt("a", for_job="b")],
@@ -318,7 +318,7 @@ def test_preemption_after_grace_and_resize() -> None:
     ]
     job = Job("a", 0, 4, 100, max_devices=8)
     log = run_fleet(FleetSpec(SMALL, Workload((job,)), Rules(grace_s=3)), Told(*acts))
-    assert of(log, "notice") == [(10, "a", 13)]
+    assert of(log, "notice") == [(10, "a", 13), (20, "a", 23)]
     assert of(log, "preempt") == [(13, "a", 13)]
-    assert of(log, "resize") == [(20, "a", 20)]
-    assert of(log, "finish") == [(60, "a", 100)]
+    assert of(log, "resize") == [(23, "a", 23)]
+    assert of(log, "finish") == [(61.5, "a", 100)]

@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as Xml
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fleet_cases import mixed_case
 
@@ -19,6 +20,7 @@ from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
 from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, by_part, job_table, metrics, series
+from ersatz.sim.fleet.judge.properties import PROPERTIES
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.queue import QueueScheduler
@@ -109,13 +111,18 @@ def test_comparison_on_common_random_numbers() -> None:
     assert set(found) == {(p, m) for p in ("fifo", "fifo:leaf", "fill") for m in COMPARED}
     same = found["fifo", "jct_s"]
     assert (same.change, same.low, same.high) == (0, 0, 0)
-    # Student's interval of three differences d: mean +- 4.303 s / sqrt(3).
-    d = [outcomes[2][i].metrics["jct_s"] - outcomes[0][i].metrics["jct_s"] for i in range(3)]
-    mean = sum(d) / 3
-    half = 4.3027 * (sum((x - mean) ** 2 for x in d) / 2) ** 0.5 / 3**0.5
-    scale = sum(o.metrics["jct_s"] for o in outcomes[0]) / 3
-    assert found["fill", "jct_s"].low == pytest.approx((mean - half) / scale, rel=1e-4)
-    assert found["fill", "jct_s"].high == pytest.approx((mean + half) / scale, rel=1e-4)
+    # The logarithm of the ratio of means, each draw left out in turn (jackknife); t of two is 4.303.
+    fill, fifo = (np.array([o.metrics["jct_s"] for o in outcomes[i]]) for i in (2, 0))
+    logs = [np.log(np.delete(fill, i).mean() / np.delete(fifo, i).mean()) for i in range(3)]
+    error = (2 / 3 * sum((x - sum(logs) / 3) ** 2 for x in logs)) ** 0.5
+    ratio = fill.mean() / fifo.mean()
+    assert found["fill", "jct_s"].change == pytest.approx(ratio - 1)
+    assert found["fill", "jct_s"].low == pytest.approx(
+        ratio * np.exp(-4.3027 * error) - 1, rel=1e-4
+    )
+    assert found["fill", "jct_s"].high == pytest.approx(
+        ratio * np.exp(4.3027 * error) - 1, rel=1e-4
+    )
 
 
 def test_pictures_are_sound_and_always_the_same() -> None:
@@ -286,7 +293,7 @@ def test_json_holds_every_figure_and_finding(small: Path) -> None:
     data = json.loads(ersatz("schedule", str(small), "--json", "-", "--twice").stdout)
     draw = data["policies"][1]["draws"][0]
     assert set(draw["metrics"]) == set(data["definitions"])
-    assert [f["number"] for f in draw["verdict"]] == list(range(1, 14))
+    assert [f["number"] for f in draw["verdict"]] == list(PROPERTIES)
     assert {f["status"] for f in draw["verdict"] if f["number"] in (7, 11)} == {"holds"}
 
 
@@ -305,3 +312,39 @@ def test_the_scheduler_of_the_page_is_the_file_that_it_names_and_keeps_the_rules
     theirs = run_fleet(spec, make_scheduler(str(file)))
     assert theirs.records == ours.records
     assert judge(theirs).holds
+
+
+def test_a_log_is_judged_on_its_own(small: Path) -> None:
+    out = small.parent / "out"
+    ersatz("schedule", str(small), "--policy", "fifo", "--out", str(out))
+    log = out / "fifo.log.csv"
+    done = ersatz("schedule", "--judge", str(log))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fifo keeps the rules." in done.stdout
+    lines = log.read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if ",finish," in line)
+    log.write_text("".join(lines[:at] + lines[at + 1 :]))
+    done = ersatz("schedule", "--judge", str(log))
+    assert done.returncode == 1
+    assert "fifo breaks the rules" in done.stderr
+    assert "RULE BROKEN, 3." in done.stdout
+    assert ersatz("schedule").returncode == 2
+    assert ersatz("schedule", str(small), "--judge", str(log)).returncode == 2
+    assert ersatz("schedule", "--judge", str(small)).returncode == 2
+
+
+def test_backfilling_without_limits_says_so(small: Path) -> None:
+    text = small.read_text()
+    assert "had no limits" not in ersatz("schedule", str(small), "--policy", "fifo").stdout
+    small.write_text(text.replace(", limit: [1, 2]", ""))
+    found = ersatz("schedule", str(small), "--policy", "easy").stdout
+    assert "easy had no limits to work with" in " ".join(found.split())
+
+
+def test_what_an_interruption_costs_is_never_nothing(small: Path) -> None:
+    """Where a file is silent: 16 GB a device over at most 10 GB/s a node, and two minutes to start."""
+    spec = load_contest(small).specs[0]
+    for job in spec.workload.jobs:
+        assert job.save_s > 0
+        assert job.restart_s == pytest.approx(120 + job.save_s)
+        assert job.save_s == pytest.approx(job.devices * 1.6)

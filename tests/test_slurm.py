@@ -207,7 +207,7 @@ def test_limits_and_preemptions_stand_before_the_judge(tmp_path: Path) -> None:
     log = make_log(FLEET, submissions, done, tmp_path, {}, preempts=True)
     assert [(r.time_s, r.event, r.job) for r in log.records if r.event not in ("submit", "start")] == [
         (30.0, "preempt", "b"), (60.0, "timeout", "a"), (70.0, "fail", "c"), (70.0, "abandon", "c"),
-        (80.0, "reject", "d"), (110.0, "finish", "b"), (110.0, "end", ""),
+        (80.0, "abandon", "d"), (110.0, "finish", "b"), (110.0, "end", ""),
     ]  # fmt: skip
     assert judge(log).holds, judge(log).first
     assert not judge(make_log(FLEET, submissions, done, tmp_path, {})).holds  # it claimed not to

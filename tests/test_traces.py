@@ -374,3 +374,11 @@ def test_evalys_columns(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found[1]["allocated_resources"] == "0-7"
     assert float(found[1]["stretch"]) == pytest.approx(145 / 50)
+
+
+def test_deadlines_go_along_with_submissions(tmp_path: Path) -> None:
+    """300 s from submission to the deadline stay 300 s when the first job is moved to 0."""
+    workload = Workload((Job("a", 100, 8, 50, deadline_s=400), Job("b", 110, 8, 50)))
+    jobs = read_trace(write(tmp_path, "w.csv", workload_text(workload))).by_id
+    assert (jobs["a"].submit_s, jobs["a"].deadline_s) == (0, 300)
+    assert (jobs["b"].submit_s, jobs["b"].deadline_s) == (10, math.inf)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
-from ersatz.sim.fleet.compare import Outcome, compare, run_policy
+from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
-from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler
+from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
+from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler, policy_notes
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 from ersatz.sim.scenario.shipped import find_scenario
@@ -29,7 +32,8 @@ def schedule(
     """
     contest = load_contest(find_scenario(scenario), override_texts(overrides), seed, trace)
     names = [policies] if isinstance(policies, str) else list(policies)
-    return contest_answer(contest, contest_outcomes(contest, names, twice=twice, watch=watch))
+    outcomes = contest_outcomes(contest, names, twice=twice, watch=watch)
+    return contest_answer(contest, outcomes, names)
 
 
 def contest_outcomes(
@@ -49,10 +53,13 @@ def contest_outcomes(
     return outcomes
 
 
-def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]:
-    """Return what outcomes say about a contest."""
+def contest_answer(
+    contest: Contest, outcomes: Sequence[Draws], names: Sequence[str] = ()
+) -> Answer[Draws]:
+    """Return what outcomes say about a contest; `names` are its policies as they were asked for."""
     differences = compare(outcomes)
-    told = contest.question, outcomes, differences, contest.assumptions
+    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes))
+    told = contest.question, outcomes, differences, tuple(dict.fromkeys(notes))
     return Answer(
         "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
         view=lambda: render_schedule(*told), record=lambda: schedule_record(*told),
@@ -60,11 +67,39 @@ def contest_answer(contest: Contest, outcomes: Sequence[Draws]) -> Answer[Draws]
     )  # fmt: skip
 
 
+def _limitless(outcomes: Sequence[Draws]) -> list[str]:
+    """Say which policies backfill by limits that no job has."""
+    return [f"{draws[0].policy} had no limits to work with: nobody can overtake, as under fifo; give limits"
+            " (trace_limit, limit)" for draws in outcomes
+            if draws[0].log.claims.backfill and draws[0].log.jobs
+            and all(j.walltime_s == math.inf for o in draws for j in o.log.jobs.values())]  # fmt: skip
+
+
+def judge_answer(path: str | Path) -> Answer[Draws]:
+    """Judge an event log as it is; raises `InputError` for a file that is none."""
+    log = read_log(path)
+    name = log.about.get("policy", "") or Path(path).stem
+    last = log.records[-1] if log.records else None
+    broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
+    outcome = judged(name, log, last.detail if last is not None and broke_off else "")
+    question = f"Does {name} keep the rules, by its log alone?"
+    told: tuple[str, list[Draws], list[Difference], list[str]] = (question, [[outcome]], [], [])
+    return Answer(
+        "schedule", {name: [outcome]}, view=lambda: render_schedule(*told),
+        record=lambda: schedule_record(*told), files=lambda: schedule_files([[outcome]]),
+        reasons=_reasons([[outcome]]),
+    )  # fmt: skip
+
+
 def _reasons(outcomes: Sequence[Draws]) -> tuple[str, ...]:
-    """Say which runs broke off, else which schedulers break the rules."""
+    """Say which runs broke off, else which schedulers break the rules or behave badly."""
     stopped = [
         f"infeasible: {o.policy}: {o.reason}" for draws in outcomes for o in draws if o.reason
     ]
-    broken = [f"{draws[0].policy} breaks the rules" for draws in outcomes
-              if not all(o.verdict.holds for o in draws)]  # fmt: skip
+    broken = [f"{draws[0].policy} {_how(worst.severity)}" for draws in outcomes
+              if (worst := next((o.verdict.first for o in draws if not o.verdict.holds), None))]  # fmt: skip
     return tuple(dict.fromkeys(stopped or broken))
+
+
+def _how(severity: str) -> str:
+    return "breaks the rules" if severity == "rule" else "behaves badly"

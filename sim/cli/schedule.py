@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 DOORS = ("process", "batsim", "slurm")
 
 
-@app.command(epilog="Example: ersatz schedule four-pools --policy fifo,easy:leaf,my_scheduler.py")
+@app.command(
+    epilog="Examples: ersatz schedule four-pools --policy fifo,easy:leaf,my_scheduler.py;"
+    " ersatz schedule --judge results/fifo.log.csv"
+)
 def schedule(
-    scenario: Annotated[str, typer.Argument(help="Fleet file, or name of a shipped one.")],
+    scenario: Annotated[str, typer.Argument(help="Fleet file, or name of a shipped one.")] = "",
     policy: Annotated[
         str | None, typer.Option("--policy", metavar="A,B,...", help="Schedulers, by name or file.py.")
     ] = None,
@@ -36,16 +39,28 @@ def schedule(
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
     speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
+    judge: Annotated[
+        str, typer.Option("--judge", metavar="LOG", help="Judge an event log; run nothing.")
+    ] = "",
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
-    from ersatz.sim.answers.schedule import contest_answer
+    from ersatz.sim.answers.schedule import contest_answer, judge_answer
     from ersatz.sim.fleet.file import load_contest
 
+    if judge:
+        if scenario or policy or trace or twice or door != "process":
+            raise Failure(
+                2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
+            )
+        return conclude(judge_answer(judge), json, out)
+    if not scenario:
+        raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
-    conclude(contest_answer(contest, outcomes), json, out)
+    asked = [n for n in (policy or "").split(",") if n]
+    conclude(contest_answer(contest, outcomes, asked), json, out)
 
 
 def _outcomes(

@@ -25,9 +25,11 @@ from ersatz.sim.fleet.fits import never_fits
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.registry import unknown_policy
 from ersatz.sim.fleet.schema import DrawnSection, FleetFile, FleetPoolSection, StepSection
+from ersatz.sim.fleet.workload.interruption import interruption
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload
 from ersatz.sim.fleet.workload.synthetic import at_load
 from ersatz.sim.fleet.workload.traces import read_trace
+from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.scenario.case_file import Case, read_cases, validated
 from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
@@ -74,12 +76,16 @@ class _Reading:
         self.case, self.spec, self.folder = case, spec, folder
         self.assumptions: list[str] = []
         self.reasons: list[str] = []  # why training jobs cannot run somewhere
+        self._params: dict[str, float] = {}  # of classes whose model is known
         self.nodes = [self._node(i, pool) for i, pool in enumerate(spec.pools)]
+        self._per_node = max((p.devices or (n.devices if n else 1) for p, n in
+                              zip(spec.pools, self.nodes, strict=True)), default=1)  # fmt: skip
         names = [pool.name for pool in spec.pools]
         for i, name in enumerate(names):
             if name in names[:i]:
                 case.blame(("pools", i, "name"), name, "stands twice; each pool has its own name")
-        for i, name in enumerate(spec.policies):
+        self.policies = tuple(self._policy(name) for name in spec.policies)
+        for i, name in enumerate(self.policies):
             for expected in unknown_policy(name):
                 case.blame(("policies", i), name, expected)
         for i, drawn in enumerate(spec.jobs.drawn):
@@ -114,8 +120,14 @@ class _Reading:
             specs.append(FleetSpec(
                 cluster, jobs, rules, speed, outages, spec.seed + draw,
                 math.inf if spec.until is None else spec.until, spec.oracle))  # fmt: skip
-        return Contest(self.case.name, spec.question, spec.policies, tuple(specs),
+        return Contest(self.case.name, spec.question, self.policies, tuple(specs),
                        tuple(dict.fromkeys(self.assumptions)))  # fmt: skip
+
+    def _policy(self, name: str) -> str:
+        """Return a policy with its configuration looked for beside this file."""
+        kind, _, path = name.partition(":")
+        beside = self.folder / path
+        return f"kueue:{beside}" if kind == "kueue" and path and beside.is_file() else name
 
     # -- machines ----------------------------------------------------------------------------------
 
@@ -193,7 +205,7 @@ class _Reading:
         kind, _, path = text.rpartition(":")
         found = self.folder / path
         jobs = read_trace(found if found.exists() else Path(path), kind).jobs
-        jobs = jobs[: self.spec.jobs.first or len(jobs)]
+        jobs = tuple(self._with_costs(j, None) for j in jobs[: self.spec.jobs.first or len(jobs)])
         if self.spec.jobs.trace_limit:
             low, high = self.spec.jobs.trace_limit
             rng = np.random.default_rng(np.random.SeedSequence(self.spec.seed, spawn_key=(7,)))
@@ -213,7 +225,7 @@ class _Reading:
         seeds = np.random.SeedSequence((self.spec.seed, draw), spawn_key=(8,))
         drawn = () if alone else self.spec.jobs.drawn
         for section, seed in zip(drawn, seeds.spawn(len(drawn)), strict=True):
-            jobs += _draw_jobs(section, seed)
+            jobs += [self._with_costs(job, section) for job in _draw_jobs(section, seed)]
         try:
             workload = Workload(tuple(jobs), self.case.name)
         except ValueError as error:
@@ -233,6 +245,22 @@ class _Reading:
             workload = replace(workload, jobs=kept)
         return workload
 
+    def _with_costs(self, job: Job, section: DrawnSection | None) -> Job:
+        """Return a job with what an interruption costs: as stated, or its state over the storage."""
+        given = self.spec.jobs
+        restart, save = ((section.restart, section.save) if section else
+                         (job.restart_s or given.trace_restart, job.save_s or given.trace_save))  # fmt: skip
+        if restart is None or save is None:
+            params = self._params.get(job.model)
+            found = interruption(job.devices, self._per_node, params)
+            who = f"jobs of {section.name}" if section else "jobs of the trace"
+            for value, words in ((restart, found.restart_words), (save, found.save_words)):
+                if value is None:
+                    self.assumptions.append(f"{who}: {words}")
+            restart = found.restart_s if restart is None else restart
+            save = found.save_s if save is None else save
+        return replace(job, restart_s=restart, save_s=save)
+
     # -- speed -------------------------------------------------------------------------------------
 
     def _speed(self) -> Speed:
@@ -244,6 +272,7 @@ class _Reading:
             if drawn.step is None:
                 continue
             trainings[drawn.name] = self._training(i, drawn.step)
+            self._note_params(i, drawn, trainings[drawn.name])
             size = drawn.devices if isinstance(drawn.devices, int) else min(drawn.devices)
             kinds = drawn.types or tuple(p.name for p in self.spec.pools)
             fitting = [] if self.case.problems else [
@@ -257,6 +286,14 @@ class _Reading:
                 f"work of {drawn.name} counts at the speed of {reference[drawn.name]}"
             )
         return speed if trainings else table_speed(table)
+
+    def _note_params(self, i: int, drawn: DrawnSection, training: Training) -> None:
+        """Note the weights that a class saves."""
+        size = drawn.devices if isinstance(drawn.devices, int) else min(drawn.devices)
+        for pool in self.spec.pools:
+            if scenario := training(pool.name, size):
+                self._params[drawn.name] = saved_params(scenario.model)
+                return
 
     def _training(self, i: int, step: StepSection) -> Training:
         """Return how a class trains on a pool; a first look notes the faults of its sections."""
@@ -296,7 +333,7 @@ def _draw_jobs(section: DrawnSection, seed: np.random.SeedSequence) -> list[Job]
         Job(
             f"{section.name}-{i}", float(times[i]), devices[i], float(work[i]), names[i],
             section.priority, section.types, float(work[i] * factors[i]),
-            section.min_devices, section.max_devices, section.checkpoint, section.restart,
+            section.min_devices, section.max_devices, section.checkpoint, section.restart or 0.0,
             float(times[i] + section.deadline * work[i]) if section.deadline else math.inf,
             max_nodes=section.max_nodes, max_leaves=section.max_leaves,
             model=section.name if section.step or section.rates else "",

@@ -81,6 +81,7 @@ class Claims:
     work_conserving: bool = False  # no idle devices beside a waiting job that fits them
     max_wait_s: float = 0.0  # no job waits longer for its first start; 0: nothing promised
     reclaim_s: float = 0.0  # borrowed devices are back so soon after their owner asks; 0: ditto
+    own_rules: str = ""  # a configuration beyond the fleet's rules that a built-in one carries out
 
 
 @dataclass(slots=True)

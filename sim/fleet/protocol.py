@@ -42,7 +42,11 @@ class Preempt:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Let a running job go on, on other devices or another number of them, from a checkpoint."""
+    """Let a running job go on, on other devices or another number of them, from a checkpoint.
+
+    It is an interruption like any other: under rules with a time of grace it has notice first, and
+    if the devices are not free when that is over it waits again, as if preempted.
+    """
 
     job: str
     placement: Placement
@@ -74,7 +78,7 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let a node take no new jobs, or (`undo`) take them again."""
+    """Let a node take no new jobs, or (`undo`) take them again where it was the scheduler's drain."""
 
     node: int
     undo: bool = False
@@ -83,9 +87,9 @@ class Drain:
 Decision = Start | Preempt | Resize | Reserve | Reject | WakeAt | Drain
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come."""
+    """How far a job has come, at this moment."""
 
     kept_s: float = 0.0  # work that is safe
     attempts: int = 0
@@ -94,9 +98,9 @@ class Progress:
     waits_since_s: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """A job that holds devices."""
+    """A job that holds devices, as it stands; another takes its place when its rate changes."""
 
     job: Job
     placement: Placement

@@ -145,7 +145,12 @@ class DrawnSection(Section):
         None, description="run-time limit / work, drawn evenly between two factors"
     )
     checkpoint: Span = Field(0.0, description="work between checkpoints; 0: none")
-    restart: Span = Field(0.0, description="without progress, at each start but the first")
+    restart: Span | None = Field(
+        None, description="without progress, at each start but the first; by default from its state"
+    )
+    save: Span | None = Field(
+        None, description="without progress, before a preemption; by default from its state"
+    )
     min_devices: Count = Field(0, description="elastic: the fewest devices; 0: not elastic")
     max_devices: Count = Field(0, description="elastic: the most devices; 0: not elastic")
     max_nodes: Count = Field(0, description="nodes that it may span; 0: any")
@@ -163,6 +168,12 @@ class JobsSection(Section):
     trace_limit: Factors | None = Field(
         None,
         description="limits for jobs of the trace that have none, as factors of their run time",
+    )
+    trace_restart: Span | None = Field(
+        None, description="of jobs of the trace that state none; by default from their devices"
+    )
+    trace_save: Span | None = Field(
+        None, description="before a preemption, likewise; by default from their devices"
     )
     drawn: tuple[DrawnSection, ...] = Field((), description="classes of drawn jobs")
     load: Factor | None = Field(

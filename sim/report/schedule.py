@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from ersatz.device_models.text.units import format_duration
 from ersatz.sim.fleet.compare import Difference, Outcome
-from ersatz.sim.fleet.judge.validate import Finding, Verdict
+from ersatz.sim.fleet.judge.properties import Finding, Verdict
+from ersatz.sim.fleet.standing import Standing, cannot_win, standing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+WIDTH = 100
+ORDER = ("violated", "bad conduct", "remark", "holds", "not claimed", "not checked")
+MOST_UNFIT = 4  # told with reasons at once
 FIGURES = (
     ("mean completion", "jct_s", "time"), ("99th percentile", "jct_p99_s", "time"),
     ("mean wait", "wait_s", "time"), ("longest wait", "wait_max_s", "time"),
     ("slowdown", "slowdown", "number"), ("makespan", "makespan_s", "time"),
     ("devices in use", "allocated", "share"), ("goodput", "goodput", "share"),
-    ("preemptions per job", "preemptions", "number"), ("worst fairness", "rho_max", "number"),
+    ("interruptions a job", "preemptions", "number"), ("worst fairness", "rho_max", "number"),
     ("late jobs", "late", "share"), ("unfinished", "unfinished", "count"),
 )  # fmt: skip
 
@@ -52,33 +56,57 @@ def render_schedule(
 
 
 def answer(outcomes: Sequence[Sequence[Outcome]]) -> list[str]:
-    """Return the answer in a few lines: who wins overall and for whom, and whether rules were kept."""
-    broken = [draws[0].policy for draws in outcomes if not all(o.verdict.holds for o in draws)]
-    stopped = [o for draws in outcomes for o in draws if o.reason]
-    lines = [f"{o.policy} broke off: {o.reason}" for o in stopped[:3]]
-    if len(outcomes) > 1:
-        best = min(outcomes, key=lambda draws: _over(draws, "jct_s"))
-        shortest = _over(best, "jct_s")
-        winners = [(tenant, who) for tenant in _parts(outcomes, "tenants")
-                   if (who := _winner(outcomes, tenant))]  # fmt: skip
-        lines.append(f"{best[0].policy} has the shortest mean completion time, {format_duration(shortest)}."
-                     if math.isfinite(shortest) else "No job was done under any of them.")  # fmt: skip
-        if len(winners) > 1:
-            each = ", ".join(f"{name or 'no tenant'}: {who}" for name, who in winners)
-            lines.append(f"Best for {each}.")
-    one = len(outcomes) == 1
-    kept = (
-        f"{outcomes[0][0].policy} keeps the rules" if one else f"All {len(outcomes)} keep the rules"
-    )
-    lines.append(f"Rules are BROKEN by {', '.join(broken)}; see below." if broken else f"{kept}.")
+    """Return the answer in a few lines: who wins overall and for whom, who cannot win and why."""
+    unfit = [(draws[0].policy, why) for draws in outcomes if (why := cannot_win(draws))]
+    lines = [] if len(outcomes) == 1 else _winners(outcomes, bool(unfit))
+    lines += [
+        _cut(f"{name} cannot win: it {why}", 2 * WIDTH - 10) for name, why in unfit[:MOST_UNFIT]
+    ]
+    if len(unfit) > MOST_UNFIT:
+        lines.append(f"Nor can {', '.join(name for name, _ in unfit[MOST_UNFIT:])}.")
+    if len(unfit) < len(outcomes):
+        lines.append(_kept(outcomes, bool(unfit)))
     return lines
 
 
-def _winner(outcomes: Sequence[Sequence[Outcome]], tenant: str) -> str:
-    """Return the policy under which a tenant's jobs are over soonest; empty where none is over."""
-    means = {draws[0].policy: _part_mean(draws, "tenants", tenant, "jct_s") for draws in outcomes}
-    best = min(means, key=lambda policy: means[policy])
-    return best if math.isfinite(means[best]) else ""
+def _winners(outcomes: Sequence[Sequence[Outcome]], some_unfit: bool) -> list[str]:
+    found = standing(outcomes)
+    if not found.winners:
+        return ["Nobody wins." if some_unfit else "No job was done under any of them."]
+    lines = [f"{_of(found)}, {format_duration(found.best_s)}{_sureness(found)}."]
+    each = {tenant: standing(outcomes, tenant) for tenant in _parts(outcomes, "tenants")}
+    told = [f"{tenant or 'no tenant'}: {_several(one.winners)}" for tenant, one in each.items()
+            if one.winners]  # fmt: skip
+    if len(told) > 1:
+        lines.append(f"Best for {'; '.join(told)}.")
+    return lines
+
+
+def _of(found: Standing) -> str:
+    if len(found.winners) == 1:
+        return f"{found.winners[0]} has the shortest mean completion time"
+    best, *others = found.winners
+    return f"{best} has the shortest mean completion time, tied with {_several(others)}"
+
+
+def _several(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _sureness(found: Standing) -> str:
+    if found.chance is None:
+        return " on this one draw; more draws would tell how much is chance"
+    return " (the difference may be chance)" if found.chance else ""
+
+
+def _kept(outcomes: Sequence[Sequence[Outcome]], some_unfit: bool) -> str:
+    if len(outcomes) == 1:
+        return f"{outcomes[0][0].policy} keeps the rules."
+    return "The others keep the rules." if some_unfit else f"All {len(outcomes)} keep the rules."
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3].rstrip()}..."
 
 
 def _over(draws: Sequence[Outcome], metric: str) -> float:
@@ -170,31 +198,53 @@ def _difference_table(differences: Sequence[Difference]) -> Table:
 def _change(d: Difference) -> str:
     if math.isnan(d.change):
         return "-"
+    if math.isinf(d.high):
+        return f"{d.change:+.0%} ?"
     sure = d.low > 0 or d.high < 0
     low, high = round(100 * d.low), round(100 * d.high)
     return f"{d.change:+.0%} ({low:+d}..{high:+d}){'' if sure else ' ?'}"
 
 
 def _verdict_lines(outcomes: Sequence[Sequence[Outcome]]) -> RenderableType:
-    """Which of the thirteen properties hold, and the first offence of each policy."""
+    """Which properties hold, and what speaks against each policy or is remarkable."""
     from rich.console import Group
     from rich.text import Text
 
     lines: list[Any] = [Text("Properties checked on the event logs", style="bold")]
     for draws in outcomes:
         lines.append(Text(f"  {draws[0].policy}: {_tally([o.verdict for o in draws])}"))
-        bad = next((o.verdict.first for o in draws if o.verdict.first), None)
-        if bad:
-            lines += [Text(line) for line in offence(bad)]
+        lines += [Text(line) for finding in _told(draws) for line in offence(finding)]
+        lines += [Text(_cut(f"    remark {f.number}: {f.why}", WIDTH)) for f in _remarks(draws)]
     return Group(*lines)
 
 
+def _told(draws: Sequence[Outcome]) -> list[Finding]:
+    """Return what speaks against a policy, each property once."""
+    found: dict[int, Finding] = {}
+    for outcome in draws:
+        for f in outcome.verdict.findings:
+            if f.convicts:
+                found.setdefault(f.number, f)
+    return [found[number] for number in sorted(found)]
+
+
+def _remarks(draws: Sequence[Outcome]) -> list[Finding]:
+    """Return the gravest remark on each property: of most records."""
+    found: dict[int, Finding] = {}
+    for outcome in draws:
+        for f in outcome.verdict.remarks:
+            if f.number not in found or f.count > found[f.number].count:
+                found[f.number] = f
+    return [found[number] for number in sorted(found)]
+
+
 def offence(finding: Finding) -> list[str]:
-    """Return a violated property as lines: what, why, and the records that led to it."""
+    """Return an offence as lines: what, how grave, why, and the records that led to it."""
+    grave = "RULE BROKEN" if finding.severity == "rule" else "BAD CONDUCT"
     return [
-        f"    {finding.number}. {finding.title}: {finding.count} times, first:",
-        f"      {finding.why}"[:100],
-        *(f"      {'>' if i == len(finding.context) - 1 else ' '} {line}"[:100]
+        _cut(f"    {grave}, {finding.number}. {finding.title}: {finding.count:,} times, first:", WIDTH),
+        _cut(f"      {finding.why}", WIDTH),
+        *(_cut(f"      {'>' if i == len(finding.context) - 1 else ' '} {line}", WIDTH)
           for i, line in enumerate(finding.context)),
     ]  # fmt: skip
 
@@ -203,9 +253,7 @@ def _tally(verdicts: Sequence[Verdict]) -> str:
     words: dict[str, list[str]] = {}
     for number in [f.number for f in verdicts[0].findings]:
         found = {f.status for v in verdicts for f in v.findings if f.number == number}
-        status = "violated" if "violated" in found else sorted(found)[0]
-        words.setdefault(status, []).append(str(number))
-    order = ("violated", "holds", "not claimed", "not checked")
+        words.setdefault(min(found, key=ORDER.index), []).append(str(number))
     return "; ".join(
-        f"{s.upper() if s == 'violated' else s} {', '.join(words[s])}" for s in order if s in words
+        f"{s.upper() if s in ORDER[:2] else s} {', '.join(words[s])}" for s in ORDER if s in words
     )

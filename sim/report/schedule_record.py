@@ -11,7 +11,8 @@ from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.fleet.compare import Difference, Outcome
 from ersatz.sim.fleet.judge.logfile import log_text
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, job_table
-from ersatz.sim.fleet.judge.validate import Verdict
+from ersatz.sim.fleet.judge.properties import Verdict
+from ersatz.sim.fleet.standing import cannot_win, standing
 from ersatz.sim.report.pictures.fleet_plots import pictures
 
 JOB_COLUMNS = ("job", "tenant", "devices", "type", "submit_s", "first_start_s", "end_s", "state", "wait_s",
@@ -27,7 +28,7 @@ def schedule_record(
         "question": question,
         "definitions": DEFINITIONS,
         "policies": [
-            {"policy": draws[0].policy,
+            {"policy": draws[0].policy, "cannot_win": cannot_win(draws),
              "draws": [{"seed": o.log.about.get("seed", ""), "reason": o.reason, "metrics": _plain(o.metrics),
                         "tenants": {k: _plain(v) for k, v in o.tenants.items()},
                         "types": {k: _plain(v) for k, v in o.types.items()},
@@ -35,6 +36,9 @@ def schedule_record(
             for draws in outcomes
         ],
         "comparison": [_plain(asdict(d)) for d in differences],
+        "standing": {"all": _plain(asdict(standing(outcomes))), **{
+            f"tenant {name}": _plain(asdict(standing(outcomes, name)))
+            for name in sorted({t for draws in outcomes for o in draws for t in o.tenants})}},
         "assumptions": list(assumptions),
     }  # fmt: skip
 

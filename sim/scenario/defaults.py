@@ -12,7 +12,7 @@ from ersatz.device_models.text.yamltext import read_yaml
 
 DIMENSIONS = {"software_rate": "rate", "switch_rate": "rate", "node_bandwidth": "bandwidth",
               "joint_node_bandwidth": "bandwidth", "joint_copy_bandwidth": "bandwidth",
-              "joint_latency": "time"}  # fmt: skip
+              "joint_latency": "time", "state_per_device": "bytes", "fleet_restart": "time"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

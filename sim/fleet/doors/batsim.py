@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, devices_text, parse_devices
 from ersatz.sim.fleet.doors.batsim_messages import (
+    CLOCK_S,
     STATES,
     WORKLOAD,
     Event,
@@ -185,10 +186,12 @@ class BatsimScheduler:
                     self._job(name), "kill", self._jobs.get(shown(data.get("for", "")), "")
                 )
         elif order.type == "CALL_ME_LATER":
-            heapq.heappush(self._calls, float(data["timestamp"]))
+            at_s = float(data["timestamp"])
+            at_s = now if now - CLOCK_S <= at_s < now else at_s
+            heapq.heappush(self._calls, at_s)
             if len(self._calls) > MOST_ORDERS:
                 raise SchedulerFault(f"has asked for more than {MOST_ORDERS:,} calls")
-            yield WakeAt(float(data["timestamp"]))
+            yield WakeAt(at_s)
         elif order.type == "RESERVE":
             placement = self._placement(data["alloc"] if isinstance(data.get("alloc"), str) else "")
             yield Reserve(self._job(data["job_id"]), float(data["at"]), placement)

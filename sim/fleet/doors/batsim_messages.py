@@ -25,7 +25,9 @@ STATES = {  # how an attempt ends, in Batsim's words
     "fail": "COMPLETED_FAILED", "preempt": "COMPLETED_KILLED", "resize": "COMPLETED_KILLED",
 }  # fmt: skip
 Event = dict[str, Any]
-PROFILE = {"type": "training"}  # of every job: what it does is not the scheduler's to know
+# Of every job: what it does is not the scheduler's to know. Batsim's plainest type, which pybatsim reads.
+PROFILE = {"type": "delay", "delay": 1.0}
+CLOCK_S = 1e-4  # by which a scheduler's clock may be behind: some JSON readers drop the last digits
 Kinds = tuple[type, ...]
 TEXT: Kinds = (str,)
 TIME: Kinds = (int, float)
@@ -134,7 +136,7 @@ def decode(reply: bytes, now: float) -> list[Order]:
         raise ProtocolError(f"is of version {version!r}; ersatz speaks 3 and 4")
     if not _is_time(message.get("now")):
         raise ProtocolError(f"has no time 'now': {_shown(reply)}")
-    if message["now"] < now:
+    if message["now"] < now - CLOCK_S:
         raise ProtocolError(f"says now is {message['now']} s; it is {now} s already")
     return [_order(found, now) for found in message["events"]]
 
@@ -149,7 +151,7 @@ def _order(found: Any, now: float) -> Order:
     if kind not in ORDERS:
         raise ProtocolError(f"has an event of unknown type {kind[:40]!r}; known are"
                             f" {', '.join(ORDERS)}")  # fmt: skip
-    if at_s is None or not _is_time(at_s) or at_s < now:
+    if at_s is None or not _is_time(at_s) or at_s < now - CLOCK_S:
         raise ProtocolError(f"has {kind} at {shown(at_s)}; expected a time from {now} s on")
     data = data if isinstance(data, dict) else {}
     for key, kinds in ORDERS[kind].items():
@@ -158,7 +160,7 @@ def _order(found: Any, now: float) -> Order:
             raise ProtocolError(f"has {kind} without a proper {key!r}: {shown(data)}")
         if kinds is TIME and not _is_time(value):
             raise ProtocolError(f"has {kind} with {key} = {shown(value)}")
-    return Order(float(at_s), kind, data)
+    return Order(max(float(at_s), now), kind, data)
 
 
 def _is_time(value: Any) -> bool:

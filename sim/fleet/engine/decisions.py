@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import simpy
@@ -39,6 +40,7 @@ class Fleet(Protocol):
     waiting: OrderedDict[str, Job]
     running: dict[str, Attempt]
     progress: dict[str, Progress]
+    drained: dict[int, Counter[str]]
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -70,14 +72,17 @@ class Fleet(Protocol):
     def requeue(self, name: str) -> None:
         """Let a job wait again."""
 
+    def ask_soon(self) -> None:
+        """Ask the scheduler at the end of this instant."""
+
     def reject(self, name: str, reason: str) -> None:
         """Refuse a waiting job."""
 
     def wake_at(self, time_s: float) -> None:
         """Ask the scheduler at a time."""
 
-    def drain(self, node: int, cause: str, undo: bool = False) -> None:
-        """Let a node take no new jobs, or take them again."""
+    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
+        """Let a node take no new jobs, or take them again; False if another drained it."""
 
 
 def carry_out(fleet: Fleet, decision: object) -> None:
@@ -113,17 +118,17 @@ def _start(fleet: Fleet, decision: Start) -> None:
         if decision.job in fleet.log.jobs:
             fleet.write("start", decision.job, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {decision.job}, which {state}")
-    if why := _fault(fleet, job, placement):
+    if why := _fault(fleet, job, placement, fleet.free):
         fleet.write("start", job.id, _written(fleet, placement))
         raise fleet.ended(f"{fleet.scheduler.name} started job {job.id} in vain: {why}")
     fleet.begin(job, placement)
 
 
-def _fault(fleet: Fleet, job: Job, placement: Placement) -> str:
+def _fault(fleet: Fleet, job: Job, placement: Placement, free: Free) -> str:
     """Say why a job cannot run on a placement, or return an empty text."""
     if not placement:
         return "its placement is no list of (node, devices)"
-    if why := fleet.free.fault(job, placement):
+    if why := free.fault(job, placement):
         return why
     size = size_of(placement)
     if not job.least <= size <= job.most:
@@ -155,37 +160,68 @@ def _preempt(fleet: Fleet, decision: Preempt) -> None:
         raise fleet.ended(
             f"{fleet.scheduler.name} preempted job {decision.job}, which does not run"
         )
-    if attempt.notice_s:
-        return  # it is on its way out
+    if not attempt.notice_s:  # else it is on its way out
+        save_s = attempt.job.save_s if decision.mode == "checkpoint" else 0.0
+        _after_grace(fleet, attempt, decision.for_job, save_s,
+                     lambda now: _evict(fleet, now, decision))  # fmt: skip
 
-    def execute(_: simpy.Event | None) -> None:
-        if fleet.running.get(decision.job) is not attempt:
-            return
-        done = attempt.work_at(fleet.env.now)
-        kept = fleet.progress[decision.job].kept_s
-        if decision.mode == "checkpoint":
-            kept = max(kept, done)
-        else:
-            kept = max(kept, fleet.jobs[decision.job].kept(done))
-        detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
-        fleet.stop(attempt, "preempt", kept, detail=detail)
-        fleet.tell()
-        fleet.requeue(decision.job)
 
-    if not fleet.rules.grace_s:
-        return execute(None)
-    attempt.notice_s = fleet.env.now + fleet.rules.grace_s
-    fleet.write("notice", decision.job, value=attempt.notice_s, detail=decision.for_job)
-    Happening(fleet.env, TIMER, fleet.rules.grace_s, execute)
+def _after_grace(
+    fleet: Fleet, attempt: Attempt, detail: str, save_s: float, act: Callable[[Attempt], None]
+) -> None:
+    """Act on an attempt when its time of grace is over and its state is saved, if it still runs."""
+    name, grace_s = attempt.job.id, max(fleet.rules.grace_s, save_s)
+    if not grace_s:
+        return act(attempt)
+
+    def when_over(_: simpy.Event) -> None:
+        now = fleet.running.get(name)
+        if now is not None and now.number == attempt.number:
+            act(now)
+
+    due_s = fleet.env.now + grace_s
+    fleet.running[name] = replace(attempt, notice_s=due_s)
+    fleet.write("notice", name, value=due_s, detail=detail)
+    Happening(fleet.env, TIMER, grace_s, when_over)
+
+
+def _evict(fleet: Fleet, attempt: Attempt, decision: Preempt) -> None:
+    """End an attempt; its work is saved whole, or falls back to the latest checkpoint."""
+    saved = attempt.work_at(fleet.env.now - attempt.job.save_s)
+    if decision.mode != "checkpoint":
+        saved = fleet.jobs[decision.job].kept(attempt.work_at(fleet.env.now))
+    kept = max(fleet.progress[decision.job].kept_s, saved)
+    detail = f"{decision.mode} for {decision.for_job}" if decision.for_job else decision.mode
+    fleet.stop(attempt, "preempt", kept, detail=detail)
+    fleet.tell()
+    fleet.requeue(decision.job)
 
 
 def _resize(fleet: Fleet, decision: Resize) -> None:
     attempt = fleet.running.get(decision.job)
     if attempt is None or attempt.notice_s:
         raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job}, which does not run")
-    fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now))
+    if why := _move_fault(fleet, attempt, decision):
+        raise fleet.ended(f"{fleet.scheduler.name} resized job {decision.job} in vain: {why}")
+    _after_grace(fleet, attempt, "", attempt.job.save_s, lambda now: _move(fleet, now, decision))
+
+
+def _move_fault(fleet: Fleet, attempt: Attempt, decision: Resize) -> str:
+    """Say why a job cannot go on elsewhere once its own devices are free, or return an empty text."""
+    free, placement = fleet.free.copy(), _shaped(decision.placement)
+    free.give(attempt.job, attempt.placement)
+    return _fault(fleet, attempt.job, placement, free)
+
+
+def _move(fleet: Fleet, attempt: Attempt, decision: Resize) -> None:
+    """Let a job go on elsewhere; where that was taken during its grace it waits again."""
+    if attempt.notice_s and _move_fault(fleet, attempt, decision):
+        return _evict(fleet, attempt, Preempt(decision.job))
+    fleet.stop(attempt, "resize", attempt.work_at(fleet.env.now - attempt.job.save_s))
     fleet.waiting[decision.job] = attempt.job
     _start(fleet, Start(decision.job, decision.placement))
+    if attempt.notice_s:
+        fleet.ask_soon()
 
 
 def _reserve(fleet: Fleet, decision: Reserve) -> None:
@@ -221,7 +257,14 @@ def _drain(fleet: Fleet, decision: Drain) -> None:
         raise fleet.ended(
             f"{fleet.scheduler.name} drained node {decision.node}, which does not exist"
         )
-    fleet.drain(decision.node, fleet.scheduler.name, decision.undo)
+    cause = f"scheduler {fleet.scheduler.name}"
+    held = fleet.drained.get(decision.node)
+    if held is None if decision.undo else held and held[cause]:
+        return  # it is so already
+    if not fleet.drain(decision.node, cause, decision.undo):
+        raise fleet.ended(
+            f"{fleet.scheduler.name} undrained {fleet.cluster.nodes[decision.node].name}, which it"
+            " has not drained")  # fmt: skip
 
 
 _ACTS: dict[type, Callable[[Any, Any], None]] = {

@@ -12,7 +12,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -35,7 +35,8 @@ MOST_DECISIONS = 1_000_000  # in answer to one call
 MOST_CALLS = 10_000  # in a simulated second in which nothing happens
 MOST_EMPTY_CALLS = 1_000_000  # in a row while nothing happens
 MOST_TIMERS = 100_000  # calls that are asked for and have not come yet
-MOST_MOVES = 200_000  # preemptions and resizes in a row while no job ends
+MOST_MOVES = 5_000  # preemptions and resizes in a row while no job ends, and ...
+MOVES_A_JOB = 100  # ... so many more for each job that runs or waits
 MOST_STRIKES = 50_000  # failures in a row while no job ends and no time is set
 MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
 MOVES_OR_ENDS = FINAL | {"preempt", "resize"}
@@ -91,8 +92,11 @@ class Fleet:
         self.arrived: list[Job] = []  # since the last call, as the scheduler sees them
         self._arriving: list[Job] = []  # since this one
         self.down: set[int] = set()
-        self.drained: set[int] = set()
+        self.drained: dict[int, Counter[str]] = {}  # node -> by whom, and how often at once
         self.slowed: dict[int, float] = {}
+        self._drain_cause: dict[int, str] = {}  # the first of each node
+        self._out: Counter[int] = Counter()  # causes for which a node is down
+        self._spells: dict[int, list[float]] = {}  # factors of a node's slow spells under way
         about = {"policy": scheduler.name, "workload": spec.workload.name, "seed": str(spec.seed)}
         self.log = Log(spec.cluster, spec.rules, scheduler.claims, about | dict(spec.about))
         self.held: dict[str, set[str]] = {}  # job -> those that it still has to wait for
@@ -248,8 +252,8 @@ class Fleet:
         """End the run of a scheduler under which jobs move and none is ever done."""
         self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
         self._strikes = 0 if event in FINAL else self._strikes
-        if self._moves > MOST_MOVES:
-            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {MOST_MOVES:,} times"
+        if self._moves > MOST_MOVES + MOVES_A_JOB * (len(self.running) + len(self.waiting)):
+            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {self._moves:,} times"
                              " while none ended")  # fmt: skip
 
     def _check_progress(self) -> None:
@@ -304,21 +308,17 @@ class Fleet:
 
     def begin(self, job: Job, placement: Placement) -> None:
         """Start an attempt on devices that are free."""
-        progress = self.progress[job.id]
+        now, progress = self.env.now, self.progress[job.id]
         del self.waiting[job.id]
         nominal = self.rate(job, placement)
-        progress.attempts += 1
+        rate = nominal * slowness_of(self, placement) if self.slowed else nominal
+        number = progress.attempts + 1
+        self.progress[job.id] = replace(progress, attempts=number)
         attempt = Attempt(
-            job, placement, size_of(placement), self.env.now, nominal, math.inf,
-            progress.attempts, self.env.now, progress.kept_s, 0.0, nominal,
+            job, placement, size_of(placement), now, rate, now + job.walltime_s / rate, number,
+            now + (job.restart_s if number > 1 else 0.0), progress.kept_s, 0.0, nominal, rate,
         )  # fmt: skip
-        if progress.attempts > 1:
-            attempt.since_s += job.restart_s
-        if self.slowed:
-            attempt.rate *= slowness_of(self, placement)
-        attempt.limit_s = self.env.now + job.walltime_s / attempt.rate
-        attempt.first_rate = attempt.rate
-        self.write("start", job.id, placement, value=attempt.rate)
+        self.write("start", job.id, placement, value=rate)
         self.free.take(job, placement)
         self.running[job.id] = attempt
         self.used[job.tenant] += attempt.devices
@@ -333,15 +333,15 @@ class Fleet:
         finish = max(attempt.since_s - self.env.now, 0.0) + left / attempt.rate
         limit = attempt.job.walltime_s / attempt.first_rate - (self.env.now - attempt.start_s)
         late = self.rules.enforce_walltime and limit < finish
-        act = partial(self._end_itself, attempt, "timeout" if late else "finish")
+        act = partial(self._end_itself, name, "timeout" if late else "finish")
         self._ending[name] = Happening(
             self.env, FINISH, min(limit, finish) if late else finish, act
         )
 
-    def _end_itself(self, attempt: Attempt, event: str, happening: simpy.Event) -> None:
-        name = attempt.job.id
+    def _end_itself(self, name: str, event: str, happening: simpy.Event) -> None:
         if self._ending.get(name) is not happening:
             return  # it was interrupted, or its rate has changed since
+        attempt = self.running[name]
         done = attempt.work_at(self.env.now) if event == "timeout" else (
             self.jobs[name].duration_s)  # fmt: skip
         self.stop(attempt, event, done)
@@ -360,9 +360,10 @@ class Fleet:
         for place, _ in attempt.placement:
             del self._on_node[place][job.id]
         progress = self.progress[job.id]
-        progress.kept_s = kept
-        progress.served_s += attempt.devices * (self.env.now - attempt.start_s)
-        progress.waits_since_s = self.env.now
+        self.progress[job.id] = replace(
+            progress, kept_s=kept, waits_since_s=self.env.now,
+            served_s=progress.served_s + attempt.devices * (self.env.now - attempt.start_s),
+        )  # fmt: skip
 
     def requeue(self, name: str) -> None:
         """Let a job wait again after an interruption."""
@@ -372,11 +373,12 @@ class Fleet:
     def interrupt(self, attempt: Attempt, node: int, cause: str) -> None:
         """Let an attempt fail: the gang ends whole and falls back to its last checkpoint."""
         job = self.jobs[attempt.job.id]
-        progress = self.progress[job.id]
-        kept = max(progress.kept_s, job.kept(attempt.work_at(self.env.now)))
+        saved = self.progress[job.id].kept_s
+        kept = max(saved, job.kept(attempt.work_at(self.env.now)))
         self.stop(attempt, "fail", kept, node, cause)
         self.tell()
-        progress.failures += 1
+        progress = self.progress[job.id]
+        progress = self.progress[job.id] = replace(progress, failures=progress.failures + 1)
         if self.rules.max_failures and progress.failures > self.rules.max_failures:
             self.write("abandon", job.id, value=kept, detail=f"failed {progress.failures} times")
             self.tell()
@@ -426,10 +428,17 @@ class Fleet:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def lose(self, node: int, cause: str) -> bool:
-        """Take a node down with all that runs on it; False if it was down already."""
-        if node in self.down:
+    def lose(self, node: int, cause: str, *, beside: bool = False) -> bool:
+        """Take a node down with all that runs on it.
+
+        A node that is down already is not struck again (False), but a planned outage is held
+        `beside` what keeps it down: it is back when the last of these is over.
+        """
+        if node in self.down and not beside:
             return False
+        self._out[node] += 1
+        if node in self.down:
+            return True
         self.down.add(node)
         self.write("down", node=node, detail=cause)
         self.tell()
@@ -439,24 +448,42 @@ class Fleet:
         return True
 
     def restore(self, node: int, cause: str) -> None:
-        """Bring a node back."""
+        """Bring a node back, once nothing keeps it down any more."""
+        self._out[node] -= 1
+        if self._out[node]:
+            return
         self.down.discard(node)
         self.write("up", node=node, detail=cause)
         self.tell()
         if node not in self.drained:
             self.free.open(node)
 
-    def drain(self, node: int, cause: str, undo: bool = False) -> None:
-        """Let a node take no new jobs, or (`undo`) take them again."""
-        if (node in self.drained) != undo:
-            return
-        self.write("undrain" if undo else "drain", node=node, detail=cause)
+    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
+        """Let a node take no new jobs, or (`undo`) take them again; False if `cause` had not drained it.
+
+        Drains of several causes, or of one that overlaps with itself, end with the last of them.
+        """
+        held = self.drained.setdefault(node, Counter())
+        if not undo:
+            held[cause] += 1
+            if held.total() == 1:
+                self._drain_cause[node] = cause
+                self._note_drain("drain", node, cause)
+                self.free.close(node)
+            return True
+        known = held[cause] > 0
+        held[cause] -= known
+        if held.total() == 0:
+            del self.drained[node]
+            if known:
+                self._note_drain("undrain", node, self._drain_cause.pop(node))
+                if node not in self.down:
+                    self.free.open(node)
+        return known
+
+    def _note_drain(self, event: str, node: int, cause: str) -> None:
+        self.write(event, node=node, detail=cause)
         self.tell()
-        (self.drained.discard if undo else self.drained.add)(node)
-        if undo and node not in self.down:
-            self.free.open(node)
-        else:
-            self.free.close(node)
 
     def strike(self) -> None:
         """Count the failures since a job ended: a run without `until` may otherwise never end."""
@@ -467,8 +494,16 @@ class Fleet:
         return (f"{MOST_STRIKES:,} failures came while no job ended (job {still} is still not done):"
                 " see `until`, `rules.max_failures` and checkpoints")  # fmt: skip
 
-    def slow(self, node: int, factor: float, cause: str) -> None:
-        """Let a node work at a factor of its speed, and its jobs with it."""
+    def slow(self, node: int, factor: float, cause: str, undo: bool = False) -> None:
+        """Let a node work at a factor of its speed, and its jobs with it, or (`undo`) no longer.
+
+        Of several spells at once the slowest counts.
+        """
+        spells = self._spells.setdefault(node, [])
+        (spells.remove if undo else spells.append)(factor)
+        factor = min(spells, default=1.0)
+        if factor == self.slowed.get(node, 1.0):
+            return
         self.slowed[node] = factor
         if factor == 1.0:
             del self.slowed[node]
@@ -478,8 +513,9 @@ class Fleet:
             attempt = self.running[name]
             rate = attempt.nominal * slowness_of(self, attempt.placement)
             if rate != attempt.rate:
-                attempt.done_s = attempt.work_at(self.env.now)
-                attempt.since_s = max(attempt.since_s, self.env.now)
-                attempt.rate = rate
+                attempt = self.running[name] = replace(
+                    attempt, done_s=attempt.work_at(self.env.now), rate=rate,
+                    since_s=max(attempt.since_s, self.env.now),
+                )  # fmt: skip
                 self.write("rate", name, node=node, value=rate, detail=cause)
                 self._plan_end(attempt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -54,17 +55,17 @@ class Ground(Protocol):
     env: simpy.Environment
     cluster: Cluster
 
-    def lose(self, node: int, cause: str) -> bool:
-        """Take a node down; False if it was already."""
+    def lose(self, node: int, cause: str, *, beside: bool = False) -> bool:
+        """Take a node down, also `beside` what keeps it down already; False if that is refused."""
 
     def restore(self, node: int, cause: str) -> None:
         """Bring a node back."""
 
-    def drain(self, node: int, cause: str, undo: bool = False) -> None:
+    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
         """Let a node take no new jobs, or take them again."""
 
-    def slow(self, node: int, factor: float, cause: str) -> None:
-        """Let a node work at a factor of its speed; 1: as new."""
+    def slow(self, node: int, factor: float, cause: str, undo: bool = False) -> None:
+        """Let a node work at a factor of its speed, or no longer."""
 
     def strike(self) -> None:
         """Take note of a failure, also of what is down already."""
@@ -97,7 +98,8 @@ def _strike(ground: Ground, spec: Failures, rng: np.random.Generator) -> Events:
 def _hit(ground: Ground, spec: Failures, node: int, cause: str, repair: float) -> None:
     if spec.slowdown < 1.0:
         ground.slow(node, spec.slowdown, cause)
-        Happening(ground.env, REPAIR, repair, lambda _: ground.slow(node, 1.0, "repair"))
+        act = partial(ground.slow, node, spec.slowdown, "repair", undo=True)
+        Happening(ground.env, REPAIR, repair, lambda _: act())
     elif ground.lose(node, cause):
         Happening(ground.env, REPAIR, repair, lambda _: ground.restore(node, "repair"))
 
@@ -124,9 +126,9 @@ def _maintain(ground: Ground, plan: Maintenance) -> Events:
     for node in plan.nodes:
         ground.drain(node, plan.cause)
     yield Happening(ground.env, FAIL, max(plan.start_s - ground.env.now, 0.0))
-    lost = [node for node in plan.nodes if ground.lose(node, plan.cause)]
+    for node in plan.nodes:
+        ground.lose(node, plan.cause, beside=True)
     yield Happening(ground.env, REPAIR, plan.duration_s)
     for node in plan.nodes:
-        if node in lost:
-            ground.restore(node, plan.cause)
+        ground.restore(node, plan.cause)
         ground.drain(node, plan.cause, undo=True)

@@ -1,18 +1,19 @@
-"""The fleet as a scheduler sees it: read only, nothing copied."""
+"""The fleet as a scheduler sees it: read only, and without a way to what it cannot know."""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.fits import spans
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import Record, Rules
 from ersatz.sim.fleet.protocol import Attempt, Progress
-from ersatz.sim.fleet.workload.jobs import Job
+from ersatz.sim.fleet.workload.jobs import Job, Speed
 
 
 class State(Protocol):
@@ -54,21 +55,51 @@ def slowness_of(state: State, placement: Placement) -> float:
     return min(state.slowed.get(node, 1.0) for node, _ in placement)
 
 
-class FleetView:
-    """Implements `ersatz.sim.fleet.protocol.View`."""
+class _Records(Sequence[Record]):
+    """All that has happened so far, to be read only."""
 
-    __slots__ = ("_densest", "_state", "arrived", "cluster", "free", "progress", "rules", "running",
-                 "used", "waiting")  # fmt: skip
+    __slots__ = ("_count", "_read")
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        self._read: Callable[[Any], Any] = lambda key: state.records[key]
+        self._count: Callable[[], int] = lambda: len(state.records)
+
+    @overload
+    def __getitem__(self, key: int) -> Record: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[Record]: ...
+    def __getitem__(self, key: int | slice) -> Record | Sequence[Record]:
+        return self._read(key)  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return self._count()
+
+
+class FleetView:
+    """Implements `ersatz.sim.fleet.protocol.View`.
+
+    The fleet itself is no attribute of it, so that nothing but what is shown can be reached by
+    mistake. Who writes into `free` harms its own placements only: the log is judged without it.
+    """
+
+    __slots__ = ("_densest", "_now", "_rate_of", "_slowness_of", "_speed", "arrived", "cluster",
+                 "free", "progress", "records", "rules", "running", "used", "waiting")  # fmt: skip
+
+    def __init__(self, state: State) -> None:
+        self._now: Callable[[], float] = lambda: state.now
+        self._speed: Speed = lambda *key: state.speed(*key)
+        self._rate_of: Callable[[Job, Placement], float] = lambda job, at: rate_of(state, job, at)
+        self._slowness_of: Callable[[Placement], float] = lambda at: (
+            slowness_of(state, at) if state.slowed else 1.0
+        )
         self.cluster: Cluster = state.cluster
-        self.rules: Rules = state.rules
+        self.rules: Rules = replace(state.rules, quotas=dict(state.rules.quotas))
         self.free: Free = state.free
         self.waiting: Mapping[str, Job] = MappingProxyType(state.waiting)
         self.running: Mapping[str, Attempt] = MappingProxyType(state.running)
         self.progress: Mapping[str, Progress] = MappingProxyType(state.progress)
         self.used: Mapping[str, int] = MappingProxyType(state.used)
+        self.records: Sequence[Record] = _Records(state)
         self.arrived: Sequence[Job] = state.arrived
         self._densest = {
             kind: max((n.devices for n in state.cluster.nodes if n.type == kind), default=1) or 1
@@ -78,21 +109,15 @@ class FleetView:
     @property
     def now(self) -> float:
         """Seconds since the start."""
-        return self._state.now
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """All that has happened so far, as in the log."""
-        return self._state.records
+        return self._now()
 
     def speed(self, job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
         """Return the rate of a job on healthy devices of a type, spread over so many nodes and leaves."""
-        return self._state.speed(job, kind, devices, nodes, leaves)
+        return self._speed(job, kind, devices, nodes, leaves)
 
     def rate(self, job: Job, placement: Placement) -> float:
         """Return at which rate a placement would do a job's work now; 0: it cannot."""
-        rate = rate_of(self._state, job, placement)
-        return rate * slowness_of(self._state, placement) if self._state.slowed else rate
+        return self._rate_of(job, placement) * self._slowness_of(placement)
 
     def rate_on(self, job: Job, kind: str, devices: int = 0) -> float:
         """Return the rate on so many devices (0: its gang) of a type, as close together as can be."""
@@ -100,7 +125,7 @@ class FleetView:
             return 0.0
         count = devices or job.devices
         nodes = max(-(-count // self._densest[kind]), 1)
-        return self._state.speed(job, kind, count, nodes, 1)
+        return self._speed(job, kind, count, nodes, 1)
 
     def served_s(self, job: str) -> float:
         """Return the device-seconds that a job has had."""

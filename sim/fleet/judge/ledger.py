@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ersatz.sim.fleet.cluster import Placement, size_of, slots
-from ersatz.sim.fleet.fits import broken_wish
+from ersatz.sim.fleet.fits import broken_wish, never_fits
+from ersatz.sim.fleet.log import FINAL as CLOSED
 from ersatz.sim.fleet.log import Log, Record
 from ersatz.sim.fleet.workload.jobs import Job
 
@@ -51,7 +52,8 @@ class Ledger:
         self.cpu = [n.cpu_milli for n in nodes]
         self.memory = [n.memory_mib for n in nodes]
         self.down: set[int] = set()
-        self.drained: set[int] = set()
+        self.drained: dict[int, str] = {}  # node -> by whom
+        self.moving: dict[str, int] = {}  # jobs whose start elsewhere is due, devices before
         self.status: dict[str, str] = {}  # job -> waiting, held, running, or its final state
         self.order: dict[str, int] = {}  # job -> how many were known before it
         self.waiting: set[str] = set()  # jobs whose status that is: few of all
@@ -65,7 +67,7 @@ class Ledger:
         self.book: dict[str, Callable[[Record], None]] = {
             "submit": self.submit, "ready": self.ready, "start": self.start, "rate": self.change_rate,
             "finish": self.finish, "fail": self.fail, "preempt": self.preempt, "resize": self.resize,
-            "timeout": self.timeout, "abandon": self.close, "reject": self.close,
+            "timeout": self.timeout, "abandon": self.close, "reject": self.reject,
             "notice": self.notice, "down": self.lose, "up": self.restore, "drain": self.drain,
             "undrain": self.undrain,
         }  # fmt: skip
@@ -117,6 +119,8 @@ class Ledger:
             why := broken_wish(self.log.cluster, job, r.placement)
         ):
             self.fault(5, why)
+        if self.moving.pop(r.job, 0) == devices and self.log.claims.preempts == "never":
+            self.fault(9, "moved by a scheduler that says it never interrupts")
         self.used[job.tenant] += devices
         quota = self.log.rules.quotas.get(job.tenant)
         if quota and self.used[job.tenant] > quota.limit:
@@ -227,16 +231,19 @@ class Ledger:
         held = self.release(r, "waiting")
         if held is None:
             return
-        grace = self.log.rules.grace_s
-        if grace and (held.notice_s < 0 or r.time_s < held.notice_s - self.log.rules.slack_s):
-            self.fault(9, f"preempted without {grace:g} s of notice")
+        self._check_notice(r, held, "preempted")
         if r.detail.startswith("kill"):
             self._check_kept(r, held)
-        elif not self.near(r.value, held.work_at(r.time_s)):
-            self.fault(
-                9, f"kept {r.value:g} s of {held.work_at(r.time_s):g} s saved for the preemption"
-            )
+        elif not self.near(
+            r.value, saved := max(held.work_at(r.time_s - held.job.save_s), held.before_s)
+        ):
+            self.fault(9, f"kept {r.value:g} s of {saved:g} s saved for the preemption")
         self._check_right(r, held)
+
+    def _check_notice(self, r: Record, held: Held, what: str) -> None:
+        grace = self.log.rules.grace_s
+        if grace and (held.notice_s < 0 or r.time_s < held.notice_s - self.log.rules.slack_s):
+            self.fault(9, f"{what} without {grace:g} s of notice")
 
     def _check_right(self, r: Record, held: Held) -> None:
         """Preemption is claimed, and by whom it may come."""
@@ -263,14 +270,29 @@ class Ledger:
     def resize(self, r: Record) -> None:
         """An attempt is about to go on elsewhere."""
         held = self.release(r, "waiting")
-        if held and not self.near(r.value, held.work_at(r.time_s)):
-            self.fault(3, f"kept {r.value:g} s of {held.work_at(r.time_s):g} s in a resize")
+        if held is None:
+            return
+        self.moving[r.job] = held.devices
+        self._check_notice(r, held, "moved")
+        saved = held.work_at(r.time_s - held.job.save_s)
+        if not self.near(r.value, saved):
+            self.fault(3, f"kept {r.value:g} s of {saved:g} s in a resize")
 
     def close(self, r: Record) -> None:
         """A job that does not run is given up."""
         if self.status.get(r.job) not in ("waiting", "held"):
             self.fault(3, f"{r.event} of a job that is {self.status.get(r.job, 'unknown')}")
         self._become(r.job, r.event)
+
+    def reject(self, r: Record) -> None:
+        """A job is turned away: only one that can never run, or not in time."""
+        job = self.log.jobs.get(r.job)
+        fallen = job and any(self.status.get(n) in CLOSED - {"finish"} for n in job.after)
+        if job and not (fallen or r.time_s > job.deadline_s) and not never_fits(
+                self.log.cluster, self.log.rules, job):  # fmt: skip
+            self.fault(14, f"job {r.job} is rejected ({r.detail or 'without a word'}), although the"
+                           f" fleet can run it")  # fmt: skip
+        self.close(r)
 
     def change_rate(self, r: Record) -> None:
         """A running job becomes slower or faster."""
@@ -310,8 +332,13 @@ class Ledger:
 
     def drain(self, r: Record) -> None:
         """A node takes no new jobs."""
-        self.drained.add(r.node)
+        self.drained.setdefault(r.node, r.detail)
 
     def undrain(self, r: Record) -> None:
-        """A node takes jobs again."""
-        self.drained.discard(r.node)
+        """A node takes jobs again, because whoever drained it says so."""
+        by = self.drained.pop(r.node, None)
+        if r.detail.startswith("scheduler ") and by != r.detail:
+            name = self.log.cluster.nodes[r.node].name
+            self.fault(
+                18, f"{name} is undrained by {r.detail}, but was drained by {by or 'nobody'}"
+            )

@@ -34,7 +34,8 @@ DEFINITIONS = {
     "allocated": "device-hours held / device-hours of the fleet until the end of the makespan",
     "lost_hours": "device-hours whose work was lost or that went into restarts",
     "goodput": "1 - lost / held",
-    "preemptions": "preemptions per job", "failures": "failures per job",
+    "preemptions": "interruptions per job by the scheduler: preemptions, moves and resizes",
+    "failures": "failures per job",
     "leaves": "mean leaf switches under a start",
     "late": "share of jobs with a deadline that missed it",
     "rho": "mean finish-time fairness: completion time / time alone on a 1/n part of the fleet (n"
@@ -124,7 +125,7 @@ def _end(row: JobRow, opened: _Open, event: str, now: float, kept: float) -> Non
     work = opened.work_s + max(now - opened.since_s, 0.0) * opened.rate
     row.held_s += held
     row.device_s += held * opened.devices
-    row.preemptions += event == "preempt"
+    row.preemptions += event in ("preempt", "resize")
     row.failures += event == "fail"
     useful = (
         max(kept - row.kept_s, 0.0) / work if work > 0 else 0.0
@@ -203,10 +204,12 @@ def _ratio(count: float, of: float) -> float:
     return count / of if of else math.nan
 
 
-def by_part(log: Log, what: str) -> dict[str, dict[str, float]]:
+def by_part(
+    log: Log, what: str, rows: Mapping[str, JobRow] | None = None
+) -> dict[str, dict[str, float]]:
     """Return the figures by 'tenant' or by 'type' (of a job's first start)."""
     parts: dict[str, list[JobRow]] = defaultdict(list)
-    for row in job_table(log).values():
+    for row in (job_table(log) if rows is None else rows).values():
         parts[row.job.tenant if what == "tenant" else row.type or "never started"].append(row)
     return {name: metrics(log, parts[name]) for name in sorted(parts)}
 

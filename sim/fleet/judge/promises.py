@@ -1,8 +1,8 @@
 """What a scheduler claims of itself, held against the log: promised starts, waits, loans, idleness.
 
-Only claims that are made are checked. Each check is careful: it calls something broken only where
-no reading of the rules excuses it (a promise lapses when nodes change under it, or when a job is
-allowed to run beyond its limit).
+Only claims that are made are checked, and every promise of a start. Each check is careful: it calls
+something broken only where no reading of the rules excuses it (a promise lapses when nodes change under
+it, or when a job is allowed to run beyond its limit).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ersatz.sim.fleet.judge.ledger import Held, Ledger
+from ersatz.sim.fleet.judge.ledger import Ledger
 from ersatz.sim.fleet.log import Log, Quota, Record
 from ersatz.sim.fleet.workload.jobs import Job
 
@@ -26,11 +26,11 @@ class Promises:
         self.claims = log.claims
         self.promised: dict[str, float] = {}
         self.waits_since: dict[str, float] = {}  # jobs that have never run
-        self.owed: dict[str, float] = {}  # owner -> since when it could have been served
+        self.owed: dict[str, float] = {}  # an owner's job -> since when it could have been served
         self.watch: dict[str, Callable[[Record], None]] = {}
-        if self.claims.backfill:
-            self.watch |= {"reserve": self._reserve, "start": self._keep, "finish": self._overrun}
-            self.watch |= dict.fromkeys(VOIDS, self._void)
+        self.made = 0  # promises, whether or not a kind of backfilling is claimed
+        self.watch |= {"reserve": self._reserve, "start": self._keep, "finish": self._overrun}
+        self.watch |= dict.fromkeys(VOIDS, self._void)
         if self.claims.max_wait_s:
             self._also("submit", self._wait)
             self._also("start", self._end_wait)
@@ -49,6 +49,7 @@ class Promises:
 
     def _reserve(self, r: Record) -> None:
         before = self.promised.get(r.job)
+        self.made += 1
         if r.value < r.time_s and not self.ledger.near(r.value, r.time_s):
             self.fault(4, f"was promised a start at {r.value:g} s, in the past")
         if before is not None and r.value > before and not self.ledger.near(r.value, before):
@@ -132,21 +133,21 @@ class Promises:
         return any(devices >= max(job.least, 1) for devices in room.values()) and job.max_leaves < 2
 
     def _check_loans(self, until: float) -> None:
-        """An owner waits although one borrower's devices alone would serve it."""
+        """An owner waits although what is free and on loan would serve it."""
         owed = {}
         for job in self._firsts():
             if job.max_nodes or job.max_leaves or job.max_pods or job.cpu_milli:
                 continue
             share = self.log.rules.quotas.get(job.tenant, Quota(0, 0)).share
             if self.ledger.used[job.tenant] + job.devices <= share and (
-                debtor := self._debtor(job)
+                debtors := self._debtors(job)
             ):
-                owed[job.tenant] = self.owed.get(job.tenant, self.ledger.now)
-                late = until - owed[job.tenant] - self.log.rules.slack_s
+                owed[job.id] = self.owed.get(job.id, self.ledger.now)
+                late = until - owed[job.id] - self.log.rules.slack_s
                 if late > self.claims.reclaim_s * (1 + 1e-9):
                     self.fault(6, f"job {job.id} of {job.tenant} waits within its share since"
-                                  f" {owed[job.tenant]:g} s while {debtor.job.tenant} borrows")  # fmt: skip
-                    owed[job.tenant] = until
+                                  f" {owed[job.id]:g} s while {debtors} borrows")  # fmt: skip
+                    owed[job.id] = until
         self.owed = owed
 
     def _firsts(self) -> list[Job]:
@@ -158,13 +159,40 @@ class Promises:
                 firsts[job.tenant] = job
         return list(firsts.values())
 
-    def _debtor(self, job: Job) -> Held | None:
-        """Return an attempt that lives on loan alone and holds what a job needs."""
-        for held in self.ledger.running.values():
-            share = self.log.rules.quotas.get(held.job.tenant, Quota(1, 0)).share
-            kind = self.log.cluster.nodes[held.placement[0][0]].type
-            if held.job.tenant != job.tenant and held.devices >= job.devices and (
-                    not job.types or kind in job.types) and (
-                    self.ledger.used[held.job.tenant] - held.devices >= share):  # fmt: skip
-                return held
-        return None
+    def _debtors(self, job: Job) -> str:
+        """Return the tenants whose loans, with what is free, hold what a job needs on one type.
+
+        A loan is a job without which its tenant still holds its share; the latest is given back first.
+        """
+        loans: dict[str, int] = self._free_of(job)
+        used, who = Counter(self.ledger.used), dict[str, None]()
+        for held in sorted(self.ledger.running.values(), key=lambda h: -h.job.submit_s):
+            tenant, kind = held.job.tenant, self.log.cluster.nodes[held.placement[0][0]].type
+            share = self.log.rules.quotas.get(tenant, Quota(1, 0)).share
+            if tenant != job.tenant and used[tenant] - held.devices >= share:
+                used[tenant] -= held.devices
+                if kind in loans:
+                    loans[kind] += held.devices
+                    who[tenant] = None
+        enough = max(loans.values(), default=0) >= job.devices
+        return " and ".join(sorted(who)) if enough else ""
+
+    def _free_of(self, job: Job) -> dict[str, int]:
+        """Return the free devices of each type that a job may use."""
+        ledger, nodes = self.ledger, self.log.cluster.nodes
+        free = dict.fromkeys(job.types or self.log.cluster.types, 0)
+        for i, node in enumerate(nodes):
+            if node.type in free and i not in ledger.down and i not in ledger.drained:
+                free[node.type] += (ledger.full[i] & ~ledger.busy[i]).bit_count()
+        return free
+
+    # -- at the end ------------------------------------------------------------------------------------
+
+    def finish(self, end_s: float) -> None:
+        """Promises whose time has passed without a start are broken, too."""
+        for name, at in self.promised.items():
+            if end_s > at and not self.ledger.near(end_s, at) and (
+                    self.ledger.status.get(name) == "waiting"):  # fmt: skip
+                self.fault(
+                    7, f"job {name} was promised a start at {at:g} s and has none at {end_s:g} s"
+                )

@@ -1,74 +1,38 @@
 """Judges a scheduler by its event log alone, whichever door it came through.
 
-Thirteen properties; some hold for every scheduler, some for those that claim them, and two compare
-the log with a second one. A verdict names the first offending record of each and what led to it.
+Nineteen properties (`judge.properties`): rules of the fleet, claims of the scheduler, and conduct that
+no rule forbids. A verdict names the first offending record of each and what led to it; what is only worth
+knowing is a remark. Conduct is judged as long as the log can be believed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ersatz.sim.fleet.cluster import devices_text
+from ersatz.sim.fleet.judge.conduct import Conduct
+from ersatz.sim.fleet.judge.interruptions import Interruptions
 from ersatz.sim.fleet.judge.ledger import Ledger
 from ersatz.sim.fleet.judge.logfile import log_text
 from ersatz.sim.fleet.judge.promises import Promises
+from ersatz.sim.fleet.judge.properties import PROPERTIES, Fault, Finding, Verdict
 from ersatz.sim.fleet.log import DONE, FINAL, STARVED, Log, Record
 
-PROPERTIES = {
-    1: "devices: none is held twice, none beyond its node's capacity",
-    2: "gangs: all devices of a job or none, of the right number",
-    3: "conservation: one final state per job, work adds up",
-    4: "causality: nothing before its cause, time never runs back",
-    5: "wishes: accelerator types, one type per gang, nodes, leaves and pods",
-    6: "quotas: no tenant beyond its limit, loans are called back in time",
-    7: "backfilling: no promised start is put off",
-    8: "starvation: every job starts, within the claimed wait",
-    9: "preemption: only whom the claims allow, after grace, from the last checkpoint",
-    10: "recovery: nothing runs on a node that is down or drained",
-    11: "determinism: the same bytes again, simultaneous events in order",
-    12: "work conservation: no idle devices beside a waiting job that fits them",
-    13: "protocol: the same log through another door",
-}
+GRAVITY = ("rule", "conduct", "remark")
 CONTEXT = 4  # records before the offending one that are shown
 ORDER = {"finish": 1, "timeout": 1, "down": 2, "fail": 2, "up": 3, "submit": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of one property."""
-
-    number: int
-    status: str  # 'holds', 'violated', 'not claimed', 'not checked'
-    count: int = 0  # offending records
-    first: int = -1  # index of the first offending record
-    why: str = ""
-    context: tuple[str, ...] = ()  # that record and what led to it, as text
-
-    @property
-    def title(self) -> str:
-        """The property in words."""
-        return PROPERTIES[self.number]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The findings on a log, in the order of the properties."""
-
-    policy: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Tell whether no property is violated."""
-        return not any(f.status == "violated" for f in self.findings)
-
-    @property
-    def first(self) -> Finding | None:
-        """The finding with the earliest offending record."""
-        bad = [f for f in self.findings if f.status == "violated"]
-        return min(bad, key=lambda f: (f.first, f.number), default=None)
+UNSOUND = frozenset(
+    {1, 2, 3, 4, 10}
+)  # after such an offence a log says nothing of conduct any more
+NAMED = (
+    "job",
+    "at ",
+    "one log",
+    "the other",
+)  # how reasons begin that name their subject themselves
 
 
 def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdict:
@@ -77,24 +41,30 @@ def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdic
     `again` is the log of a second run with the same seed, `twin` that of the same policy through
     another door.
     """
-    faults: dict[int, list[tuple[int, str]]] = {number: [] for number in PROPERTIES}
-    at = 0
+    faults: dict[int, list[Fault]] = {number: [] for number in PROPERTIES}
+    at, sound = 0, True
 
     def fault(number: int, why: str) -> None:
-        faults[number].append((at, why))
+        nonlocal sound
+        faults[number].append(Fault(at, why))
+        sound = sound and number not in UNSOUND
 
     ledger = Ledger(log, fault)
     promises = Promises(log, ledger, fault)
+    conduct = Conduct(log, promises.promised)
+    purpose = Interruptions(log, conduct)
     book, watch = ledger.book, promises.watch
     started_now: set[str] = set()
     rank = 0
-    for at, record in enumerate(log.records):  # noqa: B007 (`fault` reads it)
+    for at, record in enumerate(log.records):
         time_s, event = record.time_s, record.event
         if time_s != ledger.now:
             if time_s < ledger.now:
                 fault(4, f"at {time_s:g} s, after a record of {ledger.now:g} s")
             _settle(ledger)
             promises.settle(time_s)
+            if sound:
+                conduct.settle(max(at - 1, 0), ledger.now, time_s)
             ledger.now, rank = time_s, 0
             started_now.clear()
         if event in ORDER:
@@ -109,12 +79,18 @@ def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdic
             watch[event](record)
         if event in book:
             book[event](record)
+        if sound:
+            conduct.see(at, record)
+            purpose.see(at, record)
     _settle(ledger)
+    promises.finish(ledger.now)
     _check_end(log, ledger)
-    status = _not_judged(log, again, twin)
+    for number, told in (*conduct.faults(), *purpose.faults()) if log.records else ():
+        faults[number].append(told)
+    status = _not_judged(log, again, twin, promises.made)
     for other, number in ((again, 11), (twin, 13)):
         if other and (difference := _difference(log, other)):
-            faults[number].insert(0, difference)
+            faults[number].insert(0, Fault(*difference))
     findings = tuple(_finding(log, number, found, status.get(number, "holds"))
                      for number, found in faults.items())  # fmt: skip
     return Verdict(log.about.get("policy", ""), findings)
@@ -144,10 +120,10 @@ def _check_end(log: Log, ledger: Ledger) -> None:
             )
 
 
-def _not_judged(log: Log, again: Log | None, twin: Log | None) -> dict[int, str]:
+def _not_judged(log: Log, again: Log | None, twin: Log | None, promises: int) -> dict[int, str]:
     """Return the properties that this log says nothing about."""
     status = {}
-    if not log.claims.backfill:
+    if not log.claims.backfill and not promises:
         status[7] = "not claimed"
     if not log.claims.work_conserving:
         status[12] = "not claimed"
@@ -198,14 +174,15 @@ def _context(log: Log, first: int) -> Iterator[str]:
     yield line_of(log, bad)
 
 
-def _finding(log: Log, number: int, found: list[tuple[int, str]], otherwise: str) -> Finding:
+def _finding(log: Log, number: int, found: list[Fault], otherwise: str) -> Finding:
     if not found:
         return Finding(number, otherwise)
-    first, why = found[0]
+    grave = min(found, key=lambda f: GRAVITY.index(f.severity))
+    same = [f for f in found if f.severity == grave.severity]
+    first, why = grave.at, grave.why
     name = log.records[first].job
-    why = (
-        f"job {name} {why}"
-        if name and not why.startswith(("job", "at ", "one log", "the other"))
-        else why
-    )
-    return Finding(number, "violated", len(found), first, why, tuple(_context(log, first)))
+    if name and number < 14 and not why.startswith(NAMED):
+        why = f"job {name} {why}"
+    status = {"rule": "violated", "conduct": "bad conduct", "remark": "remark"}[grave.severity]
+    return Finding(number, status, sum(f.count for f in same), first, why,
+                   tuple(_context(log, first)), grave.severity)  # fmt: skip

@@ -3,7 +3,9 @@
 The reservation names devices, not just their number: the placement that the head would get when
 running jobs have ended at their limits. A job may start if it ends before the reservation, or if
 it keeps off the reserved devices. (Lifka 1995; reserving the identity of hosts as batsched does.)
-Without limits on run times nothing can be promised, and nothing overtakes.
+Without limits on run times nothing can be promised, and nothing overtakes. A head that would not fit even
+when all running jobs are over, because nodes are down or drained, is promised nothing either: until
+they are back everybody may overtake it (what Slurm and batsched do then is not the same thing everywhere).
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from ersatz.sim.fleet.policies.queue import (
 from ersatz.sim.fleet.protocol import Decision, Reserve, Start, View
 from ersatz.sim.fleet.workload.jobs import Job
 
-VOIDS = frozenset({"down", "drain", "slow"})  # events after which promises are made anew
+VOIDS = frozenset(
+    {"down", "up", "drain", "undrain", "slow"}
+)  # events after which promises are made anew
 End = tuple[float, int, str]  # limit of an attempt, its number, job
 
 
@@ -40,6 +44,7 @@ class Reservation:
     job: Job
     at_s: float
     placement: Placement
+    lacks_nodes: bool = False  # it would not fit even when all running jobs are over
 
 
 class EasyScheduler(QueueScheduler):
@@ -122,21 +127,21 @@ class EasyScheduler(QueueScheduler):
         while at < len(self.ends):
             time_s = self.ends[at][0]
             if time_s == math.inf:
-                break
+                return Reservation(head, math.inf, ())
             while at < len(self.ends) and self.ends[at][0] == time_s:
                 attempt = view.running[self.ends[at][2]]
                 free.give(attempt.job, attempt.placement)
                 at += 1
             if found := self.placer.find(view, head, free):
                 return Reservation(head, max(time_s, view.now), found)
-        return Reservation(head, math.inf, ())
+        return Reservation(head, math.inf, (), lacks_nodes=bool(view.free.closed))
 
     def _overtake(
         self, view: View, now: float, head: Job, only: Sequence[Job] | None
     ) -> Iterator[Decision]:
         """Start jobs behind the head, in order, that leave its reservation be."""
         reserved = self.reservation
-        if reserved is None or not math.isfinite(reserved.at_s):
+        if reserved is None or not (math.isfinite(reserved.at_s) or reserved.lacks_nodes):
             return
         outside = _without(view.free, head, reserved.placement)
         while view.free.free or view.free.shared:
@@ -255,5 +260,6 @@ class Shape:
 def _without(free: Free, job: Job, placement: Placement) -> Free:
     """Return what is free beside a reservation."""
     outside = free.copy()
-    outside.take(job, placement)
+    if placement:
+        outside.take(job, placement)
     return outside

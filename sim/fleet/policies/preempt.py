@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from ersatz.sim.fleet.cluster import Placement
+from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import Claims, Quota, Record
 from ersatz.sim.fleet.policies.placement import Placer
 from ersatz.sim.fleet.policies.queue import Admit, within_limits
@@ -18,6 +19,7 @@ from ersatz.sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, W
 from ersatz.sim.fleet.workload.jobs import Job
 
 Rank = tuple[float, ...]
+NOBODY = Job("nobody", 0.0, 0, 0.0)  # holds what is kept for others
 
 
 class PreemptiveScheduler(ABC):
@@ -47,38 +49,57 @@ class PreemptiveScheduler(ABC):
         """Nothing to prepare."""
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
-        """Start by rank, interrupting where that is allowed and helps."""
+        """Start by rank, interrupting where that is allowed and helps.
+
+        Who waits for victims to leave keeps what is free of its place: worse ranks stay off it.
+        """
+        kept: list[Placement] = []
+        beside: Free | None = None  # what is free beside that; None: all
         for job in sorted(view.waiting.values(), key=lambda j: self.rank(view, j)):
             if not self.admit(view, job, 0):
                 continue
-            placement = self.placer.find(view, job)
+            placement, meant = self.placer.find(view, job, beside), None
             if placement is None:
-                victims = self._victims(view, job)
+                victims, meant = self._victims(view, job, beside)
                 yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
                 if victims:  # those with a time of grace still hold their devices
-                    placement = self.placer.find(view, job)
+                    beside = _beside(view, kept)
+                    placement = self.placer.find(view, job, beside)
             if placement:
                 yield Start(job.id, placement)
-            elif self.strict:
+                if beside:
+                    beside.take(job, placement)
+            elif self.strict and not self._lacks_nodes(view, job):
                 return
+            elif meant:
+                kept.append(meant)
+                beside = _beside(view, kept)
 
-    def _victims(self, view: View, job: Job) -> Sequence[Attempt]:
-        """Return the attempts whose end makes room for a job; none if nothing does."""
-        free = view.free.copy()
+    def _victims(
+        self, view: View, job: Job, beside: Free | None = None
+    ) -> tuple[Sequence[Attempt], Placement | None]:
+        """Return the attempts whose end makes room for a job, and where; none if nothing does."""
+        free = (beside or view.free).copy()
         leaving = [a for a in view.running.values() if a.notice_s]
         for attempt in leaving:
             free.give(attempt.job, attempt.placement)
-        if leaving and self.placer.find(view, job, free):
-            return ()
+        if leaving and (found := self.placer.find(view, job, free)):
+            return (), found
         able = [a for a in view.running.values() if not a.notice_s and self._helps(view, job, a)
                 and self.may_evict(view, job, a)]  # fmt: skip
         able.sort(key=lambda a: self.rank(view, a.job), reverse=True)
         for attempt in able:  # one alone, if that is enough
             if attempt.devices >= job.least and self.may_lose(view, attempt, view.used):
                 free.give(attempt.job, attempt.placement)
-                if self.placer.find(view, job, free):
-                    return (attempt,)
+                if found := self.placer.find(view, job, free):
+                    return (attempt,), found
                 free.take(attempt.job, attempt.placement)
+        return self._several(view, job, able, free)
+
+    def _several(
+        self, view: View, job: Job, able: Sequence[Attempt], free: Free
+    ) -> tuple[Sequence[Attempt], Placement | None]:
+        """Return as many of these attempts as make room together, in their order."""
         chosen: list[Attempt] = []
         held = Counter(view.used)
         for attempt in able:
@@ -87,10 +108,18 @@ class PreemptiveScheduler(ABC):
             held[attempt.job.tenant] -= attempt.devices
             free.give(attempt.job, attempt.placement)
             chosen.append(attempt)
-            found = self.placer.find(view, job, free)
-            if found:
-                return _needed(chosen, found)
-        return ()
+            if found := self.placer.find(view, job, free):
+                return _needed(chosen, found), found
+        return (), None
+
+    def _lacks_nodes(self, view: View, job: Job) -> bool:
+        """Tell whether a job would not fit even if nothing ran, as nodes are down or drained."""
+        if not view.free.closed:
+            return False
+        free = view.free.copy()
+        for attempt in view.running.values():
+            free.give(attempt.job, attempt.placement)
+        return self.placer.find(view, job, free) is None
 
     def _helps(self, view: View, job: Job, attempt: Attempt) -> bool:
         kind = view.cluster.nodes[attempt.placement[0][0]].type
@@ -98,6 +127,17 @@ class PreemptiveScheduler(ABC):
 
     def on_end(self, view: View) -> None:  # noqa: B027
         """Nothing to let go."""
+
+
+def _beside(view: View, kept: Sequence[Placement]) -> Free | None:
+    """Return what is free beside places that are kept for others; None where none are."""
+    if not kept:
+        return None
+    free = view.free.copy()
+    for placement in kept:
+        parts = [(node, mask & free.masks[node]) for node, mask in placement]
+        free.take(NOBODY, tuple((node, mask) for node, mask in parts if mask))
+    return free
 
 
 def _needed(chosen: Sequence[Attempt], placement: Placement) -> Sequence[Attempt]:
@@ -170,7 +210,7 @@ class FairScheduler(PreemptiveScheduler):
             able = self.admit(view, job, 0) and (own or not owed)
             placement = self.placer.find(view, job) if able else None
             if placement is None and able:
-                victims = self._victims(view, job)
+                victims, _ = self._victims(view, job)
                 yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
                 placement = self.placer.find(view, job) if victims else None
             if placement:

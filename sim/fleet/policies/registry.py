@@ -1,7 +1,8 @@
 """Schedulers by name: 'easy', 'easy:leaf:fastest' (with placement and order of types), or a file.
 
-A file is written `path.py` or `path.py:Name`; it defines the class or function `Name` (by default
-`Scheduler`), which is called without arguments and returns the scheduler.
+Kueue's rules are written `kueue:config.yaml`, with a configuration of Kueue. A file is written `path.py` or
+`path.py:Name`; it defines the class or function `Name` (by default `Scheduler`), which is called without
+arguments and returns the scheduler.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
+from ersatz.sim.fleet.kueue.reading import read_kueue
 from ersatz.sim.fleet.policies.backfill import EasyScheduler
 from ersatz.sim.fleet.policies.conservative import ConservativeScheduler
+from ersatz.sim.fleet.policies.kueue import KueueScheduler
 from ersatz.sim.fleet.policies.own.scheduler import FileScheduler
 from ersatz.sim.fleet.policies.placement import KINDS, PLACEMENTS, Placer
 from ersatz.sim.fleet.policies.preempt import (
@@ -85,12 +88,15 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "roomiest": ("types", "those with most free devices first", ""),
 }  # fmt: skip
 _FILE = re.compile(r"\.py(:\w*)?$")
+_KUEUE = re.compile(r"kueue:(.+\.ya?ml)$")
 
 
 def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
     if _FILE.search(text):
         return _from_file(text)
+    if match := _KUEUE.match(text):
+        return _kueue(text, match[1])
     if os.sep in text:
         there = os.path.exists(text)
         raise InputError(
@@ -115,6 +121,8 @@ def unknown_policy(text: str) -> list[str]:
     if _FILE.search(text):
         return [f"is a file; ersatz runs a scheduler's file only where the command line names it:"
                 f" --policy {text}"]  # fmt: skip
+    if match := _KUEUE.match(text):
+        return _kueue_faults(match[1])
     name, *options = text.split(":")
     found = []
     tables: list[Collection[str]] = [POLICIES, [*PLACEMENTS, *SCORED], KINDS]
@@ -125,6 +133,34 @@ def unknown_policy(text: str) -> list[str]:
     if len(options) > 2:
         found.append("expected policy[:placement[:types]]")
     return found
+
+
+def _kueue(text: str, path: str) -> Scheduler:
+    """Return Kueue's rules with a configuration of its own."""
+    scheduler = KueueScheduler(read_kueue(path), Placer(PLACEMENTS["best-fit"], KINDS["any"]))
+    scheduler.name = label_of(text)
+    return scheduler
+
+
+def policy_notes(names: Iterable[str]) -> tuple[str, ...]:
+    """Return what the configurations of policies leave out of account, for the report."""
+    paths = [match[1] for name in names if (match := _KUEUE.match(name))]
+    return tuple(f"kueue: {note}" for path in paths for note in read_kueue(path).assumptions)
+
+
+def label_of(text: str) -> str:
+    """Return a policy's name for reports and files: of a file its stem."""
+    if match := _KUEUE.match(text):
+        return f"kueue-{Path(match[1]).stem}"
+    return Path(text.partition(".py")[0]).name if _FILE.search(text) else text
+
+
+def _kueue_faults(path: str) -> list[str]:
+    try:
+        read_kueue(path)
+    except InputError as error:
+        return [str(problem) for problem in error.problems]
+    return []
 
 
 def _problem(text: str, expected: str) -> Problem:

@@ -50,6 +50,7 @@ class Job:
     memory_mib: int = 0
     model: str = ""  # what it trains, a key of speed tables
     name: str = ""  # as its trace calls it
+    save_s: float = 0.0  # without progress, before it is preempted or moved with all its work
 
     def __post_init__(self) -> None:
         for what, names in (("", (self.id,)), ("tenant ", (self.tenant,) if self.tenant else ()),
@@ -67,7 +68,7 @@ class Job:
         if not 0 < self.milli <= 1000 or (self.milli < 1000 and self.devices > 1):
             raise ValueError(f"job {self.id}: {self.milli}/1000 of {self.devices} devices; expected"
                              " 1..1000, and whole devices in gangs")  # fmt: skip
-        if not self.walltime_s > 0 or self.restart_s < 0 or self.checkpoint_s < 0:
+        if not self.walltime_s > 0 or min(self.restart_s, self.checkpoint_s, self.save_s) < 0:
             raise ValueError(f"job {self.id}: expected a limit above 0 and other times not below")
 
     @property

@@ -121,7 +121,7 @@ def make_log(
         mine = attempts.get(submission.slurm_id, [])
         at = mine[0].submit_s if mine else submission.at_s
         job = log.jobs[submission.job.id] = replace(
-            submission.job, submit_s=max(at, 0.0), checkpoint_s=0.0
+            submission.job, submit_s=max(at, 0.0), checkpoint_s=0.0, restart_s=0.0, save_s=0.0
         )
         rows.append((job.submit_s, _SUBMIT, number, Record(job.submit_s, "submit", job.id)))
         if submission.refused:
@@ -182,9 +182,9 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
     if event is None:
         raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
     start, end = attempt.start_s, attempt.end_s
-    if start < 0:  # never started: it waits again, or was cancelled while it waited
+    if start < 0:  # never started: it waits again, or its owner gave it up while it waited
         if event not in WAITS_AGAIN:
-            yield end, _LATE, Record(end, "reject", job.id, detail=f"slurm: {attempt.state}")
+            yield end, _LATE, Record(end, "abandon", job.id, detail=f"slurm: {attempt.state}")
         return
     placement = parse_taken(path.read_text()) if path.exists() else ()
     if not placement and job.devices:

@@ -7,6 +7,7 @@ diary. Slow nodes have no place in it; a sleeping job is as fast on any node.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -57,35 +58,38 @@ class _Diary:
     env: simpy.Environment
     cluster: Cluster
     written: list[Strike] = field(default_factory=list)
-    down: set[int] = field(default_factory=set)
-    drained: set[int] = field(default_factory=set)
+    down: Counter[int] = field(default_factory=Counter)  # node -> causes for which it is
+    drained: Counter[int] = field(default_factory=Counter)
 
     def _write(self, action: Action, node: int, cause: str) -> None:
         self.written.append(Strike(self.env.now, action, node, cause))
 
-    def lose(self, node: int, cause: str) -> bool:
-        """Take a node down; False if it was already."""
-        if node in self.down:
+    def lose(self, node: int, cause: str, *, beside: bool = False) -> bool:
+        """Take a node down; False if it was already, unless it is held down `beside` that."""
+        if self.down[node] and not beside:
             return False
-        self.down.add(node)
-        self._write("down", node, cause)
+        self.down[node] += 1
+        if self.down[node] == 1:
+            self._write("down", node, cause)
         return True
 
     def restore(self, node: int, cause: str) -> None:
         """Bring a node back; Slurm would let it take jobs again, also where it was drained."""
-        self.down.discard(node)
+        self.down[node] -= 1
+        if self.down[node]:
+            return
         self._write("up", node, cause)
-        if node in self.drained:
+        if self.drained[node]:
             self._write("drain", node, cause)
 
-    def drain(self, node: int, cause: str, undo: bool = False) -> None:
-        """Let a node take no new jobs, or take them again."""
-        if (node in self.drained) != undo:
-            return
-        (self.drained.discard if undo else self.drained.add)(node)
-        self._write("undrain" if undo else "drain", node, cause)
+    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
+        """Let a node take no new jobs, or take them again with the last that drained it."""
+        self.drained[node] += -1 if undo else 1
+        if self.drained[node] == (0 if undo else 1):
+            self._write("undrain" if undo else "drain", node, cause)
+        return True
 
-    def slow(self, node: int, factor: float, cause: str) -> None:
+    def slow(self, node: int, factor: float, cause: str, undo: bool = False) -> None:
         """Nothing: see the head of this module."""
 
     def strike(self) -> None:

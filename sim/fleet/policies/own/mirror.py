@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.free import Free
@@ -17,7 +18,7 @@ ATTEMPT = ("number", "start_s", "rate", "limit_s", "since_s", "done_s", "notice_
            "first_rate")  # fmt: skip
 PROGRESS = ("kept_s", "attempts", "failures", "served_s", "waits_since_s")
 _attempt, _progress = attrgetter(*ATTEMPT), attrgetter(*PROGRESS)
-Values = tuple[float, ...]
+Values = tuple[Any, ...]
 Speeds = Callable[[str, str, int, int, int], float]
 
 
@@ -81,10 +82,12 @@ class Mirror:
         for record in told.records:
             self._replay(record)
         for name, values in told.attempts.items():
-            _set(self.running[name], ATTEMPT, values)
+            self.running[name] = replace(
+                self.running[name], **dict(zip(ATTEMPT, values, strict=True))
+            )
         for name in dict.fromkeys(record.job for record in told.records if record.job):
             if name in told.progress:
-                _set(self.progress.setdefault(name, Progress()), PROGRESS, told.progress[name])
+                self.progress[name] = Progress(*told.progress[name])
             else:
                 self.progress.pop(name, None)
         self.arrived[:] = [self._jobs[name] for name in told.arrived]
@@ -127,8 +130,3 @@ class Mirror:
             (self._drained.add if event == "drain" else self._drained.discard)(node)
         closed = node in self._down or node in self._drained
         (self.free.close if closed else self.free.open)(node)
-
-
-def _set(target: object, names: Sequence[str], values: Values) -> None:
-    for name, value in zip(names, values, strict=True):
-        setattr(target, name, value)

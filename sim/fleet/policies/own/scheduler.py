@@ -150,10 +150,12 @@ def _decision(answer: Mapping[str, Any]) -> Decision:
 
 def _claims(found: Mapping[str, Any]) -> Claims:
     given, usual = found.get("claims"), Claims()
-    kinds = {"backfill": str, "preempts": str, "work_conserving": bool}
+    kinds = {"backfill": str, "preempts": str, "work_conserving": bool, "own_rules": str}
     if not isinstance(given, dict) or not all(
         hasattr(usual, key) and isinstance(value, kinds.get(key, int | float))
         for key, value in given.items()
     ):
         raise SchedulerFault("claims what is no Claims(...)")
+    if given.get("own_rules"):
+        raise SchedulerFault("claims own_rules; these are for policies that are built in")
     return Claims(**given)

@@ -213,7 +213,8 @@ def workload_of(path: Path, jobs: list[Job], source: str, left_out: int = 0) -> 
         fail(path, "has no job that ran")
     origin = min(job.submit_s for job in jobs)
     if origin:
-        jobs = [replace(job, submit_s=job.submit_s - origin) for job in jobs]
+        jobs = [replace(job, submit_s=job.submit_s - origin, deadline_s=job.deadline_s - origin)
+                for job in jobs]  # fmt: skip
     note = f"; {left_out:,} rows left out: no run, or no device" if left_out else ""
     try:
         return Workload(tuple(jobs), path.name.split(".")[0], source + note)
