@@ -1,0 +1,91 @@
+"""Which format a file is of, told from its content; and the one way in: `import_file`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
+from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.finish import finish
+from ersatz.sim.importing.record import Imported
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that is read, and what its user says of the script's surroundings."""
+
+    path: Path
+    text: str
+    defines: Mapping[str, str]
+    arguments: Sequence[str] | None
+
+
+Reader = Callable[[Source], Draft]
+
+
+def import_file(
+    path: Path | str, overrides: Sequence[str] = (), defines: Mapping[str, str] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> Imported:  # fmt: skip
+    """Read a launch file, configuration or log as a scenario. Nothing of it is run.
+
+    `defines` are variables of its environment, `arguments` its positional parameters, `overrides` texts
+    like `cluster.node=h100-8` that win over what is read. Raises `InputError` for what is of no known
+    format, and for values that cannot be read.
+    """
+    source = Source(Path(path), read_text_file(path, "a launch file", MAX_TABLE_BYTES),
+                    defines or {}, arguments)  # fmt: skip
+    reader = reader_of(source)
+    if reader is None:
+        words = "is of no known format: expected a launch script, its log, or a framework's configuration"
+        raise InputError([Problem(str(path), 0, 0, "", "", words)])
+    return finish(reader(source), overrides)
+
+
+def is_launch_file(path: Path) -> bool:
+    """Tell whether a file is one to import, and no scenario."""
+    if path.suffix in (".sh", ".bash", ".sbatch", ".slurm", ".toml", ".log", ".json", ".out"):
+        return True
+    try:
+        text = read_text_file(path, "a scenario", MAX_TABLE_BYTES)
+    except InputError:
+        return False
+    if path.suffix not in (".yaml", ".yml"):
+        return reader_of(Source(path, text, {}, None)) is not None
+    return _not_a_scenario(text)
+
+
+def _not_a_scenario(text: str) -> bool:
+    """A scenario has sections of its own; a configuration of a framework has other keys on top."""
+    from ersatz.sim.importing.configs.detect import yaml_format
+
+    tops = {row.split(":", 1)[0].strip("\"'") for row in text.splitlines()
+            if ":" in row and row[:1].strip() and not row.startswith("#")}  # fmt: skip
+    return not tops & {"cluster", "question"} and yaml_format(tops) is not None
+
+
+def reader_of(source: Source) -> Reader | None:
+    """Return what reads a file, by its content."""
+    begin = source.text[:200_000]
+    if "--- arguments ---" in begin or "elapsed time per iteration" in begin:
+        return _log
+    if begin.startswith("#!") and "sh" in begin.split("\n", 1)[0]:
+        return _script
+    if source.path.suffix in (".sh", ".bash", ".sbatch", ".slurm") or "#SBATCH" in begin:
+        return _script
+    return None
+
+
+def _script(source: Source) -> Draft:
+    from ersatz.sim.importing.script import read_script
+
+    return read_script(source.path, source.text, source.defines, source.arguments)
+
+
+def _log(source: Source) -> Draft:
+    from ersatz.sim.importing.logs.megatron import read_log
+
+    return read_log(source.path, source.text)
