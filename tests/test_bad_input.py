@@ -118,7 +118,7 @@ def placed(lines: list[str], words: str) -> bool:
         ("stack=" + "../" * 3000 + "x", "cannot be read"),
         ("cluster.nodes=1000000", "less than or equal to 250000"),
         ("fabric={size: 1000000}", "less than or equal to 100000"),
-        ("parallel.vp=10000000", "need schedule: interleaved"),
+        ("parallel.vp=10000000", "10000000 chunks for"),
         ("job.replicas=1000000000", "less than or equal to"),
         ('published=[{metric: step.nothing, value: 1, source: x}]', "no such metric"),
         ('published=[{metric: step.mfv, value: 1, source: x}]', "did you mean 'step.mfu'"),

@@ -60,7 +60,7 @@ def _found(
     if found:
         return found, head
     inner = [(c.here, c.here_line) for c in followed.commands if c.here and "#SBATCH" in c.here]
-    inner += [("".join(p.text for p in body), 1) for body in followed.written.values()
+    inner += [("".join(p.text for p in body), 1) for body in followed.state.written.values()
               if any("#SBATCH" in p.text or ".py" in p.text for p in body)]  # fmt: skip
     for text, line in inner:
         head = slurm_head(text, line)
@@ -134,10 +134,24 @@ def _tell_taken(draft: Draft, followed: Followed, launch: Launch) -> None:
         draft.assume(f"line {line}", "passed over", remark)
 
 
+_OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)", "ict": "a retriever",
+                 "vision": "a model of images", "retro": "a retriever (RETRO)"}  # fmt: skip
+
+
+def _refuse_other_models(draft: Draft, launch: Launch) -> None:
+    """Encoders are not simulated: the name of the program tells them."""
+    words = launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower().split("_")
+    for word in words if "pretrain" in words else ():
+        if word in _OTHER_MODELS:
+            draft.refuse(launch.line, launch.program, f"trains {_OTHER_MODELS[word]}, which is not simulated;"
+                         " decoders are")  # fmt: skip
+
+
 def _translated(
     draft: Draft, path: Path, launch: Launch, head: dict[str, Given], followed: Followed
 ) -> Draft:
     keys = set(launch.flags)
+    _refuse_other_models(draft, launch)
     given = {key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()}
     if keys & TRAINER and "num_layers" not in keys:
         from ersatz.sim.importing.trainers.trainer import read_trainer

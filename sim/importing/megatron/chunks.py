@@ -7,7 +7,8 @@ from ersatz.sim.importing.megatron.layout import layer_list
 from ersatz.sim.importing.megatron.patterns import PatternError, pipeline_layout
 from ersatz.sim.importing.megatron.sizes import filler_layers
 
-_SCHEDULE_NAMES = ("pipeline_model_parallel_schedule",)
+_VIRTUAL = ("num_virtual_stages_per_pipeline_rank", "virtual_pipeline_model_parallel_size",
+            "num_layers_per_virtual_pipeline_stage")  # fmt: skip
 
 
 def read_chunks(flags: Flags) -> None:
@@ -21,16 +22,19 @@ def read_chunks(flags: Flags) -> None:
         _from_layout(flags, layout.value, layout.line, pp)
         return
     if pp is None or layers is None:
-        draft.ask("parallel.vp", "it depends on layers and stages that are not known")
+        if flags.take("parallel.vp", *_VIRTUAL):
+            draft.ask("parallel.vp", "it depends on layers and stages that are not known")
         return
     fillers = filler_layers(flags)
     ends = _ends(flags)
     whole = layers + len(fillers) + sum(ends)
     vp = _virtual(flags, whole, pp)
     _put_schedule(flags, pp, vp)
-    if (named := layer_list(flags)) and pp > 1:
+    if (named := layer_list(flags)) and pp > 1 and draft.values.get("parallel.schedule") != "zb-v":
         draft.put("parallel.chunk_layers", list(named))
         return
+    if draft.values.get("parallel.schedule") == "zb-v":
+        vp = 2  # by nature
     chunks = _chunks(flags, whole, pp, vp, fillers, ends)
     if chunks and len(set(chunks)) > 1:
         draft.put("parallel.chunk_layers", chunks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.megatron.patterns import PatternError, number_list
+from ersatz.sim.scenario.schema import ParallelSection
 
 DEGREES = {"tp": ("tensor_model_parallel_size", "model_parallel_size"),
            "pp": ("pipeline_model_parallel_size",),
@@ -156,16 +157,28 @@ def _whole_layers(flags: Flags) -> None:
     if method is None or method.value != "block" or number is None:
         draft.put(key, "full")
         if number and number > 1 and method:
-            draft.leave_out("recompute_num_layers", str(number), method.line, f"memory: one input is kept per"
-                            f" {number} layers, here per layer (a few GiB at most); a whole group is in memory"
-                            " while it is computed again")  # fmt: skip
+            _some_layers(flags, "recompute_group", number, f"memory: one input is kept per {number} layers,"
+                         " here per layer (a few GiB at most)")  # fmt: skip
         return
     if number == 0:
         draft.put(key, "none")
         return
     draft.put(key, "full")
     if per_chunk is None or number < per_chunk:
-        draft.put("parallel.recompute_layers", number)
+        _some_layers(flags, "recompute_layers", number, "only so many layers of each chunk are computed again,"
+                     " here all: less time and more memory than predicted")  # fmt: skip
+
+
+def _some_layers(flags: Flags, key: str, number: int, effect: str) -> None:
+    """Put a count of recomputed layers where scenarios know the key, else name what it is worth."""
+    if key in ParallelSection.model_fields:
+        flags.draft.put(f"parallel.{key}", number)
+        return
+    given = flags.find("recompute_num_layers")
+    method = flags.find("recompute_method", "activations_checkpoint_method")
+    for one in (given, method):
+        if one:
+            flags.draft.leave_out(one.shown, one.value, one.line, effect, one.file)
 
 
 def _largest_chunk(flags: Flags) -> int | None:

@@ -9,6 +9,18 @@ from ersatz.sim.importing.megatron.patterns import PatternError, number_list
 DIVISIBLE = 128  # make_vocab_size_divisible_by
 _MIXERS = ("hybrid_layer_pattern", "hybrid_override_pattern", "is_hybrid_model", "mamba_num_heads",
            "hybrid_attention_ratio")  # fmt: skip
+# What says something of the model: where it is asked for as a whole, none of these is unknown.
+_OF_THE_MODEL = (
+    "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "kv_channels",
+    "num_query_groups", "group_query_attention", "swiglu", "squared_relu", "quick_geglu",
+    "untie_embeddings_and_output_weights", "vocab_size", "make_vocab_size_divisible_by",
+    "padded_vocab_size", "num_experts", "moe_router_topk", "moe_ffn_hidden_size", "moe_layer_freq",
+    "moe_shared_expert_intermediate_size", "n_shared_experts", "first_k_dense_replace",
+    "moe_router_num_groups", "moe_router_group_topk", "multi_latent_attention", "q_lora_rank",
+    "kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim", "mtp_num_layers",
+    "window_size", "window_attn_skip_freq", "noop_layers", "position_embedding_type",
+    "openai_gelu", "hybrid_layer_pattern", "hybrid_override_pattern", "is_hybrid_model",
+)  # fmt: skip
 _HANDED_ON = ("use_checkpoint_args", "model_config_path", "hf_model_path")
 
 
@@ -19,6 +31,7 @@ def read_sizes(flags: Flags) -> None:
         flags.take("model", *_MIXERS)
         draft.ask("model", f"{mixer.shown}: layers with a state space are not read from flags; name a"
                   " config.json, or give sizes of a model of attention", line=mixer.line)  # fmt: skip
+        flags.take("model", *_OF_THE_MODEL)
         return
     layers = flags.whole("model.layers", "num_layers", "encoder_num_layers", "decoder_num_layers")
     if layers is None and not draft.asked("model.layers"):
@@ -49,6 +62,7 @@ def _missing_model(flags: Flags) -> None:
         why = f"{given.shown}: sizes come from elsewhere"
     flags.draft.ask("model", f"{why}; name a model, a config.json or give sizes",
                     (known.name,) if known else ())  # fmt: skip
+    flags.take("model", *_OF_THE_MODEL)
 
 
 def filler_layers(flags: Flags) -> tuple[int, ...]:
@@ -74,8 +88,14 @@ def _without_fillers(flags: Flags, layers: int | None) -> int | None:
 
 def _attention(flags: Flags, hidden: int | None, heads: int | None) -> None:
     draft = flags.draft
-    if flags.on("model.latent", "multi_latent_attention"):
+    latent = flags.on("model.latent", "multi_latent_attention")
+    if latent:
         _latent(flags)
+    elif given := flags.find("kv_lora_rank", "q_lora_rank"):
+        names = ("kv_lora_rank", "q_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim")
+        flags.take("model.latent", *names)
+        draft.assume("model.latent", "none", f"{given.shown} without multi_latent_attention: attention is"
+                     " taken to be by heads")  # fmt: skip
     width = flags.whole("model.head_dim", "kv_channels")
     if width is None and hidden and heads and not draft.asked("model.head_dim"):
         width = hidden // heads
@@ -153,7 +173,7 @@ def _mlp(flags: Flags, hidden: int | None) -> int | None:
     draft = flags.draft
     gated = flags.on("model.gated", "swiglu")
     gated = flags.on("model.gated", "quick_geglu", "geglu") or gated
-    flags.on("model.gated", "squared_relu", "openai_gelu")
+    flags.on("model.gated", "squared_relu", "openai_gelu", "gelu_tanh")
     draft.put("model.gated", gated)
     ffn = flags.whole("model.ffn_hidden", "ffn_hidden_size")
     if ffn is None and hidden and not draft.asked("model.ffn_hidden"):
