@@ -69,14 +69,23 @@ def _not_a_scenario(text: str) -> bool:
 
 def reader_of(source: Source) -> Reader | None:
     """Return what reads a file, by its content."""
-    begin = source.text[:200_000]
-    if "--- arguments ---" in begin or "elapsed time per iteration" in begin:
+    begin, suffix = source.text[:200_000], source.path.suffix
+    if "--- arguments ---" in begin or any(mark in begin for mark in _LOG_MARKS):
         return _log
     if begin.startswith("#!") and "sh" in begin.split("\n", 1)[0]:
         return _script
-    if source.path.suffix in (".sh", ".bash", ".sbatch", ".slurm") or "#SBATCH" in begin:
+    if suffix in (".sh", ".bash", ".sbatch", ".slurm") or "#SBATCH" in begin:
         return _script
-    return None
+    if suffix == ".toml":
+        return _toml
+    if begin.lstrip().startswith("{"):
+        return _json
+    return _yaml if suffix in (".yaml", ".yml") else None
+
+
+# Words that only the lines of steps in a log have.
+_LOG_MARKS = ("elapsed time per iteration", "time_per_iteration_ms", "train_step_timing in s",
+              "'train_speed(s/it)'", "Step Time :")  # fmt: skip
 
 
 def _script(source: Source) -> Draft:
@@ -89,3 +98,25 @@ def _log(source: Source) -> Draft:
     from ersatz.sim.importing.logs.megatron import read_log
 
     return read_log(source.path, source.text)
+
+
+def _toml(source: Source) -> Draft:
+    from ersatz.sim.importing.configs.torchtitan import read_toml
+
+    return read_toml(source.text, str(source.path))
+
+
+def _json(source: Source) -> Draft:
+    from ersatz.sim.importing.configs.torchtitan import is_dump, read_dump
+    from ersatz.sim.importing.flat import flat_json
+    from ersatz.sim.importing.trainers.recipes import read_settings
+
+    if is_dump(flat_json(source.text, str(source.path))):
+        return read_dump(source.text, str(source.path))
+    return read_settings(source.text, str(source.path))
+
+
+def _yaml(source: Source) -> Draft:
+    from ersatz.sim.importing.configs.readers import read_configuration
+
+    return read_configuration(source.text, source.path, source.defines)

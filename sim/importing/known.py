@@ -128,3 +128,8 @@ def tokenizer_size(name: str) -> int | None:
         return int(sizes[name])
     model = named_model(name)
     return int(model.sizes["vocab"]) if model else None
+
+
+def known_names() -> list[str]:
+    """Return the names of the models that launch files may call."""
+    return list(_names()["models"])
