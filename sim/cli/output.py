@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Files = Mapping[str, str | bytes]  # by wanted name
-_BEGINS = {".json": b"{[", ".svg": b"<", ".yaml": b"q"}  # how what ersatz writes to a named file begins
+_BEGINS = {
+    ".json": b"{[",
+    ".svg": b"<",
+    ".yaml": b"q",
+}  # how what ersatz writes to a named file begins
 
 
 def deliver(

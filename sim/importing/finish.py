@@ -42,7 +42,9 @@ def finish(draft: Draft, overrides: Sequence[str]) -> Imported:
 
 
 def _answered(key: str, answered: set[str]) -> bool:
-    return any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in answered)
+    return any(
+        key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in answered
+    )
 
 
 def question_of(draft: Draft) -> str:
@@ -54,7 +56,9 @@ def question_of(draft: Draft) -> str:
 
 
 def _node(given: Mapping[str, Any]) -> Node | None:
-    name = (given.get("cluster") or {}).get("node") if isinstance(given.get("cluster"), dict) else None
+    name = (
+        (given.get("cluster") or {}).get("node") if isinstance(given.get("cluster"), dict) else None
+    )
     if not isinstance(name, str):
         return None
     try:
@@ -97,10 +101,14 @@ def _on_this_node(draft: Draft, node: Node) -> None:
     draft.questions.pop("cluster.nodes", None)
     if total % each:
         draft.drop("cluster.nodes")
-        draft.ask("cluster.nodes", f"{total} devices of the file are no whole number of nodes of {each}")
+        draft.ask(
+            "cluster.nodes", f"{total} devices of the file are no whole number of nodes of {each}"
+        )
         return
     if draft.values.get("cluster.nodes") != total // each:
-        draft.assume("cluster.nodes", total // each, f"{total} devices as in the file, in nodes of {each}")
+        draft.assume(
+            "cluster.nodes", total // each, f"{total} devices as in the file, in nodes of {each}"
+        )
     draft.put("cluster.nodes", total // each)
 
 
@@ -109,7 +117,9 @@ def _choices(draft: Draft) -> list[str]:
     hint = "".join(c for c in draft.device_hint.lower() if c.isalnum())
     names = list_nodes()
     if hint:
-        named = [n for n in names if hint in n.replace("-", "") or n.replace("-", "").startswith(hint)]
+        named = [
+            n for n in names if hint in n.replace("-", "") or n.replace("-", "").startswith(hint)
+        ]
         if named:
             return named[:MOST_CHOICES]
     each = draft.devices_per_node

@@ -35,7 +35,9 @@ class FlagTable:
         """Return "stack", "effect" or "ignored" with the effect, or "unknown"."""
         if key in self.exact:
             return self.exact[key]
-        return next((kind for pattern, kind in self.patterns if pattern.match(key)), ("unknown", None))
+        return next(
+            (kind for pattern, kind in self.patterns if pattern.match(key)), ("unknown", None)
+        )
 
 
 @lru_cache(maxsize=8)
@@ -55,8 +57,12 @@ def flag_table(name: str) -> FlagTable:
 
 def _effect(row: Mapping[str, Any]) -> Effect:
     """Return an effect in words; the marks of sources stay in the table."""
-    words = re.sub(r"; OWN(?=\))", "; an estimate", str(row["effect"]).replace("(OWN)", "(an estimate)"))
-    return Effect(re.sub(r" \((MCORE|MSLLM|PRIMUS)\)", "", words), tuple(map(str, row.get("harmless", ()))))
+    words = re.sub(
+        r"; OWN(?=\))", "; an estimate", str(row["effect"]).replace("(OWN)", "(an estimate)")
+    )
+    return Effect(
+        re.sub(r" \((MCORE|MSLLM|PRIMUS)\)", "", words), tuple(map(str, row.get("harmless", ())))
+    )
 
 
 def sort_rest(flags: Flags, table: FlagTable) -> None:

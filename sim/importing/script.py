@@ -125,11 +125,17 @@ def _no_training(path: Path, followed: Followed) -> InputError:
 def _tell_taken(draft: Draft, followed: Followed, launch: Launch) -> None:
     """Say what was taken for granted of variables, and what could not be followed."""
     for name, value, line in followed.taken:
-        draft.assume(f"${name}", value, f"line {line}; --define {name}=... (or --args) says otherwise")
+        draft.assume(
+            f"${name}", value, f"line {line}; --define {name}=... (or --args) says otherwise"
+        )
     for name, old, new in launch.twice:
-        draft.assume(name, "the last one", f"it stands twice (lines {old} and {new}): the last one counts")
+        draft.assume(
+            name, "the last one", f"it stands twice (lines {old} and {new}): the last one counts"
+        )
     for unknown in launch.loose:
-        draft.assume("flags", "none more", f"{unknown.reason} (line {unknown.line}): nothing is taken for it")
+        draft.assume(
+            "flags", "none more", f"{unknown.reason} (line {unknown.line}): nothing is taken for it"
+        )
     for remark, line in followed.remarks:
         draft.assume(f"line {line}", "passed over", remark)
 
@@ -152,7 +158,9 @@ def _translated(
 ) -> Draft:
     keys = set(launch.flags)
     _refuse_other_models(draft, launch)
-    given = {key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()}
+    given = {
+        key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()
+    }
     if keys & TRAINER and "num_layers" not in keys:
         from ersatz.sim.importing.trainers.trainer import read_trainer
 

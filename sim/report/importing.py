@@ -54,7 +54,9 @@ def headline(found: Imported) -> str:
 
 
 def _left_out(flag: NotModelled) -> str:
-    effect = "not known to ersatz: its effect is not known" if flag.effect == "unknown" else flag.effect
+    effect = (
+        "not known to ersatz: its effect is not known" if flag.effect == "unknown" else flag.effect
+    )
     return f"{flag.flag} {flag.value}".rstrip() + f" (line {flag.line}): {effect}"
 
 

@@ -77,9 +77,7 @@ def read_cases(
     return cases_of(read_yaml(path), overrides, seed)
 
 
-def cases_of(
-    text: YamlText, overrides: Sequence[str] = (), seed: int | None = None
-) -> list[Case]:
+def cases_of(text: YamlText, overrides: Sequence[str] = (), seed: int | None = None) -> list[Case]:
     """Return the cases of a file that was read already; raises `InputError` as `read_cases` does."""
     if not isinstance(text.data, dict):
         raise InputError([text.problem((), None, "expected a scenario: keys and values")])

@@ -163,7 +163,9 @@ def _nodes(
               " of nodes and devices")  # fmt: skip
         return None
     if not cluster.nodes:
-        assumptions.append(f"cluster.nodes is not given: {nodes}, which hold {cluster.devices} devices")
+        assumptions.append(
+            f"cluster.nodes is not given: {nodes}, which hold {cluster.devices} devices"
+        )
     return nodes
 
 
@@ -228,7 +230,9 @@ def _parallel(
         schedule = schedule or "1f1b"
     if section.vp > 1 and not section.schedule:
         schedule = "interleaved"
-        assumptions.append("parallel.schedule is not given: interleaved, for a stage has several chunks")
+        assumptions.append(
+            "parallel.schedule is not given: interleaved, for a stage has several chunks"
+        )
     return Parallel(
         tp=section.tp, pp=section.pp, vp=section.vp, cp=section.cp, ep=section.ep,
         etp=section.etp, dp=dp, sequence_parallel=spread == "true",

@@ -219,7 +219,8 @@ class ParallelSection(Section):
     tp: Degree = Field(1, description="tensor-parallel degree")
     pp: Degree = Field(1, description="pipeline stages")
     vp: Degree = Field(
-        1, description="model chunks per stage; above 1 the schedule is interleaved unless it is given"
+        1,
+        description="model chunks per stage; above 1 the schedule is interleaved unless it is given",
     )
     cp: Degree = Field(1, description="context-parallel degree")
     ep: Degree = Field(1, description="expert-parallel degree")

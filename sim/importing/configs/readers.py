@@ -7,12 +7,17 @@ from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import YamlText, parse_yaml
+from ersatz.sim.importing.configs.automodel import read_automodel
 from ersatz.sim.importing.configs.detect import MARKS, yaml_format
+from ersatz.sim.importing.configs.megatron import read_bridge, read_flagscale, read_test_case
+from ersatz.sim.importing.configs.primus import read_primus
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.trainers.recipes import read_accelerate, read_axolotl, read_llamafactory
 from ersatz.sim.importing.trainers.trainer import REINFORCED
 
-READERS: Mapping[str, Callable[[YamlText], Draft]] = {
+READERS: Mapping[str, Callable[[YamlText, Mapping[str, str]], Draft]] = {
+    "primus-yaml": read_primus, "flagscale-yaml": read_flagscale, "bridge-yaml": read_bridge,
+    "megatron-yaml": read_test_case, "automodel-yaml": read_automodel,
     "llamafactory-yaml": read_llamafactory, "axolotl-yaml": read_axolotl,
     "accelerate-yaml": read_accelerate,
 }  # fmt: skip
@@ -29,4 +34,4 @@ def read_configuration(text: str, path: Path, defines: Mapping[str, str]) -> Dra
         known = ", ".join(dict.fromkeys(name for name, _ in MARKS))
         words = f"is no configuration that is known; expected one of {known}"
         raise InputError([Problem(str(path), 0, 0, "", "", words)])
-    return READERS[name](document)
+    return READERS[name](document, defines)

@@ -51,7 +51,9 @@ def megatron_step(line: str) -> Step | None:
         number = re.match(r"[\d.]+", value)  # Primus adds a mean after a slash
         if number and float(number[0]) > 0:
             batch = fields.get("global batch size", "")
-            return Step(int(found[1]), float(number[0]) * unit, int(batch) if batch.isdigit() else None)
+            return Step(
+                int(found[1]), float(number[0]) * unit, int(batch) if batch.isdigit() else None
+            )
     return None
 
 

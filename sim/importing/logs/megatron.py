@@ -29,7 +29,9 @@ def read_log(path: Path, text: str) -> Draft:
             inside = False
         elif inside and (found := _ARGUMENT.match(line)):
             key = key_of(found[1])
-            given[key] = Given(key, found[1], (found[2].strip(),) if found[2].strip() else ("None",), number)
+            given[key] = Given(
+                key, found[1], (found[2].strip(),) if found[2].strip() else ("None",), number
+            )
         elif padded := _PADDED.search(line):
             _padded(given, padded[1], number)
         else:
@@ -41,7 +43,9 @@ def read_log(path: Path, text: str) -> Draft:
         draft.measured_from = how
     if not given:
         draft.format = name or draft.format
-        draft.ask("model", "the log holds no arguments: give the model, the training and the layout")
+        draft.ask(
+            "model", "the log holds no arguments: give the model, the training and the layout"
+        )
         for key in ("training.sequence_length", "training.global_batch"):
             draft.ask(key, "the log holds no arguments")
         batch = steps[name][-1].batch if name else None
@@ -62,7 +66,9 @@ def _padded(given: dict[str, Given], size: str, line: int) -> None:
     """The size of the vocabulary as it was padded, where the arguments do not say it."""
     known = given.get("padded_vocab_size")
     if known is None or known.absent:
-        given["padded_vocab_size"] = Given("padded_vocab_size", "padded vocab (new size)", (size,), line)
+        given["padded_vocab_size"] = Given(
+            "padded_vocab_size", "padded vocab (new size)", (size,), line
+        )
 
 
 def _machines(draft: Draft, given: dict[str, Given]) -> None:
@@ -75,7 +81,10 @@ def _machines(draft: Draft, given: dict[str, Given]) -> None:
 def _translate(draft: Draft, given: dict[str, Given]) -> None:
     """Read resolved arguments: what is None, False or 0 says that there is none."""
     stack = "megatron-core"
-    if any(key in given for key in ("noop_layers", "use_ascend_coc", "reuse_fp32_param", "swap_attention")):
+    if any(
+        key in given
+        for key in ("noop_layers", "use_ascend_coc", "reuse_fp32_param", "swap_attention")
+    ):
         stack = "mindspeed"
     elif any(key.startswith(("enable_primus", "use_turbo")) for key in given):
         stack = "primus"
@@ -102,9 +111,18 @@ def _agree(flags: Flags) -> None:
     draft, given = flags.draft, flags.given
     stated = given.get("data_parallel_size")
     column = 1
-    for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"):
+    for name in (
+        "tensor_model_parallel_size",
+        "pipeline_model_parallel_size",
+        "context_parallel_size",
+    ):
         degree = given.get(name)
         column *= int(degree.value) if degree and degree.value.isdigit() else 1
-    if stated and stated.value.isdigit() and draft.devices and int(stated.value) * column != draft.devices:
+    if (
+        stated
+        and stated.value.isdigit()
+        and draft.devices
+        and int(stated.value) * column != draft.devices
+    ):
         draft.contradict(f"data_parallel_size {stated.value} x {column} (tensor, pipeline, context) is not"
                          f" world_size {draft.devices}")  # fmt: skip

@@ -132,10 +132,14 @@ def _from_layout(flags: Flags, text: str, line: int, pp: int) -> None:
     try:
         stages = pipeline_layout(text)
     except PatternError as error:
-        draft.blame("parallel.chunk_layers", line, "pipeline_model_parallel_layout", text, str(error))
+        draft.blame(
+            "parallel.chunk_layers", line, "pipeline_model_parallel_layout", text, str(error)
+        )
         return
     if len(stages) % pp:
-        draft.contradict(f"pipeline_model_parallel_layout has {len(stages)} stages, no multiple of {pp}")
+        draft.contradict(
+            f"pipeline_model_parallel_layout has {len(stages)} stages, no multiple of {pp}"
+        )
         return
     layers = [stage.count("t") for stage in stages]
     if sum(layers) != draft.values.get("model.layers"):

@@ -76,7 +76,9 @@ def _context(flags: Flags) -> None:
     draft.put(key, kinds.pop())
     if draft.values[key] == "a2a+p2p":
         if inner is None:
-            draft.ask("parallel.cp_inner", f"{given.shown} {given.value}: how many ranks exchange heads")
+            draft.ask(
+                "parallel.cp_inner", f"{given.shown} {given.value}: how many ranks exchange heads"
+            )
         draft.put("parallel.cp_inner", inner)
 
 

@@ -62,7 +62,11 @@ def _repeat(text: str) -> str:
     """Write repetitions out: `x*n` and `(..)*n`, innermost first."""
     for _ in range(20):
         grown = re.sub(r"\(([^()]*)\)(?:\*(\d+))?", lambda m: _times(m[1], m[2]), text)
-        grown = grown if "(" in grown else re.sub(r"([EtmL|])\*(\d+)", lambda m: _times(m[1], m[2]), grown)
+        grown = (
+            grown
+            if "(" in grown
+            else re.sub(r"([EtmL|])\*(\d+)", lambda m: _times(m[1], m[2]), grown)
+        )
         if grown == text:
             return text
         text = grown

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ersatz.sim.importing.flags import Flags, whole_number
+from collections.abc import Callable
+
+from ersatz.sim.importing.flags import Flags, Given, whole_number
 from ersatz.sim.importing.known import named_model, tokenizer_size
 from ersatz.sim.importing.megatron.patterns import PatternError, number_list
+from ersatz.sim.importing.models import put_model
 
 DIVISIBLE = 128  # make_vocab_size_divisible_by
 _MIXERS = ("hybrid_layer_pattern", "hybrid_override_pattern", "is_hybrid_model", "mamba_num_heads",
@@ -128,7 +131,9 @@ def _latent(flags: Flags) -> None:
         if value is None and not flags.draft.asked(at):
             value = default
             if key != "q_rank":
-                flags.draft.assume(at, default, f"{name} is not given: the default of the command line")
+                flags.draft.assume(
+                    at, default, f"{name} is not given: the default of the command line"
+                )
         flags.draft.put(at, value)
 
 
@@ -193,7 +198,9 @@ def _experts(flags: Flags, ffn: int | None, layers: int | None) -> None:
     inner = flags.whole("model.experts.hidden", "moe_ffn_hidden_size", "moe_intermediate_size")
     if inner is None and not draft.asked("model.experts.hidden"):
         inner = ffn
-        draft.assume("model.experts.hidden", ffn, "moe_ffn_hidden_size is not given: ffn_hidden_size")
+        draft.assume(
+            "model.experts.hidden", ffn, "moe_ffn_hidden_size is not given: ffn_hidden_size"
+        )
     top = flags.whole("model.experts.top_k", "moe_router_topk")
     if top is None and not draft.asked("model.experts.top_k"):
         top = 2
@@ -280,6 +287,39 @@ def _vocabulary(flags: Flags) -> None:
         return
     words += flags.whole(key, "extra_vocab_size") or 0
     draft.put(key, _padded(flags, words))
+
+
+def named_sizes(given: Given | None) -> Callable[[Flags], None]:
+    """Return the reader of a model that is named; sizes among the flags win over its own."""
+
+    def read(flags: Flags) -> None:
+        draft = flags.draft
+        put_model(draft, given)
+        if draft.asked("model"):
+            flags.take("model", *_OF_THE_MODEL)
+            return
+        for key, names in _OWN_SIZES.items():
+            if flags.find(*names):
+                draft.put(f"model.{key}", flags.whole(f"model.{key}", *names))
+        if flags.find("untie_embeddings_and_output_weights"):
+            draft.put(
+                "model.tied", not flags.on("model.tied", "untie_embeddings_and_output_weights")
+            )
+        if words := draft.values.get("model.vocab"):
+            draft.put("model.vocab", _padded(flags, words))
+        flags.take("model", *_OF_THE_MODEL)
+
+    return read
+
+
+_OWN_SIZES = {
+    "layers": ("num_layers",), "hidden": ("hidden_size",), "heads": ("num_attention_heads",),
+    "kv_heads": ("num_query_groups",), "head_dim": ("kv_channels",),
+    "ffn_hidden": ("ffn_hidden_size",), "vocab": ("padded_vocab_size",),
+    "experts.routed": ("num_experts",), "experts.top_k": ("moe_router_topk",),
+    "experts.hidden": ("moe_ffn_hidden_size",), "predict_layers": ("mtp_num_layers",),
+    "lora_rank": ("lora_rank", "lora_r"),
+}  # fmt: skip
 
 
 def _null_tokenizer(flags: Flags, words: int) -> None:

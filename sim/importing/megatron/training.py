@@ -83,7 +83,9 @@ def settle_batch(flags: Flags) -> None:
     micro, dp = draft.values.get("training.micro_batch"), replicas(draft.devices, draft.values)
     if micro and dp:
         draft.put(key, micro * dp)
-        draft.assume(key, micro * dp, f"global_batch_size is not given: micro-batch {micro} x dp {dp}")
+        draft.assume(
+            key, micro * dp, f"global_batch_size is not given: micro-batch {micro} x dp {dp}"
+        )
     else:
         draft.ask(key, "global_batch_size is not given: micro-batch x data-parallel degree")
 

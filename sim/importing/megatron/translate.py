@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.megatron.chunks import read_chunks
@@ -16,15 +18,21 @@ from ersatz.sim.importing.megatron.training import (
 
 GRAPHS = ("enable_cuda_graph", "external_cuda_graph", "cuda_graph_impl")
 ASCEND_OVERLAP = ("use_ascend_coc", "use_ascend_mc2")
-OVERLAPS = (("overlap_grad_reduce", "sums of gradients"), ("overlap_param_gather", "gathered weights"))
+OVERLAPS = (
+    ("overlap_grad_reduce", "sums of gradients"),
+    ("overlap_param_gather", "gathered weights"),
+)
 
 
-def translate(flags: Flags, stack: str) -> None:
-    """Fill the draft from the flags; machines must stand in it already. Nothing is dropped."""
+def translate(flags: Flags, stack: str, sizes: Callable[[Flags], None] = read_sizes) -> None:
+    """Fill the draft from the flags; machines must stand in it already. Nothing is dropped.
+
+    `sizes` reads the model: from the flags, or from a name.
+    """
     draft = flags.draft
     read_degrees(flags)
     read_training(flags)
-    read_sizes(flags)
+    sizes(flags)
     read_chunks(flags)
     read_layout(flags)
     settle_batch(flags)

@@ -47,7 +47,9 @@ class _Condition:
         word = self.words[self.at]
         if isinstance(word, str):
             return word
-        return word[0].text if len(word) == 1 and word[0].kind == "text" and not word[0].quoted else ""
+        return (
+            word[0].text if len(word) == 1 and word[0].kind == "text" and not word[0].quoted else ""
+        )
 
     def either(self) -> bool | None:
         found = self.both()

@@ -131,7 +131,9 @@ class Expander:
             given = state.arguments or ()
             return given[int(name) - 1] if 0 < int(name) <= len(given) else None
         if name in ("@", "*"):
-            return tuple(chain.from_iterable((*a, Piece(" ", 0, True)) for a in state.arguments or ()))
+            return tuple(
+                chain.from_iterable((*a, Piece(" ", 0, True)) for a in state.arguments or ())
+            )
         if name == "#":
             return (Piece(str(len(state.arguments or ())), part.line),)
         held = state.variables.get(name)
@@ -142,7 +144,9 @@ class Expander:
     def _element(self, array: Array, part: Part) -> Value | None:
         index = part.index.strip("[]")
         if index in ("@", "*"):
-            return tuple(chain.from_iterable((*e, Piece(" ", part.line, True)) for e in array.elements))
+            return tuple(
+                chain.from_iterable((*e, Piece(" ", part.line, True)) for e in array.elements)
+            )
         try:
             at = evaluate(arithmetic_names(index or "0"), self._number)
         except NoSum:
@@ -250,4 +254,3 @@ def _cut(op: str, text: str, pattern: str) -> str:
         if fnmatch.fnmatchcase(text[begin:], pattern):
             return text[:begin]
     return text
-

@@ -14,7 +14,9 @@ from ersatz.sim.importing.shell.scan import Token, Word, tokens
 MOST_NESTED = 60
 _REDIRECTS = {"<", ">", ">>", "<<", "<<-", "<<<", ">&", "<&", "&>", "&>>", ">|"}
 _ENDS = {";", "&", "newline"}
-_STOPS = frozenset({"then", "else", "elif", "fi", "do", "done", "esac", ";;", ";&", ";;&", "}", ")"})
+_STOPS = frozenset(
+    {"then", "else", "elif", "fi", "do", "done", "esac", ";;", ";&", ";;&", "}", ")"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,9 @@ class _Parser:
             op = self.take().op
             self.skip("newline")
             items.append((op.rstrip("&") if op == "|&" else op, self.command()))
-        return items[0][1] if len(items) == 1 and not negated else Chain(line, tuple(items), negated)
+        return (
+            items[0][1] if len(items) == 1 and not negated else Chain(line, tuple(items), negated)
+        )
 
     def command(self) -> Node:
         word, token = self.word, self.token

@@ -20,7 +20,14 @@ from ersatz.sim.importing.shell.pieces import (
 
 _ENDS = frozenset({";", "&&", "||", "|", "&"})
 _FLAG = re.compile(r"--?[A-Za-z]")
-_SHORT = {"-N": "nodes", "-n": "ntasks", "-G": "gpus", "-C": "constraint", "-p": "partition", "-m": "module"}
+_SHORT = {
+    "-N": "nodes",
+    "-n": "ntasks",
+    "-G": "gpus",
+    "-C": "constraint",
+    "-p": "partition",
+    "-m": "module",
+}
 _VERBS = {"megatron": ("pt", "sft", "rlhf"), "swift": ("pt", "sft", "rlhf"),
           "llamafactory-cli": ("train",), "primus-cli": ("train",), "axolotl": ("train",)}  # fmt: skip
 _MODULE_LAUNCHERS = ("torch.distributed", "torch.distributed.launch", "torch.distributed.run",
@@ -71,7 +78,9 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     parsed.read(after)
     head = _Parsed(lambda name: False)
     head.read([replace(w, text=f"--{_SHORT[w.text]}") if w.text in _SHORT else w for w in before])
-    tools = tuple(w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-"))
+    tools = tuple(
+        w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-")
+    )
     return Launch(words[at].text, words[at].line or command.line, parsed.given, head.given,
                   tuple(parsed.words), tools, tuple(parsed.twice), tuple(parsed.loose),
                   command.maybe)  # fmt: skip
@@ -90,7 +99,9 @@ def _arguments(command: Command) -> Iterator[Argument]:
             unknown = unknown_of(word)
             if "$" in plain and not unknown:
                 unknown = Unknown(f"{plain[:40]} is filled in elsewhere", line_of(word))
-            yield Argument(plain.strip("\"'") if inside else plain, line_of(word, command.line), unknown)
+            yield Argument(
+                plain.strip("\"'") if inside else plain, line_of(word, command.line), unknown
+            )
             if plain.endswith(";") and inside:
                 return
 
@@ -133,7 +144,12 @@ class _Parsed:
         self._close()
 
     def _word(self, word: Argument) -> None:
-        if word.unknown and not word.text and word.unknown.choices and self._may_be_flags(word.unknown):
+        if (
+            word.unknown
+            and not word.text
+            and word.unknown.choices
+            and self._may_be_flags(word.unknown)
+        ):
             self._close()
             self._branches(word.unknown)
             return
@@ -170,7 +186,9 @@ class _Parsed:
             if all(one and one.words == first.words and not one.unknown for one in found):
                 self._keep(first)
                 continue
-            choices = tuple(dict.fromkeys(one.value or "given" if one else "absent" for one in found))
+            choices = tuple(
+                dict.fromkeys(one.value or "given" if one else "absent" for one in found)
+            )
             self._keep(replace(first, unknown=f"depends on {unknown.reason} (line {unknown.line})",
                                choices=choices))  # fmt: skip
 
@@ -179,12 +197,20 @@ class _Parsed:
             return
         values, self.values = self.values, []
         unknown = next((v.unknown for v in values if v.unknown), None)
-        words = tuple(w for v in values for w in (v.text.split() if len(values) == 1 else [v.text]) if w)
-        choices = tuple(dict.fromkeys(text_of(c).strip() or "absent" for c in unknown.choices)) if unknown else ()
+        words = tuple(
+            w for v in values for w in (v.text.split() if len(values) == 1 else [v.text]) if w
+        )
+        choices = (
+            tuple(dict.fromkeys(text_of(c).strip() or "absent" for c in unknown.choices))
+            if unknown
+            else ()
+        )
         reason = f"{unknown.reason}" if unknown else ""
         if unknown and unknown.choices:
             reason = f"depends on {unknown.reason} (line {unknown.line})"
-        self._keep(Given(key_of(self.name), self.name, words, self.line, unknown=reason, choices=choices))
+        self._keep(
+            Given(key_of(self.name), self.name, words, self.line, unknown=reason, choices=choices)
+        )
         self.name = ""
 
     def _keep(self, given: Given) -> None:

@@ -267,7 +267,9 @@ class _Machine:
         reason = f"a loop (line {node.line}) whose turns are not known"
         self.maybe = reason
         if node.name:
-            self.state.variables[node.name] = (Piece("", node.line, True, Unknown(reason, node.line)),)
+            self.state.variables[node.name] = (
+                Piece("", node.line, True, Unknown(reason, node.line)),
+            )
         try:
             self.block(node.body)
         except _Exit:
@@ -399,7 +401,9 @@ class _Machine:
         for name in map(text_of, fields[1:]):
             if name.isidentifier():
                 reason = f"{name} is read from outside"
-                self.state.variables[name] = (Piece("", node.line, True, Unknown(reason, node.line)),)
+                self.state.variables[name] = (
+                    Piece("", node.line, True, Unknown(reason, node.line)),
+                )
         return False if text_of(fields[0]) == "getopts" else None
 
     def positions(self, fields: Sequence[Value], node: Simple) -> bool | None:

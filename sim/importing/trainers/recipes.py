@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -24,7 +26,7 @@ AXOLOTL = Names(
 _STAGES = ("rm", "ppo", "dpo", "kto", "grpo", "orpo", "simpo")
 
 
-def read_llamafactory(text: YamlText) -> Draft:
+def read_llamafactory(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a LLaMA-Factory recipe."""
     draft = Draft(text.file, "llamafactory-yaml")
     flags = Flags(flat_yaml(text), draft)
@@ -41,7 +43,7 @@ def read_llamafactory(text: YamlText) -> Draft:
     return draft
 
 
-def read_axolotl(text: YamlText) -> Draft:
+def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of an Axolotl recipe."""
     draft = Draft(text.file, "axolotl-yaml")
     given = {("fsdp_sharding_strategy" if k == "fsdp_config.fsdp_sharding_strategy" else k): v
@@ -56,7 +58,9 @@ def read_axolotl(text: YamlText) -> Draft:
         flags.given["bf16"] = Given("bf16", "bf16", ("true",), precision.line)
         draft.assume("training.precision", "bf16", "bf16: auto, where the device can")
     settings = settings_of(flags, {})
-    if settings is None and flags.take("parallel.zero", "fsdp_version", "fsdp_config.reshard_after_forward"):
+    if settings is None and flags.take(
+        "parallel.zero", "fsdp_version", "fsdp_config.reshard_after_forward"
+    ):
         reshard = flags.find("fsdp_config.reshard_after_forward")
         draft.put("parallel.zero", 2 if reshard is None and
                   "fsdp_config.reshard_after_forward" in given else 3)  # fmt: skip
@@ -64,7 +68,7 @@ def read_axolotl(text: YamlText) -> Draft:
     return draft
 
 
-def read_accelerate(text: YamlText) -> Draft:
+def read_accelerate(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of an Accelerate configuration: machines and sharding; the rest is asked for."""
     draft = Draft(text.file, "accelerate-yaml")
     given = {_short(key): value for key, value in flat_yaml(text).items()}
@@ -75,7 +79,9 @@ def read_accelerate(text: YamlText) -> Draft:
     draft.devices_per_node = total // machines if total and total % machines == 0 else None
     draft.put("cluster.nodes", machines)
     for key in ("tp", "cp"):
-        draft.put(f"parallel.{key}", flags.whole(f"parallel.{key}", f"parallelism_config_{key}_size") or 1)
+        draft.put(
+            f"parallel.{key}", flags.whole(f"parallel.{key}", f"parallelism_config_{key}_size") or 1
+        )
     kind = flags.text("parallel.zero", "distributed_type")
     stage = flags.whole("parallel.zero", "zero_stage")
     if stage is not None:
@@ -89,7 +95,12 @@ def read_accelerate(text: YamlText) -> Draft:
 
 
 def _short(key: str) -> str:
-    for section in ("fsdp_config.", "deepspeed_config.", "parallelism_config.", "megatron_lm_config."):
+    for section in (
+        "fsdp_config.",
+        "deepspeed_config.",
+        "parallelism_config.",
+        "megatron_lm_config.",
+    ):
         key = key.removeprefix(section)
     return key
 

@@ -63,7 +63,9 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
         return None
     found = settings_beside(draft, given, written)
     if found is not None:
-        return Flags({k: replace(v, file=v.file or Path(given.value).name) for k, v in found.items()}, draft)
+        return Flags(
+            {k: replace(v, file=v.file or Path(given.value).name) for k, v in found.items()}, draft
+        )
     stage = stage_of_name(Path(given.value).name)
     if stage is None:
         draft.ask("parallel.zero", f"{given.shown} {given.value} cannot be read: which stage of ZeRO?",
@@ -113,7 +115,9 @@ def _adapters(flags: Flags, names: Names) -> None:
         return
     if rank is None and not draft.asked(key):
         rank = default or 8
-        draft.assume(key, rank, f"the rank of adapters is not given: the default of {names.defaults_of}")
+        draft.assume(
+            key, rank, f"the rank of adapters is not given: the default of {names.defaults_of}"
+        )
     draft.put(key, rank)
 
 
@@ -127,7 +131,9 @@ def _length(flags: Flags, names: Names) -> None:
         if length is None:
             draft.ask(key, f"{names.length[0]} is not given: it comes from the model")
         else:
-            draft.assume(key, length, f"{names.length[0]} is not given: the default of {names.defaults_of}")
+            draft.assume(
+                key, length, f"{names.length[0]} is not given: the default of {names.defaults_of}"
+            )
     draft.put(key, length)
     neat = flags.find("neat_packing")
     if neat:
@@ -141,7 +147,9 @@ def _length(flags: Flags, names: Names) -> None:
 def _fully_sharded(flags: Flags) -> None:
     """PyTorch's FSDP, or plain data parallelism."""
     draft, key = flags.draft, "parallel.zero"
-    words = (flags.text(key, "fsdp", "fsdp_sharding_strategy") or "").lower().replace(",", " ").split()
+    words = (
+        (flags.text(key, "fsdp", "fsdp_sharding_strategy") or "").lower().replace(",", " ").split()
+    )
     draft.put("stack", draft.values.get("stack", "deepspeed"))
     if draft.asked(key) or key in draft.values:
         return
@@ -153,7 +161,9 @@ def _fully_sharded(flags: Flags) -> None:
         draft.put(key, 2 if "shard_grad_op" in words else 0 if "no_shard" in words else 3)
     else:
         draft.put(key, 0)
-        draft.assume(key, 0, "neither DeepSpeed nor FSDP is named: every device holds all of the state")
+        draft.assume(
+            key, 0, "neither DeepSpeed nor FSDP is named: every device holds all of the state"
+        )
     if "offload" in words:
         draft.put("stack", "deepspeed-offload")
 
@@ -186,7 +196,9 @@ def _recompute(flags: Flags, names: Names) -> None:
     on = flags.on(key, "gradient_checkpointing", "fsdp_activation_checkpointing")
     if not stated and given is None and names.recompute_default and not off:
         on = True
-        draft.assume(key, "full", f"gradient checkpointing is on in {names.defaults_of} unless switched off")
+        draft.assume(
+            key, "full", f"gradient checkpointing is on in {names.defaults_of} unless switched off"
+        )
     draft.put(key, "full" if on and not off else "none")
 
 
@@ -218,7 +230,10 @@ def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
     if rounds is None and not draft.asked(key):
         rounds = 1
     if dp is None or micro is None or rounds is None:
-        draft.ask(key, f"micro-batch x {rounds or '?'} rounds of accumulation x devices, which are not known")
+        draft.ask(
+            key,
+            f"micro-batch x {rounds or '?'} rounds of accumulation x devices, which are not known",
+        )
         return
     draft.put(key, micro * rounds * dp)
 
