@@ -65,7 +65,7 @@ def _write(tmp_path: Path, text: str) -> Path:
     ("old", "new", "expected"),
     [
         ("question: What?", "questoin: What?", "s.yaml:2:1: questoin: unknown key, did you mean 'question'"),
-        ("tokens: 1 T tokens", "tokens: 0.5", "s.yaml:6:61: training.tokens: '0.5' - expected at least 1 tokens"),
+        ("tokens: 1 T tokens", "tokens: 0.5", "training.tokens: '0.5' - expected at least 1 tokens"),
         ("tokens: 1 T tokens", "tokens: 5 GB", "unknown unit 'GB'"),
         ("global_batch: 64", "global_batch: -64", "s.yaml:6:49: training.global_batch: '-64'"),
         ("global_batch: 64", "global_batch: .nan", "is not a finite number"),

@@ -1,4 +1,4 @@
-"""Scenarios of any file that says what is trained: a scenario file, or a launch file that leaves no question."""
+"""Scenarios of any file that says what is trained: of a scenario, or of a launch file without questions."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _names() -> Mapping[str, Any]:
 
 
 def plain_name(name: str) -> str:
-    """Return a model's name without its owner, ending and punctuation: meta-llama/Llama-2-13b-hf is llama213b."""
+    """Return a name without its owner, ending and punctuation: meta-llama/Llama-2-13b-hf is llama213b."""
     last = name.rstrip("/").rsplit("/", 1)[-1].lower()
     last = last.removesuffix(".yaml").removesuffix(".json")
     last = re.sub(r"^(meta|mistralai|hf)[-_]", "", last)

@@ -27,8 +27,7 @@ def render_imports(found: Sequence[Imported]) -> RenderableType:
 def render_import(found: Imported) -> list[RenderableType]:
     """Return the report of one import: first what it is and what it lacks."""
     parts: list[RenderableType] = [Text(headline(found), style="bold")]
-    for words in found.wrong:
-        parts.append(Text(f"cannot be: {words}", style="red"))
+    parts += [Text(f"cannot be: {words}", style="red") for words in found.wrong]
     parts += _list("to answer (--set KEY=VALUE)", [
         f"{q.key}: {q.why}" + (f" [{', '.join(q.choices)}]" if q.choices else "")
         for q in found.questions

@@ -11,7 +11,7 @@ from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_toml
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.models import put_model
-from ersatz.sim.scenario.schema import ParallelSection
+from ersatz.sim.scenario.scenario import Parallel
 
 VERSION = "torchtitan 0.2.2"
 P, T = "parallelism.", "training."
@@ -106,8 +106,8 @@ def _degrees(flags: Flags) -> None:
     for key, name in (("tp", "tensor"), ("pp", "pipeline"), ("cp", "context")):
         degrees[key] = _degree(flags, f"parallel.{key}", f"{name}_parallel_degree")
         draft.put(f"parallel.{key}", degrees[key])
-    draft.put("parallel.sequence_parallel", (degrees["tp"] or 1) > 1 and
-              _on_by_default(flags, "parallel.sequence_parallel", P + "enable_sequence_parallel"))  # fmt: skip
+    sliced = _on_by_default(flags, "parallel.sequence_parallel", P + "enable_sequence_parallel")
+    draft.put("parallel.sequence_parallel", sliced and (degrees["tp"] or 1) > 1)
     if "model.experts.routed" in draft.values:
         draft.put("parallel.ep", _degree(flags, "parallel.ep", "expert_parallel_degree"))
         draft.put("parallel.etp", _degree(flags, "parallel.etp", "expert_tensor_parallel_degree"))
@@ -284,7 +284,7 @@ def _every_layer(flags: Flags, step: int) -> None:
     draft, key = flags.draft, "parallel.recompute"
     layers, pp = draft.values.get("model.layers"), draft.values.get("parallel.pp") or 1
     draft.put(key, "full")
-    if step > 1 and layers and "recompute_layers" in ParallelSection.model_fields:
+    if step > 1 and layers and "recompute_layers" in Parallel.__dataclass_fields__:
         stages = pp * (draft.values.get("parallel.vp") or 1)
         draft.put("parallel.recompute_layers", max(-(-layers // stages) // step, 1))
     elif step > 1:

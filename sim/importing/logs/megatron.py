@@ -103,7 +103,7 @@ def _translate(draft: Draft, given: dict[str, Given]) -> None:
 
 
 _MEANS_SOMETHING = frozenset({"first_k_dense_replace", "moe_layer_freq", "recompute_num_layers",
-                              "zero_stage", "window_size", "untie_embeddings_and_output_weights"})  # fmt: skip
+                              "zero_stage", "window_size"})  # fmt: skip
 
 
 def _agree(flags: Flags) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.megatron.patterns import PatternError, number_list
-from ersatz.sim.scenario.schema import ParallelSection
+from ersatz.sim.scenario.scenario import Parallel
 
 DEGREES = {"tp": ("tensor_model_parallel_size", "model_parallel_size"),
            "pp": ("pipeline_model_parallel_size",),
@@ -167,13 +167,13 @@ def _whole_layers(flags: Flags) -> None:
         return
     draft.put(key, "full")
     if per_chunk is None or number < per_chunk:
-        _some_layers(flags, "recompute_layers", number, "only so many layers of each chunk are computed again,"
+        _some_layers(flags, "recompute_layers", number, "only so many layers of a chunk are computed again,"
                      " here all: less time and more memory than predicted")  # fmt: skip
 
 
 def _some_layers(flags: Flags, key: str, number: int, effect: str) -> None:
     """Put a count of recomputed layers where scenarios know the key, else name what it is worth."""
-    if key in ParallelSection.model_fields:
+    if key in Parallel.__dataclass_fields__:
         flags.draft.put(f"parallel.{key}", number)
         return
     given = flags.find("recompute_num_layers")

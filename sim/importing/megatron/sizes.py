@@ -325,8 +325,8 @@ _OWN_SIZES = {
 def _null_tokenizer(flags: Flags, words: int) -> None:
     """Up to core 0.12 the null tokenizer adds a word; it is said where that changes the padded size."""
     if _padded(flags, words) != _padded(flags, words + 1):
-        flags.draft.assume("model.vocab", _padded(flags, words), "the null tokenizer adds no word, as in"
-                           f" newest versions; up to core 0.12 it does: {_padded(flags, words + 1)}")  # fmt: skip
+        flags.draft.assume("model.vocab", _padded(flags, words), "the null tokenizer adds no word, as"
+                           f" now; up to core 0.12 it does: {_padded(flags, words + 1)}")  # fmt: skip
 
 
 def _tokenizer(flags: Flags, kind: str) -> int | None:

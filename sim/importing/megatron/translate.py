@@ -59,5 +59,6 @@ def _stack(flags: Flags, stack: str, dp: int | None) -> None:
         absent = flags.find(name) is None
         if absent and (dp is None or dp > 1) and (name == OVERLAPS[0][0] or
                                                   draft.values.get("parallel.zero")):  # fmt: skip
-            draft.assume(f"stack ({name})", "on", f"{name} is not given, so {what} travel in the open; {stack}"
-                         " hides them: the step is up to 10 % longer than predicted (an estimate)")  # fmt: skip
+            draft.assume(f"stack ({name})", "on", f"{name} is not given, so {what} travel in the"
+                         f" open; {stack} hides them: the step is up to 10 % longer than predicted (an"
+                         " estimate)")  # fmt: skip

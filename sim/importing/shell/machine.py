@@ -7,7 +7,9 @@ that another loop changes is unknown. A branch that ends the script is not taken
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +37,6 @@ from ersatz.sim.importing.shell.pieces import (
     Unknown,
     Value,
     broken,
-    line_of,
     text_of,
     unknown_of,
 )
@@ -87,9 +88,8 @@ def follow(
     given = None if arguments is None else tuple((Piece(a, 0),) for a in arguments)
     machine = _Machine(file, State(plain_variables(defines), given))
     try:
-        machine.block(parse(text, file))
-    except _Exit:
-        pass
+        with suppress(_Exit):
+            machine.block(parse(text, file))
     except RecursionError as error:
         raise broken(file, 0, "is nested too deeply") from error
     return Followed(tuple(machine.commands), tuple(dict.fromkeys(machine.taken)), machine.state,
@@ -212,8 +212,6 @@ class _Machine:
             complete = any(self._pattern(p) == "*" for ps, _ in node.branches for p in ps)
             self._both(bodies if complete else [*bodies, ()], "a case that is not known", node.line)
             return None
-        import fnmatch
-
         for patterns, body in node.branches:
             if any(fnmatch.fnmatchcase(text_of(value), self._pattern(p)) for p in patterns):
                 return self._one(body)
@@ -270,10 +268,8 @@ class _Machine:
             self.state.variables[node.name] = (
                 Piece("", node.line, True, Unknown(reason, node.line)),
             )
-        try:
+        with suppress(_Exit):
             self.block(node.body)
-        except _Exit:
-            pass
         self.maybe = outer
         self.remarks.append((reason, node.line))
         for name, held in self.state.variables.items():
@@ -447,4 +443,3 @@ _BUILTINS: Mapping[str, Callable[[_Machine, Sequence[Value], Simple], bool | Non
     "set": _Machine.positions, "eval": _Machine.evaluate, "source": _Machine.source,
     ".": _Machine.source,
 }  # fmt: skip
-__all__ = ["Command", "Followed", "follow", "line_of"]

@@ -47,9 +47,10 @@ def devices_of(head: dict[str, Given]) -> int | None:
     """Return the devices of a node: `--gpus-per-node=[type:]n` or `--gres=gpu[:type]:n`."""
     for key in ("gpus_per_node", "gres"):
         given = head.get(key)
-        if given and (key == "gpus_per_node" or given.value.startswith(("gpu", "npu"))):
-            if (number := whole_number(given.value.rsplit(":", 1)[-1])) is not None:
-                return number
+        named = given and (key == "gpus_per_node" or given.value.startswith(("gpu", "npu")))
+        number = whole_number(given.value.rsplit(":", 1)[-1]) if given and named else None
+        if number is not None:
+            return number
     return None
 
 

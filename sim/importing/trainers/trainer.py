@@ -21,8 +21,10 @@ from ersatz.sim.importing.trainers.deepspeed import (
     stage_of_name,
 )
 
-REINFORCED = ("reinforcement learning and preference training are not simulated; what can be asked instead is"
-              " the training step of the policy: its model, length and batch, as supervised fine-tuning")  # fmt: skip
+REINFORCED = (
+    "reinforcement learning and preference training are not simulated; what can be asked instead is"
+    " the training step of the policy: its model, length and batch, as supervised fine-tuning"
+)
 
 
 @dataclass(frozen=True, slots=True)
