@@ -30,6 +30,7 @@ ORDER = [
         "sim.importing.networks",
     ],
     ["sim.importing"],
+    ["sim.exporting"],
     ["sim.uncertainty"],
     ["sim.step"],
     ["sim.job"],

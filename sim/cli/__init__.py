@@ -25,6 +25,7 @@ __all__ = ["app", "main"]
 VERBS = (
     "run",
     "importing",
+    "exporting",
     "fabric",
     "buy",
     "legal",

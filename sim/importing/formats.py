@@ -78,9 +78,9 @@ def reader_of(source: Source) -> Reader | None:
         return _script
     if suffix == ".toml":
         return _toml
-    if begin.lstrip().startswith("{"):
-        return _json
-    return _yaml if suffix in (".yaml", ".yml") else None
+    if suffix in (".yaml", ".yml"):
+        return _yaml
+    return _json if begin.lstrip().startswith("{") else None
 
 
 # Words that only the lines of steps in a log have.

@@ -139,3 +139,18 @@ def tokenizer_size(name: str) -> int | None:
 def known_names() -> list[str]:
     """Return the names of the models that launch files may call."""
     return list(_names()["models"])
+
+
+def name_of_sizes(sizes: Mapping[str, Any]) -> str:
+    """Return the name of the known model that has these sizes, or an empty text."""
+    wanted = {**_UNSAID, **sizes}
+    for known, row in _names()["models"].items():
+        own = {**_UNSAID, **_sizes(known, row)}
+        if all(
+            own.get(key) == value for key, value in wanted.items() if key not in ("name", "source")
+        ):
+            return str(known)
+    return ""
+
+
+_UNSAID = {"tied": False, "gated": True}

@@ -55,4 +55,5 @@ def read_primus(text: YamlText, defines: Mapping[str, str]) -> Draft:
 
 def _model_flag(inside: Mapping[str, Given]) -> Given | None:
     model = inside.get("model")
-    return replace(model, shown="model") if model and model.value else None
+    bare = model is None or model.value.removesuffix(".yaml").endswith(("_base", "language_model"))
+    return replace(model, shown="model") if model and not bare else None

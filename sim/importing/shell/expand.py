@@ -45,10 +45,10 @@ class Expander:
         if len(word) == 1 and word[0].kind == "text":
             yield from self._literal(word[0])
             return
-        if len(word) == 1 and word[0].index in ("[@]", "[*]") and not word[0].op:
+        if len(word) == 1 and _is_array(word[0]):
             yield from self._array(word[0])
             return
-        if len(word) == 2 and not word[0].text and word[1].index == "[@]" and not word[1].op:
+        if len(word) == 2 and not word[0].text and _is_array(word[1]):
             yield from self._array(word[1])
             return
         if [p.text for p in word if p.kind == "variable"] in (["@"], ["*"]) and len(word) <= 2:
@@ -218,6 +218,10 @@ class Expander:
 
 
 _POSITION = re.compile(r"\$\{?(\d+)\}?")
+
+
+def _is_array(part: Part) -> bool:
+    return part.index in ("[@]", "[*]") and not part.op and not part.prefix
 
 
 def _whole(text: str) -> int:

@@ -124,6 +124,9 @@ def parse(text: str, file: str, line: int = 1) -> Block:
 class _Parser:
     def __init__(self, found: Sequence[Token], file: str) -> None:
         self.tokens, self.file, self.at, self.depth = found, file, 0, 0
+        # What each token is as a word of the shell; an empty text where it is none, and at the end.
+        words = ("newline" if t.kind == "newline" else t.reserved for t in found)
+        self.words = [*words, ""]
 
     @property
     def token(self) -> Token | None:
@@ -132,10 +135,7 @@ class _Parser:
     @property
     def word(self) -> str:
         """The next token where it may be a word of the shell."""
-        token = self.token
-        if token is None:
-            return ""
-        return "newline" if token.kind == "newline" else token.reserved
+        return self.words[self.at]
 
     def take(self) -> Token:
         self.at += 1

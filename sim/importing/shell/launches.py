@@ -76,7 +76,7 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     before, after = words[:at], words[at + 1 :]
     parsed = _Parsed(switches)
     parsed.read(after)
-    head = _Parsed(lambda name: False)
+    head = _Parsed(lambda name: False, single=True)
     head.read([replace(w, text=f"--{_SHORT[w.text]}") if w.text in _SHORT else w for w in before])
     tools = tuple(
         w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-")
@@ -130,6 +130,7 @@ class _Parsed:
     """Flags with their values, read from left to right; the last of a name wins."""
 
     switches: Callable[[str], bool]
+    single: bool = False  # a flag has one value at most: those of launchers
     given: dict[str, Given] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     twice: list[tuple[str, int, int]] = field(default_factory=list)
@@ -159,8 +160,13 @@ class _Parsed:
             self.name, self.line = name, word.line
             if equals:
                 self.values.append(replace(word, text=value))
+                self._close()
             return
-        takes = self.name and not (self.switches(key_of(self.name)) and word.unknown)
+        takes = (
+            self.name
+            and not (self.single and self.values)
+            and not (self.switches(key_of(self.name)) and word.unknown)
+        )
         if takes:
             self.values.append(word)
         elif word.unknown:

@@ -14,6 +14,7 @@ from ersatz.sim.importing.shell.pieces import broken
 
 OPERATORS = ("<<<", "<<-", "&>>", ";;&", "&&", "||", ";;", ";&", "<<", ">>", ">&", "<&", "&>", ">|",
              "|&", "|", "&", ";", "<", ">", "(", ")")  # fmt: skip
+_OPERATOR = re.compile("|".join(map(re.escape, OPERATORS)))
 _PLAIN = re.compile(r"""[^\s'"\\$`;&|<>()#]+|\#+""")
 _IN_QUOTES = re.compile(r'[^"\\$`\n]+')
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]")
@@ -117,11 +118,13 @@ class _Scanner:
         if char in "<>" and self.text[self.at + 1 : self.at + 2] == "(":
             line, inside = self.line, self._balanced(self.at + 1)
             return Token("word", line, (Part("command", inside, line),))
-        for op in OPERATORS:
-            if self.text.startswith(op, self.at):
-                self.at += len(op)
-                return Token("operator", self.line, op=op)
+        if found := _OPERATOR.match(self.text, self.at):
+            self.at = found.end()
+            return Token("operator", self.line, op=found[0], blank_after=self._at_blank())
         return self._word_token()
+
+    def _at_blank(self) -> bool:
+        return self.text[self.at : self.at + 1] in ("", " ", "\t", "\n", "\r")
 
     def _word_token(self) -> Token:
         line = self.line
@@ -130,8 +133,7 @@ class _Scanner:
         named = _ARRAY.match(last.text) if last and last.kind == "text" and len(word) == 1 else None
         if named and last and not last.quoted and self.text[self.at : self.at + 1] == "(":
             return Token("array", line, word, elements=self._elements())
-        blank = self.text[self.at : self.at + 1] in ("", " ", "\t", "\n", "\r")
-        return Token("word", line, word, blank_after=blank)
+        return Token("word", line, word, blank_after=self._at_blank())
 
     def _blanks(self) -> None:
         """Pass over blanks, joined lines and comments."""

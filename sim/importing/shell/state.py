@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ersatz.sim.importing.shell.pieces import Piece, Unknown, Value, text_of, unknown_of
 
@@ -30,7 +30,7 @@ class State:
 
     def copy(self) -> State:
         """Return a state of its own for a branch."""
-        return replace(self, variables=dict(self.variables), written=dict(self.written))
+        return State(dict(self.variables), self.arguments, dict(self.written))
 
 
 def same(a: Held | None, b: Held | None) -> bool:
