@@ -122,10 +122,10 @@ def layout_options(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[O
 def _chunks(scenario: Scenario) -> Iterator[Option]:
     """Chunks as layers per virtual stage where they are even, else as a layout."""
     parallel, model = scenario.parallel, scenario.model
-    if parallel.schedule not in ("1f1b", "interleaved"):
-        return
     length = pipeline_length(parallel)
     chunks = list(parallel.chunk_layers or even_split(model.layers, length))
+    if parallel.schedule == "zb-v":  # a stage has its chunk on the way down and that on the way up
+        chunks = [a + b for a, b in zip(chunks[: parallel.pp], reversed(chunks), strict=False)]
     if len(set(chunks)) == 1:
         if parallel.vp > 1:
             yield Option("num_layers_per_virtual_pipeline_stage", chunks[0])
