@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Files = Mapping[str, str | bytes]  # by wanted name
-# How what ersatz writes to a named file begins; a scenario with its question.
-_BEGINS = {".json": b"{[", ".svg": b"<", ".yaml": b"q"}
+# How what ersatz writes to a named file begins; a scenario with its question, a network with its name.
+_BEGINS = {".json": b"{[", ".svg": b"<", ".yaml": b"qn"}
 
 
 def deliver(
@@ -99,7 +99,7 @@ def cannot_be_written(place: str | Path, error: OSError) -> str:
 def write_file(path: Path, text: str, kind: str) -> None:
     """Write one file to the place that a person named, whole or not at all.
 
-    `kind` is `.json`, `.svg` or `.yaml` (question first): what stands there and is neither empty nor
+    `kind` is `.json`, `.svg` or `.yaml` (question or name first): what stands there and is neither empty nor
     of that kind is left alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
     """
     from ersatz.device_models.text.whole import write_whole

@@ -25,7 +25,11 @@ def load_any(
     if not is_launch_file(path):
         return load_cases(path, overrides, seed)
     found = import_file(path, overrides)
-    if problems := open_questions(found):
+    problems = open_questions(found)
+    if not found.scenario and not problems:
+        words = "is of a network, and no training: import it, and name it in a scenario"
+        problems = [Problem(found.file, 0, 0, "", "", words)]
+    if problems:
         raise InputError(problems)
     scenarios = cases_of_text(text_of(found), overrides, seed)
     said = tuple(import_words(found))

@@ -24,6 +24,7 @@ class Source:
 
 
 Reader = Callable[[Source], Draft]
+NetworkReader = Callable[[Source, Sequence[str]], Imported]
 
 
 def import_file(
@@ -38,6 +39,8 @@ def import_file(
     """
     source = Source(Path(path), read_text_file(path, "a launch file", MAX_TABLE_BYTES),
                     defines or {}, arguments)  # fmt: skip
+    if network := network_reader_of(source):
+        return network(source, overrides)
     reader = reader_of(source)
     if reader is None:
         words = "is of no known format: expected a launch script, its log, or a framework's configuration"
@@ -120,3 +123,55 @@ def _yaml(source: Source) -> Draft:
     from ersatz.sim.importing.configs.readers import read_configuration
 
     return read_configuration(source.text, source.path, source.defines)
+
+
+def network_reader_of(source: Source) -> NetworkReader | None:
+    """Return what reads a table or a description of a network, by its content."""
+    from ersatz.sim.importing.networks.tables import HCCL_MARK, NCCL_MARK
+    from ersatz.sim.importing.networks.topology import TOPO_MARK, XML_MARK
+
+    marks = ((NCCL_MARK, _nccl), (HCCL_MARK, _hccl), (TOPO_MARK, _topo), (XML_MARK, _xml))
+    begin = source.text[:200_000]
+    for mark, reader in marks:
+        if mark.search(begin):
+            return reader
+    if source.path.suffix in (".yaml", ".yml") and "components:" in begin:
+        return _infragraph
+    return None
+
+
+def _nccl(source: Source, overrides: Sequence[str]) -> Imported:
+    from ersatz.sim.importing.networks.found import answers_of
+    from ersatz.sim.importing.networks.tables import read_nccl
+
+    return read_nccl(source.text, str(source.path), answers_of(overrides, source.defines))
+
+
+def _hccl(source: Source, overrides: Sequence[str]) -> Imported:
+    from ersatz.sim.importing.networks.found import answers_of
+    from ersatz.sim.importing.networks.tables import read_hccl
+
+    return read_hccl(source.text, str(source.path), answers_of(overrides, source.defines))
+
+
+def _topo(source: Source, overrides: Sequence[str]) -> Imported:
+    from ersatz.sim.importing.networks.found import answers_of
+    from ersatz.sim.importing.networks.topology import read_topo
+
+    return read_topo(source.text, str(source.path), answers_of(overrides, source.defines))
+
+
+def _xml(source: Source, overrides: Sequence[str]) -> Imported:
+    from ersatz.sim.importing.networks.found import answers_of
+    from ersatz.sim.importing.networks.topology import read_xml
+
+    return read_xml(source.text, str(source.path), answers_of(overrides, source.defines))
+
+
+def _infragraph(source: Source, overrides: Sequence[str]) -> Imported:
+    from ersatz.device_models.text.yamltext import parse_yaml
+    from ersatz.sim.importing.networks.found import answers_of
+    from ersatz.sim.importing.networks.topology import read_infragraph
+
+    text = parse_yaml(source.text, str(source.path))
+    return read_infragraph(text, answers_of(overrides, source.defines))

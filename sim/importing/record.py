@@ -81,6 +81,7 @@ class Imported:
     ignored: tuple[Ignored, ...] = ()
     questions: tuple[Question, ...] = ()
     wrong: tuple[str, ...] = ()
+    text: str = ""  # of a network: the node or network file that holds it
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data: what `ersatz import --json` writes."""
@@ -97,6 +98,7 @@ class Imported:
                 for q in self.questions
             ],
             "wrong": list(self.wrong),
+            **({"text": self.text} if self.text else {}),
             "origins": {k: {"file": f, "line": n, "flag": w}
                         for k, (f, n, w) in self.origins.items()},
         }  # fmt: skip

@@ -16,6 +16,8 @@ COLUMN = 44  # where remarks begin
 
 def scenario_yaml(found: Imported) -> str:
     """Return the scenario of an import as YAML, with the origin of each value as a remark."""
+    if not found.scenario:
+        return found.text
     lines: list[str] = []
     for key, value in found.scenario.items():
         lines += _entry((key,), value, found)

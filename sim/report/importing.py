@@ -32,7 +32,8 @@ def render_import(found: Imported) -> list[RenderableType]:
         f"{q.key}: {q.why}" + (f" [{', '.join(q.choices)}]" if q.choices else "")
         for q in found.questions
     ])  # fmt: skip
-    parts += [Text(""), Text(scenario_yaml(found).rstrip("\n"))]
+    body = found.text if not found.scenario else scenario_yaml(found)
+    parts += [Text(""), Text(body.rstrip("\n"))] if body else []
     parts += _list("assumed", [f"{a.key} = {a.value}: {a.why}" for a in found.assumed])
     parts += _list("not modelled", [_left_out(n) for n in found.not_modelled])
     parts += _list("without effect", _ignored(found.ignored))
