@@ -320,12 +320,40 @@ def test_a_log_needs_no_defaults_and_brings_its_step(tmp_path: Path, prefix: str
     assert [n.flag for n in found.not_modelled] == ["swap_optimizer"]
     (case,) = load_any(tmp_path / "run.log", ["cluster.node=h100-8"])
     assert case.parallel.dp == 4
+    assert (case.published[0].metric, case.published[0].value) == ("step.duration_s", 2.1)
 
 
 def test_too_few_steps_are_no_measurement(tmp_path: Path) -> None:
     found = import_file(log(tmp_path / "run.log", [30.0, 3.0, 2.0]))
     assert found.measured_step_s is None
     assert "only 3 lines" in str(found.measured_from)
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "seconds"),
+    [
+        # 8 samples/s with a batch of 16 is 2 s.
+        ([f"epoch=0/micro_step={i}/global_step={i}, RunningAvgSamplesPerSec=7, CurrSamplesPerSec=8.0,"
+          for i in range(1, 9)] + ["global batch size: 16"], "deepspeed-log", 2.0),
+        (["{'train_runtime': 100.0, 'train_steps_per_second': 0.5, 'epoch': 1.0}"], "trainer-log", 2.0),
+        (["Max iter time: 1.500000 seconds", "step 1 | epoch 0 | loss 1 | tps 8.0(1.0/gpu)"],
+         "automodel-log", 1.5),
+        ([f"[INFO|DP=0|TP=0|h]: iteration: {i} / 9 | consumed_tokens: 4M | time_per_iteration_ms: 1.5K |"
+          for i in range(1, 9)], "nanotron-log", 1.5),
+        ([f"Training epoch 0, iteration {i}/99 | lr: 1 | global_batch_size: 16 | train_step_timing in s: 1.25"
+          for i in range(9)], "nemo-log", 1.25),
+        ([f"step: {i:2}  loss:  7.0  grad_norm: 1.0  memory: 11GiB(22%)  tps: 1,111  tflops: 2  mfu: 3%"
+          for i in range(1, 9)], "torchtitan-log", None),
+    ],
+)  # fmt: skip
+def test_other_logs_bring_their_step(
+    tmp_path: Path, lines: list[str], kind: str, seconds: float | None
+) -> None:
+    path = tmp_path / "run.txt"
+    path.write_text("\n".join(lines) + "\n")
+    found = import_file(path)
+    assert (found.format, found.measured_step_s) == (kind, seconds and pytest.approx(seconds))
+    assert "model" in {q.key for q in found.questions}
 
 
 # Configurations
@@ -384,6 +412,32 @@ def test_torchtitan_by_its_defaults(tmp_path: Path) -> None:
         2,
         [8, 9, 8, 7],
     ]
+
+
+def test_a_script_with_a_job_file_of_torchtitan(tmp_path: Path) -> None:
+    """The command line wins over the file; 16 devices of the launcher are those of the degrees."""
+    (tmp_path / "t.toml").write_text(TITAN)
+    path = tmp_path / "run.sh"
+    path.write_text("torchrun --nproc_per_node 8 --nnodes 2 -m torchtitan.train --job.config_file ./x/t.toml"
+                    " --training.seq_len 8192\n")  # fmt: skip
+    found = import_file(path)
+    assert values(found, "training.sequence_length", "cluster.nodes") == [8192, 2]
+    assert found.devices == 16
+
+
+def test_swift_has_defaults_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "s.sh"
+    path.write_text(
+        "NPROC_PER_NODE=8 megatron sft --model Qwen/Qwen3-8B --max_length 4096 --train_iters 9\n"
+    )
+    found = import_file(path)
+    assert (found.format, found.devices_per_node) == ("swift-sh", 8)
+    assert values(found, "training.global_batch", "parallel.zero", "parallel.recompute") == [
+        16,
+        1,
+        "selective",
+    ]
+    assert values(found, "model.hidden", "training.sequence_length") == [4096, 4096]
 
 
 def test_a_trainer_and_its_settings(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Draft:
     def note(self, key: str, flag: str, value: str, line: int, file: str = "") -> None:
         """Note that a flag decided a key."""
         self.read.append(Read(flag, value, line, key, file))
-        if self.origins.get(key, ("", 0, ""))[1] == 0:
+        if key != "stack" and self.origins.get(key, ("", 0, ""))[1] == 0:  # many flags choose it
             self.origins[key] = (file or self.file, line, flag)
 
     def assume(self, key: str, value: object, why: str) -> None:

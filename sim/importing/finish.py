@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.catalog.device import Node
@@ -36,6 +37,15 @@ def finish(draft: Draft, overrides: Sequence[str]) -> Imported:
     if "model" in answered:
         draft.drop("model")
     scenario = {"question": question_of(draft), **draft.scenario()}
+    if draft.measured_step_s is not None:
+        source = f"{Path(draft.file).name}: {draft.measured_from}"
+        scenario["published"] = [
+            {
+                "metric": "step.duration_s",
+                "value": round(draft.measured_step_s, 6),
+                "source": source,
+            }
+        ]
     apply_overrides(scenario, overrides)
     _check(draft, scenario)
     return _imported(draft, scenario)
@@ -49,8 +59,6 @@ def _answered(key: str, answered: set[str]) -> bool:
 
 def question_of(draft: Draft) -> str:
     """Return the question of the scenario."""
-    from pathlib import Path
-
     name = "".join(c for c in Path(draft.file).name if c.isprintable())
     return f"How long does the training of {name} take, and does it fit?"
 

@@ -75,6 +75,8 @@ def reader_of(source: Source) -> Reader | None:
     begin, suffix = source.text[:200_000], source.path.suffix
     if "--- arguments ---" in begin or any(mark in begin for mark in _LOG_MARKS):
         return _log
+    if suffix not in (".yaml", ".yml", ".toml", ".sh") and _rates(begin):
+        return _rate_log
     if begin.startswith("#!") and "sh" in begin.split("\n", 1)[0]:
         return _script
     if suffix in (".sh", ".bash", ".sbatch", ".slurm") or "#SBATCH" in begin:
@@ -101,6 +103,18 @@ def _log(source: Source) -> Draft:
     from ersatz.sim.importing.logs.megatron import read_log
 
     return read_log(source.path, source.text)
+
+
+def _rates(text: str) -> str | None:
+    from ersatz.sim.importing.logs.others import log_kind
+
+    return log_kind(text)
+
+
+def _rate_log(source: Source) -> Draft:
+    from ersatz.sim.importing.logs.others import read_rates
+
+    return read_rates(source.path, source.text, _rates(source.text[:200_000]) or "")
 
 
 def _toml(source: Source) -> Draft:

@@ -9,9 +9,11 @@ from pathlib import Path
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.importing.cluster import read_machines
+from ersatz.sim.importing.configs.torchtitan import read_toml
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import flag_table
+from ersatz.sim.importing.megatron.swift import read_swift
 from ersatz.sim.importing.megatron.translate import translate
 from ersatz.sim.importing.shell.launches import Launch, launches, merge_launches
 from ersatz.sim.importing.shell.machine import Followed, follow
@@ -32,7 +34,15 @@ MARKS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("megatron-sh", "megatron-core", frozenset({"num_layers", "tensor_model_parallel_size",
         "pipeline_model_parallel_size", "micro_batch_size", "use_mcore_models", "use_checkpoint_args"})),
 )  # fmt: skip
-TRAINER = frozenset({"model_name_or_path", "per_device_train_batch_size", "output_dir"})
+TRAINER = frozenset(
+    {
+        "job.config_file",
+        "model_name_or_path",
+        "dataset",
+        "per_device_train_batch_size",
+        "output_dir",
+    }
+)
 
 
 def read_script(
@@ -161,6 +171,11 @@ def _translated(
     given = {
         key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()
     }
+    if "job.config_file" in keys or "job.config-file" in keys:
+        return _job_file(draft, path, launch, head)
+    if launch.tools[-1:] == ("megatron",) or "swift" in launch.tools:
+        whole = replace(launch, environment={**_texts(followed), **launch.environment})
+        return read_swift(draft, whole, head)
     if keys & TRAINER and "num_layers" not in keys:
         from ersatz.sim.importing.trainers.trainer import read_trainer
 
@@ -175,8 +190,18 @@ def _translated(
     raise _no_training(path, followed)
 
 
-def read_any_script(
-    path: Path, defines: Mapping[str, str], arguments: Sequence[str] | None
-) -> Draft:
-    """Read a launch script from its file."""
-    return read_script(path, read_text_file(path, "a shell script"), defines, arguments)
+def _job_file(draft: Draft, path: Path, launch: Launch, head: dict[str, Given]) -> Draft:
+    """torchtitan's job file beside the script; the command line wins over it."""
+    given = launch.flags.get("job.config_file") or launch.flags["job.config-file"]
+    beside = path.parent / Path(given.value).name
+    inner = read_toml(read_text_file(beside, "TOML"), str(beside), launch.flags)
+    nodes = Draft(str(path), "")
+    read_machines(nodes, launch.launcher, head)
+    if nodes.devices and not (inner.devices and inner.devices != nodes.devices):
+        inner.devices, inner.devices_per_node = nodes.devices, nodes.devices_per_node
+        inner.put("cluster.nodes", nodes.values.get("cluster.nodes"))
+    elif nodes.devices:
+        inner.contradict(
+            f"the launcher starts {nodes.devices} devices, the job file has {inner.devices}"
+        )
+    return inner

@@ -50,6 +50,8 @@ def yaml_value(value: Any) -> str:
     """Write a value in one line, as YAML reads it back."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {yaml_value(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(yaml_value, value))}]"
     if isinstance(value, str):

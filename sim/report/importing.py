@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ersatz.sim.exporting.record import Exported
 from ersatz.sim.importing.record import Ignored, Imported, NotModelled
 from ersatz.sim.importing.writing import scenario_yaml
 
@@ -27,6 +28,9 @@ def render_imports(found: Sequence[Imported]) -> RenderableType:
 def render_import(found: Imported) -> list[RenderableType]:
     """Return the report of one import: first what it is and what it lacks."""
     parts: list[RenderableType] = [Text(headline(found), style="bold")]
+    parts += [Text(f"defaults of {found.version}")] if found.version else []
+    if found.measured_step_s is not None:
+        parts.append(Text(f"measured step {found.measured_step_s:.4g} s ({found.measured_from})"))
     parts += [Text(f"cannot be: {words}", style="red") for words in found.wrong]
     parts += _list("to answer (--set KEY=VALUE)", [
         f"{q.key}: {q.why}" + (f" [{', '.join(q.choices)}]" if q.choices else "")
@@ -45,12 +49,13 @@ def headline(found: Imported) -> str:
     name = Path(found.file).name
     devices = f"{found.devices} devices" if found.devices else "devices not known"
     each = f" ({found.devices_per_node} per machine)" if found.devices_per_node else ""
-    version = f", defaults of {found.version}" if found.version else ""
-    step = ""
-    if found.measured_step_s is not None:
-        step = f"; measured step {found.measured_step_s:.4g} s ({found.measured_from})"
     open_ = f"{len(found.questions)} to answer" if found.questions else "nothing to answer"
-    return f"{name}: {found.format}{version}; {devices}{each}; {open_}{step}"
+    return f"{name}: {found.format}; {devices}{each}; {open_}"
+
+
+def render_export(found: Exported) -> RenderableType:
+    """Return the text to paste."""
+    return Text(found.text.rstrip("\n"))
 
 
 def _left_out(flag: NotModelled) -> str:

@@ -45,6 +45,7 @@ def read_sizes(flags: Flags) -> None:
     for key, value in (("hidden", hidden), ("heads", heads)):
         if value is None:
             draft.ask(f"model.{key}", "the file does not give it")
+    draft.put("model.name", plain_stem(draft.file))
     draft.put("model.layers", _without_fillers(flags, layers))
     draft.put("model.hidden", hidden)
     draft.put("model.heads", heads)
@@ -53,6 +54,12 @@ def read_sizes(flags: Flags) -> None:
     _experts(flags, ffn, layers)
     _vocabulary(flags)
     _extras(flags)
+
+
+def plain_stem(file: str) -> str:
+    """Return the name of a file without its ending, of letters that can be shown."""
+    stem = file.replace("\\", "/").rsplit("/", 1)[-1].rpartition(".")[0]
+    return "".join(c for c in stem if c.isprintable())[:60] or "imported"
 
 
 def _missing_model(flags: Flags) -> None:

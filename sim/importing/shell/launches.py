@@ -83,7 +83,7 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     )
     return Launch(words[at].text, words[at].line or command.line, parsed.given, head.given,
                   tuple(parsed.words), tools, tuple(parsed.twice), tuple(parsed.loose),
-                  command.maybe)  # fmt: skip
+                  command.maybe, dict(command.environment))  # fmt: skip
 
 
 def _arguments(command: Command) -> Iterator[Argument]:

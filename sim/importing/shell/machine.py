@@ -62,6 +62,7 @@ class Command:
     maybe: str = ""
     here: str = ""  # what it reads from a here-document
     here_line: int = 0
+    environment: tuple[tuple[str, str], ...] = ()  # variables set for it alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +356,9 @@ class _Machine:
         if name not in _QUIET or node.here:
             here = text_of(self._here(node)) if node.here else ""
             start = node.here[0].body_line if node.here else 0
-            self.commands.append(Command(tuple(fields), node.line, self.maybe, here, start))
+            own = tuple((a.name, text_of(held)) for a in node.assigns
+                        if isinstance(held := self.state.variables.get(a.name), tuple))  # fmt: skip
+            self.commands.append(Command(tuple(fields), node.line, self.maybe, here, start, own))
         return True
 
     def _here(self, node: Simple) -> Value:
