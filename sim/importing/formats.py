@@ -50,12 +50,14 @@ def import_file(
 
 def is_launch_file(path: Path) -> bool:
     """Tell whether a file is one to import, and no scenario."""
-    if path.suffix in (".sh", ".bash", ".sbatch", ".slurm", ".toml", ".log", ".json", ".out"):
+    if path.suffix in (".sh", ".bash", ".sbatch", ".slurm", ".toml", ".log"):
         return True
     try:
         text = read_text_file(path, "a scenario", MAX_TABLE_BYTES)
     except InputError:
         return False
+    if path.suffix == ".json" and '"cluster"' in text and '"training"' in text:
+        return False  # a scenario: JSON is YAML
     if path.suffix not in (".yaml", ".yml"):
         return reader_of(Source(path, text, {}, None)) is not None
     return _not_a_scenario(text)

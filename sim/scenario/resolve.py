@@ -152,7 +152,8 @@ def _nodes(
     """Return how many nodes there are: as given, or those that hold `cluster.devices`."""
     if cluster.pools or cluster.devices is None or node is None:
         return section.nodes
-    nodes, rest = divmod(cluster.devices, node.devices)
+    each: int = node.devices
+    nodes, rest = divmod(cluster.devices, each)
     at = ("cluster", "devices")
     if rest:
         blame(at, cluster.devices, f"is no whole number of nodes of {node.devices} devices"

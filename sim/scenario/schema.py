@@ -42,7 +42,7 @@ def _tokens() -> BeforeValidator:
 
     def bare(value: object) -> float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(read(f"{value} tokens" if number else value))  # type: ignore[call-arg,arg-type]
+        return float(read(f"{value} tokens" if number else value))  # type: ignore[call-arg]
 
     return BeforeValidator(bare)
 

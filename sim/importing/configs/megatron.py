@@ -81,7 +81,7 @@ def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
     draft = Draft(text.file, "bridge-yaml", "megatron-bridge, August 2026")
     leaves = {k: v for k, v in flat_yaml(text).items() if not k.endswith("_target_") and
               "_call_" not in k and "_partial_" not in k}  # fmt: skip
-    given = {}
+    given: dict[str, Given] = {}
     for key, one in leaves.items():
         name = key_of(key.rsplit(".", 1)[-1])
         name = BRIDGE_NAMES.get(name, name)

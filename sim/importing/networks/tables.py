@@ -110,17 +110,19 @@ def _kind(draft: Draft, table: Table, variables: Mapping[str, str]) -> str | Non
     """Return the collective: as said, as the command's name, or by the ratio of its two rates."""
     said = variables.get("COLLECTIVE", "").lower()
     if said:
-        return KINDS.get(said.removesuffix("_perf")) or _ask(
-            draft, f"{said} is no collective that is known"
-        )
+        kind = KINDS.get(said.removesuffix("_perf"))
+        if kind is None:
+            _ask(draft, f"{said} is no collective that is known")
+        return kind
     if table.named:
         return table.named
     n = table.devices
     if table.factor and n > 1 and abs(table.factor - 2 * (n - 1) / n) < 0.05:
         draft.assume("COLLECTIVE", "all_reduce", "the bus bandwidth is 2(n-1)/n of the algorithm's")
         return "all_reduce"
-    return _ask(draft, "the table does not name its collective: --define COLLECTIVE=all_gather,"
+    _ask(draft, "the table does not name its collective: --define COLLECTIVE=all_gather,"
                 " reduce_scatter or alltoall")  # fmt: skip
+    return None
 
 
 def _ask(draft: Draft, why: str) -> None:
@@ -139,8 +141,12 @@ def read_hccl(text: str, file: str, answers: Answers) -> Imported:
     if answers.devices is None:
         draft.ask("cluster.devices", "hccl_test names its ranks in the command alone (-n)")
     said = answers.variables.get("COLLECTIVE", "").lower().removesuffix("_test")
-    kind = KINDS.get(said) or _ask(draft, "hccl_test names its collective in the command alone: --define"
-                                   " COLLECTIVE=all_reduce")  # fmt: skip
+    kind = KINDS.get(said)
+    if kind is None:
+        _ask(
+            draft,
+            "hccl_test names its collective in the command alone: --define COLLECTIVE=all_reduce",
+        )
     node = machine(draft, answers, "", None)
     if not points:
         draft.contradict("the table holds no row with a size and a time")

@@ -27,7 +27,8 @@ MOST_DEPTH = 50
 def read_topo(text: str, file: str, answers: Answers) -> Imported:
     """Return the machine that `nvidia-smi topo -m` shows: devices, cards, links between devices."""
     draft = Draft(file, "nvidia-topo")
-    names, rows = [], {}
+    names: list[str] = []
+    rows: dict[str, dict[str, str]] = {}
     for _, line in plain_lines(text):
         words = line.split()
         if words[:1] == ["GPU0"] and not names and "X" not in words:
@@ -45,9 +46,8 @@ def read_topo(text: str, file: str, answers: Answers) -> Imported:
     node = machine(draft, answers, "", len(devices))
     alike = len(links) == 1 and len(counts) == 1
     if not alike:
-        words = ", ".join(sorted(links))
-        draft.assume("links", words, "devices are not joined alike: the catalogue's links are kept"
-                     " (NV links, PIX, PXB, PHB one host, SYS between sockets)")  # fmt: skip
+        draft.assume("links", ", ".join(sorted(links)), "devices are not joined alike: the catalogue's links"
+                     " are kept (NV links, PIX, PXB, PHB one host, SYS between sockets)")  # fmt: skip
     if node is None:
         return made(draft, [])
     return made(draft, _node_file(draft, node, len(devices), len(cards) or node.nics,

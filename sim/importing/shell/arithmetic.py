@@ -21,7 +21,8 @@ class NoSum(ValueError):
 
 def evaluate(text: str, value_of: Callable[[str], int]) -> int:
     """Return the value of a sum; `value_of` gives that of a name. Raises `NoSum`."""
-    found, at = [], 0
+    found: list[str] = []
+    at = 0
     while at < len(text.rstrip()):
         token = _TOKEN.match(text, at)
         if not token or len(found) > MOST_TOKENS:

@@ -113,7 +113,7 @@ class Expander:
     def _prefixed(self, part: Part) -> Value:
         """`${#NAME}` and `${!NAME}`."""
         held = self.state.variables.get(part.text)
-        if part.prefix == "#" and isinstance(held, Array) and part.index in ("[@]", "[*]"):
+        if part.prefix == "#" and isinstance(held, Array) and part.item in ("[@]", "[*]"):
             if not any(unknown_of(e) for e in held.elements):
                 return (Piece(str(len(held.elements)), part.line),)
         elif part.prefix == "#" and isinstance(held, tuple) and not unknown_of(held):
@@ -142,7 +142,7 @@ class Expander:
         return held
 
     def _element(self, array: Array, part: Part) -> Value | None:
-        index = part.index.strip("[]")
+        index = part.item.strip("[]")
         if index in ("@", "*"):
             return tuple(
                 chain.from_iterable((*e, Piece(" ", part.line, True)) for e in array.elements)
@@ -221,7 +221,7 @@ _POSITION = re.compile(r"\$\{?(\d+)\}?")
 
 
 def _is_array(part: Part) -> bool:
-    return part.index in ("[@]", "[*]") and not part.op and not part.prefix
+    return part.item in ("[@]", "[*]") and not part.op and not part.prefix
 
 
 def _whole(text: str) -> int:

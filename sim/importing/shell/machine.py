@@ -303,10 +303,10 @@ class _Machine:
         expander, variables = self.expander, self.state.variables
         old = variables.get(assign.name)
         if assign.elements is not None:
-            new: Held = Array(tuple(expander.fields(assign.elements)))
+            before: tuple[Value, ...] = ()
             if assign.adds:
                 before = old.elements if isinstance(old, Array) else ((old,) if old else ())
-                new = Array((*before, *new.elements))
+            new: Held = Array((*before, *expander.fields(assign.elements)))
         else:
             value = expander.value(assign.word)
             new = self._added(old, value, assign) if assign.adds else value

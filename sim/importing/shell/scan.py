@@ -26,7 +26,7 @@ _NEST = 50  # of quotes in commands in quotes
 class Part(NamedTuple):
     """A part of a word: `kind` is text, variable, sum or command.
 
-    A variable has its name in `text`, its `index` ("[@]", "[0]"), the operator after it (":-", "%") and
+    A variable has its name in `text`, its `item` ("[@]", "[0]"), the operator after it (":-", "%") and
     the `word` after that. `quoted` parts are not split.
     """
 
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     text: str
     line: int
     quoted: bool = False
-    index: str = ""
+    item: str = ""
     op: str = ""
     word: tuple[Part, ...] = ()
     prefix: str = ""  # "#" length, "!" indirection
@@ -153,7 +153,8 @@ class _Scanner:
 
     def _elements(self) -> tuple[Word, ...]:
         """Read `( word ... )` after an array's name."""
-        start, words = self.line, []
+        start = self.line
+        words: list[Word] = []
         self.at += 1
         while True:
             token = self.next()
