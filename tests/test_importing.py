@@ -465,6 +465,23 @@ def test_a_trainer_and_its_settings(tmp_path: Path) -> None:
     assert found.devices == 16
 
 
+def test_megatron_deepspeed_has_its_stage_in_settings_that_the_script_writes(
+    tmp_path: Path,
+) -> None:
+    """--num-experts 1 is no mixture of experts; without a pipeline pp is 1."""
+    path = tmp_path / "ds.sh"
+    path.write_text(
+        'Z=2\ncat <<EOT > ds.json\n{"zero_optimization": {"stage": $Z}}\nEOT\n'
+        f"deepspeed --num_nodes 2 --num_gpus 8 pretrain_gpt.py {SIZES} {BATCH} --deepspeed"
+        " --deepspeed_config ds.json --num-experts 1 --pipeline-model-parallel-size 2"
+        " --no-pipeline-parallel --deepspeed-activation-checkpointing --topk 2\n"
+    )
+    found = import_file(path)
+    assert (found.format, found.devices) == ("megatron-deepspeed-sh", 16)
+    assert values(found, "parallel.zero", "parallel.pp", "parallel.recompute", "model.experts") == [
+        2, 1, "full", None]  # fmt: skip
+
+
 def test_settings_that_a_script_writes_are_read(tmp_path: Path) -> None:
     path = tmp_path / "t.sh"
     path.write_text(

@@ -92,6 +92,11 @@ def _machines(
         draft.drop("cluster.devices")
     elif node and draft.devices:
         _on_this_node(draft, node)
+    elif node and draft.values.get("cluster.nodes"):  # every device of each
+        draft.devices, draft.devices_per_node = (
+            draft.values["cluster.nodes"] * node.devices,
+            node.devices,
+        )
     elif "cluster.nodes" not in draft.values:
         total = f"{draft.devices} devices in all; " if draft.devices else ""
         draft.ask("cluster.nodes", f"{total}the file does not say on how many machines")

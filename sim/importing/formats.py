@@ -144,14 +144,14 @@ def _yaml(source: Source) -> Draft:
 def network_reader_of(source: Source) -> NetworkReader | None:
     """Return what reads a table or a description of a network, by its content."""
     from ersatz.sim.importing.networks.tables import HCCL_MARK, NCCL_MARK
-    from ersatz.sim.importing.networks.topology import TOPO_MARK, XML_MARK
+    from ersatz.sim.importing.networks.topology import INFRAGRAPH_MARK, TOPO_MARK, XML_MARK
 
     marks = ((NCCL_MARK, _nccl), (HCCL_MARK, _hccl), (TOPO_MARK, _topo), (XML_MARK, _xml))
     begin = source.text[:200_000]
     for mark, reader in marks:
         if mark.search(begin):
             return reader
-    if source.path.suffix in (".yaml", ".yml") and "components:" in begin:
+    if source.path.suffix in (".yaml", ".yml") and INFRAGRAPH_MARK.search(begin):
         return _infragraph
     return None
 

@@ -103,7 +103,9 @@ def plain_name(name: str) -> str:
     last = name.rstrip("/").rsplit("/", 1)[-1].lower()
     last = last.removesuffix(".yaml").removesuffix(".json")
     last = re.sub(r"^(meta|mistralai|hf)[-_]", "", last)
-    last = re.sub(r"[-_](hf|base|instruct|chat|it|pretrain|v0\.1)(?=[-_]|$)", "", last)
+    last = re.sub(
+        r"[-_](hf|base|instruct|chat|it|pretrain|v0\.1|fp8|bf16|25\d\d)(?=[-_]|$)", "", last
+    )
     return re.sub(r"[-_ ]", "", last)
 
 

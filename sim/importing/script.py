@@ -17,7 +17,9 @@ from ersatz.sim.importing.megatron.swift import read_swift
 from ersatz.sim.importing.megatron.translate import translate
 from ersatz.sim.importing.shell.launches import Launch, launches, merge_launches
 from ersatz.sim.importing.shell.machine import Followed, follow
+from ersatz.sim.importing.shell.pieces import text_of, unknown_of
 from ersatz.sim.importing.shell.slurm import device_type, slurm_head, slurm_variables
+from ersatz.sim.importing.trainers.deepspeed import settings_beside
 
 CORE_2026 = "megatron core, August 2026"
 # Marks of a framework: flags that only it has. The first that fits counts.
@@ -83,8 +85,6 @@ def _found(
 
 def _texts(followed: Followed) -> dict[str, str]:
     """Return the variables of a script that are known texts."""
-    from ersatz.sim.importing.shell.pieces import text_of, unknown_of
-
     return {name: text_of(held) for name, held in followed.state.variables.items()
             if isinstance(held, tuple) and not unknown_of(held)}  # fmt: skip
 
@@ -185,9 +185,25 @@ def _translated(
             draft.format = format_
             draft.version = CORE_2026 if format_ != "mindspeed-sh" else "mindspeed-llm, August 2026"
             read_machines(draft, launch.launcher, head)
+            if stack == "megatron-deepspeed":
+                given |= _stage(draft, given, followed)
             translate(Flags(given, draft), stack)
             return draft
     raise _no_training(path, followed)
+
+
+def _stage(draft: Draft, given: dict[str, Given], followed: Followed) -> dict[str, Given]:
+    """Return the stage of ZeRO that DeepSpeed's settings say, where the flags do not."""
+    named = given.get("deepspeed_config")
+    if "zero_stage" in given or named is None or named.unknown:
+        return {}
+    written = {name: text_of(body) for name, body in followed.state.written.items()}
+    settings = settings_beside(draft, named, written) or {}
+    stage = settings.get("zero_optimization.stage")
+    if stage is None:
+        draft.assume("parallel.zero", 0, f"{named.value}: no stage of ZeRO can be read of it")
+        return {}
+    return {"zero_stage": replace(stage, key="zero_stage", file=Path(named.value).name)}
 
 
 def _job_file(draft: Draft, path: Path, launch: Launch, head: dict[str, Given]) -> Draft:

@@ -142,7 +142,7 @@ def _from_layout(flags: Flags, text: str, line: int, pp: int) -> None:
         )
         return
     layers = [stage.count("t") for stage in stages]
-    if sum(layers) != draft.values.get("model.layers"):
+    if sum(layers) != draft.values.get("model.layers", sum(layers)):
         draft.contradict(f"pipeline_model_parallel_layout has {sum(layers)} layers, the model"
                          f" {draft.values.get('model.layers')}")  # fmt: skip
         return

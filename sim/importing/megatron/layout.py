@@ -20,12 +20,13 @@ CONTEXT = {"p2p": "p2p", "a2a": "a2a", "allgather": "all_gather", "all_gather": 
 
 def read_degrees(flags: Flags) -> None:
     """Put tp, pp and cp into the draft: other flags need them."""
+    flat = flags.on("parallel.pp", "no_pipeline_parallel")
     for key, names in DEGREES.items():
         at = f"parallel.{key}"
         value = flags.whole(at, *names)
         if value is None and not flags.draft.asked(at):
             value = 1
-        flags.draft.put(at, value)
+        flags.draft.put(at, 1 if flat and key == "pp" else value)
 
 
 def read_layout(flags: Flags) -> None:
@@ -42,7 +43,7 @@ def read_layout(flags: Flags) -> None:
 
 def _expert_degrees(flags: Flags, tp: int | None) -> None:
     draft = flags.draft
-    ep = flags.whole("parallel.ep", "expert_model_parallel_size")
+    ep = flags.whole("parallel.ep", "expert_model_parallel_size", "moe_expert_parallel_size")
     etp = flags.whole("parallel.etp", "expert_tensor_parallel_size")
     if "model.experts.routed" not in draft.values:
         return
@@ -124,7 +125,8 @@ def _recompute(flags: Flags) -> None:
     draft, key = flags.draft, "parallel.recompute"
     granularity = flags.text(key, "recompute_granularity")
     older = flags.on(key, "recompute_activations")
-    whole = flags.on(key, "checkpoint_activations", "activations_checkpoint_granularity")
+    whole = flags.on(key, "checkpoint_activations", "deepspeed_activation_checkpointing",
+                     "activations_checkpoint_method")  # fmt: skip
     if draft.asked(key):
         return
     if granularity == "selective" or (older and not granularity):
@@ -153,7 +155,7 @@ def _modules(flags: Flags) -> None:
 def _whole_layers(flags: Flags) -> None:
     """`full`: uniform over all layers, or of the first n layers of each chunk (block)."""
     draft, key = flags.draft, "parallel.recompute"
-    method = flags.take(key, "recompute_method", "activations_checkpoint_method")
+    method = flags.take(key, "recompute_method")
     number = flags.whole(key, "recompute_num_layers")
     per_chunk = _largest_chunk(flags)
     if method is None or method.value != "block" or number is None:

@@ -14,7 +14,7 @@ class PatternError(ValueError):
 
 def number_list(text: str) -> tuple[int, ...]:
     """Return the numbers of `1,2`, `(1, 2)`, `1 2`, `[0]*3+[1]*58` or `([0]*3 + [1]*58)`."""
-    plain = text.strip().strip("'\"").strip()
+    plain = text.replace("\\", "").strip().strip("'\"").strip()
     if "[" not in plain:
         return _numbers(plain.strip("()"))
     plain = _outer(plain)
@@ -51,7 +51,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def pipeline_layout(text: str) -> list[str]:
     """Return the stages of `Et*3|(tt|)*29,m|L`, each as letters: E embedding, t layer, m MTP, L loss."""
-    plain = text.strip().strip("'\"").replace(",", "").replace(" ", "")
+    plain = re.sub(r"[\\'\", ]", "", text)  # scripts that evaluate a text escape its bars
     stages = _repeat(plain).split("|")
     if any(set(stage) - set("EtmL") for stage in stages):
         raise PatternError(f"expected the letters E, t, m, L in a layout, not {text[:60]!r}")

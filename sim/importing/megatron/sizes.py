@@ -113,7 +113,10 @@ def _attention(flags: Flags, hidden: int | None, heads: int | None) -> None:
             draft.contradict(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
     draft.put("model.head_dim", width)
     groups = flags.whole("model.kv_heads", "num_query_groups")
-    if flags.on("model.kv_heads", "group_query_attention"):
+    direct = flags.whole("model.kv_heads", "num_key_value_heads", "n_head_kv")
+    if direct:
+        groups = direct
+    elif flags.on("model.kv_heads", "group_query_attention"):
         if groups is None and not draft.asked("model.kv_heads"):
             draft.assume("model.kv_heads", 1, "num_query_groups is not given: Megatron's default")
             groups = 1
@@ -202,13 +205,16 @@ def _experts(flags: Flags, ffn: int | None, layers: int | None) -> None:
     routed = flags.whole("model.experts.routed", "num_experts", "num_moe_experts")
     if routed is None:
         return
+    if routed <= 1:  # Megatron-DeepSpeed writes its default: no experts
+        flags.take("model.experts.routed", "moe_router_topk", "topk")
+        return
     inner = flags.whole("model.experts.hidden", "moe_ffn_hidden_size", "moe_intermediate_size")
     if inner is None and not draft.asked("model.experts.hidden"):
         inner = ffn
         draft.assume(
             "model.experts.hidden", ffn, "moe_ffn_hidden_size is not given: ffn_hidden_size"
         )
-    top = flags.whole("model.experts.top_k", "moe_router_topk")
+    top = flags.whole("model.experts.top_k", "moe_router_topk", "topk")
     if top is None and not draft.asked("model.experts.top_k"):
         top = 2
         draft.assume("model.experts.top_k", 2, "moe_router_topk is not given: Megatron's default")
@@ -283,6 +289,7 @@ def _vocabulary(flags: Flags) -> None:
         draft.put(key, padded)
         return
     words = flags.whole(key, "vocab_size")
+    extra = flags.whole(key, "extra_vocab_size") or 0
     kind = flags.take(key, "tokenizer_type")
     if words is None and not draft.asked(key):
         words = _tokenizer(flags, kind.value if kind else "")
@@ -292,8 +299,7 @@ def _vocabulary(flags: Flags) -> None:
         flags.take(key, "make_vocab_size_divisible_by")
         draft.ask(key, "only a tokenizer is named: give the padded size of its vocabulary")
         return
-    words += flags.whole(key, "extra_vocab_size") or 0
-    draft.put(key, _padded(flags, words))
+    draft.put(key, _padded(flags, words + extra))
 
 
 def named_sizes(given: Given | None) -> Callable[[Flags], None]:
@@ -344,6 +350,8 @@ def _tokenizer(flags: Flags, kind: str) -> int | None:
             flags.take("model.vocab", name)
             flags.draft.assume("model.vocab", size, f"words of the tokenizer {given.value}")
             return size
+    if not kind and flags.find("merge_file"):
+        kind = "GPT2BPETokenizer"  # what vocabulary and merges in two files are of
     size = tokenizer_size(kind)
     if size:
         flags.draft.assume("model.vocab", size, f"words of {kind}")

@@ -73,6 +73,9 @@ def read_steps(flags: Flags) -> None:
     if steps is None and samples and batch:
         steps = samples // batch
     draft.put("training.steps", steps or None)
+    tokens = flags.whole("training.tokens", "train_tokens")
+    if not steps and tokens:
+        draft.put("training.tokens", f"{tokens} tokens")
 
 
 def settle_batch(flags: Flags) -> None:

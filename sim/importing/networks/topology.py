@@ -17,6 +17,9 @@ from ersatz.sim.importing.networks.found import Answers, leaf, machine, made, ow
 from ersatz.sim.importing.record import Imported
 
 TOPO_MARK = re.compile(r"^\s*GPU0\s+GPU1\b|^\s*GPU0\s.*CPU Affinity", re.M)
+INFRAGRAPH_MARK = re.compile(
+    r"^(?:devices|components):(?s:.*)^\s*(?:- |\[)?\{?\s*(?:type: xpu|name: xpu)", re.M
+)
 XML_MARK = re.compile(r"<system\b[^>]*\bversion=")
 LINK_RATE = 25e9  # bytes/s per direction of an NVLink 3 or 4
 GENERATIONS = {"80": "Ampere", "90": "Hopper", "100": "Blackwell", "103": "Blackwell"}
