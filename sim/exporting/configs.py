@@ -13,8 +13,7 @@ from ersatz.sim.exporting.megatron import (
     unsaid,
 )
 from ersatz.sim.exporting.record import Exported
-from ersatz.sim.importing.known import name_of_sizes
-from ersatz.sim.importing.models import model_sizes
+from ersatz.sim.importing.models import name_of_model
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -54,7 +53,7 @@ def _quoted(value: object) -> str:
 def to_torchtitan(scenario: Scenario) -> Exported:
     """Return a job file of torchtitan (until February 2026); models by the name of their flavor."""
     parallel, training = scenario.parallel, scenario.training
-    name = name_of_sizes(model_sizes(scenario.model))
+    name = name_of_model(scenario.model)
     sharded = parallel.shard or parallel.dp
     schedule = SCHEDULES.get(parallel.schedule, "1F1B")
     local = training.micro_batch if parallel.pp == 1 else training.global_batch // parallel.dp
@@ -133,7 +132,7 @@ def _titan_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
 def to_automodel(scenario: Scenario) -> Exported:
     """Return a recipe of NeMo Automodel; models by name."""
     parallel, training = scenario.parallel, scenario.training
-    name = name_of_sizes(model_sizes(scenario.model))
+    name = name_of_model(scenario.model)
     pipeline = {"pp_schedule": "interleaved1f1b" if parallel.vp > 1 else "1f1b",
                 "pp_microbatch_size": training.micro_batch,
                 "layers_per_stage": -(-scenario.model.layers // (parallel.pp * parallel.vp))}  # fmt: skip

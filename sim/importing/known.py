@@ -121,12 +121,8 @@ def named_model(name: str) -> NamedModel | None:
 def _sizes(known: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
     if "sizes" in row:
         return {**row["sizes"], "source": row["source"]}
-    from dataclasses import asdict
-
-    from ersatz.sim.workload.model_file import load_model
-
-    model = load_model(row.get("catalogue", known))
-    return {k: v for k, v in asdict(model).items() if k != "name" and v not in (None, "")}
+    data: Any = read_yaml(DATA / "models" / f"{row.get('catalogue', known)}.yaml").data
+    return {key: value for key, value in data.items() if key != "name"}
 
 
 def tokenizer_size(name: str) -> int | None:
@@ -141,18 +137,3 @@ def tokenizer_size(name: str) -> int | None:
 def known_names() -> list[str]:
     """Return the names of the models that launch files may call."""
     return list(_names()["models"])
-
-
-def name_of_sizes(sizes: Mapping[str, Any]) -> str:
-    """Return the name of the known model that has these sizes, or an empty text."""
-    wanted = {**_UNSAID, **sizes}
-    for known, row in _names()["models"].items():
-        own = {**_UNSAID, **_sizes(known, row)}
-        if all(
-            own.get(key) == value for key, value in wanted.items() if key not in ("name", "source")
-        ):
-            return str(known)
-    return ""
-
-
-_UNSAID = {"tied": False, "gated": True}

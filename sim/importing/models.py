@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.text.problems import InputError, did_you_mean
+from ersatz.device_models.text.problems import did_you_mean
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Given
 from ersatz.sim.importing.known import known_names, named_model
@@ -55,12 +55,13 @@ def _beside(draft: Draft, given: Given) -> dict[str, Any] | None:
         path = folder / name
         if not name.endswith(".json") or not _inside(path, folder):
             continue
-        try:
-            return model_sizes(load_model(str(path)))
-        except InputError as error:
-            if path.is_file():
-                raise
-            del error
+        model = load_model(str(path))
+        sizes = model_sizes(model)
+        if bare(load_model(sizes)) != bare(model):
+            draft.ask("model", f"{name} has kinds of layers that sizes alone cannot say: name the file itself",
+                      (str(path),), given.line)  # fmt: skip
+            return None
+        return sizes
     return None
 
 
@@ -71,8 +72,29 @@ def _inside(path: Path, folder: Path) -> bool:
         return False
 
 
+def name_of_model(model: Model) -> str:
+    """Return the name by which launch files call a model of these sizes, or an empty text."""
+    wanted = bare(model)
+    for name in known_names():
+        found = named_model(name)
+        if found and bare(load_model(found.sizes)) == wanted:
+            return name
+    return ""
+
+
+def bare(model: Model) -> Model:
+    """Return a model without its name and what is said about it: its sizes alone."""
+    words = {f.name: type(getattr(model, f.name))() for f in fields(Model) if f.name in _WORDS}
+    return replace(model, **words)
+
+
+_WORDS = ("name", "source", "notes")
+
+
 def model_sizes(model: Model) -> dict[str, Any]:
     """Return the sizes of a model without those that are as by default."""
     defaults = {f.name: f.default for f in fields(Model) if f.default is not MISSING}
     data = asdict(model)
-    return {k: v for k, v in data.items() if k not in defaults or v != defaults[k]}
+    return {
+        k: v for k, v in data.items() if k != "notes" and (k not in defaults or v != defaults[k])
+    }
