@@ -58,7 +58,7 @@ def _beside(draft: Draft, given: Given) -> dict[str, Any] | None:
         model = load_model(str(path))
         sizes = model_sizes(model)
         if bare(load_model(sizes)) != bare(model):
-            draft.ask("model", f"{name} has kinds of layers that sizes alone cannot say: name the file itself",
+            draft.ask("model", f"{name} has kinds of layers that sizes cannot say: name the file itself",
                       (str(path),), given.line)  # fmt: skip
             return None
         return sizes
