@@ -68,6 +68,13 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
         blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
               " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
         return False
+    if parallel.vp > scenario.model.layers:  # before anything counts them one by one
+        blame(
+            ("parallel", "vp"),
+            parallel.vp,
+            f"{parallel.vp} chunks for {scenario.model.layers} layers",
+        )
+        return False
     return True
 
 
