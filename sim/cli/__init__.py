@@ -31,6 +31,7 @@ VERBS = (
     "legal",
     "schedule",
     "validate",
+    "anchor",
     "calibrate",
     "devices",
     "find",

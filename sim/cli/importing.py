@@ -69,6 +69,6 @@ def _write(out: Path, texts: list[str]) -> None:
     if len(texts) > 1:
         raise Failure(2, ["--out: expected one file to import"])
     try:
-        write_file(out, texts[0], ".yaml")
+        write_file(out, texts[0], ".scenario")
     except OSError as error:
         raise Failure(3, [cannot_be_written(out, error)]) from error

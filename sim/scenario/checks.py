@@ -39,7 +39,20 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
                 rank,
                 f"expected a rank below {scenario.parallel.world}",
             )
+    _check_recompute(scenario, blame)
     _check_published(scenario, blame)
+
+
+def _check_recompute(scenario: Scenario, blame: Blame) -> None:
+    """Only full recomputation keeps boundaries of groups; no part of nothing is computed again."""
+    parallel = scenario.parallel
+    if parallel.recompute_group > 1 and parallel.recompute != "full":
+        blame(
+            ("parallel", "recompute_group"), parallel.recompute_group, "belongs to recompute: full"
+        )
+    if parallel.recompute_layers and parallel.recompute == "none":
+        blame(("parallel", "recompute_layers"), parallel.recompute_layers,
+              "belongs to recompute: selective or full")  # fmt: skip
 
 
 def _check_devices(scenario: Scenario, blame: Blame) -> None:
@@ -67,13 +80,6 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
     if parallel.vp > 1 and name != "interleaved" and not parallel.custom_schedule:
         blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
               " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
-        return False
-    if parallel.vp > scenario.model.layers:  # before anything counts them one by one
-        blame(
-            ("parallel", "vp"),
-            parallel.vp,
-            f"{parallel.vp} chunks for {scenario.model.layers} layers",
-        )
         return False
     return True
 
@@ -196,7 +202,7 @@ def _check_schedule(scenario: Scenario, blame: Blame) -> None:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         blame(("parallel", "schedule"), parallel.schedule, f"expected another shape: {error}")
 
 
