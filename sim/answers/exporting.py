@@ -6,7 +6,7 @@ from ersatz.sim.answers.answer import Answer, Overrides
 from ersatz.sim.answers.cases import Named, load
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.exporting.record import Exported
-from ersatz.sim.report.importing import render_export
+from ersatz.sim.report.launch.importing import render_export
 from ersatz.sim.scenario.scenario import Scenario
 
 

@@ -9,7 +9,7 @@ from ersatz.sim.answers.answer import Answer, Overrides, by_name, override_texts
 from ersatz.sim.importing.formats import import_file
 from ersatz.sim.importing.record import Imported
 from ersatz.sim.importing.writing import scenario_yaml
-from ersatz.sim.report.importing import render_imports
+from ersatz.sim.report.launch.importing import render_imports
 
 
 def read_launch(

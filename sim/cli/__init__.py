@@ -24,8 +24,8 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
-    "importing",
-    "exporting",
+    "launch.importing",
+    "launch.exporting",
     "fabric",
     "buy",
     "legal",
