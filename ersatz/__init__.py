@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.answers.buy import buy
     from ersatz.sim.answers.cases import compare, load, run
+    from ersatz.sim.answers.exporting import export
     from ersatz.sim.answers.find import catalogue, devices, show
+    from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
     from ersatz.sim.answers.schedule import schedule
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
@@ -40,8 +42,10 @@ __all__ = [
     "catalogue",
     "compare",
     "devices",
+    "export",
     "legal",
     "load",
+    "read_launch",
     "run",
     "schedule",
     "show",
@@ -59,8 +63,10 @@ _HOMES = {
     "catalogue": "sim.answers.find",
     "compare": "sim.answers.cases",
     "devices": "sim.answers.find",
+    "export": "sim.answers.exporting",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
+    "read_launch": "sim.answers.importing",
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",
     "show": "sim.answers.find",

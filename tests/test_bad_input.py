@@ -118,7 +118,7 @@ def placed(lines: list[str], words: str) -> bool:
         ("stack=" + "../" * 3000 + "x", "cannot be read"),
         ("cluster.nodes=1000000", "less than or equal to 250000"),
         ("fabric={size: 1000000}", "less than or equal to 100000"),
-        ("parallel.vp=10000000", "need schedule: interleaved"),
+        ("parallel.vp=10000000", "10000000 chunks for"),
         ("parallel={tp: 2, pp: 8, vp: 10000000, schedule: interleaved}", "80000000 chunks for 8 layers"),
         ("parallel={pp: 10000000, schedule: zb-v}", "20000000 chunks for 8 layers"),
         ("job.replicas=1000000000", "less than or equal to"),

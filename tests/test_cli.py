@@ -41,6 +41,8 @@ def test_verbs_and_options_are_frozen() -> None:
     assert verbs == [
         "run",
         "compare",
+        "import",
+        "export",
         "fabric",
         "buy",
         "legal",
@@ -63,6 +65,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--ops",
             "--help",
         },
+        "export": {"--json", "--as", "--set", "--help"},
+        "import": {"--json", "--node", "--set", "--define", "--args", "--out", "--help"},
         "compare": {"--json", "--out", "--set", "--seed", "--help"},
         "buy": {"--json", "--out", "--set", "--seed", "--prices", "--help"},
         "legal": {

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.importing.cases import load_any
 from ersatz.sim.records import RunResult
 from ersatz.sim.report.json_out import result_json, table_files
 from ersatz.sim.report.pictures.memory_timeline import memory_pictures
 from ersatz.sim.report.run import render_comparison, render_run
 from ersatz.sim.run import run_case
-from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.shipped import find_scenario
 
@@ -32,10 +32,12 @@ def load(
 ) -> tuple[Scenario, ...]:
     """Return the cases of a scenario, by path or name of a shipped one; the first is the baseline.
 
+    A launch script, a framework's configuration or its log is imported (`import_`), and is one case.
+
     `overrides` change values by dotted key, as `--set` does: {"training.global_batch": 4096}.
     Raises `InputError` with every fault of every case.
     """
-    return load_cases(find_scenario(scenario), override_texts(overrides), seed)
+    return load_any(find_scenario(scenario), override_texts(overrides), seed)
 
 
 def run(
@@ -78,7 +80,7 @@ def load_several(
     """Return the cases of several files; those of a file with several are named after it, too."""
     cases: list[Scenario] = []
     for path in paths:
-        found = load_cases(path, overrides, seed)
+        found = load_any(path, overrides, seed)
         several = len(paths) > 1 and len(found) > 1
         cases += [replace(c, name=f"{path.stem}/{c.name}") if several else c for c in found]
     return cases

@@ -24,6 +24,8 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
+    "launch.importing",
+    "launch.exporting",
     "fabric",
     "buy",
     "legal",

@@ -33,6 +33,7 @@ _BEGINS = {
     ".json": b"{[",
     ".svg": b"<",
     ".yaml": b"#",
+    ".scenario": b"qn",  # with its question, a network with its name
 }  # how what ersatz writes to a named file begins
 
 
@@ -106,8 +107,8 @@ def cannot_be_written(place: str | Path, error: OSError) -> str:
 def write_file(path: Path, text: str, kind: str) -> None:
     """Write one file to the place that a person named, whole or not at all.
 
-    `kind` is `.json`, `.svg` or `.yaml`: what stands there and is neither empty nor of that kind is left
-    alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
+    `kind` is `.json`, `.svg`, `.yaml` or `.scenario`: what stands there and is neither empty nor of that
+    kind is left alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
     """
     from ersatz.device_models.text.whole import write_whole
 

@@ -74,7 +74,11 @@ def read_cases(
 
     Raises `InputError` for a file that cannot be read and for overrides that have no place.
     """
-    text = read_yaml(path)
+    return cases_of(read_yaml(path), overrides, seed)
+
+
+def cases_of(text: YamlText, overrides: Sequence[str] = (), seed: int | None = None) -> list[Case]:
+    """Return the cases of a file that was read already; raises `InputError` as `read_cases` does."""
     if not isinstance(text.data, dict):
         raise InputError([text.problem((), None, "expected a scenario: keys and values")])
     _check_cases(text, text.data.get("cases"))

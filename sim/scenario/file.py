@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem
-from ersatz.sim.scenario.case_file import Case, apply_overrides, read_cases, validated
+from ersatz.device_models.text.yamltext import YamlText, read_yaml
+from ersatz.sim.scenario.case_file import Case, apply_overrides, cases_of, validated
 from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 
-__all__ = ["apply_overrides", "load_cases"]
+__all__ = ["apply_overrides", "cases_of_text", "load_cases"]
 
 
 def load_cases(
@@ -22,11 +23,17 @@ def load_cases(
     `overrides` are texts like `training.global_batch=4096`. Raises `InputError` with every fault
     of every case.
     """
-    cases = read_cases(path, overrides, seed)
+    return cases_of_text(read_yaml(path), overrides, seed)
+
+
+def cases_of_text(
+    text: YamlText, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Scenario, ...]:
+    """Return the cases of a scenario that was read already; raises as `load_cases` does."""
     scenarios: list[Scenario] = []
     problems: list[Problem] = []
-    for case in cases:
-        scenario = _scenario(case, Path(path))
+    for case in cases_of(text, overrides, seed):
+        scenario = _scenario(case, Path(text.file))
         problems += case.problems
         if scenario:
             scenarios.append(scenario)

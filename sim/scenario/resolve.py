@@ -144,9 +144,34 @@ def resolve_pools(
             out = _network(section.network, folder, (*path, "network"), blame)
             node = replace(node, scale_out=out) if out else None
         stack = _stack(common, section, folder, path, node, blame, assumptions)
-        if node and stack:
-            pools.append(Pool(section.name, node, section.nodes, stack))
+        nodes = _nodes(cluster, section, node, blame, assumptions)
+        if node and stack and nodes:
+            pools.append(Pool(section.name, node, nodes, stack))
     return pools if len(pools) == len(sections) else []
+
+
+def _nodes(
+    cluster: ClusterSection, section: PoolSection, node: Any, blame: Blame, assumptions: list[str]
+) -> int | None:
+    """Return how many nodes there are: as given, or those that hold `cluster.devices`."""
+    if cluster.pools or cluster.devices is None or node is None:
+        return section.nodes
+    each: int = node.devices
+    nodes, rest = divmod(cluster.devices, each)
+    at = ("cluster", "devices")
+    if rest:
+        blame(at, cluster.devices, f"is no whole number of nodes of {node.devices} devices"
+              f" ({node.name}); {nodes * node.devices or node.devices} would be")  # fmt: skip
+        return None
+    if cluster.nodes and cluster.nodes != nodes:
+        blame(at, cluster.devices, f"is not what {cluster.nodes} nodes of {node.devices} hold; give one"
+              " of nodes and devices")  # fmt: skip
+        return None
+    if not cluster.nodes:
+        assumptions.append(
+            f"cluster.nodes is not given: {nodes}, which hold {cluster.devices} devices"
+        )
+    return nodes
 
 
 def _network(given: Any, folder: Path, path: tuple[Any, ...], blame: Blame) -> ScaleOut | None:
@@ -208,6 +233,11 @@ def _parallel(
         custom, schedule = tuple(schedule.get("orders", ())), "custom"  # type: ignore[assignment]
     if section.pp == 1:
         schedule = schedule or "1f1b"
+    if section.vp > 1 and not section.schedule:
+        schedule = "interleaved"
+        assumptions.append(
+            "parallel.schedule is not given: interleaved, for a stage has several chunks"
+        )
     return Parallel(
         tp=section.tp, pp=section.pp, vp=section.vp, cp=section.cp, ep=section.ep,
         etp=section.etp, dp=dp, sequence_parallel=spread == "true",

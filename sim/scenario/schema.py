@@ -36,6 +36,17 @@ def _quantity(
     return BeforeValidator(read)
 
 
+def _tokens() -> BeforeValidator:
+    """Read a number of tokens; a bare number can be nothing else."""
+    read = _quantity("tokens", lambda v: v >= 1, "at least 1 tokens").func
+
+    def bare(value: object) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(read(f"{value} tokens" if number else value))  # type: ignore[call-arg]
+
+    return BeforeValidator(bare)
+
+
 def _positive(dimension: str) -> BeforeValidator:
     return _quantity(dimension, lambda value: value > 0, "a value above 0")
 
@@ -89,9 +100,7 @@ FailureRate = Annotated[
 Bandwidth = Annotated[
     float, _quantity("bandwidth", lambda v: v >= 1e3, "at least 1 kB/s"), _unit("bandwidth")
 ]
-Tokens = Annotated[
-    float, _quantity("tokens", lambda v: v >= 1, "at least 1 tokens"), _unit("tokens")
-]
+Tokens = Annotated[float, _tokens(), _unit("tokens")]
 Mass = Annotated[float, _quantity("mass"), _unit("mass")]
 Carbon = Annotated[float, _quantity("carbon_intensity"), _unit("carbon_intensity")]
 Money = Annotated[tuple[float, str], _money("money"), _unit("money")]
@@ -102,6 +111,7 @@ FlopRate = Annotated[float, _positive("flop_rate"), _unit("flop_rate")]
 FlopPerToken = Annotated[float, Field(ge=1, le=1e18)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Degree = Annotated[int, Field(ge=1, le=10_000_000)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Nodes = Annotated[int, Field(ge=1, le=250_000)]  # two million devices in nodes of eight
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
@@ -166,6 +176,9 @@ class ClusterSection(Section):
 
     node: str | None = Field(None, description="node of the catalogue, or path of a node file")
     nodes: Nodes | None = Field(None, description="how many")
+    devices: Degree | None = Field(
+        None, description="how many in all, in place of nodes: a whole number of nodes of that kind"
+    )
     network: str | dict[str, Any] | None = Field(
         None,
         description="network between nodes in place of the node's: a name, a path, or its values",
@@ -175,10 +188,10 @@ class ClusterSection(Section):
 
     @model_validator(mode="after")
     def one_way(self) -> ClusterSection:
-        """Either node and nodes, or pools."""
-        if bool(self.pools) == bool(self.node or self.nodes):
+        """Either node and nodes (or devices), or pools."""
+        if bool(self.pools) == bool(self.node or self.nodes or self.devices):
             raise ValueError("expected either node and nodes, or pools")
-        if self.node and self.nodes is None:
+        if self.node and self.nodes is None and self.devices is None:
             raise ValueError("nodes is missing: how many?")
         return self
 
@@ -197,7 +210,7 @@ class TrainingSection(Section):
         description="mean length of the documents packed into a sequence; attention ends there",
     )
     tokens: Tokens | None = Field(None, description="of the whole job")
-    steps: Degree | None = Field(None, description="of the whole job, in place of tokens")
+    steps: Steps | None = Field(None, description="of the whole job, in place of tokens")
 
 
 class ParallelSection(Section):
@@ -205,7 +218,10 @@ class ParallelSection(Section):
 
     tp: Degree = Field(1, description="tensor-parallel degree")
     pp: Degree = Field(1, description="pipeline stages")
-    vp: Degree = Field(1, description="model chunks per stage (interleaved schedule)")
+    vp: Degree = Field(
+        1,
+        description="model chunks per stage; above 1 the schedule is interleaved unless it is given",
+    )
     cp: Degree = Field(1, description="context-parallel degree")
     ep: Degree = Field(1, description="expert-parallel degree")
     etp: Degree = Field(1, description="tensor-parallel degree inside an expert")

@@ -1,0 +1,1 @@
+"""Launch files of others on the command line, in and out."""

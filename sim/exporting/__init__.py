@@ -1,0 +1,1 @@
+"""The way back: a scenario's model and layout as flags and configurations of trainers."""

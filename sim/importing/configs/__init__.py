@@ -1,0 +1,1 @@
+"""Configurations in YAML, TOML and JSON, as scenarios."""

@@ -1,0 +1,59 @@
+"""Primus: a module of training with Megatron's or torchtitan's names as overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ersatz.device_models.text.yamltext import YamlText
+from ersatz.sim.importing.configs.environment import filled_in
+from ersatz.sim.importing.configs.torchtitan import read_given
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.flags import Flags, Given, key_of
+from ersatz.sim.importing.flat import flat_yaml
+from ersatz.sim.importing.megatron.sizes import named_sizes, read_sizes
+from ersatz.sim.importing.megatron.translate import translate
+
+_OWN = "Primus's pre_trainer.yaml"
+DEFAULTS = {
+    "use_distributed_optimizer": ("true", f"use_distributed_optimizer is not given: on in {_OWN}"),
+    "bf16": ("true", f"bf16 is not given: on in {_OWN}"),
+    "train_iters": ("1000", f"train_iters is not given: {_OWN}"),
+    "global_batch_size": ("16", f"global_batch_size is not given: {_OWN}"),
+    "seq_length": ("1024", f"seq_length is not given: {_OWN}"),
+    "micro_batch_size": ("2", "micro_batch_size is not given: Primus's trainer_base.yaml"),
+    "untie_embeddings_and_output_weights": ("true", "embedding and head are untied in Primus's models"),
+    "swiglu": ("true", "swiglu is on in Primus's models"),
+}  # fmt: skip
+
+
+def read_primus(text: YamlText, defines: Mapping[str, str]) -> Draft:
+    """Return the draft of an experiment of Primus; machines come from its surroundings and are asked for."""
+    draft = Draft(text.file, "primus-yaml", "primus, August 2026")
+    leaves = {k: filled_in(v, defines, draft) for k, v in flat_yaml(text).items()}
+    module = next((k.split(".")[1] for k in leaves if k.startswith("modules.")), "pre_trainer")
+    prefix = f"modules.{module}."
+    inside = {k.removeprefix(prefix): v for k, v in leaves.items() if k.startswith(prefix)}
+    for key, one in leaves.items():
+        if not key.startswith(prefix) or key in (f"{prefix}framework", f"{prefix}config"):
+            draft.ignore(one.shown, one.line)
+    framework = inside.get("framework")
+    kind = framework.value if framework else "megatron"
+    own = {k.removeprefix("overrides."): v for k, v in inside.items() if k.startswith("overrides.")}
+    if kind == "torchtitan":
+        return read_given(draft, {k: replace(v, key=k, shown=k) for k, v in own.items()},
+                          _model_flag(inside), stack="torchtitan")  # fmt: skip
+    if kind not in ("megatron", "megatron_bridge"):
+        draft.refuse(framework.line if framework else 0, f"framework: {kind}",
+                     "is not read; expected megatron or torchtitan")  # fmt: skip
+    given = {key_of(k): replace(v, key=key_of(k), shown=k) for k, v in own.items()}
+    flags = Flags(given, draft, DEFAULTS)
+    model = _model_flag(inside)
+    translate(flags, "primus", named_sizes(model) if model else read_sizes)
+    return draft
+
+
+def _model_flag(inside: Mapping[str, Given]) -> Given | None:
+    model = inside.get("model")
+    bare = model is None or model.value.removesuffix(".yaml").endswith(("_base", "language_model"))
+    return replace(model, shown="model") if model and not bare else None

@@ -1,0 +1,1 @@
+"""The flags of Megatron and its relatives, as a scenario."""

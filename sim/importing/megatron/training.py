@@ -1,0 +1,102 @@
+"""The training of Megatron's flags: length, batch, precision, and how long it goes on."""
+
+from __future__ import annotations
+
+from ersatz.sim.importing.flags import Flags
+
+_LEARNING = ("perform_rl_step", "grpo_iterations", "rl_use_sequence_packing", "grpo_group_size")
+_STAGES = ("dpo", "orm", "prm", "ppo", "grpo", "ray_ppo", "ray_grpo", "ray_online_dpo", "simpo", "rm",
+           "kto", "trl_ppo")  # fmt: skip
+
+
+def read_training(flags: Flags) -> None:
+    """Put length, batch, precision and steps into the draft."""
+    draft = flags.draft
+    _refuse_reinforcement(flags)
+    length = flags.whole("training.sequence_length", "seq_length", "encoder_seq_length")
+    micro = flags.whole("training.micro_batch", "micro_batch_size", "batch_size")
+    for key, value, name in (("sequence_length", length, "seq_length"),
+                             ("micro_batch", micro, "micro_batch_size")):  # fmt: skip
+        draft.put(f"training.{key}", value)
+        if value is None:
+            draft.ask(f"training.{key}", f"{name} is not given")
+    draft.put("training.global_batch", flags.whole("training.global_batch", "global_batch_size"))
+    draft.put("training.precision", _precision(flags))
+    _documents(flags)
+
+
+def _refuse_reinforcement(flags: Flags) -> None:
+    """Reinforcement learning has another shape than a training step."""
+    words = ("reinforcement learning and preference training are not simulated; what can be asked instead is"
+             " the training step of the policy: its model, the length of prompt and answer together, and the"
+             " batch of an update, as a script of pre-training or fine-tuning")  # fmt: skip
+    if given := flags.find(*_LEARNING):
+        flags.draft.refuse(given.line, given.shown, words)
+    stage = flags.find("stage", "rl_algorithm")
+    if stage and stage.value.lower() in _STAGES:
+        flags.draft.refuse(stage.line, f"{stage.shown} {stage.value}", words)
+
+
+def _precision(flags: Flags) -> str:
+    key = "training.precision"
+    half = flags.on(key, "fp16")
+    brain = flags.on(key, "bf16")
+    eight = flags.take(key, "fp8_format", "fp8")
+    if eight and not eight.unknown:
+        return "fp8"
+    if flags.find("fp4_format", "fp4"):
+        flags.draft.assume(key, "fp8", "products in 4 bits are not modelled: taken as 8 bits")
+        return "fp8"
+    if brain or half:
+        return "bf16" if brain else "fp16"
+    flags.draft.assume(key, "fp32", "neither bf16 nor fp16 is given: Megatron's default")
+    return "fp32"
+
+
+def _documents(flags: Flags) -> None:
+    """Packed documents: attention ends with each, so their mean length counts."""
+    key = "training.document_tokens"
+    given = flags.find("reset_attention_mask", "neat_pack")
+    for name in ("reset_attention_mask", "neat_pack", "reset_position_ids", "pack"):
+        flags.take(key, name)
+    if given:
+        flags.draft.ask(key, f"{given.shown}: attention ends with each document, whose mean length is in the"
+                        " data", line=given.line)  # fmt: skip
+
+
+def read_steps(flags: Flags) -> None:
+    """Put how long the job goes on into the draft; needs the global batch."""
+    draft = flags.draft
+    batch = draft.values.get("training.global_batch")
+    steps = flags.whole("training.steps", "train_iters")
+    samples = flags.whole("training.steps", "train_samples")
+    if steps is None and samples and batch:
+        steps = samples // batch
+    draft.put("training.steps", steps or None)
+    tokens = flags.whole("training.tokens", "train_tokens")
+    if not steps and tokens:
+        draft.put("training.tokens", f"{tokens} tokens")
+
+
+def settle_batch(flags: Flags) -> None:
+    """Where no global batch is given it is the micro-batch of every replica, as Megatron has it."""
+    draft, key = flags.draft, "training.global_batch"
+    if key in draft.values or draft.asked(key):
+        return
+    micro, dp = draft.values.get("training.micro_batch"), replicas(draft.devices, draft.values)
+    if micro and dp:
+        draft.put(key, micro * dp)
+        draft.assume(
+            key, micro * dp, f"global_batch_size is not given: micro-batch {micro} x dp {dp}"
+        )
+    else:
+        draft.ask(key, "global_batch_size is not given: micro-batch x data-parallel degree")
+
+
+def replicas(devices: int | None, values: dict[str, object]) -> int | None:
+    """Return the data-parallel degree that the devices leave, or None where it is not whole."""
+    column = 1
+    for key in ("tp", "pp", "cp"):
+        degree = values.get(f"parallel.{key}", 1)
+        column *= degree if isinstance(degree, int) else 1
+    return devices // column if devices and devices % column == 0 else None

@@ -1,0 +1,100 @@
+"""The model that a configuration names: by a known name, or a config.json beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.text.problems import did_you_mean
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.flags import Given
+from ersatz.sim.importing.known import known_names, named_model
+from ersatz.sim.workload.model import Model
+from ersatz.sim.workload.model_file import load_model
+
+
+def put_model(draft: Draft, given: Given | None, *, gated: bool = False) -> None:
+    """Put the sizes of a named model into the draft, or ask for it. `given` is the flag that names it."""
+    if given is None:
+        draft.ask("model", "the file names no model: give a name, a config.json or sizes")
+        return
+    draft.note("model", given.shown, given.value, given.line, given.file)
+    if given.unknown:
+        draft.ask("model", f"{given.shown}: {given.unknown}", given.choices, given.line)
+        return
+    found = named_model(given.value)
+    sizes = dict(found.sizes) if found else _beside(draft, given)
+    if sizes is None:
+        near = did_you_mean(given.value.rsplit("/", 1)[-1].lower()[:50], known_names())
+        draft.ask("model", f"{given.shown} {given.value}: no model of that name is known{near}; name a"
+                  " config.json or give sizes", line=given.line)  # fmt: skip
+        return
+    origin = (given.file or draft.file, given.line, given.shown)
+    put_sizes(draft, {"name": found.name if found else given.value.rsplit("/", 1)[-1], **sizes})
+    for key in draft.values:
+        if key.startswith("model."):
+            draft.origins[key] = origin
+
+
+def put_sizes(draft: Draft, sizes: Mapping[str, Any]) -> None:
+    """Put sizes into the draft as a scenario takes them."""
+    for key, value in {"tied": False, "gated": True, **sizes}.items():
+        if isinstance(value, Mapping):
+            for inner, one in value.items():
+                draft.put(f"model.{key}.{inner}", one)
+        else:
+            draft.put(f"model.{key}", value)
+
+
+def _beside(draft: Draft, given: Given) -> dict[str, Any] | None:
+    """Return the sizes of a config.json that stands beside the file, or in a folder beside it."""
+    folder = Path(draft.file).parent
+    for name in (given.value, f"{given.value}/config.json"):
+        path = folder / name
+        if not name.endswith(".json") or not _inside(path, folder):
+            continue
+        model = load_model(str(path))
+        sizes = model_sizes(model)
+        if bare(load_model(sizes)) != bare(model):
+            draft.ask("model", f"{name} has kinds of layers that sizes cannot say: name the file itself",
+                      (str(path),), given.line)  # fmt: skip
+            return None
+        return sizes
+    return None
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
+
+
+def name_of_model(model: Model) -> str:
+    """Return the name by which launch files call a model of these sizes, or an empty text."""
+    wanted = bare(model)
+    for name in known_names():
+        found = named_model(name)
+        if found and bare(load_model(found.sizes)) == wanted:
+            return name
+    return ""
+
+
+def bare(model: Model) -> Model:
+    """Return a model without its name and what is said about it: its sizes alone."""
+    words = {f.name: type(getattr(model, f.name))() for f in fields(Model) if f.name in _WORDS}
+    return replace(model, **words)
+
+
+_WORDS = ("name", "source", "notes")
+
+
+def model_sizes(model: Model) -> dict[str, Any]:
+    """Return the sizes of a model without those that are as by default."""
+    defaults = {f.name: f.default for f in fields(Model) if f.default is not MISSING}
+    data = asdict(model)
+    return {
+        k: v for k, v in data.items() if k != "notes" and (k not in defaults or v != defaults[k])
+    }

@@ -1,0 +1,1 @@
+"""Measured and described networks, as files of nodes and networks."""

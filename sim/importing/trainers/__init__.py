@@ -1,0 +1,1 @@
+"""Trainers of Hugging Face and DeepSpeed, as scenarios."""

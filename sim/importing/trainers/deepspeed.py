@@ -1,0 +1,69 @@
+"""DeepSpeed's settings: sharding, offload, batch and precision."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ersatz.device_models.text.files import read_text_file
+from ersatz.device_models.text.problems import InputError
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.flags import Flags, Given
+from ersatz.sim.importing.flat import flat_json
+
+STACK = "deepspeed"
+
+
+def settings_beside(draft: Draft, given: Given, written: dict[str, str]) -> dict[str, Given] | None:
+    """Return the settings that a flag names: a file beside, or one that the script writes."""
+    name = Path(given.value).name
+    if name in written:
+        return flat_json(written[name], draft.file, name)
+    path = Path(draft.file).parent / name
+    try:
+        return flat_json(read_text_file(path, "JSON"), str(path), name)
+    except InputError:
+        if path.is_file():
+            raise
+        return None
+
+
+def put_settings(flags: Flags) -> None:
+    """Put sharding and offload of the settings into the draft."""
+    draft, key = flags.draft, "parallel.zero"
+    stage = flags.whole(key, "zero_optimization.stage", "zero_optimization")
+    if stage is None and not draft.asked(key):
+        stage = 0
+        draft.assume(key, 0, "zero_optimization.stage is not given: DeepSpeed's default")
+    draft.put(key, stage)
+    _shard(flags)
+    offloads = [
+        flags.take("stack", name)
+        for name in ("zero_optimization.offload_optimizer.device",
+                     "zero_optimization.offload_param.device", "zero_optimization.cpu_offload",
+                     "zero_optimization.cpu_offload_params")
+    ]  # fmt: skip
+    away = [given for given in offloads if given and given.value.lower() not in ("none", "false")]
+    draft.put("stack", "deepspeed-offload" if away else STACK)
+    for name, at in (("tensor_parallel.autotp_size", "parallel.tp"),
+                     ("sequence_parallel_size", "parallel.cp")):  # fmt: skip
+        size = flags.whole(at, name)
+        draft.put(at, size if size and size > 1 else draft.values.get(at, 1))
+
+
+def _shard(flags: Flags) -> None:
+    size = flags.whole("parallel.shard", "zero_optimization.mics_shard_size",
+                       "zero_optimization.zero_hpz_partition_size")  # fmt: skip
+    if size and size > 1:
+        flags.draft.put("parallel.shard", size)
+
+
+def stage_of_name(name: str) -> int | None:
+    """Return the ZeRO stage that a file's name says: ds_z2_config.json, zero3_offload.json."""
+    found = re.search(r"(?:^|[_-])z(?:ero)?[_-]?(?:stage[_-]?)?([0-3])(?=[_.-]|$)", name.lower())
+    return int(found[1]) if found else None
+
+
+def automatic(given: Given | None) -> bool:
+    """Tell whether a setting is left to the trainer."""
+    return given is None or given.value == "auto"

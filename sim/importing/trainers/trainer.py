@@ -1,0 +1,265 @@
+"""Trainers of the Hugging Face kind: what their arguments, and DeepSpeed's settings, say of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ersatz.sim.importing.cluster import read_machines
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.flags import Flags, Given
+from ersatz.sim.importing.known import flag_table, sort_rest
+from ersatz.sim.importing.models import put_model
+from ersatz.sim.importing.shell.launches import Launch
+from ersatz.sim.importing.shell.machine import Followed
+from ersatz.sim.importing.shell.pieces import text_of
+from ersatz.sim.importing.trainers.deepspeed import (
+    automatic,
+    put_settings,
+    settings_beside,
+    stage_of_name,
+)
+
+REINFORCED = (
+    "reinforcement learning and preference training are not simulated; what can be asked instead is"
+    " the training step of the policy: its model, length and batch, as supervised fine-tuning"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How a trainer calls things, and its defaults where they matter."""
+
+    model: Sequence[str] = ("model_name_or_path", "model_name", "model")
+    length: Sequence[str] = ("model_max_length", "max_seq_length", "max_length", "block_size")
+    micro: Sequence[str] = ("per_device_train_batch_size",)
+    micro_default: int = 8
+    length_default: int | None = None
+    rank: Sequence[str] = ("lora_r", "lora_rank")
+    rank_default: int | None = None  # where adapters are on without one
+    recompute_default: bool = False
+    defaults_of: str = "the trainer"
+    packs: Sequence[str] = ("packing", "neat_packing")
+    more: frozenset[str] = field(default_factory=frozenset)
+
+
+def read_trainer(
+    draft: Draft, path: Path, launch: Launch, head: dict[str, Given], followed: Followed
+) -> Draft:
+    """Return the draft of a script that starts a trainer."""
+    draft.format = "trainer-sh"
+    written = {name: text_of(body) for name, body in followed.state.written.items()}
+    flags = Flags(dict(launch.flags), draft)
+    read_machines(draft, launch.launcher, head)
+    settings = settings_of(flags, written)
+    translate_trainer(flags, settings, Names())
+    return draft
+
+
+def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
+    """Return DeepSpeed's settings that the arguments name; None where there are none."""
+    draft = flags.draft
+    given = flags.take("parallel.zero", "deepspeed", "deepspeed_config")
+    if given is None or given.unknown:
+        return None
+    found = settings_beside(draft, given, written)
+    if found is not None:
+        return Flags(
+            {k: replace(v, file=v.file or Path(given.value).name) for k, v in found.items()}, draft
+        )
+    stage = stage_of_name(Path(given.value).name)
+    if stage is None:
+        draft.ask("parallel.zero", f"{given.shown} {given.value} cannot be read: which stage of ZeRO?",
+                  ("0", "1", "2", "3"), given.line)  # fmt: skip
+        stack = "deepspeed"
+    else:
+        draft.put("parallel.zero", stage)
+        draft.assume("parallel.zero", stage, f"{given.value} cannot be read: by its name")
+        stack = "deepspeed-offload" if "offload" in given.value.lower() else "deepspeed"
+    draft.put("stack", stack)
+    return None
+
+
+def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> None:
+    """Fill the draft from a trainer's arguments; machines must stand in it already."""
+    draft = flags.draft
+    for key in ("tp", "pp", "cp"):
+        draft.put(f"parallel.{key}", draft.values.get(f"parallel.{key}", 1))
+    draft.put("parallel.sequence_parallel", False)
+    named = flags.find(*names.model)
+    flags.used.update(n for n in names.model if n in flags.given)
+    put_model(draft, named)
+    _adapters(flags, names)
+    _length(flags, names)
+    if settings is not None:
+        put_settings(settings)
+    else:
+        _fully_sharded(flags)
+    _precision(flags, settings)
+    _recompute(flags, names)
+    _batch(flags, settings, names)
+    _steps(flags)
+    table = flag_table("trainers")
+    sort_rest(flags, table)
+    if settings is not None:
+        sort_rest(settings, table)
+
+
+def _adapters(flags: Flags, names: Names) -> None:
+    draft, key = flags.draft, "model.lora_rank"
+    kind = flags.text(key, "finetuning_type", "adapter", "tuner_type", "train_type")
+    peft = flags.on(key, "use_peft", "use_lora")
+    rank = flags.whole(key, *names.rank)
+    default = names.rank_default
+    off = kind is not None and kind.lower() in ("full", "freeze", "none")
+    if off or not (kind or peft or rank or default):
+        return
+    if rank is None and not draft.asked(key):
+        rank = default or 8
+        draft.assume(
+            key, rank, f"the rank of adapters is not given: the default of {names.defaults_of}"
+        )
+    draft.put(key, rank)
+
+
+def _length(flags: Flags, names: Names) -> None:
+    draft, key = flags.draft, "training.sequence_length"
+    length = flags.whole(key, *names.length)
+    packs = [flags.find(name) for name in names.packs]
+    flags.take(key, *names.packs)
+    if length is None and not draft.asked(key):
+        length = names.length_default
+        if length is None:
+            draft.ask(key, f"{names.length[0]} is not given: it comes from the model")
+        else:
+            draft.assume(
+                key, length, f"{names.length[0]} is not given: the default of {names.defaults_of}"
+            )
+    draft.put(key, length)
+    neat = flags.find("neat_packing")
+    if neat:
+        draft.ask("training.document_tokens", f"{neat.shown}: attention ends with each document, whose mean"
+                  " length is in the data", line=neat.line)  # fmt: skip
+    if length and not any(packs):
+        draft.assume(key, length, "sequences are not packed: they are as long as the longest of a batch, so"
+                     " this is an upper bound of time and memory")  # fmt: skip
+
+
+def _fully_sharded(flags: Flags) -> None:
+    """PyTorch's FSDP, or plain data parallelism."""
+    draft, key = flags.draft, "parallel.zero"
+    words = (
+        (flags.text(key, "fsdp", "fsdp_sharding_strategy") or "").lower().replace(",", " ").split()
+    )
+    draft.put("stack", draft.values.get("stack", "deepspeed"))
+    if draft.asked(key) or key in draft.values:
+        return
+    if "hybrid_shard" in words or "hybrid_shard_zero2" in words:
+        draft.put(key, 3 if "hybrid_shard" in words else 2)
+        if draft.devices_per_node:
+            draft.put("parallel.shard", draft.devices_per_node)
+    elif words:
+        draft.put(key, 2 if "shard_grad_op" in words else 0 if "no_shard" in words else 3)
+    else:
+        draft.put(key, 0)
+        draft.assume(
+            key, 0, "neither DeepSpeed nor FSDP is named: every device holds all of the state"
+        )
+    if "offload" in words:
+        draft.put("stack", "deepspeed-offload")
+
+
+def _precision(flags: Flags, settings: Flags | None) -> None:
+    key = "training.precision"
+    draft = flags.draft
+    for kind in ("bf16", "fp16"):
+        own = flags.find(kind)
+        on = flags.on(key, kind, *(["pure_bf16"] if kind == "bf16" else []))
+        given = settings.find(f"{kind}.enabled") if settings else None
+        if settings:
+            settings.take(key, f"{kind}.enabled")
+        if on or (own is None and given and given.value == "true"):
+            draft.put(key, kind)
+            return
+    words = flags.text(key, "mixed_precision", "torch_dtype", "dtype")
+    if words and words.replace("bfloat16", "bf16").replace("float16", "fp16") in ("bf16", "fp16"):
+        draft.put(key, words.replace("bfloat16", "bf16").replace("float16", "fp16"))
+        return
+    draft.put(key, "fp32")
+    draft.assume(key, "fp32", "neither bf16 nor fp16 is on")
+
+
+def _recompute(flags: Flags, names: Names) -> None:
+    draft, key = flags.draft, "parallel.recompute"
+    off = flags.on(key, "disable_gradient_checkpointing")
+    given = flags.find("gradient_checkpointing", "fsdp_activation_checkpointing")
+    stated = "gradient_checkpointing" in flags.given
+    on = flags.on(key, "gradient_checkpointing", "fsdp_activation_checkpointing")
+    if not stated and given is None and names.recompute_default and not off:
+        on = True
+        draft.assume(
+            key, "full", f"gradient checkpointing is on in {names.defaults_of} unless switched off"
+        )
+    draft.put(key, "full" if on and not off else "none")
+
+
+def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
+    draft, key = flags.draft, "training.global_batch"
+    micro = flags.whole("training.micro_batch", *names.micro)
+    rounds = flags.whole(key, "gradient_accumulation_steps")
+    if settings is not None:
+        fixed = {name: settings.take(key if name != "train_micro_batch_size_per_gpu" else
+                                     "training.micro_batch", name)
+                 for name in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+                              "train_batch_size")}  # fmt: skip
+        micro = _fixed(fixed["train_micro_batch_size_per_gpu"], micro)
+        rounds = _fixed(fixed["gradient_accumulation_steps"], rounds)
+        whole = _fixed(fixed["train_batch_size"], None)
+    else:
+        whole = None
+    dp = _replicas(draft)
+    if whole and dp and not micro and rounds:
+        micro = whole // (dp * rounds)
+    if micro is None and not draft.asked("training.micro_batch"):
+        micro = names.micro_default
+        draft.assume("training.micro_batch", micro, f"{names.micro[0]} is not given: the default of"
+                     f" {names.defaults_of}")  # fmt: skip
+    draft.put("training.micro_batch", micro)
+    if whole:
+        draft.put(key, whole)
+        return
+    if rounds is None and not draft.asked(key):
+        rounds = 1
+    if dp is None or micro is None or rounds is None:
+        draft.ask(
+            key,
+            f"micro-batch x {rounds or '?'} rounds of accumulation x devices, which are not known",
+        )
+        return
+    draft.put(key, micro * rounds * dp)
+
+
+def _fixed(given: Given | None, otherwise: int | None) -> int | None:
+    if given is None or automatic(given) or not given.value.isdigit():
+        return otherwise
+    return int(given.value)
+
+
+def _replicas(draft: Draft) -> int | None:
+    column = 1
+    for key in ("tp", "pp", "cp"):
+        column *= int(draft.values.get(f"parallel.{key}", 1))
+    return draft.devices // column if draft.devices and draft.devices % column == 0 else None
+
+
+def _steps(flags: Flags) -> None:
+    draft, key = flags.draft, "training.steps"
+    steps = flags.whole(key, "max_steps")
+    if steps and steps > 0:
+        draft.put(key, steps)
+        return
+    epochs = flags.take(key, "num_train_epochs", "num_epochs")
+    words = f"{epochs.value} passes over the data" if epochs else "the data once"
+    draft.ask(key, f"max_steps is not given: {words}, whose size is not in the file",
+              line=epochs.line if epochs else 0)  # fmt: skip
