@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.answers.buy import buy
     from ersatz.sim.answers.cases import compare, load, run
+    from ersatz.sim.answers.emulate import emulate
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.legal import legal
     from ersatz.sim.answers.schedule import schedule
@@ -38,6 +39,7 @@ __all__ = [
     "catalogue",
     "compare",
     "devices",
+    "emulate",
     "legal",
     "load",
     "run",
@@ -56,6 +58,7 @@ _HOMES = {
     "catalogue": "sim.answers.find",
     "compare": "sim.answers.cases",
     "devices": "sim.answers.find",
+    "emulate": "sim.answers.emulate",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
     "run": "sim.answers.cases",

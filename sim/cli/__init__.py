@@ -24,6 +24,7 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
+    "emulate",
     "fabric",
     "buy",
     "legal",

@@ -44,7 +44,8 @@ class Measurer:
         if self.process is None:
             words = [sys.executable, "-m", "ersatz.sim.emulate.measured", self.backend]
             self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         pickle.dump(signature, self.process.stdin)
         self.process.stdin.flush()
         answer = pickle.load(self.process.stdout)

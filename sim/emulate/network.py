@@ -13,7 +13,12 @@ from ersatz.sim.emulate.trace import Ranks
 from ersatz.sim.plan.layout import Communicator
 from ersatz.sim.step.assemble import Times, Transfer
 
-KINDS = {"reduce": "all_reduce", "gather": "all_gather", "scatter": "broadcast", "barrier": "all_reduce"}
+KINDS = {
+    "reduce": "all_reduce",
+    "gather": "all_gather",
+    "scatter": "broadcast",
+    "barrier": "all_reduce",
+}
 
 
 @dataclass(slots=True)

@@ -72,7 +72,9 @@ class Recorder:
 
     clock: Clock = field(default_factory=Clock)
     table: list[Task] = field(default_factory=list)
-    numbers: dict[object, int] = field(default_factory=dict)  # of distinct work, by what makes it so
+    numbers: dict[object, int] = field(
+        default_factory=dict
+    )  # of distinct work, by what makes it so
     marks: list[int] = field(default_factory=list)
     drained: list[float] = field(default_factory=list)
 

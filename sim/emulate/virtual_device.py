@@ -95,14 +95,18 @@ def shown_as(device: Device) -> Shown:
     vendors, names = data["vendors"], data["drivers"]
     if device.vendor not in vendors:
         expected = f"has no surface that can be emulated; expected one of {', '.join(vendors)}"
-        raise InputError([Problem(f"device {device.name}", 0, 0, "vendor", device.vendor, expected)])
+        raise InputError(
+            [Problem(f"device {device.name}", 0, 0, "vendor", device.vendor, expected)]
+        )
     vendor, row = vendors[device.vendor], names.get(device.name)
     capability = (row or vendor)["capability"]
     name = row["name"] if row else device.title
     assumed = "" if row and row["confidence"] in ("high", "medium") else (
         f"to the script the device is torch.{vendor['surface']} and called {name!r}: assumed"
     )  # fmt: skip
-    return Shown(vendor["surface"], name, (capability[0], capability[1]), vendor.get("hip", ""), assumed)
+    return Shown(
+        vendor["surface"], name, (capability[0], capability[1]), vendor.get("hip", ""), assumed
+    )
 
 
 def seated_node(node: str, nodes: int, stack: str) -> tuple[Node, Stack]:

@@ -230,8 +230,12 @@ def _random(machine: Machine) -> dict[str, Any]:
         "get_rng_state": lambda device=None: generator.get_state(),
         "get_rng_state_all": lambda: [generator.get_state()],
         "set_rng_state": lambda state, device=None: generator.set_state(state.cpu()),
-        "set_rng_state_all": lambda states: [generator.set_state(s.cpu()) for s in states][:0] or None,
-        "default_generators": tuple(torch.Generator() for _ in range(max(machine.seat.per_node, 1))),
+        "set_rng_state_all": lambda states: (
+            [generator.set_state(s.cpu()) for s in states][:0] or None
+        ),
+        "default_generators": tuple(
+            torch.Generator() for _ in range(max(machine.seat.per_node, 1))
+        ),
     }
 
 

@@ -37,7 +37,9 @@ def fused_attention(
     return out[..., :head] if pad else out
 
 
-def _efficient(query: Any, key: Any, value: Any, mask: Any, dropout: float, causal: bool, scale: float) -> Any:
+def _efficient(
+    query: Any, key: Any, value: Any, mask: Any, dropout: float, causal: bool, scale: float
+) -> Any:
     if key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)

@@ -60,7 +60,9 @@ def _parameters() -> None:
 
 
 def _of_fakes() -> frozenset[str]:
-    return frozenset({"_twin", "fake_mode", "fake_device", "_constant", "nonzero_memo", "item_memo"})
+    return frozenset(
+        {"_twin", "fake_mode", "fake_device", "_constant", "nonzero_memo", "item_memo"}
+    )
 
 
 def _set_twin(tensor: torch.Tensor, value: torch.Tensor) -> None:
@@ -92,7 +94,9 @@ def _made_from_data(machine: Machine, mode: Emulation) -> None:
             made = made.to(target)
         return made.requires_grad_() if requires_grad else made
 
-    def new(self: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Any:
+    def new(
+        self: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None, **kwargs: Any
+    ) -> Any:
         if not isinstance(self, FakeTensor):
             return new_tensor(self, data, dtype=dtype, device=device, **kwargs)
         return tensor(data, dtype=dtype or self.dtype, device=device or self.device, **kwargs)

@@ -23,8 +23,6 @@ _WAITING = ("threading", "queue", "selectors", "select", "socket", "subprocess",
 
 def install(clock: Clock) -> None:
     """Make the simulated clock the script's; needs what waits to be imported before."""
-    import asyncio
-    import concurrent.futures
     import multiprocessing.connection
     import multiprocessing.managers
     import multiprocessing.pool
@@ -99,7 +97,7 @@ def _datetime(clock: Clock) -> type:
 
         @classmethod
         def now(cls, tz: Any = None) -> Any:
-            return real.fromtimestamp(EPOCH + clock.host, tz or datetime.timezone.utc).replace(tzinfo=tz)
+            return real.fromtimestamp(EPOCH + clock.host, tz or datetime.UTC).replace(tzinfo=tz)
 
         @classmethod
         def utcnow(cls) -> Any:

@@ -93,7 +93,9 @@ def _changed(call: Call) -> Iterable[Tensor]:
                     if isinstance(t, Tensor))  # fmt: skip
 
 
-def _product(name: str, m: float, n: float, k: float, a: Tensor, out: Tensor, groups: int = 1) -> Kernel:
+def _product(
+    name: str, m: float, n: float, k: float, a: Tensor, out: Tensor, groups: int = 1
+) -> Kernel:
     return matmul(name, float(m), float(n), float(k), dtype_name(a.dtype), groups=groups,
                   output_bytes=float(out.element_size()))  # fmt: skip
 
@@ -105,7 +107,9 @@ def _mm(call: Call) -> Kernel:
 
 def _bmm(call: Call) -> Kernel:
     a, b = _operands(call)
-    return _product(call.nature.name, a.shape[1], b.shape[2], a.shape[2], a, call.outputs[0], a.shape[0])
+    return _product(
+        call.nature.name, a.shape[1], b.shape[2], a.shape[2], a, call.outputs[0], a.shape[0]
+    )
 
 
 def _operands(call: Call) -> tuple[Tensor, Tensor]:

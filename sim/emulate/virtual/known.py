@@ -77,7 +77,11 @@ def is_worth(kind: Nature, args: dict[str, Any], dtype: torch.dtype | None) -> b
         return False
     shape = args.get("size")
     count = math.prod(shape) if isinstance(shape, (list, tuple)) else 1
-    integers = dtype is not None and is_integer(dtype) or kind.name in ("arange", "randint", "randperm")
+    integers = (dtype is not None and is_integer(dtype)) or kind.name in (
+        "arange",
+        "randint",
+        "randperm",
+    )
     return count <= (MOST_INTEGERS if integers else MOST_FLOATS)
 
 
@@ -112,7 +116,11 @@ def draw(tensor: Tensor, generator: torch.Generator) -> Tensor:
         return torch.rand(tensor.shape, generator=generator) < 0.5
     if is_integer(tensor.dtype):
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
-    wide = tensor.dtype if tensor.dtype.itemsize >= 4 and not tensor.dtype.is_complex else torch.float32
+    wide = (
+        tensor.dtype
+        if tensor.dtype.itemsize >= 4 and not tensor.dtype.is_complex
+        else torch.float32
+    )
     return torch.rand(tensor.shape, generator=generator, dtype=wide)
 
 

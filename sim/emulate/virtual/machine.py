@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from ersatz.sim.emulate.trace import Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
 
 GIB = 2.0**30
-OWN = str(Path(__file__).resolve().parents[1])
-LIBRARIES = ("site-packages", "dist-packages", OWN, "<frozen", f"{sys.base_prefix}/lib")
+OWN = ("/sim/emulate/", "/torch/", "site-packages", "dist-packages", f"{sys.base_prefix}/lib")
 
 
 class EnoughSteps(BaseException):
@@ -43,7 +42,9 @@ class Machine:
     network: Network
     memory: CachingAllocator
     launch_s: float
-    measure: Callable[[object], float | None] | None = None  # the live timer's: seconds of an operator
+    measure: Callable[[object], float | None] | None = (
+        None  # the live timer's: seconds of an operator
+    )
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
     device_index: int = 0
@@ -59,6 +60,7 @@ class Machine:
     unknown: Counter[str] = field(default_factory=Counter)  # operators without a rule, in seconds
     notes: dict[str, None] = field(default_factory=dict)
     times: dict[Kernel, float] = field(default_factory=dict)
+    error: str = ""  # that ended the script
     real_clock: Callable[[], float] = field(default=lambda: 0.0)
 
     @property
@@ -232,9 +234,9 @@ def place() -> str:
     nearest = ""
     while frame is not None:
         name = frame.f_code.co_filename
-        if not any(word in name for word in LIBRARIES) and not name.startswith("<"):
+        if not any(word in name for word in OWN) and not name.startswith("<"):
             return f"{Path(name).name}:{frame.f_lineno}"
-        if not nearest and "site-packages" in name and "/torch/" not in name:
+        if not nearest and "-packages/" in name and "-packages/torch/" not in name:
             nearest = f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return nearest or "a thread of PyTorch"
@@ -243,6 +245,3 @@ def place() -> str:
 def on_device(tensors: Iterable[object], kind: str) -> list[torch.Tensor]:
     """Return the tensors of the virtual device among values."""
     return [t for t in tensors if isinstance(t, torch.Tensor) and t.device.type == kind]
-
-
-Places = Sequence[str]

@@ -89,7 +89,9 @@ class Emulation(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         return self._dispatch(func, kind, args, kwargs)
 
-    def _dispatch(self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _dispatch(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         leaves = tree_leaves((args, kwargs))
         inputs = [x for x in leaves if isinstance(x, torch.Tensor)]
         device = next((x for x in leaves if isinstance(x, torch.device)), None)
@@ -113,7 +115,11 @@ class Emulation(TorchDispatchMode):
             return self.world(func, args, kwargs)
         if kwargs.get("pin_memory"):
             kwargs = {**kwargs, "pin_memory": False}
-        if not inputs and (device is None or device.type == "cpu") and _is_large(kind, args, kwargs):
+        if (
+            not inputs
+            and (device is None or device.type == "cpu")
+            and _is_large(kind, args, kwargs)
+        ):
             with self.shapes:
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
@@ -173,12 +179,16 @@ class Emulation(TorchDispatchMode):
     def _to_host(self, func: Any, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
         source = args[0]
         if source.device.type == self.kind:
-            self.machine.copy(touched(source), "device to host", waits=not kwargs.get("non_blocking"))
+            self.machine.copy(
+                touched(source), "device to host", waits=not kwargs.get("non_blocking")
+            )
         if values_of(source) is None and source.numel() > LARGE:
             with self.shapes:
                 made: torch.Tensor = func(*args, **kwargs)
             return made
-        plain = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
+        plain = {
+            k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")
+        }
         real: torch.Tensor = func(self.real(source, "copy to the host"), **plain)
         return real
 
@@ -213,7 +223,9 @@ class Emulation(TorchDispatchMode):
         places = [self._unmasked(i) for i in args[1]]
         flat = [p for group in places for p in group]
         shaped = (args[0], flat)
-        return self._run(func, nature(func), shaped, kwargs, [args[0], *(p for p in flat if p is not None)])
+        return self._run(
+            func, nature(func), shaped, kwargs, [args[0], *(p for p in flat if p is not None)]
+        )
 
     def _unmasked(self, mask: torch.Tensor | None) -> list[torch.Tensor | None]:
         if mask is None or mask.dtype not in (torch.bool, torch.uint8):
@@ -313,7 +325,9 @@ class Emulation(TorchDispatchMode):
             return old.fill_(value)
         if kind.written and not _is_whole(tensor):
             return None
-        return torch.full(tuple(shape), float(value) if dtype.is_floating_point else value, dtype=dtype)
+        return torch.full(
+            tuple(shape), float(value) if dtype.is_floating_point else value, dtype=dtype
+        )
 
     def _keep_values(
         self, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],

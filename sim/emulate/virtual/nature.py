@@ -72,7 +72,7 @@ def nature(func: Any) -> Nature:
         written_names=tuple(schema.arguments[i].name for i in written),
         names=tuple(a.name for a in schema.arguments),
         dynamic=_is_dynamic(func, name),
-        chooses=name in _CHOOSES and name != "max" and name != "min" or _pairs(func, name),
+        chooses=(name in _CHOOSES and name != "max" and name != "min") or _pairs(func, name),
         random=torch.Tag.nondeterministic_seeded in func.tags,
         fills=name in _FILLS,
         fill=_FILLS.get(name),

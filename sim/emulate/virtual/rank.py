@@ -1,6 +1,6 @@
 """The process of one emulated rank: put the device in place, run the script, write the trace.
 
-    python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
+python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def main(words: Sequence[str]) -> int:
         status = left.code if isinstance(left.code, int) else int(left.code is not None)
         if isinstance(left.code, str):
             print(left.code, file=sys.stderr)
-    except BaseException:
+    except BaseException as error:
         show_error()
+        machine.error = f"{type(error).__name__}: {error}"
         status = 1
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
@@ -69,7 +70,11 @@ def show_error() -> None:
     """Print where the script failed, without the lines of the emulator."""
     kind, error, trace = sys.exc_info()
     own = str(Path(__file__).parents[1])
-    rows = [f for f in traceback.extract_tb(trace) if own not in f.filename and "runpy" not in f.filename]
+    rows = [
+        f
+        for f in traceback.extract_tb(trace)
+        if own not in f.filename and "runpy" not in f.filename
+    ]
     sys.stderr.write("Traceback (most recent call last):\n")
     sys.stderr.write("".join(traceback.format_list(rows)))
     sys.stderr.write("".join(traceback.format_exception_only(kind, error)))
@@ -105,7 +110,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     timer, device = kernel_timer(seat, node.device)
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
-    launch_s = 0.0 if live or stack.launch_s == 0 and node.device.name == "cpu" else host.launch_s
+    launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
     machine = Machine(
         seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
         CachingAllocator(usable_memory(node, stack), seat.expandable), launch_s, live,
@@ -165,10 +170,12 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
 
 def steps(machine: Any) -> None:
     """Note when optimizers step."""
+    import torch.nn.utils.clip_grad
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.optim import optimizer
 
     optimizer._foreach_supported_types.append(FakeTensor)
+    torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
     def before(found: Any, args: Any, kwargs: Any) -> None:
         machine.phase = "optimizer"
@@ -185,11 +192,10 @@ def trace_of(machine: Any) -> Trace:
     """Return the trace of what the script did: its last whole steps."""
     recorder, memory = machine.recorder, machine.memory
     marks = recorder.marks[-KEPT_STEPS - 1 :]
+    marks = [0, *marks] if len(marks) == 1 else marks  # the only step begins with the script
     begin = marks[0] if marks else 0
     kept = recorder.clock.entries[begin : marks[-1]] if marks else []
-    entries = tuple(
-        e._replace(after=tuple(i - begin for i in e.after if i >= begin)) for e in kept
-    )
+    entries = tuple(e._replace(after=tuple(i - begin for i in e.after if i >= begin)) for e in kept)
     drained = recorder.drained
     return Trace(
         rank=machine.seat.rank, table=tuple(recorder.table), entries=entries,
@@ -203,6 +209,7 @@ def trace_of(machine: Any) -> Trace:
                "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
+               "error": machine.error, "surface_assumed": machine.shown.assumed,
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

@@ -98,7 +98,9 @@ class World:
             raise NotImplementedError(f"the collective {name} is not emulated")
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if kind in ("send", "recv"):
-            entry = self._message(kind, tensors, ranks, int(named["dst" if kind == "send" else "src"]))
+            entry = self._message(
+                kind, tensors, ranks, int(named["dst" if kind == "send" else "src"])
+            )
         else:
             beside = bool(named.get("async_op", True))
             entry = self._run(kind, name, named, tensors, ranks, beside=beside)
@@ -111,7 +113,9 @@ class World:
         boxed = work.boxed()
         return boxed if len(func._schema.returns) == 1 else (args[0], boxed)
 
-    def _functional(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _functional(
+        self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if name == "wait_tensor":
             return self._wait(args[0])
         with self.shapes:
@@ -175,7 +179,12 @@ class World:
     # ---- values
 
     def _values(
-        self, kind: str, named: dict[str, Any], given: list[Tensor], made: list[Tensor], ranks: Ranks
+        self,
+        kind: str,
+        named: dict[str, Any],
+        given: list[Tensor],
+        made: list[Tensor],
+        ranks: Ranks,
     ) -> None:
         known = [values_of(t) for t in given]
         if any(v is None for v in known) or not given:
@@ -191,7 +200,9 @@ class World:
         all_values = self.exchange.of_all(kind, values, members(ranks))
         operation = _operation(named)
         root = int(named.get("root_rank", 0) or 0)
-        results = combine(all_values, members(ranks).index(self.machine.seat.rank), operation, root, named)
+        results = combine(
+            all_values, members(ranks).index(self.machine.seat.rank), operation, root, named
+        )
         for tensor, result in zip(made, results, strict=False):
             _write(tensor, result)
 
@@ -247,35 +258,47 @@ AllValues = list[list[Tensor]]  # by member of the group, by tensor
 Combine = Callable[[AllValues, int, str, int, dict[str, Any]], list[Tensor]]
 
 
-def _reduced(parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]) -> list[Tensor]:
+def _reduced(
+    parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
+) -> list[Tensor]:
     results = []
     for rows in zip(*parts, strict=True):
-        stacked = torch.stack([r.to(torch.float64) if r.dtype.is_floating_point else r for r in rows])
+        stacked = torch.stack(
+            [r.to(torch.float64) if r.dtype.is_floating_point else r for r in rows]
+        )
         reduce = {"max": stacked.amax, "min": stacked.amin, "avg": lambda d: stacked.double().mean(d),
                   "product": stacked.prod}.get(operation, stacked.sum)  # fmt: skip
         results.append(reduce(0).to(rows[0].dtype))
     return results
 
 
-def _gathered(parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]) -> list[Tensor]:
+def _gathered(
+    parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
+) -> list[Tensor]:
     listed = [t for t in tree_leaves(named.get("output_tensors")) if isinstance(t, Tensor)]
     if len(listed) > 1:
         return [values[0] for values in parts]
     return [torch.cat([v.reshape(-1) for v in rows]) for rows in zip(*parts, strict=True)]
 
 
-def _scattered(parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]) -> list[Tensor]:
+def _scattered(
+    parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
+) -> list[Tensor]:
     whole = _reduced(parts, place, operation, root, named)
     if len(whole) == len(parts) > 1:
         return [whole[place]]
     return [w.reshape(-1).chunk(len(parts))[place] for w in whole]
 
 
-def _sent(parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]) -> list[Tensor]:
+def _sent(
+    parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
+) -> list[Tensor]:
     return parts[root]
 
 
-def _exchanged(parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]) -> list[Tensor]:
+def _exchanged(
+    parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
+) -> list[Tensor]:
     """Each member keeps its piece of what every other sends."""
     size = len(parts)
     pieces = []

@@ -82,7 +82,9 @@ class _Array(tuple[Any, ...]):
 
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return _Array((str(value.dtype).removeprefix("torch."), tuple(value.shape), value.flatten().tolist()))
+        return _Array(
+            (str(value.dtype).removeprefix("torch."), tuple(value.shape), value.flatten().tolist())
+        )
     return [_plain(v) for v in value] if type(value) is list else value
 
 

@@ -56,7 +56,9 @@ def _replace(functions: dict[str, Function]) -> None:
     """Put functions in the place of others, also where modules have taken them by name."""
     import sys
 
-    old = {id(getattr(m, n)): f for n, f in functions.items() for m in (c10d, dist) if hasattr(m, n)}
+    old = {
+        id(getattr(m, n)): f for n, f in functions.items() for m in (c10d, dist) if hasattr(m, n)
+    }
     for name, function in functions.items():
         setattr(c10d, name, function)
         setattr(dist, name, function)
@@ -99,13 +101,19 @@ def _objects(world: World) -> dict[str, Function]:
         found = exchange.of_all("scatter_object_list", inputs, ranks)
         row = found[ranks.index(src or ranks[0])]
         if row is None:
-            raise NotImplementedError("objects are scattered from a rank that is not emulated: --ranks")
+            raise NotImplementedError(
+                "objects are scattered from a rank that is not emulated: --ranks"
+            )
         output[0] = row[ranks.index(world.machine.seat.rank)]
 
-    def send_object_list(object_list: list[Any], dst: Any = None, group: Any = None, **kwargs: Any) -> None:
+    def send_object_list(
+        object_list: list[Any], dst: Any = None, group: Any = None, **kwargs: Any
+    ) -> None:
         exchange.send("object", list(object_list), int(dst if dst is not None else 0))
 
-    def recv_object_list(object_list: list[Any], src: Any = None, group: Any = None, **kwargs: Any) -> int:
+    def recv_object_list(
+        object_list: list[Any], src: Any = None, group: Any = None, **kwargs: Any
+    ) -> int:
         try:
             object_list[:] = exchange.receive("object", int(src or 0))
         except LookupError:
