@@ -105,7 +105,7 @@ class CachingAllocator:
 
     def snapshot(self) -> list[dict[str, object]]:
         """Return the segments with their blocks, as PyTorch's memory page reads them."""
-        found = []
+        found: list[dict[str, object]] = []
         for address, size in sorted(self.segments.items()):
             rows, block = [], self.blocks.get(address)
             while block is not None:

@@ -16,21 +16,21 @@ rows = {rows!r}
 words = sys.argv[1:]
 query = next((w for w in words if w.startswith("--query-gpu=")), "")
 if query:
-    names = query.partition("=")[2].split(",")
+    names = [n.strip() for n in query.partition("=")[2].split(",")]
     units = not any("nounits" in w for w in words)
     if not any("noheader" in w for w in words):
         print(", ".join(names))
     for row in rows:
-        print(", ".join(row.get(n, "[N/A]") if units else row.get(n, "[N/A]").split(" MiB")[0].split(" W")[0]
-                        for n in names))
+        found = [row.get(n, "[N/A]") for n in names]
+        print(", ".join(found if units else [f.partition(" ")[0] if n != "name" else f
+                                             for n, f in zip(names, found)]))
 elif words[:1] in (["-L"], ["-l"]):
     for row in rows:
         print(f"GPU {{row['index']}}: {{row['name']}} (UUID: {{row['uuid']}})")
 else:
     print("{tool}: emulated devices (ersatz)")
     for row in rows:
-        print("| {{index:>3}}  {{name:<32}} | {{memory.used}} / {{memory.total}} |".replace("memory.", "")
-              .format(index=row["index"], name=row["name"], used=row["memory.used"], total=row["memory.total"]))
+        print(f"| {{row['index']:>3}}  {{row['name']:<32}} | {{row['memory.used']}} of {{row['memory.total']}} |")
 """
 
 

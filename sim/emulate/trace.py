@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,5 +123,5 @@ def ranks_of(members: Sequence[int]) -> Ranks:
     """Return how the members of a group stand."""
     start, size = members[0], len(members)
     stride = members[1] - start if size > 1 else 1
-    even = all(b - a == stride for a, b in zip(members, members[1:], strict=False))
+    even = all(b - a == stride for a, b in pairwise(members))
     return Ranks(start, max(stride, 1), size, () if even and stride > 0 else tuple(members))

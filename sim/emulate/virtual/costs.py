@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,7 +20,7 @@ from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel
 from ersatz.sim.emulate.virtual.nature import Nature
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 OURS = frozenset({"aten", "prims", "prim", "fsdp", "inductor"})  # namespaces whose bytes are right
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.int8: "int8"}
 

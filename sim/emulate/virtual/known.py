@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -21,7 +21,7 @@ from ersatz.sim.emulate.virtual.nature import Nature, is_integer
 MOST_INTEGERS = 1 << 24  # elements whose values are kept
 MOST_FLOATS = 1 << 16
 MOST_DRAWN = 1 << 25  # unknown floats that are drawn for a choice
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 
 class Twin:

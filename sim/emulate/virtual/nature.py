@@ -16,8 +16,10 @@ _FREE = frozenset({"detach", "alias", "lift_fresh", "_unsafe_view", "_reshape_al
                    "resize_", "set_", "detach_"})  # fmt: skip
 _CHOOSES = frozenset({"topk", "sort", "argsort", "argmax", "argmin", "multinomial", "bucketize",
                       "searchsorted", "max", "min", "kthvalue", "mode", "median"})  # fmt: skip
-_FILLS: dict[str, float | None] = {"zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1,
-                                   "zero_": 0, "full_like": None, "new_full": None, "fill_": None}  # fmt: skip
+_FILLS: dict[str, float | None] = {
+    "zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1, "zero_": 0, "full_like": None,
+    "new_full": None, "fill_": None,
+}  # fmt: skip
 _TESTS = {"isnan": False, "isinf": False, "isfinite": True}
 _OVERWRITES = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_",
                          "exponential_", "_foreach_zero_", "_foreach_copy_", "log_normal_"})  # fmt: skip

@@ -142,6 +142,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     reducer.install(machine)
     lazily.install()
     threads.install(mode)
+    no_compiler(machine)
     steps(machine)
     times.install(machine.clock)
     torch.manual_seed(seat.seed)
@@ -166,6 +167,22 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
     from ersatz.sim.emulate.measured import Measurer
 
     return Measurer(seat.attach)
+
+
+def no_compiler(machine: Any) -> None:
+    """Say it where the script asks for compilation, which is switched off."""
+    import torch
+
+    compile_ = torch.compile
+
+    def uncompiled(*args: Any, **kwargs: Any) -> Any:
+        machine.note(
+            "torch.compile is switched off: operators are not fused and activations not recomputed, so"
+            " that time and memory are above those of the compiled script"
+        )
+        return compile_(*args, **kwargs)
+
+    torch.compile = uncompiled
 
 
 def steps(machine: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from ersatz.sim.emulate.virtual.machine import Machine
 from ersatz.sim.emulate.virtual.nature import nature
 from ersatz.sim.emulate.world.exchange import Exchange
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 KINDS = {
     "allreduce_": "all_reduce", "allreduce_coalesced_": "all_reduce", "all_reduce": "all_reduce",
     "all_reduce_": "all_reduce", "all_reduce_coalesced": "all_reduce", "reduce_": "reduce",
@@ -261,15 +261,17 @@ Combine = Callable[[AllValues, int, str, int, dict[str, Any]], list[Tensor]]
 def _reduced(
     parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
 ) -> list[Tensor]:
-    results = []
-    for rows in zip(*parts, strict=True):
-        stacked = torch.stack(
-            [r.to(torch.float64) if r.dtype.is_floating_point else r for r in rows]
-        )
-        reduce = {"max": stacked.amax, "min": stacked.amin, "avg": lambda d: stacked.double().mean(d),
-                  "product": stacked.prod}.get(operation, stacked.sum)  # fmt: skip
-        results.append(reduce(0).to(rows[0].dtype))
-    return results
+    return [_reduce(rows, operation).to(rows[0].dtype) for rows in zip(*parts, strict=True)]
+
+
+def _reduce(rows: Sequence[Tensor], operation: str) -> Tensor:
+    """Reduce the same tensor of all members, floats in double precision."""
+    stacked = torch.stack([r.double() if r.dtype.is_floating_point else r for r in rows])
+    if operation == "avg":
+        return stacked.double().mean(0)
+    return {"max": stacked.amax, "min": stacked.amin, "product": stacked.prod}.get(
+        operation, stacked.sum
+    )(0)
 
 
 def _gathered(

@@ -11,12 +11,12 @@ FEW = 8  # ranks: below it, do as the library does
 class Pieces(Sequence[Any]):
     """The pieces of a tensor along an axis, cut when they are looked at."""
 
-    def __init__(self, tensor: Any, count: int, axis: int) -> None:
-        self.tensor, self.count, self.axis = tensor, count, axis
-        self.size = -(-tensor.size(axis) // count)
+    def __init__(self, tensor: Any, number: int, axis: int) -> None:
+        self.tensor, self.number, self.axis = tensor, number, axis
+        self.size = -(-tensor.size(axis) // number)
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -24,15 +24,15 @@ class Pieces(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
-        if not -self.count <= index < self.count:
+            return [self[i] for i in range(*index.indices(self.number))]
+        if not -self.number <= index < self.number:
             raise IndexError(index)
         whole = self.tensor.size(self.axis)
-        begin = min(index % self.count * self.size, whole)
+        begin = min(index % self.number * self.size, whole)
         return self.tensor.narrow(self.axis, begin, min(self.size, whole - begin))
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self.count))
+        return (self[i] for i in range(self.number))
 
 
 def install() -> None:
