@@ -83,9 +83,10 @@ def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> R
                    "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
     words = [sys.executable, "-m", "ersatz.sim.emulate.virtual.rank", seat.to_json(), "--", *script]
     with log.open("wb") as file:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL,
-                                   stdout=file if quiet else subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, env=environment, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=file if quiet else subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+        )  # fmt: skip
     if not quiet:
         _relay(process, log)
     return Running(seat, process, log)

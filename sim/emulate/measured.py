@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from ersatz.sim.hil.attached import Attached, attach
 
 SAMPLES, LONG_S, FEW = 7, 0.05, 3
-SPREAD = 0.02  # of made-up floats
+SPREAD, TINY = 0.02, 1e-4  # of made-up floats: positive, for roots of negative numbers take longer
 HIGHEST = 50  # of made-up integers
 
 
@@ -122,7 +122,7 @@ def _operand(attached: Attached, shape: Any, stride: Any, dtype: str) -> Any:
     extent = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if shape else 1
     extent = max(extent, 1)
     if kind.is_floating_point:
-        base = (torch.randn(extent) * SPREAD).to(kind)
+        base = (torch.rand(extent) * SPREAD + TINY).to(kind)
     elif kind == torch.bool:
         base = torch.zeros(extent, dtype=kind)
     else:

@@ -30,7 +30,8 @@ elif words[:1] in (["-L"], ["-l"]):
 else:
     print("{tool}: emulated devices (ersatz)")
     for row in rows:
-        print(f"| {{row['index']:>3}}  {{row['name']:<32}} | {{row['memory.used']}} of {{row['memory.total']}} |")
+        used = f"{{row['memory.used']}} of {{row['memory.total']}}"
+        print(f"| {{row['index']:>3}}  {{row['name']:<32}} | {{used}} |")
 """
 
 

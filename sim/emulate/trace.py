@@ -115,7 +115,7 @@ def _task(row: Mapping[str, Any]) -> Task:
     return Task(**{
         **row,
         "kernel": Kernel(**{**kernel, "versions": tuple(kernel["versions"])}) if kernel else None,
-        "ranks": Ranks(*ranks[:3], tuple(ranks[3])) if ranks else None,
+        "ranks": Ranks(ranks[0], ranks[1], ranks[2], tuple(ranks[3])) if ranks else None,
     })  # fmt: skip
 
 

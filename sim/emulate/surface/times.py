@@ -92,7 +92,7 @@ def _datetime(clock: Clock) -> type:
         def __subclasscheck__(cls, other: type) -> bool:
             return issubclass(other, real)
 
-    class simulated(real, metaclass=Meta):
+    class simulated(real, metaclass=Meta):  # type: ignore[valid-type, misc]
         """The class `datetime` with simulated now, today and utcnow."""
 
         @classmethod

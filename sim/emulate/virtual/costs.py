@@ -90,7 +90,7 @@ def _changed(call: Call) -> Iterable[Tensor]:
     for name in call.nature.written_names:
         value = call.args.get(name)
         yield from (t for t in (value if isinstance(value, (list, tuple)) else [value])
-                    if isinstance(t, Tensor))  # fmt: skip
+                    if isinstance(t, torch.Tensor))  # fmt: skip
 
 
 def _product(
@@ -113,7 +113,7 @@ def _bmm(call: Call) -> Kernel:
 
 
 def _operands(call: Call) -> tuple[Tensor, Tensor]:
-    matrices = [t for t in call.args.values() if isinstance(t, Tensor)]
+    matrices = [t for t in call.args.values() if isinstance(t, torch.Tensor)]
     if "mat1" in call.args:
         return call.tensor("mat1"), call.tensor("mat2")
     if "batch1" in call.args:

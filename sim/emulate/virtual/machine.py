@@ -122,9 +122,8 @@ class Machine:
         seconds = self.network.seconds(kind, nbytes, ranks)
         task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks)
         number = self.recorder.number((kind, nbytes, ranks), task)
-        stream, after = self.stream, ()
-        if beside:
-            stream, after = self.group_stream(ranks), self.clock.mark(self.stream)
+        stream = self.group_stream(ranks) if beside else self.stream
+        after = self.clock.mark(self.stream) if beside else ()
         launch = self.host.collective_launch_s if self.launch_s else 0.0
         return self.clock.run(stream, number, seconds, launch, after)
 

@@ -40,7 +40,7 @@ KINDS = {
 _WRITES = {"all_reduce": ("tensors",), "broadcast": ("tensors",), "reduce": ("tensors",)}
 
 
-class Pending(torch._C._distributed_c10d.Work):  # type: ignore[misc]
+class Pending(torch._C._distributed_c10d.Work):
     """A collective on its way: who waits for it lets the current stream wait."""
 
     def __init__(self, machine: Machine, entry: int, result: list[Tensor]) -> None:
@@ -96,7 +96,7 @@ class World:
         kind = KINDS.get(name)
         if kind is None:
             raise NotImplementedError(f"the collective {name} is not emulated")
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         if kind in ("send", "recv"):
             entry = self._message(
                 kind, tensors, ranks, int(named["dst" if kind == "send" else "src"])
@@ -120,14 +120,14 @@ class World:
             return self._wait(args[0])
         with self.shapes:
             out = func(*args, **kwargs)
-        results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         kind = KINDS.get(name)
         if kind is None:
             self.machine.note(f"the collective {name} is taken to cost nothing")
             return out
         named = nature(func).bound(args, kwargs)
         group = dist.distributed_c10d._resolve_process_group(named["group_name"])
-        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         for tensor in results:
             if tensor.device.type == self.machine.shown.surface:
                 self.machine.track(tensor)
@@ -227,7 +227,7 @@ def _sides(
         return [t for t in tensors if all(t is not r for r in results)], results
 
     def flat(*keys: str) -> list[Tensor]:
-        return [t for k in keys for t in tree_leaves(named.get(k)) if isinstance(t, Tensor)]
+        return [t for k in keys for t in tree_leaves(named.get(k)) if isinstance(t, torch.Tensor)]
 
     read = flat("input_tensor", "input_tensors", "inputs", "input")
     written = flat("output_tensor", "output_tensors", "outputs", "output")
@@ -277,7 +277,7 @@ def _reduce(rows: Sequence[Tensor], operation: str) -> Tensor:
 def _gathered(
     parts: AllValues, place: int, operation: str, root: int, named: dict[str, Any]
 ) -> list[Tensor]:
-    listed = [t for t in tree_leaves(named.get("output_tensors")) if isinstance(t, Tensor)]
+    listed = [t for t in tree_leaves(named.get("output_tensors")) if isinstance(t, torch.Tensor)]
     if len(listed) > 1:
         return [values[0] for values in parts]
     return [torch.cat([v.reshape(-1) for v in rows]) for rows in zip(*parts, strict=True)]

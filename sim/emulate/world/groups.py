@@ -9,8 +9,9 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from ersatz.sim.emulate.trace import ranks_of
 from ersatz.sim.emulate.virtual.machine import Machine
-from ersatz.sim.emulate.world.collectives import World, members, ranks_of
+from ersatz.sim.emulate.world.collectives import World, members
 
 Function = Callable[..., Any]
 
@@ -44,12 +45,24 @@ def install(machine: Machine, world: World) -> None:
         kept = {k: v for k, v in kwargs.items() if k in ("use_local_synchronization", "group_desc")}
         return add(ranks, backend="fake", **kept)
 
-    replaced = {"init_process_group": init_process_group, "new_group": new_group, **_objects(world)}
+    replaced: dict[str, Function] = {
+        "init_process_group": init_process_group,
+        "new_group": new_group,
+        **_objects(world),
+    }
     for name in ("is_nccl_available", "is_gloo_available", "is_xccl_available"):
-        replaced[name] = lambda: True
+        replaced[name] = _yes
     for name in ("monitored_barrier", "set_timeout"):
-        replaced[name] = lambda *args, **kwargs: None
+        replaced[name] = _nothing
     _replace(replaced)
+
+
+def _yes() -> bool:
+    return True
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None
 
 
 def _replace(functions: dict[str, Function]) -> None:

@@ -30,7 +30,9 @@ class Reducer:
         self.params, self.group, self.sparse = list(params), group, list(sparse)
         self.caps, self.find_unused, self.as_view = [first_cap, cap], find_unused, as_view
         self.order: list[int] = []
-        self.rebuilt, self.hook, self.state, self.syncs = False, None, None, False
+        self.rebuilt, self.syncs, self.state = False, False, None
+        self.hook: Any = None
+        self.works: list[Any] = []
         self.handles = [
             p.register_post_accumulate_grad_hook(lambda p, i=i: self.arrived(i))
             for i, p in enumerate(self.params)
