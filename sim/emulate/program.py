@@ -56,13 +56,9 @@ def streams_of(trace: Trace, entries: Sequence[Entry]) -> dict[int, int]:
             counts[trace.table[entry.work].collective] += 1
     found = {HOST_STREAM: HOST, 0: COMPUTE}
     for stream, counts in carried.items():
-        kinds = [kind for kind, _ in counts.most_common() if kind in STREAM_OF]
-        if kinds:
-            found[stream] = STREAM_OF[kinds[0]]
-    free = [s for s in (EXPERT, PIPE, GATHER, REDUCE) if s not in found.values()]
-    for stream in carried:
-        if stream not in found:
-            found[stream] = free.pop(0) if free else EXPERT
+        free = [s for s in (EXPERT, PIPE, GATHER, REDUCE) if s not in found.values()]
+        wanted = next((STREAM_OF[k] for k, _ in counts.most_common() if k in STREAM_OF), EXPERT)
+        found[stream] = wanted if wanted in free or not free else free[0]
     return found
 
 

@@ -16,7 +16,16 @@ from ersatz.sim.emulate.surface import accelerator, attention
 from ersatz.sim.emulate.virtual.machine import Machine
 
 NAME = "npu"
-LOW = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention", "einsum")
+LOW = (
+    "linear",
+    "matmul",
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "scaled_dot_product_attention",
+    "einsum",
+)
 WIDE = ("layer_norm", "rms_norm", "exp", "log", "softmax.int", "log_softmax.int", "cross_entropy_loss",
         "nll_loss", "mse_loss", "norm.Scalar", "group_norm", "pow.Tensor_Scalar", "cumsum")  # fmt: skip
 AUTOCAST = "AutocastPrivateUse1"
@@ -55,7 +64,9 @@ def _amp() -> types.ModuleType:
     """Return `torch.npu.amp`."""
     found = types.ModuleType("torch.npu.amp")
 
-    def autocast(enabled: bool = True, dtype: Any = torch.float16, cache_enabled: bool = True) -> Any:
+    def autocast(
+        enabled: bool = True, dtype: Any = torch.float16, cache_enabled: bool = True
+    ) -> Any:
         return torch.autocast(NAME, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
 
     def GradScaler(*args: Any, **kwargs: Any) -> Any:
@@ -95,7 +106,8 @@ def _cast(op: Any, *, wide: bool) -> Any:
 
         with torch._C._ExcludeDispatchKeyGuard(keys):
             return op(*(cast(a) if isinstance(a, torch.Tensor) or _tensors(a) else a for a in args),
-                      **{k: cast(v) if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()})  # fmt: skip
+            given_kwargs = {k: cast(v) if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
+            return op(*(cast(a) if isinstance(a, torch.Tensor) or _tensors(a) else a for a in args), **given_kwargs)
 
     return run
 
@@ -117,5 +129,7 @@ def _package(machine: Machine) -> None:
         setattr(package, name, value)
     package.__getattr__ = npu_operators.missing  # type: ignore[method-assign]
     package.contrib = contrib  # type: ignore[attr-defined]
-    sys.modules.update({"torch_npu": package, "torch_npu.contrib": contrib, "torch_npu.npu": _module})
+    sys.modules.update(
+        {"torch_npu": package, "torch_npu.contrib": contrib, "torch_npu.npu": _module}
+    )
     sys.meta_path.insert(0, npu_transfer.Finder(transfer))

@@ -46,7 +46,10 @@ def operators(machine: Machine) -> dict[str, Callable[..., Any]]:
 
     return {
         "npu_fusion_attention": npu_fusion_attention,
-        "npu_rms_norm": lambda x, gamma, epsilon=1e-6: (fused("npu_rms_norm", x, gamma), x[..., :1]),
+        "npu_rms_norm": lambda x, gamma, epsilon=1e-6: (
+            fused("npu_rms_norm", x, gamma),
+            x[..., :1],
+        ),
         "npu_swiglu": lambda x, dim=-1: fused("npu_swiglu", *x.chunk(2, dim)),
         "npu_rotary_mul": lambda x, r1, r2, *more: fused("npu_rotary_mul", x, r1, r2),
         "npu_format_cast": lambda x, acl_format=2: x,
@@ -100,7 +103,10 @@ def _fused(machine: Machine) -> Callable[..., Any]:
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
             given = ctx.saved_tensors
-            made = [torch.empty_like(t) if t.requires_grad or i == 0 else None for i, t in enumerate(given)]
+            made = [
+                torch.empty_like(t) if t.requires_grad or i == 0 else None
+                for i, t in enumerate(given)
+            ]
             _charge(f"{ctx.name} back", [grad, *given, *(t for t in made if t is not None)])
             return (None, *made)
 

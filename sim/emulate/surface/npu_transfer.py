@@ -73,7 +73,9 @@ def transfer(surface: types.ModuleType) -> None:
 def _npu(device: Any) -> torch.device:
     if device is None:
         return torch.device("npu", 0)
-    return torch.device("npu", device) if isinstance(device, int) else torch.device(_renamed(device))
+    return (
+        torch.device("npu", device) if isinstance(device, int) else torch.device(_renamed(device))
+    )
 
 
 def _renamed(value: Any) -> Any:
