@@ -23,8 +23,14 @@ class Tokens(torch.utils.data.Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-config = LlamaConfig(hidden_size=args.hidden, num_hidden_layers=args.layers, num_attention_heads=32,
-                     num_key_value_heads=4, intermediate_size=args.hidden * 11 // 4, vocab_size=32000)  # fmt: skip
+config = LlamaConfig(
+    hidden_size=args.hidden,
+    num_hidden_layers=args.layers,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    intermediate_size=args.hidden * 11 // 4,
+    vocab_size=32000,
+)
 trainer = Trainer(
     model=LlamaForCausalLM(config),
     args=TrainingArguments(

@@ -104,10 +104,10 @@ def _cast(op: Any, *, wide: bool) -> Any:
                 return value.to(target) if floats else value
             return [cast(v) for v in value] if isinstance(value, (list, tuple)) else value
 
+        named = {k: cast(v) if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
+        given = [cast(a) if isinstance(a, torch.Tensor) or _tensors(a) else a for a in args]
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            return op(*(cast(a) if isinstance(a, torch.Tensor) or _tensors(a) else a for a in args),
-            given_kwargs = {k: cast(v) if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
-            return op(*(cast(a) if isinstance(a, torch.Tensor) or _tensors(a) else a for a in args), **given_kwargs)
+            return op(*given, **named)
 
     return run
 
