@@ -6,7 +6,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,20 @@ class Machine:
         after = self.clock.mark(self.stream) if beside else ()
         launch = self.host.collective_launch_s if self.launch_s else 0.0
         return self.clock.run(stream, number, seconds, launch, after)
+
+    def arrive(self, entry: int, sent_s: float) -> None:
+        """Let a message end when its sender has sent it: what it waits for is time of its own."""
+        clock = self.clock
+        late = sent_s - clock.ends[entry]
+        if late <= 0:
+            return
+        old = clock.entries[entry]
+        task = self.recorder.table[old.work]
+        longer = replace(task, seconds=task.seconds + late, name="recv, waiting for a stage")
+        number = self.recorder.number(("arrival", len(self.recorder.table)), longer)
+        clock.entries[entry] = old._replace(work=number)
+        clock.ends[entry] = sent_s
+        clock.free[old.stream] = max(clock.free[old.stream], sent_s)
 
     def group_stream(self, ranks: Ranks) -> int:
         """Return the stream on which a group's collectives run beside others."""

@@ -74,6 +74,41 @@ class Pending(torch._C._distributed_c10d.Work):
         return future
 
 
+class Arriving(Pending):
+    """A message to this rank: it is there when its sender, by its own clock, has sent it."""
+
+    def __init__(
+        self, machine: Machine, entry: int, tensor: Tensor, exchange: Exchange, sender: int
+    ) -> None:
+        super().__init__(machine, entry, [tensor])
+        self.exchange, self.sender, self.arrived = exchange, sender, False
+
+    def wait(self, timeout: Any = None) -> bool:
+        """Wait for the sender's process, then let what follows wait for the message."""
+        if not self.arrived:
+            self.arrived = True
+            self._arrive()
+        return super().wait(timeout)
+
+    def is_completed(self) -> bool:
+        """Tell whether it has come, which needs the sender."""
+        self.wait()
+        return super().is_completed()
+
+    def _arrive(self) -> None:
+        try:
+            sent_s, values = self.exchange.receive("message", self.sender)
+        except LookupError:
+            self.machine.note(
+                f"rank {self.sender} sends to rank {self.machine.seat.rank} and was not run: what it sends"
+                f" is taken to come at once; --ranks {self.machine.seat.rank},{self.sender} counts the wait"
+            )
+            return
+        self.machine.arrive(self.entry, sent_s)
+        if values is not None:
+            _write(self.tensors[0], values)
+
+
 @dataclass(slots=True)
 class World:
     """Handles the collectives of one rank."""
@@ -156,19 +191,18 @@ class World:
         self.counts[kind, ranks] += 1
         return self.machine.collective(kind, nbytes, ranks, beside=beside, name=kind)
 
-    def _message(self, kind: str, tensors: list[Tensor], ranks: Ranks, member: int) -> int:
-        peer = ranks.irregular[member] if ranks.irregular else ranks.start + member * ranks.stride
-        return self.message(kind, tensors[0], peer)
-
-    def message(self, kind: str, tensor: Tensor, peer: int) -> int:
+    def message(self, kind: str, tensor: Tensor, peer: int) -> Pending:
         """Send a tensor to a rank, or receive one."""
         own = self.machine.seat.rank
         pair = ranks_of(sorted((own, peer)))
         nbytes = float(tensor.numel() * tensor.element_size())
-        if kind == "recv":
-            forget(tensor)
         self.counts[kind, pair] += 1
-        return self.machine.collective("send", nbytes, pair, beside=True, name=kind)
+        entry = self.machine.collective("send", nbytes, pair, beside=True, name=kind)
+        if kind == "send":
+            self.exchange.send("message", [self.machine.clock.ends[entry], values_of(tensor)], peer)
+            return Pending(self.machine, entry, [tensor])
+        forget(tensor)
+        return Arriving(self.machine, entry, tensor, self.exchange, peer)
 
     def _ranks(self, group: Any) -> Ranks:
         name = group.group_name
