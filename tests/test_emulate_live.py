@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from test_emulate_torch import emulated
 
 pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")

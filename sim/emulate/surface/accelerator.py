@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -216,23 +217,32 @@ def _streams(machine: Machine) -> dict[str, Any]:
 
 
 def _random(machine: Machine) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(machine.seat.seed)
+    """Return the random numbers' state: a seed and an offset, as Philox generators on devices keep it."""
+    held = [machine.seat.seed, 0]
 
     def seed_with(seed: int) -> None:
-        generator.manual_seed(int(seed))
+        held[:] = [int(seed), 0]
+
+    def get_state(device: Any = None) -> torch.Tensor:
+        packed = bytearray(struct.pack("<QQ", held[0] % 2**64, held[1] % 2**64))
+        return torch.frombuffer(packed, dtype=torch.uint8).clone()
+
+    def set_state(state: torch.Tensor, device: Any = None) -> None:
+        held[:] = struct.unpack("<QQ", bytes(state.cpu().to(torch.uint8).tolist()[:16]))
+
+    def set_all(states: Sequence[torch.Tensor]) -> None:
+        set_state(states[0])
 
     return {
         "manual_seed": seed_with,
         "manual_seed_all": lambda seed: seed_with(seed),
-        "seed": lambda: generator.seed(),
-        "seed_all": lambda: generator.seed(),
-        "initial_seed": lambda: generator.initial_seed(),
-        "get_rng_state": lambda device=None: generator.get_state(),
-        "get_rng_state_all": lambda: [generator.get_state()],
-        "set_rng_state": lambda state, device=None: generator.set_state(state.cpu()),
-        "set_rng_state_all": lambda states: (
-            [generator.set_state(s.cpu()) for s in states][:0] or None
-        ),
+        "seed": lambda: seed_with(0),
+        "seed_all": lambda: seed_with(0),
+        "initial_seed": lambda: held[0],
+        "get_rng_state": get_state,
+        "get_rng_state_all": lambda: [get_state()],
+        "set_rng_state": set_state,
+        "set_rng_state_all": set_all,
         "default_generators": tuple(
             torch.Generator() for _ in range(max(machine.seat.per_node, 1))
         ),

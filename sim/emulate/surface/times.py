@@ -35,10 +35,10 @@ def install(clock: Clock) -> None:
     _keep_real(real)
     for old, new in replaced.items():
         setattr(time, old.__name__, new)
-    dates: dict[Any, Any] = {datetime.datetime: _datetime(clock)}
+    _datetime(clock)
     for module in list(sys.modules.values()):
         if module is not None and module is not time and not _waits(module.__name__):
-            _replace(module, {**replaced, **dates})
+            _replace(module, replaced)
 
 
 def _names() -> list[str]:
@@ -83,6 +83,7 @@ def _replace(module: types.ModuleType, replaced: dict[Any, Any]) -> None:
 
 
 def _datetime(clock: Clock) -> type:
+    """Give the script a `datetime` with a simulated now; packages and what is compiled keep the real one."""
     real = datetime.datetime
 
     class Meta(type):
@@ -95,18 +96,30 @@ def _datetime(clock: Clock) -> type:
     class simulated(real, metaclass=Meta):  # type: ignore[valid-type, misc]
         """The class `datetime` with simulated now, today and utcnow."""
 
+        __slots__ = ()
+
         @classmethod
         def now(cls, tz: Any = None) -> Any:
+            """Return the simulated moment."""
             return real.fromtimestamp(EPOCH + clock.host, tz or datetime.UTC).replace(tzinfo=tz)
 
         @classmethod
         def utcnow(cls) -> Any:
+            """Return the simulated moment in UTC."""
             return cls.now()
 
         @classmethod
         def today(cls) -> Any:
+            """Return the simulated moment."""
             return cls.now()
 
+    class Dates(types.ModuleType):
+        @property
+        def datetime(self) -> type:
+            """Return the simulated class to scripts, the real one to packages."""
+            asking = sys._getframe(1).f_code.co_filename
+            return real if "-packages" in asking or asking.startswith("<") else simulated
+
     simulated.__name__ = simulated.__qualname__ = "datetime"
-    datetime.datetime = simulated  # type: ignore[misc]
+    datetime.__class__ = Dates  # type: ignore[assignment]
     return simulated

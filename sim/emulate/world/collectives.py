@@ -6,6 +6,7 @@ they run as processes of their own, which then exchange small values for real (`
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ KINDS = {
     "broadcast": "broadcast", "gather_": "gather", "scatter_": "scatter", "barrier": "barrier",
     "send": "send", "recv_": "recv",
 }  # fmt: skip
-_WRITES = {"all_reduce": ("tensors",), "broadcast": ("tensors",), "reduce": ("tensors",)}
+KEPT = 8  # works that C++ knows by their address until it has given them back
 
 
 class Pending(torch._C._distributed_c10d.Work):
@@ -45,7 +46,8 @@ class Pending(torch._C._distributed_c10d.Work):
 
     def __init__(self, machine: Machine, entry: int, result: list[Tensor]) -> None:
         super().__init__()
-        self.machine, self.entry, self.tensors = machine, entry, result
+        self.machine, self.entry = machine, entry
+        self.tensors = [weakref.ref(t) for t in result]  # a work on its way holds no memory
 
     def wait(self, timeout: Any = None) -> bool:
         """Let what follows on the current stream wait for it."""
@@ -64,13 +66,13 @@ class Pending(torch._C._distributed_c10d.Work):
 
     def result(self) -> list[Tensor]:
         """Return what it gave."""
-        return self.tensors
+        return [t for ref in self.tensors if (t := ref()) is not None]
 
     def get_future(self) -> Any:
         """Return a future that is done; the current stream waits."""
         self.wait()
         future = torch.futures.Future()
-        future.set_result(self.tensors)
+        future.set_result(self.result())
         return future
 
 
@@ -106,7 +108,8 @@ class Arriving(Pending):
             return
         self.machine.arrive(self.entry, sent_s)
         if values is not None:
-            _write(self.tensors[0], values)
+            for tensor in self.result():
+                _write(tensor, values)
 
 
 @dataclass(slots=True)
@@ -144,7 +147,7 @@ class World:
     def _returned(self, func: Any, args: tuple[Any, ...], entry: int, tensors: list[Tensor]) -> Any:
         work = Pending(self.machine, entry, tensors)
         self.kept.append(work)
-        del self.kept[:-512]
+        del self.kept[:-KEPT]
         boxed = work.boxed()
         return boxed if len(func._schema.returns) == 1 else (args[0], boxed)
 
@@ -158,7 +161,8 @@ class World:
         results = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         kind = KINDS.get(name)
         if kind is None:
-            self.machine.note(f"the collective {name} is taken to cost nothing")
+            if name != "_wrap_tensor_autograd":  # what moves nothing
+                self.machine.note(f"the collective {name} is taken to cost nothing")
             return out
         named = nature(func).bound(args, kwargs)
         group = dist.distributed_c10d._resolve_process_group(named["group_name"])
