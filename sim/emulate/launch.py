@@ -96,7 +96,7 @@ def _relay(process: subprocess.Popen[bytes], log: Path) -> None:
     """Show what a rank prints on standard error, and keep it."""
     import threading
 
-    from ersatz.device_models.text.visible import visible
+    from ersatz.device_models.text.visible import stripped, visible
 
     def copy() -> None:
         assert process.stdout
@@ -105,7 +105,8 @@ def _relay(process: subprocess.Popen[bytes], log: Path) -> None:
                 file.write(line)
                 file.flush()
                 with suppress(OSError, ValueError):
-                    sys.stderr.write(visible(line.decode("utf-8", "replace")))
+                    shown = line.rstrip(b"\r\n").rpartition(b"\r")[2]  # of a bar its last state
+                    sys.stderr.write(visible(stripped(shown.decode("utf-8", "replace"))) + "\n")
                     sys.stderr.flush()
 
     threading.Thread(target=copy, daemon=True).start()

@@ -230,6 +230,13 @@ def _random(machine: Machine) -> dict[str, Any]:
     def set_state(state: torch.Tensor, device: Any = None) -> None:
         held[:] = struct.unpack("<QQ", bytes(state.cpu().to(torch.uint8).tolist()[:16]))
 
+    generator = SimpleNamespace(
+        get_state=get_state, set_state=set_state, manual_seed=seed_with, seed=lambda: seed_with(0),
+        initial_seed=lambda: held[0], get_offset=lambda: held[1], clone_state=get_state,
+        graphsafe_get_state=get_state, graphsafe_set_state=set_state,
+        device=torch.device(machine.shown.surface, 0),
+    )  # fmt: skip
+
     def set_all(states: Sequence[torch.Tensor]) -> None:
         set_state(states[0])
 
@@ -243,9 +250,7 @@ def _random(machine: Machine) -> dict[str, Any]:
         "get_rng_state_all": lambda: [get_state()],
         "set_rng_state": set_state,
         "set_rng_state_all": set_all,
-        "default_generators": tuple(
-            torch.Generator() for _ in range(max(machine.seat.per_node, 1))
-        ),
+        "default_generators": (generator,) * max(machine.seat.per_node, 1),
     }
 
 
