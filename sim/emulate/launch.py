@@ -21,7 +21,7 @@ from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node,
 from ersatz.sim.errors import InfeasibleError, InputError, Problem
 
 POLL_S = 0.05
-TAIL = 12  # lines of a rank's output that a failure quotes
+TAIL = 30  # lines of a rank's output that a failure quotes
 
 
 @dataclass(slots=True)
@@ -128,7 +128,18 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
     for rank in running:
         if rank.process.poll():
             time.sleep(POLL_S)
+            if rank is not running[0]:  # the first has shown what it printed
+                _show_tail(rank)
             raise _failure(rank)
+
+
+def _show_tail(rank: Running) -> None:
+    """Show the last lines that a rank printed."""
+    from ersatz.device_models.text.visible import visible
+
+    for line in rank.log.read_text("utf-8", "replace").splitlines()[-TAIL:]:
+        with suppress(OSError):
+            print(f"rank {rank.seat.rank}: {visible(line)}", file=sys.stderr)
 
 
 def _failure(rank: Running) -> Exception:

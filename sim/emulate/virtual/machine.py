@@ -19,6 +19,7 @@ from ersatz.sim.emulate.allocator import CachingAllocator, Full
 from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task
+from ersatz.sim.emulate.virtual import shim
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
 
 GIB = 2.0**30
@@ -47,7 +48,6 @@ class Machine:
     )
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
-    device_index: int = 0
     streams: dict[int, str] = field(default_factory=lambda: {0: "compute"})
     storages: dict[int, int] = field(default_factory=dict)  # address by storage
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
@@ -72,6 +72,15 @@ class Machine:
     def device(self) -> Device:
         """The catalogue's device."""
         return self.node.device
+
+    @property
+    def device_index(self) -> int:
+        """Index of the current device."""
+        return shim.current.index
+
+    @device_index.setter
+    def device_index(self, index: int) -> None:
+        shim.current.index = index
 
     def note(self, words: str) -> None:
         """Keep a sentence for the report, once."""

@@ -136,16 +136,12 @@ class World:
             raise NotImplementedError(f"the collective {name} is not emulated")
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         if kind in ("send", "recv"):
-            entry = self._message(
-                kind, tensors, ranks, int(named["dst" if kind == "send" else "src"])
-            )
+            member = int(named["dst" if kind == "send" else "src"])
+            work = self.message(kind, tensors[0], members(ranks)[member])
         else:
             beside = bool(named.get("async_op", True))
             entry = self._run(kind, name, named, tensors, ranks, beside=beside)
-        return self._returned(func, args, entry, tensors)
-
-    def _returned(self, func: Any, args: tuple[Any, ...], entry: int, tensors: list[Tensor]) -> Any:
-        work = Pending(self.machine, entry, tensors)
+            work = Pending(self.machine, entry, tensors)
         self.kept.append(work)
         del self.kept[:-KEPT]
         boxed = work.boxed()
