@@ -227,3 +227,39 @@ def test_the_trainer_of_hugging_face_reports_simulated_time(tmp_path: Path) -> N
     assert "train_samples_per_second" in said
     assert result["step_s"] > 0
     assert (tmp_path / "out" / "checkpoint-4" / "model.safetensors").exists()
+
+
+def test_stages_of_a_pipeline_wait_for_each_other() -> None:
+    """Both stages take one step; it is longer than a stage's own work by the other's first micro-batches."""
+    words = ["torchrun", "--nproc-per-node", "2", str(SCRIPTS / "pipeline.py")]
+    result, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "2"], words)
+    first, last = result["ranks"]
+    assert first["step_s"] == pytest.approx(last["step_s"], rel=0.02)
+    alone = sum(s for cause, s in result["breakdown"].items() if cause not in ("send", "launch"))
+    assert (4 + 2 - 1) / 4 * alone * 0.9 < result["step_s"] < (4 + 2 - 1) / 4 * alone * 1.4
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
+@pytest.mark.parametrize(
+    ("options", "ranks", "kind", "group"),
+    [
+        (("--tp", "2"), "0", "all_reduce", (2, 1)),
+        (("--tp", "2", "--pp", "2"), "0,4", "send", (2, 4)),
+        (("--tp", "1", "--ep", "4", "--experts", "8"), "0", "all_to_all", (4, 1)),
+    ],
+)
+def test_megatron_core_trains(
+    options: Sequence[str], ranks: str, kind: str, group: tuple[int, int]
+) -> None:
+    words = [
+        "torchrun",
+        "--nproc-per-node",
+        "8",
+        str(SCRIPTS / "mcore.py"),
+        "--layers",
+        "2",
+        *options,
+    ]
+    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", ranks, "--steps", "1"], words)
+    assert (kind, *group) in {(r["kind"], r["size"], r["stride"]) for r in result["collectives"]}
+    assert "done True" in said

@@ -67,7 +67,7 @@ def transfer(surface: types.ModuleType) -> None:
     _autocast()
     _devices()
     surface.amp = getattr(surface, "amp", None)  # type: ignore[attr-defined]
-    torch.cuda.amp = surface.amp  # type: ignore[attr-defined]
+    torch.cuda.amp = surface.amp
 
 
 def _npu(device: Any) -> torch.device:
@@ -100,7 +100,7 @@ def _sent(function: Callable[..., Any]) -> Callable[..., Any]:
 def _autocast() -> None:
     real, scaler = torch.autocast, torch.amp.GradScaler
 
-    class autocast(real):
+    class autocast(real):  # type: ignore[valid-type, misc]
         """Automatic casts on the device that is there."""
 
         def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:

@@ -121,5 +121,5 @@ def _datetime(clock: Clock) -> type:
             return real if "-packages" in asking or asking.startswith("<") else simulated
 
     simulated.__name__ = simulated.__qualname__ = "datetime"
-    datetime.__class__ = Dates  # type: ignore[assignment]
+    datetime.__class__ = Dates
     return simulated

@@ -67,7 +67,7 @@ def cell_of(values: Tensor, inputs: Iterable[Tensor]) -> list[bool] | None:
     for tensor in inputs:
         twin = getattr(tensor, "_twin", None)
         if twin is not None and twin.values.untyped_storage()._cdata == memory:
-            return twin.cell  # type: ignore[no-any-return]
+            return twin.cell
     return None
 
 

@@ -91,12 +91,19 @@ def _objects(world: World) -> dict[str, Function]:
         found = c10d._get_default_group() if group is None else group
         return members(ranks_of(dist.get_process_group_ranks(found)))
 
+    def of_all(what: str, value: Any, ranks: list[int]) -> list[Any]:
+        if not set(ranks) <= {exchange.rank, *exchange.represented}:
+            world.machine.note(
+                f"{what}: objects of ranks that were not run are taken to be those of rank {exchange.rank}"
+            )
+        return exchange.of_all(what, value, ranks)
+
     def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:
-        object_list[:] = exchange.of_all("all_gather_object", obj, group_of(group))
+        object_list[:] = of_all("all_gather_object", obj, group_of(group))
 
     def gather_object(obj: Any, object_gather_list: Any = None, dst: Any = 0, group: Any = None,
                       **kwargs: Any) -> None:  # fmt: skip
-        found = exchange.of_all("gather_object", obj, group_of(group))
+        found = of_all("gather_object", obj, group_of(group))
         if object_gather_list is not None:
             object_gather_list[:] = found
 
@@ -104,14 +111,14 @@ def _objects(world: World) -> dict[str, Function]:
                               device: Any = None, group_src: Any = None) -> None:  # fmt: skip
         ranks = group_of(group)
         source = ranks[group_src] if group_src is not None else (src or 0)
-        found = exchange.of_all("broadcast_object_list", list(object_list), ranks)
+        found = of_all("broadcast_object_list", list(object_list), ranks)
         if source in ranks:
             object_list[:] = found[ranks.index(source)]
 
     def scatter_object_list(output: list[Any], inputs: Any = None, src: Any = None, group: Any = None,
                             **kwargs: Any) -> None:  # fmt: skip
         ranks = group_of(group)
-        found = exchange.of_all("scatter_object_list", inputs, ranks)
+        found = of_all("scatter_object_list", inputs, ranks)
         row = found[ranks.index(src or ranks[0])]
         if row is None:
             raise NotImplementedError(
