@@ -16,7 +16,11 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+from megatron.core.transformer.moe import moe_utils
 from megatron.core.transformer.transformer_config import TransformerConfig
+
+if not hasattr(moe_utils, "te_general_gemm"):  # 0.16 forgets it where Transformer Engine is missing
+    moe_utils.te_general_gemm = None
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tp", type=int, default=2)
