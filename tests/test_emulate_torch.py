@@ -263,3 +263,14 @@ def test_megatron_core_trains(
     result, said = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", ranks, "--steps", "1"], words)
     assert (kind, *group) in {(r["kind"], r["size"], r["stride"]) for r in result["collectives"]}
     assert "done True" in said
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
+@pytest.mark.parametrize(
+    ("stage", "kind"), [(1, "all_reduce"), (2, "all_gather"), (3, "reduce_scatter")]
+)
+def test_deepspeed_trains(stage: int, kind: str) -> None:
+    words = ["deepspeed", str(SCRIPTS / "zero.py"), "--stage", str(stage), "--layers", "1"]
+    options = ["--node", "h800-8", "--nodes", "2", "--steps", "1"]
+    result, _ = emulated(SCRIPTS, options, words)
+    assert (kind, 16) in {(r["kind"], r["size"]) for r in result["collectives"]}
