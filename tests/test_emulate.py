@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from ersatz.device_models.catalog.reading import list_devices, load_device
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel
-from ersatz.sim.emulate.allocator import MIB, CachingAllocator, Full, rounded, segment_size
+from ersatz.sim.emulate.allocator import (
+    MIB,
+    CachingAllocator,
+    Full,
+    configured,
+    rounded,
+    segment_size,
+)
 from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.command import parse_command
 from ersatz.sim.emulate.emulate import Request, emulate, seats_of
@@ -77,6 +84,16 @@ def test_expandable_segments_lose_nothing_between() -> None:
             block = memory.allocate(nbytes)
     assert plain.reserved == (30 + 40 + 50) * MIB
     assert grows.reserved == 60 * MIB
+
+
+def test_options_of_the_allocator_are_read_and_others_named() -> None:
+    """Beyond 32 MiB nothing is split: of a freed block of 60, 40 MiB are not taken."""
+    memory, left = configured(GIB, "max_split_size_mb:32, roundup_power2_divisions:4")
+    assert left == ["roundup_power2_divisions"]
+    memory.free(memory.allocate(60 * MIB))
+    memory.allocate(31 * MIB)
+    assert memory.reserved == (60 + 32) * MIB
+    assert configured(GIB, "expandable_segments:True")[0].expandable
 
 
 @given(st.integers(0, 10_000), st.booleans())
@@ -239,6 +256,7 @@ def test_a_module_is_kept_with_its_flag() -> None:
         (Request("h800-8", (__file__,), timer="sundial"), "expected one of calibrated"),
         (Request("h800-8", (__file__,), timer="table"), "--calibration"),
         (Request("hanguang-9", (__file__,)), "hanguang-9"),
+        (Request("hanguang-800-8", (__file__,)), "hanguang-800"),
     ],
 )
 def test_what_cannot_be_emulated_is_refused_with_a_sentence(request_: Request, words: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -164,6 +166,29 @@ def test_a_script_that_never_ends_is_given_up_with_all_that_it_started(tmp_path:
     (tmp_path / "train.py").write_text(code)
     _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "25"], ["train.py"], status=2)
     assert "has not ended after 25 s" in said
+
+
+def test_an_interrupt_ends_all_ranks(tmp_path: Path) -> None:
+    code = (
+        "import os, time\n"
+        "open('rank' + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
+        "while True: time.sleep(1)"
+    )
+    (tmp_path / "train.py").write_text(code)
+    words = [sys.executable, "-m", "ersatz", "emulate", "--node", "h800-8", "--ranks", "all", "--",
+             "torchrun", "--nproc-per-node", "2", "train.py"]  # fmt: skip
+    parent = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    files = [tmp_path / "rank0", tmp_path / "rank1"]
+    deadline = time.monotonic() + 300
+    while not all(f.exists() and f.read_text() for f in files) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    parent.send_signal(signal.SIGINT)
+    assert parent.wait(60) == 130
+    for file in files:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
 
 
 MEANINGS = """

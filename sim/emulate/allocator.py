@@ -238,6 +238,15 @@ class CachingAllocator:
             self.tails[block.pool] = block.before
 
 
+def configured(capacity: int, options: str) -> tuple[CachingAllocator, list[str]]:
+    """Return an allocator by PyTorch's options (`name:value` by comma), and those it does not replay."""
+    found = dict(part.strip().partition(":")[::2] for part in options.split(",") if part.strip())
+    expandable = found.pop("expandable_segments", "") == "True"
+    limit = found.pop("max_split_size_mb", "0")
+    memory = CachingAllocator(capacity, expandable, int(limit) * MIB if limit.isdigit() else 0)
+    return memory, sorted(found)
+
+
 def rounded(nbytes: int) -> int:
     """Return the size of the block for so many bytes."""
     return max(-(-nbytes // ROUND) * ROUND, ROUND)

@@ -75,6 +75,8 @@ def seats_of(request: Request) -> tuple[list[Seat], Command]:
     launched = bool(command.launcher) or request.nodes > 1
     per_node = command.per_node or (node.devices if launched else 1)
     problems = []
+    if not node.device.trains:
+        problems.append(Problem("emulate", 0, 0, "device", node.device.name, node.device.why_not))
     if request.timer not in TIMERS:
         problems.append(
             Problem("--timer", 0, 0, "", request.timer, f"expected one of {', '.join(TIMERS)}")
@@ -93,13 +95,11 @@ def seats_of(request: Request) -> tuple[list[Seat], Command]:
     ranks = _ranks(request.ranks, world, problems)
     if problems:
         raise InputError(problems)
-    expandable = "expandable_segments:True" in (
-        os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "") + os.environ.get("PYTORCH_ALLOC_CONF", "")
-    )
+    options = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
     return [
         Seat(request.node, request.nodes, request.stack, rank, world, per_node, request.steps, ranks, 0,
              request.timer, request.calibration, request.attach, "", request.seed, UNKNOWN_FLOAT,
-             launched, expandable)
+             launched, options)
         for rank in ranks
     ], command  # fmt: skip
 

@@ -61,7 +61,7 @@ class Seat:
     seed: int
     unknown_float: float
     under_torchrun: bool
-    expandable: bool
+    allocator: str  # options of PyTorch's allocator, as the environment gives them
 
     def to_json(self) -> str:
         """Return the text that the rank's process reads."""

@@ -23,7 +23,7 @@ from ersatz.device_models.calibration.measured import (
 )
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
-from ersatz.sim.emulate.allocator import CachingAllocator
+from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.trace import Trace, save
 from ersatz.sim.emulate.virtual_device import (
@@ -111,10 +111,13 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
+    memory, left = configured(usable_memory(node, stack), seat.allocator)
     machine = Machine(
         seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
-        CachingAllocator(usable_memory(node, stack), seat.expandable), launch_s, live,
+        memory, launch_s, live,
     )  # fmt: skip
+    if left:
+        machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     machine.real_clock = time.process_time
     store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
     shapes = None
