@@ -23,7 +23,7 @@ from ersatz.sim.report.tables.html import html as as_html
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ["Answer", "InfeasibleError", "InputError", "Problem", "RunResult", "Scenario", "buy", "catalogue",
-          "compare", "devices", "legal", "load", "run", "schedule", "show"]  # fmt: skip
+          "compare", "devices", "emulate", "legal", "load", "run", "schedule", "show"]  # fmt: skip
 
 
 def stored(name: str) -> str:
