@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parent / "emulated" / "gpt.py"
 REALLY = """
 import runpy, sys, time
 import torch
-from ersatz.sim.hil.attached import keep_freed_memory
+from ersatz.sim.hil.device.attached import keep_freed_memory
 torch.set_num_threads(1)
 keep_freed_memory()
 time.time = time.process_time  # what others on this machine do does not count

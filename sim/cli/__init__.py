@@ -30,6 +30,7 @@ VERBS = (
     "legal",
     "schedule",
     "validate",
+    "anchor",
     "calibrate",
     "devices",
     "find",

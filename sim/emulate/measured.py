@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ersatz.sim.hil.attached import Attached, attach
+from ersatz.sim.hil.device.attached import Attached, attach
 
 SAMPLES, LONG_S, FEW = 7, 0.05, 3
 SPREAD, TINY = 0.02, 1e-4  # of made-up floats: positive, for roots of negative numbers take longer

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
-from ersatz.sim.plan.schedules import chunk_places
+from ersatz.sim.plan.schedules import chunk_places, stage_chunks
 from ersatz.sim.scenario.scenario import Parallel
 from ersatz.sim.workload.model import Model
 
@@ -141,8 +141,7 @@ def _twice(group: Group, stages: int) -> Group:
 
 def pipeline_length(parallel: Parallel) -> int:
     """Positions of one pipeline: stages times chunks that follow each other."""
-    places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
-    return 1 + max(place.position for row in places for place in row)
+    return stage_chunks(parallel.schedule, parallel.vp) * parallel.pp
 
 
 def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
