@@ -9,7 +9,7 @@ from ersatz.sim.emulate.emulate import STACK, Request
 from ersatz.sim.emulate.emulate import emulate as emulated
 from ersatz.sim.emulate.export import perfetto_text
 from ersatz.sim.emulate.records import EmulateResult
-from ersatz.sim.report.emulation import render_emulation
+from ersatz.sim.emulate.report import render_emulation
 from ersatz.sim.report.json_out import plain
 
 
