@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.answers.buy import buy
     from ersatz.sim.answers.cases import compare, load, run
+    from ersatz.sim.answers.emulate import emulate
     from ersatz.sim.answers.exporting import export
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.importing import read_launch
@@ -42,6 +43,7 @@ __all__ = [
     "catalogue",
     "compare",
     "devices",
+    "emulate",
     "export",
     "legal",
     "load",
@@ -63,6 +65,7 @@ _HOMES = {
     "catalogue": "sim.answers.find",
     "compare": "sim.answers.cases",
     "devices": "sim.answers.find",
+    "emulate": "sim.answers.emulate",
     "export": "sim.answers.exporting",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",

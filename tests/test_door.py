@@ -23,7 +23,7 @@ from ersatz.sim.report.tables.html import html as as_html
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ["Answer", "InfeasibleError", "InputError", "Problem", "RunResult", "Scenario", "buy", "catalogue",
-          "compare", "devices", "export", "legal", "load", "read_launch", "run", "schedule",
+          "compare", "devices", "emulate", "export", "legal", "load", "read_launch", "run", "schedule",
           "show"]  # fmt: skip
 
 

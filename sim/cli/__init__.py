@@ -26,6 +26,7 @@ VERBS = (
     "run",
     "launch.importing",
     "launch.exporting",
+    "emulate",
     "fabric",
     "buy",
     "legal",

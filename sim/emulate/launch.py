@@ -1,0 +1,191 @@
+"""Start the processes of the emulated ranks, wait for them together, and read what they did."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ersatz.sim.emulate.smi import write_tools
+from ersatz.sim.emulate.trace import Trace, load
+from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node, shown_as
+from ersatz.sim.errors import InfeasibleError, InputError, Problem
+
+POLL_S = 0.05
+TAIL = 30  # lines of a rank's output that a failure quotes
+
+
+@dataclass(slots=True)
+class Running:
+    """One rank's process and where it writes."""
+
+    seat: Seat
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def torch_version() -> str:
+    """Return the version of PyTorch; raises `InputError` that says what to install."""
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        expected = "is not installed; pip install 'ersatz[emulate]' (the CPU build is enough)"
+        raise InputError([Problem("emulate", 0, 0, "PyTorch", "", expected)]) from None
+    minor = tuple(int(part) for part in found.split("+")[0].split(".")[:2])
+    if minor < OLDEST:
+        expected = f"is too old; expected {'.'.join(map(str, OLDEST))} or newer"
+        raise InputError([Problem("emulate", 0, 0, "PyTorch", found, expected)])
+    return found
+
+
+def version_note(found: str) -> str:
+    """Return a sentence where a version of PyTorch was never tried; empty where it was."""
+    if any(found.startswith(minor) for minor in TESTED):
+        return ""
+    return f"PyTorch {found} was never tried; tested are {', '.join(TESTED)}"
+
+
+def run_ranks(seats: Sequence[Seat], script: Sequence[str], patience_s: float) -> list[Trace]:
+    """Run a script as every rank that has a seat, all at once; returns their traces.
+
+    Raises `InputError` where the script fails or makes no step, `InfeasibleError` where a device's memory
+    is too small for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="ersatz-") as place:
+        folder = Path(place)
+        node, _ = seated_node(seats[0].node, seats[0].nodes, seats[0].stack)
+        write_tools(folder, node.device, shown_as(node.device), seats[0].per_node)
+        port = free_port() if len(seats) > 1 else 0
+        running: list[Running] = []
+        try:
+            for i, seat in enumerate(seats):
+                placed = replace(seat, out=str(folder / f"{seat.rank}.json"), store_port=port)
+                running.append(_start(placed, script, folder, quiet=i > 0))
+            _wait(running, patience_s)
+            return [_trace(r) for r in running]
+        finally:
+            _stop(running)
+
+
+def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> Running:
+    log = folder / f"{seat.rank}.log"
+    path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path,
+                   "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
+    words = [sys.executable, "-m", "ersatz.sim.emulate.virtual.rank", seat.to_json(), "--", *script]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=file if quiet else subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+        )  # fmt: skip
+    if not quiet:
+        _relay(process, log)
+    return Running(seat, process, log)
+
+
+def _relay(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Show what a rank prints on standard error, and keep it."""
+    import threading
+
+    from ersatz.device_models.text.visible import stripped, visible
+
+    def copy() -> None:
+        assert process.stdout
+        with log.open("ab") as file:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                with suppress(OSError, ValueError):
+                    shown = line.rstrip(b"\r\n").rpartition(b"\r")[2]  # of a bar its last state
+                    sys.stderr.write(visible(stripped(shown.decode("utf-8", "replace"))) + "\n")
+                    sys.stderr.flush()
+
+    threading.Thread(target=copy, daemon=True).start()
+
+
+def _wait(running: Sequence[Running], patience_s: float) -> None:
+    """Wait until all ranks have ended, or one has failed."""
+    begin = time.monotonic()
+    while any(r.process.poll() is None for r in running):
+        failed = next((r for r in running if r.process.poll()), None)
+        if failed:
+            break
+        if time.monotonic() - begin > patience_s:
+            raise _fault(
+                running[0], f"has not ended after {patience_s:.0f} s of real time; fewer --steps, a smaller"
+                " model, or more --patience"
+            )  # fmt: skip
+        time.sleep(POLL_S)
+    for rank in running:
+        if rank.process.poll():
+            time.sleep(POLL_S)
+            if rank is not running[0]:  # the first has shown what it printed
+                _show_tail(rank)
+            raise _failure(rank)
+
+
+def _show_tail(rank: Running) -> None:
+    """Show the last lines that a rank printed."""
+    from ersatz.device_models.text.visible import visible
+
+    for line in rank.log.read_text("utf-8", "replace").splitlines()[-TAIL:]:
+        with suppress(OSError):
+            print(f"rank {rank.seat.rank}: {visible(line)}", file=sys.stderr)
+
+
+def _failure(rank: Running) -> Exception:
+    error = ""
+    with suppress(OSError, ValueError, KeyError):
+        error = str(load(Path(rank.seat.out)).facts["error"])
+    if "out of memory" in error:
+        return InfeasibleError(f"rank {rank.seat.rank}: {error}")
+    lines = rank.log.read_text("utf-8", "replace").splitlines()[-TAIL:] if rank.log.exists() else []
+    status = rank.process.returncode
+    words = (
+        error.splitlines()[0] if error else f"ended with status {status}: {' / '.join(lines[-2:])}"
+    )
+    return _fault(rank, f"the script failed: {words}")
+
+
+def _trace(rank: Running) -> Trace:
+    path = Path(rank.seat.out)
+    if not path.exists():
+        raise _fault(
+            rank, "ended without a trace: the script, or a library, left the process at once"
+        )
+    trace = load(path)
+    if not trace.marks:
+        raise _fault(
+            rank, f"made no optimizer step in {trace.facts['dispatches']:,} operators on the device:"
+            " there is nothing to time"
+        )  # fmt: skip
+    return trace
+
+
+def _fault(rank: Running, expected: str) -> InputError:
+    return InputError([Problem("emulate", 0, 0, f"rank {rank.seat.rank}", "", expected)])
+
+
+def _stop(running: Sequence[Running]) -> None:
+    """End every process with what it has started."""
+    for rank in running:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(rank.process.pid, signal.SIGKILL)
+    for rank in running:
+        rank.process.wait()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

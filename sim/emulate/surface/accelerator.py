@@ -1,0 +1,270 @@
+"""The functions of `torch.cuda` (or `torch.npu`) as the virtual device answers them."""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ersatz.sim.emulate.surface.streams import Event, Stream, StreamContext
+from ersatz.sim.emulate.virtual.machine import Machine
+
+Function = Callable[..., Any]
+WARP = 32
+
+
+def surface_of(machine: Machine) -> dict[str, Any]:
+    """Return what the module of the virtual device offers, by name."""
+    return {**_devices(machine), **_memory(machine), **_streams(machine), **_random(machine)}
+
+
+def properties(machine: Machine) -> SimpleNamespace:
+    """Return the properties of the device as PyTorch gives them."""
+    device, shown = machine.device, machine.shown
+    major, minor = shown.capability
+    return SimpleNamespace(
+        name=shown.name, major=major, minor=minor, total_memory=int(device.memory_bytes),
+        multi_processor_count=device.compute_units, warp_size=WARP, is_integrated=False,
+        is_multi_gpu_board=False, max_threads_per_multi_processor=2048, max_threads_per_block=1024,
+        regs_per_multiprocessor=65536, shared_memory_per_block=49152,
+        shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472,
+        L2_cache_size=int(device.cache_bytes), clock_rate=int(device.clock_hz / 1e3),
+        memory_clock_rate=0, memory_bus_width=0, uuid=f"GPU-ersatz-{machine.seat.rank:012d}",
+        gcnArchName=f"gfx{major}{minor}x" if shown.hip else shown.name, pci_bus_id=0,
+        cube_core_num=device.compute_units, vector_core_num=2 * device.compute_units,
+    )  # fmt: skip
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    count = machine.seat.per_node if machine.seat.world > 1 else 1
+    found = properties(machine)
+
+    def get_device_properties(device: Any = None) -> SimpleNamespace:
+        return found
+
+    def get_device_name(device: Any = None) -> str:
+        return machine.shown.name
+
+    def get_device_capability(device: Any = None) -> tuple[int, int]:
+        return machine.shown.capability
+
+    def set_device(device: Any) -> None:
+        machine.device_index = _index(device, machine.device_index)
+
+    def synchronize(device: Any = None) -> None:
+        machine.clock.synchronize()
+
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return machine.device.supports("bf16") or including_emulation
+
+    def can_device_access_peer(device: Any, peer: Any) -> bool:
+        return True
+
+    return {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "init": lambda: None,
+        "_lazy_init": lambda: None,
+        "_is_in_bad_fork": lambda: False,
+        "_is_compiled": lambda: True,
+        "device_count": lambda: count,
+        "_device_count_nvml": lambda: count,
+        "current_device": lambda: machine.device_index,
+        "get_arch_list": lambda: ["sm_{}{}".format(*machine.shown.capability)],
+        "get_device_properties": get_device_properties,
+        "_get_device_properties": get_device_properties,
+        "get_device_name": get_device_name,
+        "get_device_capability": get_device_capability,
+        "set_device": set_device,
+        "synchronize": synchronize,
+        "is_bf16_supported": is_bf16_supported,
+        "can_device_access_peer": can_device_access_peer,
+        "device": _device_context(machine),
+        "_DeviceGuard": _device_context(machine),
+        "ipc_collect": lambda: None,
+        "utilization": lambda device=None: 100,
+        "temperature": lambda device=None: 60,
+        "power_draw": lambda device=None: int(1000 * machine.device.power_max_w),
+        "clock_rate": lambda device=None: int(machine.device.clock_hz / 1e6),
+        "_sleep": lambda cycles: machine.clock.spend(cycles / machine.device.clock_hz),
+    }
+
+
+def _index(device: Any, current: int) -> int:
+    if device is None:
+        return current
+    if isinstance(device, int):
+        return device
+    found = torch.device(device).index
+    return current if found is None else found
+
+
+def _device_context(machine: Machine) -> type:
+    class device:
+        """Context in which a device is the current one."""
+
+        def __init__(self, index: Any) -> None:
+            self.index = index
+
+        def __enter__(self) -> None:
+            self.before = machine.device_index
+            machine.device_index = _index(self.index, machine.device_index)
+
+        def __exit__(self, *error: object) -> None:
+            machine.device_index = self.before
+
+    return device
+
+
+def _memory(machine: Machine) -> dict[str, Any]:
+    memory = machine.memory
+
+    def mem_get_info(device: Any = None) -> tuple[int, int]:
+        return int(memory.capacity - memory.reserved), int(machine.device.memory_bytes)
+
+    def memory_stats(device: Any = None) -> dict[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for kind in ("allocated_bytes", "active_bytes", "requested_bytes"):
+            found[f"{kind}.all.current"] = memory.allocated
+            found[f"{kind}.all.peak"] = memory.peak_allocated
+        found["reserved_bytes.all.current"] = memory.reserved
+        found["reserved_bytes.all.peak"] = memory.peak_reserved
+        found["inactive_split_bytes.all.current"] = memory.reserved - memory.allocated
+        found["num_alloc_retries"], found["num_ooms"] = memory.retries, memory.ooms
+        found["segment.all.current"] = len(memory.segments)
+        return found
+
+    def snapshot(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"segments": memory.snapshot(), "device_traces": [[]], "allocator_settings": {}}
+
+    def dump_snapshot(filename: str = "dump_snapshot.pickle") -> None:
+        import pickle
+
+        with open(filename, "wb") as file:
+            pickle.dump(snapshot(), file)
+
+    def reset_peak(device: Any = None) -> None:
+        memory.reset_peaks()
+
+    def summary(device: Any = None, abbreviated: bool = False) -> str:
+        rows = (("allocated", memory.allocated, memory.peak_allocated),
+                ("reserved", memory.reserved, memory.peak_reserved))  # fmt: skip
+        return "\n".join(f"{n:10} {now / 2**20:12,.0f} MiB  peak {top / 2**20:12,.0f} MiB"
+                         for n, now, top in rows)  # fmt: skip
+
+    def set_fraction(fraction: float, device: Any = None) -> None:
+        memory.capacity = min(memory.capacity, int(fraction * machine.device.memory_bytes))
+
+    return {
+        "memory_allocated": lambda device=None: memory.allocated,
+        "max_memory_allocated": lambda device=None: memory.peak_allocated,
+        "memory_reserved": lambda device=None: memory.reserved,
+        "max_memory_reserved": lambda device=None: memory.peak_reserved,
+        "memory_cached": lambda device=None: memory.reserved,
+        "max_memory_cached": lambda device=None: memory.peak_reserved,
+        "mem_get_info": mem_get_info,
+        "memory_stats": memory_stats,
+        "memory_stats_as_nested_dict": lambda device=None: {},
+        "memory_summary": summary,
+        "memory_snapshot": lambda *a, **k: memory.snapshot(),
+        "empty_cache": lambda: memory.empty_cache(),
+        "reset_peak_memory_stats": reset_peak,
+        "reset_max_memory_allocated": lambda device=None: memory.reset_peaks(),
+        "reset_max_memory_cached": lambda device=None: memory.reset_peaks(),
+        "reset_accumulated_memory_stats": lambda device=None: None,
+        "set_per_process_memory_fraction": set_fraction,
+        "device_memory_used": lambda device=None: machine.device.memory_bytes - mem_get_info()[0],
+        "_record_memory_history": lambda *a, **k: None,
+        "_snapshot": snapshot,
+        "_dump_snapshot": dump_snapshot,
+    }
+
+
+def _streams(machine: Machine) -> dict[str, Any]:
+    def current_stream(device: Any = None) -> Any:
+        return Stream.of(machine.stream)
+
+    def default_stream(device: Any = None) -> Any:
+        return Stream.of(0)
+
+    def set_stream(stream: Any) -> None:
+        if stream is not None:
+            machine.stream = stream.number
+
+    @contextmanager
+    def capture(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("CUDA graphs are not emulated; run the script without them")
+        yield
+
+    return {
+        "Stream": Stream,
+        "ExternalStream": Stream,
+        "Event": Event,
+        "stream": lambda stream: StreamContext(stream),
+        "StreamContext": StreamContext,
+        "current_stream": current_stream,
+        "default_stream": default_stream,
+        "set_stream": set_stream,
+        "graph": capture,
+        "is_current_stream_capturing": lambda: False,
+        "get_stream_from_external": lambda pointer, device=None: Stream.of(0),
+    }
+
+
+def _random(machine: Machine) -> dict[str, Any]:
+    """Return the random numbers' state: a seed and an offset, as Philox generators on devices keep it."""
+    held = [machine.seat.seed, 0]
+
+    def seed_with(seed: int) -> None:
+        held[:] = [int(seed), 0]
+
+    def get_state(device: Any = None) -> torch.Tensor:
+        packed = bytearray(struct.pack("<QQ", held[0] % 2**64, held[1] % 2**64))
+        return torch.frombuffer(packed, dtype=torch.uint8).clone()
+
+    def set_state(state: torch.Tensor, device: Any = None) -> None:
+        held[:] = struct.unpack("<QQ", bytes(state.cpu().to(torch.uint8).tolist()[:16]))
+
+    generator = SimpleNamespace(
+        get_state=get_state, set_state=set_state, manual_seed=seed_with, seed=lambda: seed_with(0),
+        initial_seed=lambda: held[0], get_offset=lambda: held[1], clone_state=get_state,
+        graphsafe_get_state=get_state, graphsafe_set_state=set_state,
+        device=torch.device(machine.shown.surface, 0),
+    )  # fmt: skip
+
+    def set_all(states: Sequence[torch.Tensor]) -> None:
+        set_state(states[0])
+
+    return {
+        "manual_seed": seed_with,
+        "manual_seed_all": lambda seed: seed_with(seed),
+        "seed": lambda: seed_with(0),
+        "seed_all": lambda: seed_with(0),
+        "initial_seed": lambda: held[0],
+        "get_rng_state": get_state,
+        "get_rng_state_all": lambda: [get_state()],
+        "set_rng_state": set_state,
+        "set_rng_state_all": set_all,
+        "default_generators": (generator,) * max(machine.seat.per_node, 1),
+    }
+
+
+def install(machine: Machine, module: Any) -> None:
+    """Put the surface into a module: `torch.cuda`, or that of a private device."""
+    Stream.machine = Event.machine = StreamContext.machine = machine
+    for name, value in surface_of(machine).items():
+        setattr(module, name, value)
+    memory = getattr(module, "memory", None)
+    if memory is not None:
+        for name, value in _memory(machine).items():
+            setattr(memory, name, value)
+    for name in ("random", "streams"):
+        part = getattr(module, name, None)
+        if part is not None:
+            for key, value in (_random if name == "random" else _streams)(machine).items():
+                setattr(part, key, value)

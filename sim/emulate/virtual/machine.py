@@ -1,0 +1,269 @@
+"""One emulated rank: its device, clock, memory and trace, and the counts that a report needs."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ersatz.device_models.catalog.device import Device, Node
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.sim.emulate.allocator import CachingAllocator, Full
+from ersatz.sim.emulate.clock import Clock
+from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.trace import Ranks, Recorder, Task
+from ersatz.sim.emulate.virtual import shim
+from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
+
+GIB = 2.0**30
+OWN = ("/sim/emulate/", "/torch/", "site-packages", "dist-packages", f"{sys.base_prefix}/lib")
+
+
+class EnoughSteps(BaseException):
+    """The script has made as many steps as were asked for."""
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Machine:
+    """What one rank is made of. One per process."""
+
+    seat: Seat
+    node: Node
+    stack: Stack
+    shown: Shown
+    host: Host
+    timer: Timer
+    network: Network
+    memory: CachingAllocator
+    launch_s: float
+    measure: Callable[[object], float | None] | None = (
+        None  # the live timer's: seconds of an operator
+    )
+    recorder: Recorder = field(default_factory=Recorder)
+    stream: int = 0  # current
+    streams: dict[int, str] = field(default_factory=lambda: {0: "compute"})
+    storages: dict[int, int] = field(default_factory=dict)  # address by storage
+    finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    addresses: int = 1 << 40  # of storages on the host
+    phase: str = ""  # "optimizer" inside an optimizer's step
+    first_optimizer: int = 0
+    dispatches: int = 0
+    reads: Counter[str] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)  # operators without a rule, in seconds
+    notes: dict[str, None] = field(default_factory=dict)
+    times: dict[Kernel, float] = field(default_factory=dict)
+    error: str = ""  # that ended the script
+    real_clock: Callable[[], float] = field(default=lambda: 0.0)
+
+    @property
+    def clock(self) -> Clock:
+        """The live clock."""
+        return self.recorder.clock
+
+    @property
+    def device(self) -> Device:
+        """The catalogue's device."""
+        return self.node.device
+
+    @property
+    def device_index(self) -> int:
+        """Index of the current device."""
+        return shim.current.index
+
+    @device_index.setter
+    def device_index(self, index: int) -> None:
+        shim.current.index = index
+
+    def note(self, words: str) -> None:
+        """Keep a sentence for the report, once."""
+        self.notes.setdefault(words)
+
+    # ---- work
+
+    def run_kernel(self, kernel: Kernel, name: str, known: bool, signature: object = None) -> int:
+        """Launch a kernel on the current stream; returns its entry."""
+        category = self.phase or kernel.category
+        key = (kernel, category, signature if self.measure else None)
+        number = self.recorder.numbers.get(key)
+        if number is None:
+            seconds = self._seconds(kernel, signature)
+            task = Task(name, category, seconds, kernel, known=known)
+            number = self.recorder.number(key, task)
+        seconds = self.recorder.table[number].seconds
+        if not known:
+            self.unknown[name] += seconds  # type: ignore[assignment]
+        return self.clock.run(self.stream, number, seconds, self.launch_s)
+
+    def _seconds(self, kernel: Kernel, signature: object) -> float:
+        measured = self.measure(signature) if self.measure and signature is not None else None
+        if measured is not None:
+            return measured
+        found = self.times.get(kernel)
+        if found is None:
+            found = self.times[kernel] = self.timer(self.device, kernel)
+        return found
+
+    def copy(self, nbytes: float, name: str, *, waits: bool) -> None:
+        """Move bytes between host and device on the current stream."""
+        seconds = nbytes / self.host.copy_bandwidth
+        number = self.recorder.number((name, nbytes), Task(name, "copy", seconds, nbytes=nbytes))
+        entry = self.clock.run(self.stream, number, seconds, self.launch_s)
+        if waits:
+            self.clock.wait_on_host([entry])
+
+    def read(self, what: str) -> None:
+        """Let the host wait for the current stream, as for a value that it reads."""
+        self.reads[f"{what} at {place()}"] += 1
+        self.clock.wait_on_host(self.clock.mark(self.stream))
+
+    def collective(
+        self, kind: str, nbytes: float, ranks: Ranks, *, beside: bool, name: str = ""
+    ) -> int:
+        """Launch a collective: on the group's own stream if `beside`, else on the current one."""
+        seconds = self.network.seconds(kind, nbytes, ranks)
+        task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks)
+        number = self.recorder.number((kind, nbytes, ranks), task)
+        stream = self.group_stream(ranks) if beside else self.stream
+        after = self.clock.mark(self.stream) if beside else ()
+        launch = self.host.collective_launch_s if self.launch_s else 0.0
+        return self.clock.run(stream, number, seconds, launch, after)
+
+    def arrive(self, entry: int, sent_s: float) -> None:
+        """Let a message end when its sender has sent it: what it waits for is time of its own."""
+        clock = self.clock
+        late = sent_s - clock.ends[entry]
+        if late <= 0:
+            return
+        old = clock.entries[entry]
+        task = self.recorder.table[old.work]
+        longer = replace(task, seconds=task.seconds + late, name="recv, waiting for a stage")
+        number = self.recorder.number(("arrival", len(self.recorder.table)), longer)
+        clock.entries[entry] = old._replace(work=number)
+        clock.ends[entry] = sent_s
+        clock.free[old.stream] = max(clock.free[old.stream], sent_s)
+
+    def group_stream(self, ranks: Ranks) -> int:
+        """Return the stream on which a group's collectives run beside others."""
+        words = f"group {ranks.start}+{ranks.stride}x{ranks.size}{ranks.irregular or ''}"
+        known = next((s for s, w in self.streams.items() if w == words), None)
+        return self.new_stream(words) if known is None else known
+
+    def new_stream(self, words: str = "") -> int:
+        """Return a stream that nothing has used."""
+        number = len(self.streams)
+        self.streams[number] = words or f"stream {number}"
+        return number
+
+    # ---- memory
+
+    def track(self, tensor: torch.Tensor) -> None:
+        """Give the storage of a tensor on the device its memory, once."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.storages:
+            self._allocate(storage, key, storage.nbytes())
+
+    def retrack(self, storage: Any) -> None:
+        """Follow a storage that changed its size."""
+        key = storage._cdata
+        if key in self.storages:
+            self._free(key)
+        self._allocate(storage, key, storage.nbytes())
+
+    def _allocate(self, storage: Any, key: int, nbytes: int) -> None:
+        if nbytes:
+            self.storages[key] = self._block(nbytes)
+        else:
+            self.storages[key] = 0
+        if key not in self.finalizers:
+            self.finalizers[key] = weakref.ref(storage, lambda _: self._gone(key))
+
+    def _block(self, nbytes: int) -> int:
+        try:
+            return self.memory.allocate(nbytes, self.stream)
+        except Full as full:
+            raise torch.OutOfMemoryError(self._out_of_memory(full.wanted)) from None
+
+    def _gone(self, key: int) -> None:
+        self.finalizers.pop(key, None)
+        if key in self.storages:
+            self._free(key)
+
+    def _free(self, key: int) -> None:
+        address = self.storages.pop(key)
+        if address:
+            self.memory.free(address)
+
+    def _out_of_memory(self, wanted: int) -> str:
+        memory, total = self.memory, self.device.memory_bytes
+        free = memory.capacity - memory.reserved
+        used = total - free
+        kind = {"cuda": "CUDA", "npu": "NPU"}[self.shown.surface]
+        return (
+            f"{kind} out of memory. Tried to allocate {size(wanted)}. GPU {self.device_index} has a"
+            f" total capacity of {size(total)} of which {size(free)} is free. Including non-PyTorch"
+            f" memory, this process has {size(used)} memory in use. Of the allocated memory"
+            f" {size(memory.allocated)} is allocated by PyTorch, and"
+            f" {size(memory.reserved - memory.allocated)} is reserved by PyTorch but unallocated."
+            " (an emulated device)"
+        )
+
+    def address(self, storage: Any) -> int:
+        """Return where a storage lies: of the device, or a made-up place on the host."""
+        key = storage._cdata
+        found = self.storages.get(key)
+        if found is None:
+            found = self.storages[key] = 0
+            self.finalizers[key] = weakref.ref(storage, lambda _: self._gone(key))
+        return found or (key & ~511)
+
+    # ---- steps
+
+    def step_done(self, optimizer: object) -> None:
+        """Note the end of a step: whenever the script's first optimizer has stepped."""
+        self.first_optimizer = self.first_optimizer or id(optimizer)
+        if id(optimizer) != self.first_optimizer:
+            return
+        self.recorder.end_step()
+        if self.seat.steps and len(self.recorder.marks) > self.seat.steps:
+            raise EnoughSteps
+
+    def policy(self, what: str) -> None:
+        """Count a value that nobody knows and that was answered by policy."""
+        self.policies[f"{what} at {place()}"] += 1
+
+
+def size(nbytes: float) -> str:
+    """Write bytes as PyTorch's errors do."""
+    if nbytes >= GIB:
+        return f"{nbytes / GIB:.2f} GiB"
+    if nbytes >= 2**20:
+        return f"{nbytes / 2**20:.2f} MiB"
+    return f"{nbytes / 1024:.2f} KiB"
+
+
+def place() -> str:
+    """Return the line of the script, or of the package nearest to it, that is being run."""
+    frame = sys._getframe(1)
+    nearest = ""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not any(word in name for word in OWN) and not name.startswith("<"):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        if not nearest and "-packages/" in name and "-packages/torch/" not in name:
+            nearest = f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return nearest or "a thread of PyTorch"
+
+
+def on_device(tensors: Iterable[object], kind: str) -> list[torch.Tensor]:
+    """Return the tensors of the virtual device among values."""
+    return [t for t in tensors if isinstance(t, torch.Tensor) and t.device.type == kind]

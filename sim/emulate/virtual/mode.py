@@ -1,0 +1,435 @@
+"""The heart of an emulated rank: every operator that PyTorch dispatches comes through here.
+
+What touches no virtual device runs for real. The rest runs on shapes (`FakeTensorMode`), on real
+values where they are known (`known`), and is charged to the machine: time, memory, trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ersatz.sim.emulate.virtual.costs import Call, attention_kernel, kernel_of, touched
+from ersatz.sim.emulate.virtual.known import (
+    MOST_FLOATS,
+    Unknown,
+    by_policy,
+    cell_of,
+    forget,
+    is_worth,
+    keep,
+    on_host,
+    values_of,
+)
+from ersatz.sim.emulate.virtual.machine import Machine, on_device
+from ersatz.sim.emulate.virtual.nature import Nature, is_integer, nature
+
+aten = torch.ops.aten
+LARGE = 1 << 20  # floats on the host beyond it are virtual, too
+COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd"})
+_PLAIN = frozenset({torch.Tensor, FakeTensor, torch.nn.Parameter, torch.nn.Buffer})
+_active = torch._C._get_dispatch_mode
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
+Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def shapes_only() -> FakeTensorMode:
+    """Return the mode in which operators run on shapes; one per process."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode.allow_scalar_outputs = False
+    FakeTensorMode.avoid_device_init = property(lambda self: True)
+    FakeTensor.constant = property(
+        lambda self: None if self.fake_mode is mode else self.__dict__.get("_constant"),
+        lambda self, value: self.__dict__.__setitem__("_constant", value),
+    )
+    torch._C._set_only_lift_cpu_tensors(True)
+    return mode
+
+
+class Emulation(TorchDispatchMode):
+    """Sends what runs on the virtual device to the machine. Each thread enters one of its own."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, machine: Machine, shapes: FakeTensorMode, world: Handler) -> None:
+        super().__init__()
+        self.machine, self.shapes, self.world = machine, shapes, world
+        self.kind = machine.shown.surface
+        self.random = torch.Generator().manual_seed(machine.seat.seed)
+
+    def another(self) -> Emulation:
+        """Return a mode for another thread."""
+        return Emulation(self.machine, self.shapes, self.world)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """Run one operator."""
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)
+        if not _PLAIN.issuperset(types):
+            return NotImplemented
+        other = _active(_FAKE)
+        if other is not None and other is not self.shapes:
+            return func(*args, **kwargs)  # somebody else asks for shapes: not the script's work
+        if isinstance(func, HigherOrderOperator):
+            return self._higher_order(func, args, kwargs)
+        kind = nature(func)
+        if kind.composite:
+            with self:
+                return func.decompose(*args, **kwargs)
+        return self._dispatch(func, kind, args, kwargs)
+
+    def _dispatch(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        inputs = [x for x in leaves if isinstance(x, torch.Tensor)]
+        device = next((x for x in leaves if isinstance(x, torch.device)), None)
+        virtual = any(isinstance(x, FakeTensor) for x in inputs)
+        if not virtual and (device is None or device.type != self.kind):
+            return self._for_real(func, kind, args, kwargs, inputs, device)
+        self.machine.dispatches += 1
+        if kind.namespace in COLLECTIVES:
+            return self.world(func, args, kwargs)
+        special = getattr(self, f"_on_{kind.name}", None)
+        if special is not None:
+            return special(func, args, kwargs, inputs)
+        return self._run(func, kind, args, kwargs, inputs)
+
+    def _for_real(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor], device: torch.device | None,
+    ) -> Any:  # fmt: skip
+        """Run what touches no virtual device; large floats on the host become virtual."""
+        if kind.namespace in COLLECTIVES:
+            return self.world(func, args, kwargs)
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
+        if (
+            not inputs
+            and (device is None or device.type == "cpu")
+            and _is_large(kind, args, kwargs)
+        ):
+            with self.shapes:
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    # ---- operators that need more than their shapes
+
+    def _on__local_scalar_dense(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        if args[0].device.type == self.kind:
+            self.machine.read("item()")
+        return self.real(args[0], "item()").item()
+
+    def _on_equal(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> bool:
+        self.machine.read("equal()")
+        one, other = values_of(args[0]), values_of(args[1])
+        if one is None or other is None:
+            self.machine.policy("equal() taken as true")
+            return True
+        return torch.equal(one, other)
+
+    def _on__pin_memory(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        return args[0]
+
+    def _on_is_pinned(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> bool:
+        return False
+
+    def _on_record_stream(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> None:
+        return None
+
+    def _on__amp_foreach_non_finite_check_and_unscale_(
+        self, func: Any, args: Any, kwargs: Any, inputs: Any
+    ) -> None:
+        """Gradients are finite: unscale them, and leave the flag at zero."""
+        self._charge(nature(func), args, kwargs, inputs, [], None)
+        for tensor in args[0]:
+            forget(tensor)
+        keep(args[1], torch.zeros(args[1].shape, dtype=args[1].dtype))
+
+    def _on__to_copy(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        target = kwargs.get("device")
+        source = args[0]
+        if target is None or source.device.type == torch.device(target).type:
+            return self._run(func, nature(func), args, kwargs, inputs)
+        if torch.device(target).type == self.kind:
+            return self._to_device(func, args, kwargs)
+        return self._to_host(func, args, kwargs)
+
+    def _to_device(self, func: Any, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        with self.shapes:
+            made: torch.Tensor = func(*args, **kwargs)
+        self.machine.track(made)
+        values = values_of(args[0])
+        if values is not None and values.numel() <= _most(made.dtype):
+            keep(made, func(values, **{**kwargs, "device": torch.device("cpu")}))
+        self.machine.copy(touched(made), "host to device", waits=not kwargs.get("non_blocking"))
+        return made
+
+    def _to_host(self, func: Any, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        source = args[0]
+        if source.device.type == self.kind:
+            self.machine.copy(
+                touched(source), "device to host", waits=not kwargs.get("non_blocking")
+            )
+        if values_of(source) is None and source.numel() > LARGE:
+            with self.shapes:
+                made: torch.Tensor = func(*args, **kwargs)
+            return made
+        plain = {
+            k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")
+        }
+        real: torch.Tensor = func(self.real(source, "copy to the host"), **plain)
+        return real
+
+    def _on_copy_(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        target, source = args[0], args[1]
+        waits = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+        if not isinstance(target, FakeTensor):
+            if source.device.type == self.kind:
+                self.machine.copy(touched(source), "device to host", waits=waits)
+            values = values_of(source)
+            if values is None and source.numel() > LARGE:
+                return target  # what nobody can know is not written
+            return func(target, self.real(source, "copy to the host") if values is None else values)
+        if target.device.type != source.device.type:
+            self.machine.copy(touched(target), "between host and device", waits=waits)
+            self._copy_values(func, target, source)
+            return target
+        out = self._run(func, nature(func), args, kwargs, inputs)
+        return out
+
+    def _copy_values(self, func: Any, target: torch.Tensor, source: torch.Tensor) -> None:
+        new, old = values_of(source), values_of(target)
+        if new is not None and old is not None:
+            func(old, new)
+        elif new is not None and _is_whole(target) and target.numel() <= _most(target.dtype):
+            keep(target, new.to(target.dtype).expand(target.shape).clone())
+        else:
+            forget(target)
+
+    def _on_index(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Masks have become places, for how many there are is a value."""
+        places = [self._unmasked(i) for i in args[1]]
+        flat = [p for group in places for p in group]
+        shaped = (args[0], flat)
+        return self._run(
+            func, nature(func), shaped, kwargs, [args[0], *(p for p in flat if p is not None)]
+        )
+
+    def _unmasked(self, mask: torch.Tensor | None) -> list[torch.Tensor | None]:
+        if mask is None or mask.dtype not in (torch.bool, torch.uint8):
+            return [mask]
+        self.machine.read("a mask")
+        values = values_of(mask)
+        if values is None:
+            self.machine.policy("a mask taken as every second")
+            values = (torch.arange(mask.numel()) % 2 == 0).reshape(mask.shape)
+        return [self.lift(p) for p in values.nonzero(as_tuple=True)]
+
+    # ---- the ordinary way
+
+    def _run(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor],
+    ) -> Any:  # fmt: skip
+        real = self._real_result(func, kind, args, kwargs, inputs)
+        if kind.dynamic:
+            if real is None:
+                self.machine.policy(f"{kind.name} of unknown values, drawn")
+                real = func(*on_host(args, self.random), **on_host(kwargs, self.random))
+            self.machine.read(kind.name)
+            out = tree_map(lambda x: self.lift(x) if isinstance(x, torch.Tensor) else x, real)
+        else:
+            with self.shapes:
+                out = func(*args, **kwargs)
+        outputs = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        self._keep_values(kind, args, kwargs, inputs, outputs, real)
+        mine = on_device(outputs, self.kind)
+        for tensor in mine:
+            self.machine.track(tensor)
+        if not kind.free and (mine or on_device(inputs, self.kind)):
+            self._charge(kind, args, kwargs, inputs, outputs, func)
+        return out
+
+    def _real_result(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor],
+    ) -> Any:  # fmt: skip
+        """Run an operator on real values as far as they are known; None: they are not."""
+        if not inputs:
+            return self._made(func, kind, args, kwargs)
+        if kind.fills:
+            return self._filled(kind, args, kwargs)
+        if all(values_of(x) is not None for x in inputs):
+            if kind.uninitialised or (kind.random and not kind.written):
+                return self._drawn(func, kind, args, kwargs)
+            try:
+                return func(*on_host(args), **self._seeded(kind, on_host(kwargs)))
+            except (RuntimeError, NotImplementedError, TypeError) as error:
+                self.machine.note(f"{kind.full} cannot run on real values: {str(error)[:80]}")
+                return None
+        if kind.test is not None and inputs[0].numel() <= 1 << 24:
+            return torch.full(inputs[0].shape, kind.test, dtype=torch.bool)
+        return self._drawn(func, kind, args, kwargs) if kind.chooses else None
+
+    def _drawn(self, func: Any, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
+        if not kind.chooses and not kind.random:
+            return None
+        try:
+            made = on_host(args, self.random), on_host(kwargs, self.random)
+            return func(*made[0], **self._seeded(kind, made[1]))
+        except (Unknown, RuntimeError, NotImplementedError):
+            return None
+
+    def _seeded(self, kind: Nature, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Draw for the device from a generator of its own: the script's stays as it is."""
+        if kind.random and "generator" in kind.names:
+            return {**kwargs, "generator": self.random}
+        return kwargs
+
+    def _made(self, func: Any, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
+        named = kind.bound(args, kwargs)
+        if not is_worth(kind, named, named.get("dtype")):
+            return None
+        plain = {**kwargs, "device": torch.device("cpu")}
+        plain.pop("pin_memory", None)
+        try:
+            return func(*args, **self._seeded(kind, plain))
+        except (RuntimeError, TypeError):
+            return None
+
+    def _filled(self, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Return what a fill leaves, whatever was there."""
+        named = kind.bound(args, kwargs)
+        tensor = args[0]
+        value = kind.fill if kind.fill is not None else named.get("fill_value", named.get("value"))
+        if isinstance(value, torch.Tensor):
+            value = values_of(value)
+        dtype = named.get("dtype") or tensor.dtype
+        shape = named.get("size", tensor.shape)
+        if value is None or math.prod(shape) > _most(dtype):
+            return None
+        old = values_of(tensor)
+        if kind.written and old is not None:
+            return old.fill_(value)
+        if kind.written and not _is_whole(tensor):
+            return None
+        return torch.full(
+            tuple(shape), float(value) if dtype.is_floating_point else value, dtype=dtype
+        )
+
+    def _keep_values(
+        self, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], real: Any,
+    ) -> None:  # fmt: skip
+        if real is None:
+            named = kind.bound(args, kwargs) if kind.written_names else {}
+            for name in kind.written_names:
+                for tensor in tree_leaves(named.get(name)):
+                    if kind.name == "copy_" and values_of(args[1]) is not None:
+                        self._copy_values(aten.copy_.default, tensor, args[1])
+                    else:
+                        forget(tensor)
+            return
+        values = [x for x in tree_leaves(real) if isinstance(x, torch.Tensor)]
+        for tensor, value in zip(outputs, values, strict=False):
+            if kind.written and values_of(tensor) is value:
+                continue
+            keep(tensor, value, cell_of(value, inputs) if kind.aliases else None)
+
+    def _charge(
+        self, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], func: Any,
+    ) -> None:  # fmt: skip
+        call = Call(kind, kind.bound(args, kwargs), on_device(inputs, self.kind),
+                    on_device(outputs, self.kind), self.machine.stack)  # fmt: skip
+        kernel, known = kernel_of(call)
+        signature = signature_of(kind, args, kwargs) if self.machine.measure and func else None
+        self.machine.run_kernel(kernel, kind.full, known, signature)
+
+    # ---- values
+
+    def real(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
+        """Return the values of a tensor, by policy where nobody knows them."""
+        values = values_of(tensor)
+        if values is None:
+            self.machine.policy(f"{what} of an unknown {str(tensor.dtype).removeprefix('torch.')}")
+            values = by_policy(tensor, self.machine.seat.unknown_float)
+        return values
+
+    def lift(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a virtual tensor with real values."""
+        with self.shapes:
+            made: torch.Tensor = torch.empty_strided(
+                values.size(), values.stride(), dtype=values.dtype, device=self.kind
+            )
+        self.machine.track(made)
+        keep(made, values)
+        return made
+
+    def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run flexible attention and its like on shapes, and charge them as attention."""
+        with self.shapes:
+            out = func(*args, **kwargs)
+        outputs = on_device(tree_leaves(out), self.kind)
+        for tensor in outputs:
+            self.machine.track(tensor)
+        name = func.name()
+        if not name.startswith("flex_attention"):
+            self.machine.note(f"the operator {name} is taken to cost nothing")
+            return out
+        q, k, v = args[:3]
+        backward = "backward" in name
+        kernel = attention_kernel(self.machine.stack, q, k, v, causal=True, backward=backward)
+        self.machine.run_kernel(kernel, name, known=True)
+        self.machine.note(f"{name} is taken to see half of all keys, as a causal mask does")
+        return out
+
+
+def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> object:
+    """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
+
+    def form(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return ("tensor", tuple(value.shape), value.stride(), str(value.dtype).removeprefix("torch."),
+                    value.device.type)  # fmt: skip
+        if isinstance(value, (list, tuple)):
+            return tuple(form(x) for x in value)
+        if isinstance(value, torch.dtype):
+            return ("dtype", str(value).removeprefix("torch."))
+        if isinstance(value, torch.device):
+            return ("device",)
+        return value if isinstance(value, (int, float, bool, str, type(None))) else ("left out",)
+
+    return (kind.full, form(args), tuple((k, form(v)) for k, v in sorted(kwargs.items())))
+
+
+def _most(dtype: torch.dtype) -> int:
+    return 1 << 24 if is_integer(dtype) else MOST_FLOATS
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is all of its storage."""
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def _is_large(kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a factory makes so many floats on the host that they are better virtual."""
+    if kind.namespace != "aten":
+        return False
+    named = kind.bound(args, kwargs)
+    dtype = named.get("dtype") or torch.get_default_dtype()
+    shape = named.get("size")
+    whole = isinstance(dtype, torch.dtype) and is_integer(dtype)
+    return not whole and isinstance(shape, (list, tuple)) and math.prod(shape) > LARGE

@@ -1,0 +1,238 @@
+"""The process of one emulated rank: put the device in place, run the script, write the trace.
+
+python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import runpy
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.calibration.measured import (
+    calibrated_device,
+    calibrated_timer,
+    find_calibration,
+    read_calibration,
+)
+from ersatz.device_models.calibration.table_timer import table_timer
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
+from ersatz.sim.emulate.allocator import configured
+from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.trace import Trace, save
+from ersatz.sim.emulate.virtual_device import (
+    Seat,
+    host_defaults,
+    seated_node,
+    shown_as,
+    usable_memory,
+)
+
+KEPT_STEPS = 2  # whole steps in the trace
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a script as one rank; returns its exit status."""
+    seat = Seat.of_json(words[0])
+    script = list(words[words.index("--") + 1 :])
+    os.environ.update(TORCH_DEVICE_BACKEND_AUTOLOAD="0", TORCHDYNAMO_DISABLE="1",
+                      HF_HUB_OFFLINE=os.environ.get("HF_HUB_OFFLINE", "1"))  # fmt: skip
+    machine, mode = put_in_place(seat)
+    status = 0
+    from ersatz.sim.emulate.virtual.machine import EnoughSteps
+
+    try:
+        with mode:
+            run_script(script)
+    except EnoughSteps:
+        pass
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else int(left.code is not None)
+        if isinstance(left.code, str):
+            print(left.code, file=sys.stderr)
+    except BaseException as error:
+        show_error()
+        machine.error = f"{type(error).__name__}: {error}"
+        status = 1
+    save(trace_of(machine), Path(seat.out))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # workers and threads of the script are not waited for
+
+
+def show_error() -> None:
+    """Print where the script failed, without the lines of the emulator."""
+    kind, error, trace = sys.exc_info()
+    own = str(Path(__file__).parents[1])
+    rows = [
+        f
+        for f in traceback.extract_tb(trace)
+        if own not in f.filename and "runpy" not in f.filename
+    ]
+    sys.stderr.write("Traceback (most recent call last):\n")
+    sys.stderr.write("".join(traceback.format_list(rows)))
+    sys.stderr.write("".join(traceback.format_exception_only(kind, error)))
+    if os.environ.get("ERSATZ_DEBUG"):
+        traceback.print_exc()
+
+
+def run_script(words: list[str]) -> None:
+    """Run a script, or a module after `-m`, as the main program."""
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def put_in_place(seat: Seat) -> tuple[Any, Any]:
+    """Build the machine and replace what the script would find of a real one."""
+    import torch
+
+    from ersatz.sim.emulate.surface import attention, files, tensors, threads, times
+    from ersatz.sim.emulate.virtual.machine import Machine
+    from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
+    from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
+    from ersatz.sim.emulate.world.collectives import World
+
+    if seat.under_torchrun:
+        groups.set_environment(seat.rank, seat.world, seat.per_node)
+    node, stack = seated_node(seat.node, seat.nodes, seat.stack)
+    timer, device = kernel_timer(seat, node.device)
+    host = host_defaults()
+    live = measurer(seat) if seat.timer == "live" else None
+    launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
+    memory, left = configured(usable_memory(node, stack), seat.allocator)
+    machine = Machine(
+        seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
+        memory, launch_s, live,
+    )  # fmt: skip
+    if left:
+        machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
+    machine.real_clock = time.process_time
+    store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
+    shapes = None
+    if machine.shown.surface == "npu":
+        from ersatz.sim.emulate.surface import npu
+
+        npu.name_device()
+    else:
+        from ersatz.sim.emulate.virtual import shim
+
+        shim.believe_in_cuda(seat.per_node)
+    shapes = shapes_only()
+    world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
+    mode = Emulation(machine, shapes, world)
+    if machine.shown.surface == "npu":
+        npu.install(machine)
+    else:
+        from ersatz.sim.emulate.surface import cuda
+
+        cuda.install(machine)
+        attention.install(("AutogradCUDA", "CUDA"))
+    tensors.install(machine, mode)
+    files.install(machine)
+    groups.install(machine, world)
+    reducer.install(machine)
+    lazily.install()
+    threads.install(mode)
+    no_compiler(machine)
+    steps(machine)
+    times.install(machine.clock)
+    torch.manual_seed(seat.seed)
+    return machine, mode
+
+
+def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any]:
+    """Return how long kernels take, and the device as its calibration has it."""
+    if seat.timer == "roofline":
+        return roofline_time, device
+    if not seat.calibration:
+        return calibrated_time, device
+    calibration = read_calibration(find_calibration(seat.calibration))
+    make = table_timer if seat.timer == "table" else calibrated_timer
+    timer = make(calibration)
+    found = calibrated_device(device, calibration)
+    return lambda _, kernel: timer(found, kernel), device
+
+
+def measurer(seat: Seat) -> Callable[[object], float | None]:
+    """Return what asks the attached device for the time of an operator."""
+    from ersatz.sim.emulate.measured import Measurer
+
+    return Measurer(seat.attach)
+
+
+def no_compiler(machine: Any) -> None:
+    """Say it where the script asks for compilation, which is switched off."""
+    import torch
+
+    compile_ = torch.compile
+
+    def uncompiled(*args: Any, **kwargs: Any) -> Any:
+        machine.note(
+            "torch.compile is switched off: operators are not fused and activations not recomputed, so"
+            " that time and memory are above those of the compiled script"
+        )
+        return compile_(*args, **kwargs)
+
+    torch.compile = uncompiled
+
+
+def steps(machine: Any) -> None:
+    """Note when optimizers step."""
+    import torch.nn.utils.clip_grad
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.optim import optimizer
+
+    optimizer._foreach_supported_types.append(FakeTensor)
+    torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
+
+    def before(found: Any, args: Any, kwargs: Any) -> None:
+        machine.phase = "optimizer"
+
+    def after(found: Any, args: Any, kwargs: Any) -> None:
+        machine.phase = ""
+        machine.step_done(found)
+
+    optimizer.register_optimizer_step_pre_hook(before)
+    optimizer.register_optimizer_step_post_hook(after)
+
+
+def trace_of(machine: Any) -> Trace:
+    """Return the trace of what the script did: its last whole steps."""
+    recorder, memory = machine.recorder, machine.memory
+    marks = recorder.marks[-KEPT_STEPS - 1 :]
+    marks = [0, *marks] if len(marks) == 1 else marks  # the only step begins with the script
+    begin = marks[0] if marks else 0
+    kept = recorder.clock.entries[begin : marks[-1]] if marks else []
+    entries = tuple(e._replace(after=tuple(i - begin for i in e.after if i >= begin)) for e in kept)
+    drained = recorder.drained
+    return Trace(
+        rank=machine.seat.rank, table=tuple(recorder.table), entries=entries,
+        marks=tuple(m - begin for m in marks),
+        step_s=tuple(b - a for a, b in zip([0.0, *drained], drained, strict=False)),
+        streams=machine.streams,
+        memory={"peak_allocated": memory.peak_allocated, "peak_reserved": memory.peak_reserved,
+                "allocated": memory.allocated, "capacity": memory.capacity,
+                "retries": memory.retries, "ooms": memory.ooms},
+        facts={"dispatches": machine.dispatches, "reads": dict(machine.reads.most_common(20)),
+               "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
+               "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
+               "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
+               "error": machine.error, "surface_assumed": machine.shown.assumed,
+               "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,301 @@
+"""Scripts on virtual devices under PyTorch's CPU build: virtual times, bytes and counts are asserted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
+
+SCRIPTS = Path(__file__).parent / "emulated"
+GPT = ("--layers", "2", "--width", "128", "--heads", "2", "--block", "64")
+MIB = 2**20
+
+
+def emulated(
+    folder: Path, options: Sequence[str], script: Sequence[str], status: int = 0
+) -> tuple[Any, str]:
+    """Return the record of an emulation, and what was said on standard error."""
+    words = [sys.executable, "-m", "ersatz", "emulate", "--json", "-", *options, "--", *script]
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=folder, timeout=900, check=False
+    )
+    assert done.returncode == status, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr or status
+    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+
+
+@cache
+def gpt(*options: str, script: tuple[str, ...] = GPT, launcher: str = "") -> tuple[Any, str]:
+    """Return an emulation of the small GPT; each is run once."""
+    words = [*launcher.split(), str(SCRIPTS / "gpt.py"), *script]
+    return emulated(SCRIPTS, options, words)
+
+
+def test_a_script_runs_as_it_is_and_reads_the_simulated_clock() -> None:
+    result, said = gpt("--node", "h800-8")
+    times = [
+        float(line.split("time ")[1].split(" ms")[0])
+        for line in said.splitlines()
+        if "iter" in line
+    ]
+    assert len(times) == 4
+    assert times[-1] == pytest.approx(1e3 * result["step_s"], rel=1e-3)
+    assert result["shown_as"] == "NVIDIA H800"
+    assert any("item() of an unknown float32 at gpt.py" in place for place in result["policies"])
+
+
+def test_its_flops_are_those_of_its_shapes() -> None:
+    """6 x rows x weights of the products, the head with them, and attention: 2 forward, 5 backward."""
+    result, _ = gpt("--node", "h800-8")
+    rows, width, layers = 4 * 64, 128, 2
+    products = 6 * rows * (layers * 12 * width**2 + 256 * width)
+    reach = (64 + 1) / 2
+    attention = layers * 2 * 4 * 64 * reach * width * 7
+    assert result["ranks"][0]["flop"] == pytest.approx(products + attention, rel=1e-9)
+
+
+def test_live_clock_and_step_engine_give_one_number() -> None:
+    result, _ = gpt("--node", "h800-8", "--nodes", "8")
+    row = result["ranks"][0]
+    assert row["step_s"] == pytest.approx(row["live_s"], rel=1e-9)
+    assert sum(result["breakdown"].values()) == pytest.approx(result["step_s"], rel=1e-9)
+
+
+def buckets(sizes: Sequence[int], first: int, cap: int) -> list[int]:
+    """Return the bytes of PyTorch's buckets: full as soon as the limit is reached, the first sooner."""
+    found, held, limit = [], 0, first
+    for size in sizes:
+        held += size
+        if held >= limit:
+            found.append(held)
+            held, limit = 0, cap
+    return [*found, held] if held else found
+
+
+def test_ddp_at_64_ranks_has_the_buckets_of_pytorch() -> None:
+    """Gradients in the order in which they come: the head last, for its weight is the embedding's."""
+    shape = ("--layers", "4", "--width", "512", "--heads", "8", "--block", "64", "--vocab", "2048")
+    result, _ = gpt(
+        "--node", "h800-8", "--nodes", "8", script=shape, launcher="torchrun --nproc-per-node 8"
+    )
+    c = 512
+    norm, square = 4 * c, 4 * c * c
+    layer = [4 * square, 4 * square, norm, norm, square, 3 * square, norm, norm]  # from its end
+    sizes = [norm, norm, *(4 * layer), 4 * 64 * c, 4 * 2048 * c]
+    expected = buckets(sizes, MIB, 25 * MIB)
+    (row,) = (r for r in result["collectives"] if r["kind"] == "all_reduce")
+    assert row["count"] == len(expected) > 2
+    assert row["count"] * row["nbytes"] == pytest.approx(sum(sizes), rel=1e-12)
+    assert (row["size"], row["stride"]) == (64, 1)
+
+
+def test_two_emulations_give_the_same_bytes() -> None:
+    one, _ = gpt("--node", "h800-8")
+    two, _ = gpt("--node", "h800-8", "--seed", "0")
+    for result in (one, two):
+        for row in result["ranks"]:
+            row["cpu_s"] = row["rss_bytes"] = 0  # of this machine, not of the virtual one
+    assert json.dumps(one) == json.dumps(two)
+
+
+def test_ranks_that_all_run_equal_one_that_stands_for_them() -> None:
+    launcher = "torchrun --nproc-per-node 4"
+    folded, _ = gpt("--node", "h800-8", launcher=launcher)
+    whole, _ = gpt("--node", "h800-8", "--ranks", "all", launcher=launcher)
+    assert len(whole["ranks"]) == 4
+    assert whole["step_s"] == pytest.approx(folded["step_s"], rel=0.01)
+    assert whole["memory_bytes"] == folded["memory_bytes"]
+
+
+def test_a_script_survives_an_out_of_memory_that_it_catches() -> None:
+    shape = ("--survive", "--layers", "4", "--width", "1024", "--heads", "16", "--block", "1024",
+             "--batch", "256", "--vocab", "50304")  # fmt: skip
+    result, said = gpt("--node", "a100-40-8", script=shape)
+    assert "out of memory with 256: CUDA out of memory. Tried to allocate" in said
+    size = int(said.rsplit("batch ", 1)[1].split()[0])
+    assert size < 256
+    assert result["memory_bytes"] <= result["capacity_bytes"]
+
+
+def test_without_a_net_the_same_script_is_infeasible(tmp_path: Path) -> None:
+    shape = ["--layers", "4", "--width", "1024", "--heads", "16", "--block", "1024", "--batch", "256",
+             "--vocab", "50304"]  # fmt: skip
+    _, said = emulated(
+        tmp_path, ["--node", "a100-40-8"], [str(SCRIPTS / "gpt.py"), *shape], status=1
+    )
+    assert "infeasible: rank 0: OutOfMemoryError: CUDA out of memory" in said
+
+
+def test_ascend_scripts_find_torch_npu_and_transfer(tmp_path: Path) -> None:
+    result, said = emulated(tmp_path, ["--node", "ascend-910b2-8"], [str(SCRIPTS / "transfer.py")])
+    assert result["shown_as"] == "Ascend910B2"
+    assert "npu:0 True Ascend910B2" in said
+    assert result["step_s"] > 0
+
+
+WRONG = {
+    "print('nothing')": "made no optimizer step in 0 operators",
+    "import nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
+    "open('data.bin')": "No such file or directory: 'data.bin'",
+    "import os; os._exit(0)": "ended without a trace",
+    "import os; os._exit(3)": "ended with status 3",
+    "import torch; torch.ones(2, device='cuda') @ torch.ones(3, device='cuda')": "RuntimeError",
+    "import torch_npu": "No module named 'torch_npu'",
+}
+
+
+@pytest.mark.parametrize("code", list(WRONG))
+def test_a_script_that_fails_ends_with_a_sentence(code: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(code)
+    _, said = emulated(tmp_path, ["--node", "h800-8"], ["train.py"], status=2)
+    assert WRONG[code] in said.splitlines()[-1]
+
+
+def test_a_script_that_never_ends_is_given_up_with_all_that_it_started(tmp_path: Path) -> None:
+    code = "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\nwhile True: time.sleep(1)"
+    (tmp_path / "train.py").write_text(code)
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "25"], ["train.py"], status=2)
+    assert "has not ended after 25 s" in said
+
+
+def test_an_interrupt_ends_all_ranks(tmp_path: Path) -> None:
+    code = (
+        "import os, time\n"
+        "open('rank' + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
+        "while True: time.sleep(1)"
+    )
+    (tmp_path / "train.py").write_text(code)
+    words = [sys.executable, "-m", "ersatz", "emulate", "--node", "h800-8", "--ranks", "all", "--",
+             "torchrun", "--nproc-per-node", "2", "train.py"]  # fmt: skip
+    parent = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    files = [tmp_path / "rank0", tmp_path / "rank1"]
+    deadline = time.monotonic() + 300
+    while not all(f.exists() and f.read_text() for f in files) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    parent.send_signal(signal.SIGINT)
+    assert parent.wait(60) == 130
+    for file in files:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+
+
+MEANINGS = """
+import datetime, os, subprocess, time
+import torch
+from time import perf_counter
+assert torch.cuda.is_available() and torch.cuda.device_count() == 1
+x = torch.randint(0, 5, (1000,), device='cuda')
+assert x.unique().tolist() == [0, 1, 2, 3, 4]
+assert int((x == 3).sum()) == len(x[x == 3]) == torch.bincount(x).tolist()[3]
+router = torch.randn(64, 8, device='cuda').topk(2, dim=-1).indices
+assert torch.bincount(router.flatten(), minlength=8).sum().item() == 128
+ones = torch.ones(4, device='cuda'); view = ones[:2]
+view += 1
+assert ones.tolist() == [2, 2, 1, 1]
+big = torch.randn(4096, 4096, device='cuda', dtype=torch.bfloat16)
+begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+begin.record(); y = big @ big; end.record(); torch.cuda.synchronize()
+assert 0.1 < begin.elapsed_time(end) < 1, begin.elapsed_time(end)
+a, now = perf_counter(), datetime.datetime.now(); time.sleep(3600)
+assert perf_counter() - a >= 3600 and (datetime.datetime.now() - now).total_seconds() >= 3600
+held = torch.cuda.memory_allocated(); z = torch.empty(1 << 20, device='cuda'); del y
+assert torch.cuda.memory_allocated() - held == (4 << 20) - (32 << 20)
+assert 'NVIDIA H800' in subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True).stdout
+torch.save({'x': big}, 'checkpoint.pt'); assert os.path.getsize('checkpoint.pt') < 10_000
+assert torch.load('checkpoint.pt')['x'].shape == (4096, 4096)
+p = torch.nn.Parameter(torch.zeros(8, device='cuda'))
+optimizer = torch.optim.SGD([p]); scaler = torch.amp.GradScaler('cuda')
+for _ in range(4):
+    scaler.scale(p.sum()).backward(); scaler.step(optimizer); scaler.update()
+assert scaler.get_scale() == 65536
+print('all as it should be')
+"""
+
+
+def test_integers_are_real_floats_are_not_and_time_is_simulated(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(MEANINGS)
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
+    assert "all as it should be" in said
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "train.py"]
+
+
+def test_fsdp2_of_8b_at_512_ranks() -> None:
+    """65 gathers: each layer forward and backward, and the rest once; 33 reductions in fp32."""
+    words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "llama_fsdp.py")]
+    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--nodes", "64", "--steps", "2"], words)
+    counts = {row["kind"]: row for row in result["collectives"] if row["size"] == 512}
+    assert counts["all_gather"]["count"] == 65
+    assert counts["reduce_scatter"]["count"] == 33
+    weights = 8_030_261_248
+    gathered = counts["reduce_scatter"]["count"] * counts["reduce_scatter"]["nbytes"]
+    assert gathered == pytest.approx(4 * weights, rel=0.02)  # each summed in fp32, padded to 512
+    assert result["ranks"][0]["rss_bytes"] < 3e9
+    assert "loss 1.000" in said
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+def test_the_trainer_of_hugging_face_reports_simulated_time(tmp_path: Path) -> None:
+    words = [str(SCRIPTS / "trainer.py"), "--layers", "2", "--hidden", "512", "--steps", "4"]
+    result, said = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], words)
+    assert "train_samples_per_second" in said
+    assert result["step_s"] > 0
+    assert (tmp_path / "out" / "checkpoint-4" / "model.safetensors").exists()
+
+
+def test_stages_of_a_pipeline_wait_for_each_other() -> None:
+    """Both stages take one step; it is longer than a stage's own work by the other's first micro-batches."""
+    words = ["torchrun", "--nproc-per-node", "2", str(SCRIPTS / "pipeline.py")]
+    result, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "2"], words)
+    first, last = result["ranks"]
+    assert first["step_s"] == pytest.approx(last["step_s"], rel=0.02)
+    alone = sum(s for cause, s in result["breakdown"].items() if cause not in ("send", "launch"))
+    assert (4 + 2 - 1) / 4 * alone * 0.9 < result["step_s"] < (4 + 2 - 1) / 4 * alone * 1.4
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
+@pytest.mark.parametrize(
+    ("options", "ranks", "kind", "group"),
+    [
+        (("--tp", "2"), "0", "all_reduce", (2, 1)),
+        (("--tp", "2", "--pp", "2"), "0,4", "send", (2, 4)),
+        (("--tp", "1", "--ep", "4", "--experts", "8"), "0", "all_to_all", (4, 1)),
+    ],
+)
+def test_megatron_core_trains(
+    options: Sequence[str], ranks: str, kind: str, group: tuple[int, int]
+) -> None:
+    words = [
+        "torchrun",
+        "--nproc-per-node",
+        "8",
+        str(SCRIPTS / "mcore.py"),
+        "--layers",
+        "2",
+        *options,
+    ]
+    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", ranks, "--steps", "1"], words)
+    assert (kind, *group) in {(r["kind"], r["size"], r["stride"]) for r in result["collectives"]}
+    assert "done True" in said
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
+@pytest.mark.parametrize(
+    ("stage", "kind"), [(1, "all_reduce"), (2, "all_gather"), (3, "reduce_scatter")]
+)
+def test_deepspeed_trains(stage: int, kind: str) -> None:
+    words = ["deepspeed", str(SCRIPTS / "zero.py"), "--stage", str(stage), "--layers", "1"]
+    options = ["--node", "h800-8", "--nodes", "2", "--steps", "1"]
+    result, _ = emulated(SCRIPTS, options, words)
+    assert (kind, 16) in {(r["kind"], r["size"]) for r in result["collectives"]}
