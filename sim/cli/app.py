@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario value; repeatable."),
 ]
+StackOption = Annotated[
+    str | None,
+    typer.Option("--stack", metavar="NAME|FILE", help="Software stack of all cases; see anchor."),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 
 
@@ -48,6 +53,11 @@ def invoke(arguments: Sequence[str]) -> int:
     _words = tuple(arguments)
     status = _commands()(list(arguments), standalone_mode=False)
     return status if isinstance(status, int) else 0
+
+
+def with_stack(overrides: list[str] | None, stack: str | None) -> list[str] | None:
+    """Return overrides with the software stack that was asked for."""
+    return [*(overrides or []), f"stack={json.dumps(stack)}"] if stack else overrides
 
 
 def asked_words() -> tuple[str, list[str]]:

@@ -79,17 +79,6 @@ class Schedule:
                 return other - stage
         return None
 
-    def in_flight(self, stage: int) -> tuple[int, ...]:
-        """Return per chunk the most micro-batches whose activations wait for their backward."""
-        peak, now = [0] * self.chunks, [0] * self.chunks
-        best = 0
-        for slot in self.orders[stage]:
-            for phase, chunk, _ in slot:
-                now[chunk] += (phase == "F") - (phase in "BI")
-            if sum(now) > best:
-                best, peak = sum(now), now.copy()
-        return tuple(peak)
-
 
 def _slots(parts: Sequence[Part]) -> list[Slot]:
     return [(part,) for part in parts]

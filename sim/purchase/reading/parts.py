@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,11 +31,11 @@ def resolve_job(
     """Return a job with its throughputs; `nodes` names the node of each offer."""
     months = reading.months
     at: tuple[Any, ...] = ("jobs", name)
-    deadline = months if section.deadline is None else math.floor(section.deadline / MONTH_S + 1e-6)
-    if not 1 <= deadline <= months:
-        reading.blame(
-            (*at, "deadline"), f"{deadline} months", f"expected 1 to {months} months from the start"
-        )
+    deadline = float(months) if section.deadline is None else section.deadline / MONTH_S
+    if not 0 < deadline <= months * (1 + 1e-9):
+        words = f"expected at most the plan's {months} months from the start"
+        reading.blame((*at, "deadline"), f"{deadline:.2f} months", words)
+    deadline = min(deadline, float(months))
     rates = [
         *_simulated(reading, at, section, nodes, folder),
         *_stated(reading, at, section, offers),

@@ -17,7 +17,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.validation.reading.table import Run
 
-LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
+LORA = re.compile(r"(?<![a-z])lora(?![a-z])|peft", re.I)
 WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
 
 # Keys of a rule that are patterns, and the columns in which they are searched.

@@ -11,18 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ersatz.sim.hil.parts import (
+from ersatz.sim.hil.device.filling import normal_numbers
+from ersatz.sim.hil.device.parts import (
+    PLAIN,
     Heads,
+    Pieces,
     Routing,
     Tensor,
-    activate,
-    attend,
     even_routing,
     loss,
-    norm,
     permute,
     rotary_table,
-    rotate,
     unpermute,
 )
 from ersatz.sim.workload.model import Model
@@ -60,6 +59,7 @@ class Network:
     head: Tensor
     places: tuple[Tensor, Tensor]
     routing: Routing | None
+    pieces: Pieces = PLAIN
 
     def weights(self) -> list[Tensor]:
         """Return everything that is trained."""
@@ -69,12 +69,12 @@ class Network:
         """Run the forward pass."""
         from torch.nn.functional import embedding, linear
 
-        x = embedding(tokens, self.table)
+        x, run = embedding(tokens, self.table), self.pieces
         for layer in self.layers:
-            packed = linear(norm(x, layer.norms[0]), layer.qkv)
-            x = x + linear(attend(*rotate(packed, self.places, self.heads)), layer.out)
-            x = x + self.mlp(norm(x, layer.norms[1]), layer)
-        return loss(linear(norm(x, self.last), self.head), targets)
+            packed = linear(run.norm(x, layer.norms[0]), layer.qkv)
+            x = x + linear(run.attend(*run.rotate(packed, self.places, self.heads)), layer.out)
+            x = x + self.mlp(run.norm(x, layer.norms[1]), layer)
+        return loss(linear(run.norm(x, self.last), self.head), targets)
 
     def mlp(self, x: Tensor, layer: Layer) -> Tensor:
         """Run the dense MLP, or the experts and the shared one."""
@@ -82,7 +82,8 @@ class Network:
 
         dense = None
         if layer.up is not None:
-            dense = linear(activate(linear(x, layer.up), self.model.gated), layer.down)
+            inner = self.pieces.activate(linear(x, layer.up), self.model.gated)
+            dense = linear(inner, layer.down)
         if layer.router is None or self.routing is None:
             return dense
         routed = self.experts(x, layer, self.routing)
@@ -90,28 +91,27 @@ class Network:
 
     def experts(self, x: Tensor, layer: Layer, routing: Routing) -> Tensor:
         """Run the routed experts on evenly dealt tokens, gated by the router."""
-        import torch
         from torch.nn.functional import linear
 
         gates = linear(x, layer.router).softmax(dim=-1).gather(1, routing.expert)
         dealt = permute(x, routing)
         each = dealt.view(layer.experts_up.shape[0], -1, x.shape[-1])
-        inner = activate(torch.bmm(each, layer.experts_up), self.model.gated)
-        done = torch.bmm(inner, layer.experts_down)
+        inner = self.pieces.activate(self.pieces.grouped(each, layer.experts_up), self.model.gated)
+        done = self.pieces.grouped(inner, layer.experts_down)
         return unpermute(done.view(dealt.shape), gates, routing)
 
 
 def build_network(
-    model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0
-) -> Network:
+    model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0,
+    pieces: Pieces = PLAIN,
+) -> Network:  # fmt: skip
     """Return a network with random weights; tokens must deal evenly over the experts."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
 
     def weight(*shape: int) -> Tensor:
-        value = torch.randn(shape, generator=generator) * shape[-1] ** -0.5
-        return value.to(device, dtype).requires_grad_()
+        return normal_numbers(shape, generator, device, dtype).requires_grad_()
 
     heads = Heads(batch, sequence, model.heads, model.kv_heads, model.head_dim)
     experts = model.experts
@@ -122,7 +122,7 @@ def build_network(
         model, heads, weight(model.vocab, model.hidden),
         tuple(_layer(model, heads, number, weight) for number in range(model.layers)),
         weight(model.hidden), weight(model.vocab, model.hidden),
-        rotary_table(heads, device, dtype), routing,
+        rotary_table(heads, device, dtype), routing, pieces,
     )  # fmt: skip
 
 
@@ -145,12 +145,15 @@ def _layer(model: Model, heads: Heads, number: int, weight: Callable[..., Tensor
 
 
 def training_step(
-    model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0
-) -> Callable[[], float]:
+    model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0,
+    pieces: Pieces = PLAIN,
+) -> Callable[[], float]:  # fmt: skip
     """Build weights, data and optimiser; return a function that runs one training step."""
     import torch
 
-    network = build_network(model, batch, sequence, device=device, dtype=dtype, seed=seed)
+    network = build_network(
+        model, batch, sequence, device=device, dtype=dtype, seed=seed, pieces=pieces
+    )
     optimizer = torch.optim.AdamW(network.weights(), lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(seed + 1)
     tokens, targets = (

@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,33 +19,20 @@ from ersatz.device_models.calibration.measured import (
     Calibration,
     calibrated_device,
     calibrated_timer,
+    kernel_key,
 )
 from ersatz.device_models.calibration.table_timer import table_timer
-from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
-from ersatz.device_models.kernels.kernel import Timer
-from ersatz.sim.hil.attached import Attached, dtype_of, unusable
-from ersatz.sim.hil.benchmark import kernel_key
-from ersatz.sim.hil.transformer import training_step
+from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
+from ersatz.sim.hil.proof.subjects import Subject, precision_of, subjects_of
+from ersatz.sim.hil.proof.transformer import training_step
+from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, watch_of
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.step import step_seconds
-from ersatz.sim.workload.model import Experts, Model
 
 WARM_UP, FEWEST_STEPS, MOST_STEPS = 2, 5, 25
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One model to be trained for some steps."""
-
-    model: Model
-    batch: int
-    sequence: int
-
-    @property
-    def name(self) -> str:
-        """What a table calls it."""
-        return f"{self.model.name} {self.batch} x {self.sequence}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +47,8 @@ class Judgement:
     times: tuple[float, ...]  # of its steps
     kernels: int  # distinct kernels of the step
     known_kernels: int  # of them, measured in the calibration with exactly these sizes
+    pace: Pace  # of the sentinels that ran beside its steps, applied to the predictions
+    unpaced_s: float  # predicted without them
 
     @property
     def error(self) -> float:
@@ -83,58 +72,6 @@ class Judgement:
         return self.table_s / self.measured_s - 1.0
 
 
-def _gpt(hidden: int, layers: int, heads: int, vocab: int) -> Model:
-    return Model(f"gpt-{hidden}-{layers}", layers, hidden, heads, heads, hidden // heads, 4 * hidden,
-                 vocab, gated=False)  # fmt: skip
-
-
-def _llama(hidden: int, layers: int, heads: int, kv: int, inner: int, vocab: int) -> Model:
-    return Model(
-        f"llama-{hidden}-{layers}", layers, hidden, heads, kv, hidden // heads, inner, vocab
-    )
-
-
-def _moe(hidden: int, layers: int, heads: int, kv: int, vocab: int, experts: Experts) -> Model:
-    return Model(f"moe-{hidden}-{layers}", layers, hidden, heads, kv, hidden // heads, 0, vocab,
-                 experts=experts)  # fmt: skip
-
-
-# Shapes of no calibration: they were written down, not drawn.
-SMALL = (
-    Subject(_gpt(192, 3, 6, 2048), 4, 128), Subject(_gpt(256, 4, 4, 5000), 2, 256),
-    Subject(_gpt(384, 4, 6, 4096), 3, 160), Subject(_gpt(448, 3, 7, 8000), 1, 512),
-    Subject(_gpt(512, 3, 8, 8192), 4, 128), Subject(_gpt(640, 2, 10, 3000), 2, 192),
-    Subject(_gpt(320, 6, 5, 1000), 16, 32), Subject(_llama(192, 5, 6, 6, 512, 6000), 8, 64),
-    Subject(_llama(256, 4, 8, 4, 688, 4096), 4, 128), Subject(_llama(384, 3, 6, 2, 1024, 8000), 2, 256),
-    Subject(_llama(512, 4, 8, 8, 1376, 4096), 1, 512), Subject(_llama(320, 5, 5, 5, 864, 6000), 6, 96),
-    Subject(_llama(768, 2, 12, 4, 2048, 2000), 1, 384), Subject(_llama(576, 3, 9, 3, 1536, 7000), 3, 128),
-    Subject(_moe(256, 3, 4, 4, 4096, Experts(8, 2, 352)), 4, 128),
-    Subject(_moe(384, 2, 6, 3, 3000, Experts(16, 4, 192, shared=1)), 2, 256),
-)  # fmt: skip
-LARGE = (
-    Subject(_gpt(1024, 12, 16, 50304), 16, 1024), Subject(_gpt(2048, 8, 16, 50304), 8, 1024),
-    Subject(_gpt(2560, 8, 20, 50304), 4, 2048), Subject(_gpt(4096, 4, 32, 50304), 4, 2048),
-    Subject(_gpt(6144, 2, 48, 50304), 2, 2048), Subject(_llama(1536, 12, 12, 4, 4096, 32000), 16, 1024),
-    Subject(_llama(2048, 8, 16, 8, 5632, 32000), 8, 2048),
-    Subject(_llama(3072, 6, 24, 8, 8192, 32000), 4, 2048),
-    Subject(_llama(4096, 4, 32, 32, 11008, 32000), 4, 2048),
-    Subject(_llama(4096, 4, 32, 8, 14336, 128256), 1, 8192),
-    Subject(_llama(5120, 3, 40, 8, 13824, 32000), 2, 4096),
-    Subject(_llama(8192, 2, 64, 8, 28672, 32000), 1, 4096),
-    Subject(_moe(2048, 4, 16, 16, 102400, Experts(64, 6, 1408, shared=2)), 2, 4096),
-)  # fmt: skip
-
-
-def subjects_of(backend: str) -> tuple[Subject, ...]:
-    """Return the models of the proof on a backend."""
-    return SMALL if backend == "cpu" else LARGE
-
-
-def precision_of(backend: str) -> str:
-    """Return the precision in which the proof trains."""
-    return "fp32" if backend == "cpu" else "bf16"
-
-
 def single_node(calibration: Calibration) -> Node:
     """Return a node with one device, the calibrated one."""
     name = calibration.origin.device
@@ -156,7 +93,8 @@ def scenario_of(subject: Subject, node: Node, precision: str) -> Scenario:
 def predict(subject: Subject, calibration: Calibration, timer: Timer) -> float:
     """Return the seconds of a step, simulated with the kernel times of `timer`."""
     node = single_node(calibration)
-    return step_seconds(scenario_of(subject, node, precision_of(calibration.origin.backend)), timer)
+    precision = subject.precision or precision_of(calibration.origin.backend)
+    return step_seconds(scenario_of(subject, node, precision), timer)
 
 
 def prove(
@@ -165,56 +103,72 @@ def prove(
 ) -> list[Judgement]:  # fmt: skip
     """Predict every subject, then train it; those that do not fit the memory are passed over.
 
-    Raises `InputError` when none fits, else `RuntimeError` as PyTorch does.
+    Sentinel kernels of the calibration take turns with the steps; their ratio, which knows nothing
+    of any step, is applied. Raises `InputError` when none fits, else `RuntimeError` as PyTorch does.
     """
     chosen = subjects or subjects_of(attached.backend)
-    known = {kernel_key(point.kernel) for point in calibration.points}
-    forecasts = [_forecast(subject, calibration, known) for subject in chosen]
+    forecasts = Forecasts(calibration)
+    watch = watch_of(attached, calibration)
     together = [chosen] if not attached.asynchronous else [(s,) for s in chosen]
     found: list[Judgement] = []
     for group in together:
         budget = minutes * 60.0 * len(group) / len(chosen)
         try:
-            samples = _steps(attached, group, budget, progress)
+            samples = _steps(attached, group, budget, progress, watch)
         except (RuntimeError, MemoryError) as error:
             if not attached.out_of_memory(error):
                 raise
             continue
-        for subject, times in zip(group, samples, strict=True):
-            predicted, table, kernels, familiar = forecasts[chosen.index(subject)]
-            found.append(Judgement(
-                subject.name, subject.model.params(), statistics.median(times), predicted, table,
-                tuple(times), kernels, familiar,
-            ))  # fmt: skip
+        found += [forecasts.judge(subject, times, watch.pace(calibration))
+                  for subject, times in zip(group, samples, strict=True)]  # fmt: skip
     if not found:
         raise unusable(attached.hardware, "has too little memory for the models of the proof")
     return found
 
 
-def _forecast(
-    subject: Subject, calibration: Calibration, known: set[str]
-) -> tuple[float, float, int, int]:
-    asked: set[str] = set()
-    timer = calibrated_timer(calibration)
+@dataclass(slots=True)
+class Forecasts:
+    """Predicts steps from a calibration alone."""
 
-    def noting(device, kernel):  # type: ignore[no-untyped-def]
-        asked.add(kernel_key(kernel))
-        return timer(device, kernel)
+    calibration: Calibration
+    known: set[str] = field(init=False)
 
-    predicted = predict(subject, calibration, noting)
-    table = predict(subject, calibration, table_timer(calibration))
-    return predicted, table, len(asked), len(asked & known)
+    def __post_init__(self) -> None:
+        self.known = {kernel_key(point.kernel) for point in self.calibration.points}
+
+    def judge(self, subject: Subject, times: Sequence[float], pace: Pace) -> Judgement:
+        """Hold the steps of a subject against its prediction."""
+        asked: set[str] = set()
+        timer = calibrated_timer(self.calibration)
+
+        def noting(device: Device, kernel: Kernel) -> float:
+            asked.add(kernel_key(kernel))
+            return timer(device, kernel)
+
+        unpaced = predict(subject, self.calibration, noting)
+        return Judgement(
+            subject.name, subject.model.params(), statistics.median(times),
+            self.seconds(subject, timer, pace),
+            self.seconds(subject, table_timer(self.calibration), pace),
+            tuple(times), len(asked), len(asked & self.known), pace, unpaced,
+        )  # fmt: skip
+
+    def seconds(self, subject: Subject, timer: Timer, pace: Pace) -> float:
+        """Return the predicted step at today's pace."""
+        paced = pace.timer(timer, self.calibration.origin.device)
+        return predict(subject, self.calibration, paced)
 
 
 def _steps(
     attached: Attached, group: Sequence[Subject], budget_s: float,
-    progress: Callable[[float, str], None] | None,
+    progress: Callable[[float, str], None] | None, watch: Watch,
 ) -> list[list[float]]:  # fmt: skip
     """Return the step times of each subject, taken in turns until the budget is spent."""
     start = time.monotonic()
     runs = list(_prepared(attached, group))
     samples: list[list[float]] = [[] for _ in runs]
     for number in range(MOST_STEPS):
+        watch.turn()
         for place, run in enumerate(runs):
             if progress:
                 progress(time.monotonic() - start, group[place].name)
@@ -225,10 +179,10 @@ def _steps(
 
 
 def _prepared(attached: Attached, group: Sequence[Subject]) -> Iterator[Callable[[], float]]:
-    dtype = dtype_of(precision_of(attached.backend))
     for subject in group:
+        dtype = dtype_of(subject.precision or precision_of(attached.backend))
         run = training_step(subject.model, subject.batch, subject.sequence,
-                            device=attached.device, dtype=dtype)  # fmt: skip
+                            device=attached.device, dtype=dtype, pieces=attached.pieces)  # fmt: skip
         for _ in range(WARM_UP):
             run()
         yield run
@@ -256,6 +210,8 @@ def proof_figures(judged: Sequence[Judgement]) -> dict[str, float]:
         "mean_error": float(errors.mean()),
         "worst_error": float(errors.max()),
         "half_width": half_width(judged),
+        "unpaced_mean_error": float(np.mean([abs(j.unpaced_s / j.measured_s - 1) for j in judged])),
+        **{f"pace_{k}": float(np.mean([j.pace.found[k] for j in judged])) for k in CLASSES},
         "mean_signed": float(np.mean([j.error for j in judged])),
         "table_mean_error": float(np.mean(np.abs([j.table_error for j in judged]))),
         "table_worst_error": float(np.max(np.abs([j.table_error for j in judged]))),

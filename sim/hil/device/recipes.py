@@ -17,18 +17,17 @@ from typing import Any
 
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import operation_of
-from ersatz.sim.hil.attached import multiply_eight_bits
-from ersatz.sim.hil.parts import (
+from ersatz.sim.hil.device.attached import multiply_eight_bits
+from ersatz.sim.hil.device.filling import normal_numbers
+from ersatz.sim.hil.device.parts import (
+    PLAIN,
     Heads,
+    Pieces,
     Tensor,
-    activate,
-    attend,
     even_routing,
     loss,
-    norm,
     permute,
     rotary_table,
-    rotate,
     unpermute,
 )
 
@@ -51,14 +50,13 @@ class Operands:
     device: Any
     dtype: Any
     generator: Any  # on the host, so that every device gets the same data
+    pieces: Pieces = PLAIN
 
     def random(self, *shape: float, grad: bool = False) -> Tensor:
         """Return a normal tensor of these (rounded) sizes, scaled so that products stay near 1."""
-        import torch
-
         sizes = tuple(max(round(size), 1) for size in shape)
-        value = torch.randn(sizes, generator=self.generator) * sizes[-1] ** -0.5
-        return value.to(self.device, self.dtype).requires_grad_(grad)
+        value = normal_numbers(sizes, self.generator, self.device, self.dtype)
+        return value.requires_grad_(grad)
 
     def whole(self, high: float, count: float) -> Tensor:
         """Return `count` random whole numbers below `high`."""
@@ -111,27 +109,21 @@ def _product_eight_bits(kernel: Kernel, make: Operands) -> Trial:
 
 
 def _grouped(kernel: Kernel, make: Operands) -> Trial:
-    import torch
-
     x = make.random(kernel.groups, kernel.m, kernel.k)
     weight = make.random(kernel.groups, kernel.k, kernel.n)
-    return Trial(lambda: torch.bmm(x, weight), (x,))
+    return Trial(lambda: make.pieces.grouped(x, weight), (x,))
 
 
 def _grouped_dgrad(kernel: Kernel, make: Operands) -> Trial:
-    import torch
-
     grad = make.random(kernel.groups, kernel.m, kernel.k)
     weight = make.random(kernel.groups, kernel.n, kernel.k).transpose(1, 2)
-    return Trial(lambda: torch.bmm(grad, weight), (grad,))
+    return Trial(lambda: make.pieces.grouped(grad, weight), (grad,))
 
 
 def _grouped_wgrad(kernel: Kernel, make: Operands) -> Trial:
-    import torch
-
-    x = make.random(kernel.groups, kernel.k, kernel.n).transpose(1, 2)
+    x = make.random(kernel.groups, kernel.k, kernel.n)
     grad = make.random(kernel.groups, kernel.k, kernel.m)
-    return Trial(lambda: torch.bmm(x, grad), (grad,))
+    return Trial(lambda: make.pieces.grouped_weights(x, grad), (grad,))
 
 
 def _backward(output: Tensor, inputs: tuple[Tensor, ...], fresh: Tensor) -> Trial:
@@ -157,8 +149,8 @@ def _attention(kernel: Kernel, make: Operands) -> Trial:
     q = make.random(*shape, heads.count, heads.dim, grad=True)
     k, v = (make.random(*shape, heads.kv, heads.dim, grad=True) for _ in range(2))
     if not kernel.backward:
-        return Trial(lambda: attend(q, k, v), (q, k))
-    out = attend(q, k, v)
+        return Trial(lambda: make.pieces.attend(q, k, v), (q, k))
+    out = make.pieces.attend(q, k, v)
     return _backward(out, (q, k, v), make.random(*out.shape))
 
 
@@ -171,8 +163,8 @@ def _rope(kernel: Kernel, make: Operands) -> Trial:
     table = rotary_table(heads, make.device, make.dtype)
     packed = make.random(tokens, heads.packed, grad=True)
     if operation_of(kernel) == "rope":
-        return Trial(lambda: rotate(packed, table, heads), (packed,))
-    parts = rotate(packed, table, heads)
+        return Trial(lambda: make.pieces.rotate(packed, table, heads), (packed,))
+    parts = make.pieces.rotate(packed, table, heads)
     grads = tuple(make.random(*part.shape) for part in parts)
 
     def run() -> object:
@@ -185,7 +177,7 @@ def _rope(kernel: Kernel, make: Operands) -> Trial:
 
 def _norm(kernel: Kernel, make: Operands) -> Trial:
     x, weight = make.random(kernel.m, kernel.n, grad=True), make.random(kernel.n, grad=True)
-    return Trial(lambda: norm(x, weight), (x,))
+    return Trial(lambda: make.pieces.norm(x, weight), (x,))
 
 
 def _norm_back(kernel: Kernel, make: Operands) -> Trial:
@@ -193,7 +185,7 @@ def _norm_back(kernel: Kernel, make: Operands) -> Trial:
     import torch
 
     x, weight = make.random(kernel.m, kernel.n, grad=True), make.random(kernel.n, grad=True)
-    out, beside, fresh = norm(x, weight), make.random(*x.shape), make.random(*x.shape)
+    out, beside, fresh = make.pieces.norm(x, weight), make.random(*x.shape), make.random(*x.shape)
 
     def run() -> object:
         grads = torch.autograd.grad(out, (x, weight), fresh, retain_graph=True)
@@ -211,9 +203,9 @@ def _activation(kernel: Kernel, make: Operands) -> Trial:
     gated = kernel.k > 1
     x = make.random(kernel.m, (2 if gated else 1) * kernel.n, grad=True)
     if operation_of(kernel).startswith("activation back"):
-        out = activate(x, gated)
+        out = make.pieces.activate(x, gated)
         return _backward(out, (x,), make.random(*out.shape))
-    return Trial(lambda: activate(x, gated), (x,))
+    return Trial(lambda: make.pieces.activate(x, gated), (x,))
 
 
 def _embedding(kernel: Kernel, make: Operands) -> Trial:

@@ -19,24 +19,19 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.catalog.reading import load_device
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.parts import Tensor
+from ersatz.sim.hil.device.fused import fused_pieces
+from ersatz.sim.hil.device.identity import Seen, recognise, seen_of, wrong_name
+from ersatz.sim.hil.device.parts import PLAIN, Pieces, Tensor
 
 BACKENDS = ("cpu", "cuda", "rocm", "npu")
 FLUSH_BYTES = {"cpu": 64 * 2**20}  # beyond the last cache of a host
+LONGEST_QUEUE = 64  # fillers before a timed call
 FLUSH_CACHES = 4.0  # caches of an accelerator that are written over
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn"}
 EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fnuz")  # the second on CDNA3
-
-# Names of catalogue devices by what drivers call them, the longest match first.
-HARDWARE = {
-    "H100": "h100", "H800": "h800", "H20": "h20", "H200": "h200", "A100": "a100-80",
-    "A800": "a800", "B200": "b200", "B300": "b300", "GB200": "gb200", "GB300": "gb300",
-    "MI210": "mi210", "MI250X": "mi250x-gcd", "MI300X": "mi300x", "MI308X": "mi308x",
-    "MI325X": "mi325x", "MI355X": "mi355x", "910A": "ascend-910a", "910B1": "ascend-910b1",
-    "910B2": "ascend-910b2", "910B3": "ascend-910b3", "910B4": "ascend-910b4",
-    "910_93": "ascend-910c-die", "910C": "ascend-910c-die",
-}  # fmt: skip
 
 
 def unusable(name: str, why: str) -> InputError:
@@ -56,6 +51,9 @@ class Attached:
     driver: str
     framework: str
     flush: Tensor = field(default=None, repr=False)
+    queue: int = 1  # fillers that keep the device busy while the host issues what is timed
+    pretended: str = ""  # why it is not what it is called, where somebody means it nevertheless
+    pieces: Pieces = PLAIN  # of the stack's libraries where they are present
 
     @property
     def asynchronous(self) -> bool:
@@ -79,14 +77,14 @@ class Attached:
             operand.sum()
 
     def time_once(self, run: Callable[[], object]) -> tuple[float, float]:
-        """Return (seconds on the device, seconds of the host to issue) of one call."""
+        """Return (seconds, seconds of the host to issue) of one call to an idle device.
+
+        What the host needs until the device may begin is part of it, as it is of a training step;
+        `time_queued` tells a kernel's own time.
+        """
         if self.module is None:
-            before = time.process_time_ns()
-            result = run()
-            after = time.process_time_ns()
-            del result
-            return (after - before) * 1e-9, 0.0
-        start, end = (self.module.Event(enable_timing=True) for _ in range(2))
+            return _process_seconds(run), 0.0
+        start, end = self._events(2)
         start.record()
         before = time.perf_counter_ns()
         result = run()
@@ -95,6 +93,53 @@ class Attached:
         end.synchronize()
         del result
         return start.elapsed_time(end) * 1e-3, (after - before) * 1e-9
+
+    def time_queued(
+        self, run: Callable[[], object], prelude: Callable[[], object]
+    ) -> tuple[float, float]:
+        """Return (device seconds, host seconds to issue) of a call that follows `prelude` at once.
+
+        An asynchronous device is kept busy until the host has issued everything: the two events
+        then stand around the device's work alone, however long the host (or autograd's start) took.
+        Where even the longest queue is too short, because the call itself waits for the device, the
+        host's time is in it, as it is in training. Nothing is ever subtracted.
+        """
+        if self.module is None:
+            prelude()
+            return _process_seconds(run), 0.0
+        queue = self.queue
+        while True:
+            seconds, host, hidden = self._behind_queue(run, prelude, queue)
+            if hidden:
+                self.queue = queue
+            if hidden or queue >= LONGEST_QUEUE:
+                return seconds, host
+            queue *= 2
+
+    def _behind_queue(
+        self, run: Callable[[], object], prelude: Callable[[], object], queue: int
+    ) -> tuple[float, float, bool]:
+        """Time one call behind `queue` fillers; the last value says whether the host was ahead."""
+        self.synchronize()
+        first, start, end = self._events(3)
+        first.record()
+        begun = time.perf_counter_ns()
+        for _ in range(queue):
+            self.flush.add_(1.0)
+        prelude()
+        start.record()
+        before = time.perf_counter_ns()
+        result = run()
+        after = time.perf_counter_ns()
+        end.record()
+        issued = (time.perf_counter_ns() - begun) * 1e-9
+        end.synchronize()
+        del result
+        busy = first.elapsed_time(start) * 1e-3
+        return start.elapsed_time(end) * 1e-3, (after - before) * 1e-9, issued < busy
+
+    def _events(self, count: int) -> list[Any]:
+        return [self.module.Event(enable_timing=True) for _ in range(count)]
 
     def out_of_memory(self, error: BaseException) -> bool:
         """Tell whether an error means that the device's memory is full; frees what can be."""
@@ -136,6 +181,14 @@ class Attached:
         return getattr(torch, self.eight_bits or EIGHT_BITS[0]) if name == "fp8" else dtype_of(name)
 
 
+def _process_seconds(run: Callable[[], object]) -> float:
+    before = time.process_time_ns()
+    result = run()
+    after = time.process_time_ns()
+    del result
+    return (after - before) * 1e-9
+
+
 def multiply_eight_bits(x: Tensor, weight: Tensor) -> Tensor:
     """Return x W' of 8-bit operands with one scale each, in bf16."""
     import torch
@@ -162,11 +215,15 @@ def import_torch() -> Any:
     return torch
 
 
-def attach(name: str = "auto", *, catalog_name: str = "") -> Attached:
+def attach(
+    name: str = "auto", *, catalog_name: str = "", pretend: bool = False, plain: bool = False
+) -> Attached:
     """Return the device of a backend, the first accelerator for `auto`, with an index if given.
 
-    `catalog_name` says which device of the catalogue it is, where the driver's name does not tell.
-    Raises `InputError` when PyTorch or the device is missing, or when nobody knows what it is.
+    `catalog_name` says which device of the catalogue it is, where the driver's name does not tell;
+    it has to agree with what the driver says, unless `pretend`. `plain` leaves fused kernels of
+    libraries aside. Raises `InputError` when PyTorch or the device is missing, when nobody knows what
+    it is, or when it is not what it is called.
     """
     torch = import_torch()
     backend, _, index = name.partition(":")
@@ -174,9 +231,27 @@ def attach(name: str = "auto", *, catalog_name: str = "") -> Attached:
         backend = next((b for b in ("cuda", "npu") if _present(torch, b)), "cpu")
     if backend not in BACKENDS:
         raise unusable(name, f"is unknown; expected auto or one of {', '.join(BACKENDS)}")
+    if index and not index.isdecimal():
+        raise unusable(name, f"expected a whole number after {backend}:, the place of the device")
     if backend == "cpu":
-        return _host(torch, catalog_name or "cpu")
-    return _accelerator(torch, backend, int(index or 0), catalog_name)
+        return _host(torch, catalog_name or "cpu", pretend)
+    return _accelerator(torch, backend, int(index or 0), catalog_name, pretend, plain)
+
+
+def _identified(seen: Seen, catalog_name: str, pretend: bool) -> tuple[Device, str]:
+    """Return the catalogue's device and, where it only pretends, what speaks against it."""
+    if not catalog_name:
+        name, why = ("cpu", "") if seen.backend == "cpu" else recognise(seen)
+        if not name:
+            raise unusable(seen.backend, f"{why}; name one by --as (it is checked)")
+        return load_device(name), ""
+    device = load_device(catalog_name)
+    against = "; ".join(wrong_name(seen, device))
+    if against and not pretend:
+        raise unusable(
+            seen.backend, f"is not {device.name}: {against}; --pretend is for those who mean it"
+        )
+    return device, against
 
 
 def _present(torch: Any, backend: str) -> bool:
@@ -187,15 +262,16 @@ def _present(torch: Any, backend: str) -> bool:
     return bool(module is not None and module.is_available())
 
 
-def _host(torch: Any, catalog_name: str) -> Attached:
+def _host(torch: Any, catalog_name: str, pretend: bool) -> Attached:
     from platform import machine, processor
 
+    name = _processor_name() or processor() or machine()
+    catalogued, against = _identified(Seen("cpu", name), catalog_name, pretend)
     torch.set_num_threads(1)
     keep_freed_memory()
-    name = _processor_name() or processor() or machine()
     capability = torch.backends.cpu.get_cpu_capability()
-    made = Attached("cpu", torch.device("cpu"), None, catalog_name, name, capability,
-                    f"torch {torch.__version__}")  # fmt: skip
+    made = Attached("cpu", torch.device("cpu"), None, catalogued.name, name, capability,
+                    f"torch {torch.__version__}", pretended=against)  # fmt: skip
     made.flush = torch.zeros(FLUSH_BYTES["cpu"] // 4)
     return made
 
@@ -220,7 +296,9 @@ def keep_freed_memory() -> None:
             library.mallopt(option, value)
 
 
-def _accelerator(torch: Any, backend: str, index: int, catalog_name: str) -> Attached:
+def _accelerator(
+    torch: Any, backend: str, index: int, catalog_name: str, pretend: bool, plain: bool
+) -> Attached:
     kind = "npu" if backend == "npu" else "cuda"
     if not _present(torch, kind):
         raise unusable(backend, "is not attached, or this PyTorch was built without it")
@@ -231,22 +309,16 @@ def _accelerator(torch: Any, backend: str, index: int, catalog_name: str) -> Att
     if index >= module.device_count():
         raise unusable(f"{backend}:{index}", f"does not exist: {module.device_count()} attached")
     module.set_device(index)
-    properties = module.get_device_properties(index)
-    hardware = module.get_device_name(index)
-    name = catalog_name or catalog_device(hardware)
-    if not name:
-        raise unusable(backend, f"{hardware!r} is no device of the catalogue; name one by --as")
-    driver = str(hip or getattr(torch.version, "cuda", "") or getattr(torch.version, "cann", ""))
     shown = "rocm" if hip and kind == "cuda" else backend
+    properties = module.get_device_properties(index)
+    seen = seen_of(shown, module.get_device_name(index), properties)
+    catalogued, against = _identified(seen, catalog_name, pretend)
+    driver = str(hip or getattr(torch.version, "cuda", "") or getattr(torch.version, "cann", ""))
     device = torch.device(kind, index)
-    made = Attached(shown, device, module, name, hardware, driver, f"torch {torch.__version__}")
-    cache = float(getattr(properties, "L2_cache_size", 0) or 64 * 2**20)
+    made = Attached(shown, device, module, catalogued.name, seen.hardware, driver,
+                    f"torch {torch.__version__}", pretended=against)  # fmt: skip
+    # A driver may tell one chiplet's cache (MI300X: an XCD's 4 MB beside 256 MB behind them).
+    cache = max(seen.cache_bytes, catalogued.cache_bytes)
     made.flush = torch.zeros(int(FLUSH_CACHES * cache) // 4, device=device)
+    made.pieces = PLAIN if plain else fused_pieces(torch, shown, device)
     return made
-
-
-def catalog_device(hardware: str) -> str:
-    """Return the catalogue's name of what a driver calls a device, or an empty text."""
-    plain = hardware.upper().replace(" ", "").replace("ASCEND", "")
-    known = sorted(HARDWARE, key=len, reverse=True)
-    return next((HARDWARE[word] for word in known if word in plain), "")

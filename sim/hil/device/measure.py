@@ -7,8 +7,8 @@ import statistics
 from ersatz.device_models.calibration.measured import Point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import operation_of
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.recipes import Operands, Trial, prepare
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.recipes import Operands, Trial, prepare
 
 COLD_SAMPLES, WARM_SAMPLES = 7, 3
 LONG_S = 0.05  # kernels longer than this are sampled less often
@@ -21,28 +21,55 @@ class Unmeasurable(Exception):
 def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: float = 0.0) -> Point:
     """Return the measured point of a kernel.
 
-    `engine_s` is what autograd needs to start, which a step pays once and not per kernel. Raises
-    `Unmeasurable` when the device has no such kernel or too little memory.
+    `engine_s` is what autograd needs to start, which a step pays once and not per kernel: it is
+    taken off what the host's clock told, and nothing else, since a device's events do not hold it.
+    Raises `Unmeasurable` when the device has no such kernel or too little memory.
     """
     trial = prepare_trial(attached, kernel, seed)
     try:
-        first = [attached.time_once(trial.run)[0] for _ in range(2)][-1]
-        count = COLD_SAMPLES if first < LONG_S else max(COLD_SAMPLES - 4, 3)
-        cold, host = [], []
-        for _ in range(count):
-            attached.empty_cache(trial.fresh)
-            device_s, host_s = attached.time_once(trial.run)
-            cold.append(device_s)
-            host.append(host_s)
-        warm = [attached.time_once(trial.run)[0] for _ in range(WARM_SAMPLES)]
+        cold, host = _cold_samples(attached, trial)
+        warm = [attached.time_queued(trial.run, trial.run)[0] for _ in range(WARM_SAMPLES)]
     except (RuntimeError, MemoryError) as error:
         raise _unmeasurable(attached, kernel, error) from error
     start = engine_s if trial.backward else 0.0
+    issue = max(statistics.median(host) - start, 0.1 * statistics.median(host))
+    if attached.asynchronous:
+        start = 0.0
     middle = statistics.median(cold)
     return Point(
         kernel, max(middle - start, middle * 0.1), max(statistics.median(warm) - start, middle * 0.05),
-        _spread(cold), len(cold), statistics.median(host),
+        _spread(cold), len(cold), issue,
     )  # fmt: skip
+
+
+def _cold_samples(attached: Attached, trial: Trial) -> tuple[list[float], list[float]]:
+    """Return (device seconds, host seconds) of calls that find the cache as a step leaves it."""
+    first = [attached.time_once(trial.run)[0] for _ in range(2)][-1]
+    count = COLD_SAMPLES if first < LONG_S else max(COLD_SAMPLES - 4, 3)
+
+    def emptied() -> None:
+        attached.empty_cache(trial.fresh)
+
+    cold, host = zip(*(attached.time_queued(trial.run, emptied) for _ in range(count)), strict=True)
+    return list(cold), list(host)
+
+
+def sample_in_turn(attached: Attached, trial: Trial, engine_s: float, *, emptied: bool) -> float:
+    """Return the seconds of one call that follows other kernels, with its fresh operands at hand.
+
+    Where not `emptied`, the cache is what the kernels before have left, as in a step.
+    """
+
+    def prelude() -> None:
+        if emptied:
+            attached.empty_cache(trial.fresh)
+        else:
+            for operand in trial.fresh:
+                operand.sum()
+
+    seconds = attached.time_queued(trial.run, prelude)[0]
+    start = engine_s if trial.backward and not attached.asynchronous else 0.0
+    return max(seconds - start, 0.1 * seconds)
 
 
 def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
@@ -52,7 +79,7 @@ def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
     try:
         dtype = attached.tensor_dtype(kernel.dtype)
         generator = torch.Generator().manual_seed(seed)
-        return prepare(kernel, Operands(attached.device, dtype, generator))
+        return prepare(kernel, Operands(attached.device, dtype, generator, attached.pieces))
     except KeyError as error:
         raise Unmeasurable(f"{operation_of(kernel)}: has no recipe") from error
     except (RuntimeError, MemoryError) as error:
@@ -74,7 +101,7 @@ def _spread(samples: list[float]) -> float:
 
 
 def engine_start(attached: Attached) -> float:
-    """Return the seconds that autograd takes to start and do nothing."""
+    """Return the host's seconds in which autograd starts and does nothing."""
     import torch
 
     x = torch.ones(1, device=attached.device, requires_grad=True)
@@ -83,5 +110,5 @@ def engine_start(attached: Attached) -> float:
     def run() -> object:
         return torch.autograd.grad(out, x, grad, retain_graph=True)
 
-    times = [attached.time_once(run)[0] for _ in range(60)]
-    return statistics.median(times[10:])
+    told = [attached.time_queued(run, lambda: None) for _ in range(60)]
+    return statistics.median(host if attached.asynchronous else s for s, host in told[10:])

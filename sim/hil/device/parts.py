@@ -1,12 +1,14 @@
 """The pieces of a transformer as PyTorch executes them, one function per kernel of the workload.
 
-Both the benchmark's kernels (`ersatz.sim.hil.recipes`) and the network of the proof
-(`ersatz.sim.hil.transformer`) call these, so that a measured kernel is the work that a step does.
-Tensors are (tokens, width); `Heads` says how a width splits. Nothing here knows a device.
+Both the benchmark's kernels (`ersatz.sim.hil.device.recipes`) and the network of the proof
+(`ersatz.sim.hil.proof.transformer`) call these, or a library's in their place (`Pieces`), so that a
+measured kernel is the work that a step does. Tensors are (tokens, width); `Heads` says how a width
+splits. Nothing here knows a device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +48,21 @@ def rotary_table(heads: Heads, device: Any, dtype: Any) -> tuple[Tensor, Tensor]
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
+def split_heads(qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
+    """Return (queries and keys, values) of packed projections, each (batch, sequence, heads, dim)."""
+    both = heads.count + heads.kv
+    split = qkv.view(heads.batch, heads.sequence, both + heads.kv, heads.dim)
+    x, v = split.split([both, heads.kv], dim=2)
+    return x, v
+
+
 def rotate(
     qkv: Tensor, table: tuple[Tensor, Tensor], heads: Heads
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split packed projections and rotate queries and keys by their place (rotary embedding)."""
     import torch
 
-    both = heads.count + heads.kv
-    split = qkv.view(heads.batch, heads.sequence, both + heads.kv, heads.dim)
-    x, v = split.split([both, heads.kv], dim=2)
+    x, v = split_heads(qkv, heads)
     low, high = x.chunk(2, dim=-1)
     turned = x * table[0] + torch.cat((-high, low), dim=-1) * table[1]
     q, k = turned.split([heads.count, heads.kv], dim=2)
@@ -80,6 +88,36 @@ def activate(x: Tensor, gated: bool) -> Tensor:
         return gelu(x)
     gate, value = x.chunk(2, dim=-1)
     return silu(gate) * value
+
+
+def grouped(x: Tensor, weight: Tensor) -> Tensor:
+    """Products of (groups, m, k) with (groups, k, n)."""
+    import torch
+
+    return torch.bmm(x, weight)
+
+
+def grouped_weights(x: Tensor, grad: Tensor) -> Tensor:
+    """Gradients of the weights of grouped products: (groups, m, k)' times (groups, m, n)."""
+    import torch
+
+    return torch.bmm(x.transpose(1, 2), grad)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The pieces of which libraries have fused kernels; PyTorch's own where nothing else is said."""
+
+    norm: Callable[..., Tensor] = norm
+    rotate: Callable[..., tuple[Tensor, Tensor, Tensor]] = rotate
+    attend: Callable[..., Tensor] = attend
+    activate: Callable[..., Tensor] = activate
+    grouped: Callable[..., Tensor] = grouped
+    grouped_weights: Callable[..., Tensor] = grouped_weights
+    libraries: str = ""  # whose kernels they are, with versions
+
+
+PLAIN = Pieces()
 
 
 @dataclass(frozen=True, slots=True)
