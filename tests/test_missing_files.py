@@ -37,7 +37,10 @@ ASKED = {
     ("schedule", "--trace"): ("schedule", "f.yaml", "--trace", "FILE"),
     ("schedule", "--set"): ("schedule", "f.yaml", "--set", "jobs.trace=FILE"),
     ("validate", "table"): ("validate", "FILE"),
-    ("validate", "--memory"): ("validate", "--memory", "FILE"),
+    ("validate", "--crashes"): ("validate", "--memory", "--crashes", "FILE"),
+    ("run", "--stack"): ("run", "s.yaml", "--stack", "FILE"),
+    ("anchor", "runs"): ("anchor", "FILE"),
+    ("calibrate", "--table"): ("calibrate", "--as", "h800", "--table", "FILE"),
     ("calibrate", "--from"): ("calibrate", "--from", "FILE", "--as", "h800"),
     ("devices", "name"): ("devices", "FILE"),
     ("show", "name"): ("show", "FILE"),
@@ -46,9 +49,21 @@ ASKED = {
 NO_FILES = {
     "--json", "--out", "--svg", "--seed", "--nodes", "--date", "--to", "--buyer", "--door", "--scheduler",
     "--endpoint", "--speed", "--twice", "--oddities", "--held-out", "--device", "--as", "--minutes",
-    "--dtype", "--attach", "--help", "--kind", "--ops", "--timer",
+    "--dtype", "--memory", "--watch", "--ranks", "--attach", "--help", "--kind", "--ops", "--timer",
 }  # fmt: skip
-NO_FILES_OF = {("legal", "--from"), ("legal", "--set"), ("list", "kind"), ("calibrate", "--prove")}
+NO_FILES_OF = {
+    ("calibrate", "--plain"),
+    ("calibrate", "--soak"),
+    ("calibrate", "--trace"),
+    ("calibrate", "--pretend"),
+    ("legal", "--units"),
+    ("calibrate", "--links"),
+    ("anchor", "--stack"),
+    ("legal", "--from"),
+    ("legal", "--set"),
+    ("list", "kind"),
+    ("calibrate", "--prove"),
+}
 KINDS = ("/no/such.yaml", "/no/such.csv", "/no/such.json", "no/such.py", "no/such")
 
 
