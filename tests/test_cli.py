@@ -49,6 +49,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "legal",
         "schedule",
         "validate",
+        "anchor",
         "calibrate",
         "devices",
         "list",
@@ -64,6 +65,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--calibration",
             "--attach",
             "--ops",
+            "--stack",
             "--help",
         },
         "export": {"--json", "--as", "--set", "--help"},
@@ -110,6 +112,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--seed",
             "--help",
         },
+        "anchor": {"--json", "--stack", "--out", "--help"},
         "calibrate": {
             "--device",
             "--as",

@@ -231,7 +231,7 @@ def test_a_calibration_of_other_kernels_is_not_proved(tmp_path, npu: Library) ->
 
     from calibrations import made_calibration
 
-    from ersatz.sim.cli.calibrate import _same_device
+    from ersatz.sim.cli.measured.calibrate import _same_device
 
     attached = attach("cpu")
     plain = made_calibration()

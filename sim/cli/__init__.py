@@ -31,9 +31,9 @@ VERBS = (
     "buy",
     "legal",
     "schedule",
-    "validate",
-    "anchor",
-    "calibrate",
+    "measured.validate",
+    "measured.anchor",
+    "measured.calibrate",
     "devices",
     "find",
 )  # modules, in the order of --help
