@@ -29,7 +29,7 @@ from ersatz.sim.plan.layout import (
 from ersatz.sim.plan.schedules import Schedule, make_schedule
 from ersatz.sim.records import MemoryResult
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
-from ersatz.sim.workload.model import Model
+from ersatz.sim.workload.layer import Layer
 
 
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
@@ -157,10 +157,10 @@ def _unsharded_gradient_bytes(
 
 def _units(scenario: Scenario, chunk: Chunk) -> list[tuple[float, float]]:
     """Dense and expert weights of each kind of part of a chunk, in the order of the model."""
-    none = replace(chunk, dense=0, moe=0, predict=0, embedding=False, head=False)
+    none = replace(chunk, runs=(), predict=0, embedding=False, head=False)
     kinds = [replace(none, embedding=True)] * chunk.embedding
-    kinds += [replace(none, dense=1)] * min(chunk.dense, 2)
-    kinds += [replace(none, moe=1)] * min(chunk.moe, 2)
+    for kind, count in chunk.runs:
+        kinds += [replace(none, runs=((kind, 1),))] * min(count, 2)
     kinds += [replace(none, predict=1)] * min(chunk.predict, 2)
     kinds += [replace(none, head=True)] * chunk.head
     return [chunk_params(scenario.model, kind, scenario.parallel) for kind in kinds] or [(0.0, 0.0)]
@@ -180,8 +180,8 @@ def _gathered_bytes(scenario: Scenario, held: list[Chunk]) -> float:
 def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """Activations that one micro-batch leaves in a chunk until its backward pass."""
     kept = math.fsum(
-        count * _layer_bytes(scenario, pool, moe=moe, mode=scenario.parallel.recompute)
-        for moe, count in _layer_kinds(scenario, chunk)
+        count * _layer_bytes(scenario, pool, kind, mode=scenario.parallel.recompute)
+        for kind, count in _layer_kinds(scenario, chunk)
     )
     if chunk.head:
         tokens = _tokens(scenario)
@@ -191,20 +191,26 @@ def _kept_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     return kept
 
 
-def _layer_kinds(scenario: Scenario, chunk: Chunk) -> list[tuple[bool, int]]:
-    """Whether layers are of experts, and how many of each kind a chunk has."""
-    moe_model = scenario.model.experts is not None
-    kinds = [(False, chunk.dense), (moe_model, chunk.moe + chunk.predict)]
-    return [(moe, count) for moe, count in kinds if count]
+def _layer_kinds(scenario: Scenario, chunk: Chunk) -> list[tuple[Layer, int]]:
+    """Kinds of layer of a chunk and how many it has of each, prediction modules among them."""
+    found: dict[Layer, int] = {}
+    runs = (
+        (*chunk.runs, (scenario.model.predict_layer, chunk.predict))
+        if chunk.predict
+        else chunk.runs
+    )
+    for kind, count in runs:
+        found[kind] = found.get(kind, 0) + count
+    return list(found.items())
 
 
 def _working_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """What the layer in work needs beyond what is kept: all that it has dropped."""
     mode = scenario.parallel.recompute
     dropped = [
-        _layer_bytes(scenario, pool, moe=moe, mode="none")
-        - _layer_bytes(scenario, pool, moe=moe, mode=mode)
-        for moe, _ in _layer_kinds(scenario, chunk)
+        _layer_bytes(scenario, pool, kind, mode="none")
+        - _layer_bytes(scenario, pool, kind, mode=mode)
+        for kind, _ in _layer_kinds(scenario, chunk)
     ]
     return max(dropped, default=0.0)
 
@@ -214,25 +220,30 @@ def _tokens(scenario: Scenario) -> float:
     return training.micro_batch * training.sequence_length / scenario.parallel.cp
 
 
-def _layer_bytes(scenario: Scenario, pool: Pool, *, moe: bool, mode: str) -> float:
+def _layer_bytes(scenario: Scenario, pool: Pool, kind: Layer, *, mode: str) -> float:
     """Bytes that one layer keeps for its backward pass on one rank."""
-    model, parallel, stack = scenario.model, scenario.parallel, pool.stack
+    parallel, stack = scenario.parallel, pool.stack
     spread = parallel.tp if parallel.sequence_parallel else 1
-    tokens, h, tp = _tokens(scenario), model.hidden, parallel.tp
+    tokens, tp = _tokens(scenario), parallel.tp
     wide = max(DTYPE_BYTES[scenario.training.precision], 2.0)  # of what is never in 8 bits
-    boundary = wide * tokens * h / spread
+    boundary = wide * tokens * kind.hidden * kind.streams / spread
     if mode == "full":
         return boundary
     again = repeated_modules(parallel, stack) if mode == "selective" else ()
     operand = DTYPE_BYTES[scenario.training.precision]
-    attention = _attention_elements(scenario, again) / tp
-    inputs = _input_elements(model, parallel, stack, again)
-    mlp = _expert_elements if moe and model.experts else _mlp_elements
-    elements = inputs + mlp(model, parallel, stack, again)
-    kept = 2 * boundary + wide * tokens * attention + operand * tokens * elements
-    if not (stack.flash_attention and model.fused_attention) and "core_attn" not in again:
+    mixer = (_attention_elements(kind, again) + _recurrent_elements(kind)) / tp
+    elements = _input_elements(kind, parallel, stack, again)
+    if kind.has_mlp:
+        mlp = _expert_elements if kind.experts else _mlp_elements
+        elements += mlp(kind, parallel, stack, again)
+    kept = kind.blocks * boundary + wide * tokens * mixer + operand * tokens * elements
+    if (
+        kind.heads
+        and not (stack.flash_attention and kind.fused_attention)
+        and "core_attn" not in again
+    ):
         span = scenario.training.sequence_length
-        kept += 5.0 * tokens * span * model.heads / tp
+        kept += 5.0 * tokens * span * kind.heads / tp
     return kept * stack.activation_memory
 
 
@@ -241,54 +252,59 @@ def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:
     return parallel.recompute_modules or words_of(stack.selective_recompute)
 
 
-def _input_elements(
-    model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]
-) -> float:
+def _input_elements(kind: Layer, parallel: Parallel, stack: Stack, again: tuple[str, ...]) -> float:
     """What enters the first products of attention and MLP: this rank's rows, or gathered ones."""
     if "layernorm" in again:
         return 0.0
     spread = parallel.tp if parallel.sequence_parallel and stack.regather_inputs else 1
-    return 2.0 * model.hidden / spread
+    return float(kind.blocks) * kind.hidden / spread
 
 
-def _mlp_elements(model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]) -> float:
+def _mlp_elements(kind: Layer, parallel: Parallel, stack: Stack, again: tuple[str, ...]) -> float:
     """What a dense MLP keeps: the results of its first products, and of the activation."""
     if "mlp" in again:
         return 0.0
-    ways = 2 if model.gated else 1
-    results = ways + 1 - ("activation" in again) - (model.gated and "every_second_product" in again)
-    return results * model.ffn_hidden / parallel.tp
+    ways = 2 if kind.gated else 1
+    results = ways + 1 - ("activation" in again) - (kind.gated and "every_second_product" in again)
+    return results * kind.ffn_hidden / parallel.tp
 
 
 def _expert_elements(
-    model: Model, parallel: Parallel, stack: Stack, again: tuple[str, ...]
+    kind: Layer, parallel: Parallel, stack: Stack, again: tuple[str, ...]
 ) -> float:
     """What experts keep: ordered tokens, results of the first products and of the activation."""
-    e = model.experts
+    e = kind.experts
     assert e is not None
-    results = (2 if model.gated else 1) + 1 - ("activation" in again)
-    gate = model.gated and "every_second_product" in again
-    shared = (results - gate) * e.shared * e.hidden / parallel.tp
+    results = (2 if kind.gated else 1) + 1 - ("activation" in again)
+    gate = kind.gated and "every_second_product" in again
+    shared = (results - gate) * e.shared_inner / parallel.tp
     if "experts" in again:
         return shared
-    routed = e.top_k * stack.expert_imbalance * parallel.etp / parallel.tp
-    ordered = 0.0 if "permute" in again else model.hidden
+    routed = e.visited * stack.expert_imbalance * parallel.etp / parallel.tp
+    ordered = 0.0 if "permute" in again else e.latent or kind.hidden
     return routed * (ordered + results * e.hidden / parallel.etp) + shared
 
 
-def _attention_elements(scenario: Scenario, again: tuple[str, ...]) -> float:
+def _attention_elements(kind: Layer, again: tuple[str, ...]) -> float:
     """Elements of queries, keys, values and output per token, all heads."""
-    model = scenario.model
-    if not model.latent:
-        keys = model.kv_heads * model.head_dim
-        return model.head_dim * (2.0 * model.heads + 2 * model.kv_heads) - (
-            keys if "every_second_product" in again else 0.0
-        )
-    m = model.latent
-    small = m.q_rank + m.kv_rank + m.rope_dim + model.heads * m.v_dim
+    if not kind.heads:
+        return 0.0
+    if not kind.latent:
+        keys = kind.kv_heads * (kind.head_dim + (0 if kind.keys_are_values else kind.v_dim))
+        ranks = kind.compressed.q_rank if kind.compressed else 0
+        kept = kind.heads * (kind.head_dim + kind.v_dim) + kind.gate_width + float(keys) + ranks
+        second = kind.kv_heads * kind.head_dim if "every_second_product" in again else 0.0
+        return kept - second
+    m = kind.latent
+    small = m.down + kind.heads * m.v_dim + kind.gate_width
     if "mla_up_proj" in again:
         return small
-    return small + model.heads * (2.0 * (m.nope_dim + m.rope_dim) + m.v_dim)
+    return small + kind.heads * (2.0 * (m.nope_dim + m.rope_dim) + m.v_dim)
+
+
+def _recurrent_elements(kind: Layer) -> float:
+    """Elements per token that a recurrence keeps, all heads."""
+    return kind.recurrence.kept if kind.recurrence else 0.0
 
 
 def _advice(scenario: Scenario) -> Iterator[str]:
