@@ -229,14 +229,14 @@ class Layer:
         """Weights of these that every rank of a tensor group holds whole."""
         return sum(product.n * product.k for product in self.products() if product.whole)
 
-    def mlp_params(self, *, active: bool = False) -> float:
+    def mlp_params(self, *, active: bool = False) -> int:
         """Weights of the MLP, or of the part of experts that a token visits."""
         matrices, h = self.mlp_matrices, self.hidden
         if not self.experts:
             return matrices * h * self.ffn_hidden
         e = self.experts
         visited = e.visited if active else e.routed
-        routed = visited * self.expert_params()
+        routed = round(visited * self.expert_params())
         return routed + self.shared_params() + self.whole_mlp_params()
 
     def expert_params(self) -> int:
@@ -259,7 +259,7 @@ class Layer:
         n = self.streams
         return self.blocks * (n * n + 2 * n) * n * self.hidden if n > 1 else 0
 
-    def params(self, *, active: bool = False) -> float:
+    def params(self, *, active: bool = False) -> int:
         """Weights of the layer, norms included."""
         norms = self.blocks * self.hidden + self.stream_params()
         return self.mixer_params() + self.mlp_params(active=active) + norms

@@ -143,20 +143,20 @@ class Model:
         return replace(mlp, heads=mixer.heads, kv_heads=mixer.kv_heads, head_dim=mixer.head_dim,
                        latent=mixer.latent, recurrence=mixer.recurrence)  # fmt: skip
 
-    def layer_params(self, *, moe: bool, active: bool = False) -> float:
+    def layer_params(self, *, moe: bool, active: bool = False) -> int:
         """Weights of one layer of the model's own sizes, norms included."""
         return self.layer(moe=moe).params(active=active)
 
-    def body_params(self, *, active: bool = False) -> float:
+    def body_params(self, *, active: bool = False) -> int:
         """Weights of all layers without embedding, head and prediction modules."""
         return sum(count * kind.params(active=active) for kind, count in self.runs)
 
-    def predict_params(self, *, active: bool = False) -> float:
+    def predict_params(self, *, active: bool = False) -> int:
         """Weights of the multi-token prediction modules (a layer and a 2h x h projection each)."""
         layer = self.predict_layer.params(active=active)
         return self.predict_layers * (layer + 2 * self.hidden * self.hidden)
 
-    def params(self, *, active: bool = False, embedding: bool = True) -> float:
+    def params(self, *, active: bool = False, embedding: bool = True) -> int:
         """Weights of the main model (prediction modules apart), all or active per token.
 
         All of a further look-up table counts, of which a token reads a row: none as active.
