@@ -42,7 +42,7 @@ class Config:
 
     def get(self, *names: str, default: Any = None) -> Any:
         """Return the first of the keys that has a value, else the family's default, else `default`."""
-        self.read.update(names)
+        self.read.update(name.partition(".")[0] for name in names)
         over = self._override()
         for values in (over, self.own, self.outer):
             for name in names:

@@ -27,6 +27,7 @@ class Family:
     recurrence: str = ""  # kind of its linear layers
     all_windows: bool = False  # a window is that of every layer
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    says: Mapping[str, str] = field(default_factory=dict)  # keys that are an assumption, in words
     harmless: frozenset[str] = frozenset()
     endings: tuple[str, ...] = ()
 
@@ -51,7 +52,7 @@ def family_of(name: str) -> Family:
     return Family(
         name, name in table["families"], entry.get("refused", ""), entry.get("plain", False),
         entry.get("gate", ""), entry.get("recurrence", ""), entry.get("all_windows", False),
-        entry.get("defaults", {}), harmless, tuple(table["harmless_endings"]),
+        entry.get("defaults", {}), entry.get("says", {}), harmless, tuple(table["harmless_endings"]),
     )  # fmt: skip
 
 

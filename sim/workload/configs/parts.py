@@ -46,17 +46,26 @@ def attention(config: Config, word: str, hidden: int) -> Sizes:
     rank = config.get("kv_lora_rank")
     config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
     if rank:
+        config.read.update((*KV_HEADS, *HEAD_DIM))
         sizes |= {"latent": _latent(config), "kv_heads": heads, "head_dim": 1}
     elif config.get("o_lora_rank"):
+        config.read.update(KV_HEADS)
         sizes |= _compressed(config, word)
     else:
         sizes |= _by_heads(config, swa, hidden, heads)
     if word in ("indexed", "csa", "blocks") or (word == "full" and config.get("index_topk")):
         sizes["indexer"] = _indexer(config, word)
-    shared = config.whole("num_kv_shared_layers")
-    if shared and config.layer is not None and config.layer >= config.layers - shared:
-        sizes["shares_keys"] = True
-    return sizes
+    return sizes | {"shares_keys": _shares_keys(config)}
+
+
+def _shares_keys(config: Config) -> bool:
+    """Tell whether a layer takes keys and values of an earlier one."""
+    place, last = config.layer or 0, config.whole("num_kv_shared_layers")
+    sources = config.row("kv_source_layers")
+    factor = config.whole("cla_share_factor", default=1, least=1)
+    if sources is not None:
+        return bool(sources[place] != place)
+    return place >= config.layers - last or bool(config.get("use_cla") and place % factor)
 
 
 def _own(config: Config, own: bool, name: str, *names: str) -> int:
@@ -68,7 +77,7 @@ def _own(config: Config, own: bool, name: str, *names: str) -> int:
 
 def _gate(config: Config) -> str:
     if config.get("attn_output_gate", "mla_use_output_gate", "use_attention_gate"):
-        return "element"
+        return config.family.gate or "element"
     return "" if config.get("gating") is False else config.family.gate
 
 
@@ -183,7 +192,7 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
         )  # fmt: skip
     if kind == "kda":
         return _kda(config)
-    if kind == "lightning":
+    if kind == "lightning" or config.get("linear_silu", "group_norm_size") is not None:
         dim = config.whole(*HEAD_DIM, default=hidden // max(config.whole(*HEADS), 1), least=1)
         heads = config.needed("heads", *HEADS)
         return Recurrence("lightning", heads, dim, dim, chunk=config.whole("block_size", default=256))
@@ -283,6 +292,8 @@ def experts(config: Config) -> Experts:
         shared = config.whole(*SHARED_INNER) * times
     if config.family.defaults.get("shared_like_expert"):
         shared = inner
+    if config.get("zero_expert_num"):  # LongCat: beside the experts, which join one sub-layer later
+        shared = config.needed("the dense MLP", "ffn_hidden_size")
     if config.get("enable_moe_block"):  # a dense MLP beside the experts of the same layer
         shared = config.whole("intermediate_size", least=1)
     latent = config.get("moe_latent_size", "routed_expert_hidden_size")

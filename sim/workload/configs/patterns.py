@@ -27,7 +27,46 @@ BLOCKS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attenti
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts",
            "ffn_config.moe_num_experts")  # fmt: skip
 
+# Keys that say nothing where no layer is of their kind, or where a newer key says it all.
+ATTENTION_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "attn_layer_indices")
+WINDOW_KEYS = ("sliding_window", "sliding_window_size", "attention_window_size", "attention_chunk_size",
+               "max_window_layers", "use_sliding_window", "swa_num_attention_heads",
+               "swa_num_key_value_heads", "swa_head_dim", "swa_v_head_dim", "window_size")  # fmt: skip
+LINEAR_KEYS = ("linear_", "mamba_", "ssm_")
+EXPERT_KEYS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts",
+               "moe_intermediate_size", "n_group", "topk_group", "shared_intermediate_size",
+               "shared_expert_intermediate_size", "num_shared_experts", "n_shared_experts",
+               "num_shared_expert", "moe_layer_num_skipped", "num_experts", "num_local_experts")  # fmt: skip
+OLDER_PATTERNS = ("layer_group_size", "no_rope_layers", "no_rope_layer_interval", "max_window_layers",
+                  "_sliding_window_pattern", "attention_types", "use_sliding_window")  # fmt: skip
+OLDER_FEEDS = ("first_k_dense_replace", "moe_layer_freq", "num_dense_layers", "mlp_only_layers",
+               "decoder_sparse_step", "moe_layers", "interleave_moe_layer_step",
+               "moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval",
+               "expert_layer_period", "expert_layer_offset")  # fmt: skip
+
 Words = list[str]
+
+
+def settled(config: Config, words: list[tuple[str, str]]) -> None:
+    """Mark as read the keys of kinds of layer that the model does not have, and superseded ones."""
+    mixed, fed = ({word[part] for word in words} for part in (0, 1))
+    config.read.update((*OLDER_PATTERNS, *_RULES, *OLDER_FEEDS, "layers_block_type"))
+    if not mixed & {"full", "sliding", "chunked", "indexed", "blocks", "csa", "hca", "window", "both"}:
+        config.read.update(ATTENTION_KEYS)
+    if not mixed & {"sliding", "chunked", "csa", "hca", "window"}:
+        config.read.update(WINDOW_KEYS)
+    if not mixed & {"linear", "both"} and config.family.defaults.get("both_mixers") is None:
+        config.read.update(key for key in config.own if key.startswith(LINEAR_KEYS))
+    if "conv" not in mixed:
+        config.read.add("conv_L_cache")
+    if not mixed & {"indexed", "blocks", "csa"} and not config.get("index_topk"):
+        config.read.update(key for key in config.own if key.startswith("index_"))
+    if config.given("indexer_types"):
+        config.read.update(("index_topk_freq", "index_skip_topk_offset", "index_topk_pattern"))
+    if "moe" not in fed:
+        config.read.update(EXPERT_KEYS)
+    if "dense" not in fed:
+        config.read.update(("intermediate_size", "intermediate_size_mlp", "dense_intermediate_size"))
 
 
 def one_block_pattern(config: Config) -> list[tuple[str, str]] | None:
@@ -61,6 +100,8 @@ def mixers(config: Config) -> Words:
     for key, rule in _RULES.items():
         if config.given(key) and (found := rule(config, count)) is not None:
             return found
+    if config.family.defaults.get("needs_types"):
+        config.needed("the kinds of layer", "layer_types", *_RULES)
     pattern = config.family.defaults.get("layer_pattern")
     if pattern:
         config.assumed["layer_types"] = " ".join(pattern)

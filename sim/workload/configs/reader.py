@@ -19,7 +19,7 @@ from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.workload.configs.config import MAX_LAYERS, Config, make_config
 from ersatz.sim.workload.configs.families import family_names
 from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, feed_sizes, mixer_sizes
-from ersatz.sim.workload.configs.patterns import feeds, mixers, one_block_pattern
+from ersatz.sim.workload.configs.patterns import feeds, mixers, one_block_pattern, settled
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
@@ -31,7 +31,7 @@ POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_lengt
 SHAPES = re.compile(
     r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
     r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
-    r"|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent"
+    r"|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|cla$|^index_"
 )
 
 
@@ -94,6 +94,9 @@ def _model(config: Config, path: Path) -> Model | None:
     hidden = config.needed("hidden", *HIDDEN)
     layers = _layers(config, hidden)
     vocab = config.needed("vocab", *VOCAB)
+    if config.get("word_embed_proj_dim", default=hidden) != hidden:
+        config.blame(("word_embed_proj_dim",), config.get("word_embed_proj_dim"),
+                     f"an embedding of another width than {hidden} is not modelled")  # fmt: skip
     predict = _predict_layers(config)
     streams = config.whole("hc_mult", default=1, least=1)
     tied = _tied(config)
@@ -141,6 +144,7 @@ def _layers(config: Config, hidden: int) -> list[Layer]:
         if config.problems:
             return []
         words = list(zip(seen, feed, strict=True))
+    settled(config, words)
     return list(_sized(config, words, hidden))
 
 
@@ -165,6 +169,7 @@ def _sized(config: Config, words: list[tuple[str, str]], hidden: int) -> Iterato
     made: dict[Any, Layer] = {}
     varies = bool(config.get("per_layer_config")) or _has_rows(config)
     streams = config.whole("hc_mult", default=1, least=1)
+    varies = varies or config.get("use_cla") is True or config.get("kv_source_layers") is not None
     tail = config.layers - config.whole("num_kv_shared_layers")
     shared = config.get("indexer_types")
     both = config.family.defaults.get("both_mixers")
@@ -225,7 +230,8 @@ def _tied(config: Config) -> bool:
     inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
     if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
         config.notes.append(f"tie_word_embeddings is {str(inner).lower()} inside and"
-                            f" {str(outer).lower()} outside: taken as inside")  # fmt: skip
+                            f" {str(outer).lower()} outside: taken as outside, as the library does")  # fmt: skip
+        return outer
     return config.flag("tie_word_embeddings")
 
 
@@ -263,6 +269,10 @@ def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]
             yield f"model: not in the file, so the class default of {name}: {shown}"
     yield from (f"model: {words}" for words in config.notes)
     yield from vision_words(config)
+    for key, words in config.family.says.items():
+        if config.given(key):
+            config.read.add(key)
+            yield f"model: {key}: {words}"
     left = [key for key, _ in config.left()]
     if left:
         more = f" and {len(left) - 12} more" if len(left) > 12 else ""
