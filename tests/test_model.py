@@ -69,7 +69,7 @@ def test_hugging_face_deepseek(tmp_path: Path) -> None:
     }  # fmt: skip
     model = load_model(write_config(tmp_path, config))
     assert model.params() == load_model("deepseek-v3").params()
-    assert model.experts == load_model("deepseek-v3").experts
+    assert model.runs == load_model("deepseek-v3").runs
 
 
 def test_hugging_face_gpt2_is_plain_and_tied(tmp_path: Path) -> None:
@@ -87,8 +87,11 @@ def test_hugging_face_gpt2_is_plain_and_tied(tmp_path: Path) -> None:
         ("{", "config.json:1"),
         ({"architectures": ["x"]}, "is no model config"),
         ({"hidden_size": 100}, "lacks what gives layers"),
-        (dict(LLAMA, num_hidden_layers="many"), "layers: 'many' - expected a whole number"),
-        (dict(LLAMA, vocab_size=0), "vocab: '0' - expected a number above 0"),
+        (
+            dict(LLAMA, num_hidden_layers="many"),
+            "num_hidden_layers: 'many' - expected a whole number",
+        ),
+        (dict(LLAMA, vocab_size=0), "vocab_size: '0' - expected a number above 0"),
     ],
 )
 def test_bad_configs(tmp_path: Path, config: object, words: str) -> None:

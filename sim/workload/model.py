@@ -14,7 +14,7 @@ from typing import Literal
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention, Layer
 from ersatz.sim.workload.recurrence import Recurrence, says
 
-__all__ = ["Compressed", "Experts", "Indexer", "LatentAttention", "Layer", "Model", "Recurrence"]
+__all__ = ["Experts", "LatentAttention", "Model", "Runs", "says"]
 
 Runs = tuple[tuple[Layer, int], ...]  # kinds of layer in the order of the model, with counts
 
@@ -116,11 +116,11 @@ class Model:
 
     def layer(self, *, moe: bool, windowed: bool = True) -> Layer:
         """Return the layer of the model's own sizes, with experts or a dense MLP."""
+        experts = replace(self.experts, dense_layers=0) if moe and self.experts else None
         return Layer(
             self.hidden, self.heads, self.kv_heads, self.head_dim, self.value_dim,
-            0 if moe and self.experts else self.ffn_hidden, self.gated,
-            self.experts if moe else None, self.latent, self.recurrence, self.indexer,
-            self.compressed, self.window if windowed else 0, self.chunked, self.gate,
+            0 if experts else self.ffn_hidden, self.gated, experts, self.latent, self.recurrence,
+            self.indexer, self.compressed, self.window if windowed else 0, self.chunked, self.gate,
             self.shares_keys, self.keys_are_values, self.fused_attention, self.fused_activation,
             self.streams,
         )  # fmt: skip

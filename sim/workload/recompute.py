@@ -28,7 +28,8 @@ _NAMES = {
     "activation": {"activation"},
     "permute": {"permute"},
     "experts": {"router", "expert latent", "permute", "dispatch", "expert gather", "experts up",
-                "activation", "expert latent out", "experts down", "expert sum", "combine", "unpermute", "expert rows"},
+                "activation", "experts down", "expert sum", "combine", "unpermute",
+                "expert latent out", "expert rows"},
     "mlp": {"up", "down", "activation"},
     "every_second_product": {"out", "up", "shared up"},
 }  # fmt: skip

@@ -66,7 +66,9 @@ class Config:
             return {}
         self.read.add("per_layer_config")
         number = str(self.layer)
-        found = next((v for k, v in per_layer.items() if str(k).lstrip("0") == number.lstrip("0")), None)
+        found = next(
+            (v for k, v in per_layer.items() if str(k).lstrip("0") == number.lstrip("0")), None
+        )
         return found if isinstance(found, Mapping) else {}
 
     def whole(self, *names: str, default: int = 0, least: int = 0) -> int:
@@ -74,7 +76,11 @@ class Config:
         value = self.get(*names, default=default)
         if isinstance(value, list) and self.layer is not None:
             if len(value) != self.layers:
-                self.blame(names, f"[{len(value)} values]", f"expected one for each of {self.layers} layers")
+                self.blame(
+                    names,
+                    f"[{len(value)} values]",
+                    f"expected one for each of {self.layers} layers",
+                )
                 return max(default, least, 1)
             value = value[self.layer]
         if isinstance(value, float) and value.is_integer():
@@ -83,7 +89,9 @@ class Config:
             self.blame(names, value, "expected a whole number")
             return max(default, least, 1)
         if not least <= value <= MAX_SIZE:
-            expected = "expected a number above 0" if value == 0 else f"expected {least} to {MAX_SIZE}"
+            expected = (
+                "expected a number above 0" if value == 0 else f"expected {least} to {MAX_SIZE}"
+            )
             self.blame(names, value, expected)
             return max(default, least, 1)
         return value
@@ -143,7 +151,9 @@ def language_part(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping
     """Return the innermost language configuration and what its wrappers say."""
     outer: dict[str, Any] = {}
     for _ in range(5):
-        inner = next((values[name] for name in PARTS if isinstance(values.get(name), Mapping)), None)
+        inner = next(
+            (values[name] for name in PARTS if isinstance(values.get(name), Mapping)), None
+        )
         if inner is None:
             break
         outer = {**outer, **{k: v for k, v in values.items() if k not in PARTS}}

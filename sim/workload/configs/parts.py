@@ -20,7 +20,8 @@ TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "m
          "top_k_experts", "ffn_config.moe_top_k")  # fmt: skip
 SHARED = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
 SHARED_INNER = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size",
-                "shared_intermediate_size", "shared_experts_intermediate_size", "share_expert_dim")  # fmt: skip
+                "shared_intermediate_size", "shared_experts_intermediate_size",
+                "share_expert_dim")  # fmt: skip
 
 
 def mixer_sizes(config: Config, word: str, hidden: int) -> Sizes:
@@ -47,7 +48,8 @@ def attention(config: Config, word: str, hidden: int) -> Sizes:
     config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
     if rank:
         config.read.update((*KV_HEADS, *HEAD_DIM))
-        sizes |= {"latent": _latent(config), "kv_heads": heads, "head_dim": 1}
+        m = _latent(config)
+        sizes |= {"latent": m, "kv_heads": heads, "head_dim": m.nope_dim + m.rope_dim}
     elif config.get("o_lora_rank"):
         config.read.update(KV_HEADS)
         sizes |= _compressed(config, word)
@@ -101,7 +103,10 @@ def _latent(config: Config) -> LatentAttention:
 
 def _compressed(config: Config, word: str) -> Sizes:
     rates = config.get("compress_rates") or {}
-    names = {"csa": ("compressed_sparse_attention", 4), "hca": ("heavily_compressed_attention", 128)}
+    names = {
+        "csa": ("compressed_sparse_attention", 4),
+        "hca": ("heavily_compressed_attention", 128),
+    }
     ratio = 0
     if word in names:
         key, usual = names[word]
@@ -113,7 +118,9 @@ def _compressed(config: Config, word: str) -> Sizes:
 
 
 def _by_heads(config: Config, swa: bool, hidden: int, heads: int) -> Sizes:
-    whole = config.get("attention_k_eq_v") and not swa and config.given("num_global_key_value_heads")
+    whole = (
+        config.get("attention_k_eq_v") and not swa and config.given("num_global_key_value_heads")
+    )
     kv_heads = _kv_heads(config, swa, heads)
     if whole:
         kv_heads = config.whole("num_global_key_value_heads", least=1)
@@ -155,7 +162,9 @@ def _head_dim(config: Config, swa: bool, hidden: int, heads: int) -> int:
     if config.get(*HEAD_DIM) is not None:
         return config.whole(*HEAD_DIM, least=1)
     if hidden % heads and not config.problems:
-        config.blame(HEADS, heads, f"does not divide the hidden size {hidden}, and no head_dim is given")
+        config.blame(
+            HEADS, heads, f"does not divide the hidden size {hidden}, and no head_dim is given"
+        )
     return max(hidden // heads, 1)
 
 
@@ -172,7 +181,11 @@ def _indexer(config: Config, word: str) -> Indexer:
         )  # fmt: skip
     types = config.get("indexer_types")
     shared = False
-    if isinstance(types, list) and config.layer is not None and (rows := config.row("indexer_types")):
+    if (
+        isinstance(types, list)
+        and config.layer is not None
+        and (rows := config.row("indexer_types"))
+    ):
         shared = rows[config.layer] == "shared"
     return Indexer(config.needed("index heads", "index_n_heads"),
                    config.needed("index size", "index_head_dim"),
@@ -195,7 +208,9 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
     if kind == "lightning" or config.get("linear_silu", "group_norm_size") is not None:
         dim = config.whole(*HEAD_DIM, default=hidden // max(config.whole(*HEADS), 1), least=1)
         heads = config.needed("heads", *HEADS)
-        return Recurrence("lightning", heads, dim, dim, chunk=config.whole("block_size", default=256))
+        return Recurrence(
+            "lightning", heads, dim, dim, chunk=config.whole("block_size", default=256)
+        )
     if kind == "rg_lru":
         width = config.whole("lru_width", default=hidden, least=1)
         config.read.add("conv1d_width")
@@ -204,7 +219,9 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
         return _mamba1(config, hidden)
     if config.get("mamba_n_heads", "mamba_num_heads") or kind == "mamba2":
         return _mamba2(config, hidden)
-    config.blame(("layer_types",), "", "has linear layers of a kind that no key tells: not modelled")
+    config.blame(
+        ("layer_types",), "", "has linear layers of a kind that no key tells: not modelled"
+    )
     return None
 
 
@@ -230,10 +247,17 @@ def _mamba1(config: Config, hidden: int) -> Recurrence:
 
 def _mamba2(config: Config, hidden: int) -> Recurrence:
     heads = config.needed("heads of Mamba-2", "mamba_n_heads", "mamba_num_heads", "num_heads")
-    inner = config.whole("mamba_d_ssm", default=0) or config.whole("mamba_expand", "expand", default=2) * hidden
+    inner = (
+        config.whole("mamba_d_ssm", default=0)
+        or config.whole("mamba_expand", "expand", default=2) * hidden
+    )
     dim = config.get("mamba_d_head", "mamba_head_dim", "mamba_headdim")
-    size = dim if isinstance(dim, int) else inner // heads if dim == "auto" else config.whole(
-        "head_dim", default=max(inner // heads, 1)
+    size = (
+        dim
+        if isinstance(dim, int)
+        else inner // heads
+        if dim == "auto"
+        else config.whole("head_dim", default=max(inner // heads, 1))
     )
     config.read.update(("mamba_expand", "expand"))
     return Recurrence(
@@ -256,7 +280,11 @@ def feed_sizes(config: Config, word: str, hidden: int) -> Sizes:
 def dense_inner(config: Config, hidden: int) -> int:
     """Return the inner size of a dense MLP."""
     config.read.update((*INNER, "intermediate_size_mlp", "dense_intermediate_size"))
-    for own in ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size"):
+    for own in (
+        "intermediate_size_mlp",
+        "dense_intermediate_size",
+        "prefix_dense_intermediate_size",
+    ):
         if config.get(own):
             return config.whole(own, least=1)
     inner = config.get(*INNER)
@@ -285,20 +313,20 @@ def experts(config: Config) -> Experts:
     if top_k > routed and not config.problems:
         config.blame(TOP_K, top_k, f"expected at most the {routed} experts")
     count = config.whole(*SHARED)
-    shared, own = count * inner, config.get(*SHARED_INNER)
+    shared, own = 0, config.get(*SHARED_INNER)
     config.read.update((*SHARED, *SHARED_INNER))
     if own:
         times = max(count, 1) if config.get("shared_experts_intermediate_size") else 1
         shared = config.whole(*SHARED_INNER) * times
     if config.family.defaults.get("shared_like_expert"):
-        shared = inner
+        count = 1
     if config.get("zero_expert_num"):  # LongCat: beside the experts, which join one sub-layer later
         shared = config.needed("the dense MLP", "ffn_hidden_size")
     if config.get("enable_moe_block"):  # a dense MLP beside the experts of the same layer
         shared = config.whole("intermediate_size", least=1)
     latent = config.get("moe_latent_size", "routed_expert_hidden_size")
-    return Experts(routed, top_k, inner, groups_limit=_node_limit(config), shared_hidden=shared,
-                   latent=latent if isinstance(latent, int) else 0,
+    return Experts(routed, top_k, inner, 0 if shared else count, groups_limit=_node_limit(config),
+                   shared_hidden=shared, latent=latent if isinstance(latent, int) else 0,
                    zero=config.whole("zero_expert_num"))  # fmt: skip
 
 

@@ -21,7 +21,12 @@ WORDS = {
     "indexed_attention": "indexed", "minimax_m3_sparse": "blocks",
     "compressed_sparse_attention": "csa", "heavily_compressed_attention": "hca",
 }  # fmt: skip
-LETTERS = {"M": ("linear", "none"), "*": ("full", "none"), "-": ("none", "dense"), "E": ("none", "moe")}
+LETTERS = {
+    "M": ("linear", "none"),
+    "*": ("full", "none"),
+    "-": ("none", "dense"),
+    "E": ("none", "moe"),
+}
 BLOCKS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*",
           "mlp": "-", "moe": "E", "hybrid": "?"}  # fmt: skip
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts",
@@ -51,7 +56,17 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
     """Mark as read the keys of kinds of layer that the model does not have, and superseded ones."""
     mixed, fed = ({word[part] for word in words} for part in (0, 1))
     config.read.update((*OLDER_PATTERNS, *_RULES, *OLDER_FEEDS, "layers_block_type"))
-    if not mixed & {"full", "sliding", "chunked", "indexed", "blocks", "csa", "hca", "window", "both"}:
+    if not mixed & {
+        "full",
+        "sliding",
+        "chunked",
+        "indexed",
+        "blocks",
+        "csa",
+        "hca",
+        "window",
+        "both",
+    }:
         config.read.update(ATTENTION_KEYS)
     if not mixed & {"sliding", "chunked", "csa", "hca", "window"}:
         config.read.update(WINDOW_KEYS)
@@ -66,13 +81,17 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
     if "moe" not in fed:
         config.read.update(EXPERT_KEYS)
     if "dense" not in fed:
-        config.read.update(("intermediate_size", "intermediate_size_mlp", "dense_intermediate_size"))
+        config.read.update(
+            ("intermediate_size", "intermediate_size_mlp", "dense_intermediate_size")
+        )
 
 
 def one_block_pattern(config: Config) -> list[tuple[str, str]] | None:
     """Return mixer and feed-forward of layers that are one block each (Nemotron-H), if they are."""
     pattern = config.get("hybrid_override_pattern")
-    if pattern is None and config.given("layers_block_type") or config.family.name == "nemotron_h":
+    if (
+        pattern is None and config.given("layers_block_type")
+    ) or config.family.name == "nemotron_h":
         rows = config.get("layers_block_type") if pattern is None else pattern
         if isinstance(rows, list):
             pattern = "".join(BLOCKS.get(str(row), "?") for row in rows)
@@ -137,7 +156,9 @@ def _kda_lists(config: Config, count: int) -> Words | None:
     if not (isinstance(linear, list) and isinstance(full, list)):
         return None
     if sorted([*linear, *full]) != list(range(1, count + 1)):
-        config.blame(("linear_attn_config",), None, f"its lists do not make {count} layers, from 1 on")
+        config.blame(
+            ("linear_attn_config",), None, f"its lists do not make {count} layers, from 1 on"
+        )
         return None
     return ["linear" if place + 1 in linear else "full" for place in range(count)]
 

@@ -26,7 +26,12 @@ from ersatz.sim.workload.model import Model
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 VOCAB = ("vocab_size", "padded_vocab_size")
-PREDICTS = ("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers", "num_mtp_layers")
+PREDICTS = (
+    "num_nextn_predict_layers",
+    "num_mtp_modules",
+    "mtp_num_hidden_layers",
+    "num_mtp_layers",
+)
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
 SHAPES = re.compile(
     r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
@@ -78,10 +83,14 @@ def _refuse_strangers(config: Config) -> None:
         raise InputError(config.problems)
     if not any(config.given(name) for name in (*HIDDEN, *LAYERS, "model_type")):
         shown = ", ".join((*HIDDEN, *LAYERS))
-        raise _fault(path, 1, f"is no model config: none of {shown} is there, nor a part that has them")
+        raise _fault(
+            path, 1, f"is no model config: none of {shown} is there, nor a part that has them"
+        )
     for key in ("is_encoder_decoder", "encoder_layers"):
         if config.own.get(key) or config.outer.get(key):
-            config.blame((key,), config.own.get(key), "encoders are not modelled: expected a decoder")
+            config.blame(
+                (key,), config.own.get(key), "encoders are not modelled: expected a decoder"
+            )
             raise InputError(config.problems)
 
 
@@ -230,7 +239,7 @@ def _tied(config: Config) -> bool:
     inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
     if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
         config.notes.append(f"tie_word_embeddings is {str(inner).lower()} inside and"
-                            f" {str(outer).lower()} outside: taken as outside, as the library does")  # fmt: skip
+                            f" {str(outer).lower()} outside: taken as outside")  # fmt: skip
         return outer
     return config.flag("tie_word_embeddings")
 
@@ -251,7 +260,9 @@ def _tables(config: Config, hidden: int) -> int:
     """Weights of look-ups beside the vocabulary: learned positions, embeddings of layers."""
     tables = 0
     if config.family.defaults.get("learned_positions"):
-        tables += (config.whole(*POSITIONS) + config.family.defaults["learned_positions"] - 1) * hidden
+        tables += (
+            config.whole(*POSITIONS) + config.family.defaults["learned_positions"] - 1
+        ) * hidden
     width = config.whole("hidden_size_per_layer_input")
     if width:
         rows = config.whole("vocab_size_per_layer_input", *VOCAB)
@@ -276,7 +287,8 @@ def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]
     left = [key for key, _ in config.left()]
     if left:
         more = f" and {len(left) - 12} more" if len(left) > 12 else ""
-        yield f"model: keys not read, taken to change neither weights nor work: {', '.join(left[:12])}{more}"
+        yield ("model: keys not read, taken to change neither weights nor work:"
+               f" {', '.join(left[:12])}{more}")  # fmt: skip
     unmeasured = sum(count for kind, count in runs if kind.recurrence or kind.indexer)
     if unmeasured:
         total = sum(count for _, count in runs)

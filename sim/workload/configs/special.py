@@ -10,7 +10,16 @@ from ersatz.sim.workload.layer import Layer
 
 TOWERS = ("vision_config", "audio_config", "speech_config", "vision_tower_config")
 WIDTH = ("hidden_size", "embed_dim", "vt_hidden_size", "d_model", "width")
-DEPTH = ("num_hidden_layers", "depth", "vt_num_hidden_layers", "layers", "encoder_layers", "num_layers")
+DEPTH = (
+    "num_hidden_layers",
+    "depth",
+    "vt_num_hidden_layers",
+    "layers",
+    "encoder_layers",
+    "num_layers",
+)
+OTHER = ("replace_with_linear", "sparsify", "unshifted_sink", "window_length",
+         "use_prefill_window_in_sink_attention")  # fmt: skip
 INNER = ("intermediate_size", "vt_intermediate_size", "mlp_dim", "encoder_ffn_dim")
 
 
@@ -35,18 +44,21 @@ def nas_layers(config: Config, hidden: int) -> list[Layer] | None:
 
 
 def _nas_layer(config: Config, block: Any, hidden: int, heads: int, dim: int) -> Layer:
-    parts = [block.get(name) if isinstance(block, Mapping) else None for name in ("attention", "ffn")]
+    parts = [
+        block.get(name) if isinstance(block, Mapping) else None for name in ("attention", "ffn")
+    ]
     attention, ffn = (part if isinstance(part, Mapping) else {} for part in parts)
     for part in (attention, ffn):
-        for key in ("replace_with_linear", "sparsify", "unshifted_sink", "use_prefill_window_in_sink_attention",
-                    "window_length"):  # fmt: skip
+        for key in OTHER:
             if part.get(key):
                 config.blame(("block_configs",), f"{key}: {part[key]}", "is not modelled")
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     if not attention.get("no_op"):
         group = attention.get("n_heads_in_group")
         if not isinstance(group, int) or group < 1 or heads % group:
-            config.blame(("block_configs",), f"n_heads_in_group: {group}", f"expected a divisor of {heads}")
+            config.blame(
+                ("block_configs",), f"n_heads_in_group: {group}", f"expected a divisor of {heads}"
+            )
             group = 1
         sizes |= {"heads": heads, "kv_heads": heads // group, "head_dim": dim}
     if not ffn.get("no_op"):
@@ -69,12 +81,17 @@ def vision_words(config: Config) -> Iterator[str]:
         if not isinstance(tower, Mapping) or not tower:
             continue
         size = _tower_params(tower)
-        large = f"about {size / 1e9:.2g} B weights" if size else "of a size that the file does not tell"
+        large = (
+            f"about {size / 1e9:.2g} B weights" if size else "of a size that the file does not tell"
+        )
         yield f"model: {key.removesuffix('_config')} tower left out, {large}: only text is trained here"
 
 
 def _tower_params(tower: Mapping[str, Any]) -> int:
     """Weights of a plain encoder: four matrices of attention and two of an MLP for each layer."""
-    found = [next((tower[k] for k in keys if isinstance(tower.get(k), int)), 0) for keys in (WIDTH, DEPTH, INNER)]
+    found = [
+        next((tower[k] for k in keys if isinstance(tower.get(k), int)), 0)
+        for keys in (WIDTH, DEPTH, INNER)
+    ]
     width, depth, inner = found
     return depth * width * (4 * width + 2 * (inner or 4 * width))
