@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ersatz.device_models.text.problems import Problem
+from ersatz.device_models.text.yamltext import UNPRINTABLE
 from ersatz.sim.workload.configs.families import Family, family_of
 
 PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 MAX_SIZE = 10**9
 MAX_LAYERS = 2000  # each is simulated
+MAX_NAME = 100
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Config:
                 )
                 return max(default, least, 1)
             value = value[self.layer]
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer() and abs(value) < MAX_SIZE:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             self.blame(names, value, "expected a whole number")
@@ -164,8 +166,12 @@ def language_part(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping
 def make_config(file: str, text: str, values: Mapping[str, Any]) -> Config:
     """Return the view of a whole configuration file."""
     own, outer = language_part(values)
-    name = str(own.get("model_type") or outer.get("model_type") or "")
-    return Config(file, text, own, outer, family_of(name))
+    name = own.get("model_type") or outer.get("model_type") or ""
+    printable = isinstance(name, str) and not UNPRINTABLE.search(name) and len(name) < MAX_NAME
+    config = Config(file, text, own, outer, family_of(str(name) if printable else ""))
+    if not printable:
+        config.blame(("model_type",), None, "expected a printable text")
+    return config
 
 
 def _value(values: Mapping[str, Any], name: str) -> Any:

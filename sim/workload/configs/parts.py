@@ -143,9 +143,6 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
         return 1
     if config.get("multi_query_attention") and config.get("multi_query_group_num"):
         return config.whole("multi_query_group_num", least=1)
-    group = config.get("kv_heads_in_group")
-    if group:
-        return heads // int(group)
     if swa and config.get("swa_num_key_value_heads"):
         return config.whole("swa_num_key_value_heads", least=1)
     if config.get("num_key_value_heads") is None and swa is False:
@@ -289,17 +286,20 @@ def dense_inner(config: Config, hidden: int) -> int:
             return config.whole(own, least=1)
     inner = config.get(*INNER)
     if inner is None:
-        times = config.get("expansion_ratio", "intermediate_multiple_size", "ffn_config.expansion_ratio",
-                           default=4 if config.family.plain else None)  # fmt: skip
-        if times is None:
+        ratio = ("expansion_ratio", "intermediate_multiple_size")
+        if config.get(*ratio) is None and not config.family.plain:
             return config.needed("the inner size of the MLP", *INNER)
-        return int(times) * hidden
+        return config.whole(*ratio, default=4, least=1) * hidden
     size = config.whole(*INNER, least=1)
     if config.family.defaults.get("halved_inner"):  # the key counts both halves of the gated pair
         return size // 2
     if config.get("block_auto_adjust_ff_dim"):
         multiple = config.whole("block_multiple_of", default=256, least=1)
-        size = int(float(config.get("block_ffn_dim_multiplier", default=1.0)) * (2 * size // 3))
+        times = config.get("block_ffn_dim_multiplier", default=1.0)
+        if isinstance(times, bool) or not isinstance(times, (int, float)) or not 0 < times < 100:
+            config.blame(("block_ffn_dim_multiplier",), times, "expected a number from 0 to 100")
+            times = 1.0
+        size = int(times * (2 * size // 3))
         return -(-size // multiple) * multiple
     return size
 

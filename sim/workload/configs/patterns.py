@@ -155,7 +155,8 @@ def _kda_lists(config: Config, count: int) -> Words | None:
     full = config.get("linear_attn_config.full_attn_layers")
     if not (isinstance(linear, list) and isinstance(full, list)):
         return None
-    if sorted([*linear, *full]) != list(range(1, count + 1)):
+    numbers = [*linear, *full]
+    if not _whole_numbers(numbers) or sorted(numbers) != list(range(1, count + 1)):
         config.blame(
             ("linear_attn_config",), None, f"its lists do not make {count} layers, from 1 on"
         )
@@ -167,7 +168,8 @@ def _ratios(config: Config, count: int) -> Words | None:
     """DeepSeek-V4: one entry for each layer, and one for each prediction module."""
     rows = config.get("compress_ratios")
     words = {0: "window", 4: "csa", 128: "hca"}
-    if not isinstance(rows, list) or len(rows) < count or not set(rows) <= set(words):
+    fine = isinstance(rows, list) and len(rows) >= count and _whole_numbers(rows)
+    if not fine or not set(rows) <= set(words):
         config.blame(("compress_ratios",), rows, f"expected 0, 4 or 128 for each of {count} layers")
         return None
     return [words[ratio] for ratio in rows[:count]]
@@ -196,22 +198,32 @@ def _period_offset(config: Config, key: str, found: str, other: str, count: int)
     return [found if place % period == offset else other for place in range(count)]
 
 
-def _indices(config: Config, key: str, other: str, count: int) -> Words:
+def _indices(config: Config, key: str, other: str, count: int) -> Words | None:
     places = config.get(key)
+    if not isinstance(places, list) or not _whole_numbers(places):
+        config.blame((key,), places, "expected the numbers of layers")
+        return None
     return ["full" if place in places else other for place in range(count)]
+
+
+def _whole_numbers(rows: list[Any]) -> bool:
+    return all(isinstance(row, int) for row in rows)
 
 
 def _numbered(config: Config, key: str, words: dict[int, str]) -> Words | None:
     rows = config.row(key)
-    if rows is None or not set(rows) <= set(words):
-        config.blame((key,), rows and rows[:5], f"expected {sorted(words)} for every layer")
+    if rows is None or not _whole_numbers(rows) or not set(rows) <= set(words):
+        config.blame((key,), rows and str(rows[:5]), f"expected {sorted(words)} for every layer")
         return None
     return [words[row] for row in rows]
 
 
-def _repeated(config: Config, key: str, count: int) -> Words:
+def _repeated(config: Config, key: str, count: int) -> Words | None:
     rows = config.get(key)
-    return [WORDS.get(str(rows[place % len(rows)]), "full") for place in range(count)]
+    if not isinstance(rows, list) or not rows or not all(str(row) in WORDS for row in rows):
+        config.blame((key,), rows, f"expected kinds of layer among {', '.join(sorted(WORDS))}")
+        return None
+    return [WORDS[str(rows[place % len(rows)])] for place in range(count)]
 
 
 _RULES: dict[str, Callable[[Config, int], Words | None]] = {
@@ -242,8 +254,8 @@ def _no_rope(config: Config, count: int) -> Words | None:
     if not rows:
         step = config.whole("no_rope_layer_interval", default=4, least=1)
         rows = [int((place + 1) % step != 0) for place in range(count)]
-    if len(rows) != count:
-        config.blame(("no_rope_layers",), f"[{len(rows)} values]", f"expected {count}")
+    if not isinstance(rows, list) or len(rows) != count:
+        config.blame(("no_rope_layers",), rows, f"expected one for each of {count} layers")
         return None
     return ["chunked" if row else "full" for row in rows]
 
@@ -262,6 +274,14 @@ def feeds(config: Config) -> Words:
         if unknown:
             config.blame(("mlp_layer_types",), unknown[0], "is a kind of MLP that is not modelled")
         return [words.get(str(row), "dense") for row in given]
+    dense = config.whole("first_k_dense_replace", "num_dense_layers", "moe_layer_num_skipped")
+    if dense > count:
+        config.blame(
+            ("first_k_dense_replace", "num_dense_layers"),
+            dense,
+            f"expected at most the {count} layers",
+        )
+        return ["dense"] * count
     return [_feed(config, place) for place in range(count)]
 
 

@@ -35,7 +35,7 @@ def nas_layers(config: Config, hidden: int) -> list[Layer] | None:
     config.read.update(("num_hidden_layers", "num_key_value_heads", "intermediate_size"))
     config.layers = len(blocks)
     stated = config.get("num_hidden_layers")
-    if len(blocks) > MAX_LAYERS or stated not in (None, len(blocks)):
+    if not 0 < len(blocks) <= MAX_LAYERS or stated not in (None, len(blocks)):
         config.blame(("block_configs",), f"[{len(blocks)}]", f"expected {stated} layers")
         return []
     heads = config.needed("heads", "num_attention_heads")
