@@ -289,24 +289,29 @@ class Layer:
         return span / 2 / (self.compressed.ratio if self.compressed else 1)
 
     def core_flop(self, span: float, *, causal: bool = True) -> float:
-        """Return FLOPs of a token, forward, that no weights have: scores, values, states, indexes."""
+        """Return FLOPs of a token, forward, that no weights have: scores, values, states, indexes.
+
+        Not causal is the convention of the whole square: all tokens, or twice what sparse attention
+        looks at.
+        """
         flop = self.recurrence.core_flop if self.recurrence else 0.0
         if self.heads:
-            reach = self.attended(span) if causal else span
-            flop += 2.0 * self.score_width(span, causal=causal) * reach
+            sparse = bool(self.indexer or self.compressed)
+            reach = self.attended(span) * (1 if causal else 2) if causal or sparse else span
+            flop += 2.0 * self.score_width(span) * reach
             if self.indexer:
                 index = self.index_reach(span) * (1 if causal else 2)
                 flop += 2.0 * self.indexer.heads * (self.indexer.dim + 1) * index
         return flop
 
-    def score_width(self, span: float, *, causal: bool = True) -> float:
+    def score_width(self, span: float) -> float:
         """Columns of query and value of all heads: latent ones, where that is less work.
 
         Sparse attention reads the latents of the tokens picked (one head for all); over short
         sequences it is less work to expand them and look at all.
         """
         heads = self.heads * (self.qk_dim + self.v_dim)
-        if not self.absorbs(span) or not causal:
+        if not self.absorbs(span):
             return heads
         assert self.latent is not None
         return self.heads * (2 * self.latent.kv_rank + self.latent.rope_dim)
