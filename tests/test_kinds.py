@@ -124,7 +124,9 @@ KINDS = {
 
 def flops(work: PartWork) -> tuple[float, float]:
     """FLOPs of the forward pass, and of a backward one less what it computes again."""
-    again = [p.flop - p.repeated for p in (*work.input_grad, *work.weight_grad) if isinstance(p, Kernel)]
+    again = [
+        p.flop - p.repeated for p in (*work.input_grad, *work.weight_grad) if isinstance(p, Kernel)
+    ]
     return math.fsum(p.flop for p in work.forward if isinstance(p, Kernel)), math.fsum(again)
 
 

@@ -6,6 +6,7 @@ key says (a gate, two matrices, tied embeddings), and the keys that are known to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,6 +14,10 @@ from typing import Any
 
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
+
+COUNTS = re.compile(
+    r"^num_|^n_|experts|_size|_layers|_heads|_rank"
+)  # no ending makes these harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Family:
 
     def is_harmless(self, key: str) -> bool:
         """Tell whether a key is known to shape neither weights nor work."""
-        return key in self.harmless or key.endswith(self.endings)
+        return key in self.harmless or (key.endswith(self.endings) and not COUNTS.search(key))
 
 
 @lru_cache(maxsize=1)

@@ -223,7 +223,10 @@ def _repeated(config: Config, key: str, count: int) -> Words | None:
     if not isinstance(rows, list) or not rows or not all(str(row) in WORDS for row in rows):
         config.blame((key,), rows, f"expected kinds of layer among {', '.join(sorted(WORDS))}")
         return None
-    return [WORDS[str(rows[place % len(rows)])] for place in range(count)]
+    words = (
+        WORDS | {"attention": "sliding"} if key == "block_types" else WORDS
+    )  # RecurrentGemma's is local
+    return [words[str(rows[place % len(rows)])] for place in range(count)]
 
 
 _RULES: dict[str, Callable[[Config, int], Words | None]] = {
