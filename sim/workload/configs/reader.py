@@ -33,6 +33,7 @@ PREDICTS = (
     "num_mtp_layers",
 )
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
+BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
 SHAPES = re.compile(
     r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
     r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
@@ -230,9 +231,10 @@ def _gated(config: Config) -> bool:
     act = str(config.get("mlp_hidden_act", "hidden_act", "activation_function", default="silu"))
     if act in ("silu", "swiglu", "swish"):
         return True
-    config.notes.append(f"activation {act}: the MLP is taken as "
-                        f"{'gated' if act.startswith('gelu') else 'not gated'}, which no key tells")  # fmt: skip
-    return act.startswith("gelu")
+    gated = act.startswith("gelu")
+    taken = "gated" if gated else "not gated"
+    config.notes.append(f"activation {act}: the MLP is taken as {taken}, which no key tells")
+    return gated
 
 
 def _tied(config: Config) -> bool:
@@ -245,6 +247,8 @@ def _tied(config: Config) -> bool:
 
 
 def _alibi(config: Config) -> bool:
+    if config.family.name == "baichuan" and config.get(*HIDDEN) == BAICHUAN_13B:
+        return True  # no key tells
     return config.flag("alibi", "attn_config.alibi")
 
 
