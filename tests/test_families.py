@@ -58,7 +58,11 @@ def counted(family: str, config: Any) -> tuple[float, float] | None:
 
 def judged(family: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Read the defaults as a file has them and as a saved file would, and yield what came out."""
-    config = transformers.AutoConfig.for_model(family)
+    try:
+        config = transformers.AutoConfig.for_model(family)
+    except Exception:  # a class that refuses its own defaults
+        yield "not built", ""
+        return
     known: tuple[float, float] | None = None
     for form in (config.to_dict(), config.to_diff_dict()):
         path = folder / "config.json"
@@ -98,4 +102,4 @@ def test_no_family_is_silently_wrong(tmp_path: Path) -> None:
     assert not wrong
     assert all(re.search(r"not modelled|config\.json:\d+:\d+: |looked for", words)
                for said in refused.values() for _, words in said)  # fmt: skip
-    assert len(kept_out) <= 0.16 * len(decoders)
+    assert len(kept_out) <= 0.12 * len(decoders)

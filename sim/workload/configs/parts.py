@@ -13,9 +13,9 @@ Sizes = dict[str, Any]
 HEADS = ("num_attention_heads_per_layer", "num_attention_heads", "n_head", "n_heads", "num_heads",
          "attention_heads")  # fmt: skip
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "attn_config.kv_n_heads")
-HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels")
+HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "dim_head")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
-INNER = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
+INNER = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim", "dff", "dim_ff")
 TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k",
          "top_k_experts", "ffn_config.moe_top_k")  # fmt: skip
 SHARED = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
@@ -158,7 +158,10 @@ def _head_dim(config: Config, swa: bool, hidden: int, heads: int) -> int:
         return config.whole("global_head_dim", least=1)
     if config.get(*HEAD_DIM) is not None:
         return config.whole(*HEAD_DIM, least=1)
-    if hidden % heads and not config.problems:
+    if hidden % heads and config.family.defaults.get("floor_head_dim"):
+        note = f"head_dim is not in the file: {hidden} / {heads} rounded down, as its class does"
+        config.notes += [] if note in config.notes else [note]
+    elif hidden % heads and not config.problems:
         config.blame(
             HEADS, heads, f"does not divide the hidden size {hidden}, and no head_dim is given"
         )

@@ -21,6 +21,10 @@ WORDS = {
     "indexed_attention": "indexed", "minimax_m3_sparse": "blocks",
     "compressed_sparse_attention": "csa", "heavily_compressed_attention": "hca",
 }  # fmt: skip
+INKLING = {
+    "hybrid": "full",
+    "hybrid_sliding": "sliding",
+}  # elsewhere a block that several places share
 LETTERS = {
     "M": ("linear", "none"),
     "*": ("full", "none"),
@@ -108,10 +112,11 @@ def mixers(config: Config) -> Words:
     """Return the mixer of every layer."""
     count = config.layers
     given = config.row("layer_types")
-    if given is not None and all(str(word) in WORDS for word in given):
-        return [WORDS[str(word)] for word in given]
+    words = WORDS | (INKLING if config.family.name.startswith("inkling") else {})
+    if given is not None and all(str(word) in words for word in given):
+        return [words[str(word)] for word in given]
     if given is not None:
-        unknown = sorted({str(word) for word in given} - set(WORDS))
+        unknown = sorted({str(word) for word in given} - set(words))
         layers = sum(str(word) in unknown for word in given)
         config.blame(("layer_types",), unknown[0], f"is a kind of layer that is not modelled"
                      f" ({layers} of {count} layers)")  # fmt: skip
@@ -267,6 +272,8 @@ def feeds(config: Config) -> Words:
     """Return the feed-forward of every layer."""
     count = config.layers
     routed = config.get(*EXPERTS)
+    if config.family.name == "doge" and config.get("is_moe"):
+        config.blame(("is_moe",), True, "a mixture of single-column experts is not modelled")
     off = any(config.get(key) is False for key in ("is_moe", "enable_moe_block"))
     if not routed or off or (isinstance(routed, int) and routed == 1):
         return ["dense"] * count

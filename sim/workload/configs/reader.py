@@ -238,6 +238,9 @@ def _gated(config: Config) -> bool:
 
 
 def _tied(config: Config) -> bool:
+    if config.family.defaults.get("never_tied"):
+        config.read.add("tie_word_embeddings")
+        return False
     inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
     if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
         config.notes.append(f"tie_word_embeddings is {str(inner).lower()} inside and"
@@ -300,7 +303,16 @@ def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]
                " kernels nobody has measured here: they run as products of their sizes do")  # fmt: skip
 
 
-_MARKS = ("halved_inner", "learned_positions", "both_mixers", "no_mlp", "shared_like_expert")
+_MARKS = (
+    "halved_inner",
+    "learned_positions",
+    "both_mixers",
+    "no_mlp",
+    "shared_like_expert",
+    "never_tied",
+    "needs_types",
+    "floor_head_dim",
+)
 
 
 def _blame_unread(config: Config) -> None:
