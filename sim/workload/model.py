@@ -50,7 +50,7 @@ class Model:
         default=False, metadata=says("the window is a chunk of its own, not one that slides")
     )
     value_dim: int = field(default=0, metadata=says("size of a value; 0: as `head_dim`"))
-    gate: Literal["", "head", "element"] = field(
+    gate: str = field(
         default="", metadata=says("gate of the attention's result: none, by `head` or by `element`")
     )
     shares_keys: bool = field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
@@ -54,7 +55,7 @@ def model_markdown() -> str:
         "Of a `config.json` every key that shapes the model is read, or said under what is assumed, or",
         "refused by name and line; vision and audio towers are left out and said with their size.",
         "Known `model_type`s, of which some are refused by name:",
-        f"{families}.",
+        *textwrap.wrap(f"{families}.", 116),
         *_table("top level", Model),
     ]
     for key, part in PARTS.items():
