@@ -94,7 +94,7 @@ def test_no_family_is_silently_wrong(tmp_path: Path) -> None:
     wrong = {family: said for family, said in found.items() if "wrong" in outcomes[family]}
     refused = {family: said for family, said in found.items() if "refused" in outcomes[family]}
     decoders = [
-        family for family in found if not any("encoder" in words for _, words in found[family])
+        family for family in found if not any("encoders" in words for _, words in found[family])
     ]
     kept_out = [family for family in decoders if family in refused]
     print(f"families {len(found)}, decoders {len(decoders)}, refused {len(kept_out)}: {kept_out}")

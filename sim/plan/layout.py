@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
@@ -312,12 +313,14 @@ def chunk_whole_params(model: Model, chunk: Chunk) -> float:
     return float(sum(count * _whole_params(kind) for kind, count in _held(model, chunk)))
 
 
+@lru_cache(maxsize=4096)
 def _whole_params(kind: Layer) -> int:
     """Weights of one layer that every rank of a tensor group holds whole."""
     whole = kind.blocks * kind.hidden + kind.stream_params()
     return whole + kind.whole_mlp_params() + kind.whole_mixer_params()
 
 
+@lru_cache(maxsize=4096)
 def _split_params(kind: Layer, tp: int) -> float:
     """Weights of one layer on one rank, of what is divided and is no routed expert."""
     mixer = kind.mixer_params() - kind.whole_mixer_params()
