@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # as in `typing`, whose import an interrupt would have to
 if TYPE_CHECKING:
     from typing import Any
 
+    from ersatz.sim.answers.anchor import anchor
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.answers.buy import buy
     from ersatz.sim.answers.cases import compare, load, run
@@ -34,6 +35,7 @@ __all__ = [
     "Problem",
     "RunResult",
     "Scenario",
+    "anchor",
     "buy",
     "catalogue",
     "compare",
@@ -52,6 +54,7 @@ _HOMES = {
     "Problem": "sim.errors",
     "RunResult": "sim.records",
     "Scenario": "sim.scenario.scenario",
+    "anchor": "sim.answers.anchor",
     "buy": "sim.answers.buy",
     "catalogue": "sim.answers.find",
     "compare": "sim.answers.cases",

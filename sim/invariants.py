@@ -145,6 +145,12 @@ def _check_memory(holds: Holds, memory: MemoryResult) -> None:
     holds.true("memory.peak_bytes is that of no stage", memory.peak_bytes in memory.by_stage)
     holds.true("memory.fits does not agree with its bytes",
                memory.fits == (memory.peak_bytes <= memory.capacity_bytes))  # fmt: skip
+    holds.within("memory.fit_probability", memory.fit_probability, 0.0, 1.0)
+    holds.ordered("memory.allocated_bytes, reserved_bytes, peak_bytes", 0.0, memory.allocated_bytes,
+                  memory.reserved_bytes, memory.peak_bytes)  # fmt: skip
+    holds.true("memory.verdict contradicts memory.fits",
+               {"fits": True, "does not fit": False}.get(memory.verdict, memory.fits)
+               == memory.fits)  # fmt: skip
 
 
 def _check_job(holds: Holds, job: JobResult) -> None:

@@ -19,8 +19,9 @@ PARTS = {
                        "data parallel", "elementwise", "expert parallel", "experts", "launch",
                        "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
                        "straggler", "tensor parallel", "vocabulary"),
-    "memory.parts": ("weights", "gradients", "whole gradients", "optimizer", "activations",
-                     "gathered weights", "overhead", "fragmentation"),
+    "memory.parts": ("weights", "gradients", "optimizer", "activations", "loss", "working set",
+                     "fresh gradients", "whole gradients", "gathered weights", "update", "overhead",
+                     "communication", "fragmentation"),
     "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
                    "maintenance", "waiting"),
     "job.interruptions_by_cause": ("device", "node", "switch", "software"),
@@ -69,13 +70,18 @@ class StepResult:
 class MemoryResult:
     """Peak memory of the fullest rank and the verdict on it."""
 
-    peak_bytes: float = column("peak of the fullest rank", "B")
+    peak_bytes: float = column("what the device must hold at the peak of the fullest rank", "B")
     capacity_bytes: float = column("memory of one device", "B")
     fits: bool = column("peak_bytes does not exceed capacity_bytes")
+    verdict: str = column("fits, tight (within the error of the model) or does not fit")
+    fit_probability: float = column("how probable it is that the plan fits")
+    allocated_bytes: float = column("tensors alone at that peak", "B")
+    reserved_bytes: float = column("tensors, and what the allocator holds and cannot hand out", "B")
     stage: int = column("pipeline stage of the fullest rank, from 0")
+    moment: str = column("when in the step the peak is")
     parts: Mapping[str, float] = column("bytes of the fullest rank by use", "B")
     by_stage: tuple[float, ...] = column("peak of each stage", "B")
-    advice: tuple[str, ...] = column("what would make it fit, when it does not")
+    advice: tuple[str, ...] = column("what would make it fit, when that is not sure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,32 @@ class CostResult:
     per_device_hour: float = column("total / device-hours", "currency/h")
     parts: Mapping[str, float] = column("money by part", "currency")
     model: str = column("cost model: rent, annuity, depreciation")
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How early or late, cheap or dear a job may be: step, stops, prices and power drawn together."""
+
+    wall_low80_s: float = column("10th percentile of the time from start to end", "s")
+    wall_high80_s: float = column("90th percentile of the time from start to end", "s")
+    cost_low80: float = column("10th percentile of the cost of 1e12 tokens", "currency")
+    cost_high80: float = column("90th percentile of the cost of 1e12 tokens", "currency")
+    causes: Mapping[str, float] = column(
+        "by how much each cause alone would raise the cost at its 90th percentile"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one case saves against another; what they have in common does not count."""
+
+    name: str = column("the case")
+    against: str = column("what it is compared with")
+    saving: float = column("median share of the other's cost that it saves; below 0 it costs more")
+    saving_low80: float = column("10th percentile of the saving")
+    saving_high80: float = column("90th percentile of the saving")
+    p_cheaper: float = column("probability that it costs less")
+    p_saves_fifth: float = column("probability that it saves 20 % or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +249,9 @@ class RunResult:
     published: tuple[Comparison, ...] = column("published figures beside the predictions")
     assumptions: tuple[str, ...] = column("what was assumed where the scenario is silent")
     sources: tuple[str, ...] = column("sources of the numbers used")
+    chance: Chance | None = field(
+        default=None, metadata={"meaning": "80 % intervals of the job's end and cost"}
+    )
     operations: OperationsResult | None = field(
         default=None, metadata={"meaning": "what ranks send and compute, where it was asked for"}
     )

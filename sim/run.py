@@ -9,14 +9,16 @@ from dataclasses import replace
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
+from ersatz.sim.anchor.width import anchored_width
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.invariants import check_run
+from ersatz.sim.job.chance import job_chance
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import StepWithout, simulate_job
-from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.plan.memory import least_capacity, plan_memory, remedies
 from ersatz.sim.plan.remarks import network_remarks
 from ersatz.sim.records import Comparison, JobResult, RunResult, StepResult, wrong_metric
 from ersatz.sim.scenario.joint import other_reading
@@ -39,8 +41,13 @@ def run_case(
     for row in scenario.published:
         if words := wrong_metric(row.metric):
             raise ValueError(f"published: {row.metric!r}: {words}")
-    memory = plan_memory(scenario)
+    memory = plan_memory(scenario, advise=False)
+    anchored = anchored_width(scenario, timer) if width is None else None
+    if anchored:
+        width = anchored[0]
     step = with_interval(scenario, simulate_step(scenario, timer), width)
+    if memory.verdict != "fits":
+        memory = replace(memory, advice=tuple(_advice(scenario, step, timer)))
     job = energy = cost = None
     if scenario.training.tokens:
         job = simulate_job(
@@ -54,17 +61,32 @@ def run_case(
         )
         energy = job_energy(scenario, job, busy_share(step))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
+    chance = job_chance(scenario, step, job, cost) if job else None
     result = RunResult(
         name=scenario.name, step=step, memory=memory, job=job, cost=cost, energy=energy,
         published=(),
         assumptions=(
-            *((why_wide(scenario),) if width is None else ()),
+            *((anchored[1],) if anchored else (why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
         sources=tuple(_sources(scenario)),
+        chance=chance,
     )  # fmt: skip
     return check_run(_with_published(scenario, result), *_limits(scenario))
+
+
+def _advice(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
+    """Yield the smallest sets of changes with which a plan fits for sure, the quickest first."""
+    timed = []
+    for words, changed in remedies(scenario):
+        try:
+            timed.append((step_seconds(changed, timer), words))
+        except (InfeasibleError, ValueError):
+            continue
+    for seconds, words in sorted(timed):
+        yield f"{words} (a step of {seconds:.4g} s, {seconds / step.duration_s - 1:+.0%})"
+    yield f"devices with at least {least_capacity(scenario) / 2**30:.0f} GiB"
 
 
 def _limits(scenario: Scenario) -> tuple[float, float]:

@@ -76,6 +76,11 @@ def make_stack(**changes: Any) -> Stack:
         expert_permute_passes=2.0, expert_efficiency=1.0, expert_dispatch_dtype="bf16",
         expert_imbalance=1.0, node_limited_dispatch=False, selective_recompute="core_attn, activation",
         activation_memory=1.0, memory_overhead_bytes=0.0, memory_fragmentation=0.0,
+        communicator_bytes=0.0, loss_memory_bytes=8.0, loss_chunks=1.0, gradient_buffer=True,
+        master_is_weight=False, update_bytes=0.0, update_params=0.0, frozen_weight_bytes=0.0, live_params=0.0,
+        optimizer_offload=0.0, loss_parallel_bytes=0.0,
+        narrow_saved=True, narrow_results=False, keeps_gathered_inputs=False,
+        gradient_copy_bytes=0.0,
             optimizer_bandwidth=0.0, unfused_activation=1.0, nics_used=0.0,
     )  # fmt: skip
     return Stack(**(values | changes))

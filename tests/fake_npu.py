@@ -17,10 +17,10 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.kernels.operations import operation_of
 from ersatz.sim.hil import benchmark
-from ersatz.sim.hil.attached import attach
+from ersatz.sim.hil.device.attached import attach
 from ersatz.sim.hil.fit import fit_calibration
+from ersatz.sim.hil.proof.transformer import training_step
 from ersatz.sim.hil.shapes import SMALL
-from ersatz.sim.hil.transformer import training_step
 from ersatz.sim.workload.model import Model
 
 

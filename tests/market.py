@@ -57,8 +57,8 @@ def make_plan(buildout: BuildOut, orders: Floats) -> Purchase:
     jobs = len(buildout.jobs)
     use = np.zeros((jobs, len(buildout.groups), d, s, t))
     cash = sum(float(o.price[0]) for o in buildout.offers) * float(orders.sum())
-    return Purchase(orders, np.zeros((d, s, t)), use, cash, cash, np.zeros(t), cash, 0.0, t, np.zeros(t),
-                    np.zeros((jobs, t)))  # fmt: skip
+    return Purchase(orders, np.arange(t + 1.0), np.zeros((d, s, t)), use, use, cash, cash, np.zeros(t), cash,
+                    0.0, t, np.zeros(t), np.zeros((jobs, t)))  # fmt: skip
 
 
 def ordered(buildout: BuildOut, **by_month: float) -> Purchase:

@@ -10,12 +10,12 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ersatz.device_models.catalog.reading import load_device, load_node, load_stack
 from ersatz.device_models.shipped import DATA, SCENARIOS
@@ -119,6 +119,8 @@ def placed(lines: list[str], words: str) -> bool:
         ("cluster.nodes=1000000", "less than or equal to 250000"),
         ("fabric={size: 1000000}", "less than or equal to 100000"),
         ("parallel.vp=10000000", "need schedule: interleaved"),
+        ("parallel={tp: 2, pp: 8, vp: 10000000, schedule: interleaved}", "80000000 chunks for 8 layers"),
+        ("parallel={pp: 10000000, schedule: zb-v}", "20000000 chunks for 8 layers"),
         ("job.replicas=1000000000", "less than or equal to"),
         ('published=[{metric: step.nothing, value: 1, source: x}]', "no such metric"),
         ('published=[{metric: step.mfv, value: 1, source: x}]', "did you mean 'step.mfu'"),
@@ -516,6 +518,32 @@ def test_any_text_in_any_key_of_a_scenario(tmp_path_factory: Any, key: str, text
         render_run([case], [result])
         to_text(result_json([case], [result]))
         assert math.isfinite(result.step.duration_s)
+
+
+def sections(of: type[BaseModel] = Section) -> list[type[BaseModel]]:
+    """Return every section that a file may have."""
+    return [of, *(found for part in of.__subclasses__() for found in sections(part))]
+
+
+QUANTITIES = [
+    (section, key, unit)
+    for section in sections()
+    for key, field in section.model_fields.items()
+    if (unit := (field.json_schema_extra or {}).get("unit"))  # type: ignore[union-attr]
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "unit"), QUANTITIES, ids=lambda part: getattr(part, "__name__", part)
+)
+def test_no_quantity_of_a_file_is_negative(section: type[BaseModel], key: str, unit: str) -> None:
+    """What may fall, as a price at an event, is read as text and by its meaning."""
+    field = section.model_fields[key]
+    adapter = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[valid-type]
+    for number in ("-0.01", "-120", "-1e6"):
+        text = f"{number} {next(iter(UNITS[{'share': 'fraction'}.get(unit, unit)]))}"
+        with pytest.raises(ValidationError):
+            adapter.validate_python(text)
 
 
 SECTIONS = {

@@ -284,12 +284,14 @@ def test_a_program_that_is_not_there() -> None:
 
 def test_peers_are_either_started_or_reached() -> None:
     for words in ({}, {"command": "a {endpoint}", "endpoint": "tcp://127.0.0.1:1"},
-                  {"command": "python mine.py"}):  # fmt: skip
+                  {"command": "python mine.py"}, *({"endpoint": address} for address in (
+                      "nowhere", "inproc://x", "tcp://", "tcp://a", "tcp://:1", "tcp://a:0", "tcp://*:5",
+                      "udp://a:1", "ipc://"))):  # fmt: skip
         with pytest.raises(ValueError, match="endpoint"):
             Peer(**words)
     assert Peer("python3 -u some/easy.py {endpoint}").name == "easy"
     with pytest.raises(RunEndedError, match="cannot be reached"):
-        run(BatsimScheduler(Peer(endpoint="nowhere")), jobs(8))
+        run(BatsimScheduler(Peer(endpoint="ipc://" + "x" * 200)), jobs(8))
 
 
 def test_a_scheduler_that_the_user_started(tmp_path: Path) -> None:

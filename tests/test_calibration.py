@@ -24,6 +24,7 @@ from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     calibrated_timer,
+    kernel_key,
     read_calibration,
     write_calibration,
 )
@@ -34,13 +35,15 @@ from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.kernels.terms import machine_of, term_values, terms_of
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil import benchmark
-from ersatz.sim.hil.attached import Attached, attach, catalog_device
-from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, kernel_key, run_benchmark
+from ersatz.sim.hil.benchmark import FEWEST_ROUNDS, Journal, run_benchmark
+from ersatz.sim.hil.device.attached import Attached, attach
+from ersatz.sim.hil.device.identity import catalog_device
+from ersatz.sim.hil.device.measure import Unmeasurable
+from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from ersatz.sim.hil.live import LiveTimer
-from ersatz.sim.hil.measure import Unmeasurable
-from ersatz.sim.hil.proof import Judgement, half_width, proof_figures
-from ersatz.sim.hil.recipes import RECIPES
+from ersatz.sim.hil.proof.proof import Judgement, half_width, proof_figures
+from ersatz.sim.hil.sentinels import chosen_points, pace_of
 from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from ersatz.sim.hil.timers import Chosen, check_devices, choose
 from ersatz.sim.scenario.scenario import Parallel, Pool
@@ -215,7 +218,8 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path) -> None:
 
 def judgement(error: float, *others: float) -> Judgement:
     """A model whose step of 1 s was predicted with this error; other steps took so long."""
-    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, (1.0, *others), 10, 0)
+    times = (1.0, *others)
+    return Judgement("x", 1, 1.0, 1.0 + error, 1.0, times, 10, 0, pace_of({}), 1.0 + error)
 
 
 def test_the_interval_of_a_proof_covers_as_promised() -> None:
@@ -299,6 +303,8 @@ def test_drivers_names_find_their_device() -> None:
     assert catalog_device("AMD Instinct MI300X") == "mi300x"
     assert catalog_device("Ascend910B3") == "ascend-910b3"
     assert catalog_device("GeForce") == ""
+    assert catalog_device("NVIDIA A100-SXM4-40GB") == "a100-40"
+    assert catalog_device("NVIDIA A100") == ""  # of 40 or of 80 GB
 
 
 # The benchmark, with a device that does as it is told
@@ -324,12 +330,23 @@ class Bench:
         return Point(kernel, 1e-3, 1e-3, 0.0, 7)
 
 
+class MadeWatch:
+    """Stands in for `Watch`: every sentinel takes a millisecond."""
+
+    def __init__(self, attached: Attached, points: list[Point], seed: int) -> None:
+        self.keys = [kernel_key(point.kernel) for point in points]
+
+    def turn(self) -> dict[str, float]:
+        return dict.fromkeys(self.keys, 1e-3)
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     def install(**how: object) -> Bench:
         made = Bench(**how)  # type: ignore[arg-type]
         monkeypatch.setattr(benchmark, "measure", made)
         monkeypatch.setattr(benchmark, "engine_start", lambda attached: 0.0)
+        monkeypatch.setattr(benchmark, "Watch", MadeWatch)
         return made
 
     return install
@@ -385,6 +402,17 @@ def test_without_time_a_benchmark_measures_the_fewest_rounds(bench) -> None:  # 
     rounds = kernel_rounds(SMALL, ["fp32"], 0)
     least = [kernel_key(k) for _ in range(FEWEST_ROUNDS) for k in next(rounds)]
     assert made.calls == list(dict.fromkeys(least))
+
+
+def test_sentinels_stay_the_same_when_a_benchmark_goes_on(bench, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    bench()
+    path = tmp_path / "x.part"
+    first = run_benchmark(fake_attached(), ["fp32"], 0.0, journal_path=path)
+    assert len(first.turns) == 1  # without any time left, too
+    assert set(first.sentinels()) == {kernel_key(p.kernel) for p in chosen_points(first.points)}
+    later = run_benchmark(fake_attached(), ["fp32"], 1e-4, journal_path=path)
+    assert len(later.turns) > 1
+    assert later.sentinels() == first.sentinels()
 
 
 def test_every_drawn_kernel_has_a_recipe_and_every_recipe_is_drawn() -> None:

@@ -116,7 +116,15 @@ def test_verbs_and_options_are_frozen() -> None:
         "devices": {"--json", "--help"},
         "list": {"--json", "--help"},
         "show": {"--kind", "--json", "--help"},
-        "validate": {"--json", "--out", "--oddities", "--held-out", "--memory", "--help"},
+        "validate": {
+            "--json",
+            "--out",
+            "--oddities",
+            "--held-out",
+            "--memory",
+            "--crashes",
+            "--help",
+        },
     }.items():
         text = ersatz(verb, "--help").stdout
         assert set(re.findall(r"--[a-z][a-z-]+", text.split("Example")[0])) == options

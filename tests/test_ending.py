@@ -139,3 +139,18 @@ def test_help_and_readme_name_every_status() -> None:
     for status in ("0", "1", "2", "3", "70", "130", "141", "143"):
         assert f" {status}" in told
         assert f" {status}" in " ".join(readme.split())
+
+
+def test_helpers_of_a_run_can_always_be_ended() -> None:
+    # with the parent's deaf ear for SIGTERM the end of the pool would wait for its workers for ever
+    code = """
+import signal
+from multiprocessing import get_context
+from ersatz.sim.signals import obey_parent
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with get_context("fork").Pool(2, obey_parent) as pool:
+    print(pool.map(abs, [-1, 2]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+                          timeout=60, check=True)  # fmt: skip
+    assert done.stdout == "[1, 2]\n"

@@ -145,6 +145,13 @@ def test_dependencies_wait_and_fall_together() -> None:
     assert [(r.time_s, r.job) for r in log.records if r.event == "reject"] == [(5, "d")]
 
 
+def test_a_job_that_hangs_on_two_that_fall_falls_once() -> None:
+    jobs = (Job("a", 0, 1, 100, walltime_s=5), Job("b", 1, 1, 10, after=("a",)),
+            Job("c", 1, 1, 10, after=("a", "b")), Job("d", 1, 1, 10, after=("b", "a", "c")))  # fmt: skip
+    log = run_fleet(FleetSpec(SMALL, Workload(jobs)), QueueScheduler())
+    assert sorted(r.job for r in log.records if r.event == "reject") == ["b", "c", "d"]
+
+
 def test_a_year_without_jobs_has_as_many_failures_as_its_rates_say() -> None:
     # 100 nodes x 8 devices x 0.5 per year: 400 expected; four standard deviations are 80.
     year = 365 * 86400.0

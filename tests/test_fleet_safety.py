@@ -17,8 +17,11 @@ from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
 from ersatz.sim.fleet.doors.slurm.daemons import missing, running
 from ersatz.sim.fleet.doors.slurm.strikes import Strike
+from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
+from ersatz.sim.fleet.engine.outages import Failures
 from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.policies.registry import make_scheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces import read_trace, rows
 
@@ -315,3 +318,23 @@ def test_a_load_needs_time(tmp_path: Path) -> None:
 def test_two_classes_of_one_name(tmp_path: Path) -> None:
     row = FILE.splitlines()[-1]
     assert "job id 'j-0' stands twice" in faults(write(tmp_path, FILE + row + "\n"))
+
+
+def test_a_job_that_fails_for_ever_does_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 nodes fail once a minute: 20 h on all of them are never done."""
+    monkeypatch.setattr("ersatz.sim.fleet.engine.fleet.MOST_STRIKES", 1000)
+    fleet = make_cluster(make_pool("h800", 16))
+    work = Workload((Job("big", 0.0, 128, 72_000.0),))
+    for failures in (Failures("node", 1 / 960, 1.0), Failures("node", 1 / 960, 1e6)):
+        with pytest.raises(
+            RunEndedError, match=r"1,000 failures came while no job ended \(job big"
+        ):
+            run_fleet(FleetSpec(fleet, work, outages=(failures,)), make_scheduler("fifo"))
+
+
+def test_a_run_has_as_many_failures_as_can_be_walked(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE)
+    for failures in ("{node_rate: 1 /h}", "{slow_rate: 1 /h, slow_factor: 50 %}"):
+        words = faults(path, f"failures={failures}", "until=99 years", "pools[0].nodes=16")
+        assert "expected at most 100,000" in words
+        assert "until: the fleet fails" in words

@@ -24,8 +24,8 @@ FOUND = Path(__file__).parent / "data" / "found.jsonl"
 PATIENT = Bounds(cpu_s=30.0, silent_s=300.0)  # for slow machines
 VERBS = {
     "RUN": "run", "EXPERTS": "run", "POOLS": "run", "ORDERS": "run", "NAMED": "run", "CALIBRATED": "run",
-    "FABRIC": "fabric", "BUY": "buy", "OPTIONS": "buy", "STOCKPILE": "buy", "RAMP": "buy", "LEGAL": "legal",
-    "FLEET": "schedule", "STEPS": "schedule", "TRACED": "schedule",
+    "FABRIC": "fabric", "BUY": "buy", "PLANNED": "buy", "OPTIONS": "buy", "STOCKPILE": "buy", "RAMP": "buy",
+    "LEGAL": "legal",    "FLEET": "schedule", "STEPS": "schedule", "TRACED": "schedule",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def pool() -> Iterator[Pool]:
 def test_seeds_are_sound(pool: Pool, name: str) -> None:
     # a mutation of what is refused anyway tries nothing
     files = {"itself.yaml": getattr(seeds, name).encode(), "data.yaml": seeds.RULES.encode(),
-             "itself.csv": seeds.TRACES["csv"][1].encode()}  # fmt: skip
+             "itself.csv": seeds.TRACES["csv"][1].encode(), "plans.yaml": seeds.NAMED.encode()}  # fmt: skip
     outcome = pool.given(Input("seed", files, (VERBS[name], "@/itself.yaml", "--json", "@/o.json")))
     assert (outcome.signature, outcome.status) == ("", 0), outcome.detail
 

@@ -19,13 +19,10 @@ from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel  #
 from ersatz.device_models.kernels.operations import operation_of  # noqa: E402
 from ersatz.sim.cli.output import captured  # noqa: E402
 from ersatz.sim.errors import InfeasibleError, InputError  # noqa: E402
-from ersatz.sim.hil.attached import attach, dtype_of  # noqa: E402
 from ersatz.sim.hil.benchmark import origin_of, run_benchmark  # noqa: E402
-from ersatz.sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
-from ersatz.sim.hil.live import LiveTimer, LocalSource  # noqa: E402
-from ersatz.sim.hil.measure import Unmeasurable, measure  # noqa: E402
-from ersatz.sim.hil.paced import Bench, paced_step  # noqa: E402
-from ersatz.sim.hil.parts import (  # noqa: E402
+from ersatz.sim.hil.device.attached import attach, dtype_of  # noqa: E402
+from ersatz.sim.hil.device.measure import Unmeasurable, measure  # noqa: E402
+from ersatz.sim.hil.device.parts import (  # noqa: E402
     Heads,
     attend,
     even_routing,
@@ -35,10 +32,14 @@ from ersatz.sim.hil.parts import (  # noqa: E402
     rotate,
     unpermute,
 )
-from ersatz.sim.hil.proof import Subject, predict, prove, scenario_of  # noqa: E402
-from ersatz.sim.hil.recipes import RECIPES, Operands, prepare  # noqa: E402
+from ersatz.sim.hil.device.recipes import RECIPES, Operands, prepare  # noqa: E402
+from ersatz.sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
+from ersatz.sim.hil.live import LiveTimer, LocalSource  # noqa: E402
+from ersatz.sim.hil.paced import Bench, paced_step  # noqa: E402
+from ersatz.sim.hil.proof.proof import predict, prove, scenario_of  # noqa: E402
+from ersatz.sim.hil.proof.subjects import Subject  # noqa: E402
+from ersatz.sim.hil.proof.transformer import build_network, training_step  # noqa: E402
 from ersatz.sim.hil.shapes import SMALL, kernel_rounds  # noqa: E402
-from ersatz.sim.hil.transformer import build_network, training_step  # noqa: E402
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training  # noqa: E402
 from ersatz.sim.step.step import step_seconds  # noqa: E402
 from ersatz.sim.workload.model import Experts, Model  # noqa: E402
@@ -259,7 +260,10 @@ def test_two_ray_actors_serve_two_devices_to_one_simulation() -> None:
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        sources = {s.device: s for s in (start_actor("cpu", "cpu"), start_actor("cpu", "h800"))}
+        sources = {
+            s.device: s
+            for s in (start_actor("cpu", "cpu"), start_actor("cpu", "h800", pretend=True))
+        }
         assert set(sources) == {"cpu", "h800"}
         timer = LiveTimer(sources)
         scenario = two_devices()

@@ -26,13 +26,14 @@ from rich.console import Console  # noqa: E402
 from ersatz.device_models.catalog.reading import load_device  # noqa: E402
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel  # noqa: E402
 from ersatz.sim.errors import InputError  # noqa: E402
-from ersatz.sim.hil import attached as attached_module  # noqa: E402
 from ersatz.sim.hil import benchmark  # noqa: E402
-from ersatz.sim.hil.attached import Attached, attach  # noqa: E402
+from ersatz.sim.hil.device import attached as attached_module  # noqa: E402
+from ersatz.sim.hil.device.attached import Attached, attach  # noqa: E402
+from ersatz.sim.hil.device.measure import Unmeasurable, measure  # noqa: E402
+from ersatz.sim.hil.device.recipes import RECIPES  # noqa: E402
 from ersatz.sim.hil.fit import fit_calibration  # noqa: E402
-from ersatz.sim.hil.measure import Unmeasurable, measure  # noqa: E402
-from ersatz.sim.hil.proof import Subject, prove  # noqa: E402
-from ersatz.sim.hil.recipes import RECIPES  # noqa: E402
+from ersatz.sim.hil.proof.proof import prove  # noqa: E402
+from ersatz.sim.hil.proof.subjects import Subject  # noqa: E402
 from ersatz.sim.hil.shapes import SMALL  # noqa: E402
 from ersatz.sim.report import calibration as report  # noqa: E402
 from ersatz.sim.workload.model import Model  # noqa: E402
@@ -114,7 +115,7 @@ def test_a_benchmark_a_fit_and_a_proof_on_rocm(rocm: Attached) -> None:
 def test_models_that_fill_the_memory_are_passed_over_in_the_proof(
     rocm: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ersatz.sim.hil import proof
+    from ersatz.sim.hil.proof import proof
 
     def train(model: Model, *sizes: int, **_: object):  # type: ignore[no-untyped-def]
         if model.name == "large":
@@ -146,7 +147,7 @@ def test_cuda_that_was_asked_for_as_rocm_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(attached_module, "import_torch", lambda: unknown)
     with pytest.raises(InputError, match="name one by --as"):
         attach("cuda")
-    assert attach("cuda", catalog_name="h800").catalog_name == "h800"
+    assert attach("cuda", catalog_name="h800").catalog_name == "h800"  # nothing speaks against it
 
 
 def test_a_kernel_that_fills_the_memory_is_passed_over(rocm: Attached) -> None:

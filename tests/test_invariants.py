@@ -1,6 +1,8 @@
 """An answer that cannot be true is a fault of ersatz, with its own status, and is not shown."""
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,3 +95,69 @@ def test_a_rent_of_nothing_is_answered() -> None:
     cases = load_cases(SCENARIOS / "ling-plus-substitution.yaml", ["cost.rent=0 CNY/h"])
     report = plain_text(render_run(cases, [run_case(case) for case in cases]))
     assert "0.0 %" in report
+
+
+# -- answers that could not be: each was given once ----------------------------------------------------
+
+EXPERTS = """question: x
+model: {name: m, layers: 48, hidden: 2048, heads: 16, vocab: 32000,
+  experts: {routed: 64, top_k: 4, hidden: 2048}}
+cluster: {node: NODE, nodes: 2}
+training: {sequence_length: 1024, global_batch: 16}
+parallel: PARALLEL
+"""
+
+
+def answered(folder: Path, node: str, parallel: str, *overrides: str) -> RunResult:
+    path = folder / "x.yaml"
+    path.write_text(EXPERTS.replace("NODE", node).replace("PARALLEL", parallel), "utf-8")
+    return run_case(load_cases(path, ["model.layers=8", *overrides])[0])
+
+
+@pytest.mark.parametrize("node", ["h20-8", "h800-8", "ascend-910b2-8", "mi300x-8"])
+@pytest.mark.parametrize(
+    "parallel", ["{tp: 8, ep: 4, dp: 2, recompute: full}", "{tp: 2, ep: 8, dp: 8}"]
+)
+def test_more_rows_take_more_time(node: str, parallel: str, tmp_path: Path) -> None:
+    """Below one tile rows were padded and charged for the padding once more: half the rows took longer."""
+    seconds = [answered(tmp_path, node, parallel, f"training.sequence_length={rows}").step
+               for rows in (256, 512, 1024, 2048, 4096)]  # fmt: skip
+    for less, more in pairwise(seconds):
+        assert more.duration_s > less.duration_s
+        assert more.breakdown["experts"] >= less.breakdown["experts"] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "fsdp", "mindspeed", "deepseek"])
+def test_selective_recomputation_keeps_no_more_and_is_no_slower_than_full(
+    stack: str, tmp_path: Path
+) -> None:
+    found = [answered(tmp_path, "h800-8", f"{{tp: 2, ep: 8, dp: 8, recompute: {kind}}}", f"stack={stack}")
+             for kind in ("none", "selective", "full")]  # fmt: skip
+    peaks = [result.memory.peak_bytes for result in found]
+    seconds = [result.step.duration_s for result in found]
+    assert peaks == sorted(peaks, reverse=True)
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("model", ["experts", "dense"])
+def test_a_single_replica_shards_and_gathers_nothing(model: str, tmp_path: Path) -> None:
+    """ZeRO 3 was charged buffers for what it gathers from nobody; expert ranks lie in the tensor ranks."""
+    own = ["model={layers: 8, hidden: 2048, heads: 16, vocab: 32000}"] if model == "dense" else []
+    ep = 1 if own else 8
+    peaks = [answered(tmp_path, "h800-8", f"{{tp: 8, ep: {ep}, pp: 2, dp: 1, zero: {zero}}}", *own).memory
+             for zero in (0, 1, 2, 3)]  # fmt: skip
+    assert len({result.peak_bytes for result in peaks}) == 1
+
+
+@pytest.mark.parametrize(("node", "links"), [("h800-8", 1.0), ("mi300x-8", 7 / 3)])
+def test_two_replicas_are_as_fast_as_they_have_links(
+    node: str, links: float, tmp_path: Path
+) -> None:
+    """The experts' group grows from four to eight devices of a node: half of the micro-batches each.
+
+    On a mesh eight devices reach each other by seven links, four by three; a gathering moves 7/8 in
+    place of 3/4 of the weights. What hides behind the gathering comes to light where that is faster.
+    """
+    seconds = [answered(tmp_path, node, f"{{tp: 4, pp: 2, ep: 1, dp: {dp}, zero: 3}}",
+                        f"cluster.nodes={dp}").step.duration_s for dp in (1, 2)]  # fmt: skip
+    assert seconds[0] <= 2 * max(links * (3 / 4) / (7 / 8), 1.0) * seconds[1]

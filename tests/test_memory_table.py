@@ -1,7 +1,6 @@
 """Verdicts on runs that ran out of memory."""
 
 import io
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,14 +13,18 @@ from ersatz.device_models.shipped import DATA
 from ersatz.sim.errors import InputError
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.report.memory import render_memory
-from ersatz.sim.scenario.scenario import Parallel
+from ersatz.sim.report.memory_page import chapter
+from ersatz.sim.scenario.scenario import Parallel, Training
 from ersatz.sim.validation.errors.heldout import SHIPPED
-from ersatz.sim.validation.errors.memory_table import (
-    MemoryVerdicts,
-    Share,
-    judge_memory,
-    peak_errors,
+from ersatz.sim.validation.errors.memory_peaks import (
+    Errors,
+    Peak,
+    errors_by,
+    errors_of,
+    kept,
+    stated_peaks,
 )
+from ersatz.sim.validation.errors.memory_table import MemoryVerdicts, Share, judge_memory
 from ersatz.sim.validation.reading.rows import scenario_of
 from ersatz.sim.validation.reading.table import read_table
 from tests.factories import make_scenario
@@ -34,7 +37,7 @@ HEADER = "model,n_devices,micro_batch,grad_acc,gbs_seqs,dp,pp,tp,zero\n"
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every 40th run of the sweep: enough to know the shape of each model."""
     lines = SHIPPED.read_text().splitlines()
-    swept = [line for line in lines if ",nanotron v" in line and "mem_GB=" in line]
+    swept = [line for line in lines if ",nanotron v" in line and line.endswith(",GB,allocated")]
     path = tmp_path_factory.mktemp("runs") / "runs.csv"
     rows = [r for m in ("1B", "3B", "8B", "80B") for r in swept if f"-llama-{m}," in r][::40]
     path.write_text("\n".join([lines[0], *rows]) + "\n")
@@ -100,7 +103,8 @@ def test_columns_in_any_order_blank_lines_and_padding(tmp_path: Path, few: Path)
     ("row", "column"),
     [("80B,8,1,32,256,8,1,2,0", 2), ("80B,8,\u00b2,32,256,8,1,1,0", 3), ("80B,8,1,32,256,8,1,1,4", 9),
      ("80B,8,1,32,256,8,1,1", 0), ("80B,8,1,32,256,8,1,1,0,7", 0),
-     (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,-1,32,256,8,1,1,0", 3)],
+     (f"80B,8,{'9' * 5000},32,256,8,1,1,0", 3), ("80B,8,1,1000000,8000000,4,2,1,0", 5),
+     ("80B,8,-1,32,256,8,1,1,0", 3)],
 )  # fmt: skip
 def test_a_row_that_says_no_plan_is_a_fault_not_a_catch(
     tmp_path: Path, few: Path, row: str, column: int
@@ -128,46 +132,131 @@ def test_as_many_stages_as_layers_cannot_run(tmp_path: Path, few: Path) -> None:
 def test_fresh_gradients_stand_beside_the_sum_where_they_are_kept(
     fresh: float, dtype: str, zero: Literal[0, 1, 2], bytes_each: float
 ) -> None:
-    """An fp32 sum of 4 bytes, 2 more beside it; ZeRO 2 leaves an eighth of the sum on 8 ranks."""
-    scenario = make_scenario(parallel=Parallel(dp=8, zero=zero))
+    """An fp32 sum of 4 bytes, 2 more beside it at the end of a backward pass, which is the peak of a
+    short sequence; ZeRO 2 leaves an eighth of the sum on 8 ranks."""
+    scenario = make_scenario(parallel=Parallel(dp=8, zero=zero), training=Training(100, 64, 1))
     pool = scenario.pools[0]
     stack = replace(pool.stack, fresh_gradient_bytes=fresh, gradient_dtype=dtype)
     parts = plan_memory(replace(scenario, pools=(replace(pool, stack=stack),))).parts
-    assert parts["gradients"] == pytest.approx(bytes_each * parts["weights"] / 2.0)
+    found = parts["gradients"] + parts["fresh gradients"]
+    assert found == pytest.approx(bytes_each * parts["weights"] / 2.0)
 
 
-def test_a_stated_peak_is_compared_without_overhead() -> None:
-    """A row that states exactly what the plan allocates has no error; one of half as much has 1."""
-    row = next(r for r in read_table(SHIPPED).runs if "mem_GB=" in r.text("notes"))
-    parts = dict(plan_memory(scenario_of(row)).parts)
-    stated = (
-        sum(parts.values())
-        - parts["overhead"]
-        - parts["fragmentation"]
-        + kernel_constants().staging_bytes
-    )
+@pytest.mark.parametrize("counts", ["allocated", "reserved", "device"])
+@pytest.mark.parametrize("unit", ["GB", "GiB"])
+def test_a_stated_peak_is_compared_with_what_it_counts(counts: str, unit: str) -> None:
+    """A row that states exactly what its plan says has no error; one of half as much has 1."""
+    row = next(r for r in read_table(SHIPPED).runs if r.id == "hfus-0001")
+    memory = plan_memory(scenario_of(row), advise=False)
+    stated = {
+        "allocated": memory.allocated_bytes + kernel_constants().staging_bytes,
+        "reserved": memory.reserved_bytes + kernel_constants().staging_bytes,
+        "device": memory.peak_bytes,
+    }[counts] / {"GB": 1e9, "GiB": 2**30}[unit]
+    texts = {**row.texts, "peak_memory_unit": unit, "peak_memory_counts": counts}
     for share, error in ((1.0, 0.0), (0.5, 1.0)):
-        notes = re.sub(r"mem_GB=[\d.]+", f"mem_GB={share * stated / 1e9:.9f}", row.text("notes"))
-        found = peak_errors([replace(row, texts={**row.texts, "notes": notes})])
-        assert found[row.text("source")] == [pytest.approx(error, abs=1e-6)]
+        numbers = {**row.numbers, "peak_memory": share * stated}
+        (found,) = stated_peaks([replace(row, texts=texts, numbers=numbers)])
+        assert found.error == pytest.approx(error, abs=1e-9)
+        assert (found.counts, found.source) == (counts, row.text("source"))
+
+
+def test_peaks_of_unknown_unit_or_kind_are_left_out() -> None:
+    row = next(r for r in read_table(SHIPPED).runs if r.id == "hfus-0001")
+    for change in ({"peak_memory_unit": "MB"}, {"peak_memory_counts": "a guess"}):
+        assert list(stated_peaks([replace(row, texts={**row.texts, **change})])) == []
+
+
+def test_sources_weigh_the_same() -> None:
+    """Three rows of one source 30 % off and one of another 10 % off: half of the weight is each's."""
+    rows = [Peak("a", str(i), "s", "device", 1.0, 1.3, 0.3, None) for i in range(3)]
+    rows.append(Peak("b", "4", "s", "device", 1.0, 0.9, -0.1, -0.2))
+    found = errors_of(rows)
+    assert (found.rows, found.median, found.p90) == (4, 0.1, 0.3)
+    assert found.left_out_median == 0.2
+    assert errors_by(rows, "source")["a"].median == 0.3
+
+
+def test_a_run_is_kept_where_a_reading_of_its_blanks_fits() -> None:
+    """70e9 weights on 64 devices without a word of sharding fit as ZeRO 3 only; no layout, no plan."""
+    row = next(r for r in read_table(SHIPPED).runs if r.id == "mbridge-0165")
+    assert kept(row) is True
+    assert kept(replace(row, texts={**row.texts, "sharding": "zero1"})) is False
+    blank = {k: v for k, v in row.numbers.items() if k not in ("tp", "pp", "ep")}
+    assert kept(replace(row, numbers=blank)) is None
 
 
 def test_the_report_names_every_model_and_source() -> None:
     share = Share(4, 3, 2, 1)
-    verdicts = MemoryVerdicts(share, 0.625, {"1B": share}, {"a sweep": (9, 0.05, 0.2)}, 0.05, ())
+    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3)
+    verdicts = MemoryVerdicts(
+        0.7, 0.65, 0.75, ("row-1",), {"a sweep": (2, 1), "another": (3, 3)}, share, 0.625,
+        {"1B": share}, errors, {"a sweep": errors}, {"x": errors}, {"device": errors}, (), (),
+    )  # fmt: skip
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render_memory(verdicts))
     text = console.export_text()
-    assert "balanced accuracy 62.5 %, stated peaks within 5.0 % in the median" in text
-    assert [line.split()[0] for line in text.splitlines() if "75.0 %" in line] == ["1B", "all"]
+    assert "70.0 % right, sources equal (65.0 % of what ran kept, 75.0 % of crashes caught)" in text
+    assert "within 5.0 / 20 %" in text
+    assert "6.0 / 30 %" in text
+    assert "vetoed although they ran: row-1" in text
+    assert "1 other sources" in text
+    assert [line.split()[0] for line in text.splitlines() if "75.0 %" in line][1:] == ["1B", "all"]
     assert "a sweep" in text
 
 
+def test_the_chapter_says_what_falls_short_first() -> None:
+    """Left-out figures stand before the seen ones, and vetoed rows are named."""
+    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3)
+    share = Share(4, 3, 2, 1)
+    verdicts = MemoryVerdicts(
+        0.7, 0.65, 0.75, ("row-1",), {"a sweep": (2, 1)}, share, 0.625, {"1B": share}, errors,
+        {"a sweep": errors}, {"x": errors}, {"device": errors}, (), (),
+    )  # fmt: skip
+    text = "\n".join(chapter(verdicts))
+    assert text.startswith("## Memory")
+    assert text.index("6.0 / 30 %") < text.index("5.0 / 20 %")
+    assert "| all, sources equal | 9 | 5.0 / 20 % | +1.0 % | 6.0 / 30 % |" in text
+    assert "Verdicts are 70.0 % right" in text
+    assert "ran: row-1." in text
+
+
+@pytest.fixture(scope="module")
+def shipped() -> MemoryVerdicts:
+    return judge_memory(CRASHES, SHIPPED)
+
+
 @pytest.mark.slow
-def test_verdicts_on_the_shipped_tables() -> None:
-    """94.1 % and 6.4 % when this was written; the nanotron sweep alone is within 6.1 %."""
-    found = judge_memory(CRASHES, SHIPPED)
-    assert (found.total.crashed, found.total.ran) == (1021, 981)
-    assert found.balanced_accuracy > 0.935
-    assert found.peak_median < 0.07
-    assert not found.problems
+def test_verdicts_on_the_shipped_tables(shipped: MemoryVerdicts) -> None:
+    """96.0 % right with sources equal, two of 2,276 runs vetoed, when this was written."""
+    assert (shipped.total.crashed, shipped.total.ran) == (1021, 981)
+    assert shipped.sources_equal > 0.955
+    assert shipped.balanced_accuracy > 0.935
+    assert len(shipped.vetoed) <= 2
+    assert not shipped.problems
+
+
+@pytest.mark.slow
+def test_stated_peaks_of_the_shipped_table(shipped: MemoryVerdicts) -> None:
+    """2.8 / 10 % with sources equal when this was written; torchtitan's but for 405B within 10 %."""
+    assert shipped.peaks is not None
+    assert shipped.peaks.median < 0.05
+    assert shipped.peaks.p90 < 0.15
+    titan = {peak.id: peak.error for peak in shipped.rows if peak.id.startswith("titan-00")}
+    assert len(titan) == 20
+    assert all(abs(titan[f"titan-{i:04}"]) < 0.10 for i in (*range(1, 13), 14, 15, 16, 31, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="figures to reach: software that no other source shows")
+def test_stated_peaks_with_their_software_unknown(shipped: MemoryVerdicts) -> None:
+    assert shipped.peaks is not None
+    assert shipped.peaks.left_out_median < 0.05
+    assert shipped.peaks.left_out_p90 < 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="figures to reach: torchtitan's 405B rows are 9 to 19 % low")
+def test_every_row_of_torchtitan_within_ten_percent(shipped: MemoryVerdicts) -> None:
+    titan = [peak.error for peak in shipped.rows if peak.stack.startswith("torchtitan")]
+    assert max(map(abs, titan)) < 0.10

@@ -16,22 +16,34 @@ from ersatz.sim.purchase.purchase import cheapest, done_by, fastest, front, hurr
 INF = np.inf
 
 
+def works_of(usable_from: Any, survival: Any, sites: int = 1) -> Any:
+    """Node-months (D, S, T, P) of orders that work from a whole month on, with wear by age."""
+    d, t = survival.shape
+    works = np.zeros((d, sites, t, t))
+    for i, o, m in itertools.product(range(d), range(t), range(t)):
+        age = m - usable_from[i, o]
+        works[i, :, o, m] = survival[i, age] if age >= 0 else 0.0
+    return works
+
+
 def problem(
     devices: int = 1, sites: int = 1, months: int = 4, jobs: int = 1, **more: Any
 ) -> PurchaseProblem:
     """A problem without limits: a node costs 100, does 10 of work a month, and lasts."""
     d, s, t, j = devices, sites, months, jobs
+    usable = more.pop("usable_from", np.tile(np.arange(t), (d, 1)))
+    survival = more.pop("survival", np.ones((d, t)))
     groups = more.pop("groups", tuple((i,) for i in range(d)))
     base: dict[str, Any] = dict(
         devices=tuple("abcdef"[:d]), sites=tuple("xyz"[:s]), jobs=tuple("uvw"[:j]), groups=groups,
         price=np.full((d, s, t), 100.0), allowed=np.ones((d, s, t), bool),
-        usable_from=np.tile(np.arange(t), (d, 1)), supply=np.full((d, t), INF),
-        quota=np.full(d, INF), survival=np.ones((d, t)), rent=np.zeros((d, s, t)),
+        bounds=np.arange(t + 1.0), works=works_of(usable, survival, s), lot=np.ones(d), loss=np.zeros(d),
+        supply=np.full((d, t), INF), quota=np.full(d, INF), rent=np.zeros((d, s, t)),
         rentable=np.zeros((d, s, t)), running=np.zeros((d, s, t)), power_w=np.ones((d, s)),
         site_power_w=np.full((s, t), INF), space=np.full((s, t), INF), budget=np.full(t, INF),
         rate=np.full((j, d), 10.0), efficiency=np.ones((j, len(groups))),
-        ready=np.zeros((j, d), np.int64), work=np.full(j, 40.0),
-        deadline=np.full(j, t, np.int64), fixed=np.zeros(d), left=np.zeros((d, t)),
+        ready=np.zeros((j, d)), work=np.full(j, 40.0), deadline=np.full(j, float(t)),
+        fixed=np.zeros(d), left=np.zeros((d, t)),
     )  # fmt: skip
     return PurchaseProblem(**{**base, **more})
 
@@ -156,8 +168,7 @@ def brute_force(p: PurchaseProblem, most: int) -> float:
         paid = (orders * p.price[:, 0]).sum()
         if paid >= best or paid > p.budget[-1]:
             continue
-        alive = np.array([[sum(orders[i, o] * p.survival[i, m - p.usable_from[i, o]]
-                               for o in range(t) if p.usable_from[i, o] <= m)
+        alive = np.array([[sum(orders[i, o] * p.works[i, 0, o, m] for o in range(t))
                            for m in range(t)] for i in range(d)])  # fmt: skip
         for groups in itertools.product(range(len(p.groups)), repeat=t):
             best = min(best, paid + _fill(p, alive, groups, p.budget[-1] - paid))
@@ -236,8 +247,9 @@ def test_relaxing_a_limit_never_worsens_the_plan(seed: int, limit: str, factor: 
         loose = replace(tight, deadline=tight.deadline + 1)
     else:
         # without wear: a node that comes earlier has also worn more by a given month
-        tight = replace(tight, survival=np.ones((2, 2)))
-        loose = replace(tight, usable_from=np.tile(np.arange(2), (2, 1)))
+        late = 1 - (tight.works[:, 0, 0, 0] > 0)
+        tight = replace(tight, works=works_of(np.arange(2) + late[:, None], np.ones((2, 2))))
+        loose = replace(tight, works=works_of(np.tile(np.arange(2), (2, 1)), np.ones((2, 2))))
     before, after = cheapest(tight, gap=0.0), cheapest(loose, gap=0.0)
     if before is not None:
         assert after is not None
@@ -258,7 +270,7 @@ def test_what_stops_a_plan_is_named_with_the_least_change() -> None:
 
 def test_a_rule_that_stops_a_plan_is_named() -> None:
     forbidden = problem(allowed=np.zeros((1, 1, 4), bool))
-    found = [r.text for r in diagnose(forbidden, {"a": "US-1"})]
+    found = [r.text for r in diagnose(forbidden, {"a": "a allowed (US-1)"})]
     assert "rules: a allowed (US-1)" in found
     assert is_feasible(problem())
 

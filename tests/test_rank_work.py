@@ -308,3 +308,15 @@ def test_the_host_pays_for_each_expert_only_where_it_waits_for_counts() -> None:
     waits = seconds(moe_host_sync=True)
     assert seconds(moe_host_sync=True, local_expert_host_s=1e-2) > waits + 8 * 8 * 2 * 1e-2
     assert seconds(local_expert_host_s=1e-2) == seconds()
+
+
+def test_a_dispatch_that_sends_once_to_a_rank_carries_fewer_copies() -> None:
+    """8 copies over 8 ranks: 8 (1 - (7/8)^8) = 5.25 of them to different ranks, 66 % of the bytes."""
+    model = make_model(experts=Experts(routed=64, top_k=8, hidden=500))
+
+    def sent(**changes: Any) -> float:
+        pool = Pool("", make_node(), 1, make_stack(**changes))
+        scenario = make_scenario(model=model, parallel=Parallel(dp=8, ep=8), pools=(pool,))
+        return simulate_step(scenario).breakdown["expert parallel"]
+
+    assert sent(rank_limited_dispatch=True) / sent() == pytest.approx(0.656, abs=0.001)

@@ -1,6 +1,7 @@
 """What rows of tables do not say, or say in words: read, stated, or left open; never filled in silence."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,35 @@ def test_a_bare_rate_is_left_open(tmp_path: Path) -> None:
     assert reading.scenario.pools[0].node.scale_out.nic_bandwidth == 200 * GIGABIT
     other = read_run(row, choices={"network_rate": "a node"}).scenario
     assert other.pools[0].node.scale_out.nic_bandwidth == 25 * GIGABIT
+
+
+def test_a_blank_does_not_mean_what_no_device_can_hold(tmp_path: Path) -> None:
+    """175 B in whole layers of 2,048 tokens, micro-batches of 6: some 16 GB a layer in each of 96.
+
+    What is stated stays as it is: then the table or the memory model is wrong, not the reading.
+    """
+    huge = {
+        "layers": "96", "hidden": "12288", "ffn_hidden": "49152", "heads": "96", "kv_heads": "96",
+        "head_dim": "128", "seq_len": "2048", "n_devices": "256", "micro_batch": "6",
+        "global_batch_seqs": "1536", "tp": "1", "pp": "1", "sharding": "fsdp", "framework": "PaxML",
+    }  # fmt: skip
+    reading = read_run(run(tmp_path, recompute="", **huge))
+    assert reading.scenario.parallel.recompute == "full"
+    assert re.search(
+        r"recompute none would need \d+\.\d times the memory", reading.scenario.assumptions[-2]
+    )
+    asked = read_run(run(tmp_path, recompute="", **huge), choices={"recompute": "none"})
+    assert asked.scenario.parallel.recompute == "full"
+    assert read_run(run(tmp_path, recompute="none", **huge)).scenario.parallel.recompute == "none"
+
+
+@pytest.mark.parametrize("name", ["layers", "n_devices", "pp", "global_batch_seqs"])
+def test_a_row_has_a_bound_like_a_scenario(tmp_path: Path, name: str) -> None:
+    """One row of 32,000 layers once held the whole table; the others are predicted, it is named."""
+    path = table(tmp_path, {**ROW, name: "32000000000"}, {**ROW, "id": "b"})
+    read = read_table(path)
+    assert [row.id for row in read.runs] == ["b"]
+    assert any(p.key == name and "at most" in p.expected and p.line == 2 for p in read.problems)
 
 
 def test_an_unknown_framework_is_generic_and_said(tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def test_survivors_follow_the_exponential() -> None:
                        failure_rate=0.09 / YEAR_S, repaired=repaired)  # fmt: skip
         life = replay(b, ordered(b, m0=1000), free, horizon=36)
         assert life.fleet[[12, 24, 36], 0] / 1000 == pytest.approx(expected, abs=5e-4)
-        problem = purchase_problem(b, free)  # the plan expects the same, half a month earlier
-        age = (np.arange(36) + 0.5) / 12
-        assert problem.survival[0] == pytest.approx(np.exp(-0.09 * (1 - repaired) * age))
+        problem = purchase_problem(b, free)  # the plan expects the same, on the mean of each month
+        loss = 0.09 * (1 - repaired) / 12
+        mean = (np.exp(-loss * np.arange(36)) - np.exp(-loss * np.arange(1, 37))) / loss
+        assert problem.works[0, 0, 0] == pytest.approx(mean)
 
 
 def test_drawn_survivors_follow_the_exponential_within_their_error() -> None:

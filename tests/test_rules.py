@@ -75,16 +75,20 @@ def test_foundry_and_use_stand_apart_from_export(row: dict[str, str]) -> None:
     for day in ("2022-10-21", "2023-11-17", "2025-01-31"):
         want = row[f"foundry_{day}"]
         found = judge(RULES, row["device"], day, "CN", changes=False).gates["foundry"]
-        if want:
+        if want == "UNKNOWN":  # hangs on a die area or a process that are only assumed
+            assert found.policy == "unknown"
+            assert any("assumed" in doubt or "unknown" in doubt for doubt in found.doubts)
+        elif want:
             assert found.policy == ("denied" if want.startswith("DENY") else "free")
             assert ("rebuttable" in want) == any("rebut" in doubt for doubt in found.doubts)
         else:
             assert found.policy == "free"
     use = judge(RULES, row["device"], "2025-05-13", "CN", changes=False).gates["use"]
-    assert (use.policy == "denied") == (row["gp10_2025-05-13"] == "covered")
+    words = {"covered": "denied", "UNKNOWN": "unknown"}
+    assert use.policy == words.get(row["gp10_2025-05-13"], "free")
 
 
-def test_the_public_record_agrees_but_for_two_parts() -> None:
+def test_the_public_record_agrees_but_for_one_part() -> None:
     differing = set()
     for record in load_public_record():
         verdict = judge(RULES, record.device, record.day, "CN", changes=False)
@@ -92,11 +96,11 @@ def test_the_public_record_agrees_but_for_two_parts() -> None:
             differing.add(record.device)
         if record.tpp:
             assert load_part(record.device).tpp == pytest.approx(record.tpp, rel=1e-4)
-    # the L40 was named as affected though a notice is enough; the L4 was not named at all
-    assert differing == {"l40", "l4"}
+    # the L4 was not named as affected at all, though it is denied by the rule
+    assert differing == {"l4"}
     shown = answer(ask(["l40", "l4", "h20"], ["2023-11-17"], rules=RULES)).disagreements
     assert [(r.device, r.reported, policy) for r, policy in shown] == [
-        ("l40", "denied", "notify"), ("l4", "free", "denied")]  # fmt: skip
+        ("l4", "free", "denied")]  # fmt: skip
 
 
 def test_the_area_of_the_mi308x_decides() -> None:
@@ -114,7 +118,7 @@ def test_what_nobody_published_makes_no_verdict() -> None:
     assert verdict.policy == "unknown"
     assert not verdict.may_buy
     assert "PD unknown >= pd_high 5.92: unknown" in verdict.doubts[0]
-    known = replace(us_made, die_area_m2=900e-6)  # 3,152 / 900 = 3.5: .b
+    known = replace(us_made, die_area_m2=900e-6, facts={})  # 3,152 / 900 = 3.5: .b
     assert judge(RULES, known, "2024-06-15", "CN").policy == "notify"
 
 
@@ -393,11 +397,10 @@ def test_contradictory_rules_are_named(tmp_path: Path) -> None:
     ("device", "day", "place", "buyer", "words"),
     [
         ("h20", "2018-01-01", "CN", "company", "known from 2019-05-16 to 2026-06-30"),
-        ("h20", "2026-07-01", "CN", "company", "set knowledge.until=DATE"),
         ("h20", "24.3.2025", "CN", "company", "expected a day like"),
         ("h2O", "2025-01-01", "CN", "company", "no such device, did you mean 'h20'"),
         ("h20", "2025-01-01", "Atlantis", "company", "no such place"),
-        ("h20", "2025-01-01", "CN", "bank", "no such kind of buyer"),
+        ("h20", "2025-01-01", "CN", "bank", "no such kind of buyer and no party"),
     ],
 )
 def test_bad_questions_are_named(device: str, day: str, place: str, buyer: str, words: str) -> None:
@@ -407,7 +410,7 @@ def test_bad_questions_are_named(device: str, day: str, place: str, buyer: str, 
 
 def test_all_faults_of_a_question_come_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        ask(["h2O", "h20"], ["2030-01-01"], "Atlantis", "bank", rules=RULES)
+        ask(["h2O", "h20"], ["2018-01-01"], "Atlantis", "bank", rules=RULES)
     assert len(caught.value.problems) == 4
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from ersatz.sim.plan.memory.moments import stage_moments
 from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, Schedule, make_schedule
+from ersatz.sim.scenario.scenario import Parallel, Training
+from tests.factories import make_scenario
 
 UNIT = {"F": 1.0, "B": 2.0, "I": 1.0, "W": 1.0}
 
@@ -72,11 +75,19 @@ def test_dualpipe_of_deepseek_v3_has_the_published_counts() -> None:
 
 
 def test_memory_in_flight() -> None:
-    assert [make_schedule("1f1b", 4, 8).in_flight(s) for s in range(4)] == [(4,), (3,), (2,), (1,)]
-    assert make_schedule("gpipe", 4, 8).in_flight(0) == (8,)
-    assert [make_schedule("zb-h1", 4, 8).in_flight(s)[0] for s in range(4)] == [4, 3, 2, 1]
-    assert {sum(make_schedule("zb-v", 4, 8).in_flight(s)) for s in range(4)} == {8}  # 2p chunks
-    assert max(sum(make_schedule("dualpipe", 8, 20).in_flight(s)) for s in range(8)) == 8 + 1
+    """As published: zero-bubble schedules hold 1F1B's first stage's worth (ZB-V of half chunks) on every
+    stage until their weight gradients; DualPipe one more than stages."""
+
+    def most(name: str, p: int, m: int) -> list[int]:
+        training, parallel = Training(1000, m, 1), Parallel(pp=p, schedule=name)
+        scenario = make_scenario(training=training, parallel=parallel)
+        return [int(stage_moments(scenario, s).flying.sum(axis=1).max()) for s in range(p)]
+
+    assert most("1f1b", 4, 8) == [4, 3, 2, 1]
+    assert most("gpipe", 4, 8) == [8, 8, 8, 8]
+    assert most("zb-h1", 4, 8) == [4, 4, 4, 4]
+    assert most("zb-v", 4, 8) == [8, 8, 8, 8]
+    assert most("dualpipe", 8, 20) == [9] * 8
 
 
 @pytest.mark.parametrize("name", PIPELINE_SCHEDULES)
@@ -92,6 +103,16 @@ def test_orders_are_data_that_a_caller_may_pass(name: str) -> None:
 def test_wrong_orders_are_named() -> None:
     with pytest.raises(ValueError, match="expected 1 of each"):
         make_schedule("1f1b", 1, 1, 1, ((("F", 0, 0),),))
+    good = (("F", 0, 0), ("B", 0, 0))
+    for orders in ((good,), (good, good, ()), (good,) * 3):
+        with pytest.raises(ValueError, match=f"orders of {len(orders)} stages for 2"):
+            make_schedule("1f1b", 2, 1, 1, orders)
+    for chunk, microbatch in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        strange = (("F", chunk, microbatch), ("B", chunk, microbatch))
+        with pytest.raises(
+            ValueError, match=f"micro-batch {microbatch} of chunk {chunk}; there are 1"
+        ):
+            make_schedule("1f1b", 2, 1, 1, (strange, good))
     backward_first = ((("B", 0, 0), ("F", 0, 0)), (("F", 0, 0), ("B", 0, 0)))
     with pytest.raises(ValueError, match="circular: stage 0 waits"):
         make_schedule("1f1b", 2, 1, 1, backward_first)

@@ -16,7 +16,8 @@ from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.kernels.kernel import calibrated_time
 from ersatz.sim.hil.fit import fit_calibration, summary_errors
-from ersatz.sim.hil.proof import SMALL, predict
+from ersatz.sim.hil.proof.proof import predict
+from ersatz.sim.hil.proof.subjects import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
 

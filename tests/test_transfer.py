@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from calibrations import copy, made_calibration, product, round_device
+from test_cli import ersatz
 
 from ersatz.device_models.calibration.measured import calibrated_timer, write_calibration
 from ersatz.device_models.calibration.table_timer import table_timer
@@ -17,7 +18,7 @@ from ersatz.device_models.calibration.transfer import (
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli.output import captured
-from ersatz.sim.hil.transfer_check import check_transfers, worst_by_relation
+from ersatz.sim.hil.proof.transfer_check import check_transfers, worst_by_relation
 
 
 def test_families_are_architectures_without_cuts() -> None:
@@ -103,11 +104,16 @@ def test_widths_cover_every_measured_device_that_is_left_out() -> None:
 
 def test_the_command_transfers(tmp_path: Path) -> None:
     source, out = tmp_path / "h200.yaml", tmp_path / "h20.yaml"
-    origin = replace(made_calibration().origin, device="h200")
+    origin = replace(made_calibration().origin, device="h200", backend="cuda")
     write_calibration(made_calibration(origin=origin), source)
     text = captured(["calibrate", "--from", str(source), "--as", "h20", "--out", str(out)])
     assert "same architecture" in text.splitlines()[0]
     assert out.exists()
+    again = ersatz("calibrate", "--from", str(source), "--as", "h20", "--out", str(out))
+    assert again.returncode == 0, again.stderr  # its own head was once taken for what --from reads
+    assert (
+        ersatz("calibrate", "--from", str(out), "--as", "h800", "--out", str(out)).returncode == 2
+    )
     assert "name the device" in captured(["calibrate", "--from", str(source)])
     with pytest.raises(InputError, match="no relative"):
         captured(["calibrate", "--from", str(source), "--as", "mi300x", "--out", str(out)])

@@ -25,6 +25,7 @@ from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.whole import write_whole
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 
+OPTIONAL = ("pretended", "source", "scope", "libraries")  # of an origin
 TITLE = "# Written by ersatz calibrate"  # how the file begins
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
@@ -45,6 +46,10 @@ class Origin:
     date: str
     seed: int
     measured_s: float  # time spent measuring
+    pretended: str = ""  # why the hardware is not the device that it was told to be
+    source: str = ""  # of a transfer: the device that was measured
+    scope: str = ""  # of own ops: whose kernels they are
+    libraries: str = ""  # kernels of the stack that were timed in PyTorch's place, with versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,15 @@ class Calibration:
     points: tuple[Point, ...]
     missing: tuple[str, ...] = ()  # kernels that the device could not run, and why
     proof: Mapping[str, float] = field(default_factory=dict)  # figures of `--prove`
+    soak: Mapping[str, float] = field(default_factory=dict)  # burst and sustained rates of products
+    sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
+    launches: Mapping[str, float] = field(default_factory=dict)  # host seconds, by operation
     file: str = ""
+
+    def slowdown(self, kernel: Kernel) -> float:
+        """Return how much longer a kernel takes in training than alone on a cool device."""
+        computes = operation_of(kernel).startswith(COMPUTE)
+        return 1.0 / self.soak.get("sustained", 1.0) if computes else 1.0
 
     @property
     def step_error(self) -> float:
@@ -99,7 +112,7 @@ def calibrated_device(device: Device, calibration: Calibration) -> Device:
     """Return the device with the fitted parameters; another device is returned unchanged."""
     if device.name != calibration.origin.device:
         return device
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"launches": calibration.launches}
     for key, value in calibration.parameters.items():
         name, _, dtype = key.partition(".")
         if dtype:
@@ -116,13 +129,30 @@ def calibrated_timer(calibration: Calibration, stack: str = OWN_STACK) -> Timer:
     measurements: what else it fuses is its own.
     """
 
+    own = own_seconds(calibration) if calibration.origin.scope else {}
+
     def timer(device: Device, kernel: Kernel) -> float:
         fit = _fit_for(calibration, device, kernel, stack)
+        if own and is_measured(calibration, device, kernel, stack):
+            exact = own.get(kernel_key(kernel))
+            if exact is not None:
+                return exact * calibration.slowdown(kernel)
         if fit is None:
             return calibrated_time(calibrated_device(device, calibration), kernel)
-        return fit.seconds(kernel, calibration.machine)
+        return fit.seconds(kernel, calibration.machine) * calibration.slowdown(kernel)
 
     return timer
+
+
+def kernel_key(kernel: Kernel) -> str:
+    """Return a text that tells measured kernels apart: the operation and its sizes, to six digits."""
+    sizes = (kernel.m, kernel.n, kernel.k, kernel.groups, kernel.sequence)
+    return f"{operation_of(kernel)} {kernel.dtype} " + " ".join(f"{size:g}" for size in sizes)
+
+
+def own_seconds(calibration: Calibration) -> dict[str, float]:
+    """Return the measured seconds of each kernel by its key."""
+    return {kernel_key(point.kernel): point.seconds for point in calibration.points}
 
 
 def is_measured(calibration: Calibration, device: Device, kernel: Kernel, stack: str) -> bool:
@@ -188,7 +218,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
     head: dict[str, Any] = {
         "format": FORMAT,
-        "origin": asdict(calibration.origin),
+        "origin": _told(asdict(calibration.origin)),
         "machine": {
             "cache_bytes": calibration.machine.cache_bytes,
             "tile": list(calibration.machine.tile),
@@ -198,6 +228,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         "parameters": {k: _short(v) for k, v in calibration.parameters.items()},
         "missing": list(calibration.missing),
         "proof": {k: _short(v) for k, v in calibration.proof.items()},
+        **{
+            name: {k: _short(v) for k, v in figures.items()}
+            for name in ("soak", "sentinels", "launches")
+            if (figures := getattr(calibration, name))
+        },
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
     }
     table = io.StringIO()
@@ -211,6 +246,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, f"{text}points: |\n{lines}")
+
+
+def _told(origin: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what there is nothing to say of."""
+    return {k: v for k, v in origin.items() if v != "" or k not in OPTIONAL}
 
 
 def _short(value: float) -> float | int:
@@ -250,7 +290,11 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     for key in ("origin", "machine", "parameters", "fits"):
         if key not in data:
             blame((), key, "key is missing")
-    origin = made(Origin, data.get("origin"), ("origin",), blame)
+    told = data.get("origin")
+    silent = dict.fromkeys(OPTIONAL, "")
+    origin = made(
+        Origin, {**silent, **told} if isinstance(told, dict) else told, ("origin",), blame
+    )
     machine = made(Machine, data.get("machine"), ("machine",), blame)
     if machine and not machine.units:
         blame(("machine", "units"), 0, "expected a number above 0")
@@ -259,11 +303,15 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
         blame(("missing",), None, "expected a list of texts")
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
+    soak = _soak(data.get("soak", {}), blame)
+    sentinels, launches = (_times(data, name, blame) for name in ("sentinels", "launches"))
     fits = _fits(data.get("fits"), blame)
     points = _points(text, problems)
     if problems or origin is None or machine is None:
         return None
-    return Calibration(origin, machine, parameters, fits, points, tuple(missing), proof)
+    return Calibration(
+        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches
+    )
 
 
 def _parameters(raw: Any, blame: Blame) -> dict[str, float]:
@@ -299,6 +347,23 @@ def _fits(raw: Any, blame: Blame) -> dict[tuple[str, str], OperationFit]:
                 expected = f"expected one of {', '.join(TERMS)}, and seconds that are not negative"
                 blame(("fits", number, "seconds_per", name), cost, expected)
         found[(fit.operation, fit.dtype)] = fit
+    return found
+
+
+def _soak(raw: Any, blame: Blame) -> dict[str, float]:
+    """Return the figures of a soak; the sustained share slows products and must be one."""
+    figures = numbers(raw, ("soak",), blame)
+    if not 0 < figures.get("sustained", 1.0) <= 1:
+        blame(("soak", "sustained"), figures["sustained"], "expected a share above 0 and at most 1")
+    return figures
+
+
+def _times(data: Mapping[str, Any], name: str, blame: Blame) -> dict[str, float]:
+    """Return times by what took them; others are divided by them, so none is zero."""
+    found = numbers(data.get(name, {}), (name,), blame)
+    for key, seconds in found.items():
+        if seconds <= 0:
+            blame((name, key), seconds, "expected seconds above 0")
     return found
 
 

@@ -23,6 +23,8 @@ from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     is_measured,
+    kernel_key,
+    own_seconds,
 )
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
@@ -104,15 +106,19 @@ def tables_of(points: Sequence[Point]) -> dict[tuple[str, str], Table]:
 def table_timer(calibration: Calibration, stack: str = OWN_STACK) -> Timer:
     """Return the timer; what was not measured on this device is modelled (`calibrated_time`)."""
     tables = tables_of(calibration.points)
+    own = own_seconds(calibration)
 
     @lru_cache(maxsize=4096)
     def look_up(kernel: Kernel) -> float:
         return tables[operation_of(kernel), kernel.dtype].read(sizes_of(kernel))[0]
 
     def timer(device: Device, kernel: Kernel) -> float:
-        known = (operation_of(kernel), kernel.dtype) in tables
-        if known and is_measured(calibration, device, kernel, stack):
-            return look_up(kernel)
+        if is_measured(calibration, device, kernel, stack):
+            exact = own.get(kernel_key(kernel))
+            if exact is None and (operation_of(kernel), kernel.dtype) in tables:
+                exact = look_up(kernel)
+            if exact is not None:
+                return exact * calibration.slowdown(kernel)
         return calibrated_time(calibrated_device(device, calibration), kernel)
 
     return timer

@@ -9,8 +9,8 @@
 
 Sustained shares (ceilings, memory efficiency, attention) carry over as they are: they belong to an
 architecture. The interval widens by what such transfers missed where both devices are measured
-(data/transfer.yaml, checked by `ersatz.sim.hil.transfer_check`): least for the same chip with other memory
-or links, more for the same architecture, most for another generation. Other vendors are refused.
+(data/transfer.yaml, checked by `ersatz.sim.hil.proof.transfer_check`): least for the same chip with
+other memory or links, more for the same architecture, most for another generation. Other vendors are refused.
 
 Not modelled: other power limits and clocks under load, kernels tuned for one of the two.
 """
@@ -86,7 +86,7 @@ def transfer_calibration(calibration: Calibration, source: Device, target: Devic
     return replace(
         calibration,
         origin=replace(
-            origin, device=target.name,
+            origin, device=target.name, source=origin.device,
             hardware=f"{target.title}, transferred from {origin.hardware} ({kind})",
         ),
         machine=machine,
@@ -95,6 +95,7 @@ def transfer_calibration(calibration: Calibration, source: Device, target: Devic
         points=points,
         missing=(*calibration.missing, *(f"{d}: {target.title} does not multiply it" for d in lacking)),
         proof={"half_width": widened},
+        sentinels={},
         file="",
     )  # fmt: skip
 

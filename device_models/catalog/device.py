@@ -82,6 +82,8 @@ class Device:
     failure_rate: float  # failures per second that stop the device
     sustained_clock: float = 1.0  # under its power limit / that of its architecture's usual part
     prices: tuple[Price, ...] = ()
+    # Host time to issue a kernel by operation, framework included, where it was measured.
+    launches: Mapping[str, float] = field(default_factory=dict, hash=False)
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 

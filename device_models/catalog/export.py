@@ -70,12 +70,22 @@ class Part:
             known, key=lambda d: (round(BITS[d] * self.peaks[d] / 1e12, 1), BITS[d]), default=""
         )
 
+    def assumes(self, *keys: str) -> bool:
+        """Tell whether a legal figure is an assumption of the catalogue, known from no source."""
+        return any(fact.confidence == "assumed" for key, fact in self.facts.items()
+                   if key.split(".")[0] in keys)  # fmt: skip
+
     @property
-    def stack_density(self) -> float:
+    def known_area_m2(self) -> float | None:
+        """The die area, or None where it is assumed without the least and the most that it may be."""
+        bounded = self.die_area_least_m2 and self.die_area_most_m2
+        return self.die_area_m2 if bounded or not self.assumes("die_area_m2") else None
+
+    def stack_density(self, area_m2: float | None) -> float | None:
         """GB/s per mm2 of a memory stack sold as such; 0 for memory packaged with a logic die."""
-        if self.peaks or not self.die_area_m2:
+        if self.peaks:
             return 0.0
-        return self.memory_bandwidth / 1e9 / (self.die_area_m2 * 1e6)
+        return self.memory_bandwidth / 1e9 / (area_m2 * 1e6) if area_m2 else None
 
     def on_sale(self, day: date) -> bool:
         """Tell whether it had been released by a day, as finely as its release is known."""

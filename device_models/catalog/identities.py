@@ -15,13 +15,14 @@ BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "i
         "fp4": 4}  # fmt: skip
 TOLERANCE = 0.01
 # Values of a stack by which times are divided, shares, and parts of which one is the least.
-STACK_FACTORS = ("attention_factor", "narrow_matrix_factor", "expert_efficiency",
-                 "elementwise_traffic", "activation_memory")  # fmt: skip
-STACK_SHARES = ("overlap_contention", "memory_fragmentation")
-STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance")
+STACK_FACTORS = ("attention_factor", "matrix_factor", "collective_factor", "narrow_matrix_factor",
+                 "expert_efficiency", "elementwise_traffic", "activation_memory")  # fmt: skip
+STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload")
+STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance", "loss_chunks")
 STACK_DEFAULTS = {
     "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),
     "recompute": ("none", "selective", "full"), "vp": ("layers",), "split": ("cost",),
+    "pipeline_zero": ("2",), "pipeline_batches": ("stages",),
     "cp_comm": ("p2p", "a2a", "a2a+p2p", "all_gather"), "expert_layout": ("folded", "strided"),
     "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
 }  # fmt: skip
@@ -172,6 +173,10 @@ def check_stack(values: Mapping[str, Any], defaults: Mapping[str, Any], blame: B
         said = words_of(str(values[key])) if values.get(key) is not None else ()
         if any(word not in words for word in said) or (len(said) != 1 and key not in LISTS):
             blame((key,), values.get(key), f"expected one of {', '.join(words)}")
+    away, rate = values.get("optimizer_offload"), values.get("optimizer_bandwidth")
+    if away is not None and rate is not None and bool(away) != bool(rate):
+        blame(("optimizer_offload",), away, "expected a share above 0 with an optimizer_bandwidth, and 0"
+              " without: the host updates what it keeps")  # fmt: skip
     for key, value in defaults.items():
         known = STACK_DEFAULTS.get(key)
         if known is None:

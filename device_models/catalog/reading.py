@@ -8,6 +8,7 @@ efficiency above one, links that do not add up, a TPP that the peaks deny.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -32,7 +33,7 @@ from ersatz.device_models.catalog.identities import (
 )
 from ersatz.device_models.catalog.power import limited_clock
 from ersatz.device_models.catalog.sheet import LEAF_KEYS, Schema, Sheet, read_sheet, read_text
-from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.catalog.stack import Anchor, Stack
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
@@ -99,7 +100,15 @@ NODE = Schema(
             "failure_rate": "rate", "host_busy_share": "fraction", "host_idle_share": "fraction"},
     optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
-STACK_DIMENSIONS = {"memory_overhead_bytes": "bytes", "optimizer_bandwidth": "bandwidth"}
+STACK_OPTIONAL = frozenset(
+    {"pat_gather", "rank_limited_dispatch", "matrix_factor", "collective_factor"}
+)
+ANCHOR_FACTORS = 5  # of `sim.anchor`
+STACK_DIMENSIONS = {
+    "memory_overhead_bytes": "bytes",
+    "communicator_bytes": "bytes",
+    "optimizer_bandwidth": "bandwidth",
+}
 
 Part = TypeVar("Part", Device, ScaleUp, ScaleOut)
 
@@ -300,14 +309,45 @@ def _part(
 
 @remembered
 def _stack(path: Path) -> Stack:
-    schema = Schema(header=_COMMON | {"defaults": "mapping"}, leaves=_stack_leaves(),
-                    optional=frozenset({"pat_gather"}))  # fmt: skip
+    schema = Schema(header=_COMMON | {"defaults": "mapping", "anchor": "mapping", "released": "text"},
+                    leaves=_stack_leaves(), optional=STACK_OPTIONAL)  # fmt: skip
     sheet = _read(path, "stacks", schema)
     check_stack(sheet.values, sheet.header.get("defaults", {}), sheet.blame)
+    anchor = _anchor(sheet)
     sheet.finish()
     defaults = {key: str(value).lower() for key, value in sheet.header.get("defaults", {}).items()}
-    return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, facts=sheet.facts,
-                 sources=sheet.sources, **sheet.values)  # fmt: skip
+    return Stack(name=path.stem, title=_title(sheet, path), defaults=defaults, anchor=anchor,
+                 released=str(sheet.header.get("released", "")),
+                 facts=sheet.facts, sources=sheet.sources, **sheet.values)  # fmt: skip
+
+
+def _anchor(sheet: Sheet) -> Anchor | None:
+    """Return the measured steps that a stack was moved to, if its own file says so."""
+    given = sheet.text.data.get("anchor")
+    if not isinstance(given, dict):
+        return None
+    known = {f.name for f in fields(Anchor)}
+    if set(given) != known:
+        sheet.blame(("anchor",), sorted(given), f"expected the keys {', '.join(sorted(known))}")
+        return None
+    rows = given["covariance"]
+    square = isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == len(rows) and all(map(_is_number, row))
+        for row in rows
+    )
+    if not square or len(rows) != ANCHOR_FACTORS:
+        expected = f"expected {ANCHOR_FACTORS} rows of {ANCHOR_FACTORS} numbers"
+        sheet.blame(("anchor", "covariance"), None, expected)
+        return None
+    if not _is_number(given["runs"]) or given["runs"] < 1:
+        sheet.blame(("anchor", "runs"), given["runs"], "expected a number of 1 or more")
+        return None
+    table = tuple(tuple(float(v) for v in row) for row in rows)
+    return Anchor(str(given["device"]), int(given["runs"]), table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _stack_leaves() -> dict[str, str]:
@@ -315,7 +355,7 @@ def _stack_leaves() -> dict[str, str]:
     kinds = {"bool": "boolean", "str": "text", "float": "number", "int": "integer"}
     leaves = {f.name: kinds[str(f.type)] for f in fields(Stack) if str(f.type) in kinds}
     times = {name: "time" for name in leaves if name.endswith("_s")}
-    named = {"name", "title"}
+    named = {"name", "title", "released"}
     return {k: v for k, v in (leaves | times | STACK_DIMENSIONS).items() if k not in named}
 
 

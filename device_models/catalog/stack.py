@@ -17,7 +17,7 @@ WORDS = {  # what a text of a stack may say; lists for recomputation and attenti
     "gradient_dtype": tuple(DTYPE_BYTES),
     "expert_dispatch_dtype": tuple(DTYPE_BYTES),
     "zero_sum": ("reduce_scatter", "all_reduce"),
-    "zero2_reduce": ("micro-batch", "run"),
+    "zero2_reduce": ("micro-batch", "run", "step"),
     "zero2_gather": ("step", "micro-batch"),
     "selective_recompute": RECOMPUTE_MODULES,
     "attention_kernel": ("native", "cudnn", "flash-2", "flash-3", "flash-4", "triton"),
@@ -28,6 +28,15 @@ LISTS = ("selective_recompute", "attention_kernel")
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a list with commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Measured steps that a stack was moved to: on which device, and how sure its factors are."""
+
+    device: str
+    runs: int
+    covariance: tuple[tuple[float, ...], ...]  # of the logarithms of the five factors (sim.anchor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class Stack:
     bucket_first_chunk_only: bool  # other chunks of the pipeline are one bucket each
     zero_sum: str  # gradients of ZeRO 1 and 2: scattered, or all-reduced and a part of them kept
     regather_embedding: bool  # ZeRO 3 gathers it for a backward pass that needs no weights
-    zero2_reduce: str  # gradients of ZeRO 2 are reduced per micro-batch, or per run of a chunk's
+    zero2_reduce: str  # gradients of ZeRO 2 are reduced per micro-batch, run of a chunk's, or step
     zero2_gather: str  # weights of ZeRO 2 are gathered per step, or per micro-batch
     overlap_grad_reduce: bool  # gradients are reduced while the backward pass still runs
     overlap_param_gather: bool  # parameters are gathered while the forward pass already runs
@@ -96,9 +105,35 @@ class Stack:
     node_limited_dispatch: bool  # a token crosses to another node once, not once per expert
     selective_recompute: str  # modules that selective recomputation repeats, by comma
     activation_memory: float  # activation bytes kept for the backward pass / fused minimum
-    memory_overhead_bytes: float  # framework, context and communication buffers
-    memory_fragmentation: float  # allocator overhead as a share of the dynamic memory
+    memory_overhead_bytes: float  # context, workspaces and what the framework keeps beside tensors
+    communicator_bytes: (
+        float  # buffers of the communication library, per group that a rank talks in
+    )
+    memory_fragmentation: (
+        float  # share of what is freed before the peak that is not handed out again
+    )
+    loss_memory_bytes: float  # per logit, at the peak of the loss: logits, copies, gradients
+    loss_parallel_bytes: float  # more per logit where the head is split over tensor ranks
+    keeps_gathered_inputs: (
+        bool  # sequence-parallel inputs of products stay whole until the backward pass
+    )
+    narrow_saved: bool  # inputs of 8-bit products are kept in 8 bits for the weight gradient
+    narrow_results: bool  # what enters the activation of an MLP is kept in 8 bits, too
+    gradient_copy_bytes: float  # per weight: gradients kept whole in another format beside the sum
+    loss_chunks: float  # parts of a micro-batch whose logits stand one after the other; 1 is none
+    gradient_buffer: bool  # gradients stand all the time, not only from the first backward pass on
+    master_is_weight: bool  # ZeRO 3 shards fp32 weights alone, from which 16 bits are gathered
+    update_bytes: float  # that the optimiser's step makes for a moment, per weight that it updates
+    update_params: float  # weights of a rank that the optimiser's step takes at once; 0: all
+    frozen_weight_bytes: float  # of a weight that LoRA does not train; 0: that of the products
+    live_params: float  # gathered weights that ZeRO 3 keeps alive, at least two parts'
+    optimizer_offload: float  # share of master copy and moments that the host keeps
+    rank_limited_dispatch: bool = False  # in one node: to a rank once, not once per expert there
+    matrix_factor: float = 1.0  # speed of its products / the device's ceiling
+    collective_factor: float = 1.0  # speed of its collectives / what the network's tests reach
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
+    released: str = ""  # year and month of the software, where it is of one time
+    anchor: Anchor | None = field(default=None, hash=False, compare=False)
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False, hash=False, compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)

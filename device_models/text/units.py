@@ -28,7 +28,7 @@ _TIME = {
     "month": 2_629_800.0, "months": 2_629_800.0, "a": 31_557_600.0, "year": 31_557_600.0,
     "years": 31_557_600.0,
 }  # fmt: skip
-CURRENCIES = ("CNY", "USD", "EUR")
+CURRENCIES = ("CNY", "USD", "EUR", "GBP", "JPY", "INR", "MYR", "SGD", "KRW", "TWD", "AED", "SAR")
 _COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 UNITS: dict[str, dict[str, float]] = {

@@ -11,6 +11,7 @@ from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, overrid
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.records import RunResult
 from ersatz.sim.report.json_out import result_json, table_files
+from ersatz.sim.report.pictures.memory_timeline import memory_pictures
 from ersatz.sim.report.run import render_comparison, render_run
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.file import load_cases
@@ -126,5 +127,6 @@ def _answer(
     return Answer(
         verb, by_name((result.name, result) for result in results),
         view=lambda: view(cases, results), record=lambda: result_json(cases, results),
-        reasons=tuple(infeasible(results, reasons)), files=lambda: table_files(results),
+        reasons=tuple(infeasible(results, reasons)),
+        files=lambda: {**table_files(results), **memory_pictures(cases)},
     )  # fmt: skip

@@ -29,6 +29,7 @@ VERBS = (
     "legal",
     "schedule",
     "validate",
+    "anchor",
     "calibrate",
     "devices",
     "find",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,11 @@ def finish(
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from ersatz.sim.answers.cases import infeasible
     from ersatz.sim.report.json_out import result_json, run_files
+    from ersatz.sim.report.pictures.memory_timeline import memory_pictures
 
-    files = partial(run_files, results, paths, overrides)  # copies the scenario, if it still stands
+    def files() -> dict[str, str | bytes]:  # copies the scenario, if it still stands
+        return {**run_files(results, paths, overrides), **memory_pictures(scenarios)}
+
     deliver("result", result_json(scenarios, results), view, json, out, files)
     if stuck := infeasible(results, reasons):
         raise Failure(1, stuck)

@@ -19,10 +19,18 @@ def legal(
         list[str], typer.Argument(help="Devices, `all`, or one scenario file or shipped name.")
     ],
     date: Annotated[
-        list[str] | None, typer.Option("--date", metavar="DAY", help="Day of export; repeatable.")
+        list[str] | None, typer.Option("--date", metavar="DAY", help="Day of export (today); repeatable.")
     ] = None,
     to: Annotated[str, typer.Option("--to", metavar="PLACE", help="Destination.")] = "China",
-    buyer: Annotated[str, typer.Option("--buyer", metavar="KIND", help="Kind of buyer.")] = "company",
+    buyer: Annotated[
+        str, typer.Option("--buyer", metavar="KIND", help="Kind of buyer, or a party by its name.")
+    ] = "company",
+    units: Annotated[
+        float | None, typer.Option("--units", metavar="N", help="How many devices are asked for.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Say what changes within 12 months after the day.")
+    ] = False,
     origin: Annotated[
         str | None, typer.Option("--from", metavar="PLACE", help="Where it is shipped from.")
     ] = None,
@@ -39,4 +47,4 @@ def legal(
     from ersatz.sim.answers.legal import legal as answer
 
     conclude(answer(*devices, dates=date or (), to=to, buyer=buyer, origin=origin, rules=rules,
-                    changes=set_ or ()), json, out)  # fmt: skip
+                    changes=set_ or (), units=units, watching=watch), json, out)  # fmt: skip

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Files = Mapping[str, str | bytes]  # by wanted name
-_BEGINS = {".json": b"{[", ".svg": b"<"}  # how what ersatz writes to a named file begins
+_BEGINS = {
+    ".json": b"{[",
+    ".svg": b"<",
+    ".yaml": b"#",
+}  # how what ersatz writes to a named file begins
 
 
 def deliver(
@@ -39,9 +43,9 @@ def deliver(
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
     `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
-    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` go to
-    places of their own. Whatever cannot be written, the rest is, and the report is shown;
-    then raises `Failure`.
+    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings`, and
+    files that other runs read (YAML that begins with a comment), go to places of their own. Whatever
+    cannot be written, the rest is, and the report is shown; then raises `Failure`.
     """
     from ersatz.sim.report.json_out import to_text
 
@@ -50,12 +54,16 @@ def deliver(
     if json and json != "-":
         faults += _attempt(json, lambda: write_file(Path(json), text, ".json"))
     for place, drawing in (drawings or {}).items():
-        faults += _attempt(str(place), partial(write_file, place, visible(drawing), ".svg"))
+        faults += _attempt(str(place), partial(write_file, place, visible(drawing), _kind(drawing)))
     if out:
         faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
     faults += _attempt("standard output", lambda: _answer(text if json == "-" else view))
     if faults:
         raise Failure(faults[0][0], [line for _, line in faults])
+
+
+def _kind(text: str) -> str:
+    return ".svg" if text.startswith("<") else ".yaml"
 
 
 def _answer(answer: RenderableType) -> None:
@@ -98,7 +106,7 @@ def cannot_be_written(place: str | Path, error: OSError) -> str:
 def write_file(path: Path, text: str, kind: str) -> None:
     """Write one file to the place that a person named, whole or not at all.
 
-    `kind` is `.json` or `.svg`: what stands there and is neither empty nor of that kind is left
+    `kind` is `.json`, `.svg` or `.yaml`: what stands there and is neither empty nor of that kind is left
     alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
     """
     from ersatz.device_models.text.whole import write_whole

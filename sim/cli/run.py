@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import (
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    StackOption,
+    app,
+    with_stack,
+)
 from ersatz.sim.cli.cases import finish
 from ersatz.sim.cli.process.terminal import grouped, progress
 from ersatz.sim.scenario.shipped import find_scenario
@@ -38,8 +46,10 @@ def run(
     ops: Annotated[
         bool, typer.Option("--ops", help="Show what every rank sends and computes in a step.")
     ] = False,
+    stack: StackOption = None,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
+    set_ = with_stack(set_, stack)
     from ersatz.sim.answers.cases import load_several, simulate
     from ersatz.sim.report.run import render_run, times_notes
 

@@ -29,7 +29,11 @@ def validate(
         bool, typer.Option("--held-out", help="Errors with model or lineage left out; doubles the time.")
     ] = False,
     memory: Annotated[
-        str | None, typer.Option("--memory", metavar="TABLE", help="CSV of runs out of memory.")
+        bool, typer.Option("--memory", help="Judge memory: stated peaks, runs that ran, crashes.")
+    ] = False,
+    crashes: Annotated[
+        str | None,
+        typer.Option("--crashes", metavar="TABLE", help="CSV of runs out of memory, for --memory."),
     ] = None,
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
@@ -42,8 +46,8 @@ def validate(
     from ersatz.sim.validation.reading.lineages import SHIPPED
     from ersatz.sim.validation.reading.table import read_table
 
-    if memory:
-        return _validate_memory(memory, json, out)
+    if memory or crashes:
+        return _validate_memory(table, crashes, json, out)
     read = read_table(table or SHIPPED)
     with progress(len(read.runs)) as advance:
         predictions = list(predict_table(read.runs, advance, oddities=oddities))
@@ -72,14 +76,21 @@ def validate(
         raise Failure(2, [f"{read.file}: none of its rows can be predicted"])
 
 
-def _validate_memory(table: str, json: str | None, out: Path | None) -> None:
-    """Judge runs that ran out of memory, beside those that ran."""
+def _validate_memory(
+    table: str | None, crashes: str | None, json: str | None, out: Path | None
+) -> None:
+    """Judge peaks and verdicts of runs, beside runs that ran out of memory."""
+    from ersatz.device_models.shipped import DATA
     from ersatz.sim.report.json_out import plain
     from ersatz.sim.report.memory import render_memory
     from ersatz.sim.validation.errors.memory_table import judge_memory
     from ersatz.sim.validation.reading.lineages import SHIPPED
+    from ersatz.sim.validation.reading.table import read_table
 
-    verdicts = judge_memory(table, SHIPPED)
+    runs = table or SHIPPED
+    shipped = DATA / "measured" / "out_of_memory_h100_nanotron.csv"
+    with progress(len(read_table(runs).runs)) as advance:
+        verdicts = judge_memory(crashes or shipped, runs, advance)
     deliver("validation", plain(verdicts), render_memory(verdicts), json, out)
     for problem in verdicts.problems:
         say(problem)

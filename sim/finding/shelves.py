@@ -5,6 +5,7 @@ A name is guessed to be of the one kind that knows it; where several do, the kin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
@@ -45,6 +46,8 @@ def find_entry(name: str, kind: str | None = None) -> Entry:
     if known:
         raise _fault(name, f"is among {' and '.join(known)}: say which by --kind")
     if _is_path(name):
+        if not os.path.exists(name):  # unlike a Path, it bears names that none can have
+            raise InputError([Problem(name, 0, 0, "", "", "cannot be read: there is no such file")])
         kinds = ", ".join(k for k, shelf in SHELVES.items() if shelf.by_path)
         raise _fault(name, f"is a path: say by --kind what it holds: {kinds}")
     raise _fault(name, f"nothing is so called{_near(name, SHELVES.values())}; see ersatz list")

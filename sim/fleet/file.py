@@ -34,6 +34,7 @@ from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.schema import ClusterSection, ScenarioFile
 
 MOST_FAILURES = 1.0  # per second, in the whole fleet
+MOST_STRIKES = 100_000  # in a run: five years of 100,000 devices of which a fifth fails each year
 T = TypeVar("T")
 
 
@@ -165,6 +166,9 @@ class _Reading:
         if rate > MOST_FAILURES:
             self.case.blame(("failures",), None, f"the fleet fails {rate:.3g} times a second;"
                             f" expected at most {MOST_FAILURES:g}")  # fmt: skip
+        elif rate * (self.spec.until or 0.0) > MOST_STRIKES:
+            self.case.blame(("until",), None, f"the fleet fails {rate * (self.spec.until or 0):,.0f} times"
+                            f" until then; expected at most {MOST_STRIKES:,}")  # fmt: skip
 
     # -- jobs --------------------------------------------------------------------------------------
 

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Point, point_row, row_point
+from ersatz.device_models.calibration.measured import Point, kernel_key, point_row, row_point
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError
-from ersatz.sim.hil.attached import attach, unusable
-from ersatz.sim.hil.benchmark import kernel_key
+from ersatz.sim.hil.device.attached import attach, unusable
+from ersatz.sim.hil.device.measure import Unmeasurable
 from ersatz.sim.hil.live import LocalSource
-from ersatz.sim.hil.measure import Unmeasurable
 
 RESOURCES: dict[str, dict[str, Any]] = {
     "cpu": {"num_cpus": 1}, "cuda": {"num_gpus": 1}, "rocm": {"num_gpus": 1},
@@ -38,8 +37,8 @@ START_S = 120.0  # longest wait for a host with such a device
 class DeviceActor:
     """Runs on the host of a device; one per accelerator."""
 
-    def __init__(self, backend: str, catalog_name: str) -> None:
-        attached = attach(backend, catalog_name=catalog_name)
+    def __init__(self, backend: str, catalog_name: str, pretend: bool) -> None:
+        attached = attach(backend, catalog_name=catalog_name, pretend=pretend)
         self.source = LocalSource(attached)
         self.described = {
             "device": attached.catalog_name, "hardware": attached.hardware,
@@ -125,7 +124,7 @@ def _join_or_start(ray: Any) -> None:
         raise unusable("Ray", f"{what}: {str(error).splitlines()[0][:200]}") from error
 
 
-def start_actor(backend: str, catalog_name: str) -> RemoteSource:
+def start_actor(backend: str, catalog_name: str, *, pretend: bool = False) -> RemoteSource:
     """Start the actor of a device; raises `InputError` when Ray or the device is not there."""
     ray = _import_ray()
     kind = backend.partition(":")[0]
@@ -134,7 +133,7 @@ def start_actor(backend: str, catalog_name: str) -> RemoteSource:
     if not ray.is_initialized():
         _join_or_start(ray)
     remote: Any = ray.remote(DeviceActor).options(**RESOURCES[kind])
-    actor: Any = remote.remote(backend, catalog_name)
+    actor: Any = remote.remote(backend, catalog_name, pretend)
     try:
         described: dict[str, str] = ray.get(actor.describe.remote(), timeout=START_S)
     except ray.exceptions.GetTimeoutError as error:

@@ -1,29 +1,41 @@
 """Measure kernels until the time is up; every finished one is on disk, so that a killed run goes on.
 
 The journal is a file of JSON lines beside the calibration: what was attached, then a line per kernel
-(measured or impossible). A run with the same device and seed skips what stands there; a last line
-that was cut off is dropped. When the calibration is written the journal is removed.
+(measured or impossible), and one for every turn of the sentinels. A run with the same device and seed
+skips what stands there; a last line that was cut off is dropped. When the calibration is written the
+journal is removed.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Origin, Point, point_row, row_point
+from ersatz.device_models.calibration.measured import (
+    Origin,
+    Point,
+    kernel_key,
+    point_row,
+    row_point,
+)
+from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
+from ersatz.sim.hil.device.attached import Attached, unusable
+from ersatz.sim.hil.device.identity import contradictions
+from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
+from ersatz.sim.hil.sentinels import Watch, chosen_points
 from ersatz.sim.hil.shapes import kernel_rounds, ranges_of
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted
+WATCH_TURNS = 12  # of the sentinels, evenly over the time
 Progress = Callable[[float, str], None]  # seconds spent, what is measured
 
 
@@ -36,6 +48,7 @@ class Journal:
     points: list[Point] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
+    turns: list[dict[str, float]] = field(default_factory=list)  # seconds of each sentinel
     spent_s: float = 0.0
     resumed: int = 0  # kernels that an earlier run had finished
 
@@ -66,14 +79,28 @@ class Journal:
         self._append(line)
         self._take(line)
 
+    def add_turn(self, seconds: dict[str, float], spent_s: float) -> None:
+        """Keep one turn of the sentinels."""
+        line: dict[str, Any] = {"turn": seconds, "spent_s": round(spent_s, 3)}
+        self._append(line)
+        self._take(line)
+
+    def sentinels(self) -> dict[str, float]:
+        """Return what each sentinel took, the median of all turns."""
+        keys = dict.fromkeys(key for turn in self.turns for key in turn)
+        return {k: statistics.median(t[k] for t in self.turns if k in t) for k in keys}
+
     def close(self) -> None:
         """Remove the file: its content stands in the calibration."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def _take(self, line: dict[str, Any]) -> None:
-        self.done.add(line["kernel"])
         self.spent_s += line["spent_s"]
+        if "turn" in line:
+            self.turns.append(line["turn"])
+            return
+        self.done.add(line["kernel"])
         if "point" in line:
             self.points.append(row_point(line["point"]))
         else:
@@ -104,18 +131,14 @@ def _named(identity: dict[str, Any] | None) -> str:
     return f"{identity['hardware']} ({identity['device']})" if identity else "nothing"
 
 
-def kernel_key(kernel: Kernel) -> str:
-    """Return a text that tells measured kernels apart."""
-    sizes = (kernel.m, kernel.n, kernel.k, kernel.groups, kernel.sequence)
-    return f"{kernel.name} {kernel.dtype} " + " ".join(f"{size:g}" for size in sizes)
-
-
 def identity_of(attached: Attached, seed: int) -> dict[str, Any]:
     """Return what makes measurements comparable."""
     return {
         "device": attached.catalog_name, "backend": attached.backend,
         "hardware": attached.hardware, "driver": attached.driver,
         "framework": attached.framework, "seed": seed,
+        **({"pretended": attached.pretended} if attached.pretended else {}),
+        **({"libraries": attached.pieces.libraries} if attached.pieces.libraries else {}),
     }  # fmt: skip
 
 
@@ -125,6 +148,13 @@ def origin_of(attached: Attached, journal: Journal) -> Origin:
         **journal.identity, clock=attached.clock, date=date.today().isoformat(),
         measured_s=round(journal.spent_s, 1),
     )  # fmt: skip
+
+
+def refuse_impostor(attached: Attached, device: Device, points: Sequence[Point]) -> None:
+    """Raise `InputError` when the measurements cannot be of the device, unless it only pretends."""
+    found = [] if attached.pretended else contradictions(attached.backend, points, device)
+    if found:
+        raise unusable(attached.hardware, f"is not {device.name}: {'; '.join(found)}")
 
 
 def run_benchmark(
@@ -141,10 +171,14 @@ def run_benchmark(
     journal.open()
     engine_s = engine_start(attached)
     budget = minutes * 60.0
+    sentry = Sentry(journal, attached, seed, budget)
     seen: set[str] = set()
     for number, kernels in enumerate(kernel_rounds(ranges_of(attached.backend), dtypes, seed)):
+        known = number >= FEWEST_ROUNDS * len(dtypes)
         for kernel in kernels:
-            if number >= FEWEST_ROUNDS * len(dtypes) and journal.spent_s >= budget:
+            if known:
+                sentry.look()
+            if known and journal.spent_s >= budget:
                 return journal
             if most_kernels is not None and len(journal.done) >= most_kernels:
                 return journal
@@ -156,6 +190,32 @@ def run_benchmark(
                 progress(journal.spent_s, key)
             _measure_into(journal, attached, kernel, seed, engine_s)
     return journal
+
+
+@dataclass(slots=True)
+class Sentry:
+    """Lets the sentinels of a calibration run when their time has come."""
+
+    journal: Journal
+    attached: Attached
+    seed: int
+    budget_s: float
+    watch: Watch | None = None
+
+    def look(self) -> None:
+        """Run a turn if one is due."""
+        if self.journal.spent_s * WATCH_TURNS < len(self.journal.turns) * self.budget_s:
+            return
+        start = time.monotonic()
+        if self.watch is None:
+            self.watch = Watch(self.attached, self._chosen(), self.seed)
+        self.journal.add_turn(self.watch.turn(), time.monotonic() - start)
+
+    def _chosen(self) -> list[Point]:
+        """Return the sentinels of an earlier run, or of the kernels that are known by now."""
+        earlier = self.journal.sentinels()
+        same = [p for p in self.journal.points if kernel_key(p.kernel) in earlier]
+        return same or chosen_points(self.journal.points)
 
 
 def _measure_into(

@@ -80,8 +80,22 @@ def fit_calibration(
             float(np.mean(errors)), float(np.quantile(errors, 0.8)),
         )  # fmt: skip
     parameters = fit_parameters(device, points)
-    calibration = Calibration(origin, machine, parameters, fits, tuple(points), tuple(missing))
+    calibration = Calibration(origin, machine, parameters, fits, tuple(points), tuple(missing),
+                              launches=host_times(points))  # fmt: skip
     return calibration, held
+
+
+def host_times(points: Sequence[Point]) -> dict[str, float]:
+    """Return what the host needs to issue a kernel of each operation, where a device runs by itself.
+
+    An operation may be one call or a dozen, and a backward pass several more: where the host bounds
+    a step it is the sum of them that counts.
+    """
+    found: dict[str, list[float]] = {}
+    for point in points:
+        if point.host_s > 0:
+            found.setdefault(operation_of(point.kernel), []).append(point.host_s)
+    return {operation: float(np.median(times)) for operation, times in sorted(found.items())}
 
 
 def by_operation(points: Iterable[Point]) -> dict[Key, list[Point]]:

@@ -16,8 +16,8 @@ import numpy as np
 from ersatz.device_models.calibration.measured import OWN_STACK, Point, holds_for
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.measure import Unmeasurable, engine_start, measure
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
 
 
 class Source(Protocol):

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from ersatz.device_models.calibration.measured import OWN_STACK, holds_for
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.hil.attached import Attached
-from ersatz.sim.hil.measure import Unmeasurable, engine_start, prepare_trial
-from ersatz.sim.hil.recipes import Trial
+from ersatz.sim.hil.device.attached import Attached
+from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, prepare_trial
+from ersatz.sim.hil.device.recipes import Trial
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.oracle import OracleStep, Rank
@@ -78,8 +78,9 @@ class Bench:
         trial = self.trials[kernel]
         if trial is None:
             return None
-        seconds = self.attached.time_once(trial.run)[0]
-        return max(seconds - (self.engine_s if trial.backward else 0.0), 0.1 * seconds)
+        seconds = self.attached.time_queued(trial.run, _as_it_is)[0]
+        hosted = trial.backward and not self.attached.asynchronous
+        return max(seconds - (self.engine_s if hosted else 0.0), 0.1 * seconds)
 
     def _prepare(self, kernel: Kernel) -> Trial | None:
         """Prepare and warm up, so that no first use is paid in the step."""
@@ -92,6 +93,10 @@ class Bench:
             return trial
         except (Unmeasurable, RuntimeError, MemoryError):
             return None
+
+
+def _as_it_is() -> None:
+    """Leave the cache as the kernels before have left it."""
 
 
 @dataclass(frozen=True, slots=True)

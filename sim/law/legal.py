@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,8 +51,9 @@ class LegalFile(Section):
     devices: tuple[str, ...] = Field((EVERY,), description="names of the catalogue, or all")
     dates: tuple[str, ...] = Field(min_length=1, description="days like 2025-03-24")
     to: str = Field("China", description="destination")
-    buyer: str = Field("company", description="kind of buyer")
+    buyer: str = Field("company", description="kind of buyer, or the name of a party")
     origin: str | None = Field(None, description="where it is shipped from")
+    units: float | None = Field(None, gt=0, description="how many devices are asked for")
     rules: RulesSection = Field(default_factory=RulesSection, description="which rules hold")
     seed: int = Field(0, ge=0, description="nothing here is random")
 
@@ -69,6 +70,7 @@ class LegalQuestion:
     buyer: str
     origin: str | None
     rules: Rules
+    units: float | None = None  # devices that are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class LegalAnswer:
 def ask(
     devices: Sequence[str], days: Sequence[str], destination: str = "China",
     buyer: str = "company", origin: str | None = None, rules: Rules | None = None, question: str = "",
-    name: str = "legal",
+    name: str = "legal", units: float | None = None,
 ) -> LegalQuestion:  # fmt: skip
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
@@ -149,7 +151,7 @@ def ask(
     if problems:
         raise InputError(problems)
     return LegalQuestion(name, question, parts, tuple(sorted(set(found))),
-                         destination, buyer, origin, known)  # fmt: skip
+                         destination, buyer, origin, known, units)  # fmt: skip
 
 
 def load_questions(path: Path | str, overrides: Sequence[str] = ()) -> tuple[LegalQuestion, ...]:
@@ -180,7 +182,7 @@ def _resolve(
     try:
         rules = load_rules(own, (*spec.rules.set, *of_rules))
         found.append(ask(spec.devices, spec.dates, spec.to, spec.buyer, spec.origin, rules,
-                         spec.question, case.name))  # fmt: skip
+                         spec.question, case.name, spec.units))  # fmt: skip
     except InputError as error:
         keys = {"device": "devices", "date": "dates", "destination": "to", "buyer": "buyer"}
         for problem in error.problems:
@@ -194,14 +196,26 @@ def answer(question: LegalQuestion) -> LegalAnswer:
     """Judge every device on every day."""
     q = question
     verdicts = {
-        name: tuple(judge(q.rules, part, day, q.destination, q.buyer, q.origin) for day in q.days)
+        name: tuple(
+            judge(q.rules, part, day, q.destination, q.buyer, q.origin, units=q.units)
+            for day in q.days
+        )
         for name, part in q.parts.items()
     }
     courses = {
-        name: timeline(q.rules, part, q.destination, q.buyer, q.origin)
+        name: timeline(q.rules, part, q.destination, q.buyer, q.origin, units=q.units)
         for name, part in q.parts.items()
     }
     return LegalAnswer(q, verdicts, courses, tuple(disagreements(q)))
+
+
+def watch(answer: LegalAnswer, months: int = 12) -> list[tuple[str, Change]]:
+    """Return what is scheduled to change for each device within months after the last day asked."""
+    start = answer.question.days[-1]
+    end = start + timedelta(days=round(months * 365.25 / 12))
+    found = [(name, change) for name, course in answer.courses.items() for change in course
+             if start < change.day <= end]  # fmt: skip
+    return sorted(found, key=lambda pair: (pair[1].day, pair[0]))
 
 
 def disagreements(question: LegalQuestion) -> list[tuple[PublicRecord, str]]:

@@ -1,13 +1,13 @@
-"""Who buys and where: places with their country groups, kinds of buyers, and how far rules reach.
+"""Who buys and where: places with their groups, buyers by kind or name, and what the data cover.
 
-Data: `device_models/data/policy/places.yaml` and `buyers.yaml`. Names are accepted as codes ("CN")
-or in words ("China"). Not modelled: ports, transit, persons.
+Data: `places.yaml`, `buyers.yaml` and `parties.yaml` of `device_models/data/policy`.
+Names are accepted as codes ("CN") or in words ("China"). Not modelled: ports, transit, persons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -35,6 +35,17 @@ class Buyer:
     cleared_2026: bool  # among the buyers cleared in May 2026
     research: bool
     military: bool
+    party: str = ""  # its name in `parties.yaml`; empty: a kind of buyer, not a party
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the data cover of one issuer's export rules, or of the import rules of some places."""
+
+    places: frozenset[str]
+    items: frozenset[str]  # classes of goods; empty: all
+    assumed: bool  # asked for in reports only, without finding a rule
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,9 @@ class Places:
 
     names: Mapping[str, str]  # code -> name
     groups: Mapping[str, frozenset[str]]  # group -> codes
+    also: Mapping[str, str]  # other name -> code
+    exports: Mapping[str, Coverage]  # issuer of export rules -> what is covered
+    imports: tuple[Coverage, ...]
     known_from: date
     known_until: date
 
@@ -52,22 +66,40 @@ class Places:
             return frozenset(self.names)
         return self.groups.get(code, frozenset({code}))
 
+    def export_coverage(self, issuer: str, place: str, item: str) -> Coverage | None:
+        """Return what is known of an issuer's export rules on a class of goods for a place."""
+        found = self.exports.get(issuer)
+        return found if found and place in found.places and item in found.items else None
+
+    def import_coverage(self, place: str) -> Coverage | None:
+        """Return what is known of a place's own import rules."""
+        return next((c for c in self.imports if place in c.places), None)
+
 
 @lru_cache(maxsize=1)
 def load_places() -> Places:
     """Return the places of the catalogue."""
     data: Any = read_yaml(POLICY / "places.yaml").data
     groups = {name: frozenset(entry["members"]) for name, entry in data["groups"].items()}
-    known = data["knowledge"]
-    return Places(data["places"], groups, date.fromisoformat(known["from"]),
-                  date.fromisoformat(known["until"]))  # fmt: skip
+    known, names, coverage = data["knowledge"], data["places"], data["coverage"]
+
+    def read(row: Mapping[str, Any]) -> Coverage:
+        codes = row["destinations"]
+        covered = frozenset(names) if EVERYWHERE in codes else frozenset(codes)
+        items = frozenset(row.get("items", ()))
+        return Coverage(covered, items, bool(row.get("assumed")), row["note"])
+
+    return Places(names, groups, data["also"],
+                  {issuer: read(row) for issuer, row in coverage["export"].items()},
+                  tuple(read(row) for row in coverage["import"]),
+                  date.fromisoformat(known["from"]), date.fromisoformat(known["until"]))  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def load_buyers() -> Mapping[str, Buyer]:
     """Return the kinds of buyers by name; what a kind leaves open is as for `company`."""
     kinds: Any = read_yaml(POLICY / "buyers.yaml").data["kinds"]
-    known = {f.name for f in fields(Buyer)} - {"kind"}
+    known = {f.name for f in fields(Buyer)} - {"kind", "party"}
     base = kinds["company"]
     return {kind: Buyer(kind=kind, **{k: v for k, v in {**base, **own}.items() if k in known})
             for kind, own in kinds.items()}  # fmt: skip
@@ -79,6 +111,7 @@ def find_place(name: str) -> str:
     if name.upper() in places.names:
         return name.upper()
     by_name = {words.lower(): code for code, words in places.names.items()}
+    by_name |= {words.lower(): code for words, code in places.also.items()}
     if name.strip().lower() in by_name:
         return by_name[name.strip().lower()]
     hint = did_you_mean(name.lower(), by_name) or did_you_mean(name.upper(), places.names)
@@ -86,15 +119,48 @@ def find_place(name: str) -> str:
     raise InputError([Problem("destination", 0, 0, "", name, expected)])
 
 
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A party that is known by name, with the days on which the US listed it and where that stands."""
+
+    name: str
+    names: tuple[str, ...]
+    buyer: Buyer
+    listed: tuple[date, date | None] | None  # from, and until (None: still); None: never listed
+    source: str
+    note: str
+
+
+@lru_cache(maxsize=1)
+def load_parties() -> Mapping[str, Party]:
+    """Return the parties of `device_models/data/policy/parties.yaml` by name."""
+    data: Any = read_yaml(POLICY / "parties.yaml").data
+    return {name: _party(name, row) for name, row in data["parties"].items()}
+
+
+def _party(name: str, row: Mapping[str, Any]) -> Party:
+    base = load_buyers()[row.get("kind", "company")]
+    buyer = replace(base, title=row["names"][0], headquarters=row["headquarters"], party=name,
+                    owned_by_listed=float(row.get("owned_by_listed", base.owned_by_listed)))  # fmt: skip
+    start, end = row.get("listed"), row.get("delisted")
+    listed = (parse_day(start), parse_day(end) if end else None) if start else None
+    return Party(name, (name, *row["names"]), buyer, listed, row["source"], row.get("note", ""))
+
+
 def find_buyer(kind: str | Buyer) -> Buyer:
-    """Return a kind of buyer by name; raises `InputError` for an unknown one."""
+    """Return a kind of buyer, or a party by any of its names; raises `InputError` for an unknown one."""
     if isinstance(kind, Buyer):
         return kind
-    buyers = load_buyers()
-    if kind in buyers:
-        return buyers[kind]
-    hint = did_you_mean(kind, buyers)
-    expected = f"no such kind of buyer{hint}; known: {', '.join(buyers)}"
+    buyers, parties = load_buyers(), load_parties()
+    wanted = kind.strip().casefold()
+    if wanted in buyers:
+        return buyers[wanted]
+    named = {name.casefold(): party for party in parties.values() for name in party.names}
+    if wanted in named:
+        return named[wanted].buyer
+    hint = did_you_mean(wanted, [*buyers, *named])
+    expected = (f"no such kind of buyer and no party that the data know{hint}; kinds: "
+                f"{', '.join(buyers)}; parties: {', '.join(parties)}")  # fmt: skip
     raise InputError([Problem("buyer", 0, 0, "", kind, expected)])
 
 

@@ -1,8 +1,8 @@
 """One question put to the rules: which criteria hold, and what one gate decides on a day.
 
 Within a gate the strictest rule decides; a rule that `relaxes` others takes the place of their
-stricter policy where its criterion holds. An attribute that nobody published makes a policy
-"unknown" only where it decides.
+stricter policy where its criterion holds. An attribute that nobody published, or that is only
+assumed, makes a policy "unknown" only where it decides. So do rules that the data do not cover.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import date
 from ersatz.device_models.catalog.export import Part
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.law.expression import Value
-from ersatz.sim.law.places import Buyer
-from ersatz.sim.law.rule import STRICTNESS, UNCHANGED, Rule, Rules, Term
+from ersatz.sim.law.places import Buyer, load_places
+from ersatz.sim.law.rule import ORDER, STRICTNESS, UNCHANGED, Rule, Rules, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Question:
     buyer: Buyer
     origin: str
     area_m2: float | None
+    units: float | None = None  # devices that are asked for
     values: dict[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,10 +59,31 @@ class Question:
     def headquarters(self) -> str:
         return self.place if self.buyer.headquarters == "destination" else self.buyer.headquarters
 
+    @property
+    def buying(self) -> tuple[str, ...]:
+        """The gates that decide: a rule against use binds outside the designer's country."""
+        return (
+            ("export", "import", "use")
+            if self.place != self.part.designer
+            else ("export", "import")
+        )
+
+    @property
+    def item(self) -> str:
+        """The class of goods that rules speak of."""
+        if self.part.vendor == "generic":
+            return "other"
+        return "accelerator" if self.part.peaks else "memory"
+
     def findings(self, gate: str) -> list[Finding]:
         """Return every rule of a gate whose criterion holds or may hold, whatever the day."""
-        return [f for rule in self.rules if gate in rule.gates and self.concerns(rule, gate)
-                for f in _apply(rule, self.values)]  # fmt: skip
+        found = [f for rule in self.rules if gate in rule.gates and self.concerns(rule, gate)
+                 for f in _apply(rule, self.values)]  # fmt: skip
+        return [f for f in found if not (f.rule.relaxes and self._exceeds(f.term))]
+
+    def _exceeds(self, term: Term) -> bool:
+        """Tell whether more devices are asked for than the quota of one buyer."""
+        return term.units is not None and self.units is not None and self.units > term.units
 
     def concerns(self, rule: Rule, gate: str) -> bool:
         """Tell whether a rule's issuer has a say at a gate."""
@@ -80,14 +102,20 @@ class Question:
     def _values(self) -> dict[str, Value]:
         """Return the attributes that criteria read."""
         part, buyer = self.part, self.buyer
+        tpp = None if part.assumes("datasheet_peak", "matrix_peak") else part.tpp
         values: dict[str, Value] = {
-            "TPP": part.tpp, "PD": part.density(self.area_m2),
-            "memory_gb_s": part.memory_bandwidth / 1e9, "io_gb_s": part.io_bandwidth / 1e9,
-            "stack_density": part.stack_density, "process_nm": part.process_nm,
+            "TPP": tpp, "PD": None if tpp is None else part.density(self.area_m2),
+            "memory_gb_s": None if part.assumes("memory_bandwidth") else part.memory_bandwidth / 1e9,
+            "io_gb_s": None if part.assumes("io_bandwidth") else part.io_bandwidth / 1e9,
+            "stack_density": part.stack_density(self.area_m2),
+            "process_nm": None if part.assumes("process_nm") else part.process_nm,
             "transistors": part.transistors, "data_centre": part.data_centre,
             "sold_in_us": part.sold_in_us, "device": part.name, "vendor": part.vendor,
             "designer": part.designer, "destination": self.place, "origin": self.origin,
-            "headquarters": self.headquarters(), "buyer": buyer.kind, "listed": buyer.listed,
+            "headquarters": self.headquarters(), "buyer": buyer.kind, "party": buyer.party,
+            "item": self.item, "units": self.units,
+            "order_tpp": None if self.units is None or tpp is None else self.units * tpp,
+            "listed": buyer.listed,
             "owned_by_listed": float(buyer.owned_by_listed), "state_funded": buyer.state_funded,
             "big_tech": buyer.big_tech, "cleared_2026": buyer.cleared_2026,
             "research": buyer.research, "military": buyer.military, "class_3A090": "none",
@@ -114,6 +142,31 @@ def _apply(rule: Rule, values: Mapping[str, Value]) -> list[Finding]:
     return found
 
 
+def lacking(question: Question, gate: str) -> tuple[str, ...]:
+    """Return what the data do not cover of a gate, in words: there "no rule found" says nothing."""
+    places, place = load_places(), question.place
+    sellers = {question.part.designer, question.origin} - {place}
+    if gate == "export":
+        return tuple(
+            f"the export rules of {places.names.get(issuer, issuer)} on goods of class "
+            f"{question.item} for {places.names[place]} are not in the data"
+            for issuer in sorted(sellers)
+            if not places.export_coverage(issuer, place, question.item)
+        )
+    if gate == "import" and sellers and not places.import_coverage(place):
+        return (f"the import rules of {places.names[place]} are not in the data",)
+    return ()
+
+
+def gate_verdict(question: Question, gate: str, found: Iterable[Finding], day: date) -> GateVerdict:
+    """Return what a gate says on a day; unknown where rules that are not in the data could be stricter."""
+    verdict = decide(question, gate, found, day)
+    missing = lacking(question, gate)
+    if not missing or ORDER[verdict.policy] == "denied":
+        return verdict
+    return replace(verdict, policy="unknown", alternative=verdict.policy, doubts=missing, terms=())
+
+
 def decide(question: Question, gate: str, found: Iterable[Finding], day: date) -> GateVerdict:
     """Return the strictest policy of the findings that bind on a day, after relaxations."""
     active = [f for f in found if f.rule.in_force(day) and question.covered(f.rule, gate, day)]
@@ -122,9 +175,9 @@ def decide(question: Question, gate: str, found: Iterable[Finding], day: date) -
     unsure = [f for f in active if not f.certain and f.term.policy != UNCHANGED
               and STRICTNESS[f.term.policy] > STRICTNESS[policy]]  # fmt: skip
     if unsure:
-        lacking = tuple(f"{f.rule.id} class {f.name} ({f.term.policy}) cannot be decided: "
+        undecided = tuple(f"{f.rule.id} class {f.name} ({f.term.policy}) cannot be decided: "
                         + "; ".join(reasons(f, question.values)) for f in unsure)  # fmt: skip
-        return GateVerdict(gate, "unknown", unique(f.rule.id for f in unsure), policy, lacking)
+        return GateVerdict(gate, "unknown", unique(f.rule.id for f in unsure), policy, undecided)
     deciding = [o for o in outcomes if o.policy == policy]
     terms = tuple(f.term for o in deciding for f in o.findings)
     other = max((o.alternative for o in outcomes), key=STRICTNESS.__getitem__, default=policy)

@@ -20,6 +20,9 @@ POLICIES: dict[str, str] = {  # from the mildest to the strictest
     "licence": "licence needed by letter, none is being granted",
     "denied": "licence needed, presumed to be denied",
 }
+# what a policy means for an order: it leaves, after a notice, by a decision, or not
+ORDER = {"free": "free", "licensed": "free", "notify": "notify", "approval": "case",
+         "case_by_case": "case", "licence": "denied", "denied": "denied", "unknown": "denied"}  # fmt: skip
 STRICTNESS = {name: rank for rank, name in enumerate(POLICIES)}
 UNCHANGED = "unchanged"
 GATES = ("export", "import", "foundry", "use", "duty", "power")
@@ -44,6 +47,10 @@ ATTRIBUTES: dict[str, tuple[Kind, str]] = {
     "origin": ("text", "where they are shipped from"),
     "headquarters": ("text", "country of the buyer's ultimate parent"),
     "buyer": ("text", "kind of buyer"),
+    "party": ("text", "name of the buyer where the data know it, else empty"),
+    "item": ("text", "accelerator, memory, or other"),
+    "units": ("number", "devices that are asked for; unknown where nothing is said"),
+    "order_tpp": ("number", "units x TPP; unknown without the units"),
     "listed": ("truth", "the buyer is on the US Entity List"),
     "owned_by_listed": ("number", "share of the buyer that listed parties own"),
     "state_funded": ("truth", "a data centre with state money"),
@@ -119,6 +126,7 @@ class Rules:
     known_from: date
     known_until: date
     assumptions: tuple[str, ...] = ()
+    checked_until: date = date.max  # the last day up to which the shipped rules were looked up
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.rules.values())

@@ -20,7 +20,7 @@ from typing import Any
 from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
-from ersatz.sim.law.places import POLICY, load_places
+from ersatz.sim.law.places import POLICY, load_parties, load_places
 from ersatz.sim.law.rule import ATTRIBUTES, Rule, Rules
 from ersatz.sim.law.rule_reader import Entry, RuleReader
 from ersatz.sim.scenario.case_file import apply_overrides
@@ -35,6 +35,7 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
     texts = [
         _entry(text, deepcopy(text.data), ()) for text in _shipped()
     ]  # overrides write into it
+    texts += _listings()
     notes: list[str] = []
     if path is not None:
         own = _user_rules(Path(path))
@@ -60,7 +61,7 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
         raise InputError(problems)
     if days[1] > places.known_until:
         notes.append(f"rules after {places.known_until} are unknown and taken as unchanged")
-    return Rules(found, days[0], days[1], tuple(notes))
+    return Rules(found, days[0], days[1], tuple(notes), places.known_until)
 
 
 def _entry(text: YamlText, data: Any, prefix: Key) -> Entry:
@@ -72,6 +73,25 @@ def _entry(text: YamlText, data: Any, prefix: Key) -> Entry:
 @lru_cache(maxsize=1)
 def _shipped() -> tuple[YamlText, ...]:
     return tuple(_read_folder(POLICY / "rules"))
+
+
+def _listings() -> list[Entry]:
+    """Return one rule for each party that the US Entity List names."""
+    text = read_yaml(POLICY / "parties.yaml")
+    found = []
+    for party in load_parties().values():
+        if party.listed:
+            start, end = party.listed
+            data: dict[str, Any] = {
+                "id": f"US-EL-{party.name.upper()}", "issuer": "US", "gates": ["export"],
+                "title": f"{party.names[1]} on the Entity List", "kind": "entity list",
+                "reach": "worldwide", "announced": start, "binds": start, "ends": end,
+                "destinations": ["all"], "criterion": {"named": f"party == '{party.name}'"},
+                "policy": {"named": {"is": "denied", "note": "presumption of denial"}},
+                "source": party.source, "confidence": "high", "note": party.note,
+            }  # fmt: skip
+            found.append(Entry(text, data, ("parties", party.name)))
+    return found
 
 
 def _read_folder(folder: Path) -> list[YamlText]:

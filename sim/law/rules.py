@@ -2,24 +2,25 @@
 
 Gates: `export` (the seller's country: rules issued where the part was designed or is shipped from,
 and rules with worldwide reach), `import` (the destination's own rules), `foundry` (may more of a
-part be made), `use` (may it be used), `duty` and `power` (what it costs). Export and import decide
-about a purchase; foundry and use are reported beside it. Within a gate the strictest rule decides;
-a rule that `relaxes` others takes the place of their stricter policy where its criterion holds.
+part be made), `use` (may it be used), `duty` and `power` (what it costs). Export, import and,
+outside the designer's country, use decide about a purchase; foundry is reported beside it. Within a
+gate the strictest rule decides; a rule that `relaxes` others takes the place of their stricter
+policy where its criterion holds. What the data do not cover is unknown, not free.
 Not modelled: end-use checks beyond the kind of buyer, transit, penalties. This is no legal advice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
 from ersatz.device_models.catalog.export import Part, load_part
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.law.expression import Value
-from ersatz.sim.law.places import Buyer, find_buyer, find_date, find_place
-from ersatz.sim.law.question import Finding, GateVerdict, Question, decide, reasons, unique
-from ersatz.sim.law.rule import GATES, POLICIES, STRICTNESS, Rule, Rules
+from ersatz.sim.law.places import Buyer, find_buyer, find_date, find_place, load_places
+from ersatz.sim.law.question import Finding, GateVerdict, Question, gate_verdict, reasons, unique
+from ersatz.sim.law.rule import GATES, ORDER, POLICIES, STRICTNESS, Rule, Rules
 from ersatz.sim.law.rulebook import load_rules
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "timeline",
 ]
 
-BUYING = ("export", "import")  # the gates that decide about a purchase
 NOTICE = "This is a model of published rules and no legal advice."
 
 
@@ -57,7 +57,8 @@ class Verdict:
     destination: str
     buyer: str
     origin: str
-    policy: str  # one of POLICIES, or "unknown": the stricter of export and import
+    policy: str  # one of POLICIES, or "unknown": the strictest of the gates that decide
+    buying: tuple[str, ...]  # the gates that decide about the purchase
     gates: Mapping[str, GateVerdict]
     rule_ids: tuple[str, ...]  # that decide about the purchase
     arithmetic: tuple[str, ...]  # sentences
@@ -73,59 +74,68 @@ class Verdict:
     assumptions: tuple[str, ...]
 
     @property
+    def order(self) -> str:
+        """What an order meets: it leaves (free), after a notice, by a decision (case), or not (denied)."""
+        return ORDER[self.policy]
+
+    @property
     def may_buy(self) -> bool:
         """Buying is possible now: no licence, a notice only, or licences are granted to such buyers."""
-        return self.policy in ("free", "notify", "licensed")
+        return self.order in ("free", "notify")
 
     @property
     def may_apply(self) -> bool:
         """A licence may be applied for with some prospect (presumed approval, or case by case)."""
-        return self.policy in ("approval", "case_by_case")
+        return self.order == "case"
 
     @property
     def alternative(self) -> str:
         """The policy under another reading of the rules, or an empty text."""
-        return next((g.alternative for g in self._buying() if g.alternative), "")
+        other = strictest([gate.alternative or gate.policy for gate in self._buying()])
+        return other if other != self.policy else ""
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why another reading is possible, or what is unknown."""
-        return tuple(doubt for gate in self._buying() for doubt in gate.doubts)
+        return tuple(doubt for gate in self._buying() for doubt in gate.doubts
+                     if self.alternative or gate.policy == self.policy)  # fmt: skip
 
     @property
     def meaning(self) -> str:
         """The policy in words."""
-        return POLICIES.get(self.policy, "an attribute is unknown that decides")
+        return POLICIES.get(self.policy) or "; ".join(self.doubts)
 
     def _buying(self) -> list[GateVerdict]:
-        return [self.gates[gate] for gate in BUYING]
+        return [self.gates[gate] for gate in self.buying]
 
 
 def judge(
     rules: Rules, device: str | Part, day: str | date, destination: str,
     buyer: str | Buyer = "company", origin: str | None = None, *, changes: bool = True,
+    units: float | None = None,
 ) -> Verdict:  # fmt: skip
     """Return what the rules say of a device on a day, for a destination and a kind of buyer.
 
-    `origin` is where it is shipped from (the designer's country when None). `changes=False` leaves
-    out what changed last and comes next. Raises `InputError` for a day outside the rules'
-    knowledge, an unknown device, place or buyer, and rules that contradict one another.
+    `origin` is where it is shipped from (the designer's country when None), `units` how many devices
+    are asked for. `changes=False` leaves out what changed last and comes next. After the last known
+    rule, those known by then and those scheduled are taken. Raises `InputError` for a day before the
+    rules' knowledge, an unknown device, place or buyer, and rules that contradict one another.
     """
-    question = _ask(rules, device, destination, buyer, origin)
+    question = _ask(rules, device, destination, buyer, origin, units)
     on = find_date(day)
     check_day(rules, on)
     found = {gate: question.findings(gate) for gate in GATES}
-    gates = {gate: decide(question, gate, found[gate], on) for gate in GATES}
-    gates = {gate: _with_area_doubt(question, verdict, on) for gate, verdict in gates.items()}
-    policy = _stricter(gates["export"].policy, gates["import"].policy)
-    buying = [term for gate in BUYING for term in gates[gate].terms]
+    gates = {gate: _whole(question, gate, found[gate], on) for gate in GATES}
+    policy = strictest([gates[gate].policy for gate in question.buying])
+    buying = [term for gate in question.buying for term in gates[gate].terms]
     history = _history(question, found) if changes else []
     past = [change for change in history if change.day <= on]
     future = [change for change in history if change.day > on]
     return Verdict(
-        device=question.part.name, day=on, destination=question.place, buyer=question.buyer.kind,
-        origin=question.origin, policy=policy, gates=gates,
-        rule_ids=tuple(dict.fromkeys(name for gate in BUYING for name in gates[gate].rules)),
+        device=question.part.name, day=on, destination=question.place,
+        buyer=question.buyer.party or question.buyer.kind,
+        origin=question.origin, policy=policy, buying=question.buying, gates=gates,
+        rule_ids=unique(name for gate in question.buying for name in gates[gate].rules),
         arithmetic=tuple(_arithmetic(question, gates, found, on)),
         last_change=past[-1] if past else None, next_change=future[0] if future else None,
         pending=_pending(question, found, on),
@@ -135,76 +145,103 @@ def judge(
         quota="; ".join(dict.fromkeys(term.quota for term in buying if term.quota)),
         quota_units=min((term.units for term in buying if term.units), default=None),
         power_discount=max((term.power_discount for term in gates["power"].terms), default=0.0),
-        assumptions=(*rules.assumptions, *_assumed_groups(question.place), *_assumed(question.part)),
+        assumptions=(*_beyond(rules, on), *rules.assumptions, *_covered_by_reports(question),
+                     *_assumed_groups(question.place), *_assumed(question.part)),
     )  # fmt: skip
 
 
 def timeline(
     rules: Rules, device: str | Part, destination: str, buyer: str | Buyer = "company",
-    origin: str | None = None,
+    origin: str | None = None, *, units: float | None = None,
 ) -> tuple[Change, ...]:  # fmt: skip
     """Return the days on which the verdict of a device changes, from the rules' first day on."""
-    question = _ask(rules, device, destination, buyer, origin)
-    return tuple(_history(question, {gate: question.findings(gate) for gate in BUYING}))
+    question = _ask(rules, device, destination, buyer, origin, units)
+    return tuple(_history(question, {gate: question.findings(gate) for gate in question.buying}))
 
 
 def _ask(
-    rules: Rules, device: str | Part, destination: str, buyer: str | Buyer, origin: str | None
-) -> Question:
+    rules: Rules, device: str | Part, destination: str, buyer: str | Buyer, origin: str | None,
+    units: float | None,
+) -> Question:  # fmt: skip
     part = load_part(device) if isinstance(device, str) else device
     place = find_place(destination)
     source = find_place(origin) if origin else part.designer
-    return Question(rules, part, place, find_buyer(buyer), source, part.die_area_m2)
+    return Question(rules, part, place, find_buyer(buyer), source, part.known_area_m2, units)
 
 
 def check_day(rules: Rules, day: date) -> None:
-    """Raise `InputError` for a day outside the rules' knowledge, saying how far it reaches."""
-    if not rules.known_from <= day <= rules.known_until:
-        expected = (f"the rules are known from {rules.known_from} to {rules.known_until}; "
-                    "to go on with the last ones set knowledge.until=DATE")  # fmt: skip
+    """Raise `InputError` for a day before the rules' knowledge, saying how far it reaches."""
+    if day < rules.known_from:
+        expected = f"the rules are known from {rules.known_from} to {rules.known_until}"
         raise InputError([Problem("date", 0, 0, "", day.isoformat(), expected)])
+
+
+def days_beyond(rules: Rules, day: date) -> int:
+    """Return how many days after the last known rule a day lies; 0 within the rules' knowledge."""
+    return max((day - rules.checked_until).days, 0)
+
+
+def _beyond(rules: Rules, day: date) -> tuple[str, ...]:
+    late = days_beyond(rules, day)
+    if not late:
+        return ()
+    return (f"rules are known to {rules.checked_until}, {late} days before {day}: what was known or "
+            "scheduled by then is taken as unchanged, what came later is missing",)  # fmt: skip
 
 
 def _with_area_doubt(question: Question, verdict: GateVerdict, day: date) -> GateVerdict:
     """Add a doubt where the least or most die area that may count changes a gate's policy."""
     part = question.part
     doubts: list[str] = []
+    deciding = verdict.rules
     for area in (part.die_area_least_m2, part.die_area_most_m2):
         if area is None or area == part.die_area_m2:
             continue
         other = replace(question, area_m2=area)
-        policy = decide(other, verdict.gate, other.findings(verdict.gate), day).policy
-        if policy != verdict.policy:
+        said = gate_verdict(other, verdict.gate, other.findings(verdict.gate), day)
+        policy = said.policy
+        if policy not in (verdict.policy, verdict.alternative):
             doubts.append(f"with a die area of {area * 1e6:,.0f} mm2 instead of "
                           f"{(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {policy}")  # fmt: skip
             verdict = replace(verdict, alternative=verdict.alternative or policy)
+            deciding = (*deciding, *said.rules)
+    if doubts and part.assumes("die_area_m2"):
+        assumed = (
+            f"with the assumed {(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {verdict.policy}"
+        )
+        return replace(verdict, policy="unknown", rules=unique(deciding), terms=(),
+                       doubts=(assumed, *doubts))  # fmt: skip
     return replace(verdict, doubts=(*verdict.doubts, *doubts))
 
 
 def _history(question: Question, found: Mapping[str, list[Finding]]) -> list[Change]:
-    """Return the days on which export or import change, in order."""
-    rules = question.rules
+    """Return the days on which the purchase's verdict changes, in order, with those scheduled."""
+    rules, buying = question.rules, question.buying
     days = {
-        day for gate in BUYING for f in found[gate] for day in (f.rule.binds, f.rule.ends) if day
+        day for gate in buying for f in found[gate] for day in (f.rule.binds, f.rule.ends) if day
     }
-    days |= {start for gate in BUYING for f in found[gate] for _, start in f.rule.places if start}
+    days |= {start for gate in buying for f in found[gate] for _, start in f.rule.places if start}
     changes: list[Change] = []
-    before: tuple[str, tuple[str, ...]] = ("free", ())
-    for day in sorted(d for d in days if rules.known_from <= d <= rules.known_until):
-        gates = [decide(question, gate, found[gate], day) for gate in BUYING]
-        policy = _stricter(gates[0].policy, gates[1].policy)
+    before: tuple[str, tuple[str, ...]] | None = None
+    for day in sorted({rules.known_from, *(d for d in days if d > rules.known_from)}):
+        gates = [_whole(question, gate, found[gate], day) for gate in buying]
+        policy = strictest([gate.policy for gate in gates])
         ids = unique(name for gate in gates for name in gate.rules)
-        if policy != before[0]:
+        if before and policy != before[0]:
             changes.append(Change(day, before[0], policy, ids or before[1]))
         before = (policy, ids)
     return changes
 
 
-def _stricter(one: str, other: str) -> str:
-    """Return the stricter of two policies; what is unknown counts unless the other is denied."""
-    if "unknown" in (one, other):
-        return "denied" if "denied" in (one, other) else "unknown"
-    return max(one, other, key=STRICTNESS.__getitem__)
+def _whole(question: Question, gate: str, found: list[Finding], day: date) -> GateVerdict:
+    return _with_area_doubt(question, gate_verdict(question, gate, found, day), day)
+
+
+def strictest(policies: Sequence[str]) -> str:
+    """Return the strictest of several policies; what is unknown counts unless another is denied."""
+    if "unknown" in policies:
+        return "denied" if "denied" in policies else "unknown"
+    return max(policies, key=STRICTNESS.__getitem__)
 
 
 def _pending(question: Question, found: Mapping[str, list[Finding]], day: date) -> tuple[str, ...]:
@@ -213,7 +250,7 @@ def _pending(question: Question, found: Mapping[str, list[Finding]], day: date) 
         f"{f.rule.id} ({f.term.policy}), announced {f.rule.announced}, "
         + (f"binds {f.rule.binds}" if f.rule.binds and not _void(f.rule) else
            f"was to bind {f.rule.binds} and never did" if f.rule.binds else "a bill")
-        for gate in BUYING for f in found[gate]
+        for gate in question.buying for f in found[gate]
         if f.rule.announced <= day and (f.rule.binds is None or f.rule.binds > day)
         and not (f.rule.ends and f.rule.ends <= day)
         and f.rule.status != "record" and question.covered(f.rule, gate, day)
@@ -236,7 +273,9 @@ def _arithmetic(
             if asked and question.covered(rule, gate, day):
                 holding = [f for f in found[gate] if f.rule.id == rule.id]
                 sentences += _tried(gate, rule, holding, question.values)
-    if question.part.designer != "US" and not gates["export"].rules:
+    if question.place == question.part.designer == question.origin:
+        sentences.append("export and import: made and sold in one country, so there is neither")
+    elif question.part.designer != "US" and not gates["export"].rules:
         sentences.append(
             f"export: designed in {question.part.designer}, so no export rule of the US applies"
         )
@@ -248,7 +287,8 @@ def _figures(question: Question) -> list[str]:
     part = question.part
     area_mm2 = (part.die_area_m2 or 0.0) * 1e6
     if not part.peaks:
-        return [f"{part.stack_density:.1f} GB/s per mm2 = {part.memory_bandwidth / 1e9:,.0f} GB/s "
+        density = part.stack_density(question.area_m2) or 0.0
+        return [f"{density:.1f} GB/s per mm2 = {part.memory_bandwidth / 1e9:,.0f} GB/s "
                 f"/ {area_mm2:,.0f} mm2"]  # fmt: skip
     teraflops = part.peaks[part.tpp_format] / 1e12
     return [
@@ -281,7 +321,7 @@ def _tried(gate: str, rule: Rule, holding: list[Finding], values: Mapping[str, V
         + "; ".join(reasons(f, values))
         for f in holding
     ]
-    if not holding and gate in BUYING and _tells(rule, values):
+    if not holding and gate in ("export", "import") and _tells(rule, values):
         tried = [why for expression in rule.classes.values()
                  for why in expression.explain({**values, **rule.thresholds})]  # fmt: skip
         sentences.append(f"{gate}: {rule.id} does not hold: " + "; ".join(unique(tried)))
@@ -292,6 +332,15 @@ def _tells(rule: Rule, values: Mapping[str, Value]) -> bool:
     """Tell whether it is worth saying that a rule does not hold: it compares with thresholds."""
     of_stacks = any("stack_density" in e.names for e in rule.classes.values())
     return bool(rule.thresholds) and not rule.relaxes and not (of_stacks and values["TPP"])
+
+
+def _covered_by_reports(question: Question) -> tuple[str, ...]:
+    """Say where "no rule" rests on reports only, not on a search of the law."""
+    places, place = load_places(), question.place
+    sellers = sorted({question.part.designer, question.origin} - {place})
+    found = [places.export_coverage(seller, place, question.item) for seller in sellers]
+    found += [places.import_coverage(place)] if sellers else []
+    return tuple(f"{places.names[place]}: {c.note}" for c in found if c and c.assumed)
 
 
 def _assumed_groups(place: str) -> tuple[str, ...]:

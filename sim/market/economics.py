@@ -19,7 +19,8 @@ DIMENSIONS = {
     "repair_time": "time", "repair_share": "fraction", "failure_rate": "rate",
     "failure_rate_domestic": "rate", "network_share": "fraction",
     "network_share_domestic": "fraction", "pue": "factor", "energy_price": "energy_price",
-    "carbon_intensity": "carbon_intensity", "licence_approval": "fraction", "licence_delay": "time",
+    "carbon_intensity": "carbon_intensity", "licence_approval": "fraction",
+    "licence_approval_presumed": "fraction", "licence_delay": "time",
 }  # fmt: skip
 WRITTEN = {  # how the number of an observation is written: its factor and unit
     "fraction": (100.0, " %"), "rate": (100.0, " %/year"), "factor": (1.0, ""),

@@ -4,8 +4,10 @@ Data: every CSV of `device_models/data/prices`, a row per observation. Rows of o
 pattern, region, kind and basis form a series; between two observations the value runs in a
 straight line, outside them the nearest one is held for a stated time, and beyond that a price is
 unknown: an error says how far the data reaches. Device patterns are names, `ascend-910c*`,
-`@nvidia` (a vendor), `@CN` (designed there) or `*`; the closest series wins (`_candidates`). Licence fees and
-duties come from the rules. Not modelled: forecasts, bargaining, inflation.
+`@nvidia` (a vendor), `@CN` (designed there) or `*`. Of the series of the closest region and device the
+most trusted kind is taken (`_candidates`); a planner sees only what had been observed (`seen`). A single
+figure is no range: its ends are moved out by its confidence (`widths.yaml`). Licence fees and duties
+come from the rules. Not modelled: forecasts, bargaining, inflation.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ersatz.device_models.catalog.export import Part, load_part
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.files import read_csv
 from ersatz.device_models.text.units import UnitError, parse_day
+from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
-from ersatz.sim.law.places import find_date
+from ersatz.sim.law.places import find_date, load_places
 from ersatz.sim.law.rules import Rules, judge, load_rules
 
 PRICES = DATA / "prices"
@@ -66,20 +69,42 @@ ITEMS = {
     "grey_premium": Item("grey-market price over the list price, less 1", "1", 24, 24),
     "seizure": Item("share of smuggled goods that is lost", "1", 60, 60),
     "repair": Item("repair of one device without the vendor", "MONEY", 24, 24),
+    "wage": Item("an engineer for a month, all costs to the employer", "MONEY/month", 36, 36),
     "licence_fee": Item("share of the price that a licence costs, by the rules", "1", 0, 0),
     "duty": Item("share of the customs value, by the rules", "1", 0, 0),
-    "exchange": Item("CNY per USD", "CNY per USD", 24, 60),
+    "exchange": Item("units of a currency per USD", "CNY per USD", 24, 60),
 }  # fmt: skip
 MOST = 1e15  # of a price
-KINDS = ("channel", "market", "direct", "list", "fair cost", "grey", "assumed", "on demand",
+KINDS = ("channel", "market", "direct", "tender", "list", "fair cost", "grey", "assumed", "on demand",
          "estimate")  # fmt: skip  # of several series the first of these is taken
+CONFIDENCES = ("high", "medium", "low")
 STARTS = ("subsidised",)  # kinds whose first observation is the day on which they begin
 REGIONS = {  # where a region has no series of its own, the next wider one is asked
     "CN": "global", "US": "global", "CN-west": "CN", "CN-coast": "CN", "global": "",
     **dict.fromkeys(("CN-inner-mongolia", "CN-ningxia", "CN-guizhou", "CN-gansu", "CN-qinghai",
                      "CN-sichuan", "CN-yunnan"), "CN-west"),
     **dict.fromkeys(("CN-hebei", "CN-jiangsu", "CN-zhejiang", "CN-guangdong"), "CN-coast"),
+    **dict.fromkeys(("EU", "Gulf", "MY", "IN", "JP"), "global"),
+    **dict.fromkeys(("EU-DE", "EU-FR", "EU-FI"), "EU"), "Gulf-AE": "Gulf", "Gulf-SA": "Gulf",
 }  # fmt: skip
+TRADED = ("purchase", "lead_time")  # items for which the world asks the US where it has no series
+GULF = ("AE", "SA", "QA", "KW", "BH", "OM")
+
+
+def price_region(code: str) -> str:
+    """Return the region whose prices hold in a country, by its code.
+
+    >>> price_region("DE"), price_region("QA"), price_region("BR")
+    ('EU-DE', 'Gulf', 'global')
+    """
+    for wider in ("EU", "Gulf"):
+        if f"{wider}-{code}" in REGIONS:
+            return f"{wider}-{code}"
+    if code in load_places().groups["EU"]:
+        return "EU"
+    if code in GULF:
+        return "Gulf"
+    return code if code in REGIONS else "global"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +135,8 @@ class Observation:
     @property
     def series(self) -> tuple[str, ...]:
         """What distinguishes this observation's series."""
-        return (self.item, self.device, self.region, self.kind, self.basis)
+        unit = (self.unit,) if self.item == "exchange" else ()
+        return (self.item, self.device, self.region, self.kind, self.basis, *unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +157,14 @@ class Quote:
     source: str
     confidence: str
     note: str
+    observed: date  # the nearest observation
+    late: bool = False  # it was observed only after what the planner had seen
+    device_pattern: str = ""  # of the series
+
+    @property
+    def age_months(self) -> float:
+        """How long before the day it was observed; negative when after it."""
+        return (self.day - self.observed).days / MONTH_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +189,13 @@ class Prices:
 
     def quote(
         self, item: str, device: str, region: str, day: str | date, currency: str = "USD",
-        kind: str | None = None,
+        kind: str | None = None, seen: date | None = None,
     ) -> Quote:  # fmt: skip
-        """Return a value with low, mid, high and its provenance; raises `InputError`."""
+        """Return a value with low, mid, high and its provenance; raises `InputError`.
+
+        With `seen` only observations up to that day count; where there are none the first later one is
+        taken and marked `late`.
+        """
         on = find_date(day)
         if item not in ITEMS:
             raise _fault(
@@ -169,8 +207,10 @@ class Prices:
         part = load_part(device) if device not in ("", "*") else None
         if item in ("licence_fee", "duty"):
             return self._of_rules(item, part, region, on)
-        series = self._closest(item, part, region, on, kind)
-        quote = self._interpolate(series, on, part, region, currency)
+        series = self._closest(item, part, region, on, kind, seen)
+        quote = _widened(self._interpolate(series, on, part, currency))
+        if seen and quote.observed > seen:
+            quote = replace(quote, late=True)
         if item == "purchase" and series[0].basis != "server":
             share = self.quote("server_share", device, region, on)
             quote = _times(quote, 1 + share.low, 1 + share.mid, 1 + share.high, "with server_share")
@@ -180,10 +220,28 @@ class Prices:
         """Return units of `target` per unit of `source`; raises `InputError` without a rate."""
         if source == target:
             return 1.0
-        if {source, target} != {"CNY", "USD"}:
-            raise _fault(f"{source} to {target}", "no exchange rate; known: CNY and USD")
-        cny_per_usd = self.quote("exchange", "*", "global", day).mid
-        return cny_per_usd if source == "USD" else 1.0 / cny_per_usd
+        return self._per_usd(target, day) / self._per_usd(source, day)
+
+    def currencies(self) -> tuple[str, ...]:
+        """Return the currencies with an exchange rate."""
+        found = {
+            series[0].unit.split()[0] for series in self.series if series[0].item == "exchange"
+        }
+        return ("USD", *sorted(found))
+
+    def _per_usd(self, currency: str, day: str | date) -> float:
+        """Return units of a currency per USD."""
+        if currency == "USD":
+            return 1.0
+        unit = f"{currency} per USD"
+        found = [s for s in self.series if s[0].item == "exchange" and s[0].unit == unit]
+        if not found:
+            raise _fault(currency, f"no exchange rate; known: {', '.join(self.currencies())}")
+        on = find_date(day)
+        first, last = _reach(found[0])
+        if not first <= on <= last:
+            raise _fault(f"{unit} on {on}", f"known from {first} to {last}")
+        return self._interpolate(found[0], on, None, "USD").mid
 
     def reach(self, item: str, device: str, region: str) -> tuple[date, date] | None:
         """Return the first and last observation that `at` can use, or None without any."""
@@ -192,33 +250,53 @@ class Prices:
         return (min(days), max(days)) if days else None
 
     def _candidates(
-        self, item: str, part: Part | None, region: str, day: date | None, kind: str | None
-    ) -> list[tuple[Observation, ...]]:
-        """Return the series that fit, the closest first: region, device, server before card, the
-        one observed nearest to the day, and then the kind."""
-        chain = _chain(region)
+        self, item: str, part: Part | None, region: str, day: date | None, kind: str | None,
+        seen: date | None = None,
+    ) -> list[tuple[Observation, ...]]:  # fmt: skip
+        """Return the series that fit, the best first.
+
+        Region and device decide; then whether it is trusted at all (not of low confidence), its kind,
+        servers before cards, its confidence, and the series observed nearest to the day.
+        """
+        chain = _chain(region, item)
         fit = []
-        for series in self.series:
-            head = series[0]
-            if head.item != item or head.region not in chain or (kind and head.kind != kind):
+        for whole in self.series:
+            series = tuple(o for o in whole if not seen or o.day <= seen)
+            head = whole[0]
+            if (
+                not series
+                or head.item != item
+                or head.region not in chain
+                or (kind and head.kind != kind)
+            ):
+                continue
+            if item == "exchange" and head.unit != ITEMS[item].unit:
                 continue
             distance = _match(head.device, part)
             if distance is not None:
                 order = KINDS.index(head.kind) if head.kind in KINDS else -1
                 basis = ("server", "module", "card", "").index(head.basis)
+                away = (lambda o: abs((o.day - day).days)) if day else (lambda o: 0)
+                trust = CONFIDENCES.index(min(series, key=away).confidence)
                 gap = max((series[0].day - day).days, (day - series[-1].day).days, 0) if day else 0
-                fit.append(((chain.index(head.region), distance, basis, gap, order), series))
+                fit.append(
+                    (
+                        (chain.index(head.region), distance, trust > 1, order, basis, trust, gap),
+                        series,
+                    )
+                )
         return [series for _, series in sorted(fit, key=lambda pair: pair[0])]
 
     def _closest(
-        self, item: str, part: Part | None, region: str, day: date, kind: str | None
-    ) -> tuple[Observation, ...]:
-        """Return the closest series whose reach holds the day; raises `InputError`."""
-        candidates = self._candidates(item, part, region, day, kind)
-        for series in candidates:
-            first, last = _reach(series)
-            if first <= day <= last:
-                return series
+        self, item: str, part: Part | None, region: str, day: date, kind: str | None, seen: date | None
+    ) -> tuple[Observation, ...]:  # fmt: skip
+        """Return the best series whose reach holds the day; raises `InputError`."""
+        for known in (seen, None) if seen else (None,):
+            candidates = self._candidates(item, part, region, day, kind, known)
+            for series in candidates:
+                first, last = _reach(series)
+                if first <= day <= last:
+                    return series
         name = part.name if part else "any device"
         what = f"{item} of {name} in {region}"
         if candidates:
@@ -232,7 +310,7 @@ class Prices:
         raise _fault(what, f"no such price; {hint}")
 
     def _interpolate(
-        self, series: tuple[Observation, ...], day: date, part: Part | None, region: str, currency: str
+        self, series: tuple[Observation, ...], day: date, part: Part | None, currency: str
     ) -> Quote:  # fmt: skip
         before = [o for o in series if o.day <= day] or [series[0]]
         after = [o for o in series if o.day >= day] or [series[-1]]
@@ -245,7 +323,8 @@ class Prices:
         nearest = one if weight < 0.5 else two
         return Quote(one.item, part.name if part else "", one.region, day, low, mid, high, unit,
                      one.basis, one.kind, not span and one.day != day, nearest.source,
-                     nearest.confidence, nearest.note)  # fmt: skip
+                     nearest.confidence, nearest.note, nearest.day,
+                     device_pattern=one.device)  # fmt: skip
 
     def _values(self, row: Observation, currency: str) -> tuple[float, float, float]:
         """Return low, mid, high per device in a currency, at the rate of the observation's day."""
@@ -260,7 +339,7 @@ class Prices:
         verdict = judge(self.rules, part, day, region.split("-")[0], changes=False)
         value = verdict.fee if item == "licence_fee" else verdict.duty
         return Quote(item, part.name, region, day, value, value, value, "1", "", "rule", False,
-                     ", ".join(verdict.rule_ids), "high", "")  # fmt: skip
+                     ", ".join(verdict.rule_ids), "high", "", day)  # fmt: skip
 
 
 def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> Prices:
@@ -276,6 +355,10 @@ def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> P
         fresh: dict[tuple[str, ...], list[Observation]] = {}
         for row in rows:
             fresh.setdefault(row.series, []).append(row)
+        if not fresh and not problems:
+            problems.append(
+                Problem(str(folder), 0, 0, "", "", "holds no prices: no CSV with a row")
+            )
         found.update(fresh)
     if problems:
         raise InputError(problems)
@@ -325,6 +408,8 @@ def _observation(row: Mapping[str, str], blame: Callable[[str, str], None]) -> O
         blame("region", f"no such region{did_you_mean(row['region'], REGIONS)}")
     if not row["source"]:
         blame("source", "a price needs its source")
+    if row["confidence"] not in CONFIDENCES:
+        blame("confidence", f"expected {', '.join(CONFIDENCES)}")
     if row["basis"] not in ("server", "module", "card", ""):
         blame("basis", "expected server, module or card")
     numbers: dict[str, float] = {}
@@ -351,11 +436,29 @@ def _observation(row: Mapping[str, str], blame: Callable[[str, str], None]) -> O
     )  # fmt: skip
 
 
-def _chain(region: str) -> list[str]:
+def _chain(region: str, item: str = "") -> list[str]:
     chain = [region]
     while REGIONS[chain[-1]]:
         chain.append(REGIONS[chain[-1]])
+    if item in TRADED and chain[0] != "US" and "CN" not in chain:
+        chain.append("US")
     return chain
+
+
+@lru_cache(maxsize=1)
+def load_widths() -> Mapping[str, float]:
+    """Return the least half-width of a price by the confidence of its observation, as a share."""
+    data: Any = read_yaml(PRICES / "widths.yaml").data
+    return {name: float(data["half_width"][name]["value"]) for name in CONFIDENCES}
+
+
+def _widened(quote: Quote) -> Quote:
+    """Move the ends of a price out where a single figure stands for a range."""
+    if quote.item not in ("purchase", "rent"):
+        return quote
+    width = load_widths()[quote.confidence]
+    return replace(quote, low=min(quote.low, quote.mid * (1 - width)),
+                   high=max(quote.high, quote.mid * (1 + width)))  # fmt: skip
 
 
 def _match(pattern: str, part: Part | None) -> int | None:
@@ -381,11 +484,8 @@ def _reach(series: tuple[Observation, ...]) -> tuple[date, date]:
 
 
 def _times(quote: Quote, low: float, mid: float, high: float, note: str) -> Quote:
-    return Quote(
-        quote.item, quote.device, quote.region, quote.day, quote.low * low, quote.mid * mid,
-        quote.high * high, quote.unit, quote.basis, quote.kind, quote.held, quote.source,
-        quote.confidence, f"{quote.note}; {note}".strip("; "),
-    )  # fmt: skip
+    return replace(quote, low=quote.low * low, mid=quote.mid * mid, high=quote.high * high,
+                   note=f"{quote.note}; {note}".strip("; "))  # fmt: skip
 
 
 def _fault(value: str, expected: str) -> InputError:

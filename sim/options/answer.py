@@ -22,7 +22,7 @@ from ersatz.sim.options.questions import (
     winners,
 )
 from ersatz.sim.purchase.life.chance import Swing
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from ersatz.sim.invariants import Holds
 from ersatz.sim.market.supply import SupplyMonth
 from ersatz.sim.options.option import Costing
 from ersatz.sim.options.stockpile import StockAnswer
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import Floats
 
 
 def check_costs(name: str, costs: Mapping[str, Costing], table: Mapping[str, Floats]) -> None:

@@ -19,7 +19,7 @@ from ersatz.sim.job.cost import YEAR_S
 from ersatz.sim.options.option import FIELDS, Option, Work, costing
 from ersatz.sim.purchase.buildout import MONTH_S
 from ersatz.sim.purchase.life.chance import Swing, Uncertain
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import Floats
 
 
 @dataclass(frozen=True, slots=True)

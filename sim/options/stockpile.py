@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import Floats
 
 
 @dataclass(frozen=True, slots=True)

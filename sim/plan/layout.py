@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
-from ersatz.sim.plan.schedules import chunk_places
+from ersatz.sim.plan.schedules import chunk_places, stage_chunks
 from ersatz.sim.scenario.scenario import Parallel
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model, Runs
@@ -144,8 +144,7 @@ def _twice(group: Group, stages: int) -> Group:
 
 def pipeline_length(parallel: Parallel) -> int:
     """Positions of one pipeline: stages times chunks that follow each other."""
-    places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
-    return 1 + max(place.position for row in places for place in row)
+    return stage_chunks(parallel.schedule, parallel.vp) * parallel.pp
 
 
 def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
@@ -293,7 +292,7 @@ def chunk_params(model: Model, chunk: Chunk, parallel: Parallel) -> tuple[float,
     Norms, routers and latent down-projections are whole on every rank of a tensor group, and so is
     the head of keys or values that several ranks share.
     """
-    tp, held = parallel.tp, _held(model, chunk)
+    tp, held = parallel.tp, held_runs(model, chunk)
     dense = sum(count * _split_params(kind, tp) for kind, count in held)
     dense += chunk_whole_params(model, chunk) + chunk.predict * 2.0 * model.hidden**2 / tp
     dense += (model.tables / tp) * chunk.embedding
@@ -303,14 +302,14 @@ def chunk_params(model: Model, chunk: Chunk, parallel: Parallel) -> tuple[float,
     return dense, expert / (parallel.ep * parallel.etp)
 
 
-def _held(model: Model, chunk: Chunk) -> Runs:
-    """Kinds of layer of a chunk, those of its prediction modules among them."""
+def held_runs(model: Model, chunk: Chunk) -> Runs:
+    """Return the kinds of layer of a chunk with counts, those of its prediction modules among them."""
     return (*chunk.runs, (model.predict_layer, chunk.predict)) if chunk.predict else chunk.runs
 
 
 def chunk_whole_params(model: Model, chunk: Chunk) -> float:
     """Return the weights of a chunk that every rank of a tensor group holds whole."""
-    return float(sum(count * _whole_params(kind) for kind, count in _held(model, chunk)))
+    return float(sum(count * _whole_params(kind) for kind, count in held_runs(model, chunk)))
 
 
 @lru_cache(maxsize=4096)

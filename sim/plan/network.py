@@ -175,7 +175,18 @@ def used_node(pool: Pool) -> Node:
     out = node.scale_out
     if pool.stack.pat_gather != out.pat_gather:
         node = replace(node, scale_out=replace(out, pat_gather=pool.stack.pat_gather))
+    if pool.stack.collective_factor != 1.0:
+        node = _slowed(node, pool.stack.collective_factor)
     return replace(node, nics=min(used, node.nics)) if used else node
+
+
+def _slowed(node: Node, factor: float) -> Node:
+    """Return a node whose collectives reach other shares of its links' bandwidth, at most all."""
+    up, out = node.scale_up, node.scale_out
+    return replace(
+        node, scale_up=replace(up, efficiency=min(up.efficiency * factor, 1.0)),
+        scale_out=replace(out, efficiency=min(out.efficiency * factor, 1.0)),
+    )  # fmt: skip
 
 
 def network_matters(node: Node, nodes: int, spec: FabricSpec | None) -> bool:

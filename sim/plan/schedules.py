@@ -79,17 +79,6 @@ class Schedule:
                 return other - stage
         return None
 
-    def in_flight(self, stage: int) -> tuple[int, ...]:
-        """Return per chunk the most micro-batches whose activations wait for their backward."""
-        peak, now = [0] * self.chunks, [0] * self.chunks
-        best = 0
-        for slot in self.orders[stage]:
-            for phase, chunk, _ in slot:
-                now[chunk] += (phase == "F") - (phase in "BI")
-            if sum(now) > best:
-                best, peak = sum(now), now.copy()
-        return tuple(peak)
-
 
 def _slots(parts: Sequence[Part]) -> list[Slot]:
     return [(part,) for part in parts]
@@ -276,6 +265,11 @@ PIPELINE_SCHEDULES: dict[str, PipelineSchedule] = {
 }
 
 
+def stage_chunks(name: str, v: int) -> int:
+    """Return how many positions of one pipeline a stage holds; `v` where the schedule asks for them."""
+    return {"zb-v": 2, "dualpipe": 1}.get(name, v)
+
+
 def chunk_places(name: str, p: int, v: int) -> tuple[tuple[Place, ...], ...]:
     """Return where each stage's chunks stand: looped, in a V, or in two directions."""
     if name == "zb-v":
@@ -310,8 +304,22 @@ def make_schedule(
         orders = tuple(tuple(order) for order in PIPELINE_SCHEDULES[name](p, m, v))
     places = chunk_places(name, p, v)
     length = 1 + max(place.position for row in places for place in row)
+    _check_places(orders, places, m)
     _check_complete(orders, places, m)
     return Schedule(name, m, orders, places, length, _walk(orders, places, length, m, runs))
+
+
+def _check_places(orders: Sequence[Order], places: Sequence[Sequence[Place]], m: int) -> None:
+    """There is an order for each stage, of chunks that it holds and of micro-batches that there are."""
+    if len(orders) != len(places):
+        raise ValueError(f"orders of {len(orders)} stages for {len(places)}")
+    for stage, order in enumerate(orders):
+        for part in (part for slot in order for part in slot):
+            if not (0 <= part.chunk < len(places[stage]) and 0 <= part.microbatch < m):
+                raise ValueError(
+                    f"stage {stage} runs micro-batch {part.microbatch} of chunk {part.chunk};"
+                    f" there are {m} of {len(places[stage])}, from 0"
+                )
 
 
 def _check_complete(orders: Sequence[Order], places: Sequence[Sequence[Place]], m: int) -> None:

@@ -9,8 +9,8 @@ be met any more is given up for the earliest possible finish, and the answer say
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
@@ -18,13 +18,22 @@ import numpy as np
 from ersatz.device_models.catalog.export import list_parts
 from ersatz.sim.invariants import Holds
 from ersatz.sim.law.rules import judge, load_rules
-from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, BuildOut, permitted, purchase_problem
+from ersatz.sim.purchase.buildout import (
+    DAY_S,
+    MONTH_DAYS,
+    BuildOut,
+    permitted,
+    prolonged,
+    purchase_problem,
+)
+from ersatz.sim.purchase.decide import Turn, in_time_by_speed, turns
 from ersatz.sim.purchase.diagnose import Remedy, Shadow, diagnose, shadows
 from ersatz.sim.purchase.events import Draw, Event, foreseen, with_embargoes
 from ersatz.sim.purchase.gate import known_rules, rule_gate
 from ersatz.sim.purchase.holds import check_cloud, check_life, check_plan
-from ersatz.sim.purchase.life.chance import Cloud, Swing, live_often, swings
+from ersatz.sim.purchase.life.chance import Cloud, Swing, Uncertain, live_often, swings
 from ersatz.sim.purchase.life.replay import LogLine, Replayed, replay
+from ersatz.sim.purchase.periods import on_other_bounds
 from ersatz.sim.purchase.programme import Held, PurchaseProblem
 from ersatz.sim.purchase.purchase import Purchase, cheapest, fastest, front, hurried
 from ersatz.sim.purchase.reading.file import Inquiry
@@ -77,8 +86,12 @@ class Answered:
     cloud: Cloud | None
     swings: tuple[Swing, ...]
     verdicts: tuple[Verdict, ...]
-    spread: tuple[float, float] | None = None  # months at both ends of the speed's 80 % interval
+    spread: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # of each life, in months
     flips: tuple[Flip, ...] = ()  # what changed rules change for devices of the catalogue
+    turns: tuple[Turn, ...] = ()  # what would turn the plan
+    in_time: float | None = None  # how likely its deadlines are kept, by the speed alone
 
     @property
     def final(self) -> Replayed | None:
@@ -111,14 +124,17 @@ def answer(inquiry: Inquiry, advance: Callable[[str], None] = lambda _: None) ->
 
 def _answer(inquiry: Inquiry, advance: Callable[[str], None]) -> Answered:
     b = inquiry.buildout
-    known = tuple(event for event in inquiry.events if event.known)
+    known = tuple(event for event in inquiry.events if event.known or event.called_by)
     gate = with_embargoes(inquiry.foreseen, known, b.start)
     problem = purchase_problem(foreseen(b, known), gate)
     plans = _plans(b, problem)
     verdicts = _verdicts(inquiry)
+
+    def longer(months: int) -> PurchaseProblem:
+        return purchase_problem(foreseen(prolonged(b, months), known), gate)
+
     if not plans:
-        rules = {v.offer: ", ".join(v.rules) for v in verdicts if v.policy == "denied"}
-        remedies = diagnose(problem, rules, b.time_limit_s)
+        remedies = diagnose(problem, _to_allow(verdicts), b.time_limit_s, longer)
         return Answered(
             inquiry, problem, None, remedies, (), None, None, None, (), None, (), verdicts
         )
@@ -130,13 +146,15 @@ def _answer(inquiry: Inquiry, advance: Callable[[str], None]) -> Answered:
     cloud = None
     bars: tuple[Swing, ...] = ()
     if inquiry.draws:
-        cloud = live_often(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, inquiry.draws, b.seed,
+        inputs = [_own(b, kept, u) for u in inquiry.inputs]
+        cloud = live_often(b, kept, inquiry.gate, inquiry.events, inputs, inquiry.draws, b.seed,
                            advance=advance)  # fmt: skip
-        bars = swings(b, kept, inquiry.gate, inquiry.events, inquiry.inputs, _outcome(inquiry))
+        bars = swings(b, kept, inquiry.gate, inquiry.events, inputs, _outcome(inquiry))
+    turning = turns(b, problem, plan, gate, known)
     return Answered(
-        inquiry, problem, plan, (), shadows(problem, plan), quiet, life, renewed,
-        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts, _spread(inquiry, kept),
-        _flips(inquiry),
+        inquiry, problem, plan, (), shadows(problem, plan, longer), quiet, life, renewed,
+        tuple(plans) if b.objective == "pareto" else (), cloud, bars, verdicts,
+        _spreads(inquiry, known, plan, renewed), _flips(inquiry), turning, _in_time(b, plan, turning),
     )  # fmt: skip
 
 
@@ -163,18 +181,46 @@ def _outcome(inquiry: Inquiry) -> Callable[[Replayed], float]:
     return outcome
 
 
-def _spread(inquiry: Inquiry, plan: Purchase) -> tuple[float, float] | None:
-    """Return the months to train with the plan's groups at both ends of their 80 % intervals."""
-    b = inquiry.buildout
+def _interval(b: BuildOut, plan: Purchase) -> tuple[float, float]:
+    """Return the ends of the 80 % interval of the speed, as factors: the widest that the plan uses."""
     used = {b.groups[g] for g in np.flatnonzero(plan.use.sum(axis=(0, 2, 3, 4)))}
     rates = [t for job in b.jobs for t in job.throughputs if t.devices in used]
-    low, high = min((t.low for t in rates), default=1.0), max((t.high for t in rates), default=1.0)
-    if low == high:
-        return None
-    ends = (replay(b, plan, inquiry.gate, inquiry.events, Draw({"throughput": speed})).finish
-            for speed in (high, low))  # fmt: skip
-    fast, slow = ends
-    return fast, slow
+    return min((t.low for t in rates), default=1.0), max((t.high for t in rates), default=1.0)
+
+
+def _own(b: BuildOut, plan: Purchase, given: Uncertain) -> Uncertain:
+    """Return an input as it is for a plan: a predicted speed has the interval of its own devices."""
+    if given.law != "interval":
+        return given
+    low, high = _interval(b, plan)
+    used = [b.offers[d].name for d in np.flatnonzero(plan.use.any(axis=(0, 1, 3, 4)))]
+    return replace(given, low=low, high=high, of=" and ".join(used))
+
+
+def _spreads(
+    inquiry: Inquiry, known: tuple[Event, ...], plan: Purchase, renewed: Renewed | None
+) -> dict[str, tuple[float, float]]:
+    """Return, for each life, the months to train at both ends of its own speed's 80 % interval."""
+    b = inquiry.buildout
+    lives = {"as planned": (plan, inquiry.foreseen, known),
+             "as things came": (plan, inquiry.gate, inquiry.events)}  # fmt: skip
+    if renewed:
+        lives["planned anew"] = (renewed.plan, inquiry.gate, inquiry.events)
+    found = {}
+    for name, (chosen, gate, events) in lives.items():
+        low, high = _interval(b, chosen)
+        if low != high:
+            fast, slow = (replay(b, chosen, gate, events, Draw({"throughput": speed})).finish
+                          for speed in (high, low))  # fmt: skip
+            found[name] = (fast, slow)
+    return found
+
+
+def _in_time(b: BuildOut, plan: Purchase, turning: tuple[Turn, ...]) -> float | None:
+    """Return how likely the plan keeps its deadlines, by what is known of its speed alone."""
+    least = [turn.value for turn in turning if turn.kind == "speed"]
+    low, high = _interval(b, plan)
+    return in_time_by_speed(least[0], low, high) if least and low != high else None
 
 
 def _verdicts(inquiry: Inquiry) -> tuple[Verdict, ...]:
@@ -183,13 +229,26 @@ def _verdicts(inquiry: Inquiry) -> tuple[Verdict, ...]:
     gate = with_embargoes(inquiry.gate, inquiry.events, b.start)
     found = []
     for offer in b.offers:
-        for site in b.sites:
+        for site in (site for site in b.sites if offer.is_at(site.name)):
             leaves = b.date_at(offer.lead_s / DAY_S)
             said = gate(offer, site, leaves)
             found.append(
                 Verdict(offer.name, site.name, leaves, said.policy, said.rules, said.words)
             )
     return tuple(found)
+
+
+def _to_allow(verdicts: tuple[Verdict, ...]) -> dict[str, str]:
+    """Say, per offer, what would have to be allowed: by which rules, or on which licence to count."""
+    found: dict[str, str] = {}
+    for v in verdicts:
+        rules = f" ({', '.join(v.rules)})" if v.rules else ""
+        if v.policy == "denied":
+            found.setdefault(v.offer, f"{v.offer} allowed{rules}")
+        elif v.policy == "case":
+            found[v.offer] = (f"a licence for {v.offer}{rules}; to plan as if it came, set"
+                              " purchase.count_on_licences: true")  # fmt: skip
+    return found
 
 
 def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
@@ -206,12 +265,13 @@ def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
     gate = with_embargoes(gate, seen, b.start)
     problem = purchase_problem(foreseen(b, seen), gate)
     came, _, _ = permitted(b, with_embargoes(inquiry.gate, seen, b.start))
-    held = Held(month, np.where(came, plan.orders, 0.0), plan.use)
+    used = on_other_bounds(plan.use, plan.bounds, problem.bounds)
+    held = Held(month, np.where(came, plan.orders, 0.0), used)
     solver = fastest if b.objective == "time" else cheapest
     found, late = solver(problem, b.gap, b.time_limit_s, held), False
     if found is None:
-        late, longer = True, np.full_like(problem.deadline, b.months)
-        found = fastest(replace(problem, deadline=longer), b.gap, b.time_limit_s, held)
+        late, longest = True, np.full_like(problem.deadline, b.months)
+        found = fastest(replace(problem, deadline=longest), b.gap, b.time_limit_s, held)
     if found is None:
         return None
     return Renewed(month, found, replay(b, found, inquiry.gate, inquiry.events), late)
@@ -219,7 +279,7 @@ def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
 
 def _shock(events: tuple[Event, ...], log: tuple[LogLine, ...]) -> float | None:
     """Return the day on which something came that was not planned with."""
-    days = [event.day for event in events if not event.known and not event.case_only]
+    days = [event.day for event in events if not event.known and not event.called_by]
     days += [line.day for line in log if line.outcome in ("stopped", "refused at the border")]
     return min(days) if days else None
 

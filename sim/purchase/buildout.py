@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
 
 from ersatz.sim.job.cost import YEAR_S, value_after
-from ersatz.sim.purchase.programme import Bools, Floats, Ints, PurchaseProblem
+from ersatz.sim.purchase.periods import Floats, arrival_cuts, given, next_turn, period_bounds
+from ersatz.sim.purchase.programme import Bools, PurchaseProblem
 from ersatz.sim.purchase.rates import Throughput
 
 MONTH_S = 2_629_800.0
@@ -33,6 +34,7 @@ class Answer:
     words: str = ""
     surcharge: float = 0.0  # fee and duty, share of the price
     notice_days: float = 0.0  # before which nothing may leave
+    presumed: bool = False  # a licence that is presumed to be approved
 
 
 Gate = Callable[["Offer", "Site", date], Answer]
@@ -62,6 +64,10 @@ class Offer:
     porting_cost: float
     porting_s: float
     domestic: bool  # made where it is used: no export
+    lot: int = 1  # nodes that are ordered together
+    powered_rent: bool = True  # the rent includes electricity
+    standing: bool = False  # machines for rent that are there already
+    licence_s: tuple[float, float] = (0.0, 0.0)  # wait for one presumed approved, for one decided
     sites: tuple[str, ...] = ()  # where it can be had; empty: everywhere
 
     def is_at(self, site: str) -> bool:
@@ -98,7 +104,7 @@ class Job:
 
     name: str
     tokens: float
-    deadline: int  # months
+    deadline: float  # months
     throughputs: tuple[Throughput, ...]
 
     def speed(self, group: tuple[str, ...], device: str) -> float:
@@ -124,7 +130,7 @@ class BuildOut:
     offers: tuple[Offer, ...]
     sites: tuple[Site, ...]
     jobs: tuple[Job, ...]
-    count_on_licences: bool  # plan as if every case-by-case licence were granted
+    count_on_licences: bool | None  # which licences the plan takes as granted; None: the presumed
     gap: float
     time_limit_s: float
     embodied_kg: float = 164.0  # per device
@@ -152,45 +158,49 @@ def watts_of(buildout: BuildOut, offer: Offer) -> float:
     return max(known, default=offer.watts)
 
 
-def kept(offer: Offer, age_s: float) -> float:
-    """Return the expected share of devices that work at an age: exp(-rate (1 - repaired) age).
+def counted_on(buildout: BuildOut, answer: Answer) -> bool:
+    """Tell whether the plan takes it that an order may leave: free, or a licence it counts on."""
+    if answer.policy != "case":
+        return answer.policy in ("free", "notify")
+    counted = buildout.count_on_licences
+    return answer.presumed if counted is None else counted
 
-    >>> from dataclasses import replace
-    >>> round(math.exp(-0.09 * 3), 3)
-    0.763
-    """
-    return math.exp(-offer.failure_rate * (1.0 - offer.repaired) * age_s)
+
+def licence_days(offer: Offer, answer: Answer) -> float:
+    """Return the days that an order waits for a notice or a licence before it leaves."""
+    waited = (
+        offer.licence_s[0 if answer.presumed else 1] / DAY_S if answer.policy == "case" else 0.0
+    )
+    return max(answer.notice_days, waited)
 
 
 def permitted(buildout: BuildOut, gate: Gate) -> tuple[Bools, Floats, Floats]:
-    """Return which orders may leave, their surcharge, and the days of notice before that.
+    """Return which orders may leave, their surcharge, and the days that they wait before that.
 
-    Each is (devices, sites, months). A case-by-case licence counts only if the planner counts on it.
+    Each is (devices, sites, months). What had to wait is judged again on the day on which it leaves.
     """
     shape = (len(buildout.offers), len(buildout.sites), buildout.months)
-    allowed, surcharge = np.ones(shape, dtype=bool), np.zeros(shape)
-    notice = np.zeros(shape)
-    good = ("free", "notify", "case") if buildout.count_on_licences else ("free", "notify")
+    allowed, surcharge, wait = np.ones(shape, dtype=bool), np.zeros(shape), np.zeros(shape)
     for d, offer in enumerate(buildout.offers):
         for s, site in enumerate(buildout.sites):
             for t in range(buildout.months):
-                leaves = buildout.date_at(t * MONTH_DAYS + offer.lead_s / DAY_S)
-                answer = gate(offer, site, leaves)
+                day = t * MONTH_DAYS + offer.lead_s / DAY_S
+                answer = gate(offer, site, buildout.date_at(day))
+                wait[d, s, t] = licence_days(offer, answer)
+                later = gate(offer, site, buildout.date_at(day + wait[d, s, t]))
                 allowed[d, s, t] = (
-                    answer.policy in good
-                    and math.isfinite(offer.price[t])
-                    and offer.is_at(site.name)
-                )
+                    counted_on(buildout, answer) and later.policy != "denied"
+                    and math.isfinite(offer.price[t]) and offer.is_at(site.name)
+                )  # fmt: skip
                 surcharge[d, s, t] = answer.surcharge
-                notice[d, s, t] = answer.notice_days
-    return allowed, surcharge, notice
+    return allowed, surcharge, wait
 
 
 def works_from(buildout: BuildOut, gate: Gate, offer: Offer, site: Site, month: int) -> date:
-    """Return the day on which an order of a month works, a notice included."""
+    """Return the day on which an order of a month works, a notice or licence included."""
     day = month * MONTH_DAYS + offer.lead_s / DAY_S
-    notice = gate(offer, site, buildout.date_at(day)).notice_days
-    return buildout.date_at(day + notice + offer.transit_s / DAY_S)
+    wait = licence_days(offer, gate(offer, site, buildout.date_at(day)))
+    return buildout.date_at(day + wait + offer.transit_s / DAY_S)
 
 
 def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
@@ -198,14 +208,16 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     offers, sites, jobs, months = buildout.offers, buildout.sites, buildout.jobs, buildout.months
     groups = buildout.groups
     names = [offer.name for offer in offers]
-    allowed, surcharge, notice = permitted(buildout, gate)
+    allowed, surcharge, wait = permitted(buildout, gate)
+    bounds, works = standing(buildout, allowed, wait)
     price = np.array([[[p if math.isfinite(p) else 0.0 for p in o.price]] * len(sites)
                       for o in offers])  # fmt: skip
-    ages = (np.arange(months) + 0.5) * MONTH_S
     power = np.array([[watts_of(buildout, o) * o.per_node * s.pue for s in sites] for o in offers])
     energy = power * np.array([s.energy_price for s in sites]) * MONTH_S
-    repairs = [o.per_node * o.failure_rate * o.repaired * MONTH_S * o.repair_share
-               * _mean_price(o) / o.per_node for o in offers]  # fmt: skip
+    repairs = [
+        o.failure_rate * o.repaired * MONTH_S * o.repair_share * _mean_price(o) for o in offers
+    ]
+    bare = np.array([1.0 / (1.0 + o.network_share) for o in offers])[:, None, None]
     legal_rent = np.array([[[o.is_at(s.name) and gate(o, s, buildout.day(t)).policy != "denied"
                              for t in range(months)] for s in sites] for o in offers])  # fmt: skip
     left_age = (months - np.arange(months)) / 12.0
@@ -215,11 +227,10 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
     return PurchaseProblem(
         devices=tuple(names), sites=tuple(s.name for s in sites), jobs=tuple(j.name for j in jobs),
         groups=tuple(tuple(names.index(n) for n in group) for group in groups),
-        price=price * (1.0 + surcharge), allowed=allowed, usable_from=usable_from(buildout, notice),
+        price=price * (1.0 + surcharge * bare), allowed=allowed, bounds=bounds, works=works,
+        loss=losses(buildout), lot=np.array([float(o.lot) for o in offers]),
         supply=np.array([o.supply for o in offers]), quota=np.array([o.quota for o in offers]),
-        survival=np.array([[kept(o, age) for age in ages] for o in offers]),
-        rent=_tiled([o.rent * o.per_node * MONTH_S / 3600.0 if math.isfinite(o.rent) else 0.0
-                     for o in offers], len(sites), months),
+        rent=np.repeat(_rents(buildout, energy)[:, :, None], months, axis=2),
         rentable=_tiled([o.rentable if math.isfinite(o.rent) else 0.0 for o in offers],
                         len(sites), months) * legal_rent,
         running=np.repeat((energy + np.array(repairs)[:, None])[:, :, None], months, axis=2),
@@ -227,24 +238,61 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
         space=np.array([[s.space] * months for s in sites]), budget=np.array(buildout.budget),
         rate=np.array([[_alone(j, o) * o.per_node * MONTH_S for o in offers] for j in jobs]),
         efficiency=np.array([[_efficiency(j, group) for group in groups] for j in jobs]),
-        ready=np.array([[math.ceil(o.porting_s / MONTH_S) for o in offers] for _ in jobs]),
+        ready=np.array([[o.porting_s / MONTH_S for o in offers] for _ in jobs]),
         work=np.array([j.tokens for j in jobs]), deadline=np.array([j.deadline for j in jobs]),
         fixed=np.array([o.porting_cost for o in offers]),
         left=np.tile(worth, (len(offers), 1)),
     )  # fmt: skip
 
 
-def usable_from(buildout: BuildOut, notice: Floats) -> Ints:
-    """Return the first whole month in which an order of each month works, (devices, months)."""
-    extra = notice.max(axis=1) * DAY_S
-    wait = np.array([o.delay_s for o in buildout.offers])[:, None] + extra
-    whole = np.ceil(wait / MONTH_S - 1e-9).astype(np.int64)
-    return np.asarray(whole + np.arange(buildout.months)[None])
+def standing(buildout: BuildOut, allowed: Bools, wait: Floats) -> tuple[Floats, Floats]:
+    """Return the turns of the plan's periods, and the node-months (D, S, T, P) that an order gives.
+
+    `wait` are the days (D, S, T) before an order that is `allowed` leaves, besides its lead time.
+    """
+    b, months = buildout, buildout.months
+    delay = np.array([o.delay_s for o in b.offers])[:, None, None] / DAY_S + wait
+    arrivals = np.arange(months) + delay / MONTH_DAYS
+    limited = np.array([math.isfinite(site.power_w) for site in b.sites])
+    cuts = [job.deadline for job in b.jobs] + [o.porting_s / MONTH_S for o in b.offers]
+    bounds = period_bounds(
+        months, [*cuts, *arrival_cuts(arrivals[limited[:, None] & allowed], months)]
+    )
+    counted = np.where(limited[:, None], next_turn(arrivals, bounds), arrivals)
+    return bounds, given(arrivals, bounds, losses(b)[:, None, None], counted)
+
+
+def losses(buildout: BuildOut) -> Floats:
+    """Return the share of each offer's devices (D,) that is lost in a month: those not repaired."""
+    return np.array([o.failure_rate * (1.0 - o.repaired) * MONTH_S for o in buildout.offers])
+
+
+def prolonged(buildout: BuildOut, months: int) -> BuildOut:
+    """Return a build-out that may take some months more: what holds in its last month goes on."""
+    b, more = buildout, months
+    rise = b.budget[-1] - (b.budget[-2] if len(b.budget) > 1 else 0.0)
+    rise = rise if math.isfinite(rise) else 0.0
+    offers = tuple(replace(o, price=o.price + (o.price[-1],) * more,
+                           supply=o.supply + (o.supply[-1],) * more) for o in b.offers)  # fmt: skip
+    return replace(
+        b, months=b.months + more, offers=offers,
+        budget=b.budget + tuple(b.budget[-1] + rise * (i + 1) for i in range(more)),
+        jobs=tuple(replace(job, deadline=job.deadline + more) for job in b.jobs),
+    )  # fmt: skip
+
+
+def _rents(buildout: BuildOut, energy: Floats) -> Floats:
+    """Return the rent (D, S) of a node for a month, without the electricity that it includes."""
+    rents = np.array([o.rent * o.per_node * MONTH_S / 3600.0 if math.isfinite(o.rent) else 0.0
+                      for o in buildout.offers])[:, None]  # fmt: skip
+    powered = np.array([o.powered_rent for o in buildout.offers])[:, None]
+    return np.asarray(np.maximum(rents - energy * powered, 0.0))
 
 
 def _mean_price(offer: Offer) -> float:
+    """Return the mean price of a node without its network."""
     known = [p for p in offer.price if math.isfinite(p)]
-    return math.fsum(known) / len(known) if known else 0.0
+    return math.fsum(known) / len(known) / (1.0 + offer.network_share) if known else 0.0
 
 
 def _tiled(values: list[float], sites: int, months: int) -> Floats:

@@ -2,20 +2,25 @@
 
 A family of limits (the budget, a site's power, a device's supply ...) is multiplied by 1 + z and the
 least z that admits a plan is sought. What has no number (a rule, a lead time, the deadline) is lifted
-or moved and the question asked again. For a plan that exists, the same families tell what binds.
+or moved and the question asked again. Where no limit alone suffices, all may grow and the least sum of
+their changes is named. For a plan that exists, the same families tell what binds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ersatz.sim.purchase.periods import given
 from ersatz.sim.purchase.programme import PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import TIME_LIMIT_S, Purchase, is_feasible, solve
 
 MORE = 0.10  # by which a limit grows to see what it is worth
+MOST = 100.0  # from where growing a limit is no advice
+LATER = (1, 2, 3, 6, 12, 24)  # months beyond the plan's own that are tried
+Longer = Callable[[int], PurchaseProblem]  # the same problem with some months more
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +49,33 @@ def families(problem: PurchaseProblem) -> tuple[str, ...]:
 
 def diagnose(
     problem: PurchaseProblem,
-    rules: dict[str, str] | None = None,
+    rules: Mapping[str, str] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    longer: Longer | None = None,
 ) -> tuple[Remedy, ...]:
     """Return what would make an infeasible problem feasible, the least change of a number first.
 
-    `rules` names, per device, the rule that forbids it, for the text.
+    `rules` says, per device, what would have to be allowed, for the text; `longer` gives the problem
+    with more months than it has.
     """
-    numbers = sorted(_numbers(problem, time_limit_s), key=lambda remedy: remedy.increase or 0.0)
-    others = _others(problem, rules or {}, time_limit_s)
-    return (*numbers, *others, *_less_work(problem, time_limit_s))
+    found = sorted(_numbers(problem, time_limit_s), key=lambda remedy: remedy.increase or 0.0)
+    found += _others(problem, rules or {}, time_limit_s, longer)
+    found = found or list(_together(problem, time_limit_s))
+    return (*found, *_less_work(problem, time_limit_s))
+
+
+def _together(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:
+    """The least sum of changes of several limits at once."""
+    programme, named = build_programme(problem, tight=False), families(problem)
+    solved = solve(programme, np.zeros(programme.width), gap=0.001, time_limit_s=time_limit_s,
+                   extra=[(family, 1.0) for family in named])  # fmt: skip
+    if solved is None:
+        return
+    shares = dict(zip(named, solved[0][programme.width :], strict=True))
+    moved = {name: float(share) for name, share in shares.items() if share > 1e-4}
+    if moved and max(moved.values()) <= MOST:
+        words = " and ".join(f"{name} {100 * share:.1f} %" for name, share in moved.items())
+        yield Remedy(" and ".join(moved), max(moved.values()), f"together: {words} more")
 
 
 def _numbers(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:
@@ -65,7 +87,8 @@ def _numbers(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:
         )
         if solved is not None:
             share = float(solved[0][-1])
-            yield Remedy(family, share, f"{family}: {100 * share:.1f} % more")
+            if share <= MOST:
+                yield Remedy(family, share, f"{family}: {100 * share:.1f} % more")
 
 
 def _less_work(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:
@@ -84,45 +107,64 @@ def _less_work(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy
     solved = solve(wider, objective, gap=0.001, time_limit_s=time_limit_s)
     if solved is not None:
         less = float(solved[0][-1])
+        if less > 0.999:
+            return  # nothing at all can be done: no advice
         yield Remedy("work", less, f"work: {100 * less:.1f} % fewer tokens in every job")
 
 
 def _others(
-    problem: PurchaseProblem, rules: dict[str, str], time_limit_s: float
+    problem: PurchaseProblem, rules: Mapping[str, str], time_limit_s: float, longer: Longer | None
 ) -> Iterator[Remedy]:
+    yield from _later(problem, time_limit_s, longer)
+    for d, name in enumerate(problem.devices):
+        sold = problem.price[d] > 0
+        if (problem.allowed[d] | ~sold).all():
+            continue
+        allowed = problem.allowed.copy()
+        allowed[d] = sold
+        if is_feasible(replace(problem, allowed=allowed), time_limit_s):
+            yield Remedy(f"rules {name}", None, f"rules: {rules.get(name, f'{name} allowed')}")
+    prompt = np.broadcast_to(np.arange(problem.months, dtype=float), problem.price.shape)
+    works = given(prompt, problem.bounds, problem.loss[:, None, None])
+    if is_feasible(replace(problem, works=works), time_limit_s):
+        yield Remedy("lead time", None, "lead time: machines that work on the day of their order")
+
+
+def _later(
+    problem: PurchaseProblem, time_limit_s: float, longer: Longer | None
+) -> Iterator[Remedy]:
+    """The least number of months by which all deadlines must move."""
     months = problem.months
     for extra in range(1, months - int(problem.deadline.min()) + 1):
         later = np.minimum(problem.deadline + extra, months)
         if is_feasible(replace(problem, deadline=later), time_limit_s):
             yield Remedy("deadline", None, f"deadline: {extra} month{'s' * (extra > 1)} later")
-            break
-    for d, name in enumerate(problem.devices):
-        if problem.allowed[d].all():
-            continue
-        allowed = problem.allowed.copy()
-        allowed[d] = True
-        if is_feasible(replace(problem, allowed=allowed), time_limit_s):
-            rule = f" ({rules[name]})" if name in rules else ""
-            yield Remedy(f"rules {name}", None, f"rules: {name} allowed{rule}")
-    now = np.broadcast_to(np.arange(months), problem.usable_from.shape)
-    if is_feasible(replace(problem, usable_from=now), time_limit_s):
-        yield Remedy("lead time", None, "lead time: machines that work in the month of their order")
+            return
+    for extra in LATER if longer else ():
+        if longer and is_feasible(longer(extra), time_limit_s):
+            words = f"deadline: {extra} month{'s' * (extra > 1)} later, and as many in the plan"
+            yield Remedy("deadline", None, words)
+            return
 
 
-def shadows(problem: PurchaseProblem, plan: Purchase) -> tuple[Shadow, ...]:
+def shadows(
+    problem: PurchaseProblem, plan: Purchase, longer: Longer | None = None
+) -> tuple[Shadow, ...]:
     """Return what a tenth more of each limit (a month more for the deadline) would save.
 
-    Judged on the programme with everything divisible; the largest saving first.
+    Judged on the programme with everything divisible; the largest saving first. `longer` gives the
+    problem with more months, for a deadline at the plan's end.
     """
-    base = _divisible(problem)
-    found = [Shadow(family, base - _divisible(problem, family)) for family in families(problem)]
-    later = np.minimum(problem.deadline + 1, problem.months)
-    found.append(Shadow("deadline", base - _divisible(replace(problem, deadline=later))))
+    base = divisible_cost(problem)
+    found = [Shadow(family, base - divisible_cost(problem, family)) for family in families(problem)]
+    later = replace(problem, deadline=np.minimum(problem.deadline + 1, problem.months))
+    found.append(Shadow("deadline", base - divisible_cost(longer(1) if longer else later)))
     least = 1e-6 * max(plan.cost, 1.0)
     return tuple(sorted((s for s in found if s.saving > least), key=lambda s: -s.saving))
 
 
-def _divisible(problem: PurchaseProblem, family: str | None = None) -> float:
+def divisible_cost(problem: PurchaseProblem, family: str | None = None) -> float:
+    """Return the least cost with everything divisible, a family of limits a tenth wider."""
     programme = build_programme(problem, tight=False)
     if family:
         rows = programme.rows

@@ -33,6 +33,7 @@ KINDS: Mapping[str, Mapping[str, float | None]] = {
 INPUTS: Mapping[str, str] = {
     "lead_time": "factor on every lead time",
     "price": "factor on every price",
+    "rent": "factor on every rent",
     "failure_rate": "factor on every failure rate",
     "repaired": "share of failed devices that are repaired",
     "throughput": "factor on the speed of every job",
@@ -61,7 +62,12 @@ class Event:
     sites: tuple[str, ...] = ()
     known: bool = False  # to the planner
     label: str = ""
-    case_only: bool = False  # a licence that only case-by-case rules call for
+    called_by: str = ""  # the rules that call for this licence: presumed or case; empty: all
+
+    def asked_of(self, answer: Answer) -> bool:
+        """Tell whether the rules' answer calls for this decision."""
+        kind = "presumed" if answer.presumed else "case"
+        return not self.called_by or (answer.policy == "case" and self.called_by == kind)
 
     def hits(self, device: str, site: str = "") -> bool:
         """Tell whether it concerns a device (and a site)."""
@@ -152,7 +158,7 @@ def _written_in(buildout: BuildOut, event: Event) -> BuildOut:
         if event.kind == "porting":
             return replace(offer, porting_cost=offer.porting_cost + values["cost"],
                            porting_s=offer.porting_s + values["delay_days"] * DAY_S)  # fmt: skip
-        if event.kind in ("licence", "import") and not event.case_only:
+        if event.kind in ("licence", "import") and not event.called_by:
             extra = values["delay_days"] * DAY_S
             return replace(offer, lead_s=offer.lead_s + extra)
         return offer

@@ -1,10 +1,10 @@
 """The rules as a build-out meets them: one answer per device, site and day, asked once per segment.
 
 Between two days on which some rule begins or ends nothing changes, so each segment is judged once.
-Days after the rules' knowledge are answered as the last known day. A planner may be limited to what
+Days after the rules' knowledge are answered by what was known or scheduled. A planner may be limited to what
 was announced by the day of planning. A machine for rent only is its owner's, a company of the place.
-A rule against the use of a part binds outside the country of its designer. Not modelled: rumours,
-ends of rules before they are announced.
+The verdict is that of `ersatz legal` (`law.rules.judge`), put in the plan's terms. Not modelled:
+rumours, ends of rules before they are announced.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from bisect import bisect_right
 from dataclasses import replace
 from datetime import date
 
-from ersatz.device_models.catalog.export import load_part
+from ersatz.sim.law.rule import ORDER
 from ersatz.sim.law.rules import Rules, Verdict, judge
 from ersatz.sim.purchase.buildout import Answer, Gate, Offer, Site
 
 OWNER = "company"  # of machines that are only rented
-# what a policy of the rules means for an order: it leaves, after a notice, by a decision, or not
-MEANING = {"free": "free", "licensed": "free", "notify": "notify", "approval": "case",
-           "case_by_case": "case", "licence": "denied", "denied": "denied", "unknown": "denied"}  # fmt: skip
 
 
 def open_gate(offer: Offer, site: Site, day: date) -> Answer:
@@ -36,39 +33,49 @@ def known_rules(rules: Rules, day: date) -> Rules:
 def rule_gate(rules: Rules, buyer: str) -> Gate:
     """Return the gate that asks the rules for a kind of buyer."""
     turns = turning_days(rules)
-    seen: dict[tuple[str, str, str, int], Answer] = {}
+    seen: dict[tuple[str, str, str, int, bool], Answer] = {}
 
     def answer(offer: Offer, site: Site, day: date) -> Answer:
         if not offer.device:
             return Answer("free", (), "not a device of the catalogue: the rules were not asked")
         segment = bisect_right(turns, day) - 1
         kind = buyer if offer.for_sale else OWNER
-        key = (offer.device, site.country, kind, segment)
+        stands = offer.standing and not offer.for_sale
+        key = (offer.device, site.country, kind, segment, stands)
         if key not in seen:
             day = turns[max(segment, 0)]
             verdict = judge(rules, offer.device, day, site.country, kind, changes=False)
-            seen[key] = _answer(verdict, load_part(offer.device).designer)
+            seen[key] = _in_use(verdict) if stands else _answer(verdict)
         return seen[key]
 
     return answer
 
 
+def _in_use(verdict: Verdict) -> Answer:
+    """Put what a verdict says of machines that stand already: only rules on their use are left."""
+    use = verdict.gates["use"]
+    if "use" not in verdict.buying or ORDER[use.policy] == "free":
+        return Answer("free", (), "for rent where it stands: no export")
+    return Answer(
+        ORDER[use.policy], use.rules, "its use is held to be a breach outside its own country"
+    )
+
+
 def turning_days(rules: Rules) -> list[date]:
-    """Return the days within knowledge on which some rule begins or ends, in order."""
+    """Return the days on which some rule begins or ends, in order, with those scheduled."""
     days = {rules.known_from}
     for rule in rules:
-        days |= {
-            d for d in (rule.binds, rule.ends) if d and rules.known_from < d <= rules.known_until
-        }
-        days |= {start for _, start in rule.places if start and rules.known_from < start}
-    return sorted(d for d in days if d <= rules.known_until)
+        days |= {d for d in (rule.binds, rule.ends, *(start for _, start in rule.places)) if d}
+    return sorted(d for d in days if d >= rules.known_from)
 
 
-def _answer(verdict: Verdict, designer: str) -> Answer:
+def _answer(verdict: Verdict) -> Answer:
+    """Put a verdict as an order meets it: the verdict of `ersatz legal`, in the plan's terms."""
     words = verdict.arithmetic[0] if verdict.arithmetic else verdict.meaning
-    use = verdict.gates["use"]
-    if MEANING[use.policy] == "denied" and verdict.destination != designer:
-        return Answer("denied", use.rules, "its use is held to be a breach outside its own country")
-    policy = MEANING[verdict.policy]
-    notice = verdict.wait_days if policy == "notify" else 0.0
-    return Answer(policy, verdict.rule_ids, words, verdict.fee + verdict.duty, notice)
+    if verdict.policy == "unknown":
+        words = f"unknown: {verdict.meaning}"
+    elif "use" in verdict.buying and verdict.gates["use"].policy == verdict.policy == "denied":
+        words = "its use is held to be a breach outside its own country"
+    notice = verdict.wait_days if verdict.order == "notify" else 0.0
+    return Answer(verdict.order, verdict.rule_ids, words, verdict.fee + verdict.duty, notice,
+                  presumed=verdict.policy == "approval")  # fmt: skip

@@ -1,8 +1,9 @@
 """The purchase problem as plain arrays, and as the rows of a mixed-integer linear programme.
 
-Devices d, sites s, months t, jobs j, groups g (sets of devices that train together). Decided are
-nodes ordered (whole), nodes rented, node-months that a job uses, and which one group at which one
-site a job runs on in a month: devices that make no plan together are never added up. Machines wear
+Devices d, sites s, months t, periods p (months, cut at deadlines and the like), jobs j, groups g (sets
+of devices that train together). Decided are lots ordered each month (whole), nodes rented,
+node-months that a job uses, and which one group at which one site a job runs on in a period: devices
+that make no plan together are never added up. A node works from the day on which it stands and wears
 out by the expected survival. Not modelled: resale, partial deliveries, idle power, moving machines.
 """
 
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ersatz.sim.purchase.periods import CLOSE, Floats
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -24,7 +26,8 @@ Bools = NDArray[np.bool_]
 class PurchaseProblem:
     """What may be bought, what for, and within which limits; all money in one currency.
 
-    Shapes: D devices, S sites, T months, J jobs, G groups. Infinity means without limit.
+    Shapes: D devices, S sites, T months, P periods, J jobs, G groups. Infinity means without limit.
+    Moments are months from the start.
     """
 
     devices: tuple[str, ...]
@@ -33,10 +36,12 @@ class PurchaseProblem:
     groups: tuple[tuple[int, ...], ...]  # devices of each group
     price: Floats  # (D, S, T) per node, paid with the order; duty and fees included
     allowed: Bools  # (D, S, T) the order may be placed
-    usable_from: Ints  # (D, T) month in which an order of month t can work; T or more: too late
+    bounds: Floats  # (P + 1,) turns of the periods; those of the months are among them
+    works: Floats  # (D, S, T, P) node-months that a node ordered in a month gives in a period
+    loss: Floats  # (D,) share of the nodes that is lost in a month, for good
+    lot: Floats  # (D,) nodes that are ordered together
     supply: Floats  # (D, T) nodes that can be ordered in a month
     quota: Floats  # (D,) nodes over all months
-    survival: Floats  # (D, T) share of nodes that work at an age in months
     rent: Floats  # (D, S, T) per node-month
     rentable: Floats  # (D, S, T) nodes for rent
     running: Floats  # (D, S, T) per node-month in use: electricity, repair
@@ -46,9 +51,9 @@ class PurchaseProblem:
     budget: Floats  # (T,) that may be spent by the end of a month
     rate: Floats  # (J, D) work per node-month
     efficiency: Floats  # (J, G) of a group against the sum of its devices; 0: no plan
-    ready: Ints  # (J, D) first month in which the software of a job runs on a device
+    ready: Floats  # (J, D) moment from which the software of a job runs on a device
     work: Floats  # (J,)
-    deadline: Ints  # (J,) months
+    deadline: Floats  # (J,) moments
     fixed: Floats  # (D,) paid once in the first month when any job uses the device
     left: Floats  # (D, T) share of the price that an order of month t is still worth at the end
 
@@ -57,14 +62,35 @@ class PurchaseProblem:
         """Number of months."""
         return int(self.supply.shape[1])
 
+    @property
+    def spans(self) -> Floats:
+        """Length of each period in months."""
+        return np.asarray(np.diff(self.bounds))
+
+    @property
+    def month_of(self) -> Ints:
+        """The month in which each period lies."""
+        return np.asarray(np.floor(self.bounds[:-1] + CLOSE).astype(np.int64))
+
+    @property
+    def arrived(self) -> Bools:
+        """(D, S, T, P) an order of a month stands at the site by the end of a period."""
+        return np.asarray(np.maximum.accumulate(self.works > 0, axis=3))
+
+    def open_periods(self, job: int, devices: Iterable[int]) -> Bools:
+        """Return in which periods (P,) a job may run on devices."""
+        ready = max(self.ready[job, d] for d in devices)
+        return np.asarray((self.bounds[:-1] >= ready - CLOSE)
+                          & (self.bounds[1:] <= self.deadline[job] + CLOSE))  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """The past of a plan that is made anew: orders and use of the months before `month`."""
 
     month: int
-    orders: Floats  # (D, S, T) that were placed and came through
-    use: Floats  # (J, G, D, S, T) at most
+    orders: Floats  # (D, S, T) nodes that were placed and came through
+    use: Floats  # (J, G, D, S, P) at most
 
 
 @dataclass(slots=True)
@@ -105,10 +131,10 @@ class Programme:
 
     problem: PurchaseProblem
     members: tuple[tuple[int, int], ...]  # (group, device) of each row of `use`
-    order: Ints  # (D, S, T) columns
-    rented: Ints  # (D, S, T)
-    use: Ints  # (J, members, S, T)
-    runs: Ints  # (J, G, S, T) the job runs on this group at this site
+    order: Ints  # (D, S, T) columns, in lots
+    rented: Ints  # (D, S, P) nodes
+    use: Ints  # (J, members, S, P) node-months
+    runs: Ints  # (J, G, S, P) the job runs on this group at this site
     ported: Ints  # (D,)
     width: int
     lower: Floats
@@ -130,7 +156,8 @@ def build_programme(
     d, s, t = problem.price.shape
     j, g = problem.efficiency.shape
     members = tuple((i, device) for i, group in enumerate(problem.groups) for device in group)
-    shapes = [(d, s, t), (d, s, t), (j, len(members), s, t), (j, g, s, t), (d,)]
+    p, of = len(problem.spans), problem.month_of
+    shapes = [(d, s, t), (d, s, p), (j, len(members), s, p), (j, g, s, p), (d,)]
     starts = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
     order, rented, use, runs, ported = (
         np.arange(a, b).reshape(shape)
@@ -138,26 +165,26 @@ def build_programme(
     )
     width = int(starts[-1])
     lower, upper, whole = np.zeros(width), np.zeros(width), np.zeros(width)
-    most = _most_nodes(problem)
-    upper[order] = np.where(problem.allowed, most[:, None, None], 0.0)
-    upper[rented] = np.minimum(problem.rentable, most[:, None, None])
+    lots = problem.lot[:, None, None]
+    upper[order] = np.where(problem.allowed, np.ceil(_most_nodes(problem) / lots), 0.0)
+    upper[rented] = np.minimum(problem.rentable[:, :, of], _most_rented(problem))
     upper[runs], upper[ported] = 1.0, 1.0
     upper[use] = _most_use(problem, members)
     if held:
-        past = slice(0, held.month)
-        lower[order[:, :, past]] = upper[order[:, :, past]] = held.orders[:, :, past]
+        past, done = slice(0, held.month), np.flatnonzero(problem.bounds[1:] <= held.month + CLOSE)
+        lower[order[:, :, past]] = upper[order[:, :, past]] = held.orders[:, :, past] / lots
         for m, (group, device) in enumerate(members):
-            done = held.use[:, group, device, :, past]
-            upper[use[:, m, :, past]] = np.minimum(upper[use[:, m, :, past]], done)
+            most = held.use[:, group, device][:, :, done]
+            upper[use[:, m][:, :, done]] = np.minimum(upper[use[:, m][:, :, done]], most)
     whole[order], whole[runs], whole[ported] = 1.0, 1.0, 1.0
     cash = np.zeros(width)
-    cash[order] = problem.price
-    cash[rented] = np.where(upper[rented] > 0, problem.rent, 0.0)
+    cash[order] = problem.price * lots
+    cash[rented] = np.where(upper[rented] > 0, problem.rent[:, :, of] * problem.spans, 0.0)
     for m, (_, device) in enumerate(members):
-        cash[use[:, m]] = problem.running[device]
+        cash[use[:, m]] = problem.running[device][:, of]
     cash[ported] = problem.fixed
     cost = cash.copy()
-    cost[order] = problem.price * (1.0 - problem.left[:, None, :])
+    cost[order] = cash[order] * (1.0 - problem.left[:, None, :])
     made = Programme(problem, members, order, rented, use, runs, ported, width, lower, upper, whole, cash,
                      cost, Rows())  # fmt: skip
     _bind_machines(made)
@@ -167,97 +194,125 @@ def build_programme(
     return made
 
 
-def _most_nodes(problem: PurchaseProblem) -> Floats:
-    """Nodes of a device that could ever be of use: all work in a single month."""
-    rate = np.where(problem.rate > 0, problem.rate, np.inf)
+def _alone(problem: PurchaseProblem) -> Floats:
+    """Node-months in which a device alone does a job, (J, D); 0 where it cannot."""
     best = np.where(problem.efficiency > 0, problem.efficiency, np.inf).min(axis=1)
-    alone = (problem.work[:, None] / rate / np.minimum(best, 1.0)[:, None]).sum(axis=0)
-    return np.asarray(np.ceil(alone / np.maximum(problem.survival.min(axis=1), 1e-6)))
+    speed = problem.rate * np.minimum(best, 1.0)[:, None]
+    return np.asarray(
+        np.where(speed > 0, problem.work[:, None] / np.where(speed > 0, speed, 1.0), 0.0)
+    )
+
+
+def _most_nodes(problem: PurchaseProblem) -> Floats:
+    """Nodes (D, S, T) that could ever be of use: each job is done in the period that suits it best."""
+    alone, most = _alone(problem), np.zeros(problem.price.shape)
+    for j in range(len(problem.jobs)):
+        for d in range(len(problem.devices)):
+            best = problem.works[d][:, :, problem.open_periods(j, [d])].max(axis=2, initial=0.0)
+            most[d] += alone[j, d] / np.where(best > CLOSE, best, np.inf)
+    return np.asarray(np.ceil(most))
+
+
+def _most_rented(problem: PurchaseProblem) -> Floats:
+    """Nodes (D, 1, P) that could be of use if rented: all open work in one period."""
+    alone, most = _alone(problem), np.zeros((len(problem.devices), 1, len(problem.spans)))
+    for j in range(len(problem.jobs)):
+        for d in range(len(problem.devices)):
+            most[d, 0] += alone[j, d] / problem.spans * problem.open_periods(j, [d])
+    return np.asarray(np.ceil(most))
 
 
 def _most_use(problem: PurchaseProblem, members: tuple[tuple[int, int], ...]) -> Floats:
     """Upper bound of each use: what does all the work of a job, 0 where the job cannot run."""
-    months = np.arange(problem.months)
-    bound = np.zeros((len(problem.jobs), len(members), len(problem.sites), problem.months))
+    bound = np.zeros((len(problem.jobs), len(members), len(problem.sites), len(problem.spans)))
     for j in range(len(problem.jobs)):
         for m, (group, device) in enumerate(members):
             speed = problem.rate[j, device] * problem.efficiency[j, group]
-            ready = max(problem.ready[j, i] for i in problem.groups[group])
-            open_ = (months >= ready) & (months < problem.deadline[j])
+            open_ = problem.open_periods(j, problem.groups[group])
             bound[j, m] = np.where(open_, problem.work[j] / speed if speed > 0 else 0.0, 0.0)
     return bound
 
 
 def _bind_machines(p: Programme) -> None:
-    """Nodes in use are at most those that have arrived and still work, and those rented."""
+    """Node-months in use are at most those of the nodes that stand and still work, and those rented."""
     problem = p.problem
     for d in range(len(problem.devices)):
         own = [m for m, (_, device) in enumerate(p.members) if device == d]
-        for t in range(problem.months):
-            placed = np.flatnonzero(problem.usable_from[d] <= t)
-            alive = -problem.survival[d, t - problem.usable_from[d, placed]]
-            for s in range(len(problem.sites)):
-                parts = [(p.use[:, own, s, t], 1.0), (p.order[d, s, placed], alive),
-                         (p.rented[d, s, t], -1.0)]  # fmt: skip
+        for s in range(len(problem.sites)):
+            for t, span in enumerate(problem.spans):
+                placed = np.flatnonzero(
+                    (problem.works[d, s, :, t] > 0) & (p.upper[p.order[d, s]] > 0)
+                )
+                gives = -problem.works[d, s, placed, t] * problem.lot[d]
+                parts = [(p.use[:, own, s, t], 1.0), (p.order[d, s, placed], gives),
+                         (p.rented[d, s, t], -span)]  # fmt: skip
                 p.rows.add(f"machines {problem.devices[d]}", parts, -np.inf, 0.0)
 
 
 def _bind_sites_and_supply(p: Programme) -> None:
-    problem = p.problem
+    problem, lot = p.problem, p.problem.lot
     device = [d for _, d in p.members]
+    arrived = problem.arrived
     for s, site in enumerate(problem.sites):
-        for t in range(problem.months):
-            if np.isfinite(problem.site_power_w[s, t]):
+        for t, (month, span) in enumerate(zip(problem.month_of, problem.spans, strict=True)):
+            if np.isfinite(problem.site_power_w[s, month]):
                 watts = np.broadcast_to(
                     problem.power_w[device, s], (len(problem.jobs), len(device))
                 )
                 p.rows.add(f"power {site}", [(p.use[:, :, s, t], watts)], -np.inf,
-                           float(problem.site_power_w[s, t]))  # fmt: skip
-            if np.isfinite(problem.space[s, t]):
-                arrived = problem.usable_from <= t
-                parts = [(p.order[d, s, arrived[d]], 1.0) for d in range(len(problem.devices))]
+                           float(problem.site_power_w[s, month] * span))  # fmt: skip
+            if np.isfinite(problem.space[s, month]):
+                parts = [(p.order[d, s, arrived[d, s, :, t]], lot[d])
+                         for d in range(len(problem.devices))]  # fmt: skip
                 p.rows.add(f"space {site}", [*parts, (p.rented[:, s, t], 1.0)], -np.inf,
-                           float(problem.space[s, t]))  # fmt: skip
+                           float(problem.space[s, month]))  # fmt: skip
     for d, name in enumerate(problem.devices):
         for t in map(int, np.flatnonzero(np.isfinite(problem.supply[d]))):
-            p.rows.add(f"supply {name}", [(p.order[d, :, t], 1.0)], -np.inf,
+            p.rows.add(f"supply {name}", [(p.order[d, :, t], lot[d])], -np.inf,
                        float(problem.supply[d, t]))  # fmt: skip
         if np.isfinite(problem.quota[d]):
-            p.rows.add(f"quota {name}", [(p.order[d], 1.0)], -np.inf, float(problem.quota[d]))
+            p.rows.add(f"quota {name}", [(p.order[d], lot[d])], -np.inf, float(problem.quota[d]))
 
 
 def _bind_jobs(p: Programme, tight: bool) -> None:
-    """One group at one site per job and month; the work is done by the deadline."""
+    """One group at one site per job and period; the work is done by the deadline."""
     problem = p.problem
     for j, job in enumerate(problem.jobs):
         speed = np.array([problem.rate[j, d] * problem.efficiency[j, g] for g, d in p.members])
-        for t in range(problem.months):
-            p.rows.add(f"group {job}", [(p.runs[j, :, :, t], 1.0)], -np.inf, 1.0)
         done = np.broadcast_to(speed[:, None, None], p.use[j].shape)
         p.rows.add(f"work {job}", [(p.use[j], done)], float(problem.work[j]), np.inf)
-        for m, (g, d) in enumerate(p.members):
-            for s in range(len(problem.sites)):
-                for t in map(int, np.flatnonzero(p.upper[p.use[j, m, s]] > 0)):
-                    most = float(p.upper[p.use[j, m, s, t]])
-                    if tight:
-                        most = min(most, _fitting(problem, d, s, t))
-                    p.rows.add("switch", [(p.use[j, m, s, t], 1.0), (p.runs[j, g, s, t], -most)],
-                               -np.inf, 0.0)  # fmt: skip
-                    if problem.fixed[d] > 0:
-                        p.rows.add("porting", [(p.runs[j, g, s, t], 1.0), (p.ported[d], -1.0)],
-                                   -np.inf, 0.0)  # fmt: skip
+        for t in range(len(problem.spans)):
+            if (p.upper[p.use[j, :, :, t]] > 0).any():
+                p.rows.add(f"group {job}", [(p.runs[j, :, :, t], 1.0)], -np.inf, 1.0)
+                _bind_switches(p, j, t, tight)
+
+
+def _bind_switches(p: Programme, j: int, t: int, tight: bool) -> None:
+    """What a job uses in a period is of the group that is switched on, and its devices are ported."""
+    problem = p.problem
+    for m, (g, d) in enumerate(p.members):
+        for s in range(len(problem.sites)):
+            most = float(p.upper[p.use[j, m, s, t]])
+            if most > 0:
+                most = min(most, _fitting(problem, d, s, t)) if tight else most
+                p.rows.add("switch", [(p.use[j, m, s, t], 1.0), (p.runs[j, g, s, t], -most)],
+                           -np.inf, 0.0)  # fmt: skip
+    for d in map(int, np.flatnonzero(problem.fixed > 0)):
+        groups = [g for g, members in enumerate(problem.groups) if d in members]
+        p.rows.add("porting", [(p.runs[j, groups, :, t], 1.0), (p.ported[d], -1.0)], -np.inf, 0.0)
 
 
 def _fitting(problem: PurchaseProblem, d: int, s: int, t: int) -> float:
-    """Nodes of a device that can be in use at a site: as many as its power carries."""
+    """Node-months of a device that a site can feed in a period."""
     watts = problem.power_w[d, s]
-    return float(problem.site_power_w[s, t] / watts) if watts > 0 else np.inf
+    power = problem.site_power_w[s, problem.month_of[t]] * problem.spans[t]
+    return float(power / watts) if watts > 0 else np.inf
 
 
 def _bind_money(p: Programme) -> None:
-    problem = p.problem
+    problem, of = p.problem, p.problem.month_of
     for t in map(int, np.flatnonzero(np.isfinite(problem.budget))):
-        upto = slice(0, t + 1)
-        columns = [p.order[:, :, upto], p.rented[:, :, upto], p.use[:, :, :, upto], p.ported]
+        by = of <= t
+        columns = [p.order[:, :, : t + 1], p.rented[:, :, by], p.use[:, :, :, by], p.ported]
         parts = [(c, p.cash[c]) for c in columns]
         p.rows.add("budget", parts, -np.inf, float(problem.budget[t]))

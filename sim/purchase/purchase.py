@@ -7,20 +7,24 @@ it. The front is the cheapest plan for each deadline. Plans are exact to the ask
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.purchase.programme import Floats, Held, Programme, PurchaseProblem, build_programme
+from ersatz.sim.purchase.periods import CLOSE, Floats
+from ersatz.sim.purchase.programme import Held, Programme, PurchaseProblem, build_programme
+from ersatz.sim.purchase.rounding import LARGE, restrictions
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
+SETTLING_S = 60.0  # for the same orders at earlier dates
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,10 @@ class Purchase:
     """A plan: nodes by device, site and month, and what it costs."""
 
     orders: Floats  # (D, S, T) nodes
-    rented: Floats  # (D, S, T) nodes
-    use: Floats  # (J, G, D, S, T) node-months
+    bounds: Floats  # (P + 1,) turns of the periods, in months
+    rented: Floats  # (D, S, P) nodes
+    use: Floats  # (J, G, D, S, P) node-months
+    share: Floats  # (J, G, D, S, P) of the machines that work then
     cost: float  # cash less what the machines are worth at the end
     cash: float
     machines: Floats  # (T,) cash of each month for machines that are bought
@@ -37,7 +43,13 @@ class Purchase:
     gap: float
     months: int  # by which all jobs are done
     spent: Floats  # (T,) cash of each month
-    work_done: Floats  # (J, T) by the end of each month
+    work_done: Floats  # (J, P) by the end of each period
+
+    def hired(self, d: int, s: int, since: float = 0.0) -> tuple[float, float]:
+        """Return the most nodes that are rented of a device at a site, and for how many months."""
+        later = self.bounds[:-1] >= since - CLOSE
+        nodes = self.rented[d, s] * later
+        return float(nodes.max()), float(np.diff(self.bounds)[nodes > 0].sum())
 
 
 def cheapest(
@@ -49,8 +61,80 @@ def cheapest(
     Raises `InfeasibleError` when the solver found neither a plan nor a proof within the time.
     """
     programme = build_programme(problem, held=held)
-    solved = solve(programme, programme.cost, gap=gap, time_limit_s=time_limit_s)
-    return None if solved is None else _plan(programme, *solved)
+    solved = None
+    if programme.width > LARGE and held is None:
+        solved = _in_two_steps(programme, gap, time_limit_s)
+    if solved is None or solved[2] > gap:
+        whole = _or_none(programme, gap, time_limit_s, solved is not None)
+        if solved is None or (whole is not None and whole[2] < solved[2]):
+            solved = whole
+    if solved is None:
+        return None
+    return _plan(programme, _settled(programme, solved[0]), *solved[1:])
+
+
+def _or_none(
+    programme: Programme, gap: float, time_limit_s: float, spare: bool
+) -> tuple[Floats, float, float] | None:
+    """Solve the whole programme; running out of time is no error where there is a `spare` plan."""
+    try:
+        return solve(programme, programme.cost, gap=gap, time_limit_s=time_limit_s)
+    except InfeasibleError:
+        if spare:
+            return None
+        raise
+
+
+def _in_two_steps(
+    programme: Programme, gap: float, time_limit_s: float
+) -> tuple[Floats, float, float] | None:
+    """Return the best plan found in two steps, with its distance from the divisible one."""
+    divisible = solve(programme, programme.cost, whole=False, time_limit_s=time_limit_s)
+    if divisible is None:
+        return None
+    bound, best = float(programme.cost @ divisible[0]), None
+    for limited in restrictions(programme, divisible[0]):
+        found = _or_none(limited, gap / 2, time_limit_s / 4, True)
+        if found is None:
+            continue
+        cost = float(programme.cost @ found[0])
+        if best is None or cost < best[0]:
+            best = cost, found[0]
+        if best[0] - bound <= gap * abs(best[0]):
+            break
+    if best is None:
+        return None
+    return best[1], bound, max(best[0] - bound, 0.0) / max(abs(best[0]), 1e-300)
+
+
+def _settled(programme: Programme, values: Floats) -> Floats:
+    """Return the columns of the plan that orders the same for no more money, but as early as can be.
+
+    What the solver happens to spread over months is one order then: fewer of them wait for rules that
+    may come. Which groups run when is kept, so that this is quick.
+    """
+    p = programme
+    lower, upper = p.lower.copy(), p.upper.copy()
+    for fixed in (p.runs, p.ported):
+        lower[fixed] = upper[fixed] = np.rint(values[fixed])
+    orders = np.rint(values[p.order])
+    if np.count_nonzero(orders) < 2:
+        return values
+    rows = replace(p.rows, **{f.name: list(getattr(p.rows, f.name)) for f in fields(p.rows)})
+    rows.add(
+        "as dear", [(np.arange(p.width), p.cost)], -np.inf, float(p.cost @ values) * (1 + 1e-9)
+    )
+    for d in range(orders.shape[0]):
+        for s in range(orders.shape[1]):
+            rows.add("as many", [(p.order[d, s], 1.0)], 0.0, float(orders[d, s].sum()))
+    when = np.zeros(p.width)
+    when[p.order] = np.arange(1.0, p.problem.months + 1.0)
+    kept = replace(p, lower=lower, upper=upper, rows=rows)
+    try:
+        solved = solve(kept, when, gap=1e-6, time_limit_s=SETTLING_S)
+    except InfeasibleError:
+        return values
+    return values if solved is None else solved[0]
 
 
 def fastest(
@@ -58,7 +142,7 @@ def fastest(
     held: Held | None = None,
 ) -> Purchase | None:  # fmt: skip
     """Return the cheapest of the plans that are done in the earliest month possible."""
-    low, high = 0, int(problem.deadline.max())
+    low, high = 0, math.ceil(problem.deadline.max() - CLOSE)
     if not is_feasible(problem, time_limit_s, held):
         return None
     while high - low > 1:
@@ -94,7 +178,7 @@ def front(
     if start is None:
         return ()
     plans.append(start)
-    for month in range(start.months + 1, int(problem.deadline.max()) + 1):
+    for month in range(start.months + 1, math.ceil(problem.deadline.max() - CLOSE) + 1):
         plan = cheapest(done_by(problem, month), gap, time_limit_s)
         if plan and plan.cost < plans[-1].cost * (1.0 - gap) - 1e-9:
             plans.append(plan)
@@ -191,25 +275,35 @@ def _outcome(result: Any, time_limit_s: float, scale: float) -> tuple[Floats, fl
 
 
 def _plan(programme: Programme, values: Floats, bound: float, gap: float) -> Purchase:
-    problem = programme.problem
-    use = np.zeros((len(problem.jobs), len(problem.groups), *problem.price.shape))
-    done = np.zeros((len(problem.jobs), problem.months))
+    problem, of = programme.problem, programme.problem.month_of
+    use = np.zeros((len(problem.jobs), len(problem.groups), *problem.price.shape[:2], len(of)))
+    done = np.zeros((len(problem.jobs), len(of)))
     for m, (g, d) in enumerate(programme.members):
         amount = np.where(values[programme.use[:, m]] > 1e-7, values[programme.use[:, m]], 0.0)
         use[:, g, d] = amount
         speed = problem.rate[:, d] * problem.efficiency[:, g]
         done += (speed[:, None, None] * amount).sum(axis=1)
     done = np.cumsum(done, axis=1)
-    orders = np.rint(values[programme.order])
+    orders = np.rint(values[programme.order]) * problem.lot[:, None, None]
     rented = np.where(values[programme.rented] > 1e-7, values[programme.rented], 0.0)
     ported = np.rint(values[programme.ported])
     cash = programme.cash * values
-    spent = (problem.price * orders).sum(axis=(0, 1)) + cash[programme.rented].sum(axis=(0, 1))
-    spent += cash[programme.use].sum(axis=(0, 1, 2))
+    machines = (problem.price * orders).sum(axis=(0, 1))
+    running = cash[programme.rented].sum(axis=(0, 1)) + cash[programme.use].sum(axis=(0, 1, 2))
+    spent = machines + np.bincount(of, running, problem.months)
     spent[0] += float((ported * problem.fixed).sum())
     back = float((problem.price * orders * problem.left[:, None, :]).sum())
-    finished = [int(np.argmax(row >= work * (1 - 1e-6))) + 1
-                for row, work in zip(done, problem.work, strict=True)]  # fmt: skip
-    return Purchase(orders, rented, use, float(spent.sum()) - back, float(spent.sum()),
-                    (problem.price * orders).sum(axis=(0, 1)), bound, gap,
-                    max(finished), spent, done)  # fmt: skip
+    ends = [problem.bounds[int(np.argmax(row >= work * (1 - 1e-6))) + 1]
+            for row, work in zip(done, problem.work, strict=True)]  # fmt: skip
+    return Purchase(
+        orders, problem.bounds, rented, use, _shares(problem, orders, rented, use),
+        float(spent.sum()) - back, float(spent.sum()), machines, bound, gap,
+        math.ceil(max(ends) - CLOSE), spent, done,
+    )  # fmt: skip
+
+
+def _shares(problem: PurchaseProblem, orders: Floats, rented: Floats, use: Floats) -> Floats:
+    """Return which share of the machines that work in a period each job has."""
+    there = np.einsum("dso,dsop->dsp", orders, problem.works) + rented * problem.spans
+    some = there > CLOSE
+    return np.asarray(np.where(some, np.minimum(use / np.where(some, there, 1.0), 1.0), 0.0))

@@ -16,7 +16,8 @@ from ersatz.device_models.calibration.transfer import relation
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.text.units import format_duration, format_si
 from ersatz.sim.hil.fit import HeldOut, summary_errors
-from ersatz.sim.hil.proof import Judgement, proof_figures, subjects_of
+from ersatz.sim.hil.proof.proof import Judgement, proof_figures
+from ersatz.sim.hil.proof.subjects import subjects_of
 
 SIZE, EDGE = 640, 80  # pixels
 COLOURS = {"product": "#2c6fbb", "grouped": "#7fb2e5", "attention": "#c0392b", "": "#5b8c3a"}
@@ -45,6 +46,7 @@ def calibration_record(
         "parameters": dict(calibration.parameters),
         "operations": operations,
         "missing": list(calibration.missing),
+        "soak": dict(calibration.soak),
         "proof": dict(calibration.proof),
         "models": [{**asdict(j), "error": j.error, "table_error": j.table_error} for j in judged],
     }
@@ -64,13 +66,30 @@ def render_calibration(
     parts: list[RenderableType] = [
         Text(f"{device.title} ({origin.hardware}): {len(calibration.points):,} kernels measured in"
              f" {format_duration(origin.measured_s)}{again}.", style="bold"),
-        Text(f"Half of them held out and predicted: median error {headline}."),
+        Text(f"Half of them held out and predicted: median error {headline}." if headline else
+             "Each is looked up as it was measured; nothing is fitted to it."),
+        *_soaked(calibration),
         Text(f"{origin.framework}, {origin.driver}; {origin.clock}; {origin.date}; seed {origin.seed}."),
+        *([Text(f"Fused kernels: {origin.libraries}.")] if origin.libraries else []),
         Text(""), _error_table(errors), Text(""), _parameter_table(calibration, device), Text(""),
         _operation_table(calibration),
     ]  # fmt: skip
     parts += _missing(calibration)
     return Group(*parts)
+
+
+def _soaked(calibration: Calibration) -> Iterator[RenderableType]:
+    soak = calibration.soak
+    if soak:
+        told = ", ".join(
+            f"{name} {soak[f'{key}_first']:.0f} to {soak[f'{key}_last']:.0f} {unit}"
+            for key, name, unit in (("clock_mhz", "clock", "MHz"), ("power_w", "power", "W"),
+                                    ("temperature_c", "temperature", "C"))
+            if f"{key}_first" in soak and f"{key}_last" in soak
+        )  # fmt: skip
+        share, seconds = 100 * soak["sustained"], soak["seconds"]
+        yield Text(f"Sustained: {share:.1f} % of the burst rate after {seconds:.0f} s of products;"
+                   f" {told or 'neither clock, power nor temperature were told'}.")  # fmt: skip
 
 
 def _error_table(errors: Mapping[str, Mapping[str, float]]) -> Table:
@@ -148,6 +167,8 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
              f" worst {100 * figures['table_worst_error']:.1f} %."),
         Text(f"Predicted on average {100 * figures['mean_signed']:+.1f} % against measured, on"
              f" {calibration.origin.hardware} with {calibration.origin.framework}."),
+        Text(f"Sentinels: {judged[-1].pace.summary()}; without them the mean error were"
+             f" {100 * figures['unpaced_mean_error']:.1f} %."),
         *_passed_over(calibration, judged), Text(""), table,
     )  # fmt: skip
 
@@ -155,6 +176,8 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
 def _passed_over(calibration: Calibration, judged: Sequence[Judgement]) -> Iterator[RenderableType]:
     """Name the models of the proof that the device's memory did not hold."""
     trained = {j.name for j in judged}
+    if calibration.origin.scope:
+        return
     names = [s.name for s in subjects_of(calibration.origin.backend) if s.name not in trained]
     if names:
         yield Text(f"Not trained, because the memory is too small: {', '.join(names)}.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.errors import BrokenAnswerError
+from ersatz.sim.job.chance import differences
 from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -35,6 +36,8 @@ def result_json(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> 
     top = {"question": scenarios[0].question, **plain(results[0])}
     if len(results) > 1:
         top["cases"] = {result.name: plain(result) for result in results}
+        if saved := differences(scenarios, results):
+            top["differences"] = plain(saved)
     return top
 
 

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips
+from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips, watch
 from ersatz.sim.law.places import find_buyer, find_place, load_places
 from ersatz.sim.law.rule import POLICIES
-from ersatz.sim.law.rules import NOTICE, Change, Verdict
+from ersatz.sim.law.rules import NOTICE, Change, Verdict, days_beyond
 from ersatz.sim.report.json_out import plain
 
 WORDS = {"free": "free", "notify": "notice", "licensed": "licensed", "approval": "approval",
@@ -23,10 +23,13 @@ STYLES = {"free": "green", "notify": "green", "licensed": "green", "approval": "
 PER_TABLE = 6  # days side by side in 100 columns
 
 
-def render_legal(answers: Sequence[LegalAnswer]) -> RenderableType:
-    """Return the report of one question, or of several cases beside the first."""
+def render_legal(answers: Sequence[LegalAnswer], *, watching: bool = False) -> RenderableType:
+    """Return the report of one question, or of several cases beside the first.
+
+    `watching` adds what is scheduled to change in the year after the last day.
+    """
     base = answers[0]
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [Text(line, style="bold yellow") for line in _age(base.question)]
     if base.question.question:
         parts.append(Text(base.question.question, style="bold"))
     for other in answers[1:]:
@@ -36,7 +39,30 @@ def render_legal(answers: Sequence[LegalAnswer]) -> RenderableType:
     last = answers[-1]
     single = len(answers) <= 2 and len(last.verdicts) == len(last.question.days) == 1
     parts += _explained(last, next(iter(last.verdicts.values()))[0]) if single else _tabled(answers)
+    parts += _watched(last) if watching else ()
     return Group(*parts, Text(""), Text(NOTICE, style="dim"))
+
+
+def _age(question: LegalQuestion) -> Iterator[str]:
+    """Say how old the knowledge is, where a day lies beyond the last known rule."""
+    last = question.days[-1]
+    late = days_beyond(question.rules, last)
+    if late:
+        yield (f"Rules are known to {question.rules.checked_until}, {late} days before {last}: later "
+               "ones are missing, scheduled ones are counted.")  # fmt: skip
+
+
+def _watched(answer: LegalAnswer) -> Iterator[RenderableType]:
+    """Yield what is scheduled to change in the twelve months after the last day."""
+    found = watch(answer)
+    lines = [f"{change.day} {name}: {WORDS[change.before]} -> {WORDS[change.after]} "
+             f"({', '.join(change.rules)})" for name, change in found]  # fmt: skip
+    first = answer.question.days[-1]
+    none = [f"nothing is scheduled for these devices; rules are known to "
+            f"{answer.question.rules.checked_until}"]  # fmt: skip
+    yield from _listed(f"changes within 12 months after {first}", lines or none)
+    seen = {line: None for row in answer.verdicts.values() for line in row[-1].pending}
+    yield from _listed("announced, not binding", tuple(seen))
 
 
 def _place(code: str) -> str:
@@ -52,11 +78,15 @@ def _explained(answer: LegalAnswer, verdict: Verdict) -> Iterator[RenderableType
     """Yield one verdict with everything that leads to it; the answer stands first."""
     may = "may be bought" if verdict.may_buy else "may not be bought"
     may = "may be bought with a licence only" if verdict.may_apply else may
+    may = "may not be bought on what the data know" if verdict.policy == "unknown" else may
     yield Text(f"{verdict.device} on {verdict.day} {_scene(answer.question)}")
     yield Text(f"{may}: {verdict.meaning}", style=f"bold {STYLES[verdict.policy]}")
-    yield Text(f"because of {', '.join(verdict.rule_ids) or 'no rule'}")
-    yield Text(f"changed last: {_change(verdict.last_change)}")
-    yield Text(f"changes next: {_change(verdict.next_change)}")
+    yield Text(f"because of {', '.join(verdict.rule_ids) or _no_rule(verdict)}")
+    if verdict.alternative:
+        yield Text(f"under another reading: {WORDS[verdict.alternative]}", style="magenta")
+    known = f"rules are known to {answer.question.rules.checked_until}"
+    yield Text(f"changed last: {_change(verdict.last_change, known)}")
+    yield Text(f"changes next: {_change(verdict.next_change, known)}")
     yield Text("")
     table = Table(box=None, pad_edge=False)
     for column in ("gate", "verdict", "rules"):
@@ -75,9 +105,16 @@ def _explained(answer: LegalAnswer, verdict: Verdict) -> Iterator[RenderableType
     yield from _listed("assumptions", verdict.assumptions)
 
 
-def _change(change: Change | None) -> str:
+def _no_rule(verdict: Verdict) -> str:
+    """Say what "no rule" means: nothing found in what the data cover, or rules that they lack."""
+    if verdict.policy == "unknown":
+        return "rules that are not in the data"
+    return "no rule among those that the data cover"
+
+
+def _change(change: Change | None, known: str = "") -> str:
     if change is None:
-        return "nothing that the rules know of"
+        return f"nothing that the rules know of ({known})"
     return (
         f"{change.day}, {WORDS[change.before]} -> {WORDS[change.after]} ({', '.join(change.rules)})"
     )
@@ -139,6 +176,7 @@ def _tabled(answers: Sequence[LegalAnswer]) -> Iterator[RenderableType]:
         yield _block(base, columns[start : start + PER_TABLE], len(answers) > 1)
     yield Text("")
     yield Text(_legend(answers))
+    yield from _listed("which rule decides about which device", _closing(answers))
     if len(base.verdicts) == 1:
         yield from _listed("course", [_change(c) for c in next(iter(base.courses.values()))])
     yield from _listed("public record that differs", _differences(base.disagreements))
@@ -147,6 +185,17 @@ def _tabled(answers: Sequence[LegalAnswer]) -> Iterator[RenderableType]:
     parts = sorted({note for row in base.verdicts.values() for verdict in row
                     for note in verdict.assumptions if note.startswith(f"{verdict.device}: ")})  # fmt: skip
     yield from _listed("assumptions", notes + parts)
+
+
+def _closing(answers: Sequence[LegalAnswer]) -> list[str]:
+    """Say for each rule that closes or opens something which devices it decides about."""
+    found: dict[str, dict[str, None]] = {}
+    for answer in answers:
+        for row in answer.verdicts.values():
+            for verdict in row:
+                for rule in verdict.rule_ids:
+                    found.setdefault(rule, {})[verdict.device] = None
+    return [f"{rule}: {', '.join(devices)}" for rule, devices in sorted(found.items())]
 
 
 def _summary(answer: LegalAnswer, i: int, cases: bool) -> str:
@@ -171,15 +220,20 @@ def _block(base: LegalAnswer, columns: Sequence[tuple[LegalAnswer, int]], cases:
 
 
 def _cell(answer: LegalAnswer, verdict: Verdict) -> str:
+    word = WORDS[verdict.policy] + marks_of(verdict)
+    sold = answer.question.parts[verdict.device].on_sale(verdict.day)
+    return word if sold else f"({word})"
+
+
+def marks_of(verdict: Verdict) -> str:
+    """Return the marks after a verdict: + destination's own rules, ! use, ? another reading."""
     own, other = verdict.gates["export"].policy, verdict.gates["import"].policy
     marks = [
         ("+", verdict.policy == other != own),
         ("!", verdict.gates["use"].policy == "denied"),
         ("?", bool(verdict.alternative)),
     ]
-    word = WORDS[verdict.policy] + "".join(mark for mark, shown in marks if shown)
-    sold = answer.question.parts[verdict.device].on_sale(verdict.day)
-    return word if sold else f"({word})"
+    return "".join(mark for mark, shown in marks if shown)
 
 
 def _legend(answers: Sequence[LegalAnswer]) -> str:
@@ -190,10 +244,10 @@ def _legend(answers: Sequence[LegalAnswer]) -> str:
         f"{WORDS[policy]}: {meaning}" for policy, meaning in POLICIES.items() if policy in used
     ]
     if "unknown" in used:
-        words.append("unknown: an unpublished attribute decides")
+        words.append("unknown: an unpublished attribute or a rule that the data lack decides")
     marks = {
         "+": "by the destination's own rules",
-        "!": "its use is claimed to violate US guidance",
+        "!": "its use is claimed to violate US guidance (outside China: a breach, so denied)",
         "?": "another reading is possible",
         "(": "in brackets: not yet on sale",
     }

@@ -16,7 +16,8 @@ from ersatz.device_models.text.units import (
     format_share,
     format_si,
 )
-from ersatz.sim.records import RunResult
+from ersatz.sim.job.chance import differences
+from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.scenario.scenario import Scenario
 
 NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
@@ -86,6 +87,7 @@ def _answers(
             "wall time",
             _against([r.job.wall_s if r.job else None for r in results], format_duration),
         )
+        yield "  80 % interval", [_wall_interval(r) for r in results]
         yield "goodput", [f"{100 * r.job.goodput:.1f} %" if r.job else "-" for r in results]
         yield (
             "device-hours",
@@ -95,6 +97,8 @@ def _answers(
         yield "cost", [_money(r, results[0], "total") for r in results]
         yield "  per 1e12 tokens", [_money(r, results[0], "per_trillion_tokens") for r in results]
         yield "  80 % interval", [_cost_interval(r) for r in results]
+        yield "  made wide by", [_cost_causes(r) for r in results]
+        yield from _savings(scenarios, results)
     if any(r.energy for r in results):
         yield "energy", _against([r.energy.kwh if r.energy else None for r in results],
                                  lambda v: format_si(v * 1e3, "Wh"))  # fmt: skip
@@ -138,19 +142,46 @@ def _cluster(scenario: Scenario) -> str:
 
 def _memory(result: RunResult) -> str:
     memory = result.memory
-    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    verdict = "DOES NOT FIT" if memory.verdict == "does not fit" else memory.verdict
     return f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}: {verdict}"
 
 
-def _cost_interval(result: RunResult) -> str:
-    """The step's interval carried over to the cost, in proportion."""
-    cost, step = result.cost, result.step
-    if cost is None:
+def _wall_interval(result: RunResult) -> str:
+    """How early and late the job may be done: its step and its stops drawn together."""
+    chance = result.chance
+    if chance is None:
         return "-"
-    ends = (
-        cost.per_trillion_tokens * end / step.duration_s for end in (step.low80_s, step.high80_s)
-    )
+    return f"{format_duration(chance.wall_low80_s)} - {format_duration(chance.wall_high80_s)}"
+
+
+def _cost_interval(result: RunResult) -> str:
+    """What 1e12 tokens may cost: step, stops, prices and power drawn together."""
+    cost, chance = result.cost, result.chance
+    if cost is None or chance is None:
+        return "-"
+    ends = (chance.cost_low80, chance.cost_high80)
     return " - ".join(format_money(end, cost.currency) for end in ends)
+
+
+def _cost_causes(result: RunResult) -> str:
+    causes = result.chance.causes if result.cost and result.chance else {}
+    told = [f"{name} {100 * share:.0f}" for name, share in causes.items() if share >= 0.005]
+    return f"{', '.join(told)} %" if told else "-"
+
+
+def _savings(
+    scenarios: Sequence[Scenario], results: Sequence[RunResult]
+) -> Iterator[tuple[str, list[str]]]:
+    """What the other cases save against the first, and how probable that is."""
+    found = {d.name: d for d in differences(scenarios, results)}
+    if not found:
+        return
+    rows = [found.get(result.name) for result in results]
+    yield "saves per token", [f"{100 * d.saving:.0f} %" if d else "" for d in rows]
+    yield "  80 % interval", [f"{100 * d.saving_low80:.0f} to {100 * d.saving_high80:.0f} %" if d
+                              else "" for d in rows]  # fmt: skip
+    yield "  P(cheaper)", [f"{100 * d.p_cheaper:.0f} %" if d else "" for d in rows]
+    yield "  P(saves 20 %)", [f"{100 * d.p_saves_fifth:.0f} %" if d else "" for d in rows]
 
 
 def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[RenderableType]:
@@ -159,11 +190,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
         parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
     parts += [Text(line) for line in _setting(scenario)]
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
-    if not result.memory.fits:
-        missing = result.memory.peak_bytes - result.memory.capacity_bytes
-        advice = "; ".join(result.memory.advice)
-        parts.append(Text(f"Short by {format_bytes(missing)} on stage {result.memory.stage}."
-                          f" Any of these would make it fit: {advice}", style="red"))  # fmt: skip
+    parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
     parts += _job_tables(result)
     if result.published:
         parts += [Text(""), _published(result)]
@@ -198,6 +225,22 @@ def _breakdown(result: RunResult) -> Table:
                 cause, format_duration(seconds), format_share(seconds, step.duration_s), bar
             )
     return table
+
+
+def _memory_words(memory: MemoryResult) -> Iterator[tuple[str, str]]:
+    """Say when the peak is, how sure the verdict is, and what would help; each line with its style."""
+    yield (f"Peak at {memory.moment}: {format_bytes(memory.allocated_bytes)} allocated,"
+           f" {format_bytes(memory.reserved_bytes)} reserved; fits with"
+           f" {100 * memory.fit_probability:.0f} % probability."), ""  # fmt: skip
+    if memory.verdict == "fits":
+        return
+    missing = memory.peak_bytes - memory.capacity_bytes
+    room = (
+        f"Short by {format_bytes(missing)}" if missing > 0 else f"{format_bytes(-missing)} to spare"
+    )
+    style = "red" if missing > 0 else ""
+    yield f"{room} on stage {memory.stage}. Any of these would make it fit for sure:", style
+    yield from ((f"  {line}", style) for line in memory.advice)
 
 
 def _memory_table(result: RunResult) -> Table:

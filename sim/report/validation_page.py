@@ -13,6 +13,7 @@ import numpy as np
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.whole import write_all_whole
 from ersatz.device_models.text.yamltext import parse_yaml
+from ersatz.sim.report.memory_page import memory_chapter
 from ersatz.sim.report.pictures.validation_plot import scatter
 from ersatz.sim.uncertainty.intervals import components
 from ersatz.sim.validation.errors.collective_benchmarks import judge_collectives
@@ -90,6 +91,7 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     yield "## Kernels and collectives\n"
     yield _table(["group", "points", "median error", "90th percentile"], list(_micro()))
     yield from _jobs()
+    yield from memory_chapter()
     slow = [j for j in judged if j.stack == "nanotron"]
     off = sum(abs(j.family_error) > math.log(1.8) for j in slow)
     yield (f"## The worst {WORST} rows\n\nModel left out; with the cause that neighbouring rows suggest. The nanotron sweep stands apart: {off} of"

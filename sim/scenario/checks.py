@@ -40,7 +40,20 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
                 rank,
                 f"expected a rank below {scenario.parallel.world}",
             )
+    _check_recompute(scenario, blame)
     _check_published(scenario, blame)
+
+
+def _check_recompute(scenario: Scenario, blame: Blame) -> None:
+    """Only full recomputation keeps boundaries of groups; no part of nothing is computed again."""
+    parallel = scenario.parallel
+    if parallel.recompute_group > 1 and parallel.recompute != "full":
+        blame(
+            ("parallel", "recompute_group"), parallel.recompute_group, "belongs to recompute: full"
+        )
+    if parallel.recompute_layers and parallel.recompute == "none":
+        blame(("parallel", "recompute_layers"), parallel.recompute_layers,
+              "belongs to recompute: selective or full")  # fmt: skip
 
 
 def _check_devices(scenario: Scenario, blame: Blame) -> None:
@@ -202,7 +215,7 @@ def _check_schedule(scenario: Scenario, blame: Blame) -> None:
         return
     try:
         make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         blame(("parallel", "schedule"), parallel.schedule, f"expected another shape: {error}")
 
 

@@ -1,4 +1,4 @@
-"""What a job and its machines assume where a scenario is silent: `device_models/data/jobs.yaml`."""
+"""What a job and its money assume where a scenario is silent: `jobs.yaml` and `chances.yaml`."""
 
 from __future__ import annotations
 
@@ -32,3 +32,17 @@ def job_defaults() -> dict[str, JobDefault]:
                          f"{data[name]['value']} ({data[name]['note']})")
         for name, dimension in DIMENSIONS.items()
     }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _chances() -> Any:
+    return read_yaml(DATA / "chances.yaml").data
+
+
+def chance_range(name: str) -> tuple[float, float]:
+    """Return the factors, below and above one, between which 80 % of what may be lie.
+
+    Of `catalogue_price` (one that was looked up), `power`, or `utilisation` of the machines' life.
+    """
+    row = _chances()[name]
+    return float(row["low"]), float(row["high"])

@@ -26,8 +26,9 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
 from ersatz.sim.plan.layout import chunk_loads, even_or_by_load, pipeline_length, shown_split
 from ersatz.sim.scenario.checks import check_scenario
-from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.defaults import chance_range, job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
+from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -75,6 +76,9 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
+    check_keeping(spec.memory, model, blame)
+    assumptions += keeping_assumptions(spec.memory, pools[0].stack)
+    pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     parallel = _parallel(spec.parallel, pools, model, assumptions)
     assumptions += [*model.notes, *_split_assumed(model, parallel)]
     training = _training(spec, pools, assumptions)
@@ -214,6 +218,7 @@ def _parallel(
         recompute=default("recompute", section.recompute, "none"),  # type: ignore[arg-type]
         chunk_layers=section.chunk_layers, mixed=section.mixed, stage_pools=section.stage_pools,
         batch_split=section.batch_split, recompute_modules=section.recompute_modules,
+        recompute_layers=section.recompute_layers, recompute_group=section.recompute_group,
         cp_comm=cp_comm, cp_inner=section.cp_inner or 1, expert_layout=folded,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -329,6 +334,15 @@ def _failures(f: FailuresSection, pools: list[Pool], said: list[str]) -> Failure
     )
 
 
+def default_spares(nodes: int) -> int:
+    """Return the nodes kept ready for so many: 2 %, at least two, but no more than one for eight.
+
+    >>> [default_spares(n) for n in (1, 7, 8, 16, 128, 1024)]
+    [0, 0, 1, 2, 3, 21]
+    """
+    return min(max(math.ceil(nodes * SPARE_SHARE), 2), nodes // 8)
+
+
 def _spares(
     section: JobSection, pools: list[Pool], blame: Blame, said: list[str]
 ) -> tuple[int, Mapping[str, int]]:
@@ -340,9 +354,11 @@ def _spares(
             blame(("job", "spare_nodes", name), name, f"expected a pool: {', '.join(names)}")
         return sum(spares.values()), dict(spares)
     if spares is None:
-        each = {pool.name: max(math.ceil(pool.nodes * SPARE_SHARE), 2) for pool in pools}
+        each = {pool.name: default_spares(pool.nodes) for pool in pools}
         dealt = ", ".join(f"{n} of {name}" if name else str(n) for name, n in each.items())
-        said.append(f"job.spare_nodes is not given: {dealt} (2 %, at least 2)")
+        said.append(
+            f"job.spare_nodes is not given: {dealt} (2 %, at least 2, at most one for eight)"
+        )
         return sum(each.values()), each if len(pools) > 1 else {}
     if len(pools) > 1 and spares:
         shares = shared_out(spares, [pool.nodes for pool in pools])
@@ -371,8 +387,19 @@ def _cost(
     return CostSpec(
         section.model, currency, rent, server, section.network_share, section.interest,
         section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
-        section.machine_age,
+        section.machine_age, *_price_range(section, pools, {**rent, **server}),
     )  # fmt: skip
+
+
+def _price_range(
+    section: CostSection, pools: list[Pool], prices: Mapping[str, float]
+) -> tuple[float, float]:
+    """Return by which factors prices may be low and high: as given, or as looked-up ones are."""
+    stated = section.rent or section.server_price
+    given = {"": None} if stated and not isinstance(stated, dict) else stated or {}
+    looked_up = any("" not in given and pool.name not in given for pool in pools)
+    low, high = chance_range("catalogue_price") if looked_up and prices else (1.0, 1.0)
+    return section.price_low or low, section.price_high or high
 
 
 def _prices(

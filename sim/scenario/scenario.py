@@ -88,6 +88,8 @@ class Parallel:
     cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
     expert_layout: Literal["folded", "strided"] = "folded"  # ep of neighbouring ranks, or of dp
     recompute_modules: tuple[str, ...] = ()  # what `selective` repeats; empty: the stack's list
+    recompute_layers: int = 0  # of each chunk that are computed again, the first ones; 0: all
+    recompute_group: int = 1  # layers between two boundaries that `full` keeps
 
     @property
     def world(self) -> int:
@@ -197,6 +199,8 @@ class CostSpec:
     sold_fraction: float = 0.9  # share of the machines' life that is used
     energy_price: float = 0.0  # currency/J; 0 when rent includes power
     age_s: float = 0.0  # of the machines at the start, when value decays
+    price_low: float = 1.0  # factors by which the price may be lower or higher (80 %)
+    price_high: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

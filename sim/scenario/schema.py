@@ -84,7 +84,7 @@ PositiveShare = Annotated[
 Fraction = Annotated[float, _quantity("fraction"), _unit("fraction")]
 Rate = Annotated[float, _quantity("rate"), _unit("rate")]
 FailureRate = Annotated[
-    float, _quantity("rate", lambda v: v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
+    float, _quantity("rate", lambda v: 0 <= v <= 1 / 60, "0 to 1 per minute"), _unit("rate")
 ]
 Bandwidth = Annotated[
     float, _quantity("bandwidth", lambda v: v >= 1e3, "at least 1 kB/s"), _unit("bandwidth")
@@ -233,6 +233,12 @@ class ParallelSection(Section):
     recompute_modules: tuple[RecomputeModule, ...] = Field(
         (), description="what selective recomputation repeats; by default the stack's list"
     )
+    recompute_layers: Count = Field(
+        0, description="of each chunk that are computed again, the first ones; 0 is all"
+    )
+    recompute_group: Degree = Field(
+        1, description="layers between two boundaries that recompute: full keeps"
+    )
     chunk_layers: tuple[Count, ...] = Field((), description="layers per chunk, in model order")
     mixed: Literal["stages", "replicas"] = Field(
         "stages", description="how several pools share the job"
@@ -240,6 +246,38 @@ class ParallelSection(Section):
     stage_pools: tuple[str, ...] = Field((), description="pool of each stage")
     batch_split: Literal["speed", "equal"] = Field(
         "speed", description="how replicas on different pools share the batch"
+    )
+
+
+class MemorySection(Section):
+    """How tensors are kept, in place of the stack's habits; time follows where bytes move."""
+
+    master_weights: Literal["fp32", "none"] | None = Field(
+        None, description="copy that the optimiser updates; none: the weights of 16 bits themselves"
+    )
+    moments: Literal["fp32", "bf16", "8-bit"] | None = Field(
+        None, description="of Adam, both of them"
+    )
+    gradients: Literal["fp32", "bf16"] | None = Field(
+        None, description="as they are summed and reduced"
+    )
+    frozen_weights: Literal["bf16", "fp8", "4-bit"] | None = Field(
+        None, description="of a LoRA model (QLoRA: 4-bit)"
+    )
+    loss: Literal["eager", "compiled", "fused"] | None = Field(
+        None, description="14, 6 or 4 bytes per logit at its peak"
+    )
+    loss_chunks: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="parts of a micro-batch whose logits stand one after the other"
+    )
+    optimizer_offload: Share | None = Field(
+        None, description="share of master copy and moments that the host keeps and updates"
+    )
+    allocator: Literal["caching", "expandable"] | None = Field(
+        None, description="whether freed blocks of one kind of tensor serve the others (expandable)"
+    )
+    overhead: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="context, workspaces and what else no tensor holds"
     )
 
 
@@ -353,7 +391,7 @@ class JobSection(Section):
     restart: Wait = Field(600.0, description="until the job runs again, without loading")
     spare_nodes: Count | dict[str, Count] | None = Field(
         None,
-        description="nodes kept ready, by pool where there are several; by default 2 %, at least 2",
+        description="nodes kept ready, or so many by pool; by default 2 %, at least 2, at most 1 for 8",
     )
     on_loss: Literal["wait", "shrink"] = Field("wait", description="when no spare is left")
     evaluation: PauseSection = Field(PauseSection(), description="regular evaluation")
@@ -374,6 +412,14 @@ class CostSection(Section):
     )
     server_price: Money | dict[str, Money] | None = Field(
         None, description="per node; by default the newest of the catalogue"
+    )
+    price_low: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="factor by which the price may be lower (80 %); by default 1 for a given price",
+    )
+    price_high: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="factor by which it may be higher; by default 1 for a given price",
     )
     network_share: Share = Field(0.15, description="of the server price, added")
     interest: Share = Field(0.08, description="per year")
@@ -424,6 +470,7 @@ class ScenarioFile(Section):
     cluster: ClusterSection = Field(description="see below")
     training: TrainingSection = Field(description="see below")
     parallel: ParallelSection = Field(ParallelSection(), description="see below")
+    memory: MemorySection = Field(MemorySection(), description="see below")
     fabric: FabricSection | None = Field(
         None, description="see below; by default nodes side by side in a healthy network"
     )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.device_models.kernels.operations import operation_of
 from ersatz.device_models.networks.collectives import Collective, collective_time
 from ersatz.device_models.networks.group import lanes_of, remote_copies, thin_copies, wiring_of
 from ersatz.sim.plan.borders import Border
@@ -151,8 +152,12 @@ class Times:
         return self.collective(comm.kind, comm.nbytes, comm.group)
 
     def _exchange(self, comm: Comm) -> Transfer:
-        """An expert all-to-all; tokens cross to a node once where the stack sees to it."""
+        """An expert all-to-all; tokens go to a rank or node once where the stack sees to it."""
         group = self.communicators[comm.group].group
+        if group.nodes == 1 and self.stack.rank_limited_dispatch:
+            everything = comm.top_k * (group.size - 1) / group.size
+            share = remote_copies(group.size, comm.top_k) / everything
+            return self.collective(comm.kind, share * comm.nbytes, comm.group)
         if not self.stack.node_limited_dispatch or group.nodes == 1:
             return self._alone(comm)
         copies = remote_copies(group.nodes, comm.top_k, comm.node_limit or None)
@@ -161,10 +166,11 @@ class Times:
         share = min(copies / comm.top_k, 1.0)
         return self.collective("node_limited_all_to_all", comm.nbytes, comm.group, share)
 
-    @property
-    def launch(self) -> float:
-        """Host seconds to issue one kernel."""
-        return self.stack.launch_s + self.node.device.kernel_launch_s
+    def launch(self, kernel: Kernel | None) -> float:
+        """Host seconds to issue one kernel: as measured with its operation, else the device's."""
+        device = self.node.device
+        measured = device.launches.get(operation_of(kernel)) if kernel and device.launches else None
+        return self.stack.launch_s + (device.kernel_launch_s if measured is None else measured)
 
     def collective_launch(self, group: str) -> float:
         """Host seconds to issue one collective; some networks hold the host up meanwhile."""
@@ -216,7 +222,7 @@ class Assembler:
         kernel: Kernel | None = None,
     ) -> None:  # fmt: skip
         """Append one kernel to the current compute op."""
-        launch = self.times.launch if launch is None else launch
+        launch = self.times.launch(kernel) if launch is None else launch
         self.flop += kernel.flop if kernel else 0.0
         self._work.append(Work(ticks(launch), ticks(seconds), category, kernel, self.phase))
 

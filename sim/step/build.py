@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import (
+    Kernel,
     Timer,
     calibrated_time,
     kernel_constants,
@@ -244,7 +245,7 @@ class StageBuilder:
         order = list(range(len(parts) - 1, -1, -1))
         for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
             part = parts[place]
-            self._recompute(make, part)
+            self._recompute(make, part, place - (not parts[0].is_layer))
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
             if whole:
                 self._weight_grad(make, chunk, part, place, edge)
@@ -256,9 +257,12 @@ class StageBuilder:
         needless = chunk.embedding and first and not self.pool.stack.regather_embedding
         return self.scenario.parallel.zero == 3 and not kept and not needless
 
-    def _recompute(self, make: Assembler, part: Part) -> None:
+    def _recompute(self, make: Assembler, part: Part, layer: int) -> None:
+        """Run a layer's forward pass again, or some modules of it; `layer` counts within the chunk."""
         parallel = self.scenario.parallel
         if not part.is_layer or parallel.recompute == "none":
+            return
+        if 0 < parallel.recompute_layers <= layer:
             return
         again: Iterable[Piece] = part.work.forward
         if parallel.recompute == "selective":
@@ -411,13 +415,20 @@ class StageBuilder:
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
                                m=self._own_params(dense, expert), n=1.0)  # fmt: skip
-        host = stack.optimizer_bandwidth
-        seconds = nbytes / host if host else self.times.kernel(update)
-        make.compute(seconds, "optimizer", kernel=None if host else update)
+        self._update(make, nbytes, update)
         if self.traffic.gathers_at_end:
             for group, moved in (move for bucket in whole for move in self.traffic.gather(bucket)):
                 make.blocking("gather", "data parallel", moved, self._sync(group))
         return make.block()
+
+    def _update(self, make: Assembler, nbytes: float, update: Kernel) -> None:
+        """Update the weights: on the device, and on the host what is kept there."""
+        away = self.pool.stack.optimizer_offload
+        if away < 1:
+            make.compute((1 - away) * self.times.kernel(update), "optimizer",
+                         kernel=None if away else update)  # fmt: skip
+        if away:
+            make.compute(away * nbytes / self.pool.stack.optimizer_bandwidth, "optimizer")
 
     def _sum_copies(self, make: Assembler, held: list[Chunk]) -> None:
         """Sum gradients of weights that stand twice: over the tensor group, and of the vocabulary.

@@ -76,7 +76,8 @@ class WeightTraffic:
         """Tell whether gradients are reduced in a backward pass at that edge of its chunk."""
         if self.mixed and self.zero < 3:
             return False
-        at_end = edge == "last" or (edge == "run" and self.zero == 2)
+        runs = self.zero == 2 and self.stack.zero2_reduce == "run"
+        at_end = edge == "last" or (edge == "run" and runs)
         return self.reduces_each_time or (at_end and self.stack.overlap_grad_reduce)
 
     def gathers_forward(self, edge: str) -> bool:

@@ -6,6 +6,7 @@ The half width, as a logarithm, is the root of a sum of squares over what is unc
     stack           the software is not recognised
     device          the device, in this number format and kind of model, was never measured
     few             ... or in one or two published runs only
+    early           software of before 2023
     unmeasured      of the device no run at all was published: an assumption, for no data can show it
     experts, adapters, long sequence       what is predicted less well wherever it was measured
     what is left open                      readings that a row or a scenario does not decide between
@@ -28,6 +29,7 @@ from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Pool, Scenario
 
 LONG = 16_384  # tokens from which a sequence is beyond what most runs show
+EARLY = "2023"  # software released before varies more: each site had patches of its own
 FEW = 2  # published runs of a kind that say little
 BINS = ("ascend-910b",)  # families whose bin a publication seldom tells
 GENERIC = frozenset({"generic"})  # stacks that stand for an unknown one
@@ -52,6 +54,11 @@ def _data() -> Mapping[str, Any]:
 def components() -> dict[str, float]:
     """Return the log half width of each component."""
     return {name: float(leaf["value"]) for name, leaf in _data()["components"].items()}
+
+
+def common_shares() -> dict[str, float]:
+    """Return by which shares squared errors belong to software, to it on a device, and to a run alone."""
+    return {name: float(leaf["value"]) for name, leaf in _data()["common"].items()}
 
 
 def published_runs() -> Mapping[str, int]:
@@ -95,6 +102,8 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
             yield "unmeasured"
     elif runs <= FEW:
         yield "few"
+    if pool.stack.released and pool.stack.released < EARLY:
+        yield "early"
     if scenario.model.lora_rank:
         yield "adapters"
     elif scenario.model.experts:
@@ -105,13 +114,18 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
 
 def reasons(scenario: Scenario) -> tuple[Reason, ...]:
     """Return what makes the interval of a scenario wide, the widest first, for its least known pool."""
+    found = _pool_reasons(scenario, widest_pool(scenario))
+    return tuple(sorted(found, key=lambda reason: -reason.width))
+
+
+def widest_pool(scenario: Scenario) -> Pool:
+    """Return the pool whose step is least known."""
+    return max(scenario.pools, key=lambda pool: total(_pool_reasons(scenario, pool)))
+
+
+def _pool_reasons(scenario: Scenario, pool: Pool) -> tuple[Reason, ...]:
     known = components()
-    pools = [
-        tuple(_reason(name, scenario, pool, known[name]) for name in features(scenario, pool))
-        for pool in scenario.pools
-    ]
-    widest = max(pools, key=total)
-    return tuple(sorted(widest, key=lambda reason: -reason.width))
+    return tuple(_reason(name, scenario, pool, known[name]) for name in features(scenario, pool))
 
 
 def total(found: Sequence[Reason]) -> float:
@@ -164,6 +178,7 @@ def _reason(name: str, scenario: Scenario, pool: Pool, width: float) -> Reason:
         "stack": f"stack {pool.stack.name} not recognised",
         "device": f"{asked} never published",
         "few": f"{asked} published {runs} times",
+        "early": f"software of {pool.stack.released[:4]}",
         "unmeasured": f"no measured training run of {device} was published",
         "experts": "mixtures of experts",
         "adapters": "adapters",

@@ -59,6 +59,7 @@ def linear(
 ) -> Linear:  # fmt: skip
     """A weight matrix under the shard's stack, in its precision unless `dtype` is given."""
     dtype = dtype or shard.precision
+    slowdown /= shard.stack.matrix_factor
     if DTYPE_BYTES[dtype] <= 1:
         slowdown /= shard.stack.narrow_matrix_factor
     extra = shard.stack.gradient_accumulate_bytes

@@ -1,6 +1,7 @@
 """Runs one input in this process, as the command line would, and says what was wrong.
 
-Allowed are exit status 0 (and what is printed is sound), 1 and 2 (with a complaint in words). A fault
+Allowed are exit status 0 (and what is printed is sound), 1, 2 and, where something is to be written, 3 (with
+a complaint in words). A fault
 has a signature: what kind of fault, and where in the program. Faults are
 
     crash          any other end: an exception, exit 70, a missing complaint, a traceback in the words
@@ -36,10 +37,12 @@ from rich.cells import cell_len
 
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.cli.process.terminal import say
+from ersatz.sim.errors import EXIT_CANNOT_WRITE, InfeasibleError
 from tests.fuzz.words import OUTSIDE
 
 ROOT = Path(__file__).resolve().parents[2]
+WRITES = {"--json", "--out", "--svg"}
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -177,7 +180,7 @@ def _judged(given: Input, folder: Path, limit_s: float) -> Outcome:
             status, error = -2, raised
     if clock.passed:
         return Outcome(-1, f"{clock.passed} {_frame_place(clock.stack)}", clock.stack[-3000:])
-    if status not in (0, 1, 2):
+    if status not in (0, 1, 2, *([EXIT_CANNOT_WRITE] if WRITES.intersection(given.argv) else [])):
         signature, detail = _crash(given, argv, status, error, screen["stderr"])
         return Outcome(status, signature, detail)
     for check in (_words, _files, _printed, _left_behind):
@@ -229,10 +232,10 @@ def _called(call: Callable[[Path], None], folder: Path) -> int:
     try:
         call(folder)
     except InfeasibleError as error:
-        print(f"infeasible: {error}", file=sys.stderr)
+        say(f"infeasible: {error}")
         return 1
     except InputError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return 2
     return 0
 

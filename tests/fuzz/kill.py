@@ -3,7 +3,8 @@
 Each verb first answers twice in peace, with two seeds: the older answer lies where the newer is to be
 written when the signal comes. Afterwards every file holds one of the two, whole; no process of the run is
 alive; and after the same command ran to its end, the folder for temporary files is empty and the answer
-is the newer, without any further file. An interrupt ends with status 130 and a word, without a traceback.
+is the newer, without any further file. Every fourth kill is followed by an interrupt, by SIGINT or SIGTERM,
+which ends with status 130 or 143 and a word, without a traceback.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from ersatz.sim.fleet.doors.slurm.daemons import missing
 
 from . import seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "ERSATZ_KILLED_RUN"  # in the environment of a run and of what it starts
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+MEASURED = ("slurm", "calibrate")  # whose answers are never twice the same
 PATIENCE_S = 15.0  # for processes to notice
 LONGEST_S = 300.0
 
@@ -50,6 +54,13 @@ def victims(folder: Path) -> list[Victim]:
         "buy.yaml": seeds.BUY,
         "fleet.yaml": seeds.FLEET,
         "traced.yaml": seeds.TRACED,
+        "fabric.yaml": seeds.FABRIC,
+        "legal.yaml": seeds.LEGAL,
+        "data.yaml": seeds.RULES,
+        "options.yaml": seeds.OPTIONS,
+        "relative.yaml": seeds.path_of("calibrations", "cpu-epyc")
+        .read_text("utf-8")
+        .replace("device: cpu,", "device: h200,"),
         "itself.csv": "id,submit_s,devices,duration_s,walltime_s\na,0,8,100,200\nb,5,16,50,100\n",
     }
     for name, text in texts.items():
@@ -65,7 +76,27 @@ def victims(folder: Path) -> list[Victim]:
         Victim("compare", ("compare", "run.yaml", "run.yaml", *out)),
         Victim("buy", ("buy", "buy.yaml", *out)),
         Victim("schedule", ("schedule", "fleet.yaml", *out)),
+        Victim("options", ("buy", "options.yaml", *out)),
+        Victim(
+            "own",
+            (
+                "schedule",
+                "fleet.yaml",
+                *out,
+                "--policy",
+                f"fifo,{ROOT}/scenarios/schedulers/first_come.py",
+            ),
+        ),
+        Victim("fabric", ("fabric", "fabric.yaml", *out, "--svg", "o/f.svg")),
+        Victim("legal", ("legal", "legal.yaml", "--out", "o")),
         Victim("validate", ("validate", "runs.csv", "--out", "o")),
+        Victim(
+            "transfer",
+            ("calibrate", "--from", "relative.yaml", "--as", "h800", "--out", "o/c.yaml"),
+        ),
+        Victim("devices", ("devices", "--json", "o/d.json")),
+        Victim("list", ("list", "models", "--json", "o/l.json")),
+        Victim("show", ("show", "h800-8", "--json", "o/s.json")),
     ]
     if importlib.util.find_spec("zmq"):
         door = ("--door", "batsim", "--scheduler", peer)
@@ -153,10 +184,11 @@ class Range:
             (self.out / name).write_bytes(raw)
 
 
-def kill_once(ground: Range, victim: Victim, rng: random.Random) -> list[str]:
+def kill_once(
+    ground: Range, victim: Victim, rng: random.Random, number: signal.Signals
+) -> list[str]:
     """Kill one run at a random moment; returns what was wrong afterwards."""
     ground.lay(victim.answers["2"])
-    number = rng.choice(SIGNALS)
     process, mark = ground.start(victim.argv, "1")
     time.sleep(rng.uniform(0.0, 1.1) * victim.seconds)
     process.send_signal(number)
@@ -176,9 +208,21 @@ def kill_once(ground: Range, victim: Victim, rng: random.Random) -> list[str]:
 def _torn(victim: Victim, name: str, raw: bytes) -> bool:
     """Tell whether a file is neither the older nor the newer; what lies beside may be anything."""
     known = [answer[name] for answer in victim.answers.values() if name in answer]
-    return (
-        bool(known) and raw not in known and victim.name not in ("slurm", "calibrate")
-    )  # those measure
+    if not known or raw in known:
+        return False
+    return victim.name not in MEASURED or not _is_whole(name, raw)
+
+
+def _is_whole(name: str, raw: bytes) -> bool:
+    """Tell whether a file that is like no other ends where such files end."""
+    try:
+        return (
+            yaml.safe_load(raw) is not None
+            if name.endswith((".json", ".yaml"))
+            else raw[-1:] in b"\n>"
+        )
+    except yaml.YAMLError:
+        return False
 
 
 def _told(number: int, status: int, words: str) -> list[str]:
@@ -234,11 +278,16 @@ def kill_many(count: int, seed: int, names: Sequence[str] = ()) -> int:
             ground.prepare(victim)
         for number in range(count):
             victim = chosen[number % len(chosen)]
-            for fault in kill_once(ground, victim, rng):
+            signals = [signal.SIGKILL, *([rng.choice(INTERRUPTS)] if number % 4 == 3 else [])]
+            for fault in (f for s in signals for f in kill_once(ground, victim, rng, s)):
                 faults[f"{victim.name}: {fault}"] += 1
-            if number % 20 == 19:
-                print(f"{number + 1} of {count} kills, {faults.total()} faults", file=sys.stderr)
-    print(f"{count} kills of {', '.join(v.name for v in chosen)}")
+            if number % 10 == 9:
+                print(
+                    f"{number + 1} of {count} kills, {faults.total()} faults",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    print(f"{count} kills and {count // 4} interrupts of {', '.join(v.name for v in chosen)}")
     for fault, times in faults.most_common():
         print(f"{times:>6}  {fault}")
     return 1 if faults else 0

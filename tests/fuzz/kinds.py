@@ -23,6 +23,7 @@ from .mutate import deep, mutated, mutated_bytes, mutated_rows, to_json, to_yaml
 from .words import NUMBERS, TEXTS, odd_value
 
 Make = Callable[[random.Random], Input]
+LARGEST = 6 * 2**20  # bytes of an input: somewhat more than the program takes
 MAIN = "itself.yaml"
 SETTINGS = (
     "seed",
@@ -56,7 +57,7 @@ def _trees(*texts: str) -> tuple[Any, ...]:
 
 def _written(tree: Any, rng: random.Random) -> bytes:
     """Write a tree; now and then its text is changed as well."""
-    raw = to_yaml(tree)
+    raw = to_yaml(tree)[:LARGEST]
     return mutated_bytes(raw, rng) if rng.random() < 0.06 else raw
 
 
@@ -301,14 +302,17 @@ def _command_line(rng: random.Random) -> Input:
         "validate",
         "calibrate",
         "devices",
+        "list",
+        "show",
     )
     files = {MAIN: seeds.NAMED.encode(), "fleet.yaml": seeds.TRACED.encode(), "buy.yaml": seeds.RAMP.encode(),
              "legal.yaml": seeds.LEGAL.encode(), "data.yaml": seeds.RULES.encode(),
-             "itself.csv": seeds.TRACES["csv"][1].encode()}  # fmt: skip
+             "itself.csv": seeds.TRACES["csv"][1].encode(), "prices.csv": seeds.PRICES.encode()}  # fmt: skip
     names = {"run": MAIN, "compare": MAIN, "fabric": MAIN, "buy": "buy.yaml", "legal": "legal.yaml",
-             "schedule": "fleet.yaml", "validate": "itself.csv", "devices": "data.yaml"}  # fmt: skip
+             "schedule": "fleet.yaml", "validate": "itself.csv", "devices": "data.yaml",
+             "show": "data.yaml"}  # fmt: skip
     verb = rng.choice(verbs)
-    argv = [verb, *([f"@/{names[verb]}"] if verb in names else ["--minutes", "0.01"])]
+    argv = [verb, *([f"@/{names[verb]}"] if verb in names else _LEADS[verb])]
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         at = rng.choice((1, len(argv), len(argv)))
         argv[at:at] = _words_of(verb, rng)
@@ -320,13 +324,18 @@ def _command_line(rng: random.Random) -> Input:
     return Input("command-line", files, tuple(argv))
 
 
+_LEADS = {"calibrate": ("--minutes", "0.01"), "list": ()}
+_KINDS_OF_NAMES = ("models", "scenarios", "rules", "devices", "parts", "nodes", "networks", "stacks",
+                   "prices", "schedulers")  # fmt: skip
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "run": ("--timer", "--calibration", "--attach"),
     "fabric": ("--node", "--nodes", "--network"),
     "legal": ("--date", "--to", "--buyer", "--from", "--rules"),
     "compare": (),
-    "buy": (),
+    "buy": ("--prices",),
     "devices": (),
+    "list": (),
+    "show": ("--kind",),
     "schedule": (
         "--policy",
         "--trace",
@@ -361,12 +370,14 @@ _VALUES = (
     "csv:@/itself.csv",
     "@/itself.yaml",
     "@/data.yaml",
+    "@/prices.csv",
     "@/folder",
     "@/pipe",
     "fp8",
     "h800",
     "llama3-70b-mi300x",
     "domestic-ramp",
+    *_KINDS_OF_NAMES,
 )
 _PROGRAMS = (
     "true {endpoint}",
@@ -398,7 +409,18 @@ def _words_of(verb: str, rng: random.Random) -> list[str]:
                 "--door",
                 "batsim",
                 option,
-                rng.choice(("x", "", "tcp://", "tcp://:0", "udp://a:1", "inproc://x")),
+                rng.choice(
+                    (
+                        "x",
+                        "",
+                        "tcp://",
+                        "tcp://:0",
+                        "tcp://*:1",
+                        "udp://a:1",
+                        "inproc://x",
+                        "ipc://",
+                    )
+                ),
             ]
         return [option] if option in ("--twice", "--oddities") else [option, value]
     if kind < 0.85:
@@ -425,7 +447,12 @@ KINDS: Mapping[str, Make] = {
         ("fabric", "network"),
     ),
     "buy": _file_kind(
-        "buy", ("buy",), (seeds.BUY,), buying.BuyFile, ("market",), {"plans.yaml": seeds.NAMED}
+        "buy",
+        ("buy",),
+        (seeds.BUY, seeds.BUY, seeds.PLANNED),
+        buying.BuyFile,
+        ("market",),
+        {"plans.yaml": seeds.NAMED},
     ),
     "options": _file_kind("options", ("buy",), (seeds.OPTIONS,), buying.BuyFile),
     "stockpile": _file_kind("stockpile", ("buy",), (seeds.STOCKPILE,), buying.BuyFile),

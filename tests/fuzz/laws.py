@@ -26,6 +26,7 @@ SAME = 1e-6  # by which rounding may move a time
 BUCKET_BYTES = (
     2e9  # of gradients that ZeRO 2 reduces at a time: 500 M of 4 bytes, DeepSpeed's usual
 )
+DRAWS = 400  # of a job that fails now and then: one early failure must not decide
 NOISE = 0.02  # of means over eight replicas with the same seed
 Law = Callable[[Plan], str]
 LAWS: dict[str, Law] = {}
@@ -334,7 +335,8 @@ def _has_no_replicas(plan: Plan) -> bool:
     """Tell whether nothing at all is held twice, but for tensor-parallel ranks of dense layers."""
     parallel = plan.scenario.parallel
     spread = parallel.ep * parallel.etp if plan.scenario.model.experts else parallel.tp
-    return parallel.dp * parallel.cp == 1 and spread == parallel.tp
+    twins = parallel.schedule == "dualpipe"  # whose ranks hold two stages, each twice in the job
+    return parallel.dp * parallel.cp == 1 and spread == parallel.tp and not twins
 
 
 @law
@@ -382,7 +384,8 @@ def failures_cost_time(plan: Plan) -> str:
         return ""
     walls = []
     for scale in (0, 1, 50):
-        job = plan.changed("job", "failures", "scale", to=scale).result.job
+        many = plan.changed("job", "replicas", to=DRAWS)
+        job = many.changed("job", "failures", "scale", to=scale).result.job
         assert job
         walls.append(job.wall_s)
     return _first(

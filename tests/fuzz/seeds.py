@@ -109,6 +109,14 @@ events:
 monte_carlo: {draws: 3, outcome: cost, inputs: {failure_rate: [0.5, 1.0, 2.0], throughput: interval}}
 cases: {as-is: {}, richer: {purchase: {budget: 500 M CNY}}}
 """
+PLANNED = """
+question: Which plans?
+start: 2025-03-24
+rules: {ignore: true}
+purchase: {months: 6, objective: cost, time_limit: 2 s}
+devices: {h800: {node: h800-8, price: 2 M CNY, lead_time: 1 week, transit: 1 week, supply: 50}}
+jobs: {train: {tokens: 1 B tokens, deadline: 5 months, plans: plans.yaml}}
+"""
 OPTIONS = """
 question: Rent or own?
 seed: 14

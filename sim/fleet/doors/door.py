@@ -42,9 +42,8 @@ def run_at_door(
         try:
             peer = Peer(door.scheduler, door.endpoint, timeout_s=door.timeout_s)
         except ValueError as error:
-            raise InputError(
-                [Problem("--door batsim", 0, 0, "--scheduler", "", str(error))]
-            ) from None
+            option = "--endpoint" if door.endpoint and not door.scheduler else "--scheduler"
+            raise InputError([Problem("--door batsim", 0, 0, option, "", str(error))]) from None
         scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
                                     forward=door.forward)  # fmt: skip
         return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)

@@ -6,6 +6,7 @@ file in a private folder), or the user has, and says where it listens (`endpoint
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from pathlib import Path
@@ -17,6 +18,10 @@ from ersatz.sim.fleet.protocol import SchedulerFault
 
 LOOK_MS = 100  # between two looks at whether the process still lives
 MOST_BYTES = 64 * 2**20  # of a reply
+# Others reach no other process (inproc), or are a place to bind at (port 0, a star)
+ADDRESS = re.compile(
+    r"tcp://[^\s:/*]+:0*[1-9][0-9]{0,4}|tcp://\[[^\s\]]+\]:0*[1-9][0-9]{0,4}|ipc://.+"
+)
 
 
 class Peer:
@@ -27,6 +32,8 @@ class Peer:
             raise ValueError("expected either a command that starts a scheduler, or an endpoint")
         if command and "{endpoint}" not in command:
             raise ValueError(f"the command {command!r} lacks {{endpoint}}, where it has to bind")
+        if endpoint and not ADDRESS.fullmatch(endpoint):
+            raise ValueError(f"{endpoint!r}: expected an endpoint tcp://HOST:PORT or ipc://PATH")
         self.command, self.endpoint, self.timeout_s = command, endpoint, timeout_s
         self.folder: Path | None = None
         self.process: Kept | None = None

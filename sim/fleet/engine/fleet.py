@@ -36,6 +36,7 @@ MOST_CALLS = 10_000  # in a simulated second in which nothing happens
 MOST_EMPTY_CALLS = 1_000_000  # in a row while nothing happens
 MOST_TIMERS = 100_000  # calls that are asked for and have not come yet
 MOST_MOVES = 200_000  # preemptions and resizes in a row while no job ends
+MOST_STRIKES = 50_000  # failures in a row while no job ends and no time is set
 MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
 MOVES_OR_ENDS = FINAL | {"preempt", "resize"}
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class Fleet:
         self._unseen: list[Record] = []
         self._asked = False
         self._second, self._calls, self._empty_calls = 0.0, 0, 0
-        self._moves = 0
+        self._moves = self._strikes = 0
         self._idle_calls = 0
         self._shapes: dict[tuple[object, ...], str] = {}
         self.watchdog = Watchdog(spec.decision_limit_s)
@@ -126,6 +127,8 @@ class Fleet:
                     self.ask_soon()
                 while (self.left or self._asked or until < math.inf) and env.peek() < until:
                     env.step()
+                    if self._strikes > MOST_STRIKES and until == math.inf:
+                        raise self.ended(self._why_for_ever())
                 if self.left and until == math.inf:
                     raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
             except BaseException:
@@ -244,6 +247,7 @@ class Fleet:
     def _count_moves(self, event: str) -> None:
         """End the run of a scheduler under which jobs move and none is ever done."""
         self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
+        self._strikes = 0 if event in FINAL else self._strikes
         if self._moves > MOST_MOVES:
             raise self.ended(f"{self.scheduler.name} preempted or moved jobs {MOST_MOVES:,} times"
                              " while none ended")  # fmt: skip
@@ -393,7 +397,7 @@ class Fleet:
         if event == "finish":
             self.finished.add(name)
         for other, missing in list(self.held.items()):
-            if name not in missing:
+            if name not in missing or other not in self.held:  # fallen with one before it
                 continue
             if event != "finish":
                 del self.held[other]
@@ -453,6 +457,15 @@ class Fleet:
             self.free.open(node)
         else:
             self.free.close(node)
+
+    def strike(self) -> None:
+        """Count the failures since a job ended: a run without `until` may otherwise never end."""
+        self._strikes += 1
+
+    def _why_for_ever(self) -> str:
+        still = next(iter((*self.running, *self.waiting, *self.held)), "")
+        return (f"{MOST_STRIKES:,} failures came while no job ended (job {still} is still not done):"
+                " see `until`, `rules.max_failures` and checkpoints")  # fmt: skip
 
     def slow(self, node: int, factor: float, cause: str) -> None:
         """Let a node work at a factor of its speed, and its jobs with it."""

@@ -66,6 +66,9 @@ class Ground(Protocol):
     def slow(self, node: int, factor: float, cause: str) -> None:
         """Let a node work at a factor of its speed; 1: as new."""
 
+    def strike(self) -> None:
+        """Take note of a failure, also of what is down already."""
+
 
 def begin_outages(ground: Ground, outages: Sequence[Outage], seed: int) -> None:
     """Start the processes of all outages, each class with random numbers of its own."""
@@ -84,6 +87,7 @@ def _strike(ground: Ground, spec: Failures, rng: np.random.Generator) -> Events:
         return
     while True:
         yield Happening(ground.env, FAIL, rng.exponential(1.0 / (count * spec.rate)))
+        ground.strike()
         cause = spec.cause or spec.component
         repair = spec.repair_s if spec.repair == "fixed" else rng.exponential(spec.repair_s)
         for node in pick(int(rng.integers(count))):

@@ -53,6 +53,8 @@ class Ledger:
         self.down: set[int] = set()
         self.drained: set[int] = set()
         self.status: dict[str, str] = {}  # job -> waiting, held, running, or its final state
+        self.order: dict[str, int] = {}  # job -> how many were known before it
+        self.waiting: set[str] = set()  # jobs whose status that is: few of all
         self.running: dict[str, Held] = {}
         self.on_node: dict[int, set[str]] = {}
         self.kept: dict[str, float] = {}
@@ -72,6 +74,11 @@ class Ledger:
         """Tell whether two times are the same but for rounding and the slack of the rules."""
         return abs(a - b) <= ROUNDING * max(1.0, abs(a), abs(b)) + self.log.rules.slack_s
 
+    def _become(self, name: str, state: str) -> None:
+        self.order.setdefault(name, len(self.order))
+        self.status[name] = state
+        (self.waiting.add if state == "waiting" else self.waiting.discard)(name)
+
     # -- jobs come and go ------------------------------------------------------------------------
 
     def submit(self, r: Record) -> None:
@@ -82,14 +89,14 @@ class Ledger:
         if not self.near(r.time_s, job.submit_s) and r.time_s < job.submit_s:
             self.fault(4, f"submitted before its time, {job.submit_s:g} s")
         waits = any(self.status.get(name) != "finish" for name in job.after)
-        self.status[r.job] = "held" if waits else "waiting"
+        self._become(r.job, "held" if waits else "waiting")
 
     def ready(self, r: Record) -> None:
         """All dependencies of a job have finished."""
         job = self.log.jobs.get(r.job)
         if job and any(self.status.get(name) != "finish" for name in job.after):
             self.fault(4, "declared ready before its dependencies have finished")
-        self.status[r.job] = "waiting"
+        self._become(r.job, "waiting")
 
     def start(self, r: Record) -> None:
         """A waiting job gets its gang, whole, on devices that are free."""
@@ -119,7 +126,7 @@ class Ledger:
         kept = self.kept.get(r.job, 0.0)
         pause = job.restart_s if self.attempts[r.job] else 0.0
         self.attempts[r.job] += 1
-        self.status[r.job] = "running"
+        self._become(r.job, "running")
         self.running[r.job] = Held(job, r.placement, devices, r.time_s, kept, r.time_s + pause, kept,
                                    r.value, r.value)  # fmt: skip
 
@@ -176,7 +183,7 @@ class Ledger:
             self.on_node[node].discard(r.job)
         self.used[held.job.tenant] -= held.devices
         self.struck.pop(r.job, None)
-        self.status[r.job] = final
+        self._become(r.job, final)
         self.kept[r.job] = r.value
         work = held.work_at(r.time_s)
         if r.value > work and not self.near(r.value, work):
@@ -263,7 +270,7 @@ class Ledger:
         """A job that does not run is given up."""
         if self.status.get(r.job) not in ("waiting", "held"):
             self.fault(3, f"{r.event} of a job that is {self.status.get(r.job, 'unknown')}")
-        self.status[r.job] = r.event
+        self._become(r.job, r.event)
 
     def change_rate(self, r: Record) -> None:
         """A running job becomes slower or faster."""

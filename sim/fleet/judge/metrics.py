@@ -29,9 +29,9 @@ DEFINITIONS = {
     "jct_p50_s": "its median", "jct_p90_s": "its 90th percentile", "jct_p99_s": "its 99th percentile",
     "slowdown": "mean of completion time / run time on the devices it had, of finished jobs",
     "bounded_slowdown": f"the same with run times of {TAU_S:g} s at least, and 1 at least",
-    "makespan_s": "from the first submission to the last end",
+    "makespan_s": "from the first submission to the last end; to that of the run if jobs still ran",
     "device_hours": "device-hours held",
-    "allocated": "device-hours held / device-hours of the fleet until the last end",
+    "allocated": "device-hours held / device-hours of the fleet until the end of the makespan",
     "lost_hours": "device-hours whose work was lost or that went into restarts",
     "goodput": "1 - lost / held",
     "preemptions": "preemptions per job", "failures": "failures per job",
@@ -145,7 +145,10 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
     runs = np.array([r.held_s for r in done])
     held = math.fsum(r.device_s for r in chosen)
     lost = math.fsum(r.lost_device_s for r in chosen)
-    last = max((r.end_s for r in chosen if r.end_s >= 0), default=log.end_s)
+    running = any(r.first_start_s >= 0 > r.end_s for r in chosen)  # when the run ended
+    last = (
+        log.end_s if running else max((r.end_s for r in chosen if r.end_s >= 0), default=log.end_s)
+    )
     first = min((r.job.submit_s for r in chosen), default=0.0)
     longest = [r.wait_s if r.first_start_s >= 0 else (r.end_s if r.end_s >= 0 else log.end_s)
                - r.job.submit_s for r in chosen]  # fmt: skip

@@ -95,8 +95,9 @@ class Promises:
             self._check_loans(until)
 
     def _waiting(self) -> list[Job]:
-        status = self.ledger.status
-        return [self.log.jobs[name] for name, state in status.items() if state == "waiting"]
+        """Return the jobs that wait, in the order in which they were submitted."""
+        names = sorted(self.ledger.waiting, key=self.ledger.order.__getitem__)
+        return [self.log.jobs[name] for name in names]
 
     def _check_idle(self) -> None:
         seen: set[Shape] = set()

@@ -6,6 +6,7 @@ A file is written `path.py` or `path.py:Name`; it defines the class or function 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -90,6 +91,11 @@ def make_scheduler(text: str) -> Scheduler:
     """Return a new scheduler for a name or a file; raises `InputError` for anything else."""
     if _FILE.search(text):
         return _from_file(text)
+    if os.sep in text:
+        there = os.path.exists(text)
+        raise InputError(
+            [_problem(text, "expected a file.py" if there else "there is no such file")]
+        )
     if wrong := unknown_policy(text):
         raise InputError(_problem(text, expected) for expected in wrong)
     name, *options = text.split(":")

@@ -16,9 +16,10 @@ import numpy as np
 from ersatz.sim.purchase.buildout import BuildOut, Gate
 from ersatz.sim.purchase.events import Draw, Event, named_stream
 from ersatz.sim.purchase.life.replay import Replayed, replay
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import Floats
 from ersatz.sim.purchase.purchase import Purchase
 
+CHANCES = frozenset({"approval", "import_approval"})  # inputs that answer yes or no
 Z90 = 1.2815515655446004  # 90th percentile of the standard normal law
 
 
@@ -32,10 +33,11 @@ class Uncertain:
     high: float
     law: str = "triangle"  # or choice, interval
     choices: tuple[float, ...] = ()
+    of: str = ""  # what it is an input of, where each has a stream of its own
 
     def sample(self, seed: int, count: int) -> Floats:
         """Return `count` draws from the input's own stream."""
-        rng = named_stream(seed, f"input {self.name}")
+        rng = named_stream(seed, f"input {self.name} {self.of}".strip())
         if self.law == "choice":
             return np.asarray(rng.choice(np.array(self.choices), count))
         if self.law == "interval":
@@ -52,7 +54,9 @@ class Cloud:
 
     inputs: Mapping[str, Floats]  # (draws,) each
     finish: Floats  # (draws,) months
+    ends: Floats  # (draws, J) months
     cost: Floats  # (draws,)
+    left: Floats  # (draws,) what the machines are worth at the end
     delivered: Floats  # (draws, D) devices
     fleet: Floats  # (draws, months + 1, D) working devices
     work: Floats  # (draws, months + 1, J) tokens
@@ -93,7 +97,9 @@ def live_often(
 def _cloud(values: Mapping[str, Floats], lives: Sequence[Replayed]) -> Cloud:
     months = max(len(life.fleet) for life in lives)
     return Cloud(
-        values, np.array([life.finish for life in lives]), np.array([life.total for life in lives]),
+        values, np.array([life.finish for life in lives]),
+        np.array([life.finish_months for life in lives]),
+        np.array([life.total for life in lives]), np.array([life.left for life in lives]),
         np.array([life.delivered for life in lives]),
         np.array([_padded(life.fleet, months) for life in lives]),
         np.array([_padded(life.work, months) for life in lives]),
@@ -115,12 +121,18 @@ def swings(
     buildout: BuildOut, plan: Purchase, gate: Gate, events: Sequence[Event],
     inputs: Sequence[Uncertain], outcome: Callable[[Replayed], float], horizon: int | None = None,
 ) -> tuple[Swing, ...]:  # fmt: skip
-    """Return how far each input alone moves an outcome, the widest first; chance is left out."""
+    """Return how far each input alone moves an outcome, the widest first; chance is left out.
+
+    A probability has no low and high end for one life: its bar runs from a refusal to a grant.
+    """
     middle = {u.name: u.mid for u in inputs}
 
     def at(name: str, value: float) -> float:
         draw = Draw({**middle, name: value})
         return outcome(replay(buildout, plan, gate, events, draw, horizon))
 
-    found = [Swing(u.name, u.low, u.high, at(u.name, u.low), at(u.name, u.high)) for u in inputs]
+    found = []
+    for u in inputs:
+        low, high = (0.0, 1.0) if u.name in CHANCES else (u.low, u.high)
+        found.append(Swing(u.name, low, high, at(u.name, low), at(u.name, high)))
     return tuple(sorted(found, key=lambda swing: -swing.width))

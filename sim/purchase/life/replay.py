@@ -28,7 +28,7 @@ from ersatz.sim.purchase.buildout import (
 )
 from ersatz.sim.purchase.events import Draw, Event, with_embargoes
 from ersatz.sim.purchase.life.machines import LivingFleet
-from ersatz.sim.purchase.programme import Floats
+from ersatz.sim.purchase.periods import CLOSE, Floats
 from ersatz.sim.purchase.purchase import Purchase
 
 Steps = Generator[simpy.Event, Any, None]
@@ -123,6 +123,7 @@ class Replay:
             else:
                 self.env.process(self._later(event))
         self.env.process(self._calendar())
+        self.env.process(self._turns())
         self.env.run(until=self.months * MONTH_DAYS + 1e-6)
         account, ledger = self.life.account, self.ledger
         made = self.b.embodied_kg * account.device_hours * 3600.0 / self.b.device_life_s
@@ -149,6 +150,13 @@ class Replay:
                 return
             if month < self.months:
                 yield self.env.timeout((month + 1) * MONTH_DAYS - self.env.now)
+
+    def _turns(self) -> Steps:
+        """Let the fleet live until each turn within a month: there the plan's shares change."""
+        for turn in self.plan.bounds:
+            if abs(turn - round(turn)) > CLOSE:
+                yield self.env.timeout(turn * MONTH_DAYS - self.env.now)
+                self.life.advance(self.env.now)
 
     def _place(self, month: int) -> None:
         for d, s in zip(*np.nonzero(self.plan.orders[:, :, month]), strict=True):
@@ -205,7 +213,7 @@ class Replay:
             yield from self._smuggle(d, s, nodes, price)
             return
         self._pay(offer, nodes, price, answer.surcharge)
-        delay, admitted = self._ask("import", d, s)
+        delay, admitted = self._ask("import", d, s, answer)
         yield self.env.timeout(offer.transit_s / DAY_S + delay)
         if admitted:
             self._note(d, s, nodes, "delivered", answer)
@@ -242,17 +250,16 @@ class Replay:
         answer = self._answer(d, s)
         if answer.policy == "denied":
             return answer, 0.0, False
-        wait, granted = self._ask("licence", d, s, answer.policy)
+        wait, granted = self._ask("licence", d, s, answer)
         return answer, max(wait, answer.notice_days), granted
 
-    def _ask(self, kind: str, d: int, s: int, policy: str = "") -> tuple[float, bool]:
+    def _ask(self, kind: str, d: int, s: int, answer: Answer) -> tuple[float, bool]:
         """Return days and answer of the licence or import gates that stand today."""
         wait, granted, verdicts = 0.0, True, self.ledger.verdicts
         approval, delay = GATES[kind]
         for i, event in enumerate(self.events):
             hit = event.hits(self.b.offers[d].name, self.b.sites[s].name)
-            hit = hit and (not event.case_only or policy == "case")
-            if event.kind == kind and hit and event.day <= self.env.now:
+            if event.kind == kind and hit and event.asked_of(answer) and event.day <= self.env.now:
                 wait += self.draw.get(delay, event.values["delay_days"])
                 likely = self.draw.get(approval, event.values["approval"])
                 if (kind, i) not in verdicts:
@@ -285,7 +292,7 @@ class Replay:
         cost, share = self.life.account.cost, offer.network_share / (1.0 + offer.network_share)
         cost["machines"] += nodes * price * (1.0 - share)
         cost["network"] += nodes * price * share
-        cost["fees and duty"] += nodes * price * surcharge
+        cost["fees and duty"] += nodes * price * (1.0 - share) * surcharge
 
     def _block(self, d: int, nodes: float, price: float) -> None:
         self.ledger.blocked[d] += nodes * self.b.offers[d].per_node

@@ -22,7 +22,7 @@ from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Of
 from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.gate import known_rules, open_gate, rule_gate
 from ersatz.sim.purchase.life.chance import Uncertain
-from ersatz.sim.purchase.reading.offers import INF, Reading, price_region, resolve_offer
+from ersatz.sim.purchase.reading.offers import INF, Reading, region_of, resolve_offer
 from ersatz.sim.purchase.reading.parts import resolve_event, resolve_inputs, resolve_job
 from ersatz.sim.purchase.reading.schema import BuyFile, SiteSection
 from ersatz.sim.scenario.case_file import Case, read_cases, resolved_cases, validated
@@ -47,6 +47,7 @@ class Inquiry:
     changed: bool  # the shipped rules were changed or added to
     buyer: str
     assumptions: tuple[str, ...]
+    saving: float = 0.2  # share of the money of the first case that is asked for
 
 
 def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
@@ -99,9 +100,12 @@ def resolve_inquiry(
             _find(case, find_place, section.country, ("sites", name, "country"))
     if case.problems:
         return None
-    region = price_region(spec.buyer.country)
+    region = region_of(spec.buyer.country)
     reading = Reading(
         case, spec.currency, start, spec.purchase.months, region, prices or market_prices()
+    )
+    reading.family_cost = (
+        reading.money(spec.purchase.family_cost, ("purchase", "family_cost")) or 0.0
     )
     offers = [resolve_offer(reading, name, section) for name, section in spec.devices.items()]
     sites = [_site(reading, name, section, spec) for name, section in
@@ -125,12 +129,14 @@ def resolve_inquiry(
     inputs = resolve_inputs(reading, spec, jobs)
     if case.problems:
         return None
+    known, licences = _licences(reading, events, gates[0], known, sites)
     return Inquiry(
         case.name, _buildout(reading, spec, known, sites, jobs), gates[0], gates[1],
-        (*events, *_licences(reading, events, gates[0], known, sites)), inputs,
+        (*events, *licences), inputs,
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
+        spec.monte_carlo.saving if spec.monte_carlo else 0.2,
     )  # fmt: skip
 
 
@@ -169,20 +175,39 @@ def _buildout(
 
 
 def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> Site:
+    """Return a site; what is not given of its electricity is that of its region."""
+    country = section.country or spec.buyer.country
+    region = region_of(country)
     price = reading.money(section.energy_price, ("sites", name, "energy_price"))
-    if price is None and reading.currency != "CNY":
-        reading.blame(
-            ("sites", name),
-            "energy_price",
-            f"key is missing: the default is not in {reading.currency}",
+    pue, carbon = section.pue, section.carbon_intensity
+    if region == "CN":
+        if price is None:
+            rate = reading.prices.rate("CNY", reading.currency, reading.start)
+            price = reading.default("energy_price", None, name) * rate
+        pue = reading.default("pue", pue, name)
+        carbon = reading.default("carbon_intensity", carbon, name)
+    else:
+        price = (
+            price
+            if price is not None
+            else _per_joule(reading.regional("power", None, name, region))
         )
+        pue = reading.regional("pue", pue, name, region)
+        carbon = carbon if carbon is not None else _per_joule(
+            reading.regional("carbon", None, name, region))  # fmt: skip
+    for key, value in (("energy_price", price), ("pue", pue), ("carbon_intensity", carbon)):
+        if value is None:
+            words = f"key is missing: the prices know none in {region} on {reading.start}"
+            reading.blame(("sites", name), key, words)
     return Site(
-        name, section.country or spec.buyer.country,
-        section.power if section.power is not None else INF,
+        name, country, section.power if section.power is not None else INF,
         section.nodes if section.nodes is not None else INF,
-        reading.default("energy_price", price, name), reading.default("pue", section.pue, name),
-        reading.default("carbon_intensity", section.carbon_intensity, name),
+        price or 0.0, pue or 1.0, carbon or 0.0,
     )  # fmt: skip
+
+
+def _per_joule(per_kwh: float | None) -> float | None:
+    return None if per_kwh is None else per_kwh / 3.6e6
 
 
 def _gates(
@@ -202,7 +227,7 @@ def _gates(
     except InputError as error:
         reading.case.problems += [p for p in error.problems if p not in reading.case.problems]
         return None, (open_gate, open_gate)
-    if not rules.known_from <= reading.start <= rules.known_until:
+    if reading.start < rules.known_from:
         reading.blame(("start",), reading.start, f"the rules are known from {rules.known_from} to"
                       f" {rules.known_until}")  # fmt: skip
     reading.assumptions += [*rules.assumptions, *_beyond(reading, rules)]
@@ -217,20 +242,30 @@ def _beyond(reading: Reading, rules: Rules) -> list[str]:
             " unchanged"]  # fmt: skip
 
 
+LICENCES = {"presumed": "licences presumed to be approved", "case": "licences decided case by case"}
+
+
 def _licences(
     reading: Reading, events: tuple[Event, ...], gate: Gate, offers: list[Offer], sites: list[Site]
-) -> list[Event]:
-    """Return the licence decisions that case-by-case rules call for and no event describes."""
-    asked, last = [], reading.start + timedelta(seconds=reading.months * MONTH_S)
+) -> tuple[list[Offer], list[Event]]:
+    """Return the licence decisions that rules call for and no event describes, and who waits for them."""
+    asked: dict[str, list[str]] = {kind: [] for kind in LICENCES}
     for offer in offers:
-        described = any(e.kind == "licence" and e.hits(offer.name) for e in events)
-        case = any(gate(offer, site, day).policy == "case" for site in sites
-                   for day in (reading.start, last))  # fmt: skip
-        if case and not described:
-            asked.append(offer.name)
-    if not asked:
-        return []
-    of = "case-by-case licences"
-    values = {"approval": reading.default("licence_approval", None, of),
-              "delay_days": reading.default("licence_delay", None, of) / DAY_S}  # fmt: skip
-    return [Event("licence", 0.0, values, tuple(asked), case_only=True)]
+        if any(e.kind == "licence" and e.hits(offer.name) for e in events):
+            continue
+        days = [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
+        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name) for day in days}
+        for kind, presumed in (("presumed", True), ("case", False)):
+            if any(a.policy == "case" and a.presumed == presumed for a in said):
+                asked[kind].append(offer.name)
+    found, waits = [], dict.fromkeys(LICENCES, 0.0)
+    for kind, names in asked.items():
+        if names:
+            approval = "licence_approval_presumed" if kind == "presumed" else "licence_approval"
+            waits[kind] = reading.default("licence_delay", None, LICENCES[kind])
+            values = {"approval": reading.default(approval, None, LICENCES[kind]),
+                      "delay_days": waits[kind] / DAY_S}  # fmt: skip
+            found.append(Event("licence", 0.0, values, tuple(names), called_by=kind))
+    waiting = {name for names in asked.values() for name in names}
+    pair = (waits["presumed"], waits["case"])
+    return [replace(o, licence_s=pair) if o.name in waiting else o for o in offers], found

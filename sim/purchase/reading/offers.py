@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -15,8 +15,8 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_day
 from ersatz.sim.law.places import find_place
 from ersatz.sim.market.economics import load_defaults
-from ersatz.sim.market.prices import Prices
-from ersatz.sim.purchase.buildout import MONTH_DAYS, Offer
+from ersatz.sim.market.prices import Prices, Quote, price_region
+from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, Offer
 from ersatz.sim.purchase.reading.schema import DeviceSection
 from ersatz.sim.scenario.case_file import Case
 
@@ -24,6 +24,7 @@ DOMESTIC = frozenset(
     {"huawei", "alibaba", "t-head"}
 )  # vendors whose parts a Chinese buyer imports not
 INF = math.inf
+STALE_MONTHS = 6.0  # from where the age of a price is said
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Reading:
     months: int
     region: str  # of prices: CN, US or global
     prices: Prices
+    family_cost: float = 0.0  # of each family of devices that is used
     silent: dict[str, list[str]] = field(
         default_factory=dict
     )  # defaults and what they are used for
@@ -65,6 +67,27 @@ class Reading:
         words = f"{key.replace('_', ' ')} is not given: {value.text} ({value.confidence}{note})"
         self.silent.setdefault(words, []).append(of)
         return value.value
+
+    def quote(self, item: str, device: str = "", region: str = "") -> Quote | None:
+        """Return what the prices knew of an item on the day of planning, or None."""
+        try:
+            return self.prices.quote(item, device or "*", region or self.region, self.start, self.currency,
+                                     seen=self.start)  # fmt: skip
+        except InputError:
+            return None
+
+    def regional(self, item: str, given: float | None, of: str, region: str) -> float | None:
+        """Return what is given, or what the prices say of a region, which is then listed; None without."""
+        if given is not None:
+            return given
+        found = self.quote(item, "", region)
+        if found is None:
+            return None
+        what = {"power": "energy price", "pue": "pue", "carbon": "carbon intensity"}[item]
+        unit = "" if found.unit == "1" else f" {found.unit}"
+        words = f"{what} is not given: {found.mid:.3g}{unit} ({dated(found)})"
+        self.silent.setdefault(words, []).append(of)
+        return found.mid
 
     def listed(self) -> tuple[str, ...]:
         """Return all assumptions, each default with what it was used for."""
@@ -101,10 +124,20 @@ class Reading:
             return None
 
 
-def price_region(country: str) -> str:
-    """Return the region whose prices hold in a country."""
-    code = find_place(country)
-    return code if code in ("CN", "US") else "global"
+def dated(quote: Quote) -> str:
+    """Say where a quote is from: range, kind, region, day of observation and how far to trust it."""
+    ends = f"{quote.low:.3g} to {quote.high:.3g}"
+    if quote.high >= 1e5:
+        ends = f"{quote.low / 1e6:.2f} to {quote.high / 1e6:.2f} M"
+    age = quote.age_months
+    old = f", {age:.0f} months old" if age > STALE_MONTHS else ""
+    old = ", only after the day of planning" if quote.late else old
+    return f"{ends}; {quote.kind}, {quote.region}, {quote.observed:%Y-%m}{old}; {quote.confidence}"
+
+
+def region_of(country: str) -> str:
+    """Return the region whose prices hold in a country, by its name or code."""
+    return price_region(find_place(country))
 
 
 def _whole_day(text: str) -> str:
@@ -129,11 +162,9 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     domestic = section.domestic
     if domestic is None:
         domestic = bool(device and device.vendor in DOMESTIC)
-    delays, wear = (
-        _delays(reading, name, section, domestic),
-        _wear(reading, name, section, domestic),
-    )
-    share = reading.default("network_share", section.network_share, name, domestic=domestic)
+    delays = _delays(reading, name, section, device, domestic)
+    wear = _wear(reading, name, section, domestic)
+    share = _network_share(reading, name, section, device, domestic)
     prices = _prices(reading, name, section, node)
     window = _window(reading, at, section)
     rent = reading.money(section.rent, (*at, "rent"))
@@ -143,13 +174,35 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         price=tuple(p * (1.0 + share) if sold else INF
                     for p, sold in zip(prices, window, strict=True)),
         network_share=share, rent=rent * 3600.0 if rent is not None else INF,
-        rentable=float(section.rentable), **delays,
-        supply=(section.supply if section.supply is not None else INF,) * reading.months,
-        quota=section.quota if section.quota is not None else INF, **wear,
+        rentable=float(section.rentable),
+        lead_s=delays["lead_s"], transit_s=delays["transit_s"],
+        supply=(_supply(reading, name, section, node),) * reading.months,
+        quota=section.quota if section.quota is not None else INF,
+        failure_rate=wear["failure_rate"], repaired=wear["repaired"], repair_s=wear["repair_s"],
+        repair_share=wear["repair_share"],
         watts=_watts(reading, name, section, node),
-        porting_cost=reading.money(section.porting.cost, (*at, "porting", "cost")) or 0.0,
+        porting_cost=_porting_cost(reading, name, section)
+        + reading.family_cost, lot=section.lot, powered_rent=section.rent_with_power,
+        standing=section.standing,
         porting_s=section.porting.delay, domestic=domestic, sites=section.sites,
     )  # fmt: skip
+
+
+def _porting_cost(reading: Reading, name: str, section: DeviceSection) -> float:
+    """Return what making the software run costs: an amount, people for months, or both."""
+    cost = reading.money(section.porting.cost, ("devices", name, "porting", "cost")) or 0.0
+    months = section.porting.person_months
+    if not months:
+        return cost
+    wage = reading.quote("wage")
+    if wage is None:
+        reading.blame(
+            ("devices", name, "porting"), "cost", f"no wages are known in {reading.region}"
+        )
+        return cost
+    words = f"a month of an engineer: {format_money(wage.mid, reading.currency)} ({dated(wage)})"
+    reading.silent.setdefault(words, []).append(name)
+    return cost + months * wage.mid
 
 
 def _watts(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> float:
@@ -164,13 +217,52 @@ def _watts(reading: Reading, name: str, section: DeviceSection, node: Node | Non
     return device_power(node.device, 1.0) + node.host_power_w / node.devices
 
 
+def _network_share(
+    reading: Reading, name: str, section: DeviceSection, device: Device | None, domestic: bool
+) -> float:  # fmt: skip
+    """Return the network's share of the price: for a device whose price holds a network, its own."""
+    found = reading.quote("network_share", device.name) if device else None
+    own = found and found.device_pattern[:1] not in ("@", "*")
+    if section.network_share is None and found and own and section.for_sale:
+        words = (
+            f"network share is not given: {100 * found.mid:g} % ({dated(found)}; {found.source})"
+        )
+        reading.silent.setdefault(words, []).append(name)
+        return found.mid
+    return reading.default("network_share", section.network_share, name, domestic=domestic)
+
+
 def _delays(
-    reading: Reading, name: str, section: DeviceSection, domestic: bool
+    reading: Reading, name: str, section: DeviceSection, device: Device | None, domestic: bool
 ) -> dict[str, float]:
     if not section.for_sale:
         return {"lead_s": 0.0, "transit_s": 0.0}
-    lead = reading.default("lead_time", section.lead_time, name, domestic=domestic)
+    found = reading.quote("lead_time", device.name) if device else None
+    if section.lead_time is None and found and not found.late:
+        words = f"lead time is not given: {found.mid:.0f} days ({dated(found)})"
+        reading.silent.setdefault(words, []).append(name)
+        lead = found.mid * DAY_S
+    else:
+        lead = reading.default("lead_time", section.lead_time, name, domestic=domestic)
     return {"lead_s": lead, "transit_s": reading.default("transit", section.transit, name)}
+
+
+def _supply(
+    reading: Reading, name: str, section: DeviceSection, node: Node | None
+) -> float:  # fmt: skip
+    """Return the nodes that can be ordered in a month: at most all that reach the region."""
+    if section.supply is not None or not section.for_sale or node is None:
+        return section.supply if section.supply is not None else INF
+    found = reading.quote("delivery", node.device.name)
+    if found is None or found.late:
+        words = "supply is not given and not known: without limit"
+        reading.silent.setdefault(words, []).append(name)
+        return INF
+    words = (
+        f"supply is not given: at most all that reaches the region, {dated(found)} devices a month"
+    )
+    reading.silent.setdefault(words, []).append(name)
+    return float(math.floor(found.mid / node.devices))
 
 
 def _wear(reading: Reading, name: str, section: DeviceSection, domestic: bool) -> dict[str, float]:
@@ -209,16 +301,18 @@ def _market_price(reading: Reading, at: tuple[Any, ...], name: str, node: Node |
         return INF
     try:
         quote = reading.prices.quote("purchase", node.device.name, reading.region, reading.start,
-                                      reading.currency)  # fmt: skip
+                                      reading.currency, seen=reading.start)  # fmt: skip
     except InputError as error:
         reading.blame(at, "price", f"key is missing, and {error.problems[0].expected}")
         return INF
-    low, mid, high = (v * node.devices for v in (quote.low, quote.mid, quote.high))
-    reading.assume(
-        f"{name}: price is not given: {format_money(mid, reading.currency)} a node"
-        f" ({low / 1e6:.2f} to {high / 1e6:.2f} M; {quote.kind}, {quote.region}; {quote.confidence})"
+    per_node = replace(
+        quote, **{k: getattr(quote, k) * node.devices for k in ("low", "mid", "high")}
     )
-    return mid
+    reading.assume(
+        f"{name}: price is not given: {format_money(per_node.mid, reading.currency)} a node"
+        f" ({dated(per_node)})"
+    )
+    return per_node.mid
 
 
 def _dated(reading: Reading, at: tuple[Any, ...], rows: dict[str, Any]) -> list[float]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from ersatz.sim.scenario.schema import FlopPerToken, Money, Name, Section, Tokens
 
 Value = str | float
+MOST_ASKED = 200  # each is a table and a picture
 
 
 class WorkSection(Section):
@@ -52,4 +53,6 @@ class CompareSection(Section):
 
     work: WorkSection = Field(description="see below")
     options: dict[Name, dict[str, Any]] = Field(description="by name: fields of an option")
-    ask: tuple[AskSection, ...] = Field(min_length=1, description="questions, in order")
+    ask: tuple[AskSection, ...] = Field(
+        min_length=1, max_length=MOST_ASKED, description="questions, in order"
+    )

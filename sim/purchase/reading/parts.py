@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.shipped import SCENARIOS
 from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
@@ -19,6 +17,7 @@ from ersatz.sim.purchase.rates import Throughput, plan_throughputs
 from ersatz.sim.purchase.reading.offers import Reading
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.scenario.shipped import shipped_scenarios
 
 SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
 MOST_DAYS = 36_525.0  # and the largest factor
@@ -32,11 +31,11 @@ def resolve_job(
     """Return a job with its throughputs; `nodes` names the node of each offer."""
     months = reading.months
     at: tuple[Any, ...] = ("jobs", name)
-    deadline = months if section.deadline is None else math.floor(section.deadline / MONTH_S + 1e-6)
-    if not 1 <= deadline <= months:
-        reading.blame(
-            (*at, "deadline"), f"{deadline} months", f"expected 1 to {months} months from the start"
-        )
+    deadline = float(months) if section.deadline is None else section.deadline / MONTH_S
+    if not 0 < deadline <= months * (1 + 1e-9):
+        words = f"expected at most the plan's {months} months from the start"
+        reading.blame((*at, "deadline"), f"{deadline:.2f} months", words)
+    deadline = min(deadline, float(months))
     rates = [
         *_simulated(reading, at, section, nodes, folder),
         *_stated(reading, at, section, offers),
@@ -66,7 +65,7 @@ def _plans_file(name: str, folder: Path) -> Path:
     for path in (folder / name, folder / f"{name}.yaml"):
         if os.path.isfile(path):
             return path
-    return next(iter(sorted(SCENARIOS.rglob(f"{name}.yaml"))), folder / name)
+    return shipped_scenarios().get(name, folder / name)
 
 
 @remembered

@@ -66,7 +66,12 @@ class PurchaseSection(Section):
     count: Literal["cash", "use"] = Field(
         "cash", description="cost is all cash, or cash less what the machines are worth at the end"
     )
-    count_on_licences: bool = Field(False, description="plan as if case-by-case licences came")
+    count_on_licences: bool | None = Field(
+        None, description="plan as if licences came: by default those presumed to be approved"
+    )
+    family_cost: Money | None = Field(
+        None, description="of each family of devices that is used, once: contracts, spares, people"
+    )
     replan: bool = Field(False, description="also plan anew once events have happened")
     gap: Share = Field(0.01, description="by which a plan may miss the optimum")
     time_limit: Interval = Field(60.0, description="of one solution")
@@ -76,6 +81,9 @@ class PortingSection(Section):
     """Making the software run on a device."""
 
     cost: Money | None = Field(None, description="once")
+    person_months: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        0.0, description="of engineers, paid once at the region's wages, beside the cost"
+    )
     delay: Wait = Field(0.0, description="from the start, before any job can run on it")
 
 
@@ -92,6 +100,11 @@ class DeviceSection(Section):
     network_share: Share | None = Field(None, description="of the price, added")
     rent: MoneyRate | None = Field(None, description="of a device; without it none is for rent")
     rentable: Count = Field(0, description="nodes for rent")
+    lot: Degree = Field(1, description="nodes that are ordered together, at least and in steps")
+    rent_with_power: bool = Field(True, description="the rent includes electricity")
+    standing: bool = Field(
+        False, description="those for rent stand there already: no export, only its use is judged"
+    )
     for_sale: bool = Field(True, description="can be bought")
     sold_from: str | None = Field(None, description="first day of sale")
     sold_until: str | None = Field(None, description="last day of sale")
@@ -187,6 +200,7 @@ class MonteCarloSection(Section):
     """Many lives of the plan over uncertain inputs."""
 
     draws: Annotated[int, Field(ge=1, le=100_000)] = Field(200, description="independent lives")
+    saving: Share = Field(0.2, description="asked of each case against the first: how likely is it")
     outcome: Literal["finish", "cost", "delivered"] = Field("finish", description="of the tornado")
     inputs: dict[str, Any] = Field(
         {}, description="[low, middle, high], {choice: [...]}, or `interval` for the throughput"

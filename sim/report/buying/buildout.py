@@ -14,6 +14,7 @@ from rich.text import Text
 from ersatz.device_models.text.units import format_si
 from ersatz.sim.purchase.answer import Answered
 from ersatz.sim.purchase.buildout import works_from
+from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import LogLine, Replayed
 from ersatz.sim.report.buying.words import (
@@ -23,6 +24,7 @@ from ersatz.sim.report.buying.words import (
     disturbed,
     money,
     months_text,
+    savings,
     sentences,
     spent,
 )
@@ -44,7 +46,7 @@ def render_buy(answers: Sequence[Answered]) -> RenderableType:
         parts += [Text(f"{name}{came}")] if came else []
         said = plan
     if len(answers) > 1:
-        parts += [Text(""), _summary(answers)]
+        parts += [Text(""), _summary(answers), *_savings(answers)]
     for answered in answers:
         parts += _case(answered, titled=len(answers) > 1)
     parts += [Text(""), Text(NOTICE, style="dim")]
@@ -75,6 +77,25 @@ def _summary(answers: Sequence[Answered]) -> Table:
     return table
 
 
+def _savings(answers: Sequence[Answered]) -> Iterator[RenderableType]:
+    """How likely each case is cheaper than the first, and by how much."""
+    found = savings(answers)
+    if not found:
+        return
+    yield Text("")
+    asked = f"at least {100 * answers[0].inquiry.saving:.0f} %"
+    table = _table(f"saved per token against {found[0].against}", "middle", "80 % interval",
+                   "cheaper at all", asked)  # fmt: skip
+    for s in found:
+        table.add_row(s.case, _saved(s.mid), f"{_saved(s.low)} to {_saved(s.high)}",
+                      f"{100 * s.any:.0f} % of lives", f"{100 * s.enough:.0f} % of lives")  # fmt: skip
+    yield table
+
+
+def _saved(share: float) -> str:
+    return f"{100 * share:.0f} %" if math.isfinite(share) else "not done"
+
+
 def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [Text("")]
     if titled:
@@ -85,6 +106,7 @@ def _case(answered: Answered, *, titled: bool) -> list[RenderableType]:
         return [*parts, Text(""), _verdicts(answered), *_assumed(answered)]
     parts += [_lives(answered), Text(""), _orders(answered), Text(""), _split(answered)]
     parts += [
+        *_turns(answered),
         *_front(answered),
         *_fan(answered),
         *_tornado(answered),
@@ -136,14 +158,28 @@ def _lives(answered: Answered) -> Table:
     row("devices stopped, seized", lambda x: f"{x.blocked.sum():,.0f}, {x.seized.sum():,.0f}")
     row("devices failed for good", lambda x: f"{x.lost.sum():,.0f}")
     if answered.spread:
-        fast, slow = answered.spread
-        table.add_row("80 % interval of the speed", f"{months_text(fast)} to {months_text(slow)}")
+        ends = (answered.spread.get(name) for name in lives)
+        table.add_row("  80 % by the speed alone", *(_ends(pair) for pair in ends))
     first = answered.shadows[0] if answered.shadows else None
     table.add_row("binding; 10 % (a month) more saves",
                   f"{first.constraint}, {money(b, first.saving)}" if first else "none")  # fmt: skip
     if answered.cloud is not None:
         table.add_row("trained after", band(answered))
+        kept = done_by(b, answered.cloud)
+        for job, share in zip(b.jobs, kept, strict=True):
+            of = f"{job.name} " if len(b.jobs) > 1 else ""
+            table.add_row(
+                f"{of}done within {job.deadline:.3g} months", f"{100 * share:.0f} % of the lives"
+            )
     return table
+
+
+def _ends(pair: tuple[float, float] | None) -> str:
+    """Write both ends of an interval of months."""
+    if pair is None:
+        return ""
+    low, high = (months_text(end) for end in pair)
+    return f"{low.removesuffix(' months')} to {high}" if "not" not in low else low
 
 
 def _orders(answered: Answered) -> Table:
@@ -164,10 +200,10 @@ def _orders(answered: Answered) -> Table:
         table.add_row(f"and {len(lines) - MOST_LINES} more orders (--json lists all)")
     for d, offer in enumerate(b.offers):
         for s, site in enumerate(b.sites):
-            rented = plan.rented[d, s]
-            if rented.any():
-                table.add_row(f"{offer.name}, rented", f"{int((rented > 0).sum())} months", site.name,
-                              f"{rented.max():,.0f}", f"{rented.max() * offer.per_node:,.0f}")  # fmt: skip
+            nodes, months = plan.hired(d, s)
+            if nodes:
+                table.add_row(f"{offer.name}, rented", f"{months:.3g} months", site.name,
+                              f"{nodes:,.0f}", f"{nodes * offer.per_node:,.0f}")  # fmt: skip
     return table
 
 
@@ -188,6 +224,18 @@ def _split(answered: Answered) -> Table:
 
 def _share(amount: float, total: float) -> str:
     return f"{100 * amount / total:5.1f} %" if total else ""
+
+
+def _turns(answered: Answered) -> Iterator[RenderableType]:
+    """What would turn the answer, a line each."""
+    if answered.turns:
+        yield Text("")
+        yield Text("what turns this answer (each alone, nodes taken as divisible):")
+        yield from (Text(f"- {turn.text}") for turn in answered.turns)
+    if answered.in_time is not None:
+        yield Text(
+            f"- all deadlines are kept with {100 * answered.in_time:.0f} %, by the speed alone"
+        )
 
 
 def _front(answered: Answered) -> Iterator[RenderableType]:
@@ -255,12 +303,9 @@ def _verdicts(answered: Answered) -> Table:
     lines = [(o, ", ".join(sites), *rest) for (o, *rest), sites in rows.items()]
     titles = ("if ordered at the start", "site", "leaves", "verdict", "rules", "why")
     table = Table(box=None, pad_edge=False)
-    for i, title in enumerate(titles):
-        wide = max(len(text) for text in (title, *(line[i] for line in lines)))
-        last = title == "why"
-        table.add_column(
-            title, min_width=None if last else min(wide, 30), no_wrap=last, overflow="ellipsis"
-        )
+    for title in titles:  # rules and reasons are folded, never cut
+        short = title in ("site", "leaves", "verdict")
+        table.add_column(title, no_wrap=short, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table

@@ -10,10 +10,11 @@ import numpy as np
 
 from ersatz.sim.purchase.answer import Answered
 from ersatz.sim.purchase.buildout import BuildOut
+from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import Replayed
 from ersatz.sim.purchase.purchase import Purchase
-from ersatz.sim.report.buying.words import NOTICE, spent
+from ersatz.sim.report.buying.words import NOTICE, savings, spent
 from ersatz.sim.report.json_out import plain
 
 DIGITS = 4  # of the solver's bound: its tolerances are 1e-6 of rows that are scaled
@@ -22,7 +23,8 @@ DIGITS = 4  # of the solver's bound: its tolerances are 1e-6 of rows that are sc
 def buy_record(answers: Sequence[Answered]) -> dict[str, Any]:
     """Return all cases by name; the question and the notice at the top."""
     return {"question": answers[0].inquiry.buildout.question, "notice": NOTICE,
-            "cases": {a.inquiry.name: _case(a) for a in answers}}  # fmt: skip
+            "cases": {a.inquiry.name: _case(a) for a in answers},
+            "savings": [plain(s) for s in savings(answers)]}  # fmt: skip
 
 
 def _case(answered: Answered) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def _case(answered: Answered) -> dict[str, Any]:
         "as_planned": _life(b, answered.quiet), "as_things_came": _life(b, answered.life),
         "planned_anew": None, "throughputs": [plain(t) for j in b.jobs for t in j.throughputs],
         "verdicts": [{**plain(v), "leaves": str(v.leaves)} for v in answered.verdicts],
-        "finish_interval": plain(answered.spread),
+        "finish_interval": {name: plain(ends) for name, ends in answered.spread.items()},
+        "turns": plain(answered.turns), "in_time_by_speed": answered.in_time,
         "flips": plain(answered.flips), "tornado": plain(answered.swings), "monte_carlo": _cloud(answered),
         "assumptions": list(answered.inquiry.assumptions),
     }  # fmt: skip
@@ -51,7 +54,8 @@ def _plan(b: BuildOut, plan: Purchase | None) -> dict[str, Any] | None:
     orders = [{"device": b.offers[d].name, "site": b.sites[s].name, "month": int(t),
                "date": str(b.day(int(t))), "nodes": float(plan.orders[d, s, t])}
               for d, s, t in zip(*np.nonzero(plan.orders), strict=True)]  # fmt: skip
-    rented = [{"device": b.offers[d].name, "site": b.sites[s].name, "month": int(t),
+    rented = [{"device": b.offers[d].name, "site": b.sites[s].name, "month": float(plan.bounds[t]),
+               "months": float(plan.bounds[t + 1] - plan.bounds[t]),
                "nodes": float(plan.rented[d, s, t])}
               for d, s, t in zip(*np.nonzero(plan.rented), strict=True)]  # fmt: skip
     return {"orders": orders, "rented": rented, "cost": plan.cost, "cash": plan.cash,
@@ -104,6 +108,8 @@ def _cloud(answered: Answered) -> dict[str, Any] | None:
     finish = np.quantile(np.where(done, cloud.finish, 1e6), (0.1, 0.5, 0.9))
     return {
         "draws": answered.inquiry.draws, "finished": float(done.mean()),
+        "in_time": dict(zip((job.name for job in answered.inquiry.buildout.jobs),
+                            done_by(answered.inquiry.buildout, cloud), strict=True)),
         "finish_months": {k: None if v > 1e5 else float(v) for k, v in zip(levels, finish, strict=True)},
         "cost": dict(zip(levels, map(float, np.quantile(cloud.cost, (0.1, 0.5, 0.9))), strict=True)),
         "devices": {k: [float(v) for v in row] for k, row in zip(levels, devices, strict=True)},

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ersatz.device_models.text.units import format_money
 from ersatz.sim.purchase.answer import Answered
-from ersatz.sim.purchase.buildout import BuildOut
+from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, BuildOut
+from ersatz.sim.purchase.decide import Saving, saving
+from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.life.replay import Replayed
+from ersatz.sim.purchase.periods import Floats
 from ersatz.sim.purchase.purchase import Purchase
 
+DECISIONS = {"licence": ("licensed", "approval"), "import": ("let in", "import_approval")}
 NOTICE = ("A model of purchases and published rules: no measurement, no forecast and no legal advice;"
           " docs/models/purchase.md.")  # fmt: skip
 
@@ -39,12 +44,55 @@ def sentences(answered: Answered) -> tuple[str, str]:
         words.append(f"anew from {b.day(answered.renewed.month):%Y-%m}: {after}:"
                      f" {_outcome(b, answered.renewed.life)}")  # fmt: skip
     if answered.cloud is not None and not worn:
-        gates = any(event.kind in ("licence", "import") for event in answered.inquiry.events)
-        words.append(_arrival(answered) if gates else band(answered))
-    plan = f"{bought(b, answered.plan)}: {_done(b, answered.quiet)}."
+        words.append(_arrival(answered) if _decisions(answered) else band(answered))
+    plan = f"{bought(b, answered.plan)}: {_done(b, answered.quiet)}{_if_granted(answered)}."
     if len(answered.front) > 1:
         plan = f"fastest {_point(b, answered.front[0])}; cheapest {_point(b, answered.front[-1])}."
-    return plan, f"{'; '.join(words)}." if words else ""
+    return plan + _unproved(b, answered.plan), f"{'; '.join(words)}." if words else ""
+
+
+def _unproved(b: BuildOut, plan: Purchase) -> str:
+    """Say that the solver's clock ended before the asked gap was reached."""
+    if plan.gap <= b.gap * 1.001 + 1e-9:
+        return ""
+    within = (
+        f"within {100 * plan.gap:.1f} % of the cheapest" if math.isfinite(plan.gap) else "unproved"
+    )
+    return f" The solver's time ran out: {within}, {100 * b.gap:.1f} % was asked."
+
+
+def _if_granted(answered: Answered) -> str:
+    """Say which decisions the plan counts on, and how likely they all are."""
+    found = _decisions(answered)
+    if not found:
+        return ""
+    return f", if {' and '.join(found)} ({100 * math.prod(found.values()):.0f} %)"
+
+
+def _decisions(answered: Answered) -> dict[str, float]:
+    """Return the decisions that some order of the plan waits for, with their probability."""
+    plan = answered.plan
+    found: dict[str, float] = {}
+    assert plan is not None
+    drawn = {u.name: (u.low + u.mid + u.high) / 3 for u in answered.inquiry.inputs}
+    for event in answered.inquiry.events:
+        if event.kind in DECISIONS and any(
+            _waits(answered, event, *at) for at in np.argwhere(plan.orders)
+        ):
+            word, name = DECISIONS[event.kind]
+            chance = drawn.get(name, event.values["approval"])
+            if chance < 1:
+                found[word] = found.get(word, 1.0) * chance
+    return found
+
+
+def _waits(answered: Answered, event: Event, d: int, s: int, t: int) -> bool:
+    """Tell whether an order waits for a decision, by the rules as the planner knew them."""
+    b = answered.inquiry.buildout
+    offer, site = b.offers[d], b.sites[s]
+    leaves = b.date_at(t * MONTH_DAYS + offer.lead_s / DAY_S)
+    return event.hits(offer.name, site.name) and event.asked_of(
+        answered.inquiry.foreseen(offer, site, leaves))  # fmt: skip
 
 
 def _arrival(answered: Answered) -> str:
@@ -87,14 +135,12 @@ def bought(b: BuildOut, plan: Purchase, since: int = 0) -> str:
     for d, offer in enumerate(b.offers):
         for s, site in enumerate(b.sites):
             at = f" at {site.name}" if len(b.sites) > 1 else ""
-            placed, rented = plan.orders[d, s, since:], plan.rented[d, s, since:]
+            placed, (nodes, months) = plan.orders[d, s, since:], plan.hired(d, s, since)
             if placed.any():
                 first = b.day(since + int(np.argmax(placed > 0)))
                 orders.append(f"{placed.sum():,.0f} {offer.name} nodes{at} ({first:%Y-%m})")
-            if rented.any():
-                rents.append(
-                    f"{rented.max():,.0f} {offer.name} nodes{at} ({(rented > 0).sum()} months)"
-                )
+            if nodes:
+                rents.append(f"{nodes:,.0f} {offer.name} nodes{at} ({months:.3g} months)")
     words = [f"buy {', '.join(orders)}"] if orders else []
     words += [f"rent {', '.join(rents)}"] if rents else []
     return "; ".join(words) or "buy nothing"
@@ -149,3 +195,22 @@ def band(answered: Answered) -> str:
 def months_text(value: float) -> str:
     """Write a time to train."""
     return "not done" if math.isinf(value) else f"{value:.1f} months"
+
+
+def savings(answered: Sequence[Answered]) -> list[Saving]:
+    """Return what each case with lives saves per token against the first."""
+    first = answered[0]
+    if first.cloud is None:
+        return []
+    base = _per_token(first)
+    return [saving(a.inquiry.name, first.inquiry.name, _per_token(a), base, a.inquiry.saving)
+            for a in answered[1:] if a.cloud is not None]  # fmt: skip
+
+
+def _per_token(answered: Answered) -> Floats:
+    """Return the money per token of each life (draws,); infinite where the work is never done."""
+    b, cloud = answered.inquiry.buildout, answered.cloud
+    assert cloud is not None
+    spent = cloud.cost - (cloud.left if b.count == "use" else 0.0)
+    each = spent / math.fsum(job.tokens for job in b.jobs)
+    return np.asarray(np.where(np.isfinite(cloud.finish), each, np.inf))

@@ -10,7 +10,7 @@ from ersatz.device_models.catalog.export import Part
 from ersatz.sim.law.legal import LegalAnswer
 from ersatz.sim.law.rule import POLICIES
 from ersatz.sim.law.rules import NOTICE
-from ersatz.sim.report.legal import WORDS
+from ersatz.sim.report.legal import WORDS, marks_of
 
 COLOURS = {"free": "#9ccc8f", "notify": "#c5dd8b", "licensed": "#d9e86f", "approval": "#f3e38a",
            "case_by_case": "#f5c76b", "licence": "#e8937a", "denied": "#cf5c5c",
@@ -27,9 +27,10 @@ def heat_map(answer: LegalAnswer) -> str:
     question = answer.question
     first, last = question.days[0] - MARGIN, question.days[-1] + MARGIN
     if len(question.days) == 1:
-        first, last = question.rules.known_from, question.rules.known_until
+        first = question.rules.known_from
+        last = max(question.rules.checked_until, question.days[0]) + MARGIN
     first = max(first, question.rules.known_from)
-    last = min(max(last, first + MARGIN), question.rules.known_until)
+    last = max(last, first + MARGIN)
     scale = _Scale(first, last)
     height = TOP + ROW * len(answer.verdicts) + 70
     names = sorted(answer.verdicts, key=lambda name: (question.parts[name].designer == "CN", name))
@@ -63,14 +64,17 @@ def _row(answer: LegalAnswer, name: str, i: int, scale: _Scale) -> Iterator[str]
     """Yield the name of a device and a bar for each policy that it has in turn."""
     y = TOP + ROW * i
     yield f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>'
-    policy, start = "free", scale.first
-    course = [c for c in answer.courses[name] if c.day <= scale.last]
+    whole = answer.courses[name]
+    policy = whole[0].before if whole else answer.verdicts[name][0].policy
+    start = scale.first
+    course = [c for c in whole if c.day <= scale.last]
     for change in course:
         if change.day > scale.first:
             yield from _bar(policy, start, change.day, y, scale)
             start = change.day
         policy = change.after
     yield from _bar(policy, start, scale.last, y, scale)
+    yield from _marks(answer, name, y, scale)
     yield from _before_sale(answer.question.parts[name], y, scale)
 
 
@@ -82,6 +86,15 @@ def _bar(policy: str, start: date, end: date, y: int, scale: _Scale) -> Iterator
         middle = x + width / 2
         yield (f'<text x="{middle:.1f}" y="{y + 12}" text-anchor="middle" fill="#333">'
                f"{WORDS[policy]}</text>")  # fmt: skip
+
+
+def _marks(answer: LegalAnswer, name: str, y: int, scale: _Scale) -> Iterator[str]:
+    """Write the marks of the table at the days asked: +, ! and ? as its legend says."""
+    for verdict in answer.verdicts[name]:
+        marks = marks_of(verdict)
+        if marks:
+            yield (f'<text x="{scale(verdict.day) + 3:.1f}" y="{y + 12}" font-weight="bold">'
+                   f"{marks}<title>{escape('; '.join(verdict.doubts))}</title></text>")  # fmt: skip
 
 
 def _before_sale(part: Part, y: int, scale: _Scale) -> Iterator[str]:
@@ -102,6 +115,7 @@ def _axis(answer: LegalAnswer, scale: _Scale) -> Iterator[str]:
             x = scale(day)
             yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom + 4}" stroke="#999"/>'
             yield f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{year}</text>'
+    yield from _horizon(answer, scale, bottom)
     edge = -100.0
     level = 0
     for day in answer.question.days:
@@ -113,11 +127,25 @@ def _axis(answer: LegalAnswer, scale: _Scale) -> Iterator[str]:
         yield f'<text x="{x:.1f}" y="{TOP - 8 - 13 * level}" text-anchor="middle">{day}</text>'
 
 
+def _horizon(answer: LegalAnswer, scale: _Scale, bottom: float) -> Iterator[str]:
+    """Draw where the knowledge of rules ends; what lies beyond is hatched lightly."""
+    until = answer.question.rules.checked_until
+    if not scale.first <= until < scale.last:
+        return
+    x = scale(until)
+    yield (f'<rect x="{x:.1f}" y="{TOP}" width="{scale(scale.last) - x:.1f}" height="{bottom - TOP}" '
+           'fill="white" fill-opacity="0.5"/>')  # fmt: skip
+    yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom + 26}" stroke="#b00"/>'
+    yield (f'<text x="{x:.1f}" y="{bottom + 28}" text-anchor="end" fill="#b00">'
+           f"rules known to {until}</text>")  # fmt: skip
+
+
 def _legend(height: int) -> Iterator[str]:
     x = float(LEFT)
     for policy in (*POLICIES, "unknown"):
         yield f'<rect x="{x:.0f}" y="{height - 38}" width="12" height="12" fill="{COLOURS[policy]}"/>'
         yield f'<text x="{x + 16:.0f}" y="{height - 28}">{WORDS[policy]}</text>'
         x += 26 + 7.2 * len(WORDS[policy])
-    yield (f'<text x="{LEFT}" y="{height - 10}" fill="#666">Pale: before the release. '
-           f"{NOTICE}</text>")  # fmt: skip
+    marks = "+ by the destination's own rules, ! use, ? another reading"
+    yield (f'<text x="{LEFT}" y="{height - 10}" fill="#666">Pale: before the release, or beyond the '
+           f"known rules. {marks}. {NOTICE}</text>")  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.signals import obey_parent
 from ersatz.sim.uncertainty.intervals import kind_of
 from ersatz.sim.validation.errors.baseline import spreadsheet_errors
 from ersatz.sim.validation.errors.predict import PROCESSES, Prediction, predict_table
@@ -150,7 +151,7 @@ def _all_errors(
             for p, job in zip(chosen, jobs, strict=True)]  # fmt: skip
     groups = groups_by(keys)
     errors: list[tuple[float, float]] = [(math.nan, math.nan)] * len(jobs)
-    with get_context("fork").Pool(PROCESSES) as pool:
+    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
         firsts = [jobs[places[0]] for places in groups.values()]
         found = pool.imap(_errors, firsts, chunksize=8)
         for places, (family, lineage) in zip(groups.values(), found, strict=True):

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import calibrated_time, roofline_time
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.signals import obey_parent
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.validation.errors.predict import PROCESSES
 
@@ -37,5 +38,5 @@ def layer_seconds(scenario: Scenario) -> tuple[float, float]:
 
 def layers_of(scenarios: Sequence[Scenario]) -> list[tuple[float, float]]:
     """Return `layer_seconds` of many scenarios."""
-    with get_context("fork").Pool(PROCESSES) as pool:
+    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
         return pool.map(layer_seconds, scenarios, chunksize=8)

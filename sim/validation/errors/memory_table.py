@@ -1,38 +1,40 @@
-"""Memory verdicts against runs that ran out of memory, beside those of the same stack that ran.
+"""Memory verdicts: runs out of memory beside those that ran, and the peaks that rows state.
 
 The table of crashes has the columns of `COLUMNS`, one configuration a row; a model is named as the
 table of runs names it at its end (8B for nanotron-llama-8B) and takes its shape from there. A crash
-is caught when the plan does not fit, or cannot run at all. Peaks that rows state as allocated
-(`mem_GB=` or `mem=..GB` in their notes) are compared without what the framework does not count:
-context and communication buffers.
+is caught when the plan does not fit, or cannot run at all. The runs of the same software are judged as
+they stand, like the crashes; those of other sources under any reading of their blanks.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.device_models.text.files import read_csv
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.plan.schedules import MOST_SLOTS
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.validation.errors import memory_peaks
+from ersatz.sim.validation.errors.memory_peaks import (
+    Errors,
+    Peak,
+    errors_by,
+    errors_of,
+    kept_by_source,
+    stated_peaks,
+)
 from ersatz.sim.validation.fit.samples import is_complete, is_verified
 from ersatz.sim.validation.reading.rows import scenario_of
-from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run, read_table
 
 COLUMNS = ("model", "n_devices", "micro_batch", "grad_acc", "gbs_seqs", "dp", "pp", "tp", "zero")
 COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
-STATED = re.compile(r"mem(?:_GB=|=)(\d+(?:\.\d+)?)")
-GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +56,62 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MemoryVerdicts:
-    """How well plans tell what runs; peaks are |predicted / measured - 1| by source."""
+    """How well plans tell what runs, and how far off stated peaks are."""
 
-    total: Share
+    sources_equal: float  # mean share of runs kept over sources, and of crashes caught, halved
+    kept_sources_equal: float
+    caught_sources_equal: float
+    vetoed: tuple[str, ...]  # rows that ran and would not be let run
+    by_source: Mapping[str, tuple[int, int]]  # of runs that ran: judged, kept
+    total: Share  # crashes and runs of the same software
     balanced_accuracy: float
     by_model: Mapping[str, Share]
-    peaks: Mapping[str, tuple[int, float, float]]  # rows, median, 90th percentile
-    peak_median: float
+    peaks: Errors | None  # every source weighing the same
+    peaks_by_source: Mapping[str, Errors]
+    peaks_by_stack: Mapping[str, Errors]
+    peaks_by_kind: Mapping[str, Errors]
+    rows: tuple[Peak, ...]
     problems: tuple[Problem, ...]
 
 
-def judge_memory(crashes: Path | str, runs: Path | str) -> MemoryVerdicts:
-    """Judge a table of crashes against a table of runs; raises `InputError` when none can be."""
-    known = [r for r in read_table(runs).runs if is_complete(r) and is_verified(r)]
-    swept = [r for r in known if r.text("framework").startswith("nanotron")]
-    shapes = {r.text("model_name"): r for r in swept}
-    crashed, problems = _read(Path(crashes), shapes)
+def judge_memory(
+    crashes: Path | str, runs: Path | str, tell: Callable[[str], None] = lambda _: None
+) -> MemoryVerdicts:
+    """Judge a table of crashes and a table of runs; raises `InputError` when nothing can be.
+
+    `tell` hears the id of every run that is judged.
+    """
+    table = read_table(runs)
+    swept = [r for r in table.runs if is_complete(r) and is_verified(r) and _is_swept(r)]
+    crashed, problems = _read(Path(crashes), {r.text("model_name"): r for r in swept})
+    by_model = _shares(crashed, swept)
+    total = Share(*np.sum([astuple(share) for share in by_model.values()], axis=0).tolist())
+    ran = kept_by_source((r for r in table.runs if is_verified(r) and not _is_swept(r)), tell)
+    by_source = {source: (rows, kept) for source, (rows, kept, _) in ran.items()}
+    if total.ran:
+        by_source[swept[0].text("source")] = (total.ran, total.kept)
+    kept = (
+        float(np.mean([kept / rows for rows, kept in by_source.values()]))
+        if by_source
+        else math.nan
+    )
+    caught = total.caught / total.crashed
+    peaks = list(stated_peaks(r for r in table.runs if is_verified(r)))
+    return MemoryVerdicts(
+        (kept + caught) / 2, kept, caught, tuple(bad for _, _, bads in ran.values() for bad in bads),
+        dict(sorted(by_source.items())), total, total.balanced, by_model,
+        errors_of(peaks) if peaks else None, errors_by(peaks, "source"), errors_by(peaks, "stack"),
+        errors_by(peaks, "counts"), tuple(peaks), tuple(problems),
+    )  # fmt: skip
+
+
+def _is_swept(run: Run) -> bool:
+    """Tell whether a run belongs to the software that the table of crashes is about."""
+    return run.text("framework").startswith("nanotron")
+
+
+def _shares(crashed: Sequence[tuple[str, Run]], swept: Sequence[Run]) -> dict[str, Share]:
+    """Return by model how many crashes were caught and how many runs of it kept."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for model, run in crashed:
         counts[model][0] += 1
@@ -80,50 +122,15 @@ def judge_memory(crashes: Path | str, runs: Path | str) -> MemoryVerdicts:
         if model in models:
             counts[model][2] += 1
             counts[model][3] += fits(run)
-    total = Share(*np.sum(list(counts.values()), axis=0).tolist())
-    peaks = peak_errors(known)
-    everything = [e for errors in peaks.values() for e in errors]
-    return MemoryVerdicts(
-        total, total.balanced, {m: Share(*counts[m]) for m in sorted(counts)},
-        {s: (len(e), *_quantiles(e)) for s, e in sorted(peaks.items(), key=lambda x: -len(x[1]))},
-        _quantiles(everything)[0] if everything else float("nan"), tuple(problems),
-    )  # fmt: skip
+    return {model: Share(*counts[model]) for model in sorted(counts)}
 
 
 def fits(run: Run) -> bool:
-    """Tell whether a row's plan fits and can run at all (more stages than layers cannot)."""
+    """Tell whether a row's plan, as it stands, fits and can run at all."""
     try:
-        scenario = scenario_of(run)
-        return can_deal_out(scenario) and plan_memory(scenario, advise=False).fits
-    except (Refused, ValueError, InfeasibleError):
+        return memory_peaks.fits(scenario_of(run))
+    except memory_peaks.UNREADABLE:
         return False
-
-
-def can_deal_out(scenario: Scenario) -> bool:
-    """Tell whether every stage gets a layer when the last may hold the head alone."""
-    return scenario.parallel.pp == 1 or scenario.parallel.pp < scenario.model.layers
-
-
-def peak_errors(runs: Iterable[Run]) -> dict[str, list[float]]:
-    """Return predicted / measured - 1 of the allocated peaks that rows state, by source."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        stated = STATED.search(run.text("notes"))
-        if stated is None:
-            continue
-        try:
-            result = plan_memory(scenario_of(run), advise=False)
-        except (Refused, ValueError, InfeasibleError):
-            continue
-        allocated = result.peak_bytes - result.parts["overhead"] - result.parts["fragmentation"]
-        allocated += kernel_constants().staging_bytes
-        found[run.text("source")].append(allocated / (float(stated[1]) * GB) - 1)
-    return found
-
-
-def _quantiles(errors: Sequence[float]) -> tuple[float, float]:
-    size = np.abs(errors)
-    return float(np.median(size)), float(np.quantile(size, 0.9))
 
 
 def _read(path: Path, shapes: Mapping[str, Run]) -> tuple[list[tuple[str, Run]], list[Problem]]:

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.signals import obey_parent
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.uncertainty.intervals import interval80
 from ersatz.sim.validation.reading.rows import Reading, read_run
@@ -113,7 +114,7 @@ def predict_table(
         found: Iterator[Prediction] = map(work, runs)
         yield from _told(found, progress)
         return
-    with get_context("fork").Pool(PROCESSES) as pool:
+    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
         yield from _told(pool.imap(work, runs, chunksize=8), progress)
 
 

@@ -24,13 +24,14 @@ from ersatz.sim.validation.errors.heldout import Judged, judge, predict_shipped
 from ersatz.sim.validation.errors.predict import Prediction
 from ersatz.sim.validation.fit.folds import groups_by
 
-NAMES = ("cluster", "stack", "device", "few", "experts", "adapters", "long")
+NAMES = ("cluster", "stack", "device", "few", "early", "experts", "adapters", "long")
 LEVEL = 0.80
 TO_HALF = math.log(1 / (1 - LEVEL))  # half width over scale of a Laplace distribution
 WIDER, FURTHER = (
     0.90,
     1.25,
 )  # a device without any run: this quantile, and so much wider than the widest
+FAR = 0.6  # log error that an outlier counts as, where spreads are compared
 LEAST = 0.02  # log half width below which a component is not told from none
 SMALL = 0.01  # pull towards `LEAST` of what little data show, as a share of a row's weight
 
@@ -91,6 +92,27 @@ def unmeasured(half: Array, errors: Array, weight: Array) -> float:
     return math.sqrt(wanted**2 - known**2)
 
 
+def common(judged: Sequence[Judged]) -> dict[str, float]:
+    """Return which shares of squared errors belong to a lineage, to its device, and to a run alone.
+
+    Spreads are taken between medians, every lineage weighing the same: of runs about those of their
+    lineage on their device, of a lineage's devices about their mean, and of lineages about zero.
+    Errors beyond a factor of `FAR` count as that.
+    """
+    groups: dict[str, dict[str, list[float]]] = {}
+    for j in judged:
+        error = float(np.clip(j.lineage_error, -FAR, FAR))
+        groups.setdefault(j.lineage, {}).setdefault(j.device, []).append(error)
+    middles = {name: [float(np.median(e)) for e in by.values()] for name, by in groups.items()}
+    run = [np.mean([np.mean((np.array(e) - np.median(e)) ** 2) for e in by.values() if len(e) > 1])
+           for by in groups.values() if any(len(e) > 1 for e in by.values())]  # fmt: skip
+    device = [np.var(m, ddof=1) for m in middles.values() if len(m) > 1]
+    lineage = [np.mean(m) ** 2 for m in middles.values()]
+    squares = {"lineage": lineage, "device": device, "run": run}
+    size = {name: float(np.mean(found)) for name, found in squares.items()}
+    return {name: value / sum(size.values()) for name, value in size.items()}
+
+
 def coverage(judged: Sequence[Judged]) -> list[bool]:
     """Tell of every run whether its error lies within an interval whose sizes know not its lineage."""
     concerned, errors = matrix(judged), np.array([j.lineage_error for j in judged])
@@ -139,6 +161,11 @@ def write_widths(judged: Sequence[Judged], predictions: Iterable[Prediction], da
     lines.append(
         f"  unmeasured: {{value: {alone:.3g}, source: WIDE, date: {date}, confidence: assumed}}"
     )
+    lines.append(
+        "common:  # shares of squared errors that belong to software, to it on a device, to a run alone"
+    )
+    lines += [f"  {name}: {{value: {share:.3g}, source: HELD, date: {date}, confidence: low}}"
+              for name, share in common(judged).items()]  # fmt: skip
     lines.append("runs:  # published configurations by device, number format and kind of model")
     counts = Counter(
         kind_of(p.scenario, p.scenario.pools[0]) for p in predictions if p.scenario and not p.reason

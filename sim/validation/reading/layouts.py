@@ -19,6 +19,7 @@ MOST_CHUNKS = 12  # per stage, where a blank cell means a layer or so each
 SHARDINGS = (
     (r"zero-?0|\bnone\b|no sharding|^ddp$", 0),
     (r"not resharded|shard_grad_op|zero-?2", 2),
+    (r"optimizer[_ ]parallel", 2),  # of MindSpore: gradients are scattered, too
     (r"fsdp|hsdp|zero-?3|full_shard|fully", 3),
     (r"zero-?1|optim|dist", 1),
 )
@@ -41,8 +42,8 @@ def layout_of(
         raise Refused("the sequence length is blank")
     if pp > model.layers:
         raise Refused(f"{pp} stages for {model.layers} layers")
-    zero = _zero(fill, stack)
-    batch, micro = _batch(fill, dp, pp, decides=zero == 3 or model.experts is not None)
+    zero = _pipeline_zero(fill, stack, _zero(fill, stack), pp)
+    batch, micro = _batch(fill, dp, pp, stack, decides=zero == 3 or model.experts is not None)
     count = batch // (micro * dp)
     schedule, vp = _schedule(fill, stack, model.layers, pp, count)
     ep, etp = _expert_degrees(fill, model, tp, tp * cp * dp)
@@ -102,7 +103,7 @@ def _document(fill: Filling) -> float:
     return 0.0
 
 
-def _batch(fill: Filling, dp: int, pp: int, *, decides: bool) -> tuple[int, int]:
+def _batch(fill: Filling, dp: int, pp: int, stack: Stack, *, decides: bool) -> tuple[int, int]:
     """Return the global batch and the micro-batch, made to divide.
 
     A blank micro-batch `decides` where weights are gathered or tokens routed for each of them.
@@ -116,6 +117,9 @@ def _batch(fill: Filling, dp: int, pp: int, *, decides: bool) -> tuple[int, int]
     if not batch:
         batch = (micro or 1) * dp * (4 * pp if pp > 1 else 1)
         batch = fill.assume("global_batch_seqs", batch, "four micro-batches per stage")
+    if not micro and pp > 1 and stack.defaults.get("pipeline_batches") == "stages":
+        share = max(batch // (dp * pp), 1)
+        micro = fill.assume("micro_batch", share, "a replica's batch cut into as many as stages")
     if not micro:
         most = max((m for m in MICRO_BATCHES if batch % (m * dp) == 0), default=1)
         micro = fill.assume("micro_batch", 1, "the least", [most] if decides else ())
@@ -186,6 +190,15 @@ def _zero(fill: Filling, stack: Stack) -> int:
     words = f"sharding {text!r} is not understood" if text else "sharding is blank"
     fill.assumptions.append(f"{words}: zero {usual} (the stack's habit)")
     return usual
+
+
+def _pipeline_zero(fill: Filling, stack: Stack, zero: int, pp: int) -> int:
+    """Return the ZeRO stage under a pipeline, where some frameworks do not reshard weights."""
+    usual = stack.defaults.get("pipeline_zero")
+    if not usual or zero != 3 or pp == 1:
+        return zero
+    fill.assumptions.append(f"zero {usual} for 3: {stack.name} does not reshard under a pipeline")
+    return int(usual)
 
 
 def _shard(run: Run, dp: int) -> int:

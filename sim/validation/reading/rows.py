@@ -8,9 +8,11 @@ stated reason (`Refused`): its device is not modelled, or its shape or layout ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.validation.reading.layouts import layout_of
 from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
 from ersatz.sim.validation.reading.metrics import measured_step_seconds
@@ -18,6 +20,9 @@ from ersatz.sim.validation.reading.networks import with_network
 from ersatz.sim.validation.reading.rules import Filling
 from ersatz.sim.validation.reading.shapes import model_of
 from ersatz.sim.validation.reading.table import Run
+
+IMPOSSIBLE = 1.5  # times the memory of a device: more than the memory model can be wrong by
+RECOMPUTES: tuple[Literal["none", "selective", "full"], ...] = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,32 @@ def read_run(
             parallel=parallel, assumptions=tuple(fill.assumptions),
         )  # fmt: skip
 
+    if not run.text("recompute"):
+        parallel = _possible(fill, scenario())
     measured = measured_step_seconds(fill, scenario())
     return Reading(scenario(), measured, fill.open)
+
+
+def _possible(fill: Filling, scenario: Scenario) -> Parallel:
+    """Return the layout with as much recomputation as it takes to be possible at all.
+
+    A blank that would need memory which no device has does not mean what it was taken for.
+    """
+    parallel = scenario.parallel
+    need = _memory_share(scenario)
+    for mode in RECOMPUTES[RECOMPUTES.index(parallel.recompute) + 1 :]:
+        if need <= IMPOSSIBLE:
+            return parallel
+        words = f"recompute {parallel.recompute} would need {need:.1f} times the memory: {mode}"
+        fill.assumptions.append(words)
+        parallel = replace(parallel, recompute=mode)
+        need = _memory_share(replace(scenario, parallel=parallel))
+    return parallel
+
+
+def _memory_share(scenario: Scenario) -> float:
+    memory = plan_memory(scenario, advise=False)
+    return memory.peak_bytes / memory.capacity_bytes
 
 
 def scenario_of(run: Run, *, oddities: bool = False) -> Scenario:

@@ -17,7 +17,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.validation.reading.table import Run
 
-LORA = re.compile(r"\blora\b|task=lora|peft", re.I)
+LORA = re.compile(r"(?<![a-z])lora(?![a-z])|peft", re.I)
 WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
 
 # Keys of a rule that are patterns, and the columns in which they are searched.
@@ -61,6 +61,8 @@ class Filling:
     def count(self, key: str, default: object, why: str, others: Sequence[object] = ()) -> int:
         """Return a whole number of the row, or the stated default."""
         value = self.run.number(key)
+        if value and value != int(value):
+            raise Refused(f"{key} is {value:g}; expected a whole number")
         return int(value if value else self.assume(key, default, why, others))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from ersatz.sim.validation.reading.rules import Filling, Refused, is_lora, known_of
@@ -10,6 +11,17 @@ from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.workload.model import Experts, LatentAttention, Model
 
 CLOSE, UNLIKE = 0.03, 0.25  # of stated parameters: said, refused
+
+
+VOCAB = re.compile(r"\bvocab ~?(\d+)k\b", re.I)
+
+
+def _vocab(fill: Filling) -> int:
+    """Return the vocabulary of a row: its cell, about what its notes say, or a usual one."""
+    said = VOCAB.search(fill.run.text("notes"))
+    if said:
+        return fill.count("vocab", 1000 * int(said[1]), "as the notes say")
+    return fill.count("vocab", 64000, "a usual vocabulary")
 
 
 def model_of(fill: Filling) -> Model:
@@ -22,7 +34,7 @@ def model_of(fill: Filling) -> Model:
     latent = _latent(run)
     kv_heads = heads if latent else fill.count("kv_heads", heads, "as many as heads")
     head_dim = int(run.number("head_dim") or hidden // heads)
-    vocab = fill.count("vocab", 64000, "a usual vocabulary")
+    vocab = _vocab(fill)
     experts = _experts(fill)
     gated = known_of(run, "gated", None)
     if gated is None:

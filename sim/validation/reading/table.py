@@ -21,12 +21,13 @@ NUMBERS = (
     "n_devices", "devices_per_node", "params_total_b", "params_active_b", "layers", "hidden",
     "ffn_hidden", "heads", "kv_heads", "head_dim", "vocab", "seq_len", "n_experts", "top_k",
     "shared_experts", "moe_ffn_hidden", "global_batch_seqs", "micro_batch", "tp", "pp", "vpp", "cp",
-    "ep", "dp", "metric_value",
+    "ep", "dp", "metric_value", "peak_memory",
 )  # fmt: skip
 TEXTS = (
     "id", "source", "source_ref", "confidence", "vendor", "device", "model_name", "attention_kind",
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
-    "metric_name", "metric_unit", "mfu_definition_note", "notes",
+    "metric_name", "metric_unit", "mfu_definition_note", "notes", "peak_memory_unit",
+    "peak_memory_counts",
 )  # fmt: skip
 SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden", "n_experts", "top_k",
          "shared_experts")  # fmt: skip

@@ -88,6 +88,9 @@ class _Diary:
     def slow(self, node: int, factor: float, cause: str) -> None:
         """Nothing: see the head of this module."""
 
+    def strike(self) -> None:
+        """Nothing: who reads the diary stops when the run does."""
+
 
 def strikes(cluster: Cluster, outages: Sequence[Outage], seed: int) -> Iterator[Strike]:
     """Yield what happens to nodes in the order of time, for ever if failures do not end."""

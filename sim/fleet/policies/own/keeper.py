@@ -73,10 +73,11 @@ class Keeper:
         self.relay, self.tail = relay, b""
         self.status: int | None = None
         try:
-            self.pid = subprocess.Popen(
+            self.program = subprocess.Popen(  # kept: one that is let go takes leave of a child itself
                 words, stdin=subprocess.DEVNULL, stdout=write, stderr=write, pass_fds=fds,
                 start_new_session=True, preexec_fn=begin_child,
-            ).pid  # fmt: skip
+            )  # fmt: skip
+            self.pid = self.program.pid
         finally:
             os.close(write)
             for fd in fds:

@@ -1,0 +1,43 @@
+"""The stack file that an anchor writes: the base stack, its moved numbers, and what is known of them."""
+
+from __future__ import annotations
+
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.anchor.factors import FIELDS, NAMES, moved
+from ersatz.sim.anchor.posterior import Posterior
+
+UNITS = {"launch_s": 1e6, "collective_launch_s": 1e6, "expert_host_s": 1e6, "local_expert_host_s": 1e6,
+         "step_host_s": 1e6}  # fmt: skip
+
+
+def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, source: str) -> str:
+    """Return the text of a stack file (YAML); `source` says whose steps these were, `day` when."""
+    runs = len(found.errors) - len(found.bad)
+    new = moved(base, list(found.logs))
+    note = f"{runs} measured runs on {device}"
+    lines = [
+        "# Written by `ersatz anchor`; scenarios take it as `stack: FILE`.",
+        f"name: {name}",
+        f'title: "{_quoted(base.title)}; anchored on {note}"',
+        f"based_on: {base.name}",
+        "sources:",
+        f'  ANCHOR: "own measured steps: {_quoted(source)}; ersatz anchor"',
+    ]
+    for factor in NAMES:
+        for key in FIELDS[factor]:
+            value = _written(key, getattr(new, key))
+            was = _written(key, getattr(base, key)).strip('"')
+            lines.append(f"{key}: {{value: {value}, source: ANCHOR, date: {day}, confidence: medium,"
+                         f' note: "{was} before; {note}"}}')  # fmt: skip
+    rows = ", ".join(f"[{', '.join(f'{v:.4g}' for v in row)}]" for row in found.covariance)
+    lines.append(f"# log factors of {', '.join(NAMES)}: what is still open of them")
+    lines.append(f"anchor: {{device: {device}, runs: {runs}, covariance: [{rows}]}}")
+    return "\n".join(lines) + "\n"
+
+
+def _written(key: str, value: float) -> str:
+    return f'"{value * UNITS[key]:.4g} us"' if key in UNITS else f"{value:.4g}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "/").replace('"', "'")

@@ -1,0 +1,155 @@
+"""Fit links to measured collectives: latency per hop, rate of rings, rate of exchanges, crowding.
+
+The model that is fitted is the one that predicts (`device_models.networks.collectives`), so that a
+fitted network gives the measured times back. Residuals are logarithms of predicted / measured,
+soft-L1; sizes count alike. Groups of one size cannot tell crowding, which then stays 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ersatz.device_models.catalog.device import Node, ScaleOut, ScaleUp
+from ersatz.device_models.networks.collectives import collective_time
+from ersatz.device_models.networks.group import Group
+from ersatz.sim.hil.links.timing import Timing
+
+ROBUST = 0.1  # logarithmic residual from which a row counts less
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFit:
+    """What one tier of links was found to be; rates in bytes/s per member and direction."""
+
+    tier: str  # inside (a node's links) or network
+    latency_s: float
+    ring: float
+    exchange: float  # of an all-to-all; the ring's where none was measured
+    crowding: float
+    errors: dict[str, float]  # mean |predicted / measured - 1| by kind
+    worst: float
+    rows: int
+    exchanged: bool  # an all-to-all was measured
+
+    def apply(self, node: Node) -> Node:
+        """Return a node with these links."""
+        rate = max(self.ring, self.exchange)
+        if self.tier == "inside":
+            up = replace(_plain(node.scale_up), kind="switched", links=1, link_bandwidth=rate,
+                         efficiency=self.ring / rate, all_to_all=self.exchange / rate,
+                         in_switch=0.0, latency_s=self.latency_s)  # fmt: skip
+            return replace(node, scale_up=up)
+        out = replace(_plain(node.scale_out), nic_bandwidth=rate, efficiency=self.ring / rate,
+                      all_to_all=self.exchange / rate, latency_s=self.latency_s,
+                      oversubscription=1.0, crowding=self.crowding)  # fmt: skip
+        return replace(node, scale_out=out)
+
+
+Tier = TypeVar("Tier", ScaleUp, ScaleOut)
+
+
+def _plain(links: Tier) -> Tier:
+    """Return links without what a catalogue may say of them beyond a rate and a latency.
+
+    The file of a measurement says no more; what other libraries cost is in neither.
+    """
+    said = {f.name: f.default for f in fields(links) if f.default is not MISSING}
+    return replace(links, **said)
+
+
+def plain_node(node: Node, per_node: int) -> Node:
+    """Return a node of `per_node` devices on one switch, each with a card, to be fitted."""
+    up = replace(node.scale_up, kind="switched", domain=max(per_node, 1))
+    return replace(node, devices=max(per_node, 1), nics=max(per_node, 1), scale_up=up)
+
+
+def predicted_seconds(fit: LinkFit, node: Node, row: Timing) -> float:
+    """Return what a fitted link says of a measured row."""
+    made = fit.apply(plain_node(node, row.per_node))
+    group = Group(row.members, row.per_node, 1)
+    return collective_time(row.kind, float(row.nbytes), group, made).seconds
+
+
+def fit_links(node: Node, rows: Sequence[Timing], tier: str) -> LinkFit:
+    """Return the fit of one tier; raises `ValueError` without two sizes of a collective.
+
+    Rings are fitted to the all-reduces where there are enough of them: that is what most of training
+    waits for, and libraries do not run every collective at one rate. What the others then err by is
+    kept in `errors`. Exchanges are fitted to the all-to-alls, with the latency that was found.
+    """
+    rings = _deciding(rows)
+    if len({r.nbytes for r in rings}) < 2:
+        raise ValueError(
+            f"{tier}: expected at least two sizes of a collective to fit latency and rate"
+        )
+    crowds = tier == "network" and len({r.members for r in rings}) > 1
+    start = _start(rings)
+    plain = LinkFit(tier, 1.0, 1.0, 1.0, 0.0, {}, 0.0, len(rows), False)
+
+    def ring(x: Array) -> LinkFit:
+        rate = math.exp(x[1])
+        crowding = float(x[2]) if crowds else 0.0
+        return replace(plain, latency_s=math.exp(x[0]), ring=rate, exchange=rate, crowding=crowding)
+
+    x = _least(ring, node, rings, [*start, 0.01], [(-18.0, 0.0), (9.0, 32.0), (0.0, 1.0)])
+    fit = ring(x)
+    exchanges = [r for r in rows if r.kind == "all_to_all"]
+    if exchanges:
+
+        def exchanged(x: Array) -> LinkFit:
+            return replace(fit, exchange=math.exp(x[0]), exchanged=True)
+
+        fit = exchanged(_least(exchanged, node, exchanges, [start[1]], [(9.0, 32.0)]))
+    return _judged(fit, node, rows)
+
+
+def _deciding(rows: Sequence[Timing]) -> list[Timing]:
+    """Return the rows that decide latency and ring rate."""
+    reduces = [r for r in rows if r.kind == "all_reduce"]
+    enough = len({r.nbytes for r in reduces}) > 1
+    return reduces if enough else [r for r in rows if r.kind != "all_to_all"]
+
+
+def _least(
+    made: Callable[[Array], LinkFit], node: Node, rows: Sequence[Timing], start: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+) -> Array:  # fmt: skip
+    """Return the parameters that bring the model nearest to the rows."""
+    from scipy.optimize import least_squares
+
+    measured = np.log([r.seconds for r in rows])
+
+    def residuals(x: Array) -> Array:
+        fit = made(x)
+        return np.log([predicted_seconds(fit, node, r) for r in rows]) - measured
+
+    low, high = (np.array(side) for side in zip(*bounds, strict=True))
+    inside = np.clip(start, low + 1e-6, high - 1e-6)
+    found = least_squares(residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=ROBUST,
+                          diff_step=1e-4, x_scale=np.maximum(np.abs(inside), 0.1))  # fmt: skip
+    return np.asarray(found.x)
+
+
+def _start(rows: Sequence[Timing]) -> list[float]:
+    """Guess: the quickest row is latency, the fastest is rate."""
+    latency = min(r.seconds for r in rows) / 2
+    rate = max(r.nbytes / r.seconds for r in rows)
+    return [math.log(latency), math.log(rate)]
+
+
+def _judged(fit: LinkFit, node: Node, rows: Sequence[Timing]) -> LinkFit:
+    off: dict[str, list[float]] = {}
+    for row in rows:
+        off.setdefault(row.kind, []).append(
+            abs(predicted_seconds(fit, node, row) / row.seconds - 1)
+        )
+    means = {kind: float(np.mean(values)) for kind, values in off.items()}
+    return replace(fit, errors=means, worst=max(x for values in off.values() for x in values))

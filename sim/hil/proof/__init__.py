@@ -1,0 +1,1 @@
+"""The proof: small models really train, and their steps are held against the prediction."""

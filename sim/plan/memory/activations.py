@@ -1,0 +1,244 @@
+"""What the layers of a chunk leave in memory between their passes, and need while they work.
+
+Bytes are those of the fused minimum (each matrix product's input, the attention's inputs and output),
+times the stack's `activation_memory`. A kind of layer (`ersatz.sim.workload.layer`) is data: what it has
+of attention, recurrence, MLP and experts adds up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.catalog.stack import Stack, words_of
+from ersatz.sim.plan.layout import Chunk, held_runs
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
+from ersatz.sim.workload.layer import Layer
+
+SAVED_LOGIT_BYTES = (
+    6.0  # of a logit between the passes: its probability in fp32, and itself in 16 bits
+)
+
+
+class LossBytes(NamedTuple):
+    """Bytes of the loss of one micro-batch on one rank."""
+
+    kept: float  # from the forward to the backward pass
+    working: float  # more while its backward pass runs: what it computes again, and its gradients
+
+
+class Working(NamedTuple):
+    """Bytes of one layer at work on one rank, beyond what it has kept."""
+
+    dropped: float  # what it computes again
+    gradients: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a micro-batch that one rank holds, and in which formats."""
+
+    scenario: Scenario
+    stack: Stack
+    again: tuple[str, ...]  # modules that are computed again
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of a micro-batch on one context-parallel rank."""
+        training = self.scenario.training
+        return training.micro_batch * training.sequence_length / self.scenario.parallel.cp
+
+    @property
+    def wide(self) -> float:
+        """Bytes of what is never in 8 bits."""
+        return max(DTYPE_BYTES[self.scenario.training.precision], 2.0)
+
+    @property
+    def operand(self) -> float:
+        """Bytes of a matrix product's input as it is kept for the weight gradient."""
+        size = DTYPE_BYTES[self.scenario.training.precision]
+        return size if self.stack.narrow_saved else max(size, 2.0)
+
+    def boundary(self, kind: Layer) -> float:
+        """Bytes of the residual streams between two layers."""
+        parallel = self.scenario.parallel
+        spread = parallel.tp if parallel.sequence_parallel else 1
+        return self.wide * self.tokens * kind.hidden * kind.streams / spread
+
+
+def chunk_kept(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
+    """Bytes that one micro-batch leaves in a chunk's layers until its backward pass."""
+    counts: Counter[tuple[Layer, str]] = Counter()
+    for kind, count, again in _dealt(scenario, chunk):
+        counts[kind, scenario.parallel.recompute] += again
+        counts[kind, "none"] += count - again
+    return math.fsum(
+        count * _kept(scenario, pool, kind, mode)
+        for (kind, mode), count in counts.items()
+        if count
+    )  # fmt: skip
+
+
+def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
+    """Bytes that the layer in work needs beyond what is kept (a group of layers, if these are grouped).
+
+    A group holds all that its layers have dropped, and the gradients of the one in work.
+    """
+    runs = list(_dealt(scenario, chunk))
+    found = {kind: _working(scenario, pool, kind) for kind, _, _ in runs}
+    plain = [found[kind].gradients for kind, count, again in runs if count > again]
+    layers = np.repeat([found[kind] for kind, _, _ in runs] or np.empty((0, 2)),
+                       [again for _, _, again in runs], axis=0)  # fmt: skip
+    starts = np.arange(0, len(layers), max(scenario.parallel.recompute_group, 1))
+    if len(starts):
+        dropped, gradients = (
+            np.add.reduceat(layers[:, 0], starts),
+            np.maximum.reduceat(layers[:, 1], starts),
+        )
+        plain.append(float(np.max(dropped + gradients)))
+    return max(plain, default=0.0)
+
+
+def _working(scenario: Scenario, pool: Pool, kind: Layer) -> Working:
+    whole = _kept(scenario, pool, kind, "none")
+    dropped = whole - _kept(scenario, pool, kind, scenario.parallel.recompute)
+    return Working(dropped, _gradients(scenario, pool, kind))
+
+
+def loss_bytes(scenario: Scenario, stack: Stack) -> LossBytes:
+    """Return what the head keeps of its logits, and needs more while the loss goes back."""
+    rows = Rows(scenario, stack, ())
+    tp, model = scenario.parallel.tp, scenario.model
+    logits = rows.tokens * model.vocab / tp / max(stack.loss_chunks, 1.0)
+    each = stack.loss_memory_bytes + (stack.loss_parallel_bytes if tp > 1 else 0.0)
+    kept = min(SAVED_LOGIT_BYTES, each)
+    sliced = scenario.parallel.sequence_parallel and not stack.keeps_gathered_inputs
+    inputs = rows.wide * rows.tokens * model.hidden / (tp if sliced else 1)
+    return LossBytes(kept * logits + inputs, (each - kept) * logits)
+
+
+def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:
+    """Return what selective recomputation repeats: the layout's list, or the stack's."""
+    return parallel.recompute_modules or words_of(stack.selective_recompute)
+
+
+def _dealt(scenario: Scenario, chunk: Chunk) -> Iterator[tuple[Layer, int, int]]:
+    """Yield kind, layers, and how many of these are computed again: the first of the chunk."""
+    left = scenario.parallel.recompute_layers or chunk.layers + chunk.predict
+    for kind, count in held_runs(scenario.model, chunk):
+        again = min(left, count)
+        left -= again
+        yield kind, count, again
+
+
+def _kept(scenario: Scenario, pool: Pool, kind: Layer, mode: str) -> float:
+    """Bytes that one layer keeps for its backward pass on one rank."""
+    parallel, stack = scenario.parallel, pool.stack
+    again = repeated_modules(parallel, stack) if mode == "selective" else ()
+    rows = Rows(scenario, stack, again)
+    if mode == "full":
+        return rows.boundary(kind) / max(parallel.recompute_group, 1)
+    wide, operands = _elements(rows, kind)
+    kept = kind.blocks * rows.boundary(kind) + rows.tokens * (
+        rows.wide * wide + rows.operand * operands
+    )
+    return (kept + _scores(rows, kind)) * stack.activation_memory
+
+
+def _gradients(scenario: Scenario, pool: Pool, kind: Layer) -> float:
+    """Gradients in flight inside a layer: of the residual stream, and of what its widest part keeps."""
+    rows = Rows(scenario, pool.stack, ())
+    widest = sum(_elements(rows, kind))
+    return rows.boundary(kind) + rows.wide * rows.tokens * widest / 2
+
+
+def _scores(rows: Rows, kind: Layer) -> float:
+    """Bytes of the score matrix with its mask, where attention is not fused (Korthikanti et al.)."""
+    span = rows.scenario.training.sequence_length
+    if (rows.stack.flash_attention and kind.fused_attention) or "core_attn" in rows.again:
+        return 0.0
+    return 5.0 * rows.tokens * span * kind.heads / rows.scenario.parallel.tp
+
+
+def _elements(rows: Rows, kind: Layer) -> tuple[float, float]:
+    """Elements kept per token beside the residual stream: in 16 bits, and as operands."""
+    results, operands = (_expert_elements if kind.experts else _mlp_elements)(rows, kind)
+    wide, narrow = (0.0, results) if rows.stack.narrow_results else (results, 0.0)
+    mixer = (
+        _attention_elements(rows, kind) + _recurrent_elements(kind)
+    ) / rows.scenario.parallel.tp
+    return mixer + wide, _input_elements(rows, kind) + narrow + operands
+
+
+def _input_elements(rows: Rows, kind: Layer) -> float:
+    """What enters the first products of attention and MLP: this rank's rows, or gathered ones."""
+    if "layernorm" in rows.again:
+        return 0.0
+    parallel = rows.scenario.parallel
+    sliced = parallel.sequence_parallel and not rows.stack.keeps_gathered_inputs
+    return float(kind.blocks) * kind.hidden / (parallel.tp if sliced else 1)
+
+
+def _first_results(rows: Rows, kind: Layer, *, halved: bool) -> float:
+    """Results of an MLP's first products that it keeps, in sizes of its inner layer."""
+    gated = kind.gated
+    return (2 if gated else 1) - (halved and gated and "every_second_product" in rows.again)
+
+
+def _activated(rows: Rows) -> float:
+    """Results of its activation that an MLP keeps: what its last product reads."""
+    return 0.0 if "activation" in rows.again else 1.0
+
+
+def _mlp_elements(rows: Rows, kind: Layer) -> tuple[float, float]:
+    """What a dense MLP keeps in 16 bits and as operands: first results, activation; 0 without one."""
+    if "mlp" in rows.again:
+        return 0.0, 0.0
+    inner = kind.ffn_hidden / rows.scenario.parallel.tp
+    return _first_results(rows, kind, halved=True) * inner, _activated(rows) * inner
+
+
+def _expert_elements(rows: Rows, kind: Layer) -> tuple[float, float]:
+    """What experts keep in 16 bits and as operands: ordered tokens, first results, activations.
+
+    Tokens are ordered in the latent where experts have one; those that pass a token on keep nothing.
+    """
+    experts, parallel = kind.experts, rows.scenario.parallel
+    assert experts is not None
+    shared = experts.shared_inner / parallel.tp
+    wide, operands = _first_results(rows, kind, halved=True) * shared, _activated(rows) * shared
+    if "experts" in rows.again:
+        return wide, operands
+    routed = experts.visited * rows.stack.expert_imbalance * parallel.etp / parallel.tp
+    ordered = 0.0 if "permute" in rows.again else experts.latent or kind.hidden
+    inner = experts.hidden / parallel.etp
+    return (wide + routed * _first_results(rows, kind, halved=False) * inner,
+            operands + routed * (ordered + _activated(rows) * inner))  # fmt: skip
+
+
+def _attention_elements(rows: Rows, kind: Layer) -> float:
+    """Elements of queries, keys, values, gate and output per token, all heads; 0 without attention."""
+    if not kind.heads:
+        return 0.0
+    if not kind.latent:
+        keys = kind.kv_heads * (kind.head_dim + (0 if kind.keys_are_values else kind.v_dim))
+        ranks = kind.compressed.q_rank if kind.compressed else 0
+        kept = kind.heads * (kind.head_dim + kind.v_dim) + kind.gate_width + float(keys) + ranks
+        second = kind.kv_heads * kind.head_dim if "every_second_product" in rows.again else 0.0
+        return kept - second
+    m = kind.latent
+    small = float(m.down + kind.heads * m.v_dim + kind.gate_width)
+    if "mla_up_proj" in rows.again:
+        return small
+    return small + kind.heads * (2.0 * (m.nope_dim + m.rope_dim) + m.v_dim)
+
+
+def _recurrent_elements(kind: Layer) -> float:
+    """Elements per token that a recurrence keeps, all heads."""
+    return kind.recurrence.kept if kind.recurrence else 0.0

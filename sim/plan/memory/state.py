@@ -1,0 +1,182 @@
+"""Weights, gradients and optimiser state of a rank, and what ZeRO holds whole for a moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from ersatz.device_models.catalog.device import DTYPE_BYTES
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.kernels.kernel import kernel_constants
+from ersatz.sim.plan.layout import Chunk, chunk_params, weight_spread
+from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.workload.layer import Layer
+
+MASTER_BYTES = 4.0  # of a weight that ZeRO 3 keeps in fp32 alone
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Weights of a rank, dense and of experts, before any sharding."""
+
+    dense: float
+    expert: float
+    parallel: Parallel
+
+    def of(self, bytes_each: float, *, sharded: bool) -> float:
+        """Bytes of `bytes_each` per weight, whole or this rank's shard."""
+        ways = [spread.shard if sharded else 1 for spread in weight_spread(self.parallel)]
+        return bytes_each * (self.dense / ways[0] + self.expert / ways[1])
+
+    def spread(self, bytes_each: float) -> float:
+        """Bytes of whole copies of those weights that are spread over more than one rank."""
+        dense, expert = weight_spread(self.parallel)
+        return bytes_each * (self.dense * (dense.shard > 1) + self.expert * (expert.shard > 1))
+
+
+def held_of(scenario: Scenario, chunks: Sequence[Chunk]) -> Held:
+    """Return the weights of some chunks on one rank."""
+    found = [chunk_params(scenario.model, chunk, scenario.parallel) for chunk in chunks]
+    return Held(math.fsum(d for d, _ in found), math.fsum(e for _, e in found), scenario.parallel)
+
+
+def trained_share(scenario: Scenario) -> float:
+    """Return the share of the weights that is trained: all, or LoRA's adapters."""
+    return kernel_constants().adapter_share if scenario.model.lora_rank else 1.0
+
+
+def gradient_bytes(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of accumulated gradients per weight."""
+    return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario)
+
+
+def weights_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
+    """Bytes of the weights that stay: in 16 bits, or fp32 shards from which they are gathered."""
+    parallel = scenario.parallel
+    if scenario.model.lora_rank:
+        return held.of(frozen_bytes(scenario, stack), sharded=parallel.zero == 3)
+    sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
+    each = MASTER_BYTES if sharded and stack.master_is_weight else _whole_bytes(scenario)
+    return held.of(each, sharded=parallel.zero == 3)
+
+
+def frozen_bytes(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of a weight that LoRA does not train."""
+    if stack.frozen_weight_bytes:
+        return stack.frozen_weight_bytes
+    narrow = stack.narrow_frozen_weights and scenario.training.precision == "fp8"
+    return 1.0 if narrow else _whole_bytes(scenario)
+
+
+def state_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
+    """Bytes of master copy and moments, less what the host keeps."""
+    parallel = scenario.parallel
+    each = stack.optimizer_state_bytes
+    sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
+    if sharded and stack.master_is_weight and not scenario.model.lora_rank:
+        each -= MASTER_BYTES
+    each *= trained_share(scenario) * (1 - stack.optimizer_offload)
+    return held.of(each, sharded=parallel.zero >= 1)
+
+
+def update_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
+    """Bytes that the optimiser's step makes for a moment."""
+    each = stack.update_bytes * trained_share(scenario) * (1 - stack.optimizer_offload)
+    whole = held.of(each, sharded=scenario.parallel.zero >= 1)
+    return min(whole, each * stack.update_params) if stack.update_params else whole
+
+
+def fresh_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
+    """A backward pass's own gradients, where they stand beside the sum until its end.
+
+    Where ZeRO 2 and 3 spread gradients they leave layer by layer.
+    """
+    parallel = scenario.parallel
+    spread = max(part.shard for part in weight_spread(parallel)) > 1
+    each = 0.0 if parallel.zero >= 2 and spread else stack.fresh_gradient_bytes
+    return held.of(each * trained_share(scenario), sharded=False)
+
+
+def whole_gradients(
+    scenario: Scenario, stack: Stack, chunk: Chunk, chunks: Sequence[Chunk]
+) -> float:
+    """Gradients that ZeRO 2 and 3 hold whole until they are scattered, while a chunk works.
+
+    Those of a layer or a bucket; of the chunk where a run of its micro-batches is summed first; of all
+    `chunks` of the stage where all are summed to the end of the step.
+    """
+    parallel, each = scenario.parallel, gradient_bytes(scenario, stack)
+    if parallel.zero < 2:
+        return 0.0
+    together = chunks if stack.zero2_reduce == "step" and parallel.zero == 2 else [chunk]
+    largest = held_of(scenario, together).spread(each)
+    if sums_runs(parallel, stack):
+        return largest
+    bucket = stack.bucket_params * each if largest else 0.0
+    return min(max(bucket, *_units(scenario, stack, chunk, each)), largest)
+
+
+def sums_runs(parallel: Parallel, stack: Stack) -> bool:
+    """Tell whether gradients of a run of micro-batches are summed whole before they are scattered."""
+    return parallel.zero == 2 and stack.zero2_reduce in ("run", "step")
+
+
+def parts_of(scenario: Scenario, chunk: Chunk) -> list[Held]:
+    """Weights of each kind of part of a chunk, in the order of the model; two of a kind at most."""
+    none = replace(chunk, runs=(), predict=0, embedding=False, head=False)
+
+    def held(**only: object) -> Held:
+        return held_of(scenario, [replace(none, **only)])  # type: ignore[arg-type]
+
+    layers = {kind: held(runs=((kind, 1),)) for kind, _ in chunk.runs}
+    found = [held(embedding=True)] * chunk.embedding
+    for kind, count in chunk.runs:
+        found += [layers[kind]] * min(count, 2)
+    found += [held(predict=1)] * min(chunk.predict, 2)
+    found += [held(head=True)] * chunk.head
+    return found or [Held(0.0, 0.0, scenario.parallel)]
+
+
+def _units(scenario: Scenario, stack: Stack, chunk: Chunk, each: float) -> list[float]:
+    """Bytes of what is gathered and scattered at once: parts of a chunk, or single matrices of them."""
+    parts = parts_of(scenario, chunk)
+    if not stack.live_params:
+        return [part.spread(each) for part in parts]
+    model, tp = scenario.model, scenario.parallel.tp
+    matrices = [max(_largest_matrix(kind) for kind, _ in chunk.runs) / tp] if chunk.runs else []
+    table = model.hidden * model.vocab / tp
+    ends = [table] * chunk.embedding, [table] * chunk.head
+    sizes = [*ends[0], *matrices, *ends[1]] or [0.0]
+    return [Held(size, 0.0, scenario.parallel).spread(each) for size in sizes]
+
+
+def _largest_matrix(kind: Layer) -> int:
+    """Weights of the largest single matrix of a layer, whole."""
+    e, widths = kind.experts, [kind.ffn_hidden, kind.heads * kind.head_dim]
+    widths += [e.hidden, e.shared_inner] if e else []
+    recurrent = kind.recurrence.products(kind.hidden) if kind.recurrence else ()
+    return max(kind.hidden * max(widths), *(product.n * product.k for product in recurrent), 0)
+
+
+def gathered_weights(scenario: Scenario, stack: Stack, chunk: Chunk) -> float:
+    """Whole weights that ZeRO 3 holds at once: two parts, the one in use and the one ahead.
+
+    A framework may keep more alive, up to a number of weights, and does not reshard the root's.
+    """
+    if scenario.parallel.zero < 3:
+        return 0.0
+    each = _whole_bytes(scenario)
+    parts = _units(scenario, stack, chunk, each)
+    ahead = max(a + b for a, b in pairwise([0.0, *parts]))
+    whole = held_of(scenario, [chunk]).spread(each)
+    if not stack.regather_embedding and chunk.embedding and not chunk.head:
+        ahead += parts[0]
+    elif not stack.regather_embedding and chunk.embedding:
+        ahead = max(ahead, parts[0] + parts[-1] + max(parts[1:-1], default=0.0))
+    return min(max(ahead, min(stack.live_params * each, whole)), whole)
+
+
+def _whole_bytes(scenario: Scenario) -> float:
+    return max(DTYPE_BYTES[scenario.training.precision], 2.0)

@@ -1,0 +1,78 @@
+"""What the fullest rank holds over a step, moment by moment: for pictures and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ersatz.sim.plan.memory.moments import (
+    BACKWARD,
+    FORWARD,
+    KINDS,
+    LAYER,
+    LOSS,
+    UPDATE,
+    WORDS,
+    Bytes,
+    alive,
+    stage_moments,
+)
+from ersatz.sim.plan.memory.peaks import held_stages, stage_peak
+from ersatz.sim.plan.memory.runtime import beside
+from ersatz.sim.scenario.scenario import Scenario
+
+MOST_MOMENTS = 2000  # that are kept; of more, the first and the last
+WITHIN = {
+    FORWARD: 1.0,
+    LOSS: 0.05,
+    LAYER: 0.2,
+    BACKWARD: 1.0,
+    UPDATE: 1.0,
+}  # of a slot, for the eye
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One stage over a step: bytes by moment and kind, where each stands, and which is the peak."""
+
+    stage: int
+    pool: str
+    kinds: tuple[str, ...]
+    slots: Bytes  # (moments) where in the stage's order: slot and part of it
+    held: Bytes  # (moments, kinds) in bytes
+    words: tuple[str, ...]  # what happens at each
+    peak: int  # index of the fullest moment
+    capacity: float  # of the device, in bytes
+    cut: int  # moments left out in the middle
+
+
+def fullest_timeline(scenario: Scenario) -> Timeline:
+    """Return the timeline of the stage with the least room; raises as `plan_memory` does."""
+    stages = list(held_stages(scenario))
+    peaks = [stage_peak(scenario, stage, pool, held) for stage, pool, held in stages]
+    worst = min(range(len(peaks)), key=lambda i: peaks[i].spare)
+    stage, pool, bytes_ = stages[worst]
+    moments = stage_moments(scenario, stage, whole=True)
+    found = alive(moments, bytes_)
+    rest = beside(pool.stack, scenario.parallel)
+    stays = np.tile(list(rest.values()), (len(found), 1))
+    table = np.hstack([stays, found])
+    peak = int(np.argmax(found.sum(axis=1)))
+    rows = _shown(len(table), peak)
+    return Timeline(
+        stage, pool.name, (*rest, *KINDS),
+        (moments.slot + np.vectorize(WITHIN.get)(moments.what))[rows], table[rows],
+        tuple(f"{WORDS[moments.what[row]]}, micro-batch {moments.microbatch[row]}" for row in rows),
+        int(np.searchsorted(rows, peak)), pool.node.device.memory_bytes, len(table) - len(rows),
+    )  # fmt: skip
+
+
+def _shown(count: int, peak: int) -> npt.NDArray[np.intp]:
+    """Return the rows that are kept: all, or those around the start, the peak and the end."""
+    if count <= MOST_MOMENTS:
+        return np.arange(count)
+    third = MOST_MOMENTS // 3
+    near = np.arange(max(peak - third // 2, 0), min(peak + third // 2, count))
+    return np.unique(np.concatenate([np.arange(third), near, np.arange(count - third, count)]))

@@ -1,0 +1,59 @@
+"""Large programmes in two steps: where each job runs is read off the divisible plan, then the rest is solved.
+
+The divisible plan lets a job run at several sites and on several groups at once. Each job is given the
+one that does most of its work, for the whole plan or period by period, and what is left (whole lots,
+who has which machines) is solved as a programme of its own. Its distance from the divisible plan is
+proved, since no plan costs less than that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ersatz.sim.purchase.periods import Floats
+from ersatz.sim.purchase.programme import Programme
+
+LARGE = 6_000  # columns from which a programme is solved in two steps
+
+
+def restrictions(programme: Programme, divisible: Floats) -> Iterator[Programme]:
+    """Yield the programme with each job on one group and site: for good, then period by period."""
+    p = programme
+    work = _work(p, divisible)  # (J, G, S, P)
+    whole = work.sum(axis=3)
+    best = whole.reshape(len(whole), -1).argmax(axis=1)
+    for_good = np.zeros(work.shape, bool)
+    for j, flat in enumerate(best):
+        g, s = divmod(int(flat), work.shape[2])
+        for_good[j, g, s] = True
+    yield _limited(p, for_good)
+    by_period = np.zeros(work.shape, bool)
+    flat_work = np.moveaxis(work, 3, 1).reshape(work.shape[0], work.shape[3], -1)
+    for j, t in np.ndindex(flat_work.shape[:2]):
+        row = flat_work[j, t]
+        flat = row.argmax() if row.max() > 0 else best[j]
+        g, s = divmod(int(flat), work.shape[2])
+        by_period[j, g, s, t] = True
+    yield _limited(p, by_period)
+
+
+def _work(p: Programme, values: Floats) -> Floats:
+    """Return the work (J, G, S, P) that a divisible plan does on each group at each site."""
+    problem = p.problem
+    work = np.zeros((len(problem.jobs), len(problem.groups), *p.use.shape[2:]))
+    for m, (g, d) in enumerate(p.members):
+        speed = problem.rate[:, d] * problem.efficiency[:, g]
+        work[:, g] += speed[:, None, None] * values[p.use[:, m]]
+    return work
+
+
+def _limited(p: Programme, may: Floats) -> Programme:
+    """Return the programme in which a job may run only where it `may`."""
+    upper, lower = p.upper.copy(), p.lower.copy()
+    upper[p.runs] = may
+    for m, (g, _) in enumerate(p.members):
+        upper[p.use[:, m]] = np.where(may[:, g], upper[p.use[:, m]], 0.0)
+    return replace(p, upper=upper, lower=np.minimum(lower, upper))

@@ -1,0 +1,77 @@
+"""How a scenario has tensors kept, in place of its stack's habits: the section `memory`.
+
+Each key changes values of the stack, which memory and time both read: fewer bytes of state are also
+fewer bytes that the optimiser moves, and what the host keeps the host updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.scenario.schema import MemorySection
+from ersatz.sim.workload.model import Model
+
+Blame = Callable[..., None]
+MASTER = {"fp32": 4.0, "none": 0.0}  # bytes per weight
+MOMENTS = {"fp32": 8.0, "bf16": 4.0, "8-bit": 2.0}  # of both
+FROZEN = {"bf16": 2.0, "fp8": 1.0, "4-bit": 0.5 + 4 / 64}  # with a scale per 64 weights
+LOSS = {"eager": 14.0, "compiled": 6.0, "fused": 4.0}  # bytes per logit at the peak
+ALLOCATOR = {"caching": 0.5, "expandable": 0.05}  # of what is freed and not handed out again
+HOST_BANDWIDTH = 15e9  # bytes/s per device that a host updates weights with: 120 GB/s for 8
+
+
+def kept(stack: Stack, section: MemorySection) -> Stack:
+    """Return the stack as a scenario wants its tensors kept."""
+    changes = dict(_changes(stack, section))
+    return replace(stack, **changes) if changes else stack
+
+
+def _changes(stack: Stack, section: MemorySection) -> Iterator[tuple[str, Any]]:
+    """Yield the values of the stack that a section changes."""
+    state = stack.optimizer_state_bytes
+    if section.master_weights or section.moments:
+        master = MASTER[section.master_weights or "fp32"]
+        state = master + MOMENTS[section.moments or "fp32"]
+        yield "optimizer_state_bytes", state
+        saved = 2 * (stack.optimizer_state_bytes - state)  # read and written
+        yield "optimizer_bytes_per_param", max(stack.optimizer_bytes_per_param - saved, 2 * state)
+        yield "master_is_weight", stack.master_is_weight and master > 0
+    if section.gradients:
+        yield "gradient_dtype", section.gradients
+    if section.frozen_weights:
+        yield "frozen_weight_bytes", FROZEN[section.frozen_weights]
+    if section.loss:
+        yield "loss_memory_bytes", LOSS[section.loss]
+    if section.loss_chunks is not None:
+        yield "loss_chunks", float(section.loss_chunks)
+    if section.allocator:
+        yield "memory_fragmentation", ALLOCATOR[section.allocator]
+    if section.overhead is not None:
+        yield "memory_overhead_bytes", section.overhead
+    if section.optimizer_offload is not None:
+        yield "optimizer_offload", section.optimizer_offload
+        if section.optimizer_offload and not stack.optimizer_bandwidth:
+            yield "optimizer_bandwidth", HOST_BANDWIDTH
+
+
+def check_keeping(section: MemorySection, model: Model, blame: Blame) -> None:
+    """Tell `blame` which keys have nothing to act upon."""
+    if section.frozen_weights and not model.lora_rank:
+        blame(("memory", "frozen_weights"), section.frozen_weights,
+              f"{model.name} trains all of its weights; expected a model with lora_rank")  # fmt: skip
+
+
+def keeping_assumptions(section: MemorySection, stack: Stack) -> Iterator[str]:
+    """Yield what is taken for granted about the keys that a scenario gives."""
+    if section.optimizer_offload and not stack.optimizer_bandwidth:
+        yield (f"memory.optimizer_offload: the host updates weights at {HOST_BANDWIDTH / 1e9:g} GB/s per"
+               " device, as 8 devices of one host share its memory; nothing of it is hidden")  # fmt: skip
+    if section.frozen_weights == "4-bit":
+        yield "memory.frozen_weights: unpacking 4-bit weights before each product is not timed"
+    if section.moments == "8-bit":
+        yield "memory.moments: packing 8-bit moments is not timed beyond their bytes"
+    if section.loss or section.loss_chunks:
+        yield "memory.loss: the loss takes the time of the stack's own"
