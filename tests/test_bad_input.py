@@ -269,17 +269,26 @@ def test_a_stack_is_refused_at_its_line(tmp_path: Path, change: str, words: str)
     ("config", "words"),
     [
         ({"shared_expert_intermediate_size": "2048"}, "expected a whole number"),
-        ({"shared_expert_intermediate_size": [2048]}, "expected a whole number"),
+        ({"shared_expert_intermediate_size": [2048]}, "expected one for each of 2 layers"),
         ({"first_k_dense_replace": 5}, "at most the 2 layers"),
         ({"model_type": "\x1b[2J"}, "expected a printable text"),
-        ({"vocab_size": 10**60}, "expected 0 to"),
+        ({"vocab_size": 10**60}, "expected 1 to"),
         ({"num_attention_heads": "many"}, "expected a whole number"),
         ({"num_hidden_layers": 1e308}, "expected a whole number"),
+        ({"num_experts_per_tok": None}, "lacks what gives how many experts a token visits"),
+        ({"num_experts_per_tok": 9}, "at most the 8 experts"),
+        ({"num_attention_heads": 33}, "does not divide the hidden size 4096"),
+        ({"num_key_value_heads": 5}, "expected a divisor of the 32 heads"),
+        ({"layer_types": ["full_attention"]}, "expected one for each of 2 layers"),
+        ({"layer_types": ["full_attention", "rwkv"]}, "kind of layer that is not modelled (1 of 2"),
+        ({"num_trigger_layers": 3}, "seems to shape the model and is not understood"),
+        ({"model_type": 7}, "expected a printable text"),
     ],
 )
 def test_configs_of_the_wrong_kind(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     good = {"hidden_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 32,
-            "vocab_size": 32000, "n_routed_experts": 8, "moe_intermediate_size": 1024}  # fmt: skip
+            "vocab_size": 32000, "n_routed_experts": 8, "moe_intermediate_size": 1024,
+            "num_experts_per_tok": 2}  # fmt: skip
     path = tmp_path / "config.json"
     path.write_text(json.dumps(good | config))
     assert any(words in line for line in refusal(load_model, str(path)))

@@ -93,6 +93,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--buyer",
             "--from",
             "--rules",
+            "--units",
+            "--watch",
             "--set",
             "--json",
             "--out",

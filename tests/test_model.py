@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from factories import make_model
 
 from ersatz.device_models.text.problems import InputError
+from ersatz.sim.cli.pages.model import EXAMPLE
 from ersatz.sim.workload.model_file import list_models, load_model
 
 
@@ -69,7 +71,7 @@ def test_hugging_face_deepseek(tmp_path: Path) -> None:
     }  # fmt: skip
     model = load_model(write_config(tmp_path, config))
     assert model.params() == load_model("deepseek-v3").params()
-    assert model.experts == load_model("deepseek-v3").experts
+    assert model.runs == load_model("deepseek-v3").runs
 
 
 def test_hugging_face_gpt2_is_plain_and_tied(tmp_path: Path) -> None:
@@ -87,8 +89,11 @@ def test_hugging_face_gpt2_is_plain_and_tied(tmp_path: Path) -> None:
         ("{", "config.json:1"),
         ({"architectures": ["x"]}, "is no model config"),
         ({"hidden_size": 100}, "lacks what gives layers"),
-        (dict(LLAMA, num_hidden_layers="many"), "layers: 'many' - expected a whole number"),
-        (dict(LLAMA, vocab_size=0), "vocab: '0' - expected a number above 0"),
+        (
+            dict(LLAMA, num_hidden_layers="many"),
+            "num_hidden_layers: 'many' - expected a whole number",
+        ),
+        (dict(LLAMA, vocab_size=0), "vocab_size: '0' - expected a number above 0"),
     ],
 )
 def test_bad_configs(tmp_path: Path, config: object, words: str) -> None:
@@ -104,6 +109,41 @@ def test_inline_models_report_every_fault() -> None:
     assert "did you mean 'hidden'" in text
     assert "hidden - key is missing" in text or "'hidden' - key is missing" in text
     assert "vocab" in text
+
+
+def test_kinds_of_layer_in_a_model_file_as_the_page_shows_them() -> None:
+    """Qwen3-Next: 79.67 B counted, 3.87 B of a token; 36 of 48 layers have a state."""
+    model = load_model(yaml.safe_load(EXAMPLE))
+    assert model.params() / 1e9 == pytest.approx(79.67, rel=0.01)
+    assert model.params(active=True) / 1e9 == pytest.approx(3.87, rel=0.02)
+    assert sum(count for kind, count in model.runs if kind.recurrence) == 36
+    assert all(bool(kind.heads) != bool(kind.recurrence) for kind in model.kinds)
+
+
+SMALL = {"layers": 4, "hidden": 64, "heads": 4, "vocab": 100}
+STATE = {"kind": "mamba2", "heads": 4, "key_dim": 16, "value_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"blocks": {"AB": {}}, "pattern": "A"}, "expected a letter for each kind"),
+        ({"blocks": {"A": {}}, "pattern": "AB"}, "expected letters among A"),
+        ({"blocks": {"A": {}}}, "expected letters among A"),
+        ({"blocks": {"A": {}}, "pattern": "AAA"}, "do not divide the 4 layers"),
+        ({"blocks": {"A": {"layers": 3}}, "pattern": "A"}, "unknown key"),
+        ({"blocks": {"A": {"recurrence": STATE | {"kind": "rnn"}}}, "pattern": "A"}, "one of gated_delta"),
+        ({"blocks": {"A": {"recurrence": {"kind": "conv"}}}, "pattern": "A"}, "keys are missing: heads"),
+        ({"blocks": {"A": {"heads": 0, "ffn_hidden": 0}}, "pattern": "A"}, "has neither attention"),
+        ({"blocks": {"A": {"kv_heads": 3}}, "pattern": "A"}, "expected a divisor of the 4 heads"),
+        ({"gate": "both"}, "expected head or element"),
+        ({"indexer": {"heads": 4, "dim": 0, "top_k": 8}}, "expected a number above 0"),
+    ],
+)  # fmt: skip
+def test_kinds_of_layer_that_make_no_sense_are_refused(more: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_model(SMALL | more)
+    assert words in str(caught.value)
 
 
 def test_unknown_names_suggest() -> None:

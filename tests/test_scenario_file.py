@@ -73,7 +73,7 @@ def _write(tmp_path: Path, text: str) -> Path:
         ("global_batch: 64", "global_batch: 63", "is not a multiple of micro_batch 1 x dp 8"),
         ("dp: 8", "dp: 4", "tp 2 x pp 1 x cp 1 x dp 4 = 8 ranks do not make 16 devices; dp 8 would"),
         ("tp: 2, dp: 8", "tp: 3", "does not divide the 32 heads"),
-        ("tp: 2, dp: 8", "tp: 1, pp: 3", "32 layers do not divide over 3 chunks; give chunk_layers, e.g."),
+        ("tp: 2, dp: 8", "tp: 1, pp: 33", "33 chunks for 32 layers"),
         ("tp: 2, dp: 8", "ep: 2, dp: 16", "llama2-7b has no experts"),
         ("tp: 2, dp: 8", "tp: 2, dp: 8, schedule: 1f2b", "expected one of gpipe"),
         ("tp: 2, dp: 8", "pp: 2, vp: 2, dp: 8, schedule: 1f1b", "need schedule: interleaved"),

@@ -218,12 +218,14 @@ def test_weights_that_every_tensor_rank_holds_whole() -> None:
     ranks are one each."""
     latent = make_model(latent=LatentAttention(q_rank=300, kv_rank=100, rope_dim=20, nope_dim=80,
                                                v_dim=60))  # fmt: skip
-    chunk = replace(split_layers(latent, Parallel())[0], dense=1, embedding=False, head=False)
+    runs = ((latent.layer(moe=False), 1),)
+    chunk = replace(split_layers(latent, Parallel())[0], runs=runs, embedding=False, head=False)
     one, four = (chunk_params(latent, chunk, Parallel(tp=tp))[0] for tp in (1, 4))
     whole = 420 * 1000 + 2 * 1000
     assert four == (one - whole) / 4 + whole
     few = make_model(kv_heads=2, heads=12, head_dim=100)
-    chunk = replace(split_layers(few, Parallel())[0], dense=1, embedding=False, head=False)
+    runs = ((few.layer(moe=False), 1),)
+    chunk = replace(split_layers(few, Parallel())[0], runs=runs, embedding=False, head=False)
     keys = 2 * 100 * 1000
     rest = 2 * 1200 * 1000 + 12e6
     assert chunk_params(few, chunk, Parallel(tp=4))[0] == rest / 4 + keys + 2000

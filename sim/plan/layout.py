@@ -9,15 +9,19 @@ over the groups of replicas. DualPipe holds each chunk on two stages, which shar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import lru_cache
+from itertools import accumulate, groupby
+from typing import Any, NamedTuple
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
 from ersatz.sim.plan.schedules import chunk_places, stage_chunks
 from ersatz.sim.scenario.scenario import Parallel
-from ersatz.sim.workload.model import Model
+from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.model import Model, Runs
 
 TP, CP, EP, DP = range(4)  # the rank axes of a stage
 
@@ -38,8 +42,7 @@ class Chunk:
     """The consecutive parts of the model that stand at one position of the pipeline."""
 
     position: int
-    dense: int  # layers with a dense MLP; they come first
-    moe: int
+    runs: Runs  # kinds of layer in order, with counts
     embedding: bool
     head: bool
     predict: int  # multi-token prediction modules
@@ -47,8 +50,8 @@ class Chunk:
 
     @property
     def layers(self) -> int:
-        """Transformer layers of the chunk."""
-        return self.dense + self.moe
+        """Layers of the chunk."""
+        return sum(count for _, count in self.runs)
 
 
 def rank_shape(parallel: Parallel) -> tuple[int, int, int, int]:
@@ -147,25 +150,99 @@ def pipeline_length(parallel: Parallel) -> int:
 def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
     """Cut the model into the pipeline's positions, evenly unless `chunk_layers` says otherwise.
 
-    Raises ValueError when the layers do not divide and no split is given.
+    Layers that do not divide are dealt out by load (see `load_split`). Raises ValueError for a
+    split that is not one of the model's layers, and for more positions than layers.
     """
     length = pipeline_length(parallel)
-    counts = parallel.chunk_layers or (model.layers // length,) * length
+    counts = parallel.chunk_layers or even_or_by_load(model, length)
     if len(counts) != length or sum(counts) != model.layers:
         raise ValueError(
             f"{model.layers} layers do not divide over {length} chunks: give chunk_layers,"
             f" for example {list(even_split(model.layers, length))}"
         )
-    dense_left = model.layers - model.moe_layers
-    table = ends_meet(parallel)
-    chunks = []
-    for position, count in enumerate(counts):
-        dense = min(dense_left, count)
-        dense_left -= dense
-        last = position == length - 1
-        predict = model.predict_layers if last else 0
-        chunks.append(Chunk(position, dense, count - dense, position == 0, last, predict, table))
-    return tuple(chunks)
+    table, last = ends_meet(parallel), length - 1
+    runs = [list(run) for run in reversed(model.runs)]
+    return tuple(
+        Chunk(position, _take(runs, count), position == 0, position == last,
+              model.predict_layers if position == last else 0, table)
+        for position, count in enumerate(counts)
+    )  # fmt: skip
+
+
+def _take(runs: list[list[Any]], count: int) -> Runs:
+    """Take the next `count` layers off the end of reversed runs."""
+    taken = []
+    while count:
+        kind, left = runs[-1]
+        some = min(left, count)
+        taken.append((kind, some))
+        count -= some
+        runs[-1][1] -= some
+        if not runs[-1][1]:
+            runs.pop()
+    return tuple(taken)
+
+
+def even_or_by_load(model: Model, length: int) -> tuple[int, ...]:
+    """Return the layers of each position where nothing is said: as many in each, or by load."""
+    if model.layers < length:
+        return even_split(model.layers, length)
+    even = model.layers % length == 0
+    return (model.layers // length,) * length if even else load_split(model, length)
+
+
+def load_split(model: Model, length: int) -> tuple[int, ...]:
+    """Deal layers out so that the heaviest position is as light as can be, the head counted.
+
+    The load of a layer is its active weights, that of the head its own; among splits that are as
+    good the later positions are the lighter ones.
+    """
+    loads, head = layer_loads(model), float(model.hidden * model.vocab)
+    low, high = max(loads), sum(loads) + head
+    best = even_split(model.layers, length)
+    for _ in range(60):
+        limit = (low + high) / 2
+        found = _fill(loads, head, length, limit)
+        if found is None:
+            low = limit
+        else:
+            best, high = found, limit
+    return best
+
+
+def layer_loads(model: Model) -> list[float]:
+    """Return the active weights of every layer, in order."""
+    found: list[float] = []
+    for kind, count in model.runs:
+        found += [float(kind.params(active=True))] * count
+    return found
+
+
+def chunk_loads(model: Model, counts: Sequence[int]) -> list[float]:
+    """Return the active weights of each position that holds so many layers, the head's counted."""
+    loads, ends = layer_loads(model), list(accumulate(counts))
+    found = [math.fsum(loads[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    return [*found[:-1], found[-1] + float(model.hidden * model.vocab)]
+
+
+def shown_split(counts: Sequence[int]) -> str:
+    """Write layers per position in short: '4 x 3, 5 x 4'."""
+    runs = [(size, len(list(same))) for size, same in groupby(counts)]
+    return ", ".join(f"{size} x {many}" if many > 1 else f"{size}" for size, many in runs)
+
+
+def _fill(loads: list[float], head: float, length: int, limit: float) -> tuple[int, ...] | None:
+    """Fill positions from the last to `limit`, a layer left for each before; None if some are left."""
+    counts, at = [0] * length, len(loads)
+    for position in range(length - 1, -1, -1):
+        held = head if position == length - 1 else 0.0
+        while at > position and (not counts[position] or held + loads[at - 1] <= limit):
+            at -= 1
+            held += loads[at]
+            counts[position] += 1
+        if held > limit and not (position == length - 1 and counts[position] == 1):
+            return None
+    return tuple(counts) if at == 0 else None
 
 
 def ends_meet(parallel: Parallel) -> bool:
@@ -198,7 +275,7 @@ def cost_split(model: Model, stages: int) -> tuple[int, ...]:
     the head 0.9 of its weights' share.
     """
     h = model.hidden
-    head = 0.9 * model.vocab * h / (4 * h * h + model.mlp_matrices * h * model.ffn_hidden)
+    head = 0.9 * model.vocab * h / (4 * h * h + (3 if model.gated else 2) * h * model.ffn_hidden)
     share = (model.layers + head) / stages
     counts = [0] * stages
     stage = 0
@@ -215,40 +292,42 @@ def chunk_params(model: Model, chunk: Chunk, parallel: Parallel) -> tuple[float,
     Norms, routers and latent down-projections are whole on every rank of a tensor group, and so is
     the head of keys or values that several ranks share.
     """
-    experts, tp = model.experts, parallel.tp
-    dense = (chunk.layers + chunk.predict) * _attention_params(model, tp)
-    dense += chunk.dense * model.mlp_params(moe=False) / tp + chunk_whole_params(model, chunk)
-    dense += chunk.predict * 2.0 * model.hidden**2 / tp
-    expert = 0.0
-    if experts:
-        moe = chunk.moe + chunk.predict
-        one = model.mlp_matrices * model.hidden * experts.hidden
-        dense += moe * one * experts.shared / tp
-        expert = moe * one * experts.routed / (parallel.ep * parallel.etp)
-    elif chunk.predict:
-        dense += chunk.predict * model.mlp_params(moe=False) / tp
-    return dense + _tables(model, chunk) * model.hidden * model.vocab / tp, expert
+    tp, held = parallel.tp, held_runs(model, chunk)
+    dense = sum(count * _split_params(kind, tp) for kind, count in held)
+    dense += chunk_whole_params(model, chunk) + chunk.predict * 2.0 * model.hidden**2 / tp
+    dense += (model.tables / tp) * chunk.embedding
+    expert = sum(count * kind.expert_params() * kind.experts.routed
+                 for kind, count in held if kind.experts)  # fmt: skip
+    dense += _tables(model, chunk) * model.hidden * model.vocab / tp
+    return dense, expert / (parallel.ep * parallel.etp)
+
+
+def held_runs(model: Model, chunk: Chunk) -> Runs:
+    """Return the kinds of layer of a chunk with counts, those of its prediction modules among them."""
+    return (*chunk.runs, (model.predict_layer, chunk.predict)) if chunk.predict else chunk.runs
 
 
 def chunk_whole_params(model: Model, chunk: Chunk) -> float:
     """Return the weights of a chunk that every rank of a tensor group holds whole."""
-    layers, h = chunk.layers + chunk.predict, model.hidden
-    whole = layers * 2.0 * h
-    if model.experts:
-        whole += (chunk.moe + chunk.predict) * h * model.experts.routed
-    if model.latent:
-        m = model.latent
-        whole += layers * h * (m.q_rank + m.kv_rank + m.rope_dim)
-    return whole
+    return float(sum(count * _whole_params(kind) for kind, count in held_runs(model, chunk)))
 
 
-def _attention_params(model: Model, tp: int) -> float:
-    """Weights of the split products of one attention block on one rank."""
-    h = model.hidden
-    if model.latent:
-        m = model.latent
-        return (model.attention_params() - h * (m.q_rank + m.kv_rank + m.rope_dim)) / tp
-    return h * model.head_dim * (2 * model.heads / tp + 2 * max(model.kv_heads / tp, 1.0))
+@lru_cache(maxsize=4096)
+def _whole_params(kind: Layer) -> int:
+    """Weights of one layer that every rank of a tensor group holds whole."""
+    whole = kind.blocks * kind.hidden + kind.stream_params()
+    return whole + kind.whole_mlp_params() + kind.whole_mixer_params()
+
+
+@lru_cache(maxsize=4096)
+def _split_params(kind: Layer, tp: int) -> float:
+    """Weights of one layer on one rank, of what is divided and is no routed expert."""
+    mixer = kind.mixer_params() - kind.whole_mixer_params()
+    mlp = kind.shared_params() if kind.experts else kind.mlp_params()
+    copies = 0.0
+    if kind.heads and not kind.latent and kind.kv_heads < tp:
+        copies = kind.hidden * kind.key_products * (1.0 / kind.kv_heads - 1.0 / tp)
+    return (mixer + mlp) / tp + copies
 
 
 def _tables(model: Model, chunk: Chunk) -> int:

@@ -13,6 +13,7 @@ from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_sched
 from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
+from ersatz.sim.workload.layer import Layer
 
 Blame = Callable[..., None]
 MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seconds
@@ -128,10 +129,12 @@ def _check_context(scenario: Scenario, blame: Blame) -> None:
     if parallel.cp_comm == "a2a+p2p" and (parallel.cp % inner or not 1 < inner < parallel.cp):
         blame(("parallel", "cp_inner"), parallel.cp_inner, "expected a divisor of cp"
               f" {parallel.cp} between 1 and it")  # fmt: skip
-    heads = scenario.model.heads // parallel.tp
-    if heads % inner:
-        blame(("parallel", "cp_comm"), parallel.cp_comm, f"{inner} ranks cannot share the {heads}"
-              " heads of a tensor rank; expected p2p or all_gather")  # fmt: skip
+    counts = {kind.heads or (kind.recurrence.heads if kind.recurrence else inner)
+              for kind in scenario.model.kinds}  # fmt: skip
+    for heads in sorted(count // parallel.tp for count in counts):
+        if heads % inner:
+            blame(("parallel", "cp_comm"), parallel.cp_comm, f"{inner} ranks cannot share the"
+                  f" {heads} heads of a tensor rank; expected p2p or all_gather")  # fmt: skip
 
 
 def _check_routing(scenario: Scenario, blame: Blame) -> None:
@@ -146,17 +149,30 @@ def _check_routing(scenario: Scenario, blame: Blame) -> None:
 
 
 def _check_model_split(scenario: Scenario, blame: Blame) -> None:
+    for kind in scenario.model.kinds:
+        _check_kind_split(scenario, kind, blame)
     parallel, model = scenario.parallel, scenario.model
-    if model.heads % parallel.tp:
-        blame(("parallel", "tp"), parallel.tp, f"does not divide the {model.heads} heads")
-    kv = model.kv_heads
-    if not model.latent and kv % parallel.tp and parallel.tp % kv:
-        blame(("parallel", "tp"), parallel.tp, f"does not fit the {kv} key-value heads")
-    experts = model.experts
-    if parallel.ep > 1 and not experts:
+    routed = {kind.experts.routed for kind in model.kinds if kind.experts}
+    if parallel.ep > 1 and not routed:
         blame(("parallel", "ep"), parallel.ep, f"{model.name} has no experts; expected 1")
-    if experts and experts.routed % parallel.ep:
-        blame(("parallel", "ep"), parallel.ep, f"does not divide the {experts.routed} experts")
+    for count in sorted(routed):
+        if count % parallel.ep:
+            blame(("parallel", "ep"), parallel.ep, f"does not divide the {count} experts")
+
+
+def _check_kind_split(scenario: Scenario, kind: Layer, blame: Blame) -> None:
+    """What every rank of a tensor group holds of a layer must be whole heads."""
+    tp = scenario.parallel.tp
+    if kind.heads % tp:
+        blame(("parallel", "tp"), tp, f"does not divide the {kind.heads} heads")
+    kv = kind.kv_heads
+    if kind.heads and not kind.latent and kv % tp and tp % kv:
+        blame(("parallel", "tp"), tp, f"does not fit the {kv} key-value heads")
+    if kind.recurrence and kind.recurrence.heads % tp:
+        heads = kind.recurrence.heads
+        blame(
+            ("parallel", "tp"), tp, f"does not divide the {heads} heads of {kind.recurrence.kind}"
+        )
 
 
 def _check_layers(scenario: Scenario, blame: Blame) -> None:
@@ -169,9 +185,6 @@ def _check_layers(scenario: Scenario, blame: Blame) -> None:
     elif given and (len(given) != length or sum(given) != layers):
         blame(("parallel", "chunk_layers"), None, f"has {len(given)} entries that add up to"
               f" {sum(given)}; expected {length} that add up to {layers}, e.g. {example}")  # fmt: skip
-    elif not given and layers % length:
-        blame(("parallel", "pp"), parallel.pp, f"{layers} layers do not divide over {length}"
-              f" chunks; give chunk_layers, e.g. {example}")  # fmt: skip
 
 
 def _check_batch(scenario: Scenario, blame: Blame) -> bool:

@@ -24,6 +24,7 @@ from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
+from ersatz.sim.plan.layout import chunk_loads, even_or_by_load, pipeline_length, shown_split
 from ersatz.sim.scenario.checks import check_scenario
 from ersatz.sim.scenario.defaults import chance_range, job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
@@ -79,6 +80,7 @@ def resolve(
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     parallel = _parallel(spec.parallel, pools, model, assumptions)
+    assumptions += [*model.notes, *_split_assumed(model, parallel)]
     training = _training(spec, pools, assumptions)
     scenario = Scenario(
         name=name,
@@ -249,6 +251,25 @@ def _parallel(
         recompute_layers=section.recompute_layers, recompute_group=section.recompute_group,
         cp_comm=cp_comm, cp_inner=section.cp_inner or 1, expert_layout=folded,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _split_assumed(model: Model, parallel: Parallel) -> Iterator[str]:
+    """Say how layers are dealt out where nothing is said and as many in each do not go, or weigh alike."""
+    if parallel.chunk_layers or parallel.pp * parallel.vp > model.layers:
+        return
+    length = pipeline_length(parallel)
+    if not 1 < length <= model.layers:
+        return
+    counts = even_or_by_load(model, length)
+    heaviest = max(chunk_loads(model, counts)) / (sum(chunk_loads(model, counts)) / length) - 1.0
+    if model.layers % length:
+        yield (f"parallel.chunk_layers is not given: {model.layers} layers do not divide over {length}"
+               f" chunks and are dealt out by load: {shown_split(counts)};"
+               f" the heaviest has {heaviest:.0%} more than the mean")  # fmt: skip
+    elif len(model.kinds) > 1 and heaviest > 0.02:
+        yield (f"parallel.chunk_layers is not given: {counts[0]} layers in each of {length} chunks,"
+               f" as frameworks deal them; their kinds differ, and the heaviest chunk has"
+               f" {heaviest:.0%} more weights at work than the mean")  # fmt: skip
 
 
 def resolve_fabric(section: FabricSection) -> FabricSpec:

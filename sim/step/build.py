@@ -44,8 +44,9 @@ from ersatz.sim.scenario.scenario import Joint, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
-from ersatz.sim.workload.ops import embedding_work, head_work, layer_work, predict_work
+from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 from ersatz.sim.workload.recompute import repeated
 
@@ -197,21 +198,24 @@ class StageBuilder:
 
     def _describe(self, chunk: Chunk) -> Iterator[Part]:
         shard, model = self.shard, self.scenario.model
-        none = replace(chunk, dense=0, moe=0, embedding=False, head=False, predict=0)
-        kinds: list[tuple[Chunk, Callable[[Shard], PartWork]]] = []
+        none = replace(chunk, runs=(), embedding=False, head=False, predict=0)
+        kinds: list[tuple[Chunk, int, Callable[[Shard], PartWork], Layer | None]] = []
         if chunk.embedding:
-            kinds.append((replace(none, embedding=True), embedding_work))
-        kinds += [(replace(none, dense=1), lambda s: layer_work(s, moe=False))] * chunk.dense
-        kinds += [(replace(none, moe=1), lambda s: layer_work(s, moe=True))] * chunk.moe
-        kinds += [(replace(none, predict=1), predict_work)] * chunk.predict
+            kinds.append((replace(none, embedding=True), 1, embedding_work, None))
+        for kind, count in chunk.runs:
+            kinds.append((replace(none, runs=((kind, 1),)), count, kind_work, kind))
+        kinds.append((replace(none, predict=1), chunk.predict, predict_work, None))
         if chunk.head:
-            kinds.append((replace(none, head=True), head_work))
+            kinds.append((replace(none, head=True), 1, head_work, None))
         made: dict[Chunk, Part] = {}
-        for kind, work in kinds:
-            if kind not in made:
-                weights = chunk_params(model, kind, self.scenario.parallel)
-                made[kind] = Part(work(shard), *weights, kind.layers > 0, kind.moe > 0)
-            yield made[kind]
+        for part, count, work, layer in kinds:
+            if count and part not in made:
+                weights = chunk_params(model, part, self.scenario.parallel)
+                moe = bool(layer and layer.experts)
+                made[part] = Part(
+                    work(replace(shard, kind=layer)), *weights, layer is not None, moe
+                )
+            yield from [made[part]] * count if count else ()
 
     def _buckets(self, chunk: Chunk) -> list[Bucket]:
         return self.traffic.buckets(self._parts(chunk), first_chunk=chunk.position == 0)
@@ -384,8 +388,8 @@ class StageBuilder:
     @property
     def _message_bytes(self) -> float:
         """Bytes of the rows that a rank holds between stages."""
-        shard = self.shard
-        return shard.element_bytes * shard.tokens * self.scenario.model.hidden / shard.spread
+        shard, model = self.shard, self.scenario.model
+        return shard.element_bytes * shard.tokens * model.hidden * model.streams / shard.spread
 
     @property
     def _scatters(self) -> bool:

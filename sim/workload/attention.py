@@ -1,4 +1,4 @@
-"""The attention block of a layer: projections, core, and how it is spread over tp and cp.
+"""What lets tokens see one another: projections, core, and how they are spread over tp and cp.
 
 Latent attention under tp runs its down-projections on the rank's own rows with whole weights and
 gathers the latents, as Megatron-Core does. Over cp keys and values go round a ring (`p2p`), are
@@ -25,17 +25,20 @@ from ersatz.sim.workload.linear import (
     weight_grads,
 )
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
+from ersatz.sim.workload.recurrence import Product
+from ersatz.sim.workload.recurrent import recurrent_core
+from ersatz.sim.workload.selection import index_core
 
 
 @dataclass(frozen=True, slots=True)
 class _Projections:
-    """The products into and out of the attention core."""
+    """The products into and out of the core of a mixer."""
 
     whole: tuple[Linear, ...]  # on the rank's own rows, with whole weights
     split: tuple[Linear, ...]  # on gathered rows, this rank's columns
     gathered: float  # columns that are gathered for them
     again: float  # of these for the weight gradients: not the rotary keys, which no product takes
-    out: Linear
+    out: tuple[Linear, ...]
 
     @property
     def widest(self) -> Linear:
@@ -44,54 +47,91 @@ class _Projections:
 
 
 def _projections(shard: Shard) -> _Projections:
-    model, t = shard.model, shard.tokens
-    query, value = shard.attention_width
-    out = linear(shard, "out", t, model.hidden, value)
-    if not model.latent:
-        width = query + sum(shard.key_value_width)
-        copies = sum(shard.key_value_width) - 2 * model.kv_heads * model.head_dim / shard.tp
-        qkv = linear(shard, "qkv", t, width, model.hidden, padding=copies / width)
-        return _Projections((), (qkv,), model.hidden, model.hidden, out)
-    m, heads = model.latent, model.heads / shard.tp
-    latents = m.q_rank + m.kv_rank + m.rope_dim
-    down = linear(shard, "latent down", t / shard.spread, latents, model.hidden,
-                  padding=1.0 - shard.spread / shard.tp)  # fmt: skip
-    up = linear(shard, "kv up", t, heads * (m.nope_dim + m.v_dim), m.kv_rank)
-    q = linear(shard, "q up" if m.q_rank else "q", t, query, m.q_rank or model.hidden)
-    gathered = latents + (0 if m.q_rank else model.hidden)
-    return _Projections((down,), (q, up), gathered, gathered - m.rope_dim, out)
+    """Spread the products of a layer over the tensor group."""
+    layer, products = shard.layer, tuple(shard.layer.products())
+    before = [p for p in products if p.into]
+    whole = tuple(_whole(shard, p) for p in before if p.whole)
+    split = tuple(_split(shard, p) for p in before if not p.whole)
+    gathered = sum(p.n for p in before if p.whole and p.name != "index q")
+    gathered += shard.model.hidden * any(not (p.whole or p.latent) for p in before)
+    rotary = layer.latent.rope_dim if layer.latent else 0
+    out = tuple(_out(shard, p) for p in products if not p.into)
+    return _Projections(whole, split, gathered, gathered - rotary, out)
 
 
-def attention_block(shard: Shard) -> PartWork:
-    """Return the attention block with its norm, collectives and residual."""
+def _whole(shard: Shard, p: Product) -> Linear:
+    padding = 1.0 - shard.spread / shard.tp
+    return linear(shard, p.name, shard.tokens / shard.spread, p.n, p.k, padding=padding)
+
+
+def _split(shard: Shard, p: Product) -> Linear:
+    """This rank's columns; keys and values fewer than ranks are repeated."""
+    if p.name == "step down":  # takes what the ranks hold slices of: rows of it are split
+        return linear(shard, p.name, shard.tokens, p.n, p.k / shard.tp)
+    layer = shard.layer
+    if p.name != "qkv" or not layer.heads or layer.latent or p.recurrent:
+        return linear(shard, p.name, shard.tokens, p.n / shard.tp, p.k)
+    keys = 0.0 if layer.shares_keys else sum(shard.key_value_width)
+    width = shard.attention_width[0] + keys + layer.gate_width / shard.tp
+    padding = (keys - layer.key_products / shard.tp) / width
+    return linear(shard, p.name, shard.tokens, width, p.k, padding=padding)
+
+
+def _out(shard: Shard, p: Product) -> Linear:
+    if p.name == "out groups":
+        return linear(shard, p.name, shard.tokens, p.n / shard.tp, p.k)
+    return linear(shard, p.name, shard.tokens, p.n, p.k / shard.tp)
+
+
+def mixer_block(shard: Shard) -> PartWork:
+    """Return what lets tokens see one another, with its norm, collectives and residual.
+
+    Attention and a recurrence of the same layer take the same input and are summed.
+    """
     model, t = shard.model, shard.tokens
     made = _projections(shard)
     whole, split, out, widest = made.whole, made.split, made.out, made.widest
-    query, _ = shard.attention_width
-    keys, _ = shard.key_value_width
-    head = query * shard.tp / model.heads
-    rope = 2.0, t, query + keys, head, keys / head
     into = Edge(shard, made.gathered, "latent" if whole else "tensor")
     out_of = Edge(shard, model.hidden)
     inputs = math.fsum(x.tokens * x.k for x in whole)
     inputs += math.fsum(shard.cast_rows * x.k for x in split)
     outputs = math.fsum(x.tokens * x.n for x in (*whole, *split))
-    forward: list[Piece] = [norm(shard), *casts(shard, "cast", inputs + t * out.k)]
+    inner = math.fsum(t * x.k for x in out)
+    forward: list[Piece] = [norm(shard), *casts(shard, "cast", inputs + inner)]
     forward += [x.forward() for x in whole]
     forward += into.gather(widest.forward())
     forward += [x.forward() for x in split]
-    forward += [elementwise(shard, "rope", *rope), *_core(shard, backward=False)]
-    forward += [out.forward(), *out_of.sum(out.forward()), residual(shard)]
-    backward: list[Piece] = [*casts(shard, "cast", outputs + shard.cast_rows * out.n)]
-    backward += [*out_of.gather(out.input_grad()), out.input_grad(), *_core(shard, backward=True)]
-    backward.append(elementwise(shard, "rope back", *rope))
+    forward += _cores(shard, backward=False)
+    last = out[-1]
+    forward += [*(x.forward() for x in out), *out_of.sum(last.forward()), residual(shard)]
+    backward: list[Piece] = [*casts(shard, "cast", outputs + shard.cast_rows * last.n)]
+    backward += out_of.gather(last.input_grad())
+    backward += [x.input_grad() for x in reversed(out)]
+    backward += _cores(shard, backward=True)
     backward += replace(into, width=made.again).gather_again(widest.input_grad())
     backward += [x.input_grad() for x in reversed(split)]
     backward += into.sum_gradients(widest)
     backward += [x.input_grad() for x in whole]
     backward.append(norm_back(shard))
-    grads = weight_grads(shard, out, *reversed(split), *whole)
+    grads = weight_grads(shard, *reversed(out), *reversed(split), *whole)
     return PartWork(tuple(forward), tuple(backward), grads)
+
+
+def _cores(shard: Shard, *, backward: bool) -> list[Piece]:
+    """What runs between the products: of attention, of a recurrence, or of both."""
+    found: list[Piece] = []
+    if shard.layer.heads:
+        query, _ = shard.attention_width
+        keys, _ = shard.key_value_width
+        head = query * shard.tp / shard.layer.heads
+        rope = elementwise(shard, "rope back" if backward else "rope", 2.0, shard.tokens,
+                           query + keys, head, keys / head)  # fmt: skip
+        index = index_core(shard, backward=backward)
+        core = _core(shard, backward=backward)
+        found += [*core, *index, rope] if backward else [rope, *index, *core]
+    if shard.layer.recurrence:
+        found += recurrent_core(shard, backward=backward)
+    return found
 
 
 def _core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
@@ -99,7 +139,7 @@ def _core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     core = _core_kernel(shard, backward=backward)
     pieces: list[Piece] = [core]
     if not is_fused(shard):
-        scores = shard.tokens * shard.sequence * shard.model.heads / shard.tp
+        scores = shard.tokens * shard.sequence * shard.layer.heads / shard.tp
         constants = kernel_constants()
         passes = constants.score_passes_backward if backward else constants.score_passes_forward
         pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
@@ -110,17 +150,16 @@ def _core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
 
 def is_fused(shard: Shard) -> bool:
     """Tell whether attention runs as one kernel that keeps no score matrix."""
-    return shard.stack.flash_attention and shard.model.fused_attention
+    return shard.stack.flash_attention and shard.layer.fused_attention
 
 
 def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     """Five products backward for two forward, since scores are computed again."""
-    model, stack, t = shard.model, shard.stack, shard.tokens
-    query, value = shard.attention_width
-    keys, values = shard.key_value_width
+    layer, stack, t = shard.layer, shard.stack, shard.tokens
+    query, value = _core_width(shard)
+    keys, values = _exchanged(shard)
     fused = is_fused(shard)
-    span = min(shard.document, shard.sequence) if shard.document else shard.sequence
-    causal = model.mean_reach(span)
+    causal = layer.attended(shard.span)
     reach = causal if fused else float(shard.sequence)
     length = 2 * reach if fused else reach
     products = (
@@ -132,7 +171,7 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     )
     passes = 2.5 if backward else 1.0
     nbytes = shard.element_bytes * t * (query + keys + values + value) * passes
-    head = query * shard.tp / model.heads
+    head = query * shard.tp / layer.heads
     flop = 2.0 * t * reach * products
     return Kernel("attention back" if backward else "attention", "attention", "attention",
                   shard.wide, flop, nbytes, m=t, n=value, k=head,
@@ -145,12 +184,29 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
                   padding=flop * (1.0 - causal / reach))  # fmt: skip
 
 
+def _core_width(shard: Shard) -> tuple[float, float]:
+    """Width of queries and values in the core: of latents, where sparse attention reads these."""
+    layer = shard.layer
+    if not (layer.latent and layer.absorbs(shard.span)):
+        return shard.attention_width
+    heads, rank = layer.heads / shard.tp, layer.latent.kv_rank
+    return heads * (rank + layer.latent.rope_dim), heads * rank
+
+
+def _exchanged(shard: Shard) -> tuple[float, float]:
+    """Width of the keys and of the values that other ranks need of a token."""
+    layer = shard.layer
+    if layer.latent and layer.absorbs(shard.span):
+        return float(layer.latent.kv_rank + layer.latent.rope_dim), 0.0
+    return shard.key_value_width
+
+
 def _keys_and_values(shard: Shard, core: Kernel, *, backward: bool) -> tuple[Piece, ...]:
     """Keys and values (backward their gradients, too) of the other ranks of a ring, or of all."""
     steps = shard.ring - 1
     if not steps:
         return ()
-    keys, values = shard.key_value_width
+    keys, values = _exchanged(shard)
     own = shard.element_bytes * shard.tokens * (keys + values)
     if shard.cp_comm == "all_gather":
         whole = own * shard.cp
@@ -178,8 +234,8 @@ def _exchange_heads(shard: Shard, *, backward: bool, into: bool) -> tuple[Comm, 
         return ()
     query, value = shard.attention_width
     keys, values = shard.key_value_width
-    heads = max(shard.model.kv_heads / shard.tp, 1.0)
-    repeated = 1.0 if shard.model.latent else max(ranks / heads, 1.0)
+    heads = max(shard.layer.kv_heads / shard.tp, 1.0)
+    repeated = 1.0 if shard.layer.latent else max(ranks / heads, 1.0)
     width = query + (keys + values) * repeated if into != backward else value
     nbytes = shard.element_bytes * shard.tokens * width
     group = "cp" if shard.cp_comm == "a2a" else "ulysses"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Kernel, memory_kernel
+from ersatz.sim.workload.layer import Experts
 from ersatz.sim.workload.linear import (
     Linear,
     activations,
@@ -24,7 +25,6 @@ from ersatz.sim.workload.linear import (
     weight_grads,
 )
 from ersatz.sim.workload.mlp import gated_mlp
-from ersatz.sim.workload.model import Experts
 from ersatz.sim.workload.pieces import Comm, HostWork, Join, PartWork, Piece, Shard
 
 
@@ -42,9 +42,14 @@ class Routing:
 
 
 def experts_of(shard: Shard) -> Experts:
-    """Return the experts of a model that has some."""
-    assert shard.model.experts is not None
-    return shard.model.experts
+    """Return the experts of a layer that has some."""
+    assert shard.layer.experts is not None
+    return shard.layer.experts
+
+
+def routed_width(shard: Shard) -> int:
+    """Return the columns of a token as it travels to routed experts: of its latent, if any."""
+    return experts_of(shard).latent or shard.model.hidden
 
 
 def routing(shard: Shard) -> Routing:
@@ -53,7 +58,7 @@ def routing(shard: Shard) -> Routing:
     spread = shard.tp // shard.etp if not shard.sequence_parallel else shard.tp
     own = shard.tokens / spread
     gathered = own * (shard.etp if shard.sequence_parallel else 1)
-    routed = gathered * experts.top_k * shard.stack.expert_imbalance
+    routed = gathered * experts.visited * shard.stack.expert_imbalance
     return Routing(
         own, routed, max(experts.routed // shard.ep, 1), experts.hidden / shard.etp,
         shares_rows=not shard.sequence_parallel and spread > 1,
@@ -64,9 +69,9 @@ def routing(shard: Shard) -> Routing:
 def _expert_linears(shard: Shard, r: Routing) -> tuple[Linear, Linear]:
     rows = r.routed / r.local
     slow = 1.0 / shard.stack.expert_efficiency
-    ways = 2 if shard.model.gated else 1
-    h = shard.model.hidden
-    needed = shard.tokens * experts_of(shard).top_k * shard.etp / shard.tp
+    ways = 2 if shard.layer.gated else 1
+    h = routed_width(shard)
+    needed = shard.tokens * experts_of(shard).visited * shard.etp / shard.tp
     padding = 1.0 - needed / r.routed
 
     def grouped(name: str, n: float, k: float) -> Linear:
@@ -83,8 +88,8 @@ def _exchange(
     if shard.ep == 1:
         return ()
     experts, stack = experts_of(shard), shard.stack
-    copies = r.own * experts.top_k * stack.expert_imbalance
-    nbytes = copies * shard.model.hidden * DTYPE_BYTES[dtype]
+    copies = r.own * experts.visited * stack.expert_imbalance
+    nbytes = copies * routed_width(shard) * DTYPE_BYTES[dtype]
     return (Comm(name, "expert parallel", "all_to_all", nbytes, "ep", partner,
                  stack.expert_overlap_chunks, top_k=experts.top_k,
                  node_limit=experts.groups_limit),)  # fmt: skip
@@ -95,7 +100,7 @@ def _slices(shard: Shard, r: Routing, name: str, *, sums: bool, dtype: str) -> t
     if r.etp == 1 or not (sums or r.gathers):
         return ()
     kind = ("reduce_scatter" if r.gathers else "all_reduce") if sums else "all_gather"
-    nbytes = r.routed * shard.model.hidden * DTYPE_BYTES[dtype]
+    nbytes = r.routed * routed_width(shard) * DTYPE_BYTES[dtype]
     return (Comm(name, "expert tensor parallel", kind, nbytes, "etp"),)
 
 
@@ -109,13 +114,14 @@ def _shared_rows(shard: Shard, r: Routing, name: str) -> tuple[Comm, ...]:
 
 def _permutation(shard: Shard, r: Routing, name: str) -> Kernel:
     """Bring routed tokens into the order of the experts, or back; k is the copies of a token."""
-    nbytes = shard.element_bytes * shard.stack.expert_permute_passes * r.routed * shard.model.hidden
+    width = routed_width(shard)
+    nbytes = shard.element_bytes * shard.stack.expert_permute_passes * r.routed * width
     return memory_kernel(name, nbytes, "permute", dtype=shard.wide, m=r.routed,
-                         n=shard.model.hidden, k=experts_of(shard).top_k)  # fmt: skip
+                         n=width, k=experts_of(shard).top_k)  # fmt: skip
 
 
 def _expert_activations(shard: Shard, r: Routing) -> tuple[Kernel, Kernel]:
-    apart = 1.0 if shard.model.fused_activation else shard.stack.unfused_activation
+    apart = 1.0 if shard.layer.fused_activation else shard.stack.unfused_activation
     forward, back = activations(shard, r.routed, r.inner)
     return replace(forward, nbytes=apart * forward.nbytes), replace(
         back, nbytes=apart * back.nbytes
@@ -127,7 +133,8 @@ def expert_block(shard: Shard) -> PartWork:
     model, stack = shard.model, shard.stack
     r = routing(shard)
     up, down = _expert_linears(shard, r)
-    router = linear(shard, "router", r.own, experts_of(shard).routed, model.hidden,
+    experts = experts_of(shard)
+    router = linear(shard, "router", r.own, experts.routed + experts.zero, model.hidden,
                     dtype=shard.wide, padding=1.0 - shard.tokens / shard.tp / r.own)  # fmt: skip
     permute, unpermute, unpermute_back, permute_back = (
         _permutation(shard, r, name)
@@ -137,33 +144,53 @@ def expert_block(shard: Shard) -> PartWork:
     shared = _shared_experts(shard)
     sent = stack.expert_dispatch_dtype
     host = HostWork(reads=stack.moe_host_sync, local=r.local)
-    forward: list[Piece] = [norm(shard), router.forward(), host, permute]
+    into, out_of = _latent_linears(shard, r)
+    width = routed_width(shard)
+    forward: list[Piece] = [
+        norm(shard),
+        router.forward(),
+        *(x.forward() for x in into),
+        host,
+        permute,
+    ]
     forward += [*_exchange(shard, r, "dispatch", sent, up.forward()), *shared.forward, Join()]
     forward += _slices(shard, r, "expert gather", sums=False, dtype=sent)
-    forward += [*casts(shard, "cast", r.routed * (model.hidden + r.inner)), up.forward()]
+    forward += [*casts(shard, "cast", r.routed * (width + r.inner)), up.forward()]
     forward += [activation, down.forward()]
     forward += _slices(shard, r, "expert sum", sums=True, dtype="bf16")
     forward += [*_exchange(shard, r, "combine", "bf16", down.forward()), Join(), unpermute]
+    forward += [x.forward() for x in out_of]
     forward += [*_shared_rows(shard, r, "expert rows"), residual(shard)]
-    backward: list[Piece] = [replace(host, reads=False), unpermute_back]
+    backward: list[Piece] = [x.input_grad() for x in out_of]
+    backward += [replace(host, reads=False), unpermute_back]
     backward += _exchange(shard, r, "combine back", sent, down.input_grad())
     backward += [*shared.input_grad, Join()]
     backward += _slices(shard, r, "expert gather back", sums=False, dtype=sent)
-    backward += casts(shard, "cast", r.routed * (model.hidden + 2 * r.inner))
+    backward += casts(shard, "cast", r.routed * (width + 2 * r.inner))
     backward += [down.input_grad(), activation_back, up.input_grad()]
     backward += _slices(shard, r, "expert sum back", sums=True, dtype="bf16")
     backward += [*_exchange(shard, r, "dispatch back", "bf16", up.input_grad()), Join()]
-    backward += [permute_back, router.input_grad()]
+    backward += [permute_back, *(x.input_grad() for x in into), router.input_grad()]
     backward += [*_shared_rows(shard, r, "expert rows back"), norm_back(shard)]
-    grads = weight_grads(shard, down, up, router)
+    grads = weight_grads(shard, *out_of, down, up, *into, router)
     return PartWork(tuple(forward), tuple(backward), grads + shared.weight_grad)
+
+
+def _latent_linears(shard: Shard, r: Routing) -> tuple[tuple[Linear, ...], tuple[Linear, ...]]:
+    """The products into the latent that routed experts work on, and back; none without one."""
+    size, h = experts_of(shard).latent, shard.model.hidden
+    if not size:
+        return (), ()
+    padding = 1.0 - shard.tokens / shard.tp / r.own
+    into = linear(shard, "expert latent", r.own, size, h, padding=padding)
+    return (into,), (linear(shard, "expert latent out", r.own, h, size, padding=padding),)
 
 
 def _shared_experts(shard: Shard) -> PartWork:
     experts = experts_of(shard)
-    if not experts.shared:
+    if not experts.shared_inner:
         return PartWork((), (), ())
-    whole = gated_mlp(shard, shard.tokens, experts.shared * experts.hidden / shard.tp, "shared ")
+    whole = gated_mlp(shard, shard.tokens, experts.shared_inner / shard.tp, "shared ")
     keep = {"norm", "residual", "norm back"}  # the routed experts' block has them already
 
     def strip(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:

@@ -91,23 +91,26 @@ def elementwise(
 
 
 def norm(shard: Shard) -> Kernel:
-    """A block's norm."""
-    return elementwise(shard, "norm", 2, shard.tokens / shard.spread, shard.model.hidden)
+    """A block's norm; of parallel residual streams a block reads the sum."""
+    passes = 1 + shard.model.streams
+    return elementwise(shard, "norm", passes, shard.tokens / shard.spread, shard.model.hidden)
 
 
 def norm_back(shard: Shard) -> Kernel:
     """The norm's gradient and the sum with that of the residual branch."""
-    return elementwise(shard, "norm back", 6, shard.tokens / shard.spread, shard.model.hidden)
+    passes = 3 + 3 * shard.model.streams
+    return elementwise(shard, "norm back", passes, shard.tokens / shard.spread, shard.model.hidden)
 
 
 def residual(shard: Shard) -> Kernel:
     """The sum of a block's result and its input."""
-    return elementwise(shard, "residual", 3, shard.tokens / shard.spread, shard.model.hidden)
+    passes = 1 + 2 * shard.model.streams
+    return elementwise(shard, "residual", passes, shard.tokens / shard.spread, shard.model.hidden)
 
 
 def activations(shard: Shard, rows: float, cols: float) -> tuple[Kernel, Kernel]:
     """The activation, forward and backward; k is 2 where a gate is multiplied."""
-    ways = 2 if shard.model.gated else 1
+    ways = 2 if shard.layer.gated else 1
     forward = elementwise(shard, "activation", ways + 1, rows, cols, ways)
     return forward, elementwise(shard, "activation back", 2 * ways + 1, rows, cols, ways)
 

@@ -17,13 +17,13 @@ from ersatz.sim.workload.pieces import PartWork, Piece, Shard
 
 def mlp_block(shard: Shard) -> PartWork:
     """Return the dense MLP block of a layer."""
-    return gated_mlp(shard, shard.tokens, shard.model.ffn_hidden / shard.tp, "")
+    return gated_mlp(shard, shard.tokens, shard.layer.ffn_hidden / shard.tp, "")
 
 
 def gated_mlp(shard: Shard, t: float, inner: float, prefix: str) -> PartWork:
     """A whole dense MLP block with its norm, collectives and residual."""
     model = shard.model
-    ways = 2 if model.gated else 1
+    ways = 2 if shard.layer.gated else 1
     up = linear(shard, f"{prefix}up", t, ways * inner, model.hidden)
     down = linear(shard, f"{prefix}down", t, model.hidden, inner)
     activation, activation_back = activations(shard, t, inner)

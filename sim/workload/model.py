@@ -1,49 +1,27 @@
-"""The model to be trained: its shape, its parameters and the FLOPs that MFU is defined by.
+"""The model to be trained: its layers, its parameters and the FLOPs that MFU is defined by.
 
-Covers decoder-only transformers: dense and mixture-of-experts, MHA / GQA / MLA, gated or plain
-MLP, shared and routed experts, multi-token prediction, tied or untied vocabulary, LoRA.
-Not covered: encoders, state-space layers, vision towers.
+Decoder-only language models: a stack of layers of one kind or of several (see
+`ersatz.sim.workload.layer`), multi-token prediction, tied or untied vocabulary, LoRA.
+Not covered: encoders, vision and audio towers, layers that several places share.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
+from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention, Layer
+from ersatz.sim.workload.recurrence import Recurrence, says
 
-def says(meaning: str) -> dict[str, str]:
-    """Return the meaning of a key of a model file, for `docs/model-file.md`."""
-    return {"meaning": meaning}
+__all__ = ["Experts", "LatentAttention", "Model", "Runs", "says"]
 
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """The mixture-of-experts part of a model's MLP layers."""
-
-    routed: int = field(metadata=says("experts among which the router chooses"))
-    top_k: int = field(metadata=says("routed experts that a token visits"))
-    hidden: int = field(metadata=says("inner size of one expert"))
-    shared: int = field(default=0, metadata=says("experts that every token visits"))
-    dense_layers: int = field(default=0, metadata=says("leading layers with a dense MLP"))
-    groups_limit: int = field(
-        default=0, metadata=says("most nodes that one token may visit; 0 is no limit")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2): low-rank queries, keys and values."""
-
-    q_rank: int = field(metadata=says("rank of the queries; 0: they are projected directly"))
-    kv_rank: int = field(metadata=says("rank of keys and values"))
-    rope_dim: int = field(metadata=says("dimensions of a head with rotary position"))
-    nope_dim: int = field(metadata=says("dimensions of a head without position"))
-    v_dim: int = field(metadata=says("dimensions of a value"))
+Runs = tuple[tuple[Layer, int], ...]  # kinds of layer in the order of the model, with counts
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A decoder-only transformer."""
+    """A decoder-only language model."""
 
     name: str = field(metadata=says("by which reports call it"))
     layers: int = field(metadata=says("transformer layers"))
@@ -66,10 +44,34 @@ class Model:
         metadata=says("tokens that attention looks back at in windowed layers; 0 is all"),
     )
     window_layers: int = field(
-        default=0, metadata=says("layers with the window; 0 is half of them")
+        default=0, metadata=says("layers with the window, spread evenly; 0 is half of them")
     )
     chunked: bool = field(
         default=False, metadata=says("the window is a chunk of its own, not one that slides")
+    )
+    value_dim: int = field(default=0, metadata=says("size of a value; 0: as `head_dim`"))
+    gate: str = field(
+        default="", metadata=says("gate of the attention's result: none, by `head` or by `element`")
+    )
+    shares_keys: bool = field(
+        default=False, metadata=says("keys and values are those of an earlier layer")
+    )
+    keys_are_values: bool = field(
+        default=False, metadata=says("values are the keys: no projection")
+    )
+    indexer: Indexer | None = field(
+        default=None, metadata=says("see below; what picks the tokens of sparse attention")
+    )
+    compressed: Compressed | None = field(
+        default=None, metadata=says("see below; attention over a window and compressed tokens")
+    )
+    recurrence: Recurrence | None = field(
+        default=None,
+        metadata=says("see below; a mixer with a state, beside attention where there are heads"),
+    )
+    streams: int = field(default=1, metadata=says("parallel residual streams (hyper-connections)"))
+    tables: int = field(
+        default=0, metadata=says("weights of further look-ups: positions, embeddings of layers")
     )
     predict_layers: int = field(default=0, metadata=says("multi-token prediction modules"))
     fused_attention: bool = field(
@@ -82,79 +84,97 @@ class Model:
         default=0,
         metadata=says("rank of LoRA adapters, which alone are trained; 0: all weights are"),
     )
+    blocks: Runs = field(
+        default=(),
+        metadata=says("kinds of layer that differ from these sizes, by letter; see below"),
+    )
+    predicts: Layer | None = field(
+        default=None, metadata=says("layer of a prediction module; the last with attention and MLP")
+    )
+    notes: tuple[str, ...] = field(
+        default=(), metadata=says("what is assumed or left out, in words")
+    )
     source: str = field(default="", metadata=says("where the sizes were published"))
 
     @property
-    def moe_layers(self) -> int:
-        """Number of layers whose MLP is a mixture of experts."""
-        return self.layers - self.experts.dense_layers if self.experts else 0
+    def runs(self) -> Runs:
+        """Kinds of layer in the order of the model, with how many of each follow one another."""
+        if self.blocks:
+            return self.blocks
+        dense = self.experts.dense_layers if self.experts else self.layers
+        if not self.window:
+            found = [(self.layer(moe=False), dense), (self.layer(moe=True), self.layers - dense)]
+            return tuple(run for run in found if run[1])
+        kinds = [self.layer(moe=place >= dense, windowed=self._windowed(place))
+                 for place in range(self.layers)]  # fmt: skip
+        return tuple((kind, len(list(same))) for kind, same in groupby(kinds))
+
+    def _windowed(self, place: int) -> bool:
+        """Spread the layers with a window evenly, the first of them first."""
+        count = self.window_layers or self.layers // 2
+        return -(-(place + 1) * count // self.layers) > -(-place * count // self.layers)
+
+    def layer(self, *, moe: bool, windowed: bool = True) -> Layer:
+        """Return the layer of the model's own sizes, with experts or a dense MLP."""
+        experts = replace(self.experts, dense_layers=0) if moe and self.experts else None
+        return Layer(
+            self.hidden, self.heads, self.kv_heads, self.head_dim, self.value_dim,
+            0 if experts else self.ffn_hidden, self.gated, experts, self.latent, self.recurrence,
+            self.indexer, self.compressed, self.window if windowed else 0, self.chunked, self.gate,
+            self.shares_keys, self.keys_are_values, self.fused_attention, self.fused_activation,
+            self.streams,
+        )  # fmt: skip
 
     @property
-    def mlp_matrices(self) -> int:
-        """Weight matrices of one MLP: three when gated, else two."""
-        return 3 if self.gated else 2
+    def kinds(self) -> tuple[Layer, ...]:
+        """The distinct kinds of layer, in the order in which they first appear."""
+        return tuple(dict.fromkeys(kind for kind, _ in self.runs))
 
-    def attention_params(self) -> int:
-        """Weights of one attention block."""
-        h, a = self.hidden, self.heads
-        if self.latent:
-            m = self.latent
-            q_dim = a * (m.nope_dim + m.rope_dim)
-            q = h * m.q_rank + m.q_rank * q_dim if m.q_rank else h * q_dim
-            kv = h * (m.kv_rank + m.rope_dim) + m.kv_rank * a * (m.nope_dim + m.v_dim)
-            return q + kv + a * m.v_dim * h
-        return h * self.head_dim * (2 * a + 2 * self.kv_heads)
-
-    def mlp_params(self, *, moe: bool, active: bool = False) -> int:
-        """Weights of one MLP, or of its active part when it is a mixture of experts."""
-        matrices, h = self.mlp_matrices, self.hidden
-        if not (moe and self.experts):
-            return matrices * h * self.ffn_hidden
-        e = self.experts
-        visited = e.top_k if active else e.routed
-        return matrices * h * e.hidden * (visited + e.shared) + h * e.routed
+    @property
+    def predict_layer(self) -> Layer:
+        """The layer of a prediction module: the last attention with the last MLP."""
+        if self.predicts:
+            return self.predicts
+        kinds = [kind for kind, _ in reversed(self.runs)]
+        mixer = next((kind for kind in kinds if kind.heads), kinds[0])
+        mlp = next((kind for kind in kinds if kind.has_mlp), kinds[0])
+        if mixer.has_mlp:
+            return replace(mixer, ffn_hidden=mlp.ffn_hidden, experts=mlp.experts)
+        return replace(mlp, heads=mixer.heads, kv_heads=mixer.kv_heads, head_dim=mixer.head_dim,
+                       latent=mixer.latent, recurrence=mixer.recurrence)  # fmt: skip
 
     def layer_params(self, *, moe: bool, active: bool = False) -> int:
-        """Weights of one layer, norms included."""
-        return self.attention_params() + self.mlp_params(moe=moe, active=active) + 2 * self.hidden
+        """Weights of one layer of the model's own sizes, norms included."""
+        return self.layer(moe=moe).params(active=active)
 
     def body_params(self, *, active: bool = False) -> int:
         """Weights of all layers without embedding, head and prediction modules."""
-        dense = self.layers - self.moe_layers
-        total = dense * self.layer_params(moe=False)
-        return total + self.moe_layers * self.layer_params(moe=True, active=active)
+        return sum(count * kind.params(active=active) for kind, count in self.runs)
 
     def predict_params(self, *, active: bool = False) -> int:
         """Weights of the multi-token prediction modules (a layer and a 2h x h projection each)."""
-        layer = self.layer_params(moe=self.experts is not None, active=active)
+        layer = self.predict_layer.params(active=active)
         return self.predict_layers * (layer + 2 * self.hidden * self.hidden)
 
     def params(self, *, active: bool = False, embedding: bool = True) -> int:
-        """Weights of the main model (prediction modules apart), all or active per token."""
+        """Weights of the main model (prediction modules apart), all or active per token.
+
+        All of a further look-up table counts, of which a token reads a row: none as active.
+        """
         head = self.hidden * self.vocab
         vocabulary = (head if self.tied else 2 * head) if embedding else head
-        return self.body_params(active=active) + vocabulary + self.hidden
+        tables = 0 if active else self.tables
+        return self.body_params(active=active) + vocabulary + tables + self.hidden
 
     def attention_flop_per_token(self, seq_len: int, *, causal: bool) -> float:
-        """Score and value FLOPs of all layers, forward, per token."""
-        score_dim = self.head_dim + self.head_dim
-        if self.latent:
-            score_dim = self.latent.nope_dim + self.latent.rope_dim + self.latent.v_dim
-        reach = self.mean_reach(seq_len) if causal else seq_len
-        return 2.0 * self.heads * score_dim * reach * self.layers
+        """FLOPs of all layers that no weights have, forward, per token: scores, values, states."""
+        return sum(count * kind.core_flop(seq_len, causal=causal) for kind, count in self.runs)
 
     def mean_reach(self, span: float) -> float:
-        """Mean number of tokens that a token of a causal sequence looks back at, over all layers.
-
-        A window of w tokens that slides over `span`: the first w see half of it on average, the
-        others all of it, w - w^2 / (2 span). In chunks of w tokens each sees w / 2.
-        """
-        whole, window = span / 2, self.window
-        if not window or window >= span:
-            return whole
-        windowed = window / 2 if self.chunked else window - window * window / (2 * span)
-        share = (self.window_layers or self.layers / 2) / self.layers
-        return whole + share * (windowed - whole)
+        """Mean number of tokens that a token of a causal sequence looks back at, over attention."""
+        found = [(count, kind.reach(span).own) for kind, count in self.runs if kind.heads]
+        layers = sum(count for count, _ in found)
+        return sum(count * reach for count, reach in found) / layers if layers else 0.0
 
     def flop_per_token(
         self, seq_len: int, *, causal: bool, rule: Literal["6n", "6n+attention"] = "6n+attention"

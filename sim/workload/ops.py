@@ -1,6 +1,6 @@
 """The work of a part of the model for one micro-batch on one rank: kernels and collectives in order.
 
-`layer_work`, `embedding_work`, `head_work` and `predict_work` give the forward pass, the input
+`kind_work`, `embedding_work`, `head_work` and `predict_work` give the forward pass, the input
 gradient and the weight gradient of a part of the model. FLOPs and bytes follow from shapes alone;
 element-wise bytes are those of fully fused kernels times the stack's `elementwise_traffic`.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ersatz.device_models.kernels.kernel import memory_kernel
-from ersatz.sim.workload.attention import attention_block
+from ersatz.sim.workload.attention import mixer_block
 from ersatz.sim.workload.experts import expert_block
 from ersatz.sim.workload.linear import Edge, linear, norm, norm_back, weight_grads
 from ersatz.sim.workload.mlp import mlp_block
@@ -20,13 +20,19 @@ from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 
 
 def layer_work(shard: Shard, *, moe: bool) -> PartWork:
-    """Return the work of one transformer layer: an attention block and an MLP block."""
-    attention = attention_block(shard)
-    mlp = expert_block(shard) if moe else mlp_block(shard)
+    """Return the work of a layer of the model's own sizes, with experts or a dense MLP."""
+    return kind_work(replace(shard, kind=shard.model.layer(moe=moe)))
+
+
+def kind_work(shard: Shard) -> PartWork:
+    """Return the work of the shard's layer: a mixer block and an MLP block, or one of them."""
+    layer, none = shard.layer, PartWork((), (), ())
+    mixer = mixer_block(shard) if layer.has_mixer else none
+    mlp = (expert_block(shard) if layer.experts else mlp_block(shard)) if layer.has_mlp else none
     return PartWork(
-        attention.forward + mlp.forward,
-        mlp.input_grad + attention.input_grad,
-        mlp.weight_grad + attention.weight_grad,
+        mixer.forward + mlp.forward,
+        mlp.input_grad + mixer.input_grad,
+        mlp.weight_grad + mixer.weight_grad,
     )
 
 
@@ -74,7 +80,7 @@ def predict_work(shard: Shard) -> PartWork:
     h = shard.model.hidden
     project = linear(shard, "predict", shard.tokens, h / shard.tp, 2 * h)
     into = Edge(shard, 2 * h)
-    layer = layer_work(shard, moe=shard.model.experts is not None)
+    layer = kind_work(replace(shard, kind=shard.model.predict_layer))
     head = head_work(shard)
     columns = _columns(shard, h)
     again = columns if shard.sequence_parallel else ()  # of the gradient's rows

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 
 
@@ -75,6 +76,17 @@ class Shard:
     document: float = 0.0  # mean tokens of the documents packed into a sequence; 0: one fills it
     cp_comm: str = "p2p"  # how attention is spread over cp: see `Parallel`
     cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
+    kind: Layer | None = None  # the layer in work; none: the first of the model
+
+    @property
+    def layer(self) -> Layer:
+        """The layer in work."""
+        return self.kind or self.model.runs[0][0]
+
+    @property
+    def span(self) -> float:
+        """Tokens among which a token looks back: of its document, where several are packed."""
+        return min(self.document, self.sequence) if self.document else self.sequence
 
     @property
     def spread(self) -> int:
@@ -94,19 +106,17 @@ class Shard:
     @property
     def attention_width(self) -> tuple[float, float]:
         """Query-key size and value size summed over this rank's heads."""
-        heads = self.model.heads / self.tp
-        if self.model.latent:
-            m = self.model.latent
-            return heads * (m.nope_dim + m.rope_dim), heads * m.v_dim
-        return heads * self.model.head_dim, heads * self.model.head_dim
+        layer, heads = self.layer, self.layer.heads / self.tp
+        return heads * layer.qk_dim, heads * layer.v_dim
 
     @property
     def key_value_width(self) -> tuple[float, float]:
         """Size of the keys and of the values of one token on this rank."""
-        if self.model.latent:
+        layer = self.layer
+        if layer.latent:
             return self.attention_width
-        width = max(self.model.kv_heads / self.tp, 1.0) * self.model.head_dim
-        return width, width
+        heads = max(layer.kv_heads / self.tp, 1.0)
+        return heads * layer.head_dim, 0.0 if layer.keys_are_values else heads * layer.v_dim
 
     @property
     def narrow(self) -> bool:

@@ -27,8 +27,9 @@ _NAMES = {
     "layernorm": {"norm"},
     "activation": {"activation"},
     "permute": {"permute"},
-    "experts": {"router", "permute", "dispatch", "expert gather", "experts up", "activation",
-                "experts down", "expert sum", "combine", "unpermute", "expert rows"},
+    "experts": {"router", "expert latent", "permute", "dispatch", "expert gather", "experts up",
+                "activation", "experts down", "expert sum", "combine", "unpermute",
+                "expert latent out", "expert rows"},
     "mlp": {"up", "down", "activation"},
     "every_second_product": {"out", "up", "shared up"},
 }  # fmt: skip

@@ -15,6 +15,7 @@ from ersatz.sim.plan.layout import rank_shape
 from ersatz.sim.plan.memory.peaks import StagePeak, stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.workload.layer import Layer
 
 MOST = 6  # sets that are named
 ENOUGH = 3  # single changes that make pairs needless
@@ -126,20 +127,27 @@ def _one_sequence(scenario: Scenario) -> Scenario | None:
 
 def _degree(name: str, factor: int) -> Change:
     def change(scenario: Scenario) -> Scenario | None:
-        parallel, model = scenario.parallel, scenario.model
+        parallel, kinds = scenario.parallel, scenario.model.kinds
         value = getattr(parallel, name) * factor
         if name == "ep":
-            whole = model.experts and model.experts.routed % value == 0
+            routed = {kind.experts.routed for kind in kinds if kind.experts}
+            whole = routed and all(count % value == 0 for count in routed)
             return _with(scenario, ep=value) if whole and _shaped(scenario, ep=value) else None
         if parallel.dp % factor or parallel.stage_pools or len(scenario.pools) > 1:
             return None
         if name == "pp" and parallel.zero == 3:
             return None
-        if name == "tp" and (model.heads % value or value > scenario.pools[0].node.devices):
+        if name == "tp" and (not _divides(kinds, value) or value > scenario.pools[0].node.devices):
             return None
         return _with(scenario, **{name: value, "dp": parallel.dp // factor})
 
     return change
+
+
+def _divides(kinds: Sequence[Layer], tp: int) -> bool:
+    heads = [kind.heads for kind in kinds]
+    heads += [kind.recurrence.heads for kind in kinds if kind.recurrence]
+    return not any(count % tp for count in heads)
 
 
 def _shaped(scenario: Scenario, **changes: int) -> bool:

@@ -66,7 +66,7 @@ def held_stages(scenario: Scenario) -> Iterator[tuple[int, Pool, StageBytes]]:
         held = [chunks[place.position] for place in places[stage]]
         alike = (
             pool.name,
-            *((c.dense, c.moe, c.embedding, c.head, c.predict, c.table) for c in held),
+            *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held),
         )
         if alike not in known:
             known[alike] = stage_bytes(scenario, pool, held)

@@ -12,6 +12,7 @@ from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.sim.plan.layout import Chunk, chunk_params, weight_spread
 from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.workload.layer import Layer
 
 MASTER_BYTES = 4.0  # of a weight that ZeRO 3 keeps in fp32 alone
 
@@ -124,13 +125,18 @@ def sums_runs(parallel: Parallel, stack: Stack) -> bool:
 
 def parts_of(scenario: Scenario, chunk: Chunk) -> list[Held]:
     """Weights of each kind of part of a chunk, in the order of the model; two of a kind at most."""
-    none = replace(chunk, dense=0, moe=0, predict=0, embedding=False, head=False)
-    kinds = [replace(none, embedding=True)] * chunk.embedding
-    kinds += [replace(none, dense=1)] * min(chunk.dense, 2)
-    kinds += [replace(none, moe=1)] * min(chunk.moe, 2)
-    kinds += [replace(none, predict=1)] * min(chunk.predict, 2)
-    kinds += [replace(none, head=True)] * chunk.head
-    return [held_of(scenario, [kind]) for kind in kinds] or [Held(0.0, 0.0, scenario.parallel)]
+    none = replace(chunk, runs=(), predict=0, embedding=False, head=False)
+
+    def held(**only: object) -> Held:
+        return held_of(scenario, [replace(none, **only)])  # type: ignore[arg-type]
+
+    layers = {kind: held(runs=((kind, 1),)) for kind, _ in chunk.runs}
+    found = [held(embedding=True)] * chunk.embedding
+    for kind, count in chunk.runs:
+        found += [layers[kind]] * min(count, 2)
+    found += [held(predict=1)] * min(chunk.predict, 2)
+    found += [held(head=True)] * chunk.head
+    return found or [Held(0.0, 0.0, scenario.parallel)]
 
 
 def _units(scenario: Scenario, stack: Stack, chunk: Chunk, each: float) -> list[float]:
@@ -139,11 +145,19 @@ def _units(scenario: Scenario, stack: Stack, chunk: Chunk, each: float) -> list[
     if not stack.live_params:
         return [part.spread(each) for part in parts]
     model, tp = scenario.model, scenario.parallel.tp
-    matrix = model.hidden * max(model.ffn_hidden, model.heads * model.head_dim) / tp
+    matrices = [max(_largest_matrix(kind) for kind, _ in chunk.runs) / tp] if chunk.runs else []
     table = model.hidden * model.vocab / tp
     ends = [table] * chunk.embedding, [table] * chunk.head
-    sizes = [*ends[0], *[matrix] * (chunk.layers > 0), *ends[1]] or [0.0]
+    sizes = [*ends[0], *matrices, *ends[1]] or [0.0]
     return [Held(size, 0.0, scenario.parallel).spread(each) for size in sizes]
+
+
+def _largest_matrix(kind: Layer) -> int:
+    """Weights of the largest single matrix of a layer, whole."""
+    e, widths = kind.experts, [kind.ffn_hidden, kind.heads * kind.head_dim]
+    widths += [e.hidden, e.shared_inner] if e else []
+    recurrent = kind.recurrence.products(kind.hidden) if kind.recurrence else ()
+    return max(kind.hidden * max(widths), *(product.n * product.k for product in recurrent), 0)
 
 
 def gathered_weights(scenario: Scenario, stack: Stack, chunk: Chunk) -> float:

@@ -1,0 +1,1 @@
+"""Hugging Face configurations as models: one key is read, said, or refused, none is dropped."""

@@ -1,0 +1,332 @@
+"""From a configuration file to a model: sizes, a kind for every layer, and what is said about it.
+
+A key that shapes the model is read, or said as an assumption, or refused by name; see
+`device_models/data/families.yaml` for what is known of each family. The vision or audio part of a
+wrapper is left out and said, with its size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ersatz.device_models.text.files import read_text_file
+from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.sim.workload.configs.config import MAX_LAYERS, Config, make_config
+from ersatz.sim.workload.configs.families import family_names
+from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, feed_sizes, mixer_sizes
+from ersatz.sim.workload.configs.patterns import feeds, mixers, one_block_pattern, settled
+from ersatz.sim.workload.configs.special import nas_layers, vision_words
+from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.model import Model
+
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+VOCAB = ("vocab_size", "padded_vocab_size")
+PREDICTS = (
+    "num_nextn_predict_layers",
+    "num_mtp_modules",
+    "mtp_num_hidden_layers",
+    "num_mtp_layers",
+)
+POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
+BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
+SHAPES = re.compile(
+    r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
+    r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
+    r"|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|cla$|^index_"
+)
+
+
+def read_config(path: Path) -> Model:
+    """Read a Hugging Face config.json. Raises `InputError` with file, line, key, value, expectation."""
+    text = _text(path)
+    config = make_config(str(path), text, _parsed(path, text))
+    _refuse_strangers(config)
+    model = _model(config, path)
+    _blame_unread(config)
+    if config.problems:
+        raise InputError(config.problems)
+    assert model is not None
+    return model
+
+
+def _text(path: Path) -> str:
+    return read_text_file(path, "JSON")
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _fault(path, error.lineno, f"is no valid JSON: {error.msg}") from error
+    except ValueError as error:  # Python reads no whole number of thousands of digits
+        raise _fault(path, 0, "holds a number that is too large") from error
+    except RecursionError as error:
+        raise _fault(path, 0, "is nested too deeply") from error
+    if not isinstance(values, dict) or not values:
+        raise _fault(path, 1, "is no model config: expected keys and values")
+    return values
+
+
+def _fault(path: Path, line: int, expected: str) -> InputError:
+    return InputError([Problem(str(path), line, 1 if line else 0, "", "", expected)])
+
+
+def _refuse_strangers(config: Config) -> None:
+    """Refuse what is no decoder, and families that are known not to be modelled."""
+    family, path = config.family, Path(config.file)
+    if family.refused:
+        config.blame(("model_type",), family.name, family.refused)
+        raise InputError(config.problems)
+    if not any(config.given(name) for name in (*HIDDEN, *LAYERS, "model_type")):
+        shown = ", ".join((*HIDDEN, *LAYERS))
+        raise _fault(
+            path, 1, f"is no model config: none of {shown} is there, nor a part that has them"
+        )
+    for key in ("is_encoder_decoder", "encoder_layers"):
+        if config.own.get(key) or config.outer.get(key):
+            config.blame(
+                (key,), config.own.get(key), "encoders are not modelled: expected a decoder"
+            )
+            raise InputError(config.problems)
+
+
+def _model(config: Config, path: Path) -> Model | None:
+    name = config.family.name or path.parent.name or path.stem
+    if not config.family.known:
+        shown = f"model_type {name} is" if config.family.name else "the file names no model_type:"
+        config.notes.append(f"{shown} not known: its keys are read as those of the known families;"
+                            " gates, ties and layers that no key tells are taken as Llama's")  # fmt: skip
+    hidden = config.needed("hidden", *HIDDEN)
+    layers = _layers(config, hidden)
+    vocab = config.needed("vocab", *VOCAB)
+    if config.get("word_embed_proj_dim", default=hidden) != hidden:
+        config.blame(("word_embed_proj_dim",), config.get("word_embed_proj_dim"),
+                     f"an embedding of another width than {hidden} is not modelled")  # fmt: skip
+    predict = _predict_layers(config)
+    streams = config.whole("hc_mult", default=1, least=1)
+    tied = _tied(config)
+    if config.problems or not layers:
+        return None
+    runs = tuple((kind, len(list(same))) for kind, same in groupby(layers))
+    return _assemble(config, name, runs, hidden, vocab, predict, streams, tied)
+
+
+def _assemble(
+    config: Config, name: str, runs: tuple[tuple[Layer, int], ...], hidden: int, vocab: int,
+    predict: int, streams: int, tied: bool,
+) -> Model:  # fmt: skip
+    kinds = [kind for kind, _ in runs]
+    lead = next((kind for kind in kinds if kind.heads), kinds[0])
+    routed = next((kind.experts for kind in kinds if kind.experts), None)
+    dense = next((kind.ffn_hidden for kind in kinds if kind.ffn_hidden), 0)
+    return Model(
+        name, sum(count for _, count in runs), hidden, lead.heads or 1, lead.kv_heads or 1,
+        lead.head_dim or hidden, dense, vocab, gated=lead.gated, tied=tied, experts=routed,
+        latent=lead.latent, predict_layers=predict, fused_attention=lead.fused_attention,
+        streams=streams, tables=_tables(config, hidden), blocks=runs,
+        notes=tuple(_notes(config, runs)), source=f"config.json of {name}",
+    )  # fmt: skip
+
+
+def _layers(config: Config, hidden: int) -> list[Layer]:
+    """Return the layers in order: their words first, then the sizes of each."""
+    nas = nas_layers(config, hidden)
+    if nas is not None:
+        return nas
+    single = one_block_pattern(config)
+    config.layers = len(single) if single is not None else _count(config)
+    if config.problems:
+        return []
+    if single is not None:
+        config.read.update(LAYERS)
+        words = single
+        stated = config.get(*LAYERS)
+        if config.given(LAYERS[0]) and stated != len(single):
+            config.blame(LAYERS, stated, f"the pattern has {len(single)} layers")
+    else:
+        seen = mixers(config)
+        feed = ["none"] * config.layers if config.family.defaults.get("no_mlp") else feeds(config)
+        if config.problems:
+            return []
+        words = list(zip(seen, feed, strict=True))
+    settled(config, words)
+    return list(_sized(config, words, hidden))
+
+
+def _count(config: Config) -> int:
+    named = config.get(*LAYERS)
+    if named is None:
+        rows = config.get("layer_types", "layers_block_type")
+        if isinstance(rows, list):
+            named = len(rows)
+        else:
+            config.needed("layers", *LAYERS)
+            return 1
+    else:
+        named = config.whole(*LAYERS, least=1)
+    if named > MAX_LAYERS:
+        config.blame(LAYERS, named, f"expected 1 to {MAX_LAYERS}")
+        return 1
+    return int(named)
+
+
+def _sized(config: Config, words: list[tuple[str, str]], hidden: int) -> Iterator[Layer]:
+    made: dict[Any, Layer] = {}
+    varies = bool(config.get("per_layer_config")) or _has_rows(config)
+    streams = config.whole("hc_mult", default=1, least=1)
+    varies = varies or config.get("use_cla") is True or config.get("kv_source_layers") is not None
+    tail = config.layers - config.whole("num_kv_shared_layers")
+    shared = config.get("indexer_types")
+    both = config.family.defaults.get("both_mixers")
+    for place, (mixer, feed) in enumerate(words):
+        word = "both" if both and mixer == "full" else mixer
+        index = shared[place] if isinstance(shared, list) and place < len(shared) else ""
+        key = word, feed, place if varies else place >= tail, str(index)
+        if key not in made:
+            view = config.at(place)
+            sizes = mixer_sizes(view, word, hidden) | feed_sizes(view, feed, hidden)
+            if config.problems:
+                return
+            made[key] = Layer(hidden, gated=_gated(config), streams=streams,
+                              fused_attention=not _alibi(config), **sizes)  # fmt: skip
+            _check(config, made[key])
+            if config.problems:
+                return
+        yield made[key]
+        if config.family.name == "longcat_flash":  # two of each: the second without experts
+            yield _second(config, made[key], hidden)
+
+
+def _second(config: Config, first: Layer, hidden: int) -> Layer:
+    return Layer(hidden, first.heads, first.kv_heads, first.head_dim, gated=first.gated,
+                 latent=first.latent, ffn_hidden=config.whole("ffn_hidden_size", least=1))  # fmt: skip
+
+
+def _has_rows(config: Config) -> bool:
+    """Tell whether a size has a value for each layer."""
+    rows = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert",
+            "num_attention_heads_per_layer", "num_key_value_heads", "num_attention_heads")  # fmt: skip
+    return any(
+        isinstance(v := config.own.get(key), list) and len({str(x) for x in v}) > 1 for key in rows
+    )
+
+
+def _check(config: Config, kind: Layer) -> None:
+    if kind.heads and not kind.latent and kind.heads % kind.kv_heads:
+        config.blame(("num_key_value_heads", "num_kv_heads"), kind.kv_heads,
+                     f"expected a divisor of the {kind.heads} heads")  # fmt: skip
+
+
+def _gated(config: Config) -> bool:
+    """The family decides; an activation's name does so only where the family is not known."""
+    config.read.update(("hidden_act", "hidden_activation", "activation_function", "activation", "afn",
+                        "mlp_hidden_act"))  # fmt: skip
+    if config.family.known:
+        return not config.family.plain
+    act = str(config.get("mlp_hidden_act", "hidden_act", "activation_function", default="silu"))
+    if act in ("silu", "swiglu", "swish"):
+        return True
+    gated = act.startswith("gelu")
+    taken = "gated" if gated else "not gated"
+    config.notes.append(f"activation {act}: the MLP is taken as {taken}, which no key tells")
+    return gated
+
+
+def _tied(config: Config) -> bool:
+    if config.family.defaults.get("never_tied"):
+        config.read.add("tie_word_embeddings")
+        return False
+    inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
+    if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
+        config.notes.append(f"tie_word_embeddings is {str(inner).lower()} inside and"
+                            f" {str(outer).lower()} outside: taken as outside")  # fmt: skip
+        return outer
+    return config.flag("tie_word_embeddings")
+
+
+def _alibi(config: Config) -> bool:
+    if config.family.name == "baichuan" and config.get(*HIDDEN) == BAICHUAN_13B:
+        return True  # no key tells
+    return config.flag("alibi", "attn_config.alibi")
+
+
+def _predict_layers(config: Config) -> int:
+    said = {name: config.whole(name) for name in PREDICTS if config.get(name)}
+    if len(set(said.values())) > 1:
+        words = ", ".join(f"{name} {count}" for name, count in said.items())
+        config.notes.append(f"prediction modules: {words}; the first is taken")
+    return next(iter(said.values()), 0)
+
+
+def _tables(config: Config, hidden: int) -> int:
+    """Weights of look-ups beside the vocabulary: learned positions, embeddings of layers."""
+    tables = 0
+    if config.family.defaults.get("learned_positions"):
+        tables += (
+            config.whole(*POSITIONS) + config.family.defaults["learned_positions"] - 1
+        ) * hidden
+    width = config.whole("hidden_size_per_layer_input")
+    if width:
+        rows = config.whole("vocab_size_per_layer_input", *VOCAB)
+        tables += config.layers * width * (rows + 3 * hidden)
+    return tables
+
+
+def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]:
+    """What is assumed, left out or not read, in words."""
+    name = config.family.name
+    if config.assumed:
+        shown = ", ".join(f"{key} {value}" for key, value in config.assumed.items()
+                          if not isinstance(value, (dict, list)) and key not in _MARKS)  # fmt: skip
+        if shown:
+            yield f"model: not in the file, so the class default of {name}: {shown}"
+    yield from (f"model: {words}" for words in config.notes)
+    yield from vision_words(config)
+    for key, words in config.family.says.items():
+        if config.given(key):
+            config.read.add(key)
+            yield f"model: {key}: {words}"
+    left = [key for key, _ in config.left()]
+    if left:
+        more = f" and {len(left) - 12} more" if len(left) > 12 else ""
+        yield ("model: keys not read, taken to change neither weights nor work:"
+               f" {', '.join(left[:12])}{more}")  # fmt: skip
+    unmeasured = sum(count for kind, count in runs if kind.recurrence or kind.indexer)
+    if unmeasured:
+        total = sum(count for _, count in runs)
+        yield (f"model: {unmeasured} of {total} layers have a recurrence or sparse attention, whose"
+               " kernels nobody has measured here: they run as products of their sizes do")  # fmt: skip
+
+
+_MARKS = (
+    "halved_inner",
+    "learned_positions",
+    "both_mixers",
+    "no_mlp",
+    "shared_like_expert",
+    "never_tied",
+    "needs_types",
+    "floor_head_dim",
+)
+
+
+def _blame_unread(config: Config) -> None:
+    """Refuse keys that look like sizes and that nobody read."""
+    if config.problems:
+        return
+    for key, value in list(config.left()):
+        if SHAPES.search(key) and not isinstance(value, str):
+            config.blame((key,), value, "seems to shape the model and is not understood")
+
+
+def known_families() -> list[str]:
+    """Return the `model_type`s that are read or refused by name."""
+    return family_names()
+
+
+__all__ = ["HEADS", "known_families", "read_config"]
