@@ -11,6 +11,8 @@ from test_rank_work import comms, make_shard
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.plan.layout import chunk_loads, chunk_params, load_split, split_layers
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.plan.memory.activations import chunk_kept, chunk_working
+from ersatz.sim.plan.memory.state import gathered_weights
 from ersatz.sim.scenario.scenario import Parallel
 from ersatz.sim.step.build import build_program
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention, Layer
@@ -239,6 +241,59 @@ def test_streams_widen_what_stages_send_and_layers_keep() -> None:
     assert kept[1] > kept[0]
     model: Model = wide.model
     assert model.body_params() - plain.model.body_params() == 8 * 2 * 24 * 4 * 1000
+
+
+KEPT = {  # kind of layer: elements of a token that it keeps, one row of the residual stream among them
+    "mlp": (Layer(1000, ffn_hidden=4000), 1000 + 1000 + 3 * 4000),
+    "lightning": (  # queries, keys, values; gate and output; a state in fp32 every 100 tokens
+        Layer(1000, recurrence=Recurrence("lightning", 10, 100, 100, chunk=100)),
+        1000 + 1000 + 3 * 1000 + 2 * 1000 + 2 * 100_000 / 100,
+    ),
+    "experts": (  # two of eight and eight idle ones: one, in a latent of 250
+        Layer(1000, experts=Experts(8, 2, 500, latent=250, zero=8)),
+        1000 + 1000 + 250 + 3 * 500,
+    ),
+    "attention": (  # queries, output and its gate, two heads of keys and of values
+        Layer(1000, 10, 2, 100, gate="element"), 1000 + 1000 + 2 * 1000 + 1000 + 2 * 200,
+    ),
+}  # fmt: skip
+FOUR = make_model(layers=8, blocks=tuple((kind, 1) for kind, _ in KEPT.values()) * 2)
+
+
+def held(**parallel: Any) -> tuple[Any, Any, Any]:
+    scenario = make_scenario(model=FOUR, parallel=Parallel(dp=8, **parallel))
+    return scenario, scenario.pools[0], split_layers(FOUR, scenario.parallel)[0]
+
+
+def test_layers_keep_what_they_have() -> None:
+    """1000 tokens of two bytes, each kind twice; a half over two ranks, but of the input all."""
+    elements = [count for _, count in KEPT.values()]
+    assert chunk_kept(*held()) == pytest.approx(2 * 2000 * sum(elements))
+    assert chunk_kept(*held(recompute="full")) == pytest.approx(8 * 2000 * 1000)
+    first = chunk_kept(*held(recompute="full", recompute_layers=1))
+    assert first == pytest.approx(2000 * (2 * sum(elements) - elements[0] + 1000))
+    assert chunk_kept(*held(tp=2, sequence_parallel=False)) == pytest.approx(
+        2 * 1000 * (sum(elements) + 8 * 1000)
+    )
+
+
+def test_a_group_of_kinds_holds_what_each_has_dropped() -> None:
+    """An MLP and a recurrence, each but half a row of the residual stream; and the MLP's gradients:
+    a row, and half of what it keeps beside one."""
+    mlp, lightning = (KEPT[name][1] for name in ("mlp", "lightning"))
+    gradients = 1000 + (mlp - 1000) / 2
+    found = chunk_working(*held(recompute="full", recompute_group=2))
+    assert found == pytest.approx(2000 * (mlp + lightning - 1000 + gradients))
+    assert chunk_working(*held()) == pytest.approx(2000 * gradients)
+
+
+def test_two_neighbours_of_other_kinds_are_gathered_at_once() -> None:
+    """Lightning's and the MLP's 12.001 M in bf16, or the embedding's 10 M and the MLP's."""
+    scenario, pool, chunk = held(zero=3)
+    params = {name: kind.params() for name, (kind, _) in KEPT.items()}
+    most = max(params["mlp"] + 10_000_000, params["mlp"] + params["lightning"],
+               params["mlp"] + params["attention"])  # fmt: skip
+    assert gathered_weights(scenario, pool.stack, chunk) == pytest.approx(2 * most)
 
 
 def test_a_hybrid_runs_through_every_engine() -> None:

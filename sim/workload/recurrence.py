@@ -120,7 +120,8 @@ class Recurrence:
 
         States are kept once a chunk (fp32: twice the elements of 16 bits).
         """
-        inside = 2.0 * self.convolved + 2.0 * self.values
+        core = self.convolved or 2 * self.keys + self.values  # lightning convolves nothing
+        inside = float(self.convolved + core + 2 * self.values)
         chunks = 2.0 * self.state / self.chunk if self.kind in MATRIX_KINDS else 0.0
         return inside + chunks
 

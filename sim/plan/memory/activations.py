@@ -79,10 +79,8 @@ def chunk_kept(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
         counts[kind, scenario.parallel.recompute] += again
         counts[kind, "none"] += count - again
     return math.fsum(
-        count * _kept(scenario, pool, kind, mode)
-        for (kind, mode), count in counts.items()
-        if count
-    )  # fmt: skip
+        count * _kept(scenario, pool, kind, mode) for (kind, mode), count in counts.items() if count
+    )
 
 
 def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
@@ -91,18 +89,15 @@ def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     A group holds all that its layers have dropped, and the gradients of the one in work.
     """
     runs = list(_dealt(scenario, chunk))
+    if not runs:
+        return 0.0
     found = {kind: _working(scenario, pool, kind) for kind, _, _ in runs}
     plain = [found[kind].gradients for kind, count, again in runs if count > again]
-    layers = np.repeat([found[kind] for kind, _, _ in runs] or np.empty((0, 2)),
-                       [again for _, _, again in runs], axis=0)  # fmt: skip
-    starts = np.arange(0, len(layers), max(scenario.parallel.recompute_group, 1))
-    if len(starts):
-        dropped, gradients = (
-            np.add.reduceat(layers[:, 0], starts),
-            np.maximum.reduceat(layers[:, 1], starts),
-        )
-        plain.append(float(np.max(dropped + gradients)))
-    return max(plain, default=0.0)
+    table = np.array([found[kind] for kind, _, _ in runs])
+    dropped, gradients = np.repeat(table, [again for _, _, again in runs], axis=0).T
+    starts = np.arange(0, dropped.size, max(scenario.parallel.recompute_group, 1))
+    groups = np.add.reduceat(dropped, starts) + np.maximum.reduceat(gradients, starts)
+    return max([*plain, float(groups.max())])
 
 
 def _working(scenario: Scenario, pool: Pool, kind: Layer) -> Working:
