@@ -114,7 +114,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--seed",
             "--help",
         },
-        "anchor": {"--json", "--stack", "--out", "--help"},
+        "anchor": {"--json", "--set", "--stack", "--out", "--help"},
         "calibrate": {
             "--device",
             "--as",

@@ -35,7 +35,7 @@ from ersatz.sim.hil.fit import fit_calibration  # noqa: E402
 from ersatz.sim.hil.proof.proof import prove  # noqa: E402
 from ersatz.sim.hil.proof.subjects import Subject  # noqa: E402
 from ersatz.sim.hil.shapes import SMALL  # noqa: E402
-from ersatz.sim.report import calibration as report  # noqa: E402
+from ersatz.sim.report.measured import calibration as report  # noqa: E402
 from ersatz.sim.workload.model import Model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,11 +20,11 @@ from ersatz.sim.anchor.file import stack_text
 from ersatz.sim.anchor.posterior import Posterior, posterior
 from ersatz.sim.anchor.records import Anchored, AnchoredFactor, AnchoredRun
 from ersatz.sim.anchor.width import anchored_half
-from ersatz.sim.answers.answer import Answer
+from ersatz.sim.answers.answer import Answer, Overrides, override_texts
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.importing.cases import load_any
 from ersatz.sim.report.json_out import plain
 from ersatz.sim.report.measured.anchor import render_anchor
-from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import simulate_step
 from ersatz.sim.uncertainty.intervals import reasons, total
@@ -47,13 +47,13 @@ class Measured:
 
 def anchor(
     runs: str | Path | Sequence[str | Path], stack: str = "", name: str = "my-stack",
-    day: str = "",
+    day: str = "", overrides: Overrides = (),
 ) -> Answer[Anchored]:  # fmt: skip
     """Move a stack to where measured steps of one's own cluster are.
 
-    `runs` are tables of measured runs (CSV, as for `validate`), or scenario files whose `published`
-    states step.duration_s; `stack` is the one to start from, by default what the rows say they ran.
-    The answer's `files()` holds the stack file under `name`, dated `day` (by default today); scenarios take
+    `runs` are tables of measured runs (CSV, as for `validate`), scenario files whose `published`
+    states step.duration_s, or logs that state a step (`overrides` say what these do not); `stack` is
+    the one to start from, by default what the rows say they ran. The answer's `files()` holds the stack file under `name`, dated `day` (by default today); scenarios take
     it as `stack: FILE`. Raises `InputError` for rows that cannot be read, that mix stacks or devices,
     or that no device could have run that fast.
     """
@@ -61,7 +61,7 @@ def anchor(
         raise InputError([_problem(name[:60], "expected a name of letters, digits, - and _")])
     paths = [Path(p) for p in ([runs] if isinstance(runs, str | Path) else runs)]
     base = load_stack(stack) if stack else None
-    measured = [m for path in paths for m in _read(path, base)]
+    measured = [m for path in paths for m in _read(path, base, override_texts(overrides))]
     base, device = _common(measured, paths)
     _possible(measured, paths)
     found = posterior(lambda logs: _ask(measured, logs), row_scale())
@@ -76,9 +76,9 @@ def _problem(file: str, expected: str, line: int = 0) -> Problem:
     return Problem(file, line, 0, "", "", expected)
 
 
-def _read(path: Path, base: Stack | None) -> Iterator[Measured]:
+def _read(path: Path, base: Stack | None, overrides: Sequence[str]) -> Iterator[Measured]:
     """Yield the measured steps of a table or of a scenario file."""
-    for m in _of_table(path) if path.suffix == ".csv" else _of_scenario(path):
+    for m in _of_table(path) if path.suffix == ".csv" else _of_scenario(path, overrides):
         if base is None:
             yield m
         else:
@@ -109,9 +109,10 @@ def _of_table(path: Path) -> Iterator[Measured]:
     yield from found
 
 
-def _of_scenario(path: Path) -> Iterator[Measured]:
+def _of_scenario(path: Path, overrides: Sequence[str]) -> Iterator[Measured]:
+    cases = load_any(path, overrides)
     found = [Measured(case.name, case, row.value)
-             for case in load_cases(path) for row in case.published if row.metric == PUBLISHED]  # fmt: skip
+             for case in cases for row in case.published if row.metric == PUBLISHED]  # fmt: skip
     if not found:
         raise InputError([_problem(str(path), f"expected `published` with {PUBLISHED}")])
     yield from found
