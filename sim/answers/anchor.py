@@ -53,7 +53,8 @@ def anchor(
 
     `runs` are tables of measured runs (CSV, as for `validate`), scenario files whose `published`
     states step.duration_s, or logs that state a step (`overrides` say what these do not); `stack` is
-    the one to start from, by default what the rows say they ran. The answer's `files()` holds the stack file under `name`, dated `day` (by default today); scenarios take
+    the one to start from, by default what the rows say they ran. The answer's `files()` holds the
+    stack file under `name`, dated `day` (by default today); scenarios take
     it as `stack: FILE`. Raises `InputError` for rows that cannot be read, that mix stacks or devices,
     or that no device could have run that fast.
     """
