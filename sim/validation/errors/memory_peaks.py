@@ -66,7 +66,7 @@ def stated_peaks(runs: Iterable[Run]) -> Iterator[Peak]:
         if not stated or unit is None or counts not in COUNTS:
             continue
         try:
-            scenario = read_run(run).scenario
+            scenario = read_run(run, possible=False).scenario
             predicted = counted(plan_memory(scenario, advise=False), counts)
         except UNREADABLE:
             continue
@@ -86,7 +86,7 @@ def counted(memory: MemoryResult, counts: str) -> float:
 
 def _left_out(run: Run, counts: str, stated: float) -> float | None:
     try:
-        strange = read_run(run, unknown=withheld(lineage_of(run))).scenario
+        strange = read_run(run, unknown=withheld(lineage_of(run)), possible=False).scenario
         return counted(plan_memory(strange, advise=False), counts) / stated - 1
     except UNREADABLE:
         return None
@@ -142,7 +142,7 @@ def kept(run: Run) -> bool | None:
     if run.count("n_devices") > 1 and not any(run.text(x) or run.number(x) for x in LAYOUT):
         return None
     try:
-        first = read_run(run)
+        first = read_run(run, possible=False)
     except UNREADABLE:
         return None
     return any(fits(scenario) for scenario in islice(_readings(run, first), MOST_READINGS))
@@ -170,7 +170,7 @@ def _readings(run: Run, first: Reading) -> Iterator[Scenario]:
         if not choices:
             continue
         try:
-            yield from _shardings(run, read_run(run, choices=choices).scenario)
+            yield from _shardings(run, read_run(run, choices=choices, possible=False).scenario)
         except UNREADABLE:
             continue
 

@@ -128,7 +128,7 @@ def _shares(crashed: Sequence[tuple[str, Run]], swept: Sequence[Run]) -> dict[st
 def fits(run: Run) -> bool:
     """Tell whether a row's plan, as it stands, fits and can run at all."""
     try:
-        return memory_peaks.fits(scenario_of(run))
+        return memory_peaks.fits(scenario_of(run, possible=False))
     except memory_peaks.UNREADABLE:
         return False
 

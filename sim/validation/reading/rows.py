@@ -40,11 +40,13 @@ def read_run(
     oddities: bool = False,
     choices: Mapping[str, object] | None = None,
     unknown: frozenset[str] = frozenset(),
+    possible: bool = True,
 ) -> Reading:
     """Read a row; raises `Refused` with the reason when it cannot be read.
 
     With `oddities`, known faults of single clusters are modelled, too. `choices` asks for one of the
-    readings that an earlier call left open; stacks that are `unknown` are not recognised.
+    readings that an earlier call left open; stacks that are `unknown` are not recognised. A blank that
+    no device could hold is read otherwise where the run must have been `possible`.
     """
     fill = Filling(run, choices or {}, unknown)
     fill.assumptions += [f"{key} is blank: {words}" for key, words in run.inferred.items()]
@@ -67,7 +69,7 @@ def read_run(
             parallel=parallel, assumptions=tuple(fill.assumptions),
         )  # fmt: skip
 
-    if not run.text("recompute"):
+    if possible and not run.text("recompute"):
         parallel = _possible(fill, scenario())
     measured = measured_step_seconds(fill, scenario())
     return Reading(scenario(), measured, fill.open)
@@ -95,6 +97,6 @@ def _memory_share(scenario: Scenario) -> float:
     return memory.peak_bytes / memory.capacity_bytes
 
 
-def scenario_of(run: Run, *, oddities: bool = False) -> Scenario:
+def scenario_of(run: Run, *, oddities: bool = False, possible: bool = True) -> Scenario:
     """Return the scenario that a row describes; raises `Refused` with the reason when it cannot."""
-    return read_run(run, oddities=oddities).scenario
+    return read_run(run, oddities=oddities, possible=possible).scenario
