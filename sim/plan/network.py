@@ -313,8 +313,7 @@ def group_members(
     ranks = ranks or nodes * wiring.devices
     if ranks % (stride * size):
         raise InfeasibleError(
-            f"{ranks} ranks do not fill groups of {size} with a stride of {stride}: choose degrees"
-            f" whose product divides them"
+            f"groups of {size} (stride {stride}) do not fill {ranks} ranks: degrees must divide them"
         )
     rank = _groups(ranks, stride, size)
     place, local = node_ranks(rank, nodes, wiring.devices, spec.rank_order)
