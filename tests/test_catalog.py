@@ -157,7 +157,7 @@ def faults(load, path: Path) -> str:  # type: ignore[no-untyped-def]
         ("trains: true", "trains: false", "needs `why_not`"),
         ("trains: true", "trains: true\nnics: 8", "unknown key"),
         ("trains: true", "trains: true\nbased_on: h10o", "did you mean 'h100'"),
-        ('"30000 USD"', '"30000 GBP"', "unknown unit"),
+        ('"30000 USD"', '"30000 XYZ"', "unknown unit"),
         ('"30000 USD"', '"-30000 USD"', "an amount above 0"),
         ("source: S41", "source: S42", "expected a key of `sources`"),
         ("region: US", "regoin: US", "did you mean 'region'"),

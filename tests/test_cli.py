@@ -104,6 +104,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--policy",
             "--trace",
             "--door",
+            "--judge",
             "--scheduler",
             "--endpoint",
             "--speed",

@@ -192,7 +192,8 @@ def test_the_kind_of_a_name_is_guessed(name: str, kind: str | None, found: str) 
     ("name", "kind", "words"),
     [
         ("gb200-nvl72", None, "is among devices and nodes: say which by --kind"),
-        ("./mine.yaml", None, "is a path: say by --kind"),
+        ("./mine.yaml", None, "cannot be read: there is no such file"),
+        (__file__, None, "is a path: say by --kind"),
         ("deepsek-v3", None, "did you mean 'deepseek-v3'"),
         ("h800", "models", "is not among the models"),
         ("h800", "modles", "did you mean 'models'"),

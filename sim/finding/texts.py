@@ -70,8 +70,11 @@ def _rule_line(name: str) -> str:
 
 def _rule_entry(name: str) -> Entry:
     rule = _rule(name)
-    text = read_yaml(POLICY / "rules" / f"{name}.yaml")
-    facts = tuple(f for f in facts_of_text(text) if f.key != "source")
+    own = POLICY / "rules" / f"{name}.yaml"
+    party = "" if own.exists() else f".{name.rsplit('-EL-', 1)[-1].lower()}."  # of an entity list
+    text = read_yaml(POLICY / "parties.yaml" if party else own)
+    facts = tuple(f for f in facts_of_text(text)
+                  if f.key != "source" and party in f".{f.key}.")  # fmt: skip
     notes = ("ersatz legal DEVICE --set rules.ID.criterion.NAME=VALUE asks what if",)
     return Entry("rules", name, f"{rule.title} ({name})", facts, "", notes, {"source": rule.source})
 
