@@ -34,7 +34,7 @@ from ersatz.sim.validation.fit.samples import MOST_ROWS
 from ersatz.sim.validation.reading.lineages import SHIPPED
 from ersatz.sim.validation.reading.table import read_table
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WORST = 20
 INTRO = """\
 # Validation
