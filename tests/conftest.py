@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -13,3 +14,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("steady")
+
+SHARED = ("judged",)  # fixtures of minutes: made once, by one worker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests of an expensive fixture on one worker (`--dist loadgroup`)."""
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kueue-cases", metavar="PATH", help="more situations for test_kueue_cases.py"
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "kueue_case" in metafunc.fixturenames:
+        from kueue_situations import read_cases
+
+        given = metafunc.config.getoption("--kueue-cases")
+        own = Path(__file__).parent / "data" / "kueue_cases.jsonl"
+        cases = [*read_cases(own), *(read_cases(Path(given)) if given else ())]
+        metafunc.parametrize("kueue_case", cases, ids=[c["id"] for c in cases])

@@ -578,7 +578,8 @@ def test_a_named_file_is_read_only_beside(tmp_path: Path) -> None:
     """A path out of the folder is not followed: the model is asked for."""
     outside = tmp_path / "config.json"
     outside.write_text(
-        '{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}'
+        '{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,'
+        ' "intermediate_size": 256}'
     )
     folder = tmp_path / "inner"
     folder.mkdir()

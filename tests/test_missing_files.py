@@ -44,6 +44,9 @@ ASKED = {
     ("calibrate", "--from"): ("calibrate", "--from", "FILE", "--as", "h800"),
     ("devices", "name"): ("devices", "FILE"),
     ("show", "name"): ("show", "FILE"),
+    ("import", "files"): ("import", "FILE"),
+    ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
+    ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
 }
 # ... and what takes no file to read: words, numbers, places to write to
 NO_FILES = {
@@ -52,6 +55,21 @@ NO_FILES = {
     "--dtype", "--memory", "--watch", "--ranks", "--attach", "--help", "--kind", "--ops", "--timer",
 }  # fmt: skip
 NO_FILES_OF = {
+    ("anchor", "--set"),
+    ("calibrate", "--models"),
+    ("calibrate", "--per-node"),
+    ("emulate", "--node"),
+    ("emulate", "--patience"),
+    ("emulate", "--steps"),
+    ("export", "--set"),
+    ("import", "--args"),
+    ("import", "--define"),
+    ("import", "--node"),
+    ("import", "--set"),
+    # emulate asks for PyTorch first: tests/test_emulate.py
+    ("emulate", "--calibration"),
+    ("emulate", "--stack"),
+    ("emulate", "script"),
     ("calibrate", "--plain"),
     ("calibrate", "--soak"),
     ("calibrate", "--trace"),

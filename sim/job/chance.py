@@ -67,7 +67,7 @@ def differences(
 
 def difference(name: str, draws: Array, against: str, baseline: Array) -> Difference:
     """Return what a case saves against another: draws of both, made from common causes."""
-    saved = 1.0 - draws / baseline
+    saved = 1.0 - draws / np.where(baseline > 0, baseline, math.inf)
     low, middle, high = np.percentile(saved, (LOW, 50.0, HIGH))
     return Difference(name, against, float(middle), float(low), float(high),
                       float(np.mean(saved > 0)), float(np.mean(saved >= SAVED)))  # fmt: skip
@@ -120,11 +120,12 @@ def _causes(
     spec, seed = scenario.cost, scenario.seed
     assert spec is not None
     rest, power = _divided(cost)
+    total = cost.total or math.inf  # what is free is for certain
     alone = {
         "step": step_factors(scenario, width),
         "stops": _stop_factors(scenario, job),
-        "price": (rest * _price_factors(spec, seed) + power) / cost.total,
-        "power": (rest + power * _power_factors(seed)) / cost.total,
+        "price": (rest * _price_factors(spec, seed) + power) / total,
+        "power": (rest + power * _power_factors(seed)) / total,
         "utilisation": _used(spec, seed) * np.ones(1),
     }
     spread = {name: float(np.percentile(f, HIGH)) - 1.0 for name, f in alone.items()}
