@@ -57,7 +57,7 @@ def _beside(draft: Draft, given: Given) -> dict[str, Any] | None:
             continue
         model = load_model(str(path))
         sizes = model_sizes(model)
-        if bare(load_model(sizes)) != bare(model):
+        if not _alike(load_model(sizes), model):
             draft.ask("model", f"{name} has kinds of layers that sizes cannot say: name the file itself",
                       (str(path),), given.line)  # fmt: skip
             return None
@@ -82,6 +82,12 @@ def name_of_model(model: Model) -> str:
     return ""
 
 
+def _alike(one: Model, other: Model) -> bool:
+    """Tell whether two models have the same sizes and, however they say it, the same layers."""
+    plain = [replace(bare(model), blocks=()) for model in (one, other)]
+    return plain[0] == plain[1] and one.runs == other.runs
+
+
 def bare(model: Model) -> Model:
     """Return a model without its name and what is said about it: its sizes alone."""
     words = {f.name: type(getattr(model, f.name))() for f in fields(Model) if f.name in _WORDS}
@@ -92,9 +98,14 @@ _WORDS = ("name", "source", "notes")
 
 
 def model_sizes(model: Model) -> dict[str, Any]:
-    """Return the sizes of a model without those that are as by default."""
+    """Return the sizes of a model without those that are as by default.
+
+    Kinds of layers are no sizes: whoever compares sees that they are missing.
+    """
     defaults = {f.name: f.default for f in fields(Model) if f.default is not MISSING}
     data = asdict(model)
     return {
-        k: v for k, v in data.items() if k != "notes" and (k not in defaults or v != defaults[k])
+        k: v
+        for k, v in data.items()
+        if k not in ("notes", "blocks") and (k not in defaults or v != defaults[k])
     }
