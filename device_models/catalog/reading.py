@@ -343,7 +343,7 @@ def _anchor(sheet: Sheet) -> Anchor | None:
         sheet.blame(("anchor", "runs"), given["runs"], "expected a number of 1 or more")
         return None
     table = tuple(tuple(float(v) for v in row) for row in rows)
-    return Anchor(str(given["device"]), int(given["runs"]), table)
+    return Anchor(str(given["base"]), str(given["device"]), int(given["runs"]), table)
 
 
 def _is_number(value: object) -> bool:

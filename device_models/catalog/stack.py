@@ -34,6 +34,7 @@ def words_of(text: str) -> tuple[str, ...]:
 class Anchor:
     """Measured steps that a stack was moved to: on which device, and how sure its factors are."""
 
+    base: str  # the stack that was moved
     device: str
     runs: int
     covariance: tuple[tuple[float, ...], ...]  # of the logarithms of the five factors (sim.anchor)

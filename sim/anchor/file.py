@@ -31,7 +31,9 @@ def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, 
                          f' note: "{was} before; {note}"}}')  # fmt: skip
     rows = ", ".join(f"[{', '.join(f'{v:.4g}' for v in row)}]" for row in found.covariance)
     lines.append(f"# log factors of {', '.join(NAMES)}: what is still open of them")
-    lines.append(f"anchor: {{device: {device}, runs: {runs}, covariance: [{rows}]}}")
+    lines.append(
+        f"anchor: {{base: {base.name}, device: {device}, runs: {runs}, covariance: [{rows}]}}"
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -38,4 +38,5 @@ class Anchored:
     factors: tuple[AnchoredFactor, ...] = column("what was moved")
     width_before: float = column("relative half width of the 80 % interval of such a step before")
     width_after: float = column("the same with the anchored stack: mean over the measured steps")
+    left_out: tuple[str, ...] = column("rows that were not used, with the reason")
     text: str = column("the stack file")

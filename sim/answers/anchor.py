@@ -62,11 +62,13 @@ def anchor(
         raise InputError([_problem(name[:60], "expected a name of letters, digits, - and _")])
     paths = [Path(p) for p in ([runs] if isinstance(runs, str | Path) else runs)]
     base = load_stack(stack) if stack else None
-    measured = [m for path in paths for m in _read(path, base, override_texts(overrides))]
+    left_out: list[str] = []
+    measured = [m for path in paths for m in _read(path, base, override_texts(overrides), left_out)]
     base, device = _common(measured, paths)
-    _possible(measured, paths)
+    _possible(measured)
     found = posterior(lambda logs: _ask(measured, logs), row_scale())
-    record = _record(measured, base, device, found, name, day or str(datetime.date.today()), paths)
+    record = _record(measured, base, device, found, name, day or str(datetime.date.today()), paths,
+                     tuple(left_out))  # fmt: skip
     return Answer(
         "anchor", {name: record}, view=lambda: render_anchor(record, name),
         record=lambda: plain(record), files=lambda: {f"{name}.yaml": record.text},
@@ -77,9 +79,11 @@ def _problem(file: str, expected: str, line: int = 0) -> Problem:
     return Problem(file, line, 0, "", "", expected)
 
 
-def _read(path: Path, base: Stack | None, overrides: Sequence[str]) -> Iterator[Measured]:
+def _read(
+    path: Path, base: Stack | None, overrides: Sequence[str], left_out: list[str]
+) -> Iterator[Measured]:
     """Yield the measured steps of a table or of a scenario file."""
-    for m in _of_table(path) if path.suffix == ".csv" else _of_scenario(path, overrides):
+    for m in _of_table(path, left_out) if path.suffix == ".csv" else _of_scenario(path, overrides):
         if base is None:
             yield m
         else:
@@ -87,7 +91,8 @@ def _read(path: Path, base: Stack | None, overrides: Sequence[str]) -> Iterator[
             yield replace(m, scenario=replace(m.scenario, pools=pools))
 
 
-def _of_table(path: Path) -> Iterator[Measured]:
+def _of_table(path: Path, left_out: list[str]) -> Iterator[Measured]:
+    """Yield the steps of a table's rows; those that cannot be used are added to `left_out`."""
     read = read_table(path)
     problems = list(read.problems)
     found = []
@@ -107,6 +112,9 @@ def _of_table(path: Path) -> Iterator[Measured]:
             )
     if not found:
         raise InputError(problems or [_problem(str(path), "expected rows of measured runs")])
+    left_out += map(str, problems)
+    if len(read.runs) > MOST:
+        left_out.append(f"{path}: rows after the first {MOST}")
     yield from found
 
 
@@ -137,7 +145,7 @@ def _common(measured: Sequence[Measured], paths: Sequence[Path]) -> tuple[Stack,
     return next(iter(stacks.values())), devices[0]
 
 
-def _possible(measured: Sequence[Measured], paths: Sequence[Path]) -> None:
+def _possible(measured: Sequence[Measured]) -> None:
     """Refuse steps that are faster than the devices' peaks allow."""
     problems = []
     for m in measured:
@@ -166,7 +174,7 @@ def _ask(measured: Sequence[Measured], logs: Array) -> tuple[Array, Array]:
 
 def _record(
     measured: Sequence[Measured], base: Stack, device: str, found: Posterior, name: str, day: str,
-    paths: Sequence[Path],
+    paths: Sequence[Path], left_out: tuple[str, ...],
 ) -> Anchored:  # fmt: skip
     before, slope = _ask(measured, np.zeros(len(NAMES)))
     source = ", ".join(path.name for path in paths)
@@ -182,6 +190,6 @@ def _record(
             AnchoredFactor(n, math.exp(log), float(prior), math.sqrt(found.covariance[i][i]))
             for i, (n, log, prior) in enumerate(zip(NAMES, found.logs, spreads(), strict=True))
         ),
-        math.expm1(fmean(plain)), math.expm1(fmean(now)),
+        math.expm1(fmean(plain)), math.expm1(fmean(now)), left_out,
         stack_text(base, found, name, device, day, source),
     )  # fmt: skip

@@ -64,9 +64,12 @@ def _measured(width: float) -> Reason:
 
 
 def _causes(reason: Reason, scenario: Scenario, pool: Pool) -> Iterator[tuple[str, float]]:
-    """Yield what a reason belongs to, and the share of its square: `common_shares` splits the cluster's."""
+    """Yield what a reason belongs to, and the share of its square.
+
+    What clusters differ by, and what measured kernels or an anchor leave, is split by `common_shares`.
+    """
     stack, device = pool.stack.name, pool.node.device.name
-    if reason.name != "cluster":
+    if reason.name not in ("cluster", "measured"):
         yield f"{reason.name}/{stack if reason.name == 'stack' else device}", 1.0
         return
     shares = common_shares()

@@ -92,7 +92,8 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
     `runs` is how many configurations of its kind are known, where it is not the number published.
     """
     yield "cluster"
-    if pool.stack.name in GENERIC:
+    stack = pool.stack.anchor.base if pool.stack.anchor else pool.stack.name
+    if stack in GENERIC:
         yield "stack"
     if runs is None:
         runs = published_runs().get(kind_of(scenario, pool), 0)

@@ -9,26 +9,27 @@ from rich.table import Table
 from rich.text import Text
 
 from ersatz.device_models.text.units import format_duration
+from ersatz.sim.anchor.posterior import DOUBTED
 
 if TYPE_CHECKING:
     from ersatz.sim.anchor.records import Anchored
 
-BAD = 0.25
 MOST_RUNS = 24
 
 
 def render_anchor(found: Anchored, name: str) -> RenderableType:
     """Return the widths first, then the factors and the runs."""
-    good = sum(run.weight >= BAD for run in found.runs)
+    good = sum(run.weight >= DOUBTED for run in found.runs)
     parts: list[RenderableType] = [
         Text(f"{name}: {found.stack} moved to {good} measured runs on {found.device}", style="bold"),
         Text(f"a step like these is now known to +-{100 * found.width_after:.0f} % (80 %);"
              f" before it was +-{100 * found.width_before:.0f} %"),
         Text(""), _factors(found), Text(""), _runs(found),
     ]  # fmt: skip
-    bad = [run.name for run in found.runs if run.weight < BAD]
+    bad = [run.name for run in found.runs if run.weight < DOUBTED]
     if bad:
         parts.append(Text(f"contradicted by the others and hardly counted: {', '.join(bad)}"))
+    parts += [Text(f"not used: {words}") for words in found.left_out[:MOST_RUNS]]
     parts += [Text(""), Text(f"use it: ersatz run SCENARIO --stack {name}.yaml", style="dim")]
     return Group(*parts)
 
