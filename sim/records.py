@@ -143,8 +143,12 @@ class Chance:
 
     wall_low80_s: float = column("10th percentile of the time from start to end", "s")
     wall_high80_s: float = column("90th percentile of the time from start to end", "s")
-    cost_low80: float = column("10th percentile of the cost of 1e12 tokens", "currency")
-    cost_high80: float = column("90th percentile of the cost of 1e12 tokens", "currency")
+    cost_low80: float | None = column(
+        "10th percentile of the cost of 1e12 tokens, when the scenario has prices", "currency"
+    )
+    cost_high80: float | None = column(
+        "90th percentile of the cost of 1e12 tokens, when the scenario has prices", "currency"
+    )
     causes: Mapping[str, float] = column(
         "by how much each cause alone would raise the cost at its 90th percentile"
     )

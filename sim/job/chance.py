@@ -31,7 +31,7 @@ def job_chance(
     walls = job.wall_s * _time_factors(scenario, job, width)
     low, high = np.percentile(walls, (LOW, HIGH))
     if cost is None:
-        return Chance(float(low), float(high), 0.0, 0.0, {})
+        return Chance(float(low), float(high), None, None, {})
     each = cost_draws(scenario, step, job, cost) / scenario.training.tokens * 1e12
     least, most = np.percentile(each, (LOW, HIGH))
     return Chance(float(low), float(high), float(least), float(most),

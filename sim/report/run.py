@@ -160,7 +160,7 @@ def _cost_interval(result: RunResult) -> str:
     if cost is None or chance is None:
         return "-"
     ends = (chance.cost_low80, chance.cost_high80)
-    return " - ".join(format_money(end, cost.currency) for end in ends)
+    return " - ".join(format_money(end, cost.currency) for end in ends if end is not None)
 
 
 def _cost_causes(result: RunResult) -> str:
