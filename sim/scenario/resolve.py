@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.catalog.device import Price, ScaleOut
+from ersatz.device_models.catalog.device import ScaleOut
 from ersatz.device_models.catalog.reading import (
     EXPORT_ONLY,
     load_node,
@@ -23,16 +23,16 @@ from ersatz.device_models.catalog.reading import (
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.text.problems import InputError
-from ersatz.device_models.text.units import UnitError, format_money, parse_quantity
+from ersatz.device_models.text.units import UnitError, parse_quantity
 from ersatz.sim.plan.layout import chunk_loads, even_or_by_load, pipeline_length, shown_split
 from ersatz.sim.scenario.checks import check_scenario
-from ersatz.sim.scenario.defaults import chance_range, job_defaults
+from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
+from ersatz.sim.scenario.money import resolve_cost
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
-    CostSpec,
     EnergySpec,
     FabricSpec,
     FailureSpec,
@@ -49,7 +49,6 @@ from ersatz.sim.scenario.scenario import (
 )
 from ersatz.sim.scenario.schema import (
     ClusterSection,
-    CostSection,
     FabricSection,
     FailuresSection,
     FaultSection,
@@ -96,7 +95,7 @@ def resolve(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
         job=_job(spec.job, pools, bool(training.tokens), blame, assumptions),
-        cost=_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
+        cost=resolve_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
             spec.energy.embodied_per_device, spec.energy.device_life,
@@ -395,80 +394,6 @@ def _spares(
         dealt = ", ".join(f"{n} of {p.name}" for n, p in zip(shares, pools, strict=True))
         said.append(f"job.spare_nodes is not given by pool: {dealt}, in proportion to their nodes")
     return spares, {}
-
-
-def _cost(
-    section: CostSection, pools: list[Pool], blame: Blame, assumptions: list[str]
-) -> CostSpec:
-    currency = section.currency
-    rent: Mapping[str, float] = {}
-    server: Mapping[str, float] = {}
-    if section.model == "rent":
-        rent = _prices("rent", section.rent, pools, currency, blame, assumptions)
-    else:
-        server = _prices("server_price", section.server_price, pools, currency, blame, assumptions)
-    energy = 0.0
-    if section.energy_price:
-        energy, given = section.energy_price
-        if given != currency:
-            blame(
-                ("cost", "energy_price"), given, f"expected the currency of the section, {currency}"
-            )
-    return CostSpec(
-        section.model, currency, rent, server, section.network_share, section.interest,
-        section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
-        section.machine_age, *_price_range(section, pools, {**rent, **server}),
-    )  # fmt: skip
-
-
-def _price_range(
-    section: CostSection, pools: list[Pool], prices: Mapping[str, float]
-) -> tuple[float, float]:
-    """Return by which factors prices may be low and high: as given, or as looked-up ones are."""
-    stated = section.rent or section.server_price
-    given = {"": None} if stated and not isinstance(stated, dict) else stated or {}
-    looked_up = any("" not in given and pool.name not in given for pool in pools)
-    low, high = chance_range("catalogue_price") if looked_up and prices else (1.0, 1.0)
-    return section.price_low or low, section.price_high or high
-
-
-def _prices(
-    key: str, given: Any, pools: list[Pool], currency: str, blame: Blame, assumptions: list[str]
-) -> Mapping[str, float]:
-    """Return the price of each pool: as given, or the newest of the catalogue."""
-    rows = given if isinstance(given, dict) else {"": given} if given else {}
-    names = {pool.name for pool in pools}
-    prices = {}
-    for name, (amount, unit) in rows.items():
-        at = ("cost", key, name) if isinstance(given, dict) else ("cost", key)
-        if unit != currency:
-            blame(at, unit, f"expected the currency of the section, {currency}")
-        if name and name not in names:
-            blame(at, name, f"expected a pool: {', '.join(sorted(names))}")
-        prices[name] = amount
-    for pool in pools:
-        if "" in prices or pool.name in prices:
-            continue
-        newest = _newest_price(key, pool, currency)
-        if newest is None:
-            blame(("cost",), key, f"is not given, and the catalogue has none in {currency} for"
-                  f" {pool.node.device.title}")  # fmt: skip
-            continue
-        prices[pool.name] = newest.amount
-        per_hour = newest.amount * 3600 if key == "rent" else newest.amount
-        assumptions.append(
-            f"cost.{key} is not given: {format_money(per_hour, currency)}"
-            f"{'/h' if key == 'rent' else ''} for {pool.node.device.title}"
-            f" ({newest.region}, {newest.date}; {newest.note or newest.confidence})"
-        )
-    return prices
-
-
-def _newest_price(key: str, pool: Pool, currency: str) -> Price | None:
-    kind = "rent" if key == "rent" else "purchase"
-    known = pool.node.device.prices if kind == "rent" else pool.node.prices
-    fitting = [p for p in known if p.kind == kind and p.currency == currency]
-    return max(fitting, key=lambda price: price.date, default=None)
 
 
 def _published(spec: ScenarioFile, blame: Blame) -> Iterator[Published]:
