@@ -35,19 +35,23 @@ def resolve_cost(
     return CostSpec(
         section.model, currency, rent, server, section.network_share, section.interest,
         section.life, section.value_decay, section.opex_share, section.sold_fraction, energy,
-        section.machine_age, *_price_range(section, pools, {**rent, **server}),
+        section.machine_age, *_price_range(section, pools, {**rent, **server}, assumptions),
     )  # fmt: skip
 
 
 def _price_range(
-    section: CostSection, pools: list[Pool], prices: Mapping[str, float]
+    section: CostSection, pools: list[Pool], prices: Mapping[str, float], said: list[str]
 ) -> tuple[float, float]:
     """Return by which factors prices may be low and high: as given, or as looked-up ones are."""
     stated = section.rent or section.server_price
     given = {"": None} if stated and not isinstance(stated, dict) else stated or {}
     looked_up = any("" not in given and pool.name not in given for pool in pools)
     low, high = chance_range("catalogue_price") if looked_up and prices else (1.0, 1.0)
-    return section.price_low or low, section.price_high or high
+    low, high = section.price_low or low, section.price_high or high
+    if section.price_low is None and section.price_high is None:
+        words = f"{low:g} to {high:g} of a looked-up one" if looked_up else "exactly as given"
+        said.append(f"cost.price_low and price_high are not given: the price is {words}")
+    return low, high
 
 
 def _prices(
