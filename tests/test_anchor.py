@@ -4,6 +4,7 @@ import csv
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ersatz.sim.anchor.factors import (
     with_factors,
 )
 from ersatz.sim.anchor.posterior import posterior, still_open
+from ersatz.sim.anchor.width import anchored_width
 from ersatz.sim.answers.anchor import anchor
 from ersatz.sim.errors import InputError
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.step.step import step_seconds
+from ersatz.sim.uncertainty.draws import step_factors
 
 SCENARIO = """
 question: What does a small cluster say of a large one?
@@ -154,6 +157,51 @@ def test_runs_of_several_stacks_or_devices_are_refused(tmp_path: Path) -> None:
     assert "several devices (h100, h200)" in words
     with pytest.raises(InputError, match="several devices"):
         anchor(paths, stack="generic")
+
+
+def test_an_anchor_on_an_unknown_stack_is_not_taken_for_a_known_one(tmp_path: Path) -> None:
+    """Without what the anchor says both would have the width of their base: the unknown one's is wider."""
+    paths = written(tmp_path, [0.0] * len(NAMES))
+    widths = {}
+    for base in ("generic", "fsdp"):
+        (tmp_path / f"{base}-mine.yaml").write_text(
+            next(iter(anchor(paths, stack=base).values())).text
+        )
+        (case,) = load_cases(paths[0], [f"stack={tmp_path}/{base}-mine.yaml"])
+        widths[base] = anchored_width(case)
+    assert widths["generic"] is not None
+    assert widths["fsdp"] is not None
+    assert widths["generic"][0] > 1.2 * widths["fsdp"][0]
+
+
+def test_two_anchored_cases_on_one_device_are_not_certain_of_their_difference(
+    tmp_path: Path,
+) -> None:
+    paths = written(tmp_path, TRUE)
+    (tmp_path / "mine.yaml").write_text(next(iter(anchor(paths).values())).text)
+    (case,) = load_cases(paths[0], [f"stack={tmp_path}/mine.yaml"])
+    told = anchored_width(case)
+    assert told is not None
+    ratio = step_factors(replace(case, name="other"), told[0]) / step_factors(case, told[0])
+    assert np.std(np.log(ratio)) > 0.02
+
+
+def test_rows_that_an_anchor_leaves_out_are_said(tmp_path: Path) -> None:
+    shipped = Path(__file__).resolve().parents[1] / "device_models/data/measured/training_runs.csv"
+    with shipped.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "torchtitan" in row["framework"].lower()
+                and row["device"].startswith("H100") and row["precision"] == "bf16"][:2]  # fmt: skip
+    rows.append(rows[0] | {"device": "a device of nowhere"})
+    path = tmp_path / "mine.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    answer = anchor(path, stack="torchtitan")
+    (record,) = answer.values()
+    assert len(record.runs) == 2
+    assert "nowhere" in " ".join(record.left_out)
+    assert "not used:" in str(answer)
 
 
 def ask(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

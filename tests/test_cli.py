@@ -70,7 +70,7 @@ def test_verbs_and_options_are_frozen() -> None:
         },
         "export": {"--json", "--as", "--set", "--help"},
         "import": {"--json", "--node", "--set", "--define", "--args", "--out", "--help"},
-        "compare": {"--json", "--out", "--set", "--seed", "--help"},
+        "compare": {"--json", "--out", "--set", "--seed", "--stack", "--help"},
         "emulate": {
             "--node",
             "--nodes",

@@ -39,6 +39,7 @@ ASKED = {
     ("validate", "table"): ("validate", "FILE"),
     ("validate", "--crashes"): ("validate", "--memory", "--crashes", "FILE"),
     ("run", "--stack"): ("run", "s.yaml", "--stack", "FILE"),
+    ("compare", "--stack"): ("compare", "s.yaml", "--stack", "FILE"),
     ("anchor", "runs"): ("anchor", "FILE"),
     ("calibrate", "--table"): ("calibrate", "--as", "h800", "--table", "FILE"),
     ("calibrate", "--from"): ("calibrate", "--from", "FILE", "--as", "h800"),

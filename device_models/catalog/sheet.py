@@ -242,3 +242,10 @@ def _is_number(raw: Any) -> bool:
 
 def _is_count(raw: Any) -> bool:
     return _is_number(raw) and 1 <= raw <= MOST_COUNT and raw == int(raw)
+
+
+def shown(value: float, key: str) -> str:
+    """Return a value as the files keep it: three digits, times in microseconds or milliseconds."""
+    if not key.endswith("_s"):
+        return f"{value:.3g}"
+    return f'"{value * 1e6:.3g} us"' if value < 1e-3 else f'"{value * 1e3:.3g} ms"'

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from ersatz.device_models.catalog.sheet import shown
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.anchor.factors import FIELDS, NAMES, moved
 from ersatz.sim.anchor.posterior import Posterior
-
-UNITS = {"launch_s": 1e6, "collective_launch_s": 1e6, "expert_host_s": 1e6, "local_expert_host_s": 1e6,
-         "step_host_s": 1e6}  # fmt: skip
 
 
 def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, source: str) -> str:
@@ -25,8 +23,8 @@ def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, 
     ]
     for factor in NAMES:
         for key in FIELDS[factor]:
-            value = _written(key, getattr(new, key))
-            was = _written(key, getattr(base, key)).strip('"')
+            value = shown(getattr(new, key), key)
+            was = shown(getattr(base, key), key).strip('"')
             lines.append(f"{key}: {{value: {value}, source: ANCHOR, date: {day}, confidence: medium,"
                          f' note: "{was} before; {note}"}}')  # fmt: skip
     rows = ", ".join(f"[{', '.join(f'{v:.4g}' for v in row)}]" for row in found.covariance)
@@ -35,10 +33,6 @@ def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, 
         f"anchor: {{base: {base.name}, device: {device}, runs: {runs}, covariance: [{rows}]}}"
     )
     return "\n".join(lines) + "\n"
-
-
-def _written(key: str, value: float) -> str:
-    return f'"{value * UNITS[key]:.4g} us"' if key in UNITS else f"{value:.4g}"
 
 
 def _quoted(text: str) -> str:

@@ -93,8 +93,10 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
 def compare(
     scenarios: Annotated[list[str], typer.Argument(help="Scenario files or names.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    stack: StackOption = None,
 ) -> None:  # fmt: skip
     """Show several scenarios, and their cases, side by side."""
+    set_ = with_stack(set_, stack)
     from ersatz.sim.answers.cases import load_several, named_apart, simulate
     from ersatz.sim.report.run import render_comparison
 

@@ -25,7 +25,7 @@ from ersatz.sim.signals import obey_parent
 from ersatz.sim.uncertainty.intervals import components
 from ersatz.sim.validation.errors.heldout import Judged, weighted_quantiles
 from ersatz.sim.validation.errors.predict import PROCESSES
-from ersatz.sim.validation.errors.widths import features_of
+from ersatz.sim.validation.errors.widths import features_of, weights
 from ersatz.sim.validation.fit.folds import load_folds
 from ersatz.sim.validation.fit.parameters import turned
 
@@ -114,13 +114,12 @@ def anchored_errors(groups: Sequence[Group], seed: int = 0) -> AnchoredErrors:
             lineages += [group.lineage] * len(left)
     sizes = np.abs(np.array(errors))
     inside = sizes <= np.array(halves)
-    counts = {name: lineages.count(name) for name in dict.fromkeys(lineages)}
-    weight = np.array([1.0 / counts[name] / len(counts) for name in lineages])
+    weight = weights(lineages)
     median, p90 = weighted_quantiles([math.expm1(e) for e in errors], lineages)
     (was,) = weighted_quantiles([math.expm1(e) for e in before], lineages, (0.5,))
     (wide,) = weighted_quantiles([math.expm1(h) for h in halves], lineages, (0.5,))
     covered = float(inside @ weight)
-    return AnchoredErrors(len(groups), len(counts), median, p90, covered, wide, was)
+    return AnchoredErrors(len(groups), len(set(lineages)), median, p90, covered, wide, was)
 
 
 def _one_draw(group: Group, rng: np.random.Generator) -> tuple[Array, Array, npt.NDArray[np.intp]]:

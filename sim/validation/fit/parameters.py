@@ -26,6 +26,7 @@ from ersatz.device_models.catalog.reading import (
     load_scale_up,
     load_stack,
 )
+from ersatz.device_models.catalog.sheet import shown
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.scenario.scenario import Pool, Scenario
@@ -199,13 +200,6 @@ def with_source(text: str) -> str:
     if f"\n  {SOURCE}:" in text:
         return text
     return text.replace("\nsources:\n", f'\nsources:\n  {SOURCE}: "{ORIGIN}"\n', 1)
-
-
-def shown(value: float, key: str) -> str:
-    """Return a value as the files keep it: three digits, times in microseconds or milliseconds."""
-    if not key.endswith("_s"):
-        return f"{value:.3g}"
-    return f'"{value * 1e6:.3g} us"' if value < 1e-3 else f'"{value * 1e3:.3g} ms"'
 
 
 def write_leaf(text: str, section: str, key: str, value: float, note: str) -> str:
