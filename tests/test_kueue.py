@@ -207,9 +207,15 @@ def test_what_does_not_fit_the_fleet_is_named(tmp_path: Path) -> None:
 
 
 def test_a_thousand_workloads_a_second(tmp_path: Path) -> None:
-    """Processor time of a whole run: 1,500 jobs of two queues on 64 nodes."""
+    """A whole run of 1,500 jobs of two queues on 64 nodes, against EASY on the same ones.
+
+    On a quiet core 1.1 s and 0.2 s: a ratio of 7.5 is a thousand workloads a second.
+    """
     jobs = tuple(Job(f"j{i}", i * 2.0, 1 + i % 8, 600 + i % 7, "ab"[i % 2]) for i in range(1500))
+    cluster = make_cluster(make_pool("h800", 64, nodes_per_leaf=2))
     begin = time.process_time()
     log = run(tmp_path, two_queues(a=256, b=256), jobs, nodes=64)
+    between = time.process_time()
     assert len(starts(log)) == 1500
-    assert time.process_time() - begin < 4  # 1.5 alone; a busy machine takes longer
+    run_fleet(FleetSpec(cluster, Workload(jobs)), make_scheduler("easy"))
+    assert between - begin < 7.5 * (time.process_time() - between)
