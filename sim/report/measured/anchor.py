@@ -37,7 +37,7 @@ def render_anchor(found: Anchored, name: str) -> RenderableType:
 def _factors(found: Anchored) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("what was moved", min_width=32)
-    for heading in ("factor", "open before", "open now"):
+    for heading in ("factor", "open before (1 sd)", "now"):
         table.add_column(heading, justify="right")
     for f in found.factors:
         table.add_row(f.name, f"{f.factor:.3g}", f"+-{100 * f.open_before:.0f} %",
