@@ -13,8 +13,8 @@ from ersatz.device_models.shipped import DATA
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.folded import folded_times
+from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.step import step_seconds
-from ersatz.sim.step.walk import quick_times
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
 
@@ -26,7 +26,9 @@ SCHEDULES = ("1f1b", "gpipe", "interleaved", "zb-h1", "zb-v", "dualpipe")
 def shrunk(name: str, layers: int) -> Model:
     """A model of the catalogue with fewer layers, so that a program is small."""
     model = load_model(name)
-    experts = model.experts and replace(model.experts, dense_layers=min(model.experts.dense_layers, 1))
+    experts = model.experts and replace(
+        model.experts, dense_layers=min(model.experts.dense_layers, 1)
+    )
     return replace(model, layers=layers, experts=experts)
 
 
@@ -65,7 +67,9 @@ def random_layout(seed: int, model: Model) -> Scenario | None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "layers"), [("llama3-70b", 7), ("deepseek-v3", 6), ("mixtral-8x7b", 5)])
+@pytest.mark.parametrize(
+    ("name", "layers"), [("llama3-70b", 7), ("deepseek-v3", 6), ("mixtral-8x7b", 5)]
+)
 def test_the_quick_step_equals_the_program_to_the_last_bit(name: str, layers: int) -> None:
     model, tried = shrunk(name, layers), 0
     for seed in range(40):

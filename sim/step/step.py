@@ -21,9 +21,9 @@ from ersatz.sim.step.build import build_program, stage_pools
 from ersatz.sim.step.coupled import coupled_times
 from ersatz.sim.step.folded import folded_times
 from ersatz.sim.step.program import Program
+from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.stragglers import named_stragglers, slowness, stragglers_between
 from ersatz.sim.step.vector import VectorStep
-from ersatz.sim.step.walk import quick_times
 
 WAITS = ("bubble", "launch", "straggler")  # causes during which a device does nothing
 
