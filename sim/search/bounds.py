@@ -24,10 +24,10 @@ from ersatz.sim.search.choices import SCHEDULES
 from ersatz.sim.search.prices import (
     PASSES,
     Array,
+    ShardPrices,
     Split,
     kept_bytes,
     part_chunks,
-    shard_prices,
     split_of,
 )
 from ersatz.sim.search.space import (
@@ -78,11 +78,15 @@ class Bounds:
 
     scenario: Scenario
     timer: Timer = calibrated_time
-    prices: dict[tuple[int, ...], Array] = field(default_factory=dict)
+    prices: ShardPrices | None = None  # of these devices, also for another number of them
+    shards: dict[tuple[int, ...], Array] = field(default_factory=dict)
     kept: dict[tuple[int, ...], Array] = field(default_factory=dict)
     splits: dict[tuple[int, ...], Split] = field(default_factory=dict)
     exchanged: dict[tuple[int, ...], Array] = field(default_factory=dict)
     states: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prices = self.prices or ShardPrices(self.scenario.model, self.pool, self.timer)
 
     @property
     def pool(self) -> Pool:
@@ -119,10 +123,14 @@ class Bounds:
         return self.splits[key]
 
     def _prices(self, shards: Rows) -> Array:
-        for shard in map(tuple, shards.tolist()):
-            if shard not in self.prices:
-                self.prices[shard] = shard_prices(self.scenario, self.pool, self.timer, shard)
-        return np.stack([self.prices[tuple(shard)] for shard in shards.tolist()])
+        return np.stack([self.priced(tuple(shard)) for shard in shards.tolist()])
+
+    def priced(self, shard: tuple[int, ...]) -> Array:
+        """Return the passes of all parts of a shard."""
+        assert self.prices is not None
+        if shard not in self.shards:
+            self.shards[shard] = self.prices.of(self.scenario, shard)
+        return self.shards[shard]
 
     def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
         shards, which = distinct(rows, SHARD_COLUMNS)

@@ -7,26 +7,33 @@ its max-plus matrix, so that sums over parts are never above what a step takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ersatz.device_models.kernels.kernel import Timer
-from ersatz.sim.plan.layout import Chunk, split_layers
+from ersatz.sim.plan.layout import Chunk, Communicator, split_layers
+from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.memory.activations import chunk_kept
+from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.plan.schedules import chunk_places
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.search.choices import RECOMPUTE, SCHEDULES
 from ersatz.sim.step.assemble import Assembler
-from ersatz.sim.step.bench import Bench
+from ersatz.sim.step.bench import Bench, alone
 from ersatz.sim.step.program import COMPUTE, HOST
 from ersatz.sim.step.quick.blocks import UNIT, run_ops
-from ersatz.sim.step.weights import Part
+from ersatz.sim.workload.attention import mixer_block
+from ersatz.sim.workload.experts import expert_block
+from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.mlp import mlp_block
 from ersatz.sim.workload.model import Model
-from ersatz.sim.workload.pieces import Piece
+from ersatz.sim.workload.ops import embedding_work, head_work
+from ersatz.sim.workload.pieces import PartWork, Piece, Shard
+from ersatz.sim.workload.recompute import repeated
 
 Array = npt.NDArray[np.float64]
 
@@ -39,7 +46,9 @@ class Pass(NamedTuple):
     host: float
 
 
+SHARED = ("tp", "cp", "ulysses", "ep", "etp")  # groups inside a shard
 PASSES = ("forward", "backward", "split backward", "selective", "full")  # of a part, in this order
+AGAIN = PASSES.index("selective")
 
 
 def part_chunks(model: Model) -> list[Chunk]:
@@ -67,30 +76,86 @@ def shard_scenario(base: Scenario, shard: Sequence[int]) -> Scenario:
     return replace(base, parallel=layout, training=replace(base.training, micro_batch=mb))
 
 
-def shard_prices(base: Scenario, pool: Pool, timer: Timer, shard: Sequence[int]) -> Array:
-    """Return the passes of all parts of a shard: (PASSES, Pass fields, parts)."""
-    bench = Bench(shard_scenario(base, shard), pool, timer)
-    found = np.zeros((len(PASSES), len(Pass._fields), 0))
-    columns = []
-    for chunk in part_chunks(base.model):
-        if chunk.predict and not base.model.predict_layers:
-            columns.append(np.zeros(found.shape[:2]))
-            continue
-        (part,) = bench.parts_of(chunk)
-        columns.append(np.array(list(_passes(bench, part))))
-    return np.stack(columns, axis=2)
+@dataclass(slots=True)
+class ShardPrices:
+    """Passes of all parts by shard; what shards share (mixers, vocabulary) is priced once.
+
+    Layers are priced by halves, mixer and MLP, whose sum is no more than the whole. A prediction
+    module is taken as its layer and the head. One object serves any number of devices of a kind.
+    """
+
+    model: Model
+    pool: Pool
+    timer: Timer
+    known: dict[object, Array] = field(default_factory=dict)
+    halves: dict[object, Array] = field(default_factory=dict)
+
+    def of(self, base: Scenario, shard: Sequence[int]) -> Array:
+        """Return the passes of all parts of a shard: (PASSES, Pass fields, parts)."""
+        scenario = shard_scenario(base, shard)
+        groups = placed_communicators(
+            scenario.parallel, self.pool, scenario.parallel.dp, base.fabric, base.seed
+        )
+        training = replace(scenario.training, global_batch=0, tokens=0.0)
+        key = tuple(shard), tuple(_seat(groups[name]) for name in SHARED), training
+        if key not in self.known:
+            self.known[key] = self._price(scenario, groups, key)
+        return self.known[key]
+
+    def _price(self, scenario: Scenario, groups: Mapping[str, Communicator], key: object) -> Array:
+        bench = Bench(scenario, self.pool, self.timer, groups=groups)
+        shard, model, p = bench.shard, self.model, scenario.parallel
+        training = replace(scenario.training, global_batch=0, tokens=0.0)
+        seats = [_seat(groups[name]) for name in ("tp", "cp", "ulysses")]
+        alike = p.tp, p.cp, p.sequence_parallel, training, *seats
+
+        def half(name: str, kind: Layer, work: Callable[[Shard], PartWork], moe: bool) -> Array:
+            place = (name, kind, key if moe else alike)
+            if place not in self.halves:
+                self.halves[place] = _passes(bench, work(replace(shard, kind=kind)), moe)
+            return self.halves[place]
+
+        def end(name: str, work: Callable[[Shard], PartWork]) -> Array:
+            place = (name, alike)
+            if place not in self.halves:
+                self.halves[place] = _passes(bench, work(shard), None)
+            return self.halves[place]
+
+        none = np.zeros((len(PASSES), len(Pass._fields)))
+
+        def layer(kind: Layer) -> Array:
+            moe = bool(kind.experts)
+            mixer = half("mixer", kind, mixer_block, False) if kind.has_mixer else none
+            work = expert_block if moe else mlp_block
+            return mixer + (half("mlp", kind, work, moe) if kind.has_mlp else none)
+
+        head = end("head", head_work)
+        predict = layer(model.predict_layer) + head if model.predict_layers else none.copy()
+        predict[AGAIN:] = 0.0  # no module of it is computed again
+        kinds = [layer(kind) for kind in model.kinds]
+        return np.stack([end("embedding", embedding_work), *kinds, predict, head], axis=2)
 
 
-def _passes(bench: Bench, part: Part) -> Iterator[Pass]:
-    work = part.work
+def _seat(communicator: Communicator) -> tuple[object, ...]:
+    """Return all of a communicator that the time of its collectives depends on."""
+    up, out = communicator.node.scale_up, communicator.node.scale_out
+    return (communicator.group, up.efficiency, up.all_to_all, out.efficiency, out.all_to_all,
+            out.oversubscription, communicator.node.nics)  # fmt: skip
+
+
+def _passes(bench: Bench, work: PartWork, moe: bool | None) -> Array:
+    """Return the passes of a half of a layer, or (`moe` None) of an end of the model."""
     forward = _priced(bench, work.forward, "forward")
-    yield forward
-    yield _priced(bench, (*work.input_grad, *work.weight_grad), "backward")
-    one = _priced(bench, bench.alone(part), "backward")
+    whole = _priced(bench, (*work.input_grad, *work.weight_grad), "backward")
+    one = _priced(bench, alone(work.input_grad), "backward")
     other = _priced(bench, work.weight_grad, "backward")
-    yield Pass(*(a + b for a, b in zip(one, other, strict=True)))
-    yield _priced(bench, bench.again(part) if part.is_layer else (), "recompute")
-    yield forward if part.is_layer else Pass(0.0, 0.0, 0.0)
+    apart = Pass(*(a + b for a, b in zip(one, other, strict=True)))
+    none = Pass(0.0, 0.0, 0.0)
+    if moe is None:
+        return np.array([forward, whole, apart, none, none])
+    modules = repeated_modules(bench.scenario.parallel, bench.pool.stack)
+    some = _priced(bench, list(repeated(work.forward, modules, moe=moe)), "recompute")
+    return np.array([forward, whole, apart, some, forward])
 
 
 def _priced(bench: Bench, pieces: Sequence[Piece], phase: str) -> Pass:
