@@ -32,7 +32,7 @@ SMALL = [  # model, layers, stack, node, nodes, batch, schedules, ZeRO
     ("llama3-70b", 3, "primus", "mi300x-8", 1, 8, ("1f1b",), (0, 2, 3)),
     ("mixtral-8x7b", 4, "megatron-core", "h100-8", 1, 4, ("1f1b",), (1,)),
     ("mixtral-8x7b", 2, "primus", "mi300x-8", 1, 4, ("zb-h1",), (1,)),
-    ("deepseek-v3", 4, "deepseek", "h800-8", 1, 16, ("dualpipe",), (1,)),
+    ("deepseek-v3", 4, "deepseek", "h800-8", 1, 8, ("dualpipe", "1f1b"), (1,)),
     ("qwen3-30b-a3b", 3, "megatron-core-2025", "h20-8", 1, 2, ("1f1b",), (1,)),
     ("gpt3-175b", 2, "megatron-2021", "a100-80-8", 1, 8, ("1f1b", "gpipe"), (0,)),
 ]  # fmt: skip
@@ -48,7 +48,9 @@ def small_space(case: tuple) -> tuple[Space, dict[Row, Price]]:  # type: ignore[
         pools=(Pool("", node, nodes, load_stack(stack)),),
     )  # fmt: skip
     choices = replace(ALL, schedules=schedules, zero=zero)
-    held = {"etp": 1, "recompute": "none"} if scenario.model.experts else {}
+    held: dict[str, object] = {"etp": 1} if scenario.model.experts else {}
+    if scenario.model.experts and not scenario.model.predict_layers:
+        held["recompute"] = "none"
     rows = [tuple(row) for row in make_space(scenario, choices, held).rows.tolist()]
     free = {row: price_layout(scenario, row, "does not fit") for row in rows}
     room = room_for_sure(median(price.peak_bytes for price in free.values()))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
+from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Parallel, Scenario
 
 SCHEDULES = tuple(PIPELINE_SCHEDULES)
 RECOMPUTE = ("none", "selective", "full")
@@ -62,6 +63,15 @@ def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:
     return Choices(
         tuple(row["schedules"]), tuple(row["zero"]), row.get("tensor", True), **far, remark=remark
     )
+
+
+def with_defaults(parallel: Parallel, stack: Stack) -> Parallel:
+    """Return a layout that spreads context and experts as a stack does where nothing is said."""
+    said = stack.defaults
+    return replace(
+        parallel, cp_comm=said.get("cp_comm", "p2p"),  # type: ignore[arg-type]
+        expert_layout=said.get("expert_layout", "folded"),  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def divisors(number: int) -> list[int]:
