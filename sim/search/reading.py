@@ -44,6 +44,7 @@ class Question:
     held: dict[str, object] = field(default_factory=dict)  # axes that stay as the file has them
     nodes: tuple[Node, ...] = ()  # kinds of node that were asked for; none: the file's own
     notes: tuple[str, ...] = ()
+    given: Scenario | None = None  # with the layout of the file, where it has one that can be run
 
     @property
     def own_node(self) -> str | None:
@@ -70,11 +71,19 @@ def read_question(
         case.data["training"] = training | {"tokens": tokens}
     question = Question(case, Path(text.file).parent, nodes=tuple(find_node(one) for one in on),
                         notes=tuple(notes))  # fmt: skip
+    if case.data.get("parallel"):
+        own = Case(case.name, case.text, dict(case.data), case.overridden)
+        question.given = scenario_of(own, question.folder) if _whole(own) else None
     _open(question, keep)
     if not question.nodes and not case.data.get("cluster"):
         words = "which devices? say --on NODE (ersatz list nodes) and --devices N, --by DAYS or --budget"
         raise InputError([Problem(name, 0, 0, "cluster", "", words)])
     return question
+
+
+def _whole(case: Case) -> bool:
+    """Tell whether a case says where it runs."""
+    return bool(case.data.get("cluster"))
 
 
 def _text(name: str, overrides: Sequence[str]) -> tuple[YamlText, list[str]]:
@@ -164,7 +173,14 @@ def find_node(name: str) -> Node:
 
 
 def at(question: Question, node: Node | None, nodes: int | None) -> Scenario:
-    """Return the open scenario on so many nodes of a kind; None: as the file has it.
+    """Return the open scenario on so many nodes of a kind; see `placed`."""
+    return placed(question, node, nodes)[0]
+
+
+def placed(
+    question: Question, node: Node | None, nodes: int | None
+) -> tuple[Scenario, dict[str, Any]]:
+    """Return the open scenario on so many nodes of a kind, and its data; None: as the file has it.
 
     What belongs to another machine or another number of them (its network, prices, rates, spares) is
     left to defaults, and said. Raises `InputError`, and `InfeasibleError` where a device cannot train.
@@ -189,8 +205,9 @@ def at(question: Question, node: Node | None, nodes: int | None) -> Scenario:
         words = "a layout over several pools is not searched: name one kind of node by --on"
         raise InputError([case.place(("cluster", "pools"), None, words)])
     parallel = with_defaults(found.parallel, found.pools[0].stack)
-    return replace(found, parallel=parallel, open=("parallel", "micro_batch"),
-                   assumptions=(*notes, *found.assumptions))  # fmt: skip
+    scenario = replace(found, parallel=parallel, open=("parallel", "micro_batch"),
+                       assumptions=(*notes, *found.assumptions))  # fmt: skip
+    return scenario, data
 
 
 def _only_prices(case: Case) -> bool:

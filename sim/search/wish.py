@@ -7,9 +7,9 @@ same machines a faster step is cheaper, too. Energy is compared between these fa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import load_node
@@ -25,7 +25,7 @@ from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.choices import Choices, choices_of
 from ersatz.sim.search.prices import ShardPrices
 from ersatz.sim.search.pricing import InPlace, Pricer
-from ersatz.sim.search.reading import Question, at, own_devices
+from ersatz.sim.search.reading import Question, at, own_devices, placed
 from ersatz.sim.search.space import make_space
 
 Objective = Literal["time", "money", "energy", "devices"]
@@ -55,6 +55,7 @@ class Option:
     choices: Choices
     scenario: Scenario
     result: RunResult
+    data: Mapping[str, Any]  # of its file, without the layout
 
     @property
     def devices(self) -> int:
@@ -107,14 +108,14 @@ class Seeker:
     def _look(self, node: Node | None, nodes: int | None) -> Option | str:
         name = f"{nodes * node.devices:,} x {node.device.name}" if node and nodes else "as given"
         try:
-            base = at(self.question, node, nodes)
+            base, data = placed(self.question, node, nodes)
             choices = choices_of(base, everything=self.wish.everything)
             space = make_space(base, choices, self.question.held)
             pricer = self.pricers(base, self.wish.least)
             found = search(space, self._bounds(base), pricer, least=self.wish.least,
                            kinds=self.wish.kinds)  # fmt: skip
             best = replace(found.best, open=())
-            return Option(found, choices, best, run_case(best))
+            return Option(found, choices, best, run_case(best), data)
         except InfeasibleError as error:
             return f"{name}: {error}"
 
