@@ -26,8 +26,8 @@ def planned(scenario: Scenario) -> Scenario:
     found = search(make_space(base, choices, held), kinds=1)
     best = found.best
     words = (
-        f"parallel is not given: {layout_words(best)}, the fastest of {found.layouts:,} layouts that"
-        f" {stack.name} runs, of which it fits for sure (ersatz plan shows others)"
+        f"parallel is not given: {layout_words(best)}; of {found.layouts:,} layouts that {stack.name}"
+        " runs the fastest that fits for sure (ersatz plan shows others)"
     )
     return replace(best, open=(), assumptions=(words, *scenario.assumptions))
 

@@ -17,7 +17,7 @@ from ersatz.device_models.catalog.reading import (
 )
 from ersatz.device_models.shipped import SCENARIOS
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.device_models.text.yamltext import YamlText, read_yaml
+from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.importing.cases import open_questions, text_of
 from ersatz.sim.importing.formats import import_file, is_launch_file
@@ -32,7 +32,8 @@ BATCH_TOKENS = 4_194_304  # of a step, where nothing is said
 SEQUENCE = 4096
 TOKENS_PER_WEIGHT = 20.0  # Hoffmann et al. 2022
 MOST_DEVICES = 1_000_000
-OF_A_CLUSTER = {"job": ("spare_nodes",), "failures": ("software_rate", "switch_rate")}
+OF_A_CLUSTER = (("job", "spare_nodes"), ("job", "failures", "software_rate"),
+                ("job", "failures", "switch_rate"))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -189,7 +190,7 @@ def placed(
     data = dict(case.data)
     notes = list(question.notes)
     if node is not None or nodes is not None:
-        _move(data, node, nodes, notes)
+        _move(data, node, nodes, notes, case.overridden)
     if node is not None and not node.device.trains:
         raise InfeasibleError(f"{node.device.title} cannot train: {node.device.why_not}")
     moved = Case(case.name, case.text, data, {*case.overridden, ("cluster",)})
@@ -215,24 +216,27 @@ def _only_prices(case: Case) -> bool:
     return bool(case.problems) and all("catalogue has none in" in p.expected for p in case.problems)
 
 
-def _move(data: dict[str, Any], node: Node | None, nodes: int | None, notes: list[str]) -> None:
-    """Put a case on other devices; what belonged to the old ones goes."""
+def _move(
+    data: dict[str, Any], node: Node | None, nodes: int | None, notes: list[str], said: set[Key]
+) -> None:
+    """Put a case on other devices; what belonged to the old ones goes, but for what was `said` now."""
     cluster = dict(data.get("cluster") or {})
     same = node is None or node.name == cluster.get("node")
     kept = {"network": cluster["network"]} if same and cluster.get("network") else {}
     name = cluster.get("node") if node is None else node.name
     many = nodes if nodes is not None else cluster.get("nodes") or 1
     data["cluster"] = {"node": name, "nodes": many, **kept}
-    gone = [key for key in ("fabric", "stragglers") if data.pop(key, None)]
+    gone = [
+        key for key in ("fabric", "stragglers") if not _said((key,), said) and data.pop(key, None)
+    ]
     notes += [f"{key} of the file belongs to its cluster and is left out" for key in gone]
-    _without(data, ("job",), "spare_nodes", notes)
-    for key in OF_A_CLUSTER["failures"]:
-        _without(data, ("job", "failures"), key, notes)
+    for *path, key in OF_A_CLUSTER:
+        _without(data, path, key, notes, said)
     if same or node is None:
         return
     for key in ("rent", "server_price"):
-        _without(data, ("cost",), key, notes)
-    if data.pop("stack", None):
+        _without(data, ("cost",), key, notes, said)
+    if not _said(("stack",), said) and data.pop("stack", None):
         notes.append(
             "stack of the file belongs to its devices: the usual one of the vendor is taken"
         )
@@ -244,8 +248,17 @@ def _move(data: dict[str, Any], node: Node | None, nodes: int | None, notes: lis
         data["training"] = training
 
 
-def _without(data: dict[str, Any], path: tuple[str, ...], key: str, notes: list[str]) -> None:
+def _said(path: Key, said: set[Key]) -> bool:
+    """Tell whether an override says a value, or something in it."""
+    return any(one[: len(path)] == path for one in said)
+
+
+def _without(
+    data: dict[str, Any], path: Sequence[str], key: str, notes: list[str], said: set[Key]
+) -> None:
     """Take a key out of a section, which is copied, and say so."""
+    if _said((*path, key), said):
+        return
     inside: Any = data
     for part in path:
         if not isinstance(inside.get(part), dict):
