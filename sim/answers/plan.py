@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,6 +18,7 @@ from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.report.pictures.plan_plot import plan_pictures
 from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.search.journal import Journal, Remembering, question_key
 from ersatz.sim.search.pricing import VERDICTS
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.wish import (
@@ -28,6 +31,7 @@ from ersatz.sim.search.wish import (
     in_place,
     seek,
 )
+from ersatz.sim.search.workers import Tell, many
 from ersatz.sim.search.writing import scenario_text
 from ersatz.sim.step.step import step_seconds
 
@@ -42,7 +46,8 @@ def plan(
     budget: str | None = None, objective: str | None = None, keep: Sequence[str] = (),
     most: int = MOST_DEVICES, memory: str = "fits", everything: bool = False,
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
-    pricers: Pricers = in_place,
+    workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
+    tell: Tell = lambda words: None,
 ) -> Answer[Option]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
@@ -51,16 +56,22 @@ def plan(
     in time, with `budget` ("20 M USD") for the soonest that keeps to it. `objective` is time, money,
     energy or devices; `keep` holds axes of the file's layout; `memory` is the least verdict, fits or
     tight; with `everything` the stack is offered schedules that it is not known to run. Devices that may
-    not be bought on the day `legal_on` are left out. Raises `InputError` for what is wrong and
-    `InfeasibleError` where no choice can be run.
+    not be bought on the day `legal_on` are left out.
+
+    `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
+    where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
+    n-th layout alone; a search that reads the journals of all shards merges them.
+
+    Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
     """
     texts = override_texts(overrides)
     question = read_question(str(scenario), texts, seed, on=on, keep=keep, tokens=tokens)
-    wish = _wish(by, budget, objective, most, memory, everything)
+    wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    planned = seek(question, wish, devices, pricers)
+    with _pricers(workers, journals, tell) as pricers:
+        planned = seek(question, wish, devices, pricers)
     if barred:
-        planned = _with_failed(planned, barred)
+        planned = replace(planned, failed=(*barred, *planned.failed))
     if not planned.options and not planned.others:
         raise InfeasibleError("\n".join(planned.failed))
     plans = told_plans(planned.options[0]) if planned.options else []
@@ -130,10 +141,18 @@ def _barred(question: Question, day: str | None, to: str) -> list[str]:
     return barred
 
 
-def _with_failed(planned: Planned, words: Sequence[str]) -> Planned:
-    from dataclasses import replace
-
-    return replace(planned, failed=(*words, *planned.failed))
+@contextmanager
+def _pricers(workers: int, journals: Sequence[Path], tell: Tell) -> Iterator[Pricers]:
+    """Give what prices layouts: here or in processes, remembered in journals."""
+    make = in_place if workers == 1 else many(workers, tell)
+    if not journals:
+        yield make
+        return
+    journal = Journal(journals)
+    try:
+        yield lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
+    finally:
+        journal.close()
 
 
 def _given(question: Question, planned: Planned) -> float | None:

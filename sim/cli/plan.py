@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,6 +61,15 @@ def plan(
         typer.Option("--legal", metavar="DATE", help="Only devices that may be bought on that day."),
     ] = None,
     to: Annotated[str, typer.Option("--to", help="Where they are bought, for --legal.")] = "China",
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes.")] = 1,
+    journal: Annotated[
+        list[Path] | None,
+        typer.Option("--journal", metavar="FILE", help="Keeps what was priced, to go on after a stop;"
+                     " the first is written, all are read."),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Every N-th layout, for an array job.")
+    ] = None,
     stack: StackOption = None,
 ) -> None:  # fmt: skip
     """Find the best layout of a job: degrees, schedule, recomputation, sharding, micro-batch.
@@ -68,12 +78,14 @@ def plan(
     A layout in the file is not followed but compared with; --keep holds axes of it.
     """
     from ersatz.sim.answers.plan import plan as answer
+    from ersatz.sim.cli.process.terminal import say
 
     conclude(
         answer(
             scenario, with_stack(set_, stack) or (), seed, on=_words(on), devices=_numbers(devices),
             by=by, budget=budget, objective=objective, keep=_words(keep), most=most, memory=memory,
-            everything=any_, tokens=tokens, legal_on=legal, to=to,
+            everything=any_, tokens=tokens, legal_on=legal, to=to, workers=workers,
+            journals=journal or (), shard=_shard(shard), tell=say,
         ),
         json, out,
     )  # fmt: skip
@@ -93,3 +105,16 @@ def _numbers(text: str | None) -> list[int]:
             raise InputError([Problem("--devices", 0, 0, "", word[:40], expected)])
         found.append(int(word))
     return found
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    from ersatz.device_models.text.problems import InputError, Problem
+
+    if text is None:
+        return None
+    part, slash, parts = text.partition("/")
+    fine = slash and part.isdecimal() and parts.isdecimal() and len(parts) < 6
+    if not fine or not 1 <= int(part) <= int(parts):
+        expected = "expected I/N with I from 1 to N, such as 1/4"
+        raise InputError([Problem("--shard", 0, 0, "", text[:40], expected)])
+    return int(part), int(parts)

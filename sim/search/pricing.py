@@ -41,6 +41,9 @@ class Pricer(Protocol):
     def expect(self, rows: Sequence[Row]) -> None:
         """Be told which rows come next, in order."""
 
+    def close(self) -> None:
+        """End what was begun ahead."""
+
 
 def price_layout(
     scenario: Scenario, row: Row, least: str = "fits", timer: Timer = calibrated_time
@@ -71,3 +74,6 @@ class InPlace:
 
     def expect(self, rows: Sequence[Row]) -> None:
         """Nothing is done ahead."""
+
+    def close(self) -> None:
+        """Nothing is open."""

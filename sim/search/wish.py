@@ -45,6 +45,7 @@ class Wish:
     least: str = "fits"  # verdict on the memory
     everything: bool = False  # schedules and ZeRO stages that the stack is not known to run, too
     kinds: int = KINDS
+    shard: tuple[int, int] | None = None  # of how many: only every so many-th layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,15 @@ class Seeker:
             base, data = placed(self.question, node, nodes)
             choices = choices_of(base, everything=self.wish.everything)
             space = make_space(base, choices, self.question.held)
+            if self.wish.shard:
+                part, parts = self.wish.shard
+                space.rows = space.rows[part - 1 :: parts]
             pricer = self.pricers(base, self.wish.least)
-            found = search(space, self._bounds(base), pricer, least=self.wish.least,
-                           kinds=self.wish.kinds)  # fmt: skip
+            try:
+                found = search(space, self._bounds(base), pricer, least=self.wish.least,
+                               kinds=self.wish.kinds)  # fmt: skip
+            finally:
+                pricer.close()
             best = replace(found.best, open=())
             return Option(found, choices, best, run_case(best), data)
         except InfeasibleError as error:
