@@ -34,7 +34,7 @@ from ersatz.sim.search.space import (
 
 KINDS = 10
 AHEAD = 64  # rows that are told to a pricer at once
-MOST_OTHERS = 400  # rows that are priced for other kinds, once the winner is proved
+MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
 SMALLEST = 64  # rows that are priced to say how far an empty space is from one that fits
 
 

@@ -93,20 +93,24 @@ class Seeker:
     wish: Wish
     pricers: Pricers = in_place
     prices: dict[str, ShardPrices] | None = None
-    seen: dict[tuple[str, int], Option | str] | None = None
+    seen: dict[tuple[str, int, int], Option | str] | None = None
 
     def __post_init__(self) -> None:
         self.prices, self.seen = {}, {}
 
-    def look(self, node: Node | None, nodes: int | None) -> Option | str:
-        """Return the option of so many nodes of a kind, or why there is none."""
+    def look(self, node: Node | None, nodes: int | None, kinds: int = 0) -> Option | str:
+        """Return the option of so many nodes of a kind, or why there is none.
+
+        `kinds` is how many layouts are told, by default as many as are wished for.
+        """
         assert self.seen is not None
-        key = node.name if node else "", nodes or 0
+        kinds = kinds or self.wish.kinds
+        key = node.name if node else "", nodes or 0, kinds
         if key not in self.seen:
-            self.seen[key] = self._look(node, nodes)
+            self.seen[key] = self._look(node, nodes, kinds)
         return self.seen[key]
 
-    def _look(self, node: Node | None, nodes: int | None) -> Option | str:
+    def _look(self, node: Node | None, nodes: int | None, kinds: int) -> Option | str:
         name = f"{nodes * node.devices:,} x {node.device.name}" if node and nodes else "as given"
         try:
             base, data = placed(self.question, node, nodes)
@@ -118,7 +122,7 @@ class Seeker:
             pricer = self.pricers(base, self.wish.least)
             try:
                 found = search(space, self._bounds(base), pricer, least=self.wish.least,
-                               kinds=self.wish.kinds)  # fmt: skip
+                               kinds=kinds)  # fmt: skip
             finally:
                 pricer.close()
             best = replace(found.best, open=())
@@ -205,7 +209,7 @@ def _numbers(seeker: Seeker, node: Node) -> Iterator[Option | str]:
 
     def enough(place: int) -> bool:
         """Tell whether so many are done in time, or are more than is paid for."""
-        found = seeker.look(node, counts[place])
+        found = seeker.look(node, counts[place], kinds=1)
         if isinstance(found, str):  # too few to hold the model
             return False
         if timely:

@@ -150,7 +150,7 @@ class Bench:
 
 def content(chunk: Chunk) -> Chunk:
     """Return a chunk without its place: only the first differs from others of the same content."""
-    return replace(chunk, position=min(chunk.position, 1))
+    return chunk if chunk.position <= 1 else replace(chunk, position=1)
 
 
 def alone(input_grad: Sequence[Piece]) -> list[Piece]:
