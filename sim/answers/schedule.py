@@ -10,7 +10,9 @@ from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, overrid
 from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.judge.metrics import series
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
+from ersatz.sim.fleet.policies.conservative import DEPTH
 from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler, policy_notes
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
@@ -58,7 +60,8 @@ def contest_answer(
 ) -> Answer[Draws]:
     """Return what outcomes say about a contest; `names` are its policies as they were asked for."""
     differences = compare(outcomes)
-    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes))
+    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes),
+             *_shallow(outcomes))  # fmt: skip
     told = contest.question, outcomes, differences, tuple(dict.fromkeys(notes))
     return Answer(
         "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
@@ -73,6 +76,18 @@ def _limitless(outcomes: Sequence[Draws]) -> list[str]:
             " (trace_limit, limit)" for draws in outcomes
             if draws[0].log.claims.backfill and draws[0].log.jobs
             and all(j.walltime_s == math.inf for o in draws for j in o.log.jobs.values())]  # fmt: skip
+
+
+def _shallow(outcomes: Sequence[Draws]) -> list[str]:
+    """Say where more jobs waited than conservative backfilling promises a start at once."""
+    return [f"{draws[0].policy} promises the first {DEPTH:,} waiting jobs a start, up to {most:,} waited;"
+            " those behind them wait without a promise" for draws in outcomes
+            if draws[0].log.claims.backfill == "conservative"
+            and (most := max(_longest_queue(o) for o in draws)) > DEPTH]  # fmt: skip
+
+
+def _longest_queue(outcome: Outcome) -> int:
+    return max(series(outcome.log, fragmentation=False).queue, default=0)
 
 
 def judge_answer(path: str | Path) -> Answer[Draws]:
