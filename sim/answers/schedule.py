@@ -9,7 +9,7 @@ from pathlib import Path
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
 from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
-from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
 from ersatz.sim.fleet.judge.metrics import series
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
 from ersatz.sim.fleet.policies.conservative import DEPTH
@@ -90,15 +90,21 @@ def _longest_queue(outcome: Outcome) -> int:
     return max(series(outcome.log, fragmentation=False).queue, default=0)
 
 
-def judge_answer(path: str | Path) -> Answer[Draws]:
-    """Judge an event log as it is; raises `InputError` for a file that is none."""
-    log = read_log(path)
-    name = log.about.get("policy", "") or Path(path).stem
-    last = log.records[-1] if log.records else None
+def judge_answer(log: str | Path, fleet: str = "") -> Answer[Draws]:
+    """Judge an event log as it is, ours or one made elsewhere (PATH or KIND:PATH).
+
+    `fleet` is a list of the nodes that it ran on, likewise. Raises `InputError` for a file that is none.
+    """
+    nodes = read_fleet(*parted(fleet)[::-1]) if fleet else None
+    kind, path = parted(str(log))
+    found = read_any_log(path, kind, nodes)
+    name = found.log.about.get("policy", "") or path.stem
+    last = found.log.records[-1] if found.log.records else None
     broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
-    outcome = judged(name, log, last.detail if last is not None and broke_off else "")
+    outcome = judged(name, found.log, last.detail if last is not None and broke_off else "")
     question = f"Does {name} keep the rules, by its log alone?"
-    told: tuple[str, list[Draws], list[Difference], list[str]] = (question, [[outcome]], [], [])
+    told: tuple[str, list[Draws], list[Difference], tuple[str, ...]] = (
+        question, [[outcome]], [], found.notes)  # fmt: skip
     return Answer(
         "schedule", {name: [outcome]}, view=lambda: render_schedule(*told),
         record=lambda: schedule_record(*told), files=lambda: schedule_files([[outcome]]),

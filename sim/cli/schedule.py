@@ -40,7 +40,10 @@ def schedule(
     ] = "",
     speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
     judge: Annotated[
-        str, typer.Option("--judge", metavar="LOG", help="Judge an event log; run nothing.")
+        str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
+    ] = "",
+    fleet: Annotated[
+        str, typer.Option("--fleet", metavar="[KIND:]NODES", help="Nodes that the judged log ran on.")
     ] = "",
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
@@ -54,7 +57,9 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge), json, out)
+        return conclude(judge_answer(judge, fleet), json, out)
+    if fleet:
+        raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
