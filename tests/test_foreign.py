@@ -10,10 +10,12 @@ import pytest
 
 from ersatz.sim.answers.schedule import judge_answer
 from ersatz.sim.errors import InputError
+from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
 from ersatz.sim.fleet.foreign.hostlist import expand
+from ersatz.sim.fleet.judge.claimed import read_claims
 from ersatz.sim.fleet.judge.validate import judge
-from ersatz.sim.fleet.log import Log
+from ersatz.sim.fleet.log import Claims, Log
 
 DATA = Path(__file__).parent / "data" / "batsim"
 SACCT = """\
@@ -213,3 +215,30 @@ def test_lists_of_nodes(tmp_path: Path) -> None:
             read_fleet(write(tmp_path, "bad.txt", text))
     with pytest.raises(InputError, match="did you mean 'sinfo'"):
         read_fleet(tmp_path / "bad.txt", "sinf")
+
+
+def test_a_scenario_runs_on_a_list_of_nodes(tmp_path: Path) -> None:
+    write(tmp_path, "sinfo.txt", SINFO)
+    text = "question: which?\n{}jobs: {{drawn: [{{name: j, count: 3, devices: 24, every: 1 h, median: 1 h}}]}}\n"
+    file = write(tmp_path, "f.yaml", text.format("nodes: sinfo:sinfo.txt\n"))
+    cluster = load_contest(file).specs[0].cluster
+    assert (cluster.devices, cluster.types) == (24, ("h800",))
+    for nodes in ("", "nodes: sinfo.txt\npools: [{name: a, nodes: 1, devices: 8}]\n"):
+        with pytest.raises(InputError, match="either pools or a list of nodes"):
+            load_contest(write(tmp_path, "f.yaml", text.format(nodes)))
+    with pytest.raises(InputError, match="cannot be read"):
+        load_contest(write(tmp_path, "f.yaml", text.format("nodes: nowhere.txt\n")))
+
+
+def test_claims_hold_a_log_to_what_its_scheduler_promises(tmp_path: Path) -> None:
+    """In the log of three nodes job 2 waits from 00:01 to 00:02 for a whole idle node."""
+    assert read_claims("easy, preempts=lower,wait=1 h,reclaim=10 min,conserving") == Claims(
+        "easy", "lower", True, 3600.0, 600.0)  # fmt: skip
+    path, nodes = write(tmp_path, "sacct.txt", SACCT), write(tmp_path, "sinfo.txt", SINFO)
+    assert not judge_answer(path, str(nodes), "wait=1 h").reasons
+    assert judge_answer(path, str(nodes), "wait=30 s").reasons == ("slurm breaks the rules",)
+    with pytest.raises(InputError) as caught:
+        read_claims("esy,wait=soon,preempts=all,easy=1")
+    assert [p.expected.partition(" ")[0] for p in caught.value.problems] == ["is"] + [
+        "expected"
+    ] * 3

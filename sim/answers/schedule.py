@@ -10,6 +10,7 @@ from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, overrid
 from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
 from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
+from ersatz.sim.fleet.judge.claimed import read_claims
 from ersatz.sim.fleet.judge.metrics import series
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
 from ersatz.sim.fleet.policies.conservative import DEPTH
@@ -90,14 +91,17 @@ def _longest_queue(outcome: Outcome) -> int:
     return max(series(outcome.log, fragmentation=False).queue, default=0)
 
 
-def judge_answer(log: str | Path, fleet: str = "") -> Answer[Draws]:
+def judge_answer(log: str | Path, fleet: str = "", claims: str = "") -> Answer[Draws]:
     """Judge an event log as it is, ours or one made elsewhere (PATH or KIND:PATH).
 
-    `fleet` is a list of the nodes that it ran on, likewise. Raises `InputError` for a file that is none.
+    `fleet` is a list of the nodes that it ran on, likewise; `claims` what its scheduler promises, in
+    place of what the log says (see `read_claims`). Raises `InputError` for a file that is none.
     """
     nodes = read_fleet(*parted(fleet)[::-1]) if fleet else None
     kind, path = parted(str(log))
     found = read_any_log(path, kind, nodes)
+    if claims:
+        found.log.claims = read_claims(claims)
     name = found.log.about.get("policy", "") or path.stem
     last = found.log.records[-1] if found.log.records else None
     broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
