@@ -219,7 +219,8 @@ def test_lists_of_nodes(tmp_path: Path) -> None:
 
 def test_a_scenario_runs_on_a_list_of_nodes(tmp_path: Path) -> None:
     write(tmp_path, "sinfo.txt", SINFO)
-    text = "question: which?\n{}jobs: {{drawn: [{{name: j, count: 3, devices: 24, every: 1 h, median: 1 h}}]}}\n"
+    drawn = "{{name: j, count: 3, devices: 24, every: 1 h, median: 1 h}}"
+    text = "question: which?\n{}jobs: {{drawn: [" + drawn + "]}}\n"
     file = write(tmp_path, "f.yaml", text.format("nodes: sinfo:sinfo.txt\n"))
     cluster = load_contest(file).specs[0].cluster
     assert (cluster.devices, cluster.types) == (24, ("h800",))
