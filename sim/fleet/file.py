@@ -217,7 +217,8 @@ class _Reading:
         kind, _, path = text.rpartition(":")
         found = self.folder / path
         workload = read_trace(found if found.exists() else Path(path), kind)
-        self.assumptions.append(f"jobs of the trace: {workload.source}")
+        if ";" in workload.source:  # something was left out, or read in its own way
+            self.assumptions.append(f"jobs of the trace: {workload.source}")
         jobs = workload.jobs
         jobs = tuple(self._with_costs(j, None) for j in jobs[: self.spec.jobs.first or len(jobs)])
         if self.spec.jobs.trace_limit:
