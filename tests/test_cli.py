@@ -105,6 +105,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--trace",
             "--door",
             "--judge",
+            "--fleet",
+            "--claims",
             "--scheduler",
             "--endpoint",
             "--speed",

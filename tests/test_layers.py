@@ -78,6 +78,7 @@ ORDER = [
     ["sim.fleet.log", "sim.fleet.fits", "sim.fleet.free", "sim.fleet.protocol"],
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
+    ["sim.fleet.foreign"],
     ["sim.fleet.engine.happening", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
