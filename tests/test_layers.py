@@ -46,6 +46,7 @@ ORDER = [
     ["sim.job"],
     ["sim.invariants"],
     ["sim.run"],
+    ["sim.search"],
     ["sim.validation"],
     ["sim.hil.device"],
     ["sim.hil.links"],
