@@ -7,12 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from functools import cache
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ersatz.sim.answers.answer import Answer
+from ersatz.sim.answers.emulate import emulate as answer
+from ersatz.sim.emulate.records import EmulateResult
+from ersatz.sim.errors import InfeasibleError, InputError
 
 pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
 
@@ -25,13 +32,28 @@ def emulated(
     folder: Path, options: Sequence[str], script: Sequence[str], status: int = 0
 ) -> tuple[Any, str]:
     """Return the record of an emulation, and what was said on standard error."""
-    words = [sys.executable, "-m", "ersatz", "emulate", "--json", "-", *options, "--", *script]
-    done = subprocess.run(
-        words, capture_output=True, text=True, cwd=folder, timeout=900, check=False
-    )
-    assert done.returncode == status, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr or status
-    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+    said, before = StringIO(), Path.cwd()
+    os.chdir(folder)
+    try:
+        with redirect_stderr(said):
+            found = asked(options, script).record()
+    except (InputError, InfeasibleError) as error:
+        assert status == (1 if isinstance(error, InfeasibleError) else 2), said.getvalue()
+        return None, f"{said.getvalue()}\n{error}"
+    finally:
+        os.chdir(before)
+    assert status == 0
+    assert "Traceback" not in said.getvalue()
+    return json.loads(json.dumps(found)), said.getvalue()
+
+
+def asked(options: Sequence[str], script: Sequence[str]) -> Answer[EmulateResult]:
+    """Ask as the command line does, from `--option value` pairs."""
+    pairs = {k.removeprefix("--"): v for k, v in zip(options[::2], options[1::2], strict=True)}
+    numbers = {k: int(pairs.pop(k)) for k in ("nodes", "steps", "seed") if k in pairs}
+    if "patience" in pairs:
+        numbers["patience_s"] = int(pairs.pop("patience"))
+    return answer(script, **numbers, **pairs)
 
 
 @cache
@@ -133,7 +155,7 @@ def test_without_a_net_the_same_script_is_infeasible(tmp_path: Path) -> None:
     _, said = emulated(
         tmp_path, ["--node", "a100-40-8"], [str(SCRIPTS / "gpt.py"), *shape], status=1
     )
-    assert "infeasible: rank 0: OutOfMemoryError: CUDA out of memory" in said
+    assert "rank 0: OutOfMemoryError: CUDA out of memory" in said
 
 
 def test_ascend_scripts_find_torch_npu_and_transfer(tmp_path: Path) -> None:
@@ -164,8 +186,8 @@ def test_a_script_that_fails_ends_with_a_sentence(code: str, tmp_path: Path) -> 
 def test_a_script_that_never_ends_is_given_up_with_all_that_it_started(tmp_path: Path) -> None:
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\nwhile True: time.sleep(1)"
     (tmp_path / "train.py").write_text(code)
-    _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "25"], ["train.py"], status=2)
-    assert "has not ended after 25 s" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "5"], ["train.py"], status=2)
+    assert "has not ended after 5 s" in said
 
 
 def test_an_interrupt_ends_all_ranks(tmp_path: Path) -> None:
