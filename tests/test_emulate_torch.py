@@ -130,13 +130,18 @@ def test_two_emulations_give_the_same_bytes() -> None:
     assert json.dumps(one) == json.dumps(two)
 
 
-def test_ranks_that_all_run_equal_one_that_stands_for_them() -> None:
-    launcher = "torchrun --nproc-per-node 4"
-    folded, _ = gpt("--node", "h800-8", launcher=launcher)
-    whole, _ = gpt("--node", "h800-8", "--ranks", "all", launcher=launcher)
-    assert len(whole["ranks"]) == 4
+def test_eight_ranks_equal_two_classes_folded() -> None:
+    """Two stages of four replicas: a rank of each stage stands for all, waits and sums included."""
+    words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "pipeline.py")]
+    folded, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "0,4", "--steps", "2"], words)
+    whole, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "2"], words)
+    assert len(whole["ranks"]) == 8
     assert whole["step_s"] == pytest.approx(folded["step_s"], rel=0.01)
-    assert whole["memory_bytes"] == folded["memory_bytes"]
+    for row in whole["ranks"]:
+        one = folded["ranks"][row["rank"] // 4]
+        assert row["step_s"] == pytest.approx(one["step_s"], rel=0.01)
+        assert (row["kernels"], row["flop"]) == (one["kernels"], one["flop"])
+        assert row["peak_reserved"] == one["peak_reserved"]
 
 
 def test_a_script_survives_an_out_of_memory_that_it_catches() -> None:
@@ -286,30 +291,49 @@ def test_stages_of_a_pipeline_wait_for_each_other() -> None:
     assert (4 + 2 - 1) / 4 * alone * 0.9 < result["step_s"] < (4 + 2 - 1) / 4 * alone * 1.4
 
 
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.parametrize(("model", "routed"), [("mixtral", 2 * 2 * 256), ("qwen3", 2 * 4 * 256)])
+def test_mixtures_of_experts_route_real_tokens(model: str, routed: int) -> None:
+    """2 layers x 256 tokens x 2 of 8 or 4 of 16 experts: uneven, and none is lost."""
+    words = [str(SCRIPTS / "experts.py"), "--model", model]
+    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--steps", "1"], words)
+    counts = json.loads(said.rsplit("tokens per expert ", 1)[1].splitlines()[0])
+    assert sum(counts) == routed
+    assert max(counts) > min(counts) > 0
+    assert any("grouped" in name for name, *_ in result["operators"])
+    assert not any("cannot run on real values" in line for line in result["assumptions"])
+
+
+def megatron(*options: str) -> tuple[Any, str]:
+    """Return an emulation of Megatron-Core on four devices, each rank a process."""
+    words = ["torchrun", "--nproc-per-node", "4", str(SCRIPTS / "mcore.py"), "--micro", "2", *options]
+    return emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "1"], words)
+
+
 @pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
-@pytest.mark.parametrize(
-    ("options", "ranks", "kind", "group"),
-    [
-        (("--tp", "2"), "0", "all_reduce", (2, 1)),
-        (("--tp", "2", "--pp", "2"), "0,4", "send", (2, 4)),
-        (("--tp", "1", "--ep", "4", "--experts", "8"), "0", "all_to_all", (4, 1)),
-    ],
-)
-def test_megatron_core_trains(
-    options: Sequence[str], ranks: str, kind: str, group: tuple[int, int]
-) -> None:
-    words = [
-        "torchrun",
-        "--nproc-per-node",
-        "8",
-        str(SCRIPTS / "mcore.py"),
-        "--layers",
-        "2",
-        *options,
-    ]
-    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", ranks, "--steps", "1"], words)
-    assert (kind, *group) in {(r["kind"], r["size"], r["stride"]) for r in result["collectives"]}
+def test_stages_and_shards_of_megatron_core_all_differ() -> None:
+    """TP 2 x PP 2: of two micro-batches each goes forth and back once; the head is the last stage's."""
+    result, said = megatron("--layers", "2", "--tp", "2", "--pp", "2")
+    rows = {(r["rank"], r["kind"], r["size"], r["stride"]): r for r in result["collectives"]}
+    for rank in range(4):
+        sent = rows[rank, "send", 2, 2]
+        assert sent["count"] == 2 * 2  # one sent and one received of each micro-batch
+        assert sent["nbytes"] == 512 * 512 * 2
+        assert (rank, "all_reduce", 2, 1) in rows
+    first, last = result["ranks"][0]["flop"], result["ranks"][2]["flop"]
+    assert last - first == pytest.approx(2 * 6 * 512 * 512 * 32000 / 2, rel=1e-9)
     assert "done True" in said
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
+def test_experts_of_megatron_core_exchange_real_token_counts() -> None:
+    """EP 4: what ranks send differs, and all that is routed arrives: 4 ranks x 512 tokens x 2 experts."""
+    result, _ = megatron("--layers", "1", "--tp", "1", "--ep", "4", "--experts", "8")
+    sent = [r for r in result["collectives"] if r["kind"] == "all_to_all"]
+    assert {(r["size"], r["stride"], r["count"]) for r in sent} == {(4, 1, sent[0]["count"])}
+    assert len({r["nbytes"] for r in sent}) > 1
+    flops = [r["flop"] for r in result["ranks"]]
+    assert max(flops) > min(flops)
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")

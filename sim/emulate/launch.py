@@ -114,8 +114,7 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
     """Wait until all ranks have ended, or one has failed."""
     begin = time.monotonic()
     while any(r.process.poll() is None for r in running):
-        failed = next((r for r in running if r.process.poll()), None)
-        if failed:
+        if any(map(_failed, running)):
             break
         if time.monotonic() - begin > patience_s:
             raise _fault(
@@ -129,6 +128,14 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
             if rank is not running[0]:  # the first has shown what it printed
                 _show_tail(rank)
             raise _failure(rank)
+        if _failed(rank):
+            _trace(rank)
+
+
+def _failed(rank: Running) -> bool:
+    """Tell whether a rank ended with a status, or without a trace: others would wait for it."""
+    status = rank.process.poll()
+    return bool(status) or (status == 0 and not Path(rank.seat.out).exists())
 
 
 def _show_tail(rank: Running) -> None:

@@ -23,9 +23,11 @@ from typing import IO
 
 MOST = 1 << 20  # bytes of a request
 _LENGTH = 8
-CORE = ("torch", "torch.distributed.fsdp", "torch.distributed.device_mesh", "torch.distributed.tensor",
-        "torch.testing._internal.distributed.fake_pg", "ersatz.sim.emulate.virtual.rank",
-        "ersatz.sim.emulate.virtual.mode", "ersatz.sim.emulate.world.collectives")  # fmt: skip
+CORE = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.device_mesh",
+        "torch.distributed.tensor", "torch.testing._internal.distributed.fake_pg",
+        "torch.utils.backend_registration", "ersatz.sim.emulate.virtual.rank",
+        "ersatz.sim.emulate.virtual.mode", "ersatz.sim.emulate.world.collectives",
+        "ersatz.sim.emulate.surface.cuda", "ersatz.sim.emulate.surface.npu")  # fmt: skip
 
 
 @dataclass(slots=True)

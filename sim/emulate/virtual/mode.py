@@ -218,6 +218,15 @@ class Emulation(TorchDispatchMode):
         else:
             forget(target)
 
+    def _on_histc(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Count integers as floats: the CPU has no other histogram, an accelerator has."""
+        values = values_of(args[0])
+        if values is None or not is_integer(values.dtype):
+            return self._run(func, nature(func), args, kwargs, inputs)
+        counts = func(values.float(), *args[1:], **kwargs).to(values.dtype)
+        self._charge(nature(func), args, kwargs, inputs, [], None)
+        return self.lift(counts)
+
     def _on_index(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
         """Masks have become places, for how many there are is a value."""
         places = [self._unmasked(i) for i in args[1]]

@@ -63,6 +63,7 @@ def main(words: Sequence[str]) -> int:
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
     sys.stderr.flush()
+    mode.world.exchange.leave()
     os._exit(status)  # workers and threads of the script are not waited for
 
 
