@@ -66,6 +66,17 @@ class Clock:
         self.host = max(self.host, self.free[HOST], *(self.ends[i] for i in waited))
         self._append(Entry(HOST, -1, waited, 0.0, True), self.host)
 
+    def again(self, entry: Entry, seconds: float) -> int:
+        """Let a recorded entry happen, its work taking so long; returns its entry."""
+        if entry.waits:
+            ends = (self.ends[i] for i in entry.after)
+            self.host = max(self.host, self.free[HOST], *ends)
+            return self._append(entry, self.host)
+        if entry.stream == HOST:
+            self.spend(entry.host_s)
+            return len(self.entries) - 1
+        return self.run(entry.stream, entry.work, seconds, entry.host_s, entry.after)
+
     def synchronize(self) -> None:
         """Let the host wait for every stream."""
         self.wait_on_host(i for stream, i in self.last.items() if stream != HOST)

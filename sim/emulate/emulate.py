@@ -14,6 +14,7 @@ from ersatz.sim.emulate.interval import width_of
 from ersatz.sim.emulate.launch import run_ranks, torch_version, version_note
 from ersatz.sim.emulate.program import program_of
 from ersatz.sim.emulate.records import EmulateResult, GroupRow, RankRow
+from ersatz.sim.emulate.together import together
 from ersatz.sim.emulate.trace import Task, Trace
 from ersatz.sim.emulate.virtual_device import Seat, host_defaults, seated_node, shown_as
 from ersatz.sim.errors import InputError, Problem
@@ -62,6 +63,7 @@ def emulate(request: Request) -> Emulation:
     installed = torch_version()
     seats, command = seats_of(request)
     traces = run_ranks(seats, command.words, request.patience_s)
+    traces = together(traces) if len(traces) > 1 else traces
     node, _ = seated_node(request.node, request.nodes, request.stack)
     notes = [n for n in (version_note(installed),) if n]
     return Emulation(_result(request, command, node, seats[0], traces, notes), tuple(traces), node)

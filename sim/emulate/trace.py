@@ -42,6 +42,7 @@ class Task:
     nbytes: float = 0.0  # that it moves
     ranks: Ranks | None = None
     peer: int = -1  # of a message
+    waited: float = 0.0  # seconds of it in which other ranks were not there yet
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
 
 

@@ -125,12 +125,12 @@ class Machine:
         self.clock.wait_on_host(self.clock.mark(self.stream))
 
     def collective(
-        self, kind: str, nbytes: float, ranks: Ranks, *, beside: bool, name: str = ""
+        self, kind: str, nbytes: float, ranks: Ranks, *, beside: bool, name: str = "", peer: int = -1
     ) -> int:
         """Launch a collective: on the group's own stream if `beside`, else on the current one."""
         seconds = self.network.seconds(kind, nbytes, ranks)
-        task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks)
-        number = self.recorder.number((kind, nbytes, ranks), task)
+        task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks, peer=peer)
+        number = self.recorder.number((name, kind, nbytes, ranks), task)
         stream = self.group_stream(ranks) if beside else self.stream
         after = self.clock.mark(self.stream) if beside else ()
         launch = self.host.collective_launch_s if self.launch_s else 0.0
@@ -144,7 +144,7 @@ class Machine:
             return
         old = clock.entries[entry]
         task = self.recorder.table[old.work]
-        longer = replace(task, seconds=task.seconds + late, name="recv, waiting for a stage")
+        longer = replace(task, seconds=task.seconds + late, waited=late)
         number = self.recorder.number(("arrival", len(self.recorder.table)), longer)
         clock.entries[entry] = old._replace(work=number)
         clock.ends[entry] = sent_s
