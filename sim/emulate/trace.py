@@ -102,7 +102,11 @@ def save(trace: Trace, path: Path) -> None:
 
 def load(path: Path) -> Trace:
     """Read what `save` wrote."""
-    data = json.loads(path.read_text("utf-8"))
+    return trace_of(json.loads(path.read_text("utf-8")))
+
+
+def trace_of(data: Mapping[str, Any]) -> Trace:
+    """Return a trace from plain data."""
     return Trace(
         data["rank"], tuple(map(_task, data["table"])),
         tuple(Entry(e[0], e[1], tuple(e[2]), e[3], e[4]) for e in data["entries"]),

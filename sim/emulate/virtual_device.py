@@ -112,9 +112,13 @@ def shown_as(device: Device) -> Shown:
 def seated_node(node: str, nodes: int, stack: str) -> tuple[Node, Stack]:
     """Return a node with the cards its software uses and a peak for every format, and the stack."""
     software = load_stack(stack)
-    pool = Pool("", load_node(node), nodes, software)
+    return node_of(Pool("", load_node(node), nodes, software)), software
+
+
+def node_of(pool: Pool) -> Node:
+    """Return the node of a pool as its ranks find it."""
     found = used_node(pool)
-    return replace(found, device=with_every_peak(found.device)), software
+    return replace(found, device=with_every_peak(found.device))
 
 
 def with_every_peak(device: Device) -> Device:

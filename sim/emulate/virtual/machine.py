@@ -54,6 +54,7 @@ class Machine:
     addresses: int = 1 << 40  # of storages on the host
     phase: str = ""  # "optimizer" inside an optimizer's step
     first_optimizer: int = 0
+    parameters: int = 0  # that it holds
     dispatches: int = 0
     reads: Counter[str] = field(default_factory=Counter)
     policies: Counter[str] = field(default_factory=Counter)
@@ -229,7 +230,9 @@ class Machine:
 
     def step_done(self, optimizer: object) -> None:
         """Note the end of a step: whenever the script's first optimizer has stepped."""
-        self.first_optimizer = self.first_optimizer or id(optimizer)
+        if not self.first_optimizer:
+            self.first_optimizer = id(optimizer)
+            self.parameters = count_of(optimizer)
         if id(optimizer) != self.first_optimizer:
             return
         self.recorder.end_step()
@@ -239,6 +242,12 @@ class Machine:
     def policy(self, what: str) -> None:
         """Count a value that nobody knows and that was answered by policy."""
         self.policies[f"{what} at {place()}"] += 1
+
+
+def count_of(optimizer: Any) -> int:
+    """Return the elements of an optimizer's parameters, of whole ones where they are sharded."""
+    groups = getattr(optimizer, "param_groups", ())
+    return sum(int(p.numel()) for group in groups for p in group["params"])
 
 
 def size(nbytes: float) -> str:

@@ -15,16 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_device,
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
-from ersatz.device_models.calibration.table_timer import table_timer
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.timing import kernel_timer
 from ersatz.sim.emulate.trace import Trace, save
 from ersatz.sim.emulate.virtual_device import (
     Seat,
@@ -108,13 +101,13 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     if seat.under_torchrun:
         groups.set_environment(seat.rank, seat.world, seat.per_node)
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
-    timer, device = kernel_timer(seat, node.device)
+    timer = kernel_timer(seat.timer, seat.calibration, node.device)
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
     memory, left = configured(usable_memory(node, stack), seat.allocator)
     machine = Machine(
-        seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
+        seat, node, stack, shown_as(node.device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
     if left:
@@ -151,19 +144,6 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     times.install(machine.clock)
     torch.manual_seed(seat.seed)
     return machine, mode
-
-
-def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any]:
-    """Return how long kernels take, and the device as its calibration has it."""
-    if seat.timer == "roofline":
-        return roofline_time, device
-    if not seat.calibration:
-        return calibrated_time, device
-    calibration = read_calibration(find_calibration(seat.calibration))
-    make = table_timer if seat.timer == "table" else calibrated_timer
-    timer = make(calibration)
-    found = calibrated_device(device, calibration)
-    return lambda _, kernel: timer(found, kernel), device
 
 
 def measurer(seat: Seat) -> Callable[[object], float | None]:
@@ -230,7 +210,7 @@ def trace_of(machine: Any) -> Trace:
                "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
-               "error": machine.error, "surface_assumed": machine.shown.assumed,
+               "error": machine.error, "parameters": machine.parameters, "surface_assumed": machine.shown.assumed,
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

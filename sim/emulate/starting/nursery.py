@@ -1,6 +1,6 @@
 """Ranks are forked from one process that has imported PyTorch once: a start costs tens of milliseconds.
 
-    python -P -m ersatz.sim.emulate.nursery SOCKET      asked over the socket that it inherits
+    python -P -m ersatz.sim.emulate.starting.nursery SOCKET      asked over the socket that it inherits
 
 A request carries what a rank needs to begin, and two open files: for what it prints, and for its number
 and its exit status. Who supervises a rank is forked, too, so that the nursery waits for nobody. It keeps
@@ -62,7 +62,7 @@ class Nursery:
 
     def __post_init__(self) -> None:
         self.line, theirs = socket.socketpair()
-        words = [sys.executable, "-P", "-m", "ersatz.sim.emulate.nursery", str(theirs.fileno())]
+        words = [sys.executable, "-P", "-m", "ersatz.sim.emulate.starting.nursery", str(theirs.fileno())]
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=dict(self.environment),
                                         pass_fds=[theirs.fileno()], start_new_session=True)  # fmt: skip
         theirs.close()

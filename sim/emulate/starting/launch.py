@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ersatz.sim.emulate.nursery import Child, nursery
-from ersatz.sim.emulate.smi import write_tools
+from ersatz.sim.emulate.starting.nursery import Child, nursery
+from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Trace, load
 from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node, shown_as
 from ersatz.sim.errors import InfeasibleError, InputError, Problem
