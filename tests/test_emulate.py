@@ -23,11 +23,11 @@ from ersatz.sim.emulate.allocator import (
     segment_size,
 )
 from ersatz.sim.emulate.clock import Clock
-from ersatz.sim.emulate.starting.command import parse_command
 from ersatz.sim.emulate.emulate import Request, emulate, seats_of
-from ersatz.sim.emulate.replaying.export import perfetto_text
 from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.replaying.export import perfetto_text
 from ersatz.sim.emulate.replaying.program import program_of
+from ersatz.sim.emulate.starting.command import parse_command
 from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace, load, ranks_of, save
 from ersatz.sim.emulate.virtual_device import Seat, seated_node, shown_as

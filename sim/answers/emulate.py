@@ -8,9 +8,14 @@ from pathlib import Path
 from ersatz.sim.answers.answer import Answer, Overrides, by_name, override_texts
 from ersatz.sim.emulate.emulate import STACK, Emulation, Request
 from ersatz.sim.emulate.emulate import emulate as emulated
-from ersatz.sim.emulate.replaying.export import perfetto_text
 from ersatz.sim.emulate.records import EmulateResult, ReplayResult
-from ersatz.sim.emulate.replaying.replay import load_replays, recording_text, replay_text, run_replay
+from ersatz.sim.emulate.replaying.export import perfetto_text
+from ersatz.sim.emulate.replaying.replay import (
+    load_replays,
+    recording_text,
+    replay_text,
+    run_replay,
+)
 from ersatz.sim.emulate.report import render_emulation
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.report.json_out import plain

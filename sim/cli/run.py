@@ -58,7 +58,9 @@ def run(
     if _replays(path):
         from ersatz.sim.answers.emulate import replay
 
-        conclude(replay(path, set_ or [], seed, timer=timer, calibration=calibration or ""), json, out)
+        conclude(
+            replay(path, set_ or [], seed, timer=timer, calibration=calibration or ""), json, out
+        )
         return
     times = _kernel_times(timer, calibration, attach)
     scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import Node
-from ersatz.sim.emulate.starting.command import Command, parse_command
-from ersatz.sim.emulate.starting.launch import run_ranks, torch_version, version_note
 from ersatz.sim.emulate.records import EmulateResult
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
 from ersatz.sim.emulate.replaying.together import together
+from ersatz.sim.emulate.starting.command import Command, parse_command
+from ersatz.sim.emulate.starting.launch import run_ranks, torch_version, version_note
 from ersatz.sim.emulate.trace import Trace
-from ersatz.sim.emulate.virtual_device import Seat, host_defaults, seated_node, shown_as
+from ersatz.sim.emulate.virtual_device import Seat, seated_node, shown_as
 from ersatz.sim.errors import InputError, Problem
 
 STACK = "torch-eager"

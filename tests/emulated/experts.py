@@ -30,6 +30,8 @@ for step in range(100):
     out.loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    routed = torch.cat([x.float().topk(config.num_experts_per_tok).indices for x in out.router_logits])
+    routed = torch.cat(
+        [x.float().topk(config.num_experts_per_tok).indices for x in out.router_logits]
+    )
     counts = torch.bincount(routed.flatten(), minlength=8).tolist()
     print(f"step {step} loss {out.loss.item()} tokens per expert {counts}")

@@ -53,6 +53,10 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
                 "dtype": task.kernel.dtype,
             }
         if task.ranks:
-            args |= {"bytes": task.nbytes, "ranks": list(task.ranks[:3]), "waited_us": US * task.waited}
+            args |= {
+                "bytes": task.nbytes,
+                "ranks": list(task.ranks[:3]),
+                "waited_us": US * task.waited,
+            }
         yield {"ph": "X", "name": task.name, "pid": trace.rank, "tid": entry.stream + 1,
                "ts": US * (clock.ends[-1] - seconds), "dur": US * seconds, "args": args}  # fmt: skip

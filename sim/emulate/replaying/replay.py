@@ -139,7 +139,9 @@ def _resolve(
         return None
     energy = EnergySpec(spec.energy.pue, spec.energy.carbon_intensity,
                         spec.energy.embodied_per_device, spec.energy.device_life)  # fmt: skip
-    training = Training(spec.training.tokens_per_step or 1, 1, 1, "bf16", spec.training.tokens or 0.0)
+    training = Training(
+        spec.training.tokens_per_step or 1, 1, 1, "bf16", spec.training.tokens or 0.0
+    )
     scenario = Scenario(
         case.name, spec.question, spec.seed, cast("Model", None), tuple(pools), training,
         Parallel(dp=recording.world), job=job, cost=cost, energy=energy, assumptions=tuple(said),
@@ -150,7 +152,9 @@ def _resolve(
 def _check(case: Case, spec: ReplayFile, recording: Recording, pools: Sequence[Pool]) -> None:
     """Blame what cannot hold the ranks, or says too little for a job."""
     if len(pools) > 1:
-        case.blame(("cluster", "pools"), None, "expected one kind of node: ranks of a script are alike")
+        case.blame(
+            ("cluster", "pools"), None, "expected one kind of node: ranks of a script are alike"
+        )
     pool = pools[0]
     if pool.devices < recording.world or not pool.node.device.trains:
         nodes = math.ceil(recording.world / pool.node.devices)
@@ -169,7 +173,9 @@ def read_recording(path: Path) -> Recording:
         data = json.loads(text)
         if data["ersatz_recording"] != FORMAT:
             raise ValueError(f"format {data['ersatz_recording']!r}")
-        recording = Recording(data["script"], int(data["world"]), tuple(map(trace_of, data["ranks"])))
+        recording = Recording(
+            data["script"], int(data["world"]), tuple(map(trace_of, data["ranks"]))
+        )
         _believe(recording)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         words = f"is no recording of ersatz emulate: {type(error).__name__}: {str(error)[:80]}"
@@ -257,7 +263,9 @@ def recording_text(script: str, world: int, traces: Sequence[Trace]) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def replay_text(result: EmulateResult, node: str, nodes: int, stack: str, traces: Sequence[Trace]) -> str:
+def replay_text(
+    result: EmulateResult, node: str, nodes: int, stack: str, traces: Sequence[Trace]
+) -> str:
     """Return the file that replays a recording where it was made, to be changed."""
     import yaml
 

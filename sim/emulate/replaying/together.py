@@ -91,9 +91,7 @@ def together(traces: Sequence[Trace], seconds: Seconds | None = None) -> list[Tr
     return [walk.result() for walk in walks.values()]
 
 
-def _advance(
-    walk: Walk, walks: dict[int, Walk], meetings: dict[Meeting, dict[int, int]]
-) -> bool:
+def _advance(walk: Walk, walks: dict[int, Walk], meetings: dict[Meeting, dict[int, int]]) -> bool:
     """Walk one rank until it has to wait for another; tells whether it went on."""
     begun = walk.at
     while not walk.done:
@@ -104,7 +102,9 @@ def _advance(
                 break
             walk.received[task.peer] += 1
             walk.wait(walk.run(), sent[number], begun=False)
-        elif task is not None and task.ranks and task.peer < 0 and len(_there(task.ranks, walks)) > 1:
+        elif (
+            task is not None and task.ranks and task.peer < 0 and len(_there(task.ranks, walks)) > 1
+        ):
             if not _meet(walk, task.ranks, walks, meetings):
                 break
         else:
@@ -154,7 +154,10 @@ def _begin(
         walk = walks[rank]
         index = walk.run()
         walk.met[ranks] += 1
-        begins[rank] = index, walk.clock.ends[index] - walk.table[walk.trace.entries[index].work].seconds
+        begins[rank] = (
+            index,
+            walk.clock.ends[index] - walk.table[walk.trace.entries[index].work].seconds,
+        )
     last = max(begin for _, begin in begins.values())
     for rank, (index, _) in begins.items():
         walks[rank].wait(index, last, begun=True)

@@ -84,7 +84,9 @@ def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> R
                    "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
     with log.open("wb") as file:
         if quiet:
-            return Running(seat, nursery().start(seat.to_json(), script, environment, file.fileno()), log)
+            return Running(
+                seat, nursery().start(seat.to_json(), script, environment, file.fileno()), log
+            )
         reading, writing = os.pipe()
         child = nursery().start(seat.to_json(), script, environment, writing)
         os.close(writing)

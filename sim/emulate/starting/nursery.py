@@ -62,7 +62,13 @@ class Nursery:
 
     def __post_init__(self) -> None:
         self.line, theirs = socket.socketpair()
-        words = [sys.executable, "-P", "-m", "ersatz.sim.emulate.starting.nursery", str(theirs.fileno())]
+        words = [
+            sys.executable,
+            "-P",
+            "-m",
+            "ersatz.sim.emulate.starting.nursery",
+            str(theirs.fileno()),
+        ]
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=dict(self.environment),
                                         pass_fds=[theirs.fileno()], start_new_session=True)  # fmt: skip
         theirs.close()

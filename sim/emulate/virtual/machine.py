@@ -126,11 +126,20 @@ class Machine:
         self.clock.wait_on_host(self.clock.mark(self.stream))
 
     def collective(
-        self, kind: str, nbytes: float, ranks: Ranks, *, beside: bool, name: str = "", peer: int = -1
+        self,
+        kind: str,
+        nbytes: float,
+        ranks: Ranks,
+        *,
+        beside: bool,
+        name: str = "",
+        peer: int = -1,
     ) -> int:
         """Launch a collective: on the group's own stream if `beside`, else on the current one."""
         seconds = self.network.seconds(kind, nbytes, ranks)
-        task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks, peer=peer)
+        task = Task(
+            name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks, peer=peer
+        )
         number = self.recorder.number((name, kind, nbytes, ranks), task)
         stream = self.group_stream(ranks) if beside else self.stream
         after = self.clock.mark(self.stream) if beside else ()

@@ -210,7 +210,8 @@ def trace_of(machine: Any) -> Trace:
                "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
-               "error": machine.error, "parameters": machine.parameters, "surface_assumed": machine.shown.assumed,
+               "error": machine.error, "parameters": machine.parameters,
+               "surface_assumed": machine.shown.assumed,
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

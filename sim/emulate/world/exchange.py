@@ -57,7 +57,6 @@ class Exchange:
         self.rounds[key] += 1
         return read(found)
 
-
     def leave(self) -> None:
         """Say that this rank needs nobody any more; who serves the store stays until all have said so."""
         if self.store is None:

@@ -1,0 +1,161 @@
+"""Recorded steps: ranks side by side, other devices and networks, and files that cannot be believed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ersatz.device_models.kernels.kernel import calibrated_time, matmul
+from ersatz.sim.answers.emulate import replay
+from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.replaying.replay import recording_text
+from ersatz.sim.emulate.replaying.together import together
+from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace
+from ersatz.sim.emulate.virtual_device import seated_node
+from ersatz.sim.errors import InputError
+
+MEMORY = {"peak_allocated": 2**30, "peak_reserved": 2**30, "capacity": 2**36, "ooms": 0}
+FACTS = {"policies": {}, "reads": {}, "notes": [], "steps": 2, "cpu_s": 0.0, "rss_bytes": 0.0,
+         "surface_assumed": "", "unknown": {}, "parameters": 1000}  # fmt: skip
+Row = tuple[str, float]  # "work", "meet", "send 1", "recv 0", and seconds
+
+
+def trace_of(rank: int, rows: Sequence[Row], group: Ranks = Ranks(0, 1, 2)) -> Trace:  # noqa: B008
+    """Return a step of work, meetings of a group, and messages, one after the other."""
+    recorder = Recorder()
+    recorder.end_step()
+    for i, (words, seconds) in enumerate(rows):
+        kind, _, peer = words.partition(" ")
+        if kind == "work":
+            task = Task("mm", "matrix", seconds, matmul("mm", 1024, 1024, 1024, "bf16"))
+        elif kind == "meet":
+            task = Task("all_reduce", "all_reduce", seconds, None, "all_reduce", 1e8, group)
+        else:
+            pair = Ranks(min(rank, int(peer)), abs(rank - int(peer)), 2)
+            task = Task(kind, "send", seconds, None, "send", 1e6, pair, int(peer))
+        recorder.clock.run(0, recorder.number(i, task), seconds, 0.0)
+    recorder.end_step()
+    return Trace(rank, tuple(recorder.table), tuple(recorder.clock.entries), tuple(recorder.marks),
+                 (recorder.clock.drained,), {0: "compute"}, MEMORY, FACTS)  # fmt: skip
+
+
+def test_a_collective_begins_with_the_last_of_its_ranks() -> None:
+    """1 s and 3 s of work, then 2 s together: both end at 5 s, and the first has waited 2 s."""
+    fast, slow = together([trace_of(0, [("work", 1.0), ("meet", 2.0)]),
+                           trace_of(1, [("work", 3.0), ("meet", 2.0)])])  # fmt: skip
+    assert (fast.step_s, slow.step_s) == ((5.0,), (5.0,))
+    assert [t.waited for t in fast.table] == [0.0, 0.0, 2.0]
+    assert not any(t.waited for t in slow.table)
+
+
+def test_a_message_has_come_when_it_was_sent() -> None:
+    """Rank 0 works 4 s and sends for 1: rank 1 gets it at 5, works 2 and answers; rank 0 ends at 8."""
+    first = trace_of(0, [("work", 4.0), ("send 1", 1.0), ("recv 1", 1.0)])
+    second = trace_of(1, [("recv 0", 1.0), ("work", 2.0), ("send 0", 1.0)])
+    one, other = together([first, second])
+    assert (one.step_s, other.step_s) == ((8.0,), (8.0,))
+    assert [t.step_s for t in together([one, other])] == [(8.0,), (8.0,)]  # waits are not kept
+
+
+def test_groups_met_in_other_orders_and_messages_never_sent_end_all_the_same() -> None:
+    one = trace_of(0, [("meet", 1.0), ("recv 1", 1.0), ("work", 1.0)])
+    other = trace_of(1, [("work", 1.0), ("work", 1.0)])
+    assert [t.step_s[0] for t in together([one, other])] == [3.0, 2.0]
+
+
+def written(folder: Path, world: int = 16, **changes: object) -> Path:
+    """Write a recording of one rank, and a file that replays it."""
+    trace = trace_of(0, [("work", 1.0), ("meet", 1.0)], Ranks(0, 1, world))
+    (folder / "ranks.json").write_text(recording_text("train.py", world, [trace]))
+    data = {"question": "How long?", "emulated": "ranks.json", "stack": "torch-eager",
+            "cluster": {"node": "h800-8", "nodes": 2}, **changes}  # fmt: skip
+    (folder / "replay.yaml").write_text(yaml.safe_dump(data))
+    return folder / "replay.yaml"
+
+
+@pytest.mark.parametrize("node", ["h800-8", "ascend-910b2-8", "mi300x-8"])
+def test_a_step_elsewhere_is_its_kernels_and_collectives_there(node: str, tmp_path: Path) -> None:
+    found, stack = seated_node(node, 2, "torch-eager")
+    kernel = calibrated_time(found.device, matmul("mm", 1024, 1024, 1024, "bf16"))
+    summed = Network(found, stack, 16).seconds("all_reduce", 1e8, Ranks(0, 1, 16))
+    (result,) = replay(written(tmp_path), {"cluster.node": node}).values()
+    assert result.step.step_s == pytest.approx(kernel + summed, rel=1e-6)
+    assert result.job is None
+
+
+def test_a_job_of_recorded_steps_costs_what_its_devices_do(tmp_path: Path) -> None:
+    """1e9 tokens in steps of 1e4 are 100,000 steps; nothing fails, and each device-hour is 2 USD."""
+    training = {"tokens_per_step": 10_000, "tokens": "1e9 tokens", "parameters": 1000}
+    job = {"failures": {"scale": 0}, "spare_nodes": 0}
+    cost = {"model": "rent", "currency": "USD", "rent": "2 USD/h"}
+    path = written(tmp_path, training=training, job=job, cost=cost)
+    (result,) = replay(path).values()
+    assert result.job.steps == 100_000
+    assert result.job.productive_s == pytest.approx(100_000 * result.step.step_s)
+    assert result.cost.total == pytest.approx(2 * 16 * result.job.wall_s / 3600)
+
+
+def test_cases_stand_side_by_side_and_two_replays_are_the_same_bytes(tmp_path: Path) -> None:
+    path = written(tmp_path, cases={"here": {}, "there": {"cluster": {"node": "mi300x-8"}}})
+    one, two = replay(path), replay(path)
+    assert list(one) == ["here", "there"]
+    assert one.to_json() == two.to_json()
+    assert "there" in str(one)
+
+
+def test_devices_with_less_memory_are_infeasible(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    data = json.loads((tmp_path / "ranks.json").read_text())
+    data["ranks"][0]["memory"]["peak_allocated"] = 100 * 2**30
+    (tmp_path / "ranks.json").write_text(json.dumps(data))
+    found = replay(path)
+    assert not found.feasible
+    assert "100.0 GiB" in found.reasons[0]
+
+
+WRONG = {
+    "too few devices": (
+        {"cluster": {"node": "h800-8", "nodes": 1}},
+        "expected at least 2: 16 ranks",
+    ),
+    "no training": ({"training": {"tokens": "1 T tokens"}}, "tokens_per_step and parameters"),
+    "no file": ({"emulated": "elsewhere.json"}, "elsewhere.json"),
+    "a key": ({"parallel": {"tp": 2}}, "parallel"),
+    "inference": ({"cluster": {"node": "hanguang-800-8", "nodes": 2}}, "inference chip"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_files_that_cannot_be_replayed_are_refused(case: str, tmp_path: Path) -> None:
+    changes, words = WRONG[case]
+    with pytest.raises(InputError, match=words):
+        replay(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.pop("ranks"),
+        lambda d: d.update(ersatz_recording=9),
+        lambda d: d.update(ranks=[]),
+        lambda d: d["ranks"][0]["entries"][1].__setitem__(1, 77),
+        lambda d: d["ranks"][0]["entries"][1].__setitem__(2, [1]),
+        lambda d: d["ranks"][0]["table"][0].update(seconds=-1.0),
+        lambda d: d["ranks"][0].update(marks=[0]),
+        lambda d: d["ranks"][0]["table"][0].update(colour="red"),
+    ],
+)
+def test_recordings_that_cannot_be_believed_are_refused(change, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = written(tmp_path)
+    data = json.loads((tmp_path / "ranks.json").read_text())
+    change(data)
+    (tmp_path / "ranks.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="is no recording of ersatz emulate"):
+        replay(path)
+
+
+def test_a_live_timer_has_nothing_to_time(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no operands"):
+        replay(written(tmp_path), timer="live")
