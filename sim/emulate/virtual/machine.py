@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.stack import Stack
@@ -20,6 +21,7 @@ from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual import shim
+from ersatz.sim.emulate.virtual.residency import Residency, in_order
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
 
 GIB = 2.0**30
@@ -46,6 +48,7 @@ class Machine:
     measure: Callable[[object], float | None] | None = (
         None  # the live timer's: seconds of an operator
     )
+    cache: Residency = field(default_factory=lambda: Residency(0.0))  # asked for by a live timer
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
     streams: dict[int, str] = field(default_factory=lambda: {0: "compute"})
@@ -235,6 +238,20 @@ class Machine:
             self.finalizers[key] = weakref.ref(storage, lambda _: self._gone(key))
         return found or (key & ~511)
 
+    def found_in_cache(
+        self, values: Iterable[Any], made: Iterable[torch.Tensor]
+    ) -> tuple[tuple[bool, ...], bool]:
+        """Touch what an operator reads and makes; tells what of it the cache held."""
+        read = list(in_order(values))
+        known = {id(t) for t in read}
+        there = {id(t): self._touch(t) for t in read}
+        fresh = [self._touch(t) for t in made if id(t) not in known]
+        return tuple(there[id(t)] for t in tensors_in(values)), all(fresh)
+
+    def _touch(self, tensor: torch.Tensor) -> bool:
+        nbytes = tensor.numel() * tensor.element_size()
+        return self.cache.touch(self.address(tensor.untyped_storage()), nbytes)
+
     # ---- steps
 
     def step_done(self, optimizer: object) -> None:
@@ -280,6 +297,11 @@ def place() -> str:
             nearest = f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return nearest or "a thread of PyTorch"
+
+
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """Return the tensors among arguments, as they are nested."""
+    return [v for v in tree_leaves(list(values)) if isinstance(v, torch.Tensor)]
 
 
 def on_device(tensors: Iterable[object], kind: str) -> list[torch.Tensor]:

@@ -364,7 +364,10 @@ class Emulation(TorchDispatchMode):
         call = Call(kind, kind.bound(args, kwargs), on_device(inputs, self.kind),
                     on_device(outputs, self.kind), self.machine.stack)  # fmt: skip
         kernel, known = kernel_of(call)
-        signature = signature_of(kind, args, kwargs) if self.machine.measure and func else None
+        signature = None
+        if self.machine.measure and func:
+            found = self.machine.found_in_cache([*args, *kwargs.values()], outputs)
+            signature = (*signature_of(kind, args, kwargs), *found)
         self.machine.run_kernel(kernel, kind.full, known, signature)
 
     # ---- values

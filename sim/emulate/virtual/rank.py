@@ -110,6 +110,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         seat, node, stack, shown_as(node.device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
+    machine.cache.capacity = node.device.cache_bytes
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     machine.real_clock = time.process_time
@@ -175,7 +176,8 @@ def steps(machine: Any) -> None:
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.optim import optimizer
 
-    optimizer._foreach_supported_types.append(FakeTensor)
+    if machine.device.name != "cpu":  # where optimizers go through parameters one by one
+        optimizer._foreach_supported_types.append(FakeTensor)
     torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
     def before(found: Any, args: Any, kwargs: Any) -> None:
