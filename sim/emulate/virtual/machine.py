@@ -55,6 +55,8 @@ class Machine:
     storages: dict[int, int] = field(default_factory=dict)  # address by storage
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
+    history: list[dict[str, Any]] | None = None  # of memory, while the script records it
+    history_length: int = 0
     phase: str = ""  # "optimizer" inside an optimizer's step
     first_optimizer: int = 0
     parameters: int = 0  # that it holds
@@ -201,9 +203,26 @@ class Machine:
 
     def _block(self, nbytes: int) -> int:
         try:
-            return self.memory.allocate(nbytes, self.stream)
+            address = self.memory.allocate(nbytes, self.stream)
         except Full as full:
+            self._remember("oom", 0, full.wanted)
             raise torch.OutOfMemoryError(self._out_of_memory(full.wanted)) from None
+        self._remember("alloc", address, nbytes)
+        return address
+
+    def _remember(self, action: str, address: int, nbytes: int) -> None:
+        """Note what happens to memory, as PyTorch's history does."""
+        if self.history is None:
+            return
+        file, _, line = place().rpartition(":")
+        frames = [
+            {"filename": file or line, "line": int(line) if line.isdigit() else 0, "name": ""}
+        ]
+        self.history.append({
+            "action": action, "addr": address, "size": nbytes, "stream": self.stream, "frames": frames,
+            "time_us": int(1e6 * self.clock.host), "device_free": self.memory.capacity - self.memory.reserved,
+        })  # fmt: skip
+        del self.history[: -self.history_length]
 
     def _gone(self, key: int) -> None:
         self.finalizers.pop(key, None)
@@ -213,6 +232,9 @@ class Machine:
     def _free(self, key: int) -> None:
         address = self.storages.pop(key)
         if address:
+            size = self.memory.blocks[address].asked
+            self._remember("free_requested", address, size)
+            self._remember("free_completed", address, size)
             self.memory.free(address)
 
     def _out_of_memory(self, wanted: int) -> str:
