@@ -50,7 +50,8 @@ def asked(options: Sequence[str], script: Sequence[str]) -> Answer[EmulateResult
     numbers = {k: int(pairs.pop(k)) for k in ("nodes", "steps", "seed") if k in pairs}
     if "patience" in pairs:
         numbers["patience_s"] = int(pairs.pop("patience"))
-    return answer(script, **numbers, **pairs)
+    standins = [name for name in pairs.pop("with", "").split(",") if name]
+    return answer(script, **numbers, **pairs, standins=standins)
 
 
 @cache
@@ -175,6 +176,7 @@ WRONG = {
     "import os; os._exit(3)": "ended with status 3",
     "import torch; torch.ones(2, device='cuda') @ torch.ones(3, device='cuda')": "RuntimeError",
     "import torch_npu": "No module named 'torch_npu'",
+    "import torch.multiprocessing as m; m.spawn(print, nprocs=4)": "train.py:1 starts 4 processes by itself",
 }
 
 
@@ -237,6 +239,14 @@ assert perf_counter() - a >= 3600 and (datetime.datetime.now() - now).total_seco
 held = torch.cuda.memory_allocated(); z = torch.empty(1 << 20, device='cuda'); del y
 assert torch.cuda.memory_allocated() - held == (4 << 20) - (32 << 20)
 assert 'NVIDIA H800' in subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True).stdout
+torch.cuda.memory._record_memory_history(); w = torch.empty(1 << 22, device='cuda'); del w
+held = torch.cuda.memory._snapshot()
+assert [e['action'] for e in held['device_traces'][0]] == ['alloc', 'free_requested', 'free_completed']
+assert sum(s['allocated_size'] for s in held['segments']) == torch.cuda.memory_allocated()
+from torch.cuda import _memory_viz
+assert '16.0MiB' in _memory_viz.trace(held) and '<script' in _memory_viz.trace_plot(held)
+import pynvml
+pynvml.nvmlInit(); assert pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)) == 'NVIDIA H800'
 torch.save({'x': big}, 'checkpoint.pt'); assert os.path.getsize('checkpoint.pt') < 10_000
 assert torch.load('checkpoint.pt')['x'].shape == (4096, 4096)
 p = torch.nn.Parameter(torch.zeros(8, device='cuda'))
@@ -255,6 +265,42 @@ def test_integers_are_real_floats_are_not_and_time_is_simulated(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "train.py"]
 
 
+UNUSUAL = """
+import torch
+@torch.library.custom_op('mine::twist', mutates_args=())
+def twist(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+twist.register_fake(lambda x: torch.empty_like(x))
+@torch.compile
+def never(x):
+    return x
+@torch.compile
+def doubled(x):
+    return 2 * x
+p = torch.nn.Parameter(torch.ones(1 << 20, device='cuda'))
+optimizer = torch.optim.SGD([p])
+for _ in range(3):
+    (COMPILED(twist(p.detach())) + p).sum().backward()
+    optimizer.step()
+torch.save(p, '/nowhere/else.pt')
+"""
+
+
+def test_what_is_not_as_in_life_is_said(tmp_path: Path) -> None:
+    """An operator without a rule has its share; a file outside is not written; compilation stands first."""
+    (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", "doubled"))
+    result, _ = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
+    said = result["assumptions"]
+    assert said[0].startswith("TORCH.COMPILE IS SWITCHED OFF")
+    assert any("without a rule" in line and "mine.twist" in line for line in said)
+    assert any("not written: /nowhere/else.pt" in line for line in said)
+    (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", ""))
+    result, _ = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
+    assert not any(
+        "COMPILE" in line for line in result["assumptions"]
+    )  # what is not called does not count
+
+
 def test_fsdp2_of_8b_at_512_ranks() -> None:
     """65 gathers: each layer forward and backward, and the rest once; 33 reductions in fp32."""
     words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "llama_fsdp.py")]
@@ -266,6 +312,7 @@ def test_fsdp2_of_8b_at_512_ranks() -> None:
     gathered = counts["reduce_scatter"]["count"] * counts["reduce_scatter"]["nbytes"]
     assert gathered == pytest.approx(4 * weights, rel=0.02)  # each summed in fp32, padded to 512
     assert result["ranks"][0]["rss_bytes"] < 3e9
+    assert result["ranks"][0]["cpu_s"] < 3 * 8  # three steps and what comes before them
     assert "loss 1.000" in said
 
 
@@ -350,3 +397,37 @@ def test_deepspeed_trains(stage: int, kind: str) -> None:
     options = ["--node", "h800-8", "--nodes", "2", "--steps", "1"]
     result, _ = emulated(SCRIPTS, options, words)
     assert (kind, 16) in {(r["kind"], r["size"]) for r in result["collectives"]}
+
+
+def test_stand_ins_count_what_the_extensions_would_do() -> None:
+    """Products of the input and of the head, three attentions: two of 256 tokens, one of 100 and 156.
+
+    Queries see themselves and what is before them; backward does 5 products for 2. The input wants no
+    gradient; the head's logits and both gradients are made on the way forward.
+    """
+    options = [
+        "--node",
+        "h800-8",
+        "--steps",
+        "1",
+        "--with",
+        "apex,flash_attn,liger_kernel,xformers",
+    ]
+    result, said = emulated(SCRIPTS, options, [str(SCRIPTS / "extensions.py")])
+    products = 2 * 2 * 256 * 256 * 768 + 3 * 2 * 256 * 256 * 1000
+    pairs = 2 * 256 * 257 / 2 + 100 * 101 / 2 + 156 * 157 / 2
+    attention = 4 * pairs * 2 * (2 * 64) * 3.5
+    assert result["ranks"][0]["flop"] == pytest.approx(products + attention, rel=1e-9)
+    assert "(256, 4, 64)" in said
+    assert any("stand-ins in place of compiled packages" in a for a in result["assumptions"])
+
+
+def test_an_extension_without_a_stand_in_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import flash_attn\nflash_attn.flash_attn_sparse_func")
+    options = ["--node", "h800-8", "--with", "flash_attn"]
+    _, said = emulated(tmp_path, options, ["train.py"], status=2)
+    assert "flash_attn.flash_attn_sparse_func has no stand-in in the emulator" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8"], ["train.py"], status=2)
+    assert "--with flash_attn puts a stand-in in its place" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--with", "triton"], ["train.py"], status=2)
+    assert "expected one of apex, flash_attn" in said

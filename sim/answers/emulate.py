@@ -25,18 +25,19 @@ from ersatz.sim.report.replay import fits, render_replays, wont_fit
 def emulate(
     script: Sequence[str], node: str, nodes: int = 1, *, stack: str = STACK, ranks: str = "0",
     steps: int = 4, timer: str = "calibrated", calibration: str = "", attach: str = "cpu",
-    patience_s: float = 600.0, seed: int = 0,
+    patience_s: float = 600.0, seed: int = 0, standins: Sequence[str] = (),
 ) -> Answer[EmulateResult]:  # fmt: skip
     """Run a script, unmodified, on `nodes` virtual nodes, and time its step.
 
     `script` is the command line that would start it: ["train.py", "--batch", "8"], or with
     "torchrun" before it. `ranks` are those that run as processes ("0", "0,4" or "all"); the others
-    are taken to do the same. It ends after `steps` whole steps of the optimizer (0: by itself).
+    are taken to do the same; `standins` are compiled packages in whose place one is put ("flash_attn").
+    It ends after `steps` whole steps of the optimizer (0: by itself).
     Raises `InputError` for what cannot be run (also without PyTorch), `InfeasibleError` where the
     devices' memory is too small.
     """
     asked = Request(node, tuple(script), nodes, stack, ranks, steps, timer, calibration, attach,
-                    patience_s, seed)  # fmt: skip
+                    patience_s, seed, tuple(standins))  # fmt: skip
     made = emulated(asked)
     result = made.result
     return Answer(

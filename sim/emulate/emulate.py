@@ -12,7 +12,7 @@ from ersatz.sim.emulate.replaying.together import together
 from ersatz.sim.emulate.starting.command import Command, parse_command
 from ersatz.sim.emulate.starting.launch import run_ranks, torch_version, version_note
 from ersatz.sim.emulate.trace import Trace
-from ersatz.sim.emulate.virtual_device import Seat, seated_node, shown_as
+from ersatz.sim.emulate.virtual_device import STANDINS, Seat, seated_node, shown_as
 from ersatz.sim.errors import InputError, Problem
 
 STACK = "torch-eager"
@@ -36,6 +36,7 @@ class Request:
     attach: str = "cpu"
     patience_s: float = 600.0
     seed: int = 0
+    standins: tuple[str, ...] = ()  # packages for which one is put in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def seats_of(request: Request) -> tuple[list[Seat], Command]:
         problems.append(
             Problem("--timer", 0, 0, "", "table", "expected --calibration FILE with it")
         )
+    problems += [Problem("--with", 0, 0, "", n, f"expected one of {', '.join(STANDINS)}")
+                 for n in request.standins if n not in STANDINS]  # fmt: skip
     if per_node > node.devices:
         problems.append(Problem("emulate", 0, 0, "processes per node", str(per_node),
                                 f"expected at most the {node.devices} devices of {node.name}"))  # fmt: skip
@@ -97,7 +100,7 @@ def seats_of(request: Request) -> tuple[list[Seat], Command]:
     return [
         Seat(request.node, request.nodes, request.stack, rank, world, per_node, request.steps, ranks, 0,
              request.timer, request.calibration, request.attach, "", request.seed, UNKNOWN_FLOAT,
-             launched, options)
+             launched, options, request.standins)
         for rank in ranks
     ], command  # fmt: skip
 

@@ -20,6 +20,11 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.emulate.clock import Clock, Entry
 
+UNCOMPILED = (  # stands first in a report
+    "TORCH.COMPILE IS SWITCHED OFF: operators are not fused and activations not recomputed, so that time and"
+    " memory are above those of the compiled script"
+)
+
 
 class Ranks(NamedTuple):
     """Members of a communicator: `size` ranks from `start`, `stride` apart."""

@@ -18,6 +18,7 @@ from ersatz.sim.scenario.scenario import Pool
 
 TESTED = ("2.13",)  # minors of PyTorch that the tests ran with
 OLDEST = (2, 13)
+STANDINS = ("apex", "flash_attn", "liger_kernel", "xformers")  # packages that have one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Seat:
     unknown_float: float
     under_torchrun: bool
     allocator: str  # options of PyTorch's allocator, as the environment gives them
+    standins: tuple[str, ...] = ()  # packages for which one is put in place
 
     def to_json(self) -> str:
         """Return the text that the rank's process reads."""
@@ -71,7 +73,8 @@ class Seat:
     def of_json(cls, text: str) -> Seat:
         """Read what `to_json` wrote."""
         data = json.loads(text)
-        return cls(**{**data, "represented": tuple(data["represented"])})
+        return cls(**{**data, "represented": tuple(data["represented"]),
+                      "standins": tuple(data["standins"])})  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from ersatz.device_models.kernels.kernel import utilisation_peak
 from ersatz.sim.emulate.records import EmulateResult, GroupRow, RankRow
 from ersatz.sim.emulate.replaying.interval import width_of
 from ersatz.sim.emulate.replaying.program import program_of
-from ersatz.sim.emulate.trace import Task, Trace
+from ersatz.sim.emulate.trace import UNCOMPILED, Task, Trace
 from ersatz.sim.emulate.virtual_device import host_defaults, shown_as
 from ersatz.sim.step.breakdown import explain_step
 from ersatz.sim.step.vector import vector_step
@@ -54,8 +54,13 @@ def outcome(setting: Setting, traces: Sequence[Trace], notes: Sequence[str] = ()
         breakdown=_breakdown(traces), ranks=tuple(rows),
         collectives=tuple(row for trace in traces for row in _group_rows(trace)),
         operators=_operators(traces[0]), policies=dict(policies), reads=dict(reads),
-        assumptions=(f"step {width.words}", *notes, *_assumptions(setting, traces, step_s)),
+        assumptions=loud_first(f"step {width.words}", *notes, *_assumptions(setting, traces, step_s)),
     )  # fmt: skip
+
+
+def loud_first(*lines: str) -> tuple[str, ...]:
+    """Return lines, first what makes it the step of another script than was asked for."""
+    return tuple(sorted(lines, key=lambda line: line != UNCOMPILED))
 
 
 def _rank_row(trace: Trace) -> RankRow:

@@ -27,7 +27,8 @@ CORE = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.d
         "torch.distributed.tensor", "torch.testing._internal.distributed.fake_pg",
         "torch.utils.backend_registration", "ersatz.sim.emulate.virtual.rank",
         "ersatz.sim.emulate.virtual.mode", "ersatz.sim.emulate.world.collectives",
-        "ersatz.sim.emulate.surface.cuda", "ersatz.sim.emulate.surface.npu")  # fmt: skip
+        "ersatz.sim.emulate.standins.place", "ersatz.sim.emulate.surface.cuda",
+        "ersatz.sim.emulate.surface.npu")  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import runpy
@@ -18,8 +19,9 @@ from typing import Any
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.timing import kernel_timer
-from ersatz.sim.emulate.trace import Trace, save
+from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
 from ersatz.sim.emulate.virtual_device import (
+    STANDINS,
     Seat,
     host_defaults,
     seated_node,
@@ -51,13 +53,21 @@ def main(words: Sequence[str]) -> int:
             print(left.code, file=sys.stderr)
     except BaseException as error:
         show_error()
-        machine.error = f"{type(error).__name__}: {error}"
+        machine.error = f"{type(error).__name__}: {error}{remedy(error)}"
         status = 1
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
     sys.stderr.flush()
     mode.world.exchange.leave()
     os._exit(status)  # workers and threads of the script are not waited for
+
+
+def remedy(error: BaseException) -> str:
+    """Return what would help: a stand-in where a compiled package is missing."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and name in STANDINS:
+        return f"; --with {name} puts a stand-in in its place"
+    return ""
 
 
 def show_error() -> None:
@@ -92,7 +102,8 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     """Build the machine and replace what the script would find of a real one."""
     import torch
 
-    from ersatz.sim.emulate.surface import attention, files, tensors, threads, times
+    from ersatz.sim.emulate.standins import place
+    from ersatz.sim.emulate.surface import attention, files, processes, tensors, threads, times
     from ersatz.sim.emulate.virtual.machine import Machine
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
     from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
@@ -135,7 +146,9 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         cuda.install(machine)
         attention.install(("AutogradCUDA", "CUDA"))
     tensors.install(machine, mode)
+    place.install(machine, seat.standins)
     files.install(machine)
+    processes.install(machine)
     groups.install(machine, world)
     reducer.install(machine)
     lazily.install()
@@ -155,17 +168,28 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
 
 
 def no_compiler(machine: Any) -> None:
-    """Say it where the script asks for compilation, which is switched off."""
+    """Say it where the script runs what it wanted compiled: compilation is switched off."""
     import torch
 
     compile_ = torch.compile
 
-    def uncompiled(*args: Any, **kwargs: Any) -> Any:
-        machine.note(
-            "torch.compile is switched off: operators are not fused and activations not recomputed, so"
-            " that time and memory are above those of the compiled script"
-        )
-        return compile_(*args, **kwargs)
+    def say() -> None:
+        machine.note(UNCOMPILED)
+
+    def uncompiled(model: Any = None, **kwargs: Any) -> Any:
+        if model is None:
+            return lambda found: uncompiled(found, **kwargs)
+        made = compile_(model, **kwargs)
+        if isinstance(model, torch.nn.Module):
+            say()
+            return made
+
+        @functools.wraps(model)
+        def run(*args: Any, **named: Any) -> Any:
+            say()
+            return made(*args, **named)
+
+        return run
 
     torch.compile = uncompiled
 
