@@ -43,7 +43,7 @@ def emulate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the script's random numbers.")] = 0,
     with_: Annotated[
         str,
-        typer.Option("--with", metavar="NAMES", help="Stand-ins for apex, flash_attn, liger_kernel, xformers."),
+        typer.Option("--with", metavar="NAMES", help="Stand-ins: apex, flash_attn, liger_kernel, xformers."),
     ] = "",
     json: JsonOption = None, out: OutOption = None,
 ) -> None:  # fmt: skip

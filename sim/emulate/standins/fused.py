@@ -94,8 +94,11 @@ class LigerCrossEntropyLoss(torch.nn.Module):
         return CROSS_ENTROPY(logits, target)
 
 
-class LigerFusedLinearCrossEntropyLoss(LigerCrossEntropyLoss):
+class LigerFusedLinearCrossEntropyLoss(torch.nn.Module):
     """The head and its loss in pieces: no logits are held, and gradients are made on the way forward."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
 
     def forward(self, weight: Any, hidden: Any, target: Any, bias: Any = None) -> Any:
         """Return the mean loss of (tokens, width) under a head of (words, width)."""

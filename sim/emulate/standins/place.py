@@ -52,8 +52,8 @@ def _versions(known: dict[str, str]) -> None:
     """Let packages find the versions of the stand-ins where they look for them."""
     real = importlib.metadata.version
 
-    def version(name: str) -> str:
-        found = known.get(name.replace("-", "_"))
-        return real(name) if found is None else found
+    def version(distribution_name: str) -> str:
+        found = known.get(distribution_name.replace("-", "_"))
+        return real(distribution_name) if found is None else found
 
     importlib.metadata.version = version

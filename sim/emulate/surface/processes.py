@@ -29,7 +29,7 @@ def install(machine: Machine) -> None:
             f" torchrun --nproc-per-node {nprocs}, and let it read LOCAL_RANK"
         )
 
-    processes.spawn = processes.spawn.spawn = spawn  # type: ignore[attr-defined]
+    processes.spawn = processes.spawn.spawn = spawn
     processes.start_processes = spawn
     sys.modules["pynvml"] = _nvml(machine)
 

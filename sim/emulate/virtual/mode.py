@@ -366,7 +366,8 @@ class Emulation(TorchDispatchMode):
         kernel, known = kernel_of(call)
         signature = None
         if self.machine.measure and func:
-            found = self.machine.found_in_cache([*args, *kwargs.values()], outputs)
+            given = [*args, *(v for _, v in sorted(kwargs.items()))]
+            found = self.machine.found_in_cache(given, outputs)
             signature = (*signature_of(kind, args, kwargs), *found)
         self.machine.run_kernel(kernel, kind.full, known, signature)
 
@@ -409,7 +410,7 @@ class Emulation(TorchDispatchMode):
         return out
 
 
-def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> object:
+def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
 
     def form(value: Any) -> Any:
