@@ -265,6 +265,20 @@ def test_integers_are_real_floats_are_not_and_time_is_simulated(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "train.py"]
 
 
+def test_a_cuda_graph_is_its_kernels_with_one_launch(tmp_path: Path) -> None:
+    """The same kernels as eager; alone it ends with the device's work, not with the host's launches."""
+    result, said = emulated(
+        tmp_path, ["--node", "h800-8", "--steps", "0"], [str(SCRIPTS / "graph.py")]
+    )
+    eager, graph = (float(said.split(f"{name} ")[1].split()[0]) for name in ("eager", "graph"))
+    assert graph < 0.7 * eager
+    row = result["ranks"][0]
+    assert row["flop"] == pytest.approx(
+        (3 * 8 - 1) * 2 * 64 * 256 * 256
+    )  # the input wants no gradient
+    assert any("CUDA graphs" in line for line in result["assumptions"])
+
+
 UNUSUAL = """
 import torch
 @torch.library.custom_op('mine::twist', mutates_args=())

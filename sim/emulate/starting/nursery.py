@@ -23,6 +23,7 @@ from typing import IO
 
 MOST = 1 << 20  # bytes of a request
 _LENGTH = 8
+PARTING_S = 2.0  # for a nursery to end by itself
 CORE = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.device_mesh",
         "torch.distributed.tensor", "torch.testing._internal.distributed.fake_pg",
         "torch.utils.backend_registration", "ersatz.sim.emulate.virtual.rank",
@@ -93,6 +94,8 @@ class Nursery:
     def close(self) -> None:
         """Let it end."""
         self.line.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PARTING_S)
         self.process.kill()
         self.process.wait()
 

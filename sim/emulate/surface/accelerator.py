@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from ersatz.sim.emulate.surface import graphs
 from ersatz.sim.emulate.surface.memory import memory_of
 from ersatz.sim.emulate.surface.streams import Event, Stream, StreamContext
 from ersatz.sim.emulate.virtual.machine import Machine
@@ -20,7 +20,8 @@ WARP = 32
 
 def surface_of(machine: Machine) -> dict[str, Any]:
     """Return what the module of the virtual device offers, by name."""
-    return {**_devices(machine), **memory_of(machine), **_streams(machine), **_random(machine)}
+    return {**_devices(machine), **memory_of(machine), **_streams(machine), **_random(machine),
+            **graphs.surface_of(machine)}  # fmt: skip
 
 
 def properties(machine: Machine) -> SimpleNamespace:
@@ -132,11 +133,6 @@ def _streams(machine: Machine) -> dict[str, Any]:
         if stream is not None:
             machine.stream = stream.number
 
-    @contextmanager
-    def capture(*args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("CUDA graphs are not emulated; run the script without them")
-        yield
-
     return {
         "Stream": Stream,
         "ExternalStream": Stream,
@@ -146,8 +142,6 @@ def _streams(machine: Machine) -> dict[str, Any]:
         "current_stream": current_stream,
         "default_stream": default_stream,
         "set_stream": set_stream,
-        "graph": capture,
-        "is_current_stream_capturing": lambda: False,
         "get_stream_from_external": lambda pointer, device=None: Stream.of(0),
     }
 
@@ -199,8 +193,9 @@ def install(machine: Machine, module: Any) -> None:
     if memory is not None:
         for name, value in memory_of(machine).items():
             setattr(memory, name, value)
-    for name in ("random", "streams"):
+    parts = {"random": _random, "streams": _streams, "graphs": graphs.surface_of}
+    for name, offered in parts.items():
         part = getattr(module, name, None)
         if part is not None:
-            for key, value in (_random if name == "random" else _streams)(machine).items():
+            for key, value in offered(machine).items():
                 setattr(part, key, value)

@@ -55,6 +55,7 @@ class Machine:
     storages: dict[int, int] = field(default_factory=dict)  # address by storage
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
+    capturing: bool = False  # a graph
     history: list[dict[str, Any]] | None = None  # of memory, while the script records it
     history_length: int = 0
     phase: str = ""  # "optimizer" inside an optimizer's step
