@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ersatz.sim.answers.answer import Answer
+from ersatz.sim.answers.cases import run
 from ersatz.sim.answers.emulate import emulate as answer
 from ersatz.sim.emulate.records import EmulateResult
 from ersatz.sim.errors import InfeasibleError, InputError
@@ -315,7 +316,17 @@ def test_what_is_not_as_in_life_is_said(tmp_path: Path) -> None:
     )  # what is not called does not count
 
 
-def test_fsdp2_of_8b_at_512_ranks() -> None:
+ROW = """
+question: How long is a step of Llama 3 8B under FSDP on 512 H800?
+model: llama3-8b
+stack: torch-eager
+cluster: {node: h800-8, nodes: 64}
+training: {sequence_length: 4096, global_batch: 512, micro_batch: 1, precision: bf16}
+parallel: {dp: 512, zero: 3, recompute: none}
+"""
+
+
+def test_fsdp2_of_8b_at_512_ranks(tmp_path: Path) -> None:
     """65 gathers: each layer forward and backward, and the rest once; 33 reductions in fp32."""
     words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "llama_fsdp.py")]
     result, said = emulated(SCRIPTS, ["--node", "h800-8", "--nodes", "64", "--steps", "2"], words)
@@ -328,6 +339,13 @@ def test_fsdp2_of_8b_at_512_ranks() -> None:
     assert result["ranks"][0]["rss_bytes"] < 3e9
     assert result["ranks"][0]["cpu_s"] < 3 * 8  # three steps and what comes before them
     assert "loss 1.000" in said
+    (described,) = run(_written(tmp_path, ROW)).values()  # the same step from the table's columns
+    assert result["step_s"] == pytest.approx(described.step.duration_s, rel=0.10)
+
+
+def _written(folder: Path, text: str) -> Path:
+    (folder / "row.yaml").write_text(text)
+    return folder / "row.yaml"
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")

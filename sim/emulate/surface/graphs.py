@@ -20,7 +20,7 @@ class Before(NamedTuple):
     free: dict[int, float]
     last: dict[int, int]
     pending: dict[int, set[int]]
-    count: int
+    entries: int
 
 
 class CUDAGraph:
@@ -45,8 +45,8 @@ class CUDAGraph:
     def capture_end(self) -> None:
         """Take what was captured out of the trace: nothing of it has run."""
         clock, before = self.machine.clock, self.before
-        self.entries = clock.entries[before.count :]
-        del clock.entries[before.count :], clock.ends[before.count :]
+        self.entries = clock.entries[before.entries :]
+        del clock.entries[before.entries :], clock.ends[before.entries :]
         clock.host = before.host
         clock.free.clear()
         clock.free.update(before.free)
@@ -64,9 +64,9 @@ class CUDAGraph:
                 continue
             stream = machine.stream if entry.stream == self.stream else entry.stream
             after = [
-                places[j - self.before.count]
+                places[j - self.before.entries]
                 for j in entry.after
-                if j - self.before.count in places
+                if j - self.before.entries in places
             ]
             waits = after if stream in used or stream == machine.stream else [*after, *begin]
             used.add(stream)
