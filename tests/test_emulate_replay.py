@@ -10,6 +10,7 @@ import yaml
 from ersatz.device_models.kernels.kernel import calibrated_time, matmul
 from ersatz.sim.answers.emulate import replay
 from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.replaying.chakra import chakra_bytes
 from ersatz.sim.emulate.replaying.replay import recording_text
 from ersatz.sim.emulate.replaying.together import together
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace
@@ -159,3 +160,69 @@ def test_recordings_that_cannot_be_believed_are_refused(change, tmp_path: Path) 
 def test_a_live_timer_has_nothing_to_time(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no operands"):
         replay(written(tmp_path), timer="live")
+
+
+Fields = dict[int, list[int | bytes]]
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of protobuf's wire format, and where the next begins."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at
+
+
+def fields(data: bytes) -> Fields:
+    """Return the fields of a message by number."""
+    found: Fields = {}
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        value, at = varint(data, at)
+        if key & 7 == 2:
+            found.setdefault(key >> 3, []).append(data[at : at + value])
+            at += value
+        else:
+            assert key & 7 == 0
+            found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+def nodes_of(data: bytes) -> list[Fields]:
+    """Return the messages of a trace without its metadata."""
+    found, at = [], 0
+    while at < len(data):
+        size, at = varint(data, at)
+        found.append(fields(data[at : at + size]))
+        at += size
+    assert found[0][1] == [b"0.0.4"]
+    return found[1:]
+
+
+def attributes(node: Fields) -> dict[str, int | bytes]:
+    """Return the attributes of a node by name, whatever their kind."""
+    rows = [fields(a) for a in node[10] if isinstance(a, bytes)]
+    return {row[1][0].decode(): next(v[0] for k, v in row.items() if k > 2) for row in rows}  # type: ignore[union-attr]
+
+
+def test_chakra_traces_hold_every_piece_of_work_with_its_dependencies() -> None:
+    """Work, a sum over two ranks, a message there and one back: types 4, 7, 5, 6 by MLCommons' schema."""
+    trace = trace_of(0, [("work", 1.0), ("meet", 2.0), ("send 1", 1.0), ("recv 1", 1.0)])
+    nodes = nodes_of(chakra_bytes(trace))
+    assert [n[3] for n in nodes] == [[4], [7], [5], [6]]
+    assert [n[1] for n in nodes] == [[0], [1], [2], [3]]
+    assert [n.get(5) for n in nodes] == [None, [b"\0"], [b"\1"], [b"\2"]]  # one stream, in order
+    assert [(n[6], n[7]) for n in nodes] == [
+        ([0], [1_000_000]),
+        ([1_000_000], [2_000_000]),
+        ([3_000_000], [1_000_000]),
+        ([4_000_000], [1_000_000]),
+    ]
+    work, summed, sent, came = map(attributes, nodes)
+    assert work["num_ops"] == 2 * 1024**3
+    assert (summed["comm_type"], summed["comm_size"]) == (0, 100_000_000)
+    assert (sent["comm_src"], sent["comm_dst"], sent["comm_size"]) == (0, 1, 1_000_000)
+    assert (came["comm_src"], came["comm_dst"]) == (1, 0)
