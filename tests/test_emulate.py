@@ -137,6 +137,20 @@ def test_the_host_leads_until_it_waits() -> None:
     assert clock.drained == 21.0
 
 
+def test_kernels_know_how_long_a_collective_ran_beside_them() -> None:
+    """A sum from 2 to 6 s beside kernels from 0 to 5 and 5 to 10: 3 and 1 s, charged when it has ended."""
+    clock = Clock()
+    before = clock.run(0, 0, 2.0, 0.0)
+    clock.run(1, 1, 4.0, 0.0, [before], talks=True)
+    clock.run(0, 0, 3.0, 0.0)
+    assert (clock.beside_s, clock.ended) == (3.0, False)
+    clock.run(0, 0, 5.0, 0.0)
+    assert clock.ended
+    assert clock.charged() == 4.0
+    clock.run(0, 0, 5.0, 0.0)
+    assert clock.charged() == 0.0
+
+
 def random_trace(seed: int) -> Trace:
     """Return a step of kernels and collectives on three streams with waits at random."""
     draw, recorder = random.Random(seed), Recorder()

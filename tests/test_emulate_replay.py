@@ -44,8 +44,9 @@ def trace_of(rank: int, rows: Sequence[Row], group: Ranks = Ranks(0, 1, 2)) -> T
 
 def test_a_collective_begins_with_the_last_of_its_ranks() -> None:
     """1 s and 3 s of work, then 2 s together: both end at 5 s, and the first has waited 2 s."""
-    fast, slow = together([trace_of(0, [("work", 1.0), ("meet", 2.0)]),
-                           trace_of(1, [("work", 3.0), ("meet", 2.0)])])  # fmt: skip
+    fast = trace_of(0, [("work", 1.0), ("meet", 2.0)])
+    slow = trace_of(1, [("work", 3.0), ("meet", 2.0)])
+    fast, slow = together([fast, slow], 0.0)
     assert (fast.step_s, slow.step_s) == ((5.0,), (5.0,))
     assert [t.waited for t in fast.table] == [0.0, 0.0, 2.0]
     assert not any(t.waited for t in slow.table)
@@ -55,15 +56,15 @@ def test_a_message_has_come_when_it_was_sent() -> None:
     """Rank 0 works 4 s and sends for 1: rank 1 gets it at 5, works 2 and answers; rank 0 ends at 8."""
     first = trace_of(0, [("work", 4.0), ("send 1", 1.0), ("recv 1", 1.0)])
     second = trace_of(1, [("recv 0", 1.0), ("work", 2.0), ("send 0", 1.0)])
-    one, other = together([first, second])
+    one, other = together([first, second], 0.0)
     assert (one.step_s, other.step_s) == ((8.0,), (8.0,))
-    assert [t.step_s for t in together([one, other])] == [(8.0,), (8.0,)]  # waits are not kept
+    assert [t.step_s for t in together([one, other], 0.0)] == [(8.0,), (8.0,)]  # waits are not kept
 
 
 def test_groups_met_in_other_orders_and_messages_never_sent_end_all_the_same() -> None:
     one = trace_of(0, [("meet", 1.0), ("recv 1", 1.0), ("work", 1.0)])
     other = trace_of(1, [("work", 1.0), ("work", 1.0)])
-    assert [t.step_s[0] for t in together([one, other])] == [3.0, 2.0]
+    assert [t.step_s[0] for t in together([one, other], 0.0)] == [3.0, 2.0]
 
 
 def written(folder: Path, world: int = 16, **changes: object) -> Path:

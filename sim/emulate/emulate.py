@@ -57,8 +57,8 @@ def emulate(request: Request) -> Emulation:
     installed = torch_version()
     seats, command = seats_of(request)
     traces = run_ranks(seats, command.words, request.patience_s)
-    traces = together(traces) if len(traces) > 1 else traces
-    node, _ = seated_node(request.node, request.nodes, request.stack)
+    node, stack = seated_node(request.node, request.nodes, request.stack)
+    traces = together(traces, stack.overlap_contention) if len(traces) > 1 else traces
     notes = [n for n in (version_note(installed),) if n]
     world = seats[0].world
     setting = Setting(" ".join(command.words), node, request.nodes, world, request.timer,

@@ -20,6 +20,7 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.emulate.clock import Clock, Entry
 
+CONTENTION = "contention"  # what collectives take from the kernels beside them
 UNCOMPILED = (  # stands first in a report
     "TORCH.COMPILE IS SWITCHED OFF: operators are not fused and activations not recomputed, so that time and"
     " memory are above those of the compiled script"
@@ -49,6 +50,11 @@ class Task:
     peer: int = -1  # of a message
     waited: float = 0.0  # seconds of it in which other ranks were not there yet
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
+
+    @property
+    def talks(self) -> bool:
+        """Whether it is a collective that slows kernels beside it."""
+        return bool(self.collective) and self.peer < 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,7 @@ def timed_anew(
             return network.seconds(task.collective, task.nbytes, task.ranks)
         return task.nbytes / host.copy_bandwidth
 
-    return together(recording.traces, seconds)
+    return together(recording.traces, stack.overlap_contention, seconds)
 
 
 def recording_text(script: str, world: int, traces: Sequence[Trace]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from ersatz.sim.emulate.clock import Clock, Entry
-from ersatz.sim.emulate.trace import Ranks, Task, Trace
+from ersatz.sim.emulate.trace import CONTENTION, Ranks, Task, Trace
 
 Seconds = Callable[[Task], float]
 Meeting = tuple[Ranks, int]  # a group, and which of its collectives
@@ -28,6 +28,7 @@ class Walk:
 
     trace: Trace
     table: list[Task]
+    share: float = 0.0  # of a second that a kernel loses for each beside a collective
     clock: Clock = field(default_factory=Clock)
     at: int = 0
     met: dict[Ranks, int] = field(default_factory=lambda: defaultdict(int))
@@ -47,7 +48,22 @@ class Walk:
             self.drained.append(self.clock.drained)
         entry = self.trace.entries[self.at]
         self.at += 1
-        return self.clock.again(entry, self.table[entry.work].seconds if entry.work >= 0 else 0.0)
+        if entry.work < 0:
+            return self.clock.again(entry, 0.0)
+        task = self.table[entry.work]
+        if task.category == CONTENTION:
+            seconds = self.share * self.clock.charged()
+            entry = entry._replace(work=self._row(entry.work, replace(task, seconds=seconds)))
+            return self.clock.again(entry, seconds)
+        return self.clock.again(entry, task.seconds, talks=task.talks)
+
+    def _row(self, work: int, task: Task) -> int:
+        """Return the number of a task that differs from a recorded one in its seconds."""
+        key = work, task.seconds
+        if key not in self.rows:
+            self.rows[key] = len(self.table)
+            self.table.append(task)
+        return self.rows[key]
 
     def wait(self, index: int, until: float, begun: bool) -> None:
         """Let an entry end at `until` (or begin then), if that is later."""
@@ -56,11 +72,8 @@ class Walk:
         late = until - (clock.ends[index] - task.seconds if begun else clock.ends[index])
         if late <= 0:
             return
-        row = self.rows.get((old.work, late))
-        if row is None:
-            row = self.rows[old.work, late] = len(self.table)
-            self.table.append(replace(task, seconds=task.seconds + late, waited=late))
-        clock.entries[index] = old._replace(work=row)
+        longer = replace(task, seconds=task.seconds + late, waited=late)
+        clock.entries[index] = old._replace(work=self._row(old.work, longer))
         clock.ends[index] += late
         clock.free[old.stream] = max(clock.free[old.stream], clock.ends[index])
 
@@ -73,14 +86,18 @@ class Walk:
                        step_s=(*before, *steps))  # fmt: skip
 
 
-def together(traces: Sequence[Trace], seconds: Seconds | None = None) -> list[Trace]:
+def together(traces: Sequence[Trace], share: float, seconds: Seconds | None = None) -> list[Trace]:
     """Return the traces as their ranks find each other; `seconds` times their work anew.
+
+    `share` is the device time that kernels lose per second of a collective beside them.
 
     Ranks must have been recorded over the same steps.
     """
     anew = seconds or (lambda task: task.seconds - task.waited)
     walks = {
-        trace.rank: Walk(trace, [replace(t, seconds=anew(t), waited=0.0) for t in trace.table])
+        trace.rank: Walk(
+            trace, [replace(t, seconds=anew(t), waited=0.0) for t in trace.table], share
+        )
         for trace in traces
     }
     meetings: dict[Meeting, dict[int, int]] = defaultdict(dict)  # entry of each rank that is there

@@ -20,6 +20,8 @@ class Before(NamedTuple):
     free: dict[int, float]
     last: dict[int, int]
     pending: dict[int, set[int]]
+    talking: list[tuple[float, float, int]]
+    beside_s: float
     entries: int
 
 
@@ -39,8 +41,9 @@ class CUDAGraph:
         machine, clock = self.machine, self.machine.clock
         self.handle = pool or self.handle
         self.stream, machine.capturing = machine.stream, True
-        self.before = Before(clock.host, dict(clock.free), dict(clock.last),
-                             {k: set(v) for k, v in clock.pending.items()}, len(clock.entries))  # fmt: skip
+        pending = {k: set(v) for k, v in clock.pending.items()}
+        self.before = Before(clock.host, dict(clock.free), dict(clock.last), pending,
+                             list(clock.talking), clock.beside_s, len(clock.entries))  # fmt: skip
 
     def capture_end(self) -> None:
         """Take what was captured out of the trace: nothing of it has run."""
@@ -50,6 +53,7 @@ class CUDAGraph:
         clock.host = before.host
         clock.free.clear()
         clock.free.update(before.free)
+        clock.talking, clock.beside_s, clock.ended = list(before.talking), before.beside_s, False
         clock.last, clock.pending = before.last, defaultdict(set, before.pending)
         self.machine.capturing = False
 
@@ -70,9 +74,11 @@ class CUDAGraph:
             ]
             waits = after if stream in used or stream == machine.stream else [*after, *begin]
             used.add(stream)
-            seconds = machine.recorder.table[entry.work].seconds
-            places[i] = clock.run(stream, entry.work, seconds, host_s, waits)
+            task = machine.recorder.table[entry.work]
+            seconds = task.seconds
+            places[i] = clock.run(stream, entry.work, seconds, host_s, waits, talks=task.talks)
             host_s = 0.0
+        machine.contend()
         if len(clock.entries) > first:  # what follows waits for all branches
             clock.wait(machine.stream, [i for s in used for i in clock.mark(s)])
         machine.note("values inside CUDA graphs stay those of their capture")

@@ -19,7 +19,7 @@ from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.emulate.allocator import CachingAllocator, Full
 from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.trace import Ranks, Recorder, Task
+from ersatz.sim.emulate.trace import CONTENTION, Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual import shim
 from ersatz.sim.emulate.virtual.residency import Residency, in_order
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
@@ -107,7 +107,19 @@ class Machine:
         seconds = self.recorder.table[number].seconds
         if not known:
             self.unknown[name] += seconds  # type: ignore[assignment]
-        return self.clock.run(self.stream, number, seconds, self.launch_s)
+        entry = self.clock.run(self.stream, number, seconds, self.launch_s)
+        self.contend()
+        return entry
+
+    def contend(self) -> None:
+        """Charge what collectives that ended took from the kernels beside them."""
+        clock, share = self.clock, self.stack.overlap_contention
+        if not clock.ended or self.capturing:
+            return
+        seconds = share * clock.charged()
+        if seconds > 0:
+            task = Task(CONTENTION, CONTENTION, seconds)
+            clock.run(self.stream, self.recorder.number((CONTENTION, seconds), task), seconds, 0.0)
 
     def _seconds(self, kernel: Kernel, signature: object) -> float:
         measured = self.measure(signature) if self.measure and signature is not None else None
@@ -150,7 +162,7 @@ class Machine:
         stream = self.group_stream(ranks) if beside else self.stream
         after = self.clock.mark(self.stream) if beside else ()
         launch = self.host.collective_launch_s if self.launch_s else 0.0
-        return self.clock.run(stream, number, seconds, launch, after)
+        return self.clock.run(stream, number, seconds, launch, after, talks=task.talks)
 
     def arrive(self, entry: int, sent_s: float) -> None:
         """Let a message end when its sender has sent it: what it waits for is time of its own."""

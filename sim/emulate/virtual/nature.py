@@ -62,7 +62,9 @@ def nature(func: Any) -> Nature:
     view = bool(returns) and all(r is not None and not r.is_write for r in returns)
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     own = any(has(func.name(), key) for key in ("CUDA", "PrivateUse1"))  # surface.kernels
-    composite = func.namespace == "aten" and not own and has(func.name(), "CompositeImplicitAutograd")
+    composite = (
+        func.namespace == "aten" and not own and has(func.name(), "CompositeImplicitAutograd")
+    )
     return Nature(
         name=name,
         full=str(func),

@@ -103,7 +103,15 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     import torch
 
     from ersatz.sim.emulate.standins import place
-    from ersatz.sim.emulate.surface import attention, files, kernels, processes, tensors, threads, times
+    from ersatz.sim.emulate.surface import (
+        attention,
+        files,
+        kernels,
+        processes,
+        tensors,
+        threads,
+        times,
+    )
     from ersatz.sim.emulate.virtual.machine import Machine
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
     from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
