@@ -16,7 +16,7 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.plan.network import used_node
 from ersatz.sim.scenario.scenario import Pool
 
-TESTED = ("2.13",)  # minors of PyTorch that the tests ran with
+TESTED = ("2.13", "2.14")  # minors of PyTorch that the tests ran with
 OLDEST = (2, 13)
 STANDINS = ("apex", "flash_attn", "liger_kernel", "xformers")  # packages that have one
 
