@@ -96,7 +96,12 @@ ORDER = [
 ]
 HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
 # Rooms that only the process of an emulated rank imports, where every module is PyTorch's.
-TORCH = ("sim.emulate.virtual.", "sim.emulate.surface.", "sim.emulate.world.")
+TORCH = (
+    "sim.emulate.virtual.",
+    "sim.emulate.surface.",
+    "sim.emulate.world.",
+    "sim.emulate.standins.",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,9 @@ def schedule(
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
-    speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
+    ] = 200.0,
     judge: Annotated[
         str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
     ] = "",
@@ -48,6 +51,9 @@ def schedule(
     claims: Annotated[
         str, typer.Option("--claims", metavar="A,B,...", help="What it promises: easy,reclaim=10 min,...")
     ] = "",
+    exporter: Annotated[
+        int, typer.Option("--exporter", metavar="PORT", help="Then serve the first run as DCGM's metrics.")
+    ] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
@@ -73,6 +79,19 @@ def schedule(
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, claims, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
     conclude(contest_answer(contest, outcomes, asked), json, out)
+    if exporter:
+        _export(outcomes[0][0], exporter, speed)
+
+
+def _export(outcome: Outcome, port: int, speed: float) -> None:
+    """Serve the metrics of a run until an interrupt."""
+    from ersatz.sim.fleet.doors.exporter import exporter
+
+    server = exporter(outcome.log, port, speed)
+    typer.echo(f"metrics of {outcome.policy} at http://127.0.0.1:{port}/metrics, {speed:g} times as fast"
+               " as real; Ctrl-C ends", err=True)  # fmt: skip
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def _outcomes(
