@@ -33,6 +33,7 @@ from ersatz.sim.scenario.case_file import Case, read_cases, validated
 from ersatz.sim.scenario.schema import Section
 
 EVERY = "all"
+MOST_UNITS = 1e9  # devices of one question
 OF_RULES = ("rules.", "knowledge.")
 OF_FILE = ("rules.set", "rules.file")
 
@@ -53,7 +54,7 @@ class LegalFile(Section):
     to: str = Field("China", description="destination")
     buyer: str = Field("company", description="kind of buyer, or the name of a party")
     origin: str | None = Field(None, description="where it is shipped from")
-    units: float | None = Field(None, gt=0, description="how many devices are asked for")
+    units: float | None = Field(None, gt=0, le=MOST_UNITS, description="how many devices are asked for")
     rules: RulesSection = Field(default_factory=RulesSection, description="which rules hold")
     seed: int = Field(0, ge=0, description="nothing here is random")
 
@@ -123,6 +124,8 @@ def ask(
 ) -> LegalQuestion:  # fmt: skip
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
+    if units is not None and not 0 < units <= MOST_UNITS:
+        problems.append(Problem("units", 0, 0, "", f"{units:g}", "expected a number of devices"))
     parts: dict[str, Part] = {}
     every = [name for name in list_parts() if load_part(name).vendor != "generic"]
     for device in every if EVERY in devices else devices:

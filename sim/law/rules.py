@@ -20,7 +20,7 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.law.expression import Value
 from ersatz.sim.law.places import Buyer, find_buyer, find_date, find_place, load_places
 from ersatz.sim.law.question import Finding, GateVerdict, Question, gate_verdict, reasons, unique
-from ersatz.sim.law.rule import GATES, ORDER, POLICIES, STRICTNESS, Rule, Rules
+from ersatz.sim.law.rule import GATES, ORDER, POLICIES, STRICTNESS, Rule, Rules, Term
 from ersatz.sim.law.rulebook import load_rules
 
 __all__ = [
@@ -143,11 +143,17 @@ def judge(
         fee=max((term.fee for term in buying), default=0.0),
         duty=max((term.duty for term in gates["duty"].terms), default=0.0),
         quota="; ".join(dict.fromkeys(term.quota for term in buying if term.quota)),
-        quota_units=min((term.units for term in buying if term.units), default=None),
+        quota_units=_quota(buying, question.part.tpp),
         power_discount=max((term.power_discount for term in gates["power"].terms), default=0.0),
         assumptions=(*_beyond(rules, on), *rules.assumptions, *_covered_by_reports(question),
                      *_assumed_groups(question.place), *_assumed(question.part)),
     )  # fmt: skip
+
+
+def _quota(terms: Sequence[Term], tpp: float) -> float | None:
+    """Return the least quota in devices, or None without one."""
+    quotas = (term.most(tpp) for term in terms)
+    return min((most for most in quotas if most is not None), default=None)
 
 
 def timeline(
@@ -267,18 +273,17 @@ def _arithmetic(
 ) -> list[str]:  # fmt: skip
     """Return the sentences that lead to a verdict: legal figures, then each rule that was tried."""
     sentences = [*_figures(question), *_defined(question, day)]
+    designer = question.part.designer
     for gate in GATES:
         for rule in question.rules:
             asked = gate in rule.gates and rule.in_force(day) and question.concerns(rule, gate)
             if asked and question.covered(rule, gate, day):
                 holding = [f for f in found[gate] if f.rule.id == rule.id]
                 sentences += _tried(gate, rule, holding, question.values)
-    if question.place == question.part.designer == question.origin:
+    if question.place == designer == question.origin:
         sentences.append("export and import: made and sold in one country, so there is neither")
-    elif question.part.designer != "US" and not gates["export"].rules:
-        sentences.append(
-            f"export: designed in {question.part.designer}, so no export rule of the US applies"
-        )
+    elif designer != "US" and not gates["export"].rules:
+        sentences.append(f"export: designed in {designer}, so no export rule of the US applies")
     return sentences
 
 

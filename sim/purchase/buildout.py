@@ -35,6 +35,7 @@ class Answer:
     surcharge: float = 0.0  # fee and duty, share of the price
     notice_days: float = 0.0  # before which nothing may leave
     presumed: bool = False  # a licence that is presumed to be approved
+    quota: float = math.inf  # devices in all that leave on these terms
 
 
 Gate = Callable[["Offer", "Site", date], Answer]

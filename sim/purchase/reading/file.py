@@ -48,6 +48,7 @@ class Inquiry:
     buyer: str
     assumptions: tuple[str, ...]
     saving: float = 0.2  # share of the money of the first case that is asked for
+    home: str = ""  # code of the country where the buyer sits
 
 
 def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
@@ -129,6 +130,7 @@ def resolve_inquiry(
     inputs = resolve_inputs(reading, spec, jobs)
     if case.problems:
         return None
+    known = [_within_quota(reading, gates[0], offer, sites) for offer in known]
     known, licences = _licences(reading, events, gates[0], known, sites)
     return Inquiry(
         case.name, _buildout(reading, spec, known, sites, jobs), gates[0], gates[1],
@@ -136,7 +138,7 @@ def resolve_inquiry(
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
-        spec.monte_carlo.saving if spec.monte_carlo else 0.2,
+        spec.monte_carlo.saving if spec.monte_carlo else 0.2, find_place(spec.buyer.country),
     )  # fmt: skip
 
 
@@ -218,9 +220,10 @@ def _gates(
         return None, (open_gate, open_gate)
     try:
         rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)
-        gate = known = rule_gate(rules, spec.buyer.kind)
+        home = find_place(spec.buyer.country)
+        gate = known = rule_gate(rules, spec.buyer.kind, home)
         if not spec.rules.foresight:
-            known = rule_gate(known_rules(rules, reading.start), spec.buyer.kind)
+            known = rule_gate(known_rules(rules, reading.start), spec.buyer.kind, home)
         for offer in offers:  # a first question, so that unknown names are told now
             for site in sites:
                 gate(offer, site, reading.start)
@@ -245,6 +248,25 @@ def _beyond(reading: Reading, rules: Rules) -> list[str]:
 LICENCES = {"presumed": "licences presumed to be approved", "case": "licences decided case by case"}
 
 
+def _days(reading: Reading) -> list[date]:
+    return [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
+
+
+def _within_quota(reading: Reading, gate: Gate, offer: Offer, sites: list[Site]) -> Offer:
+    """Return an offer held to the least quota of the rules under which it may leave without more."""
+    said = [gate(offer, site, day) for site in sites if offer.is_at(site.name)
+            for day in _days(reading)]  # fmt: skip
+    least = min((a for a in said if a.policy in ("free", "notify")), key=lambda a: a.quota,
+                default=None)  # fmt: skip
+    if least is None or not least.quota < offer.quota * offer.per_node:
+        return offer
+    reading.assume(
+        f"{offer.name}: at most {least.quota:,.0f} devices, the quota of {', '.join(least.rules)};"
+        f" for more set devices.{offer.name}.quota, and the rules are asked for as many"
+    )
+    return replace(offer, quota=float(least.quota // offer.per_node))
+
+
 def _licences(
     reading: Reading, events: tuple[Event, ...], gate: Gate, offers: list[Offer], sites: list[Site]
 ) -> tuple[list[Offer], list[Event]]:
@@ -253,8 +275,8 @@ def _licences(
     for offer in offers:
         if any(e.kind == "licence" and e.hits(offer.name) for e in events):
             continue
-        days = [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
-        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name) for day in days}
+        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name)
+                for day in _days(reading)}  # fmt: skip
         for kind, presumed in (("presumed", True), ("case", False)):
             if any(a.policy == "case" and a.presumed == presumed for a in said):
                 asked[kind].append(offer.name)
