@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from ersatz.device_models.catalog.device import Device, Node
+from ersatz.device_models.catalog.export import load_part
 from ersatz.device_models.catalog.power import device_power
 from ersatz.device_models.catalog.reading import load_device, load_node
 from ersatz.device_models.text.problems import InputError
@@ -166,7 +167,7 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     wear = _wear(reading, name, section, domestic)
     share = _network_share(reading, name, section, device, domestic)
     prices = _prices(reading, name, section, node)
-    window = _window(reading, at, section)
+    window = _window(reading, name, section, device)
     rent = reading.money(section.rent, (*at, "rent"))
     return Offer(
         name=name, title=section.title or (device.title if device else name),
@@ -274,12 +275,24 @@ def _wear(reading: Reading, name: str, section: DeviceSection, domestic: bool) -
             "repair_share": reading.default("repair_share", section.repair_share, name)}  # fmt: skip
 
 
-def _window(reading: Reading, at: tuple[Any, ...], section: DeviceSection) -> list[bool]:
-    """Return in which months the offer is sold."""
+def _window(
+    reading: Reading, name: str, section: DeviceSection, device: Device | None
+) -> list[bool]:  # fmt: skip
+    """Return in which months the offer is sold: not before its device is released."""
+    at = ("devices", name)
     first = reading.day(section.sold_from, (*at, "sold_from"))
     last = reading.day(section.sold_until, (*at, "sold_until"))
-    return [section.for_sale and (first is None or t * MONTH_DAYS >= first)
+    sold = [section.for_sale and (first is None or t * MONTH_DAYS >= first)
             and (last is None or t * MONTH_DAYS <= last) for t in range(reading.months)]  # fmt: skip
+    if device is None or first is not None:
+        return sold
+    part = load_part(device.name)
+    days = (reading.start + timedelta(days=t * MONTH_DAYS) for t in range(reading.months))
+    released = [part.on_sale(day) for day in days]
+    if section.for_sale and not all(released):
+        reading.assume(f"{name}: not sold before it is released ({part.released or 'no day known'});"
+                       f" else give devices.{name}.sold_from")  # fmt: skip
+    return [a and b for a, b in zip(sold, released, strict=True)]
 
 
 def _prices(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> list[float]:

@@ -44,7 +44,9 @@ class BuyerSection(Section):
     """Who buys."""
 
     kind: str = Field("company", description="kind of buyer that the rules know")
-    country: str = Field("China", description="headquarters, and destination where a site says nothing else")
+    country: str = Field(
+        "China", description="headquarters, and destination where a site says nothing else"
+    )
 
 
 class RulesSection(Section):
