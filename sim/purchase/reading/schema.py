@@ -137,6 +137,9 @@ class SiteSection(Section):
     power: Power | None = Field(None, description="at the meter; by default without limit")
     nodes: Amount | None = Field(None, description="room; by default without limit")
     energy_price: EnergyPrice | None = Field(None, description="of electricity")
+    colocation: MoneyRate | None = Field(
+        None, description="of a kilowatt of machines, electricity included: instead of energy_price"
+    )
     pue: Annotated[float, Field(ge=1, le=10)] | None = Field(None, description="meter / machines")
     carbon_intensity: Carbon | None = Field(None, description="of the electricity")
 
