@@ -100,7 +100,7 @@ def resolve(
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
-        job=_job(spec.job, pools, bool(training.tokens), blame, assumptions),
+        job=resolve_job(spec.job, pools, bool(training.tokens), blame, assumptions),
         cost=resolve_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
@@ -328,9 +328,10 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
 
 
-def _job(
+def resolve_job(
     section: JobSection, pools: list[Pool], matters: bool, blame: Blame, assumptions: list[str]
 ) -> JobSpec:
+    """Return how a job runs; what was not given is said in `assumptions` where there is a job."""
     c = section.checkpoint
     said: list[str] = assumptions if matters else []
     number, by_pool = _spares(section, pools, blame, said)

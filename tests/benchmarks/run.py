@@ -30,6 +30,7 @@ from ersatz.device_models.networks.fabric import bisection, build_fabric  # noqa
 from ersatz.device_models.networks.group import Group  # noqa: E402
 from ersatz.device_models.networks.sharing import max_min_rates  # noqa: E402
 from ersatz.device_models.networks.traffic import Members, ring_share  # noqa: E402
+from ersatz.sim.importing.shell.machine import follow  # noqa: E402
 from ersatz.sim.law.legal import answer, ask  # noqa: E402
 from ersatz.sim.law.rules import load_rules  # noqa: E402
 from ersatz.sim.plan.schedules import make_schedule  # noqa: E402
@@ -268,6 +269,18 @@ def fleets() -> Any:
     return found
 
 
+def launch_script() -> Callable[[], None]:
+    """A launch script of 500 lines, followed to what it starts."""
+    from test_shell import long_script
+
+    script = long_script(500)
+
+    def read() -> None:
+        follow(script, "s.sh", {}, None)
+
+    return read
+
+
 BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
     "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
@@ -296,6 +309,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
         lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 3072}, **WIDE),
         60.0,
     ),
+    "a launch script of 500 lines": (launch_script, 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
