@@ -107,6 +107,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--judge",
             "--fleet",
             "--claims",
+            "--slurm-conf",
             "--scheduler",
             "--endpoint",
             "--speed",
