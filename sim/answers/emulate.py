@@ -32,5 +32,6 @@ def emulate(
     result = made.result
     return Answer(
         "emulate", {result.script: result}, view=lambda: render_emulation(result),
-        record=lambda: plain(result), files=lambda: {"trace.json": perfetto_text(made.traces)},
+        record=lambda: plain(result),
+        files=lambda: {"trace.json": perfetto_text(made.traces, result.script)},
     )  # fmt: skip

@@ -2,8 +2,8 @@
 
     python -m ersatz.sim.emulate.measured BACKEND      asked by lines on standard input
 
-An operator is told by its name, shapes, strides and formats; it is run with made-up operands, found cold
-as a training step finds them, several times, and the median counts. Fused attention that a CPU calls
+An operator is told by its signature (`sim/hil/device/operators.py`); it is run with made-up operands, found
+cold as a training step finds them, several times, and the median counts. Fused attention that a CPU calls
 otherwise is run under the CPU's name.
 
 Not modelled: which of its operands an operator finds in the cache.
@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from ersatz.sim.hil.device.attached import Attached, attach
+from ersatz.sim.hil.device.operators import prepared
 
 SAMPLES, LONG_S, FEW = 7, 0.05, 3
-SPREAD, TINY = 0.02, 1e-4  # of made-up floats: positive, for roots of negative numbers take longer
-HIGHEST = 50  # of made-up integers
 
 
 @dataclass(slots=True)
@@ -80,70 +79,6 @@ def seconds_of(attached: Attached, signature: Any) -> float | str:
 def _cold(attached: Attached, run: Callable[[], object], operands: list[Any]) -> float:
     attached.empty_cache(operands[:1])
     return attached.time_once(run)[0]
-
-
-def prepared(attached: Attached, signature: Any) -> tuple[Callable[[], object], list[Any]]:
-    """Return a call of the operator with made-up operands, and these."""
-    import torch
-
-    name, args, kwargs = signature
-    operands: list[Any] = []
-    made = [_made(attached, value, operands) for value in args]
-    named = {k: _made(attached, v, operands) for k, v in kwargs}
-    if attached.backend == "cpu" and "_scaled_dot_product" in name:
-        return _cpu_attention(name, made), operands
-    space, op, overload = name.split(".")
-    function = getattr(getattr(getattr(torch.ops, space), op), overload)
-    return lambda: function(*made, **named), operands
-
-
-def _made(attached: Attached, value: Any, operands: list[Any]) -> Any:
-    import torch
-
-    if not isinstance(value, tuple) or not value:
-        return list(value) if isinstance(value, tuple) else value
-    if value[0] == "tensor" and len(value) == 5:
-        tensor = _operand(attached, *value[1:4])
-        operands.append(tensor)
-        return tensor
-    if value[0] == "dtype":
-        return getattr(torch, value[1])
-    if value[0] == "device":
-        return attached.device
-    if value == ("left out",):
-        return None
-    return [_made(attached, v, operands) for v in value]
-
-
-def _operand(attached: Attached, shape: Any, stride: Any, dtype: str) -> Any:
-    import torch
-
-    kind = getattr(torch, dtype)
-    extent = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if shape else 1
-    extent = max(extent, 1)
-    if kind.is_floating_point:
-        base = (torch.rand(extent) * SPREAD + TINY).to(kind)
-    elif kind == torch.bool:
-        base = torch.zeros(extent, dtype=kind)
-    else:
-        base = torch.randint(0, HIGHEST, (extent,)).to(kind)
-    return base.to(attached.device).as_strided(shape, stride)
-
-
-def _cpu_attention(name: str, args: list[Any]) -> Callable[[], object]:
-    """Return the CPU's own fused attention in place of an accelerator's."""
-    import torch
-
-    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    if not name.split(".")[1].endswith("backward"):
-        q, k, v = args[:3]
-        causal = next((a for a in reversed(args) if isinstance(a, bool)), True)
-        return lambda: forward(q, k, v, 0.0, causal)
-    grad, q, k, v = args[:4]
-    causal = next((a for a in reversed(args) if isinstance(a, bool)), True)
-    out, sums = forward(q, k, v, 0.0, causal)
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return lambda: backward(grad, q, k, v, out, sums, 0.0, causal)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class Task:
     ranks: Ranks | None = None
     peer: int = -1  # of a message
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
+    signature: str = ""  # of an operator of PyTorch, as `sim/hil/device/operators.py` tells it
 
 
 @dataclass(frozen=True, slots=True)

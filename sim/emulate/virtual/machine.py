@@ -21,6 +21,7 @@ from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual import shim
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
+from ersatz.sim.hil.device.operators import Signature, told
 
 GIB = 2.0**30
 OWN = ("/sim/emulate/", "/torch/", "site-packages", "dist-packages", f"{sys.base_prefix}/lib")
@@ -43,8 +44,8 @@ class Machine:
     network: Network
     memory: CachingAllocator
     launch_s: float
-    measure: Callable[[object], float | None] | None = (
-        None  # the live timer's: seconds of an operator
+    measure: Callable[[Signature], float | None] | None = (
+        None  # seconds of an operator, measured live or before
     )
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
@@ -88,22 +89,25 @@ class Machine:
 
     # ---- work
 
-    def run_kernel(self, kernel: Kernel, name: str, known: bool, signature: object = None) -> int:
+    def run_kernel(
+        self, kernel: Kernel, name: str, known: bool, signature: Signature | None = None
+    ) -> int:
         """Launch a kernel on the current stream; returns its entry."""
         category = self.phase or kernel.category
-        key = (kernel, category, signature if self.measure else None)
+        key = (kernel, category, signature)
         number = self.recorder.numbers.get(key)
         if number is None:
             seconds = self._seconds(kernel, signature)
-            task = Task(name, category, seconds, kernel, known=known)
+            text = told(signature) if signature else ""
+            task = Task(name, category, seconds, kernel, known=known, signature=text)
             number = self.recorder.number(key, task)
         seconds = self.recorder.table[number].seconds
         if not known:
             self.unknown[name] += seconds  # type: ignore[assignment]
         return self.clock.run(self.stream, number, seconds, self.launch_s)
 
-    def _seconds(self, kernel: Kernel, signature: object) -> float:
-        measured = self.measure(signature) if self.measure and signature is not None else None
+    def _seconds(self, kernel: Kernel, signature: Signature | None) -> float:
+        measured = self.measure(signature) if self.measure and signature else None
         if measured is not None:
             return measured
         found = self.times.get(kernel)

@@ -11,7 +11,7 @@ import runpy
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ersatz.sim.emulate.virtual_device import (
     shown_as,
     usable_memory,
 )
+from ersatz.sim.hil.device.operators import Signature, key_of, told
 
 KEPT_STEPS = 2  # whole steps in the trace
 
@@ -107,7 +108,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     if seat.under_torchrun:
         groups.set_environment(seat.rank, seat.world, seat.per_node)
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
-    timer, device = kernel_timer(seat, node.device)
+    timer, device, own = kernel_timer(seat, node.device)
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
@@ -116,6 +117,8 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
+    if own:
+        machine.measure = timed_before(own, machine.note)
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     machine.real_clock = time.process_time
@@ -152,20 +155,37 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     return machine, mode
 
 
-def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any]:
-    """Return how long kernels take, and the device as its calibration has it."""
+def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any, Mapping[str, float]]:
+    """Return how long kernels take, the device, and the seconds of operators measured one by one."""
     if seat.timer == "roofline":
-        return roofline_time, device
+        return roofline_time, device, {}
     if not seat.calibration:
-        return calibrated_time, device
+        return calibrated_time, device, {}
     calibration = read_calibration(find_calibration(seat.calibration))
     make = table_timer if seat.timer == "table" else calibrated_timer
     timer = make(calibration)
     found = calibrated_device(device, calibration)
-    return lambda _, kernel: timer(found, kernel), device
+    own = calibration.operators if device.name == calibration.origin.device else {}
+    return lambda _, kernel: timer(found, kernel), device, own
 
 
-def measurer(seat: Seat) -> Callable[[object], float | None]:
+def timed_before(
+    own: Mapping[str, float], note: Callable[[str], None]
+) -> Callable[[Signature], float | None]:
+    """Return what looks operators up that a calibration has timed, and says which it has not."""
+
+    def look_up(signature: Signature) -> float | None:
+        seconds = own.get(key_of(told(signature)))
+        if seconds is None:
+            note(
+                f"the operator {signature[0]} has shapes that the calibration has not timed: modelled"
+            )
+        return seconds
+
+    return look_up
+
+
+def measurer(seat: Seat) -> Callable[[Signature], float | None]:
     """Return what asks the attached device for the time of an operator."""
     from ersatz.sim.emulate.measured import Measurer
 
