@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ersatz.device_models.calibration.measured import find_calibration, read_calibration
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.kernels.kernel import utilisation_peak
+from ersatz.device_models.text.units import format_duration
 from ersatz.sim.emulate.command import Command, parse_command
 from ersatz.sim.emulate.interval import width_of
 from ersatz.sim.emulate.launch import run_ranks, torch_version, version_note
@@ -17,6 +19,7 @@ from ersatz.sim.emulate.records import EmulateResult, GroupRow, RankRow
 from ersatz.sim.emulate.trace import Task, Trace
 from ersatz.sim.emulate.virtual_device import Seat, host_defaults, seated_node, shown_as
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.device.operators import key_of
 from ersatz.sim.step.breakdown import explain_step
 from ersatz.sim.step.vector import vector_step
 
@@ -222,8 +225,23 @@ def _assumptions(
             f"{1e6 * host_defaults().launch_s:.0f} us of the host per operator (4 to 12 are seen),"
             f" {launches:.1f} ms of a step of {1e3 * step_s:.1f} ms; hidden while the device is behind"
         )
+    found += not_timed(request, trace)
     found.append("Python between operators, and the loading of data, are taken to keep up")
     return [*found, *_doubts(trace, step_s)]
+
+
+def not_timed(request: Request, trace: Trace) -> list[str]:
+    """Say which operators a calibration of own ops has not timed."""
+    if not request.calibration or request.timer in ("live", "roofline"):
+        return []
+    own = read_calibration(find_calibration(request.calibration)).operators
+    left = [t for t in _tasks(trace) if t.kernel and own and key_of(t.signature) not in own]
+    if not left:
+        return []
+    names = ", ".join(sorted({t.name for t in left})[:4])
+    seconds = sum(t.seconds for t in left)
+    return [f"{len(left):,} operators have shapes that the calibration has not timed, and are modelled:"
+            f" {format_duration(seconds)} of the step ({names})"]  # fmt: skip
 
 
 def _doubts(trace: Trace, step_s: float) -> list[str]:

@@ -61,6 +61,7 @@ class Times:
     communicators: Mapping[str, Communicator]
     timer: Timer
     kernels: dict[Kernel, float] = field(default_factory=dict)
+    moved: dict[tuple[object, ...], Transfer] = field(default_factory=dict)
 
     def kernel(self, kernel: Kernel) -> float:
         """Seconds of one kernel on the device."""
@@ -79,6 +80,12 @@ class Times:
         """Time and traffic of one collective of the named group."""
         if nbytes <= 0:
             return NOTHING
+        key = kind, nbytes, group, crossing
+        if key not in self.moved:  # layers that are alike move alike
+            self.moved[key] = self._collective(kind, nbytes, group, crossing)
+        return self.moved[key]
+
+    def _collective(self, kind: str, nbytes: float, group: str, crossing: float | None) -> Transfer:
         communicator = self.communicators[group]
         done = collective_time(
             kind, nbytes, communicator.group, communicator.node, crossing=crossing

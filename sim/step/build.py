@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import (
@@ -114,6 +115,8 @@ class StageBuilder:
     traffic: WeightTraffic = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
     parts: dict[Chunk, list[Part]] = field(default_factory=dict)
+    cut: dict[Chunk, list[Bucket]] = field(default_factory=dict)
+    lasting: dict[tuple[str, int], float] = field(default_factory=dict)  # by way and part
     built: dict[object, tuple[Block, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,8 +182,9 @@ class StageBuilder:
         make = Assembler(self.times, overlaps, "forward" if phase == "F" else "backward")
         sent: tuple[tuple[int, int], ...] = ()
         if phase == "W":
+            complete = self._complete(chunk, edge)
             for place, part in reversed(list(enumerate(self._parts(chunk)))):
-                self._weight_grad(make, chunk, part, place, edge)
+                self._weight_grad(make, chunk, part, complete.get(place, ()))
             return make.block(sent), make.flop
         self._receive(make, way)
         if phase == "F":
@@ -218,7 +222,10 @@ class StageBuilder:
             yield from [made[part]] * count if count else ()
 
     def _buckets(self, chunk: Chunk) -> list[Bucket]:
-        return self.traffic.buckets(self._parts(chunk), first_chunk=chunk.position == 0)
+        if chunk not in self.cut:
+            first = chunk.position == 0
+            self.cut[chunk] = self.traffic.buckets(self._parts(chunk), first_chunk=first)
+        return self.cut[chunk]
 
     def _forward(self, make: Assembler, chunk: Chunk, edge: str) -> None:
         parts, buckets = self._parts(chunk), self._buckets(chunk)
@@ -243,12 +250,13 @@ class StageBuilder:
         parts = self._parts(chunk)
         gathers = [bucket for bucket in self._buckets(chunk) if self._gathers_again(chunk, bucket)]
         order = list(range(len(parts) - 1, -1, -1))
+        complete = self._complete(chunk, edge)
         for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
             part = parts[place]
             self._recompute(make, part, place - (not parts[0].is_layer))
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
             if whole:
-                self._weight_grad(make, chunk, part, place, edge)
+                self._weight_grad(make, chunk, part, complete.get(place, ()))
 
     def _gathers_again(self, chunk: Chunk, bucket: Bucket) -> bool:
         """Tell whether ZeRO 3 gathers weights for a backward pass: the head's follows at once."""
@@ -270,15 +278,20 @@ class StageBuilder:
             again = repeated(part.work.forward, modules, moe=part.moe)
         make.repeat(again)
 
+    def _complete(self, chunk: Chunk, edge: str) -> dict[int, list[Bucket]]:
+        """Return the buckets to reduce by the place of the part that completes them."""
+        found: dict[int, list[Bucket]] = {}
+        for bucket in self._buckets(chunk) if self.traffic.reduces_after(edge) else ():
+            found.setdefault(bucket.first, []).append(bucket)
+        return found
+
     def _weight_grad(
-        self, make: Assembler, chunk: Chunk, part: Part, place: int, edge: str
+        self, make: Assembler, chunk: Chunk, part: Part, complete: Iterable[Bucket]
     ) -> None:
+        """Compute the gradients of a part's weights, and reduce the buckets that they complete."""
         make.add(part.work.weight_grad)
-        if not self.traffic.reduces_after(edge):
-            return
-        for bucket in self._buckets(chunk):
-            if bucket.first == place:
-                self._reduce(make, chunk, bucket)
+        for bucket in complete:
+            self._reduce(make, chunk, bucket)
 
     def _reduce(self, make: Assembler, chunk: Chunk, bucket: Bucket) -> None:
         """Reduce a bucket's gradients, of which the last are there now."""
@@ -298,12 +311,18 @@ class StageBuilder:
 
     def _forward_seconds(self, part: Part) -> float:
         """Seconds of a part's kernels in a forward pass."""
-        return self.times.kernels_of(part.work.forward)
+        key = "forward", id(part)  # parts live as long as their builder, alike layers are one
+        if key not in self.lasting:
+            self.lasting[key] = self.times.kernels_of(part.work.forward)
+        return self.lasting[key]
 
     def _backward_seconds(self, part: Part) -> float:
         """Seconds of a part's kernels in a backward pass, without what is computed again."""
-        work = part.work
-        return self.times.kernels_of(work.input_grad) + self.times.kernels_of(work.weight_grad)
+        key, work = ("backward", id(part)), part.work
+        if key not in self.lasting:
+            parts = work.input_grad, work.weight_grad
+            self.lasting[key] = sum(map(self.times.kernels_of, parts))
+        return self.lasting[key]
 
     def _prefetched(
         self, make: Assembler, parts: list[Part], order: Sequence[int], gathers: list[Bucket],
@@ -315,6 +334,7 @@ class StageBuilder:
         for bucket in gathers:
             due.setdefault(min(rank[bucket.first], rank[bucket.last]), []).append(bucket)
         starts = sorted(due)
+        following = dict(pairwise(starts))
         work = [seconds(parts[place]) for place in order] if due else []
         end: int | None = None
         waits: dict[int, list[int]] = {}
@@ -324,10 +344,10 @@ class StageBuilder:
             )
         for number, place in enumerate(order):
             if number in due:
-                after = starts.index(number) + 1
-                if after < len(starts):
-                    beside = math.fsum(work[number : starts[after]])
-                    waits[starts[after]] = self._gather(make, due[starts[after]], end, beside)
+                after = following.get(number)
+                if after is not None:
+                    beside = math.fsum(work[number:after])
+                    waits[after] = self._gather(make, due[after], end, beside)
                 for index in waits[number]:
                     make.join(index)
             yield place

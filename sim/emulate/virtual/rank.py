@@ -118,7 +118,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         memory, launch_s, live,
     )  # fmt: skip
     if own:
-        machine.measure = timed_before(own, machine.note)
+        machine.measure = timed_before(own)
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     machine.real_clock = time.process_time
@@ -169,20 +169,9 @@ def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any, Mapping[str, floa
     return lambda _, kernel: timer(found, kernel), device, own
 
 
-def timed_before(
-    own: Mapping[str, float], note: Callable[[str], None]
-) -> Callable[[Signature], float | None]:
-    """Return what looks operators up that a calibration has timed, and says which it has not."""
-
-    def look_up(signature: Signature) -> float | None:
-        seconds = own.get(key_of(told(signature)))
-        if seconds is None:
-            note(
-                f"the operator {signature[0]} has shapes that the calibration has not timed: modelled"
-            )
-        return seconds
-
-    return look_up
+def timed_before(own: Mapping[str, float]) -> Callable[[Signature], float | None]:
+    """Return what looks operators up that a calibration has timed; None: it has not."""
+    return lambda signature: own.get(key_of(told(signature)))
 
 
 def measurer(seat: Seat) -> Callable[[Signature], float | None]:

@@ -62,7 +62,7 @@ def _form(value: Any) -> Any:
 
 def key_of(text: str) -> str:
     """Return a short name of a signature: the operator, and twelve digits of its text's hash."""
-    name = str(json.loads(text)[0])
+    name = str(json.loads(text)[0]) if text else ""
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
