@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ersatz.device_models.text.private import private_place
 from ersatz.sim.emulate.smi import write_tools
 from ersatz.sim.emulate.trace import Trace, load
 from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node, shown_as
@@ -60,8 +60,7 @@ def run_ranks(seats: Sequence[Seat], script: Sequence[str], patience_s: float) -
     Raises `InputError` where the script fails or makes no step, `InfeasibleError` where a device's memory
     is too small for it.
     """
-    with tempfile.TemporaryDirectory(prefix="ersatz-") as place:
-        folder = Path(place)
+    with private_place("emulate") as folder:
         node, _ = seated_node(seats[0].node, seats[0].nodes, seats[0].stack)
         write_tools(folder, node.device, shown_as(node.device), seats[0].per_node)
         port = free_port() if len(seats) > 1 else 0
@@ -80,6 +79,7 @@ def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> R
     log = folder / f"{seat.rank}.log"
     path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path,
+                   "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
                    "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
     words = [sys.executable, "-m", "ersatz.sim.emulate.virtual.rank", seat.to_json(), "--", *script]
     with log.open("wb") as file:
