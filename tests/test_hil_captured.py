@@ -30,6 +30,7 @@ from ersatz.sim.hil.captured import Captured, calibrate_captured, read_captured 
 from ersatz.sim.hil.device import attached as attached_module  # noqa: E402
 from ersatz.sim.hil.device.attached import Attached, attach  # noqa: E402
 from ersatz.sim.hil.device.operators import heard, key_of, prepared, told  # noqa: E402
+from ersatz.sim.report.measured.calibration import calibration_record  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "emulated" / "gpt.py"
 GPT = ["--layers", "2", "--width", "128", "--heads", "2", "--block", "64"]
@@ -76,6 +77,7 @@ def test_every_operator_is_timed_and_products_are_points(cpu: Attached, tmp_path
     assert all(seconds > 0 for seconds in made.operators.values())
     assert [kernel_key(p.kernel) for p in made.points] == ["product fp32 64 16 32 1 0"]
     assert made.origin.scope == "2 operators of train.py"
+    assert calibration_record(made, [], [])["operators"] == made.operators
     write_calibration(made, tmp_path / "own.yaml")
     again = read_calibration(tmp_path / "own.yaml")
     assert again.operators == pytest.approx(made.operators, rel=1e-5)
