@@ -312,14 +312,16 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
     soak = _soak(data.get("soak", {}), blame)
-    times = [_times(data, name, blame) for name in ("sentinels", "launches", "operators")]
+    kinds = ("sentinels", "launches", "operators")
+    sentinels, launches, operators = (_times(data, name, blame) for name in kinds)
     fits = _fits(data.get("fits"), blame)
     points = _points(text, problems)
     if problems or origin is None or machine is None:
         return None
     return Calibration(
-        origin, machine, parameters, fits, points, tuple(missing), proof, soak, *times
-    )
+        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches,
+        operators,
+    )  # fmt: skip
 
 
 def _parameters(raw: Any, blame: Blame) -> dict[str, float]:

@@ -172,7 +172,7 @@ def read_infragraph(text: YamlText, answers: Answers) -> Imported:
         return made(draft, [])
     each, cards = _held(draft, host, "xpu"), _held(draft, host, "nic")
     named = [i for i in _entries(data, "instances") if i.get("device") == host.get("name")]
-    hosts = sum(_count(draft, i) for i in named)
+    hosts = sum(_counted(draft, i) for i in named)
     draft.devices_per_node, draft.devices = each, each * hosts if hosts else None
     rates = [rate for link in _entries(data, "links") if (rate := _rate(link))]
     if not rates:
@@ -194,7 +194,7 @@ def _entries(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
 
 
-def _count(draft: Draft, entry: Mapping[str, Any]) -> int:
+def _counted(draft: Draft, entry: Mapping[str, Any]) -> int:
     """Return how many of an entry there are; a count that is none is a complaint."""
     count = entry.get("count", 1)
     if isinstance(count, str) and count.isdecimal() and len(count) < 10:
@@ -210,7 +210,7 @@ def _held(draft: Draft, device: Mapping[str, Any], kind: str) -> int:
     parts = _entries(device, "components")
     of_kind = [c for c in parts if kind in (c.get("type"), c.get("name")) or
                (isinstance(c.get("choice"), str) and c["choice"] == kind)]  # fmt: skip
-    return sum(_count(draft, c) for c in of_kind)
+    return sum(_counted(draft, c) for c in of_kind)
 
 
 def _rate(link: Mapping[str, Any]) -> float:

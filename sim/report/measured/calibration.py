@@ -74,7 +74,7 @@ def render_calibration(
         *_soaked(calibration),
         Text(f"{origin.framework}, {origin.driver}; {origin.clock}; {origin.date}; seed {origin.seed}."),
         *([Text(f"Fused kernels: {origin.libraries}.")] if origin.libraries else []),
-        *([Text(""), _error_table(errors)] if errors else []),
+        *((Text(""), _error_table(errors)) if errors else ()),
         Text(""), _parameter_table(calibration, device), Text(""),
         _operation_table(calibration),
     ]  # fmt: skip
