@@ -61,7 +61,7 @@ def victims(folder: Path) -> list[Victim]:
         "options.yaml": seeds.OPTIONS,
         "relative.yaml": seeds.path_of("calibrations", "cpu-epyc")
         .read_text("utf-8")
-        .replace("device: cpu,", "device: h200,"),
+        .replace("device: cpu,", "device: h200, pretended: for the killer,"),
         "anchor.yaml": launches.ANCHOR,
         "train.sh": launches.SCRIPT,
         "trace.json": json.dumps(launches.CAPTURED),
