@@ -285,7 +285,7 @@ def captured(rng: random.Random) -> Input:
         text = rng.choice(CAPTURED["otherData"]["operators"])["signature"]  # type: ignore[index]
         changed = mutated_bytes(text.encode(), rng).decode("utf-8", "replace")
         raw = to_json(CAPTURED).replace(json.dumps(text).encode(), json.dumps(changed).encode())
-    raw = mutated_bytes(raw, rng) if rng.random() < 0.1 else raw
+    raw = mutated_bytes(raw, rng) if rng.random() < 0.1 or raw == to_json(CAPTURED) else raw
     return Input("captured", {"trace.json": raw}, call=captured_trace)
 
 
