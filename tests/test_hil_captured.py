@@ -12,14 +12,14 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hi
 
 from fuzz.launches import CAPTURED  # noqa: E402
 from pretended import HostClock  # noqa: E402
-from test_emulate_torch import emulated  # noqa: E402
 
 from ersatz.device_models.calibration.measured import (  # noqa: E402
     kernel_key,
     read_calibration,
     write_calibration,
 )
-from ersatz.device_models.catalog.reading import load_device  # noqa: E402
+from ersatz.device_models.catalog.reading import load_device, load_node  # noqa: E402
+from ersatz.sim.answers.emulate import emulate  # noqa: E402
 from ersatz.sim.cli.output import captured  # noqa: E402
 from ersatz.sim.emulate.clock import Entry  # noqa: E402
 from ersatz.sim.emulate.emulate import Request, not_timed  # noqa: E402
@@ -156,8 +156,9 @@ def test_a_proof_of_a_captured_trace_is_refused(tmp_path: Path) -> None:
 
 def test_a_script_is_captured_and_its_operators_are_looked_up(tmp_path: Path) -> None:
     """With a millisecond for each distinct operator, the step is a millisecond for each that runs."""
-    emulated(tmp_path, ["--node", "cpu-1", "--out", "o"], [str(SCRIPT), *GPT])
-    found = read_captured(tmp_path / "o" / "trace.json")
+    answer = emulate([str(SCRIPT), *GPT], "cpu-1")
+    (tmp_path / "trace.json").write_text(str(dict(answer.files())["trace.json"]))
+    found = read_captured(tmp_path / "trace.json")
     assert 40 <= len(found.operators) <= 250
     (product,) = (o for o in found.operators if o.kernel.n == 256 and o.kernel.name == "mm"
                   and o.kernel.m == 256 and o.kernel.k == 128)  # fmt: skip
@@ -165,11 +166,11 @@ def test_a_script_is_captured_and_its_operators_are_looked_up(tmp_path: Path) ->
     known = read_calibration(_shipped())
     times = {key_of(o.text): MILLISECOND for o in found.operators}
     write_calibration(replace(known, operators=times), tmp_path / "own.yaml")
-    options = ["--node", "cpu-1", "--timer", "table", "--calibration", "own.yaml"]
-    result, _ = emulated(tmp_path, options, [str(SCRIPT), *GPT])
+    own = str(tmp_path / "own.yaml")
+    (result,) = emulate([str(SCRIPT), *GPT], "cpu-1", timer="table", calibration=own).values()
     expected = sum(o.count for o in found.operators) * MILLISECOND
-    assert result["step_s"] == pytest.approx(expected, rel=1e-4)  # copies are beside them
-    assert not any("has not timed" in line for line in result["assumptions"])
+    assert result.step_s == pytest.approx(expected, rel=1e-4)  # copies are beside them
+    assert not any("has not timed" in line for line in result.assumptions)
 
 
 def test_operators_that_were_not_timed_are_said(
@@ -184,10 +185,11 @@ def test_operators_that_were_not_timed_are_said(
         replace(known, operators={key_of(tasks[0].signature): 1.0}), tmp_path / "own.yaml"
     )
     request = Request("cpu-1", ("x.py",), timer="table", calibration=str(tmp_path / "own.yaml"))
-    (words,) = not_timed(request, trace)
+    node = load_node("cpu-1")
+    (words,) = not_timed(request, node, trace)
     assert words.startswith("2 operators have shapes that the calibration has not timed")
     assert "2.00 ms of the step (mul)" in words
-    assert not_timed(replace(request, timer="live"), trace) == []
+    assert not_timed(replace(request, timer="live"), node, trace) == []
 
 
 def _shipped() -> Path:

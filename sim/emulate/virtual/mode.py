@@ -28,7 +28,7 @@ from ersatz.sim.emulate.virtual.known import (
     on_host,
     values_of,
 )
-from ersatz.sim.emulate.virtual.machine import Machine, on_device
+from ersatz.sim.emulate.virtual.machine import Found, Machine, on_device
 from ersatz.sim.emulate.virtual.nature import Nature, is_integer, nature
 from ersatz.sim.hil.device.operators import Signature, rounded
 
@@ -219,6 +219,15 @@ class Emulation(TorchDispatchMode):
         else:
             forget(target)
 
+    def _on_histc(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Count integers as floats: the CPU has no other histogram, an accelerator has."""
+        values = values_of(args[0])
+        if values is None or not is_integer(values.dtype):
+            return self._run(func, nature(func), args, kwargs, inputs)
+        counts = func(values.float(), *args[1:], **kwargs).to(values.dtype)
+        self._charge(nature(func), args, kwargs, inputs, [], None)
+        return self.lift(counts)
+
     def _on_index(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
         """Masks have become places, for how many there are is a value."""
         places = [self._unmasked(i) for i in args[1]]
@@ -357,7 +366,11 @@ class Emulation(TorchDispatchMode):
                     on_device(outputs, self.kind), self.machine.stack)  # fmt: skip
         kernel, known = kernel_of(call)
         signature = signature_of(kind, args, kwargs) if func else None
-        self.machine.run_kernel(kernel, kind.full, known, signature)
+        found: Found = ((), False)
+        if self.machine.measure and func:
+            given = [*args, *(v for _, v in sorted(kwargs.items()))]
+            found = self.machine.found_in_cache(given, outputs)
+        self.machine.run_kernel(kernel, kind.full, known, signature, found)
 
     # ---- values
 

@@ -34,7 +34,7 @@ MOST_BYTES = 50_000_000  # of a file
 
 def read_table(path: Path, operation: str = "", ranks: int = 0, per_node: int = 0) -> list[Timing]:
     """Return the rows of a table; raises `InputError` with every fault."""
-    text = read_file(path, MOST_BYTES).decode("utf-8", "replace")
+    text = read_file(path, MOST_BYTES).decode("utf-8", errors="replace")
     kind, members, beside = _heading(path, text, operation, ranks, per_node)
     problems: list[Problem] = []
     rows = [

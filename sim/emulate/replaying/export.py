@@ -29,12 +29,11 @@ def perfetto_text(traces: Sequence[Trace], script: str = "") -> str:
 
 def _operators(trace: Trace) -> list[dict[str, Any]]:
     """Return the distinct operators of the last step in its order, with how often they run."""
-    counts = Counter(e.work for e in trace.last_step() if e.work >= 0)
-    return [
-        {"signature": task.signature, "count": count, "kernel": kernel_row(task.kernel)}
-        for task, count in ((trace.table[work], count) for work, count in counts.items())
-        if task.kernel and task.signature
-    ]
+    tasks = [trace.table[e.work] for e in trace.last_step() if e.work >= 0]
+    counts = Counter(task.signature for task in tasks if task.kernel and task.signature)
+    kernels = {task.signature: task.kernel for task in tasks if task.kernel}
+    return [{"signature": text, "count": count, "kernel": kernel_row(kernels[text])}
+            for text, count in counts.items()]  # fmt: skip
 
 
 def _events(trace: Trace) -> Iterator[dict[str, Any]]:
@@ -59,13 +58,8 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
     for entry in entries:
         task = trace.table[entry.work] if entry.work >= 0 else None
         seconds = task.seconds if task else 0.0
-        if entry.waits:
-            clock.wait_on_host(entry.after)
-        elif entry.stream == HOST:
-            clock.spend(entry.host_s)
-        else:
-            clock.run(entry.stream, entry.work, seconds, entry.host_s, entry.after)
-        if len(clock.ends) < len(clock.entries) or task is None:
+        clock.again(entry, seconds)
+        if task is None:
             continue
         args: dict[str, Any] = {"category": task.category}
         if task.kernel:
@@ -75,6 +69,10 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
                 "dtype": task.kernel.dtype,
             }
         if task.ranks:
-            args |= {"bytes": task.nbytes, "ranks": list(task.ranks[:3])}
+            args |= {
+                "bytes": task.nbytes,
+                "ranks": list(task.ranks[:3]),
+                "waited_us": US * task.waited,
+            }
         yield {"ph": "X", "name": task.name, "pid": trace.rank, "tid": entry.stream + 1,
                "ts": US * (clock.ends[-1] - seconds), "dur": US * seconds, "args": args}  # fmt: skip
