@@ -11,6 +11,7 @@ from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, Job, Offer
 from ersatz.sim.purchase.events import INPUTS, KINDS, Event
 from ersatz.sim.purchase.life.chance import Uncertain
@@ -19,6 +20,7 @@ from ersatz.sim.purchase.reading.reading import Reading, dated
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.shipped import shipped_scenarios
+from ersatz.sim.search.planned import planned
 
 SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
 MOST_DAYS = 36_525.0  # and the largest factor
@@ -73,7 +75,12 @@ def _plans_file(name: str, folder: Path) -> Path:
 def _throughputs(
     path: str, use: tuple[str, ...], nodes: tuple[tuple[str, str], ...]
 ) -> tuple[Throughput, ...]:
-    cases = load_cases(path)
+    try:
+        cases = [planned(case) for case in load_cases(path, plans=True)]
+    except InfeasibleError as error:
+        raise InputError(
+            [Problem(path, 0, 0, "parallel", "", f"is not given, and {error}")]
+        ) from None
     names = [case.name for case in cases]
     unknown = [name for name in use if name not in names]
     if unknown:
