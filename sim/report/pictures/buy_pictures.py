@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def _legal(answered: Answered) -> str:
             rows.append(
                 Row(
                     name,
-                    tuple(_course(lambda day, o=offer, s=site: gate(o, s, day), b.start, last)),
+                    tuple(_course(partial(gate, offer, site), b.start, last)),
                 )
             )
     title = f"{answered.inquiry.name}: what may leave, by day of export"

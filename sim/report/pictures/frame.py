@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from html import escape
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), apart for all common kinds of colour blindness.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8ae1d", "#7f7f7f")
-INK, GRID, AXIS, DOWN = "#1f2933", "#e3e7eb", "#66727f", "#3b3b3b"
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8ae1d", "#4d4d4d")
+INK, GRID, AXIS, DOWN = "#1f2933", "#e3e7eb", "#66727f", "#111111"
 LETTER = 6.9  # width of a letter of 12 pixels, roughly
 LINE = 19  # pixels of a row of the legend
 RIGHT, BOTTOM = 30, 52
