@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
+    from ersatz.sim.answers.report import report
     from ersatz.sim.answers.schedule import schedule
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
     from ersatz.sim.records import RunResult
@@ -48,6 +49,7 @@ __all__ = [
     "legal",
     "load",
     "read_launch",
+    "report",
     "run",
     "schedule",
     "show",
@@ -70,6 +72,7 @@ _HOMES = {
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
     "read_launch": "sim.answers.importing",
+    "report": "sim.answers.report",
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",
     "show": "sim.answers.find",

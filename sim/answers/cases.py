@@ -13,6 +13,7 @@ from ersatz.sim.importing.cases import load_any
 from ersatz.sim.records import RunResult
 from ersatz.sim.report.json_out import result_json, table_files
 from ersatz.sim.report.pictures.memory_timeline import memory_pictures
+from ersatz.sim.report.pictures.step_timeline import timeline_pictures
 from ersatz.sim.report.run import render_comparison, render_run
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
@@ -115,6 +116,12 @@ def named_apart(cases: Sequence[Scenario], results: Sequence[RunResult]) -> list
     return [replace(r, name=c.name) for c, r in zip(cases, results, strict=True)]
 
 
+def case_pictures(cases: Sequence[Scenario], results: Sequence[RunResult]) -> dict[str, str]:
+    """Return the pictures of each case under its result's name: its memory and its stages over a step."""
+    named = [replace(c, name=r.name) for c, r in zip(cases, results, strict=True)]
+    return {**memory_pictures(named), **timeline_pictures(named)}
+
+
 def infeasible(results: Sequence[RunResult], reasons: Sequence[str]) -> list[str]:
     """Return why cases cannot be run, and which results do not fit and what would help."""
     tight = [f"{r.name} does not fit into memory; would fit with: {'; '.join(r.memory.advice)}"
@@ -130,5 +137,5 @@ def _answer(
         verb, by_name((result.name, result) for result in results),
         view=lambda: view(cases, results), record=lambda: result_json(cases, results),
         reasons=tuple(infeasible(results, reasons)),
-        files=lambda: {**table_files(results), **memory_pictures(cases)},
+        files=lambda: {**table_files(results), **case_pictures(cases, results)},
     )  # fmt: skip

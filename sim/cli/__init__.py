@@ -34,6 +34,7 @@ VERBS = (
     "measured.validate",
     "measured.anchor",
     "measured.calibrate",
+    "report",
     "devices",
     "find",
 )  # modules, in the order of --help

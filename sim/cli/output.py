@@ -32,6 +32,7 @@ Files = Mapping[str, str | bytes]  # by wanted name
 _BEGINS = {
     ".json": b"{[",
     ".svg": b"<",
+    ".html": b"<",
     ".yaml": b"#",
     ".scenario": b"qn",  # with its question, a network with its name
 }  # how what ersatz writes to a named file begins
@@ -39,12 +40,14 @@ _BEGINS = {
 
 def deliver(
     name: str, record: Any, view: RenderableType, json: str | None, out: Path | None = None,
-    files: Files | Callable[[], Files] | None = None, drawings: Mapping[Path, str] | None = None,
+    files: Files | Callable[[], Files] | None = None,
+    drawings: Mapping[Path, str | Callable[[], str]] | None = None,
 ) -> None:  # fmt: skip
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
     `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
-    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings`, and
+    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` (or what makes
+    them: pictures and pages), and
     files that other runs read (YAML that begins with a comment), go to places of their own. Whatever
     cannot be written, the rest is, and the report is shown; then raises `Failure`.
     """
@@ -55,7 +58,7 @@ def deliver(
     if json and json != "-":
         faults += _attempt(json, lambda: write_file(Path(json), text, ".json"))
     for place, drawing in (drawings or {}).items():
-        faults += _attempt(str(place), partial(write_file, place, visible(drawing), _kind(drawing)))
+        faults += _attempt(str(place), partial(_draw, place, drawing))
     if out:
         faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
     faults += _attempt("standard output", lambda: _answer(text if json == "-" else view))
@@ -63,7 +66,14 @@ def deliver(
         raise Failure(faults[0][0], [line for _, line in faults])
 
 
+def _draw(place: Path, drawing: str | Callable[[], str]) -> None:
+    text = drawing if isinstance(drawing, str) else drawing()
+    write_file(place, visible(text), _kind(text))
+
+
 def _kind(text: str) -> str:
+    if text.startswith("<!doctype html>"):
+        return ".html"
     return ".svg" if text.startswith("<") else ".yaml"
 
 

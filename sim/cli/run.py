@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import (
+    HtmlOption,
     JsonOption,
     OutOption,
     SeedOption,
@@ -46,7 +47,7 @@ def run(
     ops: Annotated[
         bool, typer.Option("--ops", help="Show what every rank sends and computes in a step.")
     ] = False,
-    stack: StackOption = None,
+    stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
     set_ = with_stack(set_, stack)
@@ -62,7 +63,7 @@ def run(
         view = render_run(scenarios, results)
     if times:
         view = grouped(view, *times_notes(results))
-    finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+    finish([path], scenarios, results, view, json, out, set_ or [], reasons, html)
 
 
 def _operations(
@@ -93,7 +94,7 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
 def compare(
     scenarios: Annotated[list[str], typer.Argument(help="Scenario files or names.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
-    stack: StackOption = None,
+    stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Show several scenarios, and their cases, side by side."""
     set_ = with_stack(set_, stack)
@@ -104,4 +105,4 @@ def compare(
     cases, results, reasons = simulate(load_several(paths, set_ or [], seed), watch=progress)
     named = named_apart(cases, results)
     view = render_comparison(cases, named)
-    finish(paths, cases, named, view, json, out, set_ or [], reasons)
+    finish(paths, cases, named, view, json, out, set_ or [], reasons, html)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import (
+    Failure,
+    HtmlOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    app,
+)
 from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
@@ -44,6 +52,7 @@ def schedule(
     ] = "",
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
@@ -54,13 +63,13 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge), json, out)
+        return conclude(judge_answer(judge), json, out, html)
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
-    conclude(contest_answer(contest, outcomes, asked), json, out)
+    conclude(contest_answer(contest, outcomes, asked), json, out, html)
 
 
 def _outcomes(

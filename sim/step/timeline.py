@@ -117,7 +117,9 @@ def step_timeline(
     lines: list[RankLine] = []
     first_rank = first_stage = 0
     for share, program in zip(shares, programs, strict=True):
-        mine = [rank - first_rank for rank in ranks if first_rank <= rank < first_rank + program.ranks]
+        mine = [
+            rank - first_rank for rank in ranks if first_rank <= rank < first_rank + program.ranks
+        ]
         for line in _lines(share, program, mine):
             stage = first_stage + line.stage
             pieces = _completed(line, whole.by_stage[stage], slow=bool(scenario.stragglers.ranks))
@@ -160,7 +162,9 @@ def _lines(share: Scenario, program: Program, ranks: Sequence[int]) -> Iterator[
     charges = None if slow else _charges(program)
     shape = rank_shape(share.parallel)
     each = int(np.prod(shape))
-    writers = {rank: Writer(program, rank // each, _place(rank % each, shape), charges) for rank in ranks}
+    writers = {
+        rank: Writer(program, rank // each, _place(rank % each, shape), charges) for rank in ranks
+    }
     by_stage: dict[int, list[Writer]] = {}
     for writer in writers.values():
         by_stage.setdefault(writer.stage, []).append(writer)
@@ -220,7 +224,9 @@ class Writer:
         """Return the rank's entry of an array over the ranks."""
         if isinstance(times, float):
             return times
-        return float(times[tuple(i if n > 1 else 0 for i, n in zip(self.place, times.shape, strict=True))])
+        return float(
+            times[tuple(i if n > 1 else 0 for i, n in zip(self.place, times.shape, strict=True))]
+        )
 
     def __call__(self, seen: Happening) -> None:
         """Write down one op."""
@@ -308,7 +314,9 @@ class Writer:
         if end - start > 1e-12:
             yield end - start, "launch"
 
-    def _fill(self, until: float, names: Callable[[float, float], Iterator[tuple[float, str]]]) -> None:
+    def _fill(
+        self, until: float, names: Callable[[float, float], Iterator[tuple[float, str]]]
+    ) -> None:
         if until - self.clock <= 1e-12:
             return
         for seconds, cause in names(self.clock, until - self.clock):
@@ -320,7 +328,9 @@ class Writer:
         """Let the compute stream wait for one cause."""
         self.close_slot()
         if time - self.clock > 1e-12:
-            self.pieces.append(Piece(self.clock, time - self.clock, COMPUTE, f"wait: {cause}", cause, WAIT))
+            self.pieces.append(
+                Piece(self.clock, time - self.clock, COMPUTE, f"wait: {cause}", cause, WAIT)
+            )
             self.clock = time
 
     def begin_tail(self, barrier: float) -> None:
@@ -333,7 +343,9 @@ def _name(op: Op, work: Work) -> str:
     return work.kernel.name if work.kernel else op.name
 
 
-def _kernels(op: Op, issued: Sequence[float], ready: float, end: float, device: float) -> list[Piece]:
+def _kernels(
+    op: Op, issued: Sequence[float], ready: float, end: float, device: float
+) -> list[Piece]:
     """Return the pieces of an op: kernel after kernel as the host issues them, the last ends with it."""
     if op.sync or len(op.work) == 1:
         return [Piece(end - device, device, op.stream, _name(op, op.work[0]), op.work[0].category,
@@ -362,12 +374,16 @@ def stage_stretches(
     for share, program in zip(shares, programs, strict=True):
         spans: list[list[tuple[float, float]]] = [[] for _ in range(program.stages)]
 
-        def told(stage: int, _: Causes, start: float, end: float, into: Any = spans) -> None:
-            into[stage].append((start, end))
+        def told(stage: int, causes: Causes, start: float, end: float, into: Any = spans) -> None:
+            into[stage].append((start + causes.get("bubble", 0.0), end))
 
         slow = slowness(share, program)
         explain_folded(program, told, [float(array.max()) for array in slow] if slow else None)
-        for pool, mine, order in zip(stage_pools(share), spans, program.schedule.orders, strict=True):
+        for pool, mine, order in zip(
+            stage_pools(share), spans, program.schedule.orders, strict=True
+        ):
             parts = [*order, ()]
-            found.append((pool.name, tuple(Stretch(*ends, p) for ends, p in zip(mine, parts, strict=True))))
+            found.append(
+                (pool.name, tuple(Stretch(*ends, p) for ends, p in zip(mine, parts, strict=True)))
+            )
     return found

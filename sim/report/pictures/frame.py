@@ -196,11 +196,13 @@ def area(
 
 
 def _corners(points: Points) -> list[tuple[float, float]]:
-    """Return the corners of values that hold until the next."""
+    """Return the corners of values that hold until the next; where nothing changes there is none."""
     path: list[tuple[float, float]] = []
     for i, (x, y) in enumerate(points):
-        if i and y != points[i - 1][1]:
-            path.append((x, points[i - 1][1]))
+        if path and y == path[-1][1] and i < len(points) - 1:
+            continue
+        if path and y != path[-1][1]:
+            path.append((x, path[-1][1]))
         path.append((x, y))
     return path
 

@@ -10,9 +10,15 @@ from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.timeline import Stretch, stage_stretches
 
 MOST_SLOTS = 6_000  # of a picture; of more, only a part of the step is drawn
-PHASES = {"F": ("forward", COLOURS[0]), "B": ("backward", COLOURS[1]), "I": ("gradient of the input", COLOURS[1]),
-          "W": ("gradient of the weights", COLOURS[2]), "FB": ("forward and backward at once", COLOURS[3]),
-          "": ("after the last: exchange, optimizer", COLOURS[5])}  # fmt: skip
+AFTER = "after the last: exchange, optimizer"
+PHASES = {
+    "F": ("forward", COLOURS[0]),
+    "B": ("backward", COLOURS[1]),
+    "I": ("gradient of the input", COLOURS[4]),
+    "W": ("gradient of the weights", COLOURS[2]),
+    "FB": ("forward and backward at once", COLOURS[3]),
+    "": (AFTER, COLOURS[5]),
+}
 
 
 def timeline_pictures(scenarios: Sequence[Scenario]) -> dict[str, str]:
@@ -39,7 +45,8 @@ def draw_timeline(stages: Sequence[tuple[str, Sequence[Stretch]]], name: str) ->
     )  # fmt: skip
     frame = replace(frame, height=round(frame.top + high * len(stages) + 52))
     top = frame.up(0.0)
-    ground = (f'<rect class="wait" x="{frame.left}" y="{top:.1f}" width="{frame.across(frame.x[1]) - frame.left:.1f}"'
+    across = frame.across(frame.x[1]) - frame.left
+    ground = (f'<rect class="wait" x="{frame.left}" y="{top:.1f}" width="{across:.1f}"'
               f' height="{high * len(stages):.1f}" fill="#eef1f4"/>')  # fmt: skip
     paths: dict[str, list[str]] = {kind: [] for kind in kinds}
     numbers = []
@@ -49,7 +56,9 @@ def draw_timeline(stages: Sequence[tuple[str, Sequence[Stretch]]], name: str) ->
             if slot.start_s >= shown or slot.end_s <= slot.start_s:
                 continue
             x0, x1 = frame.across(slot.start_s * scale), frame.across(slot.end_s * scale)
-            paths[_kind(slot)].append(f"M{x0:.1f} {y:.1f}h{max(x1 - x0 - 0.3, 0.2):.1f}v{high - 1:.1f}H{x0:.1f}z")
+            paths[_kind(slot)].append(
+                f"M{x0:.1f} {y:.1f}h{max(x1 - x0 - 0.3, 0.2):.1f}v{high - 1:.1f}H{x0:.1f}z"
+            )
             if slot.parts and x1 - x0 > 18 and high >= 13:
                 label = "+".join(str(part.microbatch) for part in slot.parts)
                 if x1 - x0 > 8 * len(label):
@@ -60,4 +69,8 @@ def draw_timeline(stages: Sequence[tuple[str, Sequence[Stretch]]], name: str) ->
 
 
 def _kind(slot: Stretch) -> str:
-    return "".join(sorted({part.phase for part in slot.parts}, reverse=True)) if len(slot.parts) < 2 else "FB"
+    return (
+        "".join(sorted({part.phase for part in slot.parts}, reverse=True))
+        if len(slot.parts) < 2
+        else "FB"
+    )
