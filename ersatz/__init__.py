@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.legal import legal
     from ersatz.sim.answers.report import report
     from ersatz.sim.answers.schedule import schedule
+    from ersatz.sim.answers.trace import trace
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
     from ersatz.sim.records import RunResult
     from ersatz.sim.scenario.scenario import Scenario
@@ -53,6 +54,7 @@ __all__ = [
     "run",
     "schedule",
     "show",
+    "trace",
 ]
 
 _HOMES = {
@@ -76,6 +78,7 @@ _HOMES = {
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",
     "show": "sim.answers.find",
+    "trace": "sim.answers.trace",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ersatz.sim.cli.app import Failure, asked_line
-from ersatz.sim.cli.output import deliver
+from ersatz.sim.cli.output import Drawing, deliver
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +21,7 @@ def finish(
     paths: Sequence[Path], scenarios: Sequence[Scenario], results: Sequence[RunResult],
     view: RenderableType, json: str | None, out: Path | None, overrides: Sequence[str],
     reasons: Sequence[str] = (), html: Path | None = None,
+    drawings: Mapping[Path, Drawing] | None = None,
 ) -> None:  # fmt: skip
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from ersatz.sim.answers.cases import case_pictures, infeasible
@@ -35,7 +36,7 @@ def finish(
         if html
         else {}
     )
-    deliver("result", record, view, json, out, files, page)
+    deliver("result", record, view, json, out, files, {**page, **(drawings or {})})
     if stuck := infeasible(results, reasons):
         raise Failure(1, stuck)
 
@@ -50,10 +51,12 @@ def page_text(verb: str, record: Any, pictures: Mapping[str, str], view: Rendera
 
 
 def conclude(
-    answer: Answer[Any], json: str | None, out: Path | None = None, html: Path | None = None
-) -> None:
+    answer: Answer[Any], json: str | None, out: Path | None = None, html: Path | None = None,
+    drawings: Mapping[Path, Drawing] | None = None,
+) -> None:  # fmt: skip
     """Print and write an answer, and fail where something is infeasible."""
     page = {html: lambda: answer.to_html(command=asked_line())} if html else {}
-    deliver(answer.verb, answer.to_dict(), answer.view(), json, out, answer.files, page)
+    deliver(answer.verb, answer.to_dict(), answer.view(), json, out, answer.files,
+            {**page, **(drawings or {})})  # fmt: skip
     if not answer.feasible:
         raise Failure(1, answer.reasons)

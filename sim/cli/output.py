@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Files = Mapping[str, str | bytes]  # by wanted name
+Drawing = str | bytes | Callable[[], str | bytes]
 _BEGINS = {
     ".json": b"{[",
     ".svg": b"<",
     ".html": b"<",
+    ".gz": b"\x1f",
     ".yaml": b"#",
     ".scenario": b"qn",  # with its question, a network with its name
 }  # how what ersatz writes to a named file begins
@@ -41,7 +43,7 @@ _BEGINS = {
 def deliver(
     name: str, record: Any, view: RenderableType, json: str | None, out: Path | None = None,
     files: Files | Callable[[], Files] | None = None,
-    drawings: Mapping[Path, str | Callable[[], str]] | None = None,
+    drawings: Mapping[Path, Drawing] | None = None,
 ) -> None:  # fmt: skip
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
@@ -66,12 +68,14 @@ def deliver(
         raise Failure(faults[0][0], [line for _, line in faults])
 
 
-def _draw(place: Path, drawing: str | Callable[[], str]) -> None:
-    text = drawing if isinstance(drawing, str) else drawing()
-    write_file(place, visible(text), _kind(text))
+def _draw(place: Path, drawing: Drawing) -> None:
+    text = drawing() if callable(drawing) else drawing
+    write_file(place, visible(text) if isinstance(text, str) else text, _kind(text))
 
 
-def _kind(text: str) -> str:
+def _kind(text: str | bytes) -> str:
+    if isinstance(text, bytes):
+        return ".gz" if text.startswith(b"\x1f") else ".json"
     if text.startswith("<!doctype html>"):
         return ".html"
     return ".svg" if text.startswith("<") else ".yaml"
@@ -114,18 +118,18 @@ def cannot_be_written(place: str | Path, error: OSError) -> str:
     return f"{place}: cannot be written: {error.strerror or error}"
 
 
-def write_file(path: Path, text: str, kind: str) -> None:
+def write_file(path: Path, text: str | bytes, kind: str) -> None:
     """Write one file to the place that a person named, whole or not at all.
 
-    `kind` is `.json`, `.svg`, `.yaml` or `.scenario`: what stands there and is neither empty nor of that
-    kind is left alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
+    `kind` is a key of `_BEGINS`: what stands there and is neither empty nor of that kind is left alone, and
+    so is what the run was made from. Raises `Failure` for these, and OSError.
     """
     from ersatz.device_models.text.whole import write_whole
 
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file() and not target.is_dir():
-        with target.open("w", encoding="utf-8") as stream:  # a device or a pipe is never replaced
-            stream.write(text)
+        with target.open("wb") as stream:  # a device or a pipe is never replaced
+            stream.write(text.encode("utf-8") if isinstance(text, str) else text)
         return
     if was_read(target):
         raise Failure(EXIT_BAD_INPUT, [f"{path}: the run was made from it; expected another file"])

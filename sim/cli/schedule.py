@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,8 @@ from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from ersatz.sim.answers.answer import Answer
+    from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.file import Contest
 
@@ -53,6 +56,9 @@ def schedule(
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
     html: HtmlOption = None,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", metavar="FILE", help="Write the fleets for Perfetto.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
@@ -63,13 +69,26 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge), json, out, html)
+        found = judge_answer(judge)
+        return conclude(found, json, out, html, _traced(timeline, found))
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
-    conclude(contest_answer(contest, outcomes, asked), json, out, html)
+    found = contest_answer(contest, outcomes, asked)
+    conclude(found, json, out, html, _traced(timeline, found))
+
+
+def _traced(file: Path | None, answer: Answer[list[Outcome]]) -> dict[Path, Drawing]:
+    """Return the timeline that was asked for, by its file."""
+    if file is None:
+        return {}
+    from ersatz.sim.answers.trace import trace
+    from ersatz.sim.report.timelines.chrome import unpacked
+
+    data = trace(answer)
+    return {file: unpacked(data) if file.suffix == ".json" else data}
 
 
 def _outcomes(

@@ -28,7 +28,6 @@ from ersatz.sim.step.stragglers import named_stragglers, slowness
 from ersatz.sim.step.vector import Array, Happening, VectorStep, alike, latest
 
 MOST_RANKS = 64
-MOST_PIECES = 2_000_000
 WAIT = "wait"  # phase of a piece during which nothing is done
 
 
@@ -110,7 +109,7 @@ def step_timeline(
     `InfeasibleError` as `simulate_step` does.
     """
     ranks = list(ranks) or first_ranks(scenario)
-    _check(scenario, ranks)
+    check_ranks(scenario, ranks)
     scenario = named_stragglers(scenario)
     whole = simulate_step(scenario, timer)
     shares, programs, _ = job_programs(scenario, timer)
@@ -131,7 +130,30 @@ def step_timeline(
     return StepTimeline(whole.duration_s, tuple(sorted(lines, key=lambda line: order[line.rank])))
 
 
-def _check(scenario: Scenario, ranks: Sequence[int]) -> None:
+def count_pieces(
+    scenario: Scenario, ranks: Sequence[int] = (), timer: Timer = calibrated_time
+) -> int:
+    """Return about how many pieces a timeline would have, without making it."""
+    ranks = list(ranks) or first_ranks(scenario)
+    _, programs, _ = job_programs(named_stragglers(scenario), timer)
+    total = first = 0
+    for program in programs:
+        each = program.ranks // program.stages
+        size = {
+            at: sum(2 * len(op.work) for op in block.ops) for at, block in program.blocks.items()
+        }
+        of_stage = [0] * program.stages
+        for visit in program.schedule.walk:
+            of_stage[visit.stage] += size[visit.stage, visit.block]
+        total += sum(
+            of_stage[(r - first) // each] for r in ranks if first <= r < first + program.ranks
+        )
+        first += program.ranks
+    return total
+
+
+def check_ranks(scenario: Scenario, ranks: Sequence[int]) -> None:
+    """Raise `ValueError` for too many ranks and for one that the job does not have."""
     if len(ranks) > MOST_RANKS:
         raise ValueError(f"{len(ranks)} ranks: expected at most {MOST_RANKS}")
     wrong = [rank for rank in ranks if not 0 <= rank < scenario.devices]
