@@ -52,6 +52,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "anchor",
         "calibrate",
         "report",
+        "serve",
         "devices",
         "list",
         "show",
@@ -122,6 +123,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--timeline",
             "--help",
         },
+        "serve": {"--port", "--json", "--help"},
         "report": {"--html", "--date", "--to", "--json", "--help"},
         "anchor": {"--json", "--set", "--stack", "--out", "--help"},
         "calibrate": {

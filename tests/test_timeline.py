@@ -113,8 +113,8 @@ def test_memory_is_counted_and_its_peak_is_the_verdicts(
     held = memory.peak_bytes - memory.parts["fragmentation"]  # what no tensor and no library holds
     assert max(peaks.values()) * 2**30 == pytest.approx(held, rel=1e-4)
     assert len(peaks) == 32
-    assert all(0 <= e["ts"] <= 1e6 * simulate_step(deepseek).duration_s + 1
-               for e in trace["traceEvents"] if e["ph"] == "C")  # fmt: skip
+    end = 1e6 * simulate_step(deepseek).duration_s + 1
+    assert all(0 <= e["ts"] <= end for e in trace["traceEvents"] if e["ph"] == "C")
 
 
 def test_no_kernel_starts_before_its_launch() -> None:

@@ -35,6 +35,7 @@ VERBS = (
     "measured.anchor",
     "measured.calibrate",
     "report",
+    "serve",
     "devices",
     "find",
 )  # modules, in the order of --help

@@ -1,6 +1,7 @@
 "use strict";
 // A kind of work is chosen in the legend: the others pale, and each row says its number alone.
-for (const split of document.querySelectorAll(".split")) {
+function bind(place) {
+ for (const split of place.querySelectorAll(".split")) {
   split.addEventListener("click", (event) => {
     const key = event.target.closest(".key");
     if (!key) return;
@@ -13,5 +14,7 @@ for (const split of document.querySelectorAll(".split")) {
       cell.textContent = chosen ? `${parts.get(chosen)} ${split.dataset.unit}` : cell.dataset.whole;
     }
   });
+ }
 }
+bind(document);
 addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("details")) d.open = true; });

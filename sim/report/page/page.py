@@ -61,16 +61,26 @@ def whole_page(materials: list[Material]) -> str:
               for i, (m, title) in enumerate(zip(materials, titles, strict=True))]  # fmt: skip
     contents = "".join(f'<a href="#answer-{i}">{said(t)}</a>' for i, t in enumerate(titles))
     nav = f"<nav>{contents}</nav>" if len(materials) > 1 else ""
+    return document(titles[0], f"{nav}{''.join(bodies)}")
+
+
+def document(title: str, inside: str) -> str:
+    """Return a self-contained page around HTML that was made here."""
     script = asset("page.js")
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {script_hash(script)}"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<title>{said(titles[0])}</title><style>{asset('page.css')}</style></head><body><main>{nav}"
-        f"{''.join(bodies)}<footer>{said(NOTICE)}</footer></main><script>{script}</script></body></html>\n"
+        f"<title>{said(title)}</title><style>{asset('page.css')}</style></head><body><main>{inside}"
+        f"<footer>{said(NOTICE)}</footer></main><script>{script}</script></body></html>\n"
     )
     return stripped(page)  # pictures hold names of strangers, too
+
+
+def body(m: Material) -> str:
+    """Return the answer and its sections, for a page around them."""
+    return stripped(_body(m, _title(m), 1, several=False))
 
 
 def _title(m: Material) -> str:
