@@ -17,6 +17,7 @@ from ersatz.sim.report.page.markup import Fact, card, cards, paragraph, section,
 from ersatz.sim.report.page.material import Material
 
 Values = Mapping[str, str]
+FOLDERS = re.compile(r"/(?:[^/\s:]+/)+(?=[\w.-]+)")  # of a file; here its name is enough
 NAME = re.compile(r"[\w.-]{1,60}")
 
 
@@ -25,7 +26,7 @@ def answered(page: str, values: Values, exact: bool, folder: str) -> str:
     try:
         return _ASKS[page](values, exact, Path(folder))
     except InputError as error:
-        return wrong(str(problem) for problem in error.problems)
+        return wrong(FOLDERS.sub("", str(problem)) for problem in error.problems)
     except InfeasibleError as error:
         return wrong(
             (f"infeasible: {line}" for line in str(error).splitlines()), "It cannot be run"

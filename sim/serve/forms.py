@@ -107,9 +107,9 @@ def catalogue(kind: str) -> Callable[[], tuple[str, ...]]:
 
     @cache
     def names() -> tuple[str, ...]:
-        from ersatz.sim.answers.find import catalogue as listed
+        from ersatz.sim.finding.shelves import SHELVES
 
-        return tuple(listed(kind))
+        return tuple(SHELVES[kind].names())
 
     return names
 

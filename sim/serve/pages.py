@@ -11,7 +11,7 @@ from ersatz.sim.serve.forms import FORMS, Field, Form
 
 def page(form: Form, values: Mapping[str, str]) -> str:
     """Return a page with the values of its address filled in."""
-    links = "".join(f'<a href="{name}"{" aria-current=page" if name == form.name else ""}>{said(f.title)}</a>'
+    links = " ".join(f'<a href="{name}"{" aria-current=page" if name == form.name else ""}>{said(f.title)}</a>'
                     for name, f in FORMS.items())  # fmt: skip
     fields = "".join(_field(field, values.get(field.name, field.default)) for field in form.fields)
     button = f'<button type="submit" id="ask">{said(form.button)}</button>' if form.button else ""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, timedelta
+from functools import lru_cache
 
 from ersatz.device_models.catalog.export import knows_part
 from ersatz.sim.law.rule import POLICIES
-from ersatz.sim.law.rules import Rules, Verdict, judge, load_rules, timeline
+from ersatz.sim.law.rules import Verdict, judge, load_rules, timeline
 from ersatz.sim.report.legal import WORDS
 from ersatz.sim.report.page.markup import Fact
 from ersatz.sim.report.pictures.verdicts import Bar, Row, verdict_chart
 
 MOODS = {"free": "good", "notify": "good", "licensed": "good", "approval": "doubtful",
          "case_by_case": "doubtful", "licence": "bad", "denied": "bad", "unknown": "doubtful"}  # fmt: skip
+
+
+@lru_cache(maxsize=2048)
+def _verdict(device: str, day: date, place: str) -> Verdict:
+    return judge(load_rules(), device, day, place)
 
 
 def law_day(day: date | None) -> date:
@@ -23,15 +29,13 @@ def law_day(day: date | None) -> date:
 
 def law_facts(devices: Iterable[str], day: date | None, place: str) -> list[Fact]:
     """Return a line per device that the rules know: may it go to a place on a day, and by which rule."""
-    rules, on = load_rules(), law_day(day)
-    return [
-        _fact(rules, device, on, place) for device in dict.fromkeys(devices) if knows_part(device)
-    ]
+    on = law_day(day)
+    return [_fact(device, on, place) for device in dict.fromkeys(devices) if knows_part(device)]
 
 
-def _fact(rules: Rules, device: str, day: date, place: str) -> Fact:
+def _fact(device: str, day: date, place: str) -> Fact:
     try:
-        verdict = judge(rules, device, day, place)
+        verdict = _verdict(device, day, place)
     except ValueError as error:
         return Fact(f"law: {device}", "not asked", str(error))
     since = f" since {verdict.last_change.day}" if verdict.last_change else ""

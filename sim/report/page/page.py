@@ -22,6 +22,10 @@ from ersatz.sim.report.page.pictures import within
 NOTICE = "A model's estimate, no measurement; the documentation says how far off it can be."
 PAGES: dict[str, ModuleType] = {"run": run_page, "compare": run_page, "result": run_page, "buy": buy_page,
                                 "legal": legal_page, "schedule": fleet_page, "validation": validation_page}  # fmt: skip
+TITLES = {
+    "legal": "May it be bought?",
+    "validation": "How far off are predictions?",
+}  # without a question
 HERE = Path(__file__).parent
 
 
@@ -84,7 +88,7 @@ def body(m: Material) -> str:
 
 
 def _title(m: Material) -> str:
-    return str(m.record.get("question") or f"ersatz {m.verb}")
+    return str(m.record.get("question") or TITLES.get(m.verb, f"ersatz {m.verb}"))
 
 
 def _body(m: Material, title: str, i: int, *, several: bool) -> str:
