@@ -17,6 +17,7 @@ ORDER = [
         "sim.errors",
         "sim.records",
         "sim.signals",
+        "sim.kept",
         "sim.scenario.case_file",
         "sim.workload.layer",
         "sim.workload.model",
