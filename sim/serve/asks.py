@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ def _day(values: Values) -> date | None:
 def _cases(values: Values) -> list[Any]:
     from ersatz.sim.answers.cases import load
 
-    cases = load(values["scenario"], overrides(values))
+    changes = overrides(values)
     if values.get("rent"):
-        money = next((case.cost.currency for case in cases if case.cost), "CNY")
-        cases = load(
-            values["scenario"], [*overrides(values), f"cost.rent={values['rent']} {money}/h"]
-        )
-    return list(cases)
+        changes.append(f"cost.rent={values['rent']} {_currency(values['scenario'])}/h")
+    return list(load(values["scenario"], changes))
+
+
+@lru_cache(maxsize=256)
+def _currency(scenario: str) -> str:
+    """Return in which currency a shipped scenario counts."""
+    from ersatz.sim.answers.cases import load
+
+    return next((case.cost.currency for case in load(scenario) if case.cost), "CNY")
 
 
 def _what_if(values: Values, exact: bool, folder: Path) -> str:
