@@ -236,12 +236,10 @@ async def person(host: str, port: int, path: str, number: int, took: list[float]
     """Move a slider now and then, as one of many; every answer is the one that was asked for."""
     await asyncio.sleep(0.04 * number)
     scenario = list(COUNTS)[number % 3]
+    own = f"training.sequence_length={4096 + 64 * number}"  # asked by nobody else
     for move in range(3):
-        nodes, rent = (
-            COUNTS[scenario][(move + number) % 3],
-            f"{1 + number}.{move + 1}",
-        )  # asked by nobody else
-        body = json.dumps({"scenario": scenario, "nodes": str(nodes), "rent": rent})
+        nodes = str(COUNTS[scenario][(move + number) % 3])
+        body = json.dumps({"scenario": scenario, "nodes": nodes, "set": own})
         begin = time.monotonic()
         status, text = await post(host, port, f"{path}/answer/what-if", body.encode())
         took.append(time.monotonic() - begin)

@@ -173,6 +173,11 @@ def test_a_what_if_is_quick_then_exact(confined: Path) -> None:
     exact = say("what-if", confined, nodes="64", date="2022-01-01")
     assert "<b>50.54 s</b>" in quick
     assert "<b>50.54 s</b>" in exact  # the same step
+    dear = say("what-if", confined, exact=False, nodes="64", rent="55", date="2022-01-01")
+    amounts = [re.findall(r"<b>([\d.]+) M CNY</b>", text)[0] for text in (quick, dear)]
+    assert float(amounts[1]) == pytest.approx(
+        2 * float(amounts[0]), rel=1e-3
+    )  # 55 CNY are twice 27.5
     assert "free to CN" in quick  # nothing was ruled of it yet
     assert (
         "ersatz run ling-plus-substitution --set cluster.nodes=64 --set parallel.dp=null" in exact

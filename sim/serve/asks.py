@@ -78,24 +78,31 @@ def _currency(scenario: str) -> str:
 
 
 def _what_if(values: Values, exact: bool, folder: Path) -> str:
-    cases = _cases(values)[:1]
     if not exact:
-        return _quick(cases[0], _day(values), values["to"])
+        return _quick(values)
     from ersatz.sim.answers.cases import run
 
-    return _shown(run(cases), values) + _command(
+    return _shown(run(_cases(values)[:1]), values) + _command(
         ["run", values["scenario"]], overrides(values), values
     )
 
 
-def _quick(case: Any, day: date | None, place: str) -> str:
-    """Return what needs no draws: a step with its interval, the job without stops, memory, law."""
+@lru_cache(maxsize=512)
+def _stepped(scenario: str, changes: tuple[str, ...]) -> tuple[Any, float, float, float, Any]:
+    """Return the case, its step with both ends of its interval, and its memory: no price moves them."""
+    from ersatz.sim.answers.cases import load
     from ersatz.sim.plan.memory import plan_memory
     from ersatz.sim.step.step import step_seconds
     from ersatz.sim.uncertainty.intervals import interval80
 
-    seconds, memory = step_seconds(case), plan_memory(case, advise=False)
-    low, high = interval80(case, seconds)
+    case = load(scenario, changes)[0]
+    seconds = step_seconds(case)
+    return case, seconds, *interval80(case, seconds), plan_memory(case, advise=False)
+
+
+def _quick(values: Values) -> str:
+    """Return what needs no draws: a step with its interval, the job without stops, memory, law."""
+    case, seconds, low, high, memory = _stepped(values["scenario"], tuple(overrides(values)))
     t = case.training
     tokens = float(t.global_batch * t.sequence_length)
     facts = [Fact("step", format_duration(seconds), f"80 %: {format_duration(low)} – {format_duration(high)};"
@@ -103,23 +110,26 @@ def _quick(case: Any, day: date | None, place: str) -> str:
     if t.tokens:
         wall = t.tokens / tokens * seconds
         facts.append(Fact("job, without stops", format_duration(wall)))
-        if rent := _rented(case, wall):
+        if rent := _rented(case, wall, values):
             facts.append(Fact("money, without stops", rent))
     held = f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}"
     mood = {"fits": "good", "tight": "doubtful"}.get(memory.verdict, "bad")
     facts.append(Fact("memory", f"{memory.verdict}: {held}", mood=mood))
-    facts += law_facts([pool.node.device.name for pool in case.pools], day, place)
+    facts += law_facts([pool.node.device.name for pool in case.pools], _day(values), values["to"])
     return cards([card("while you choose", facts)])
 
 
-def _rented(case: Any, wall: float) -> str:
+def _rented(case: Any, wall: float, values: Values) -> str:
+    """Return what the devices cost that long, where they are rented."""
     spec = case.cost
     if spec is None or spec.model != "rent":
         return ""
-    total = (
-        sum(spec.rent.get(pool.name, spec.rent.get("", 0.0)) * pool.devices for pool in case.pools)
-        * wall
-    )
+    given = float(values["rent"]) / 3600 if values.get("rent") else None
+    rates = [
+        spec.rent.get(pool.name, spec.rent.get("", 0.0)) if given is None else given
+        for pool in case.pools
+    ]
+    total = sum(rate * pool.devices for pool, rate in zip(case.pools, rates, strict=True)) * wall
     return format_money(total, spec.currency)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from ersatz.device_models.catalog.export import knows_part
 from ersatz.sim.law.rule import POLICIES
-from ersatz.sim.law.rules import Verdict, judge, load_rules, timeline
+from ersatz.sim.law.rules import Rules, Verdict, judge, load_rules, timeline
 from ersatz.sim.report.legal import WORDS
 from ersatz.sim.report.page.markup import Fact
 from ersatz.sim.report.pictures.verdicts import Bar, Row, verdict_chart
@@ -17,14 +17,20 @@ MOODS = {"free": "good", "notify": "good", "licensed": "good", "approval": "doub
          "case_by_case": "doubtful", "licence": "bad", "denied": "bad", "unknown": "doubtful"}  # fmt: skip
 
 
+@cache
+def _rules() -> Rules:
+    """Read the shipped rules once: a page asks again and again."""
+    return load_rules()
+
+
 @lru_cache(maxsize=2048)
 def _verdict(device: str, day: date, place: str) -> Verdict:
-    return judge(load_rules(), device, day, place)
+    return judge(_rules(), device, day, place)
 
 
 def law_day(day: date | None) -> date:
     """Return the day that is asked about: by default the last on which the rules are known."""
-    return day or load_rules().checked_until
+    return day or _rules().checked_until
 
 
 def law_facts(devices: Iterable[str], day: date | None, place: str) -> list[Fact]:
@@ -53,7 +59,7 @@ def _hedge(verdict: Verdict) -> str:
 
 def law_picture(devices: Iterable[str], day: date | None, place: str) -> str:
     """Return the verdicts of devices over all that the rules know, the day asked marked."""
-    rules, on = load_rules(), law_day(day)
+    rules, on = _rules(), law_day(day)
     first, last = rules.known_from, max(rules.checked_until, on) + timedelta(days=60)
     rows = []
     for device in dict.fromkeys(devices):
