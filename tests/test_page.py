@@ -258,3 +258,23 @@ def test_dates_beyond_the_calendar_are_said() -> None:
     fact = _done_by(Material("run", {}, day=date(2026, 1, 1)), 86400.0, 1.0, 1e15)
     assert fact.value == "2026-01-02"
     assert "after the year 9999" in fact.more
+
+
+def test_the_commands_of_its_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs/page.md").read_text()
+    lines = [
+        line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()
+    ]
+    monkeypatch.chdir(tmp_path)
+    assert lines[-1] == "ersatz serve"  # tests/test_browser.py runs it
+    for line in lines[:-1]:
+        assert "exit status" not in captured(line.split()[1:]), line
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {
+        "ling.html",
+        "law.html",
+        "result",
+        "report.html",
+        "step.json.gz",
+        "fleet.json.gz",
+    }

@@ -60,15 +60,6 @@ def _day(values: Values) -> date | None:
     return date.fromisoformat(values["date"]) if values.get("date") else None
 
 
-def _cases(values: Values) -> list[Any]:
-    from ersatz.sim.answers.cases import load
-
-    changes = overrides(values)
-    if values.get("rent"):
-        changes.append(f"cost.rent={values['rent']} {_currency(values['scenario'])}/h")
-    return list(load(values["scenario"], changes))
-
-
 @lru_cache(maxsize=256)
 def _currency(scenario: str) -> str:
     """Return in which currency a shipped scenario counts."""
@@ -80,11 +71,14 @@ def _currency(scenario: str) -> str:
 def _what_if(values: Values, exact: bool, folder: Path) -> str:
     if not exact:
         return _quick(values)
-    from ersatz.sim.answers.cases import run
+    from ersatz.sim.answers.cases import load, run
 
-    return _shown(run(_cases(values)[:1]), values) + _command(
-        ["run", values["scenario"]], overrides(values), values
-    )
+    changes = overrides(values)
+    if values.get("rent"):
+        changes.append(f"cost.rent={values['rent']} {_currency(values['scenario'])}/h")
+    cases = load(values["scenario"], changes)[:1]
+    asked = f"What if {', '.join(changes)}? (from {values['scenario']})" if changes else ""
+    return _shown(run(cases), values, asked) + _command(values["scenario"], changes)
 
 
 @lru_cache(maxsize=512)
@@ -133,27 +127,28 @@ def _rented(case: Any, wall: float, values: Values) -> str:
     return format_money(total, spec.currency)
 
 
-def _shown(answer: Any, values: Values) -> str:
-    """Return an answer as a page has it, its first screen first."""
+def _shown(answer: Any, values: Values, question: str = "") -> str:
+    """Return an answer as a page has it, its first screen first, under its own question or another."""
     from ersatz.sim.report.page.page import body
 
     drawn = {name: text for name, text in answer.files().items() if name.endswith(".svg")}
     material: Material = replace(
         answer.material(_day(values), values.get("to", "China")), pictures=drawn
     )
+    if question:
+        material = replace(material, record={**material.record, "question": question})
     return body(material) + (wrong(answer.reasons, "But") if answer.reasons else "")
 
 
-def _command(words: list[str], changes: list[str], values: Values) -> str:
+def _command(scenario: str, changes: list[str]) -> str:
     """Return the command line that says the same, and the scenario with the changes in it."""
     from shlex import join
 
     from ersatz.sim.scenario.case_file import read_cases
     from ersatz.sim.scenario.shipped import find_scenario
 
-    sets = [w for change in changes for w in ("--set", change)]
-    line = join(["ersatz", *words, *sets])
-    text = _yaml(read_cases(find_scenario(values["scenario"]), changes)[0].data)
+    line = join(["ersatz", "run", scenario, *(w for change in changes for w in ("--set", change))])
+    text = _yaml(read_cases(find_scenario(scenario), changes)[0].data)
     return section(
         "Take it with you",
         _copied("as a command", line),
