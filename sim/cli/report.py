@@ -15,7 +15,7 @@ from ersatz.sim.cli.app import JsonOption, app
 )
 def report(
     results: Annotated[
-        list[str], typer.Argument(help="Folders that --out filled, or files that --json wrote.")
+        list[str], typer.Argument(help="Folders of artefacts, or JSON files, of earlier runs.")
     ],
     html: Annotated[
         Path, typer.Option("--html", metavar="FILE", help="Where the page goes.")
