@@ -116,10 +116,18 @@ def named_apart(cases: Sequence[Scenario], results: Sequence[RunResult]) -> list
     return [replace(r, name=c.name) for c, r in zip(cases, results, strict=True)]
 
 
-def case_pictures(cases: Sequence[Scenario], results: Sequence[RunResult]) -> dict[str, str]:
-    """Return the pictures of each case under its result's name: its memory and its stages over a step."""
+def case_pictures(
+    cases: Sequence[Scenario], results: Sequence[RunResult], times: Chosen | None = None
+) -> dict[str, str]:
+    """Return the pictures of each case under its result's name: its memory and its stages over a step.
+
+    Live kernel times (`times`) are measured once and not again for a picture: no stages are drawn.
+    """
     named = [replace(c, name=r.name) for c, r in zip(cases, results, strict=True)]
-    return {**memory_pictures(named), **timeline_pictures(named)}
+    if times is None:
+        return {**memory_pictures(named), **timeline_pictures(named)}
+    live = times.sources is not None
+    return {**memory_pictures(named), **({} if live else timeline_pictures(named, times.timer_for))}
 
 
 def infeasible(results: Sequence[RunResult], reasons: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ersatz.sim.answers.answer import Answer
+    from ersatz.sim.hil.timers import Chosen
     from ersatz.sim.records import RunResult
     from ersatz.sim.scenario.scenario import Scenario
 
@@ -21,18 +22,18 @@ def finish(
     paths: Sequence[Path], scenarios: Sequence[Scenario], results: Sequence[RunResult],
     view: RenderableType, json: str | None, out: Path | None, overrides: Sequence[str],
     reasons: Sequence[str] = (), html: Path | None = None,
-    drawings: Mapping[Path, Drawing] | None = None,
+    drawings: Mapping[Path, Drawing] | None = None, times: Chosen | None = None,
 ) -> None:  # fmt: skip
     """Print the report, write what was asked for, and fail when a plan cannot run or does not fit."""
     from ersatz.sim.answers.cases import case_pictures, infeasible
     from ersatz.sim.report.json_out import result_json, run_files
 
     def files() -> dict[str, str | bytes]:  # copies the scenario, if it still stands
-        return {**run_files(results, paths, overrides), **case_pictures(scenarios, results)}
+        return {**run_files(results, paths, overrides), **case_pictures(scenarios, results, times)}
 
     record = result_json(scenarios, results)
     page = (
-        {html: lambda: page_text("run", record, case_pictures(scenarios, results), view)}
+        {html: lambda: page_text("run", record, case_pictures(scenarios, results, times), view)}
         if html
         else {}
     )

@@ -73,7 +73,7 @@ def run(
     if times:
         view = grouped(view, *times_notes(results))
     drawings = _traced(trace, ranks, scenarios, results, times)
-    finish([path], scenarios, results, view, json, out, set_ or [], reasons, html, drawings)
+    finish([path], scenarios, results, view, json, out, set_ or [], reasons, html, drawings, times)
 
 
 def _traced(

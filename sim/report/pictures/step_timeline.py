@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.report.pictures.frame import COLOURS, Frame, draw, keyed, words
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.timeline import Stretch, stage_stretches
@@ -21,9 +22,14 @@ PHASES = {
 }
 
 
-def timeline_pictures(scenarios: Sequence[Scenario]) -> dict[str, str]:
-    """Return a picture per case, by file name."""
-    return {f"timeline-{s.name}.svg": draw_timeline(stage_stretches(s), s.name) for s in scenarios}
+def timeline_pictures(
+    scenarios: Sequence[Scenario], timer_of: Callable[[Scenario], Timer] = lambda _: calibrated_time
+) -> dict[str, str]:
+    """Return a picture per case, by file name, under the kernel times with which it was run."""
+    return {
+        f"timeline-{s.name}.svg": draw_timeline(stage_stretches(s, timer_of(s)), s.name)
+        for s in scenarios
+    }
 
 
 def draw_timeline(stages: Sequence[tuple[str, Sequence[Stretch]]], name: str) -> str:
