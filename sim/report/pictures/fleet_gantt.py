@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 from ersatz.device_models.text.units import format_duration
 from ersatz.sim.fleet.cluster import Placement
 from ersatz.sim.fleet.log import RELEASES, Log
 from ersatz.sim.report.pictures.frame import (
+    AXIS,
     DOWN,
     LETTER,
     Frame,
@@ -99,6 +101,7 @@ def gantt(log: Log, title: str, end_s: float = 0.0) -> str:
     order = sorted(bars, key=lambda b: (b.attempt.start, b.low, b.attempt.job))
     hints = len(order) <= MOST_HINTS
     body = [part for bar in order for part in _drawn(frame, log, bar, unit, paint, hints=hints)]
+    body += _borders(frame, log)
     return draw(frame, [*body, *_down_bars(log, frame, unit)])
 
 
@@ -112,11 +115,25 @@ def _row_names(log: Log, row: float) -> list[tuple[float, str]]:
     if row >= 11:
         return [(-i - 0.5, f"{n.name} ({n.type})" if n.type not in n.name else n.name)
                 for i, n in enumerate(nodes)]  # fmt: skip
-    found = []
+    found: list[tuple[float, str]] = []
     for kind in log.cluster.types:
         rows = [i for i, n in enumerate(nodes) if n.type == kind]
-        found.append((-(min(rows) + max(rows) + 1) / 2, f"{kind} ({len(rows):,} nodes)"))
-    return found
+        middle = -(min(rows) + max(rows) + 1) / 2
+        below = found[-1][0] - 14 / row if found else 0.0  # names of small pools stay apart
+        found.append((min(middle, below), f"{kind} ({len(rows):,} nodes)"))
+    short = max(-(found[-1][0] if found else 0.0) - len(nodes), 0.0)
+    return [(y + short, name) for y, name in found]
+
+
+def _borders(frame: Frame, log: Log) -> Iterator[str]:
+    """Yield a line between accelerator types."""
+    for i, (a, b) in enumerate(pairwise(log.cluster.nodes), start=1):
+        if a.type != b.type:
+            y = frame.up(-float(i))
+            ends = (
+                f'x1="{frame.left}" y1="{y:.1f}" x2="{frame.across(frame.x[1]):.1f}" y2="{y:.1f}"'
+            )
+            yield f'<line {ends} stroke="{AXIS}" stroke-opacity="0.5"/>'
 
 
 def _bars(log: Log, attempt: Attempt) -> Iterator[Bar]:
@@ -150,15 +167,9 @@ def _drawn(
         ending = {"fail": ", lost to a failure", "preempt": ", preempted"}.get(a.how, "")
         hint = (f"{a.job}{f', {job.tenant}' if job.tenant else ''}: {job.devices:,} devices,"
                 f" {format_duration(a.end - a.start)}{ending}")  # fmt: skip
-    yield box(
-        frame,
-        x,
-        y,
-        paint[job.tenant],
-        hint=hint,
-        edge=' class="job" stroke="white" stroke-width="0.7"',
-    )
     (x0, y0), (x1, y1) = frame.at(x[0], y[1]), frame.at(x[1], y[0])
+    edge = ' class="job" stroke="white" stroke-width="0.7"' if y1 - y0 >= 3 else ' class="job"'
+    yield box(frame, x, y, paint[job.tenant], hint=hint, edge=edge)
     if a.how in ("fail", "preempt"):
         colour = LOST if a.how == "fail" else AWAY
         yield (f'<line x1="{x1:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}"'
