@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
+    from ersatz.sim.answers.plan import plan
     from ersatz.sim.answers.report import report
     from ersatz.sim.answers.schedule import schedule
     from ersatz.sim.answers.trace import trace
@@ -49,6 +50,7 @@ __all__ = [
     "export",
     "legal",
     "load",
+    "plan",
     "read_launch",
     "report",
     "run",
@@ -73,6 +75,7 @@ _HOMES = {
     "export": "sim.answers.exporting",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
+    "plan": "sim.answers.plan",
     "read_launch": "sim.answers.importing",
     "report": "sim.answers.report",
     "run": "sim.answers.cases",

@@ -36,7 +36,7 @@ def unwatched(total: int) -> Iterator[Callable[[str], None]]:
     yield lambda name: None
 
 
-def _no_files() -> Mapping[str, str]:
+def _no_files() -> Mapping[str, str | bytes]:
     return {}
 
 
@@ -54,7 +54,7 @@ class Answer(Mapping[str, Record], Generic[Record]):
     records: Mapping[str, Record]
     view: Callable[[], RenderableType] = field(kw_only=True)
     record: Callable[[], Any] = field(kw_only=True)
-    files: Callable[[], Mapping[str, str]] = field(default=_no_files, kw_only=True)
+    files: Callable[[], Mapping[str, str | bytes]] = field(default=_no_files, kw_only=True)
     reasons: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __getitem__(self, name: str) -> Record:
@@ -106,8 +106,12 @@ class Answer(Mapping[str, Record], Generic[Record]):
 
         if self.verb not in PAGES:
             raise ValueError(f"{self.verb}: has no page; expected an answer of {', '.join(PAGES)}")
-        drawn = {name: text for name, text in self.files().items() if name.endswith(".svg")}
-        return whole_page([replace(self.material(day, place, command), pictures=drawn)])
+        return whole_page([replace(self.material(day, place, command), pictures=self.pictures())])
+
+    def pictures(self) -> dict[str, str]:
+        """Return the pictures among the files: SVG text by name."""
+        return {name: text for name, text in self.files().items()
+                if isinstance(text, str) and name.endswith(".svg")}  # fmt: skip
 
     @property
     def feasible(self) -> bool:

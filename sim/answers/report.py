@@ -46,9 +46,10 @@ def report(*results: str | Path | Answer[Any], date: str = "", to: str = "China"
     for result in results:
         try:
             if isinstance(result, Answer):
-                drawn = {n: text for n, text in result.files().items() if n.endswith(".svg")}
                 found = result.material(day, to)
-                materials.append(Material(found.verb, found.record, drawn, found.words, day, to))
+                materials.append(
+                    Material(found.verb, found.record, result.pictures(), found.words, day, to)
+                )
             else:
                 materials.append(_read(Path(result), day, to))
         except InputError as error:

@@ -19,7 +19,7 @@ from ersatz.sim.cli.app import (
     app,
     with_stack,
 )
-from ersatz.sim.cli.cases import finish
+from ersatz.sim.cli.cases import conclude, finish
 from ersatz.sim.cli.process.terminal import grouped, progress
 from ersatz.sim.scenario.shipped import find_scenario
 
@@ -64,6 +64,13 @@ def run(
     from ersatz.sim.report.run import render_run, times_notes
 
     path = find_scenario(scenario)
+    if _replays(path):
+        from ersatz.sim.answers.emulate import replay
+
+        conclude(
+            replay(path, set_ or [], seed, timer=timer, calibration=calibration or ""), json, out
+        )
+        return
     times = _kernel_times(timer, calibration, attach)
     scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)
     if ops:
@@ -98,6 +105,13 @@ def _traced(
     timer_of = {"timer_of": times.timer_for} if times else {}
     data = trace_of(scenarios, results, [int(word) for word in words], **timer_of)
     return {file: unpacked(data) if file.suffix == ".json" else data}
+
+
+def _replays(path: Path) -> bool:
+    """Tell whether a file replays a recording of `ersatz emulate`."""
+    from ersatz.sim.emulate.replaying.replay import is_replay
+
+    return is_replay(path)
 
 
 def _operations(

@@ -15,7 +15,6 @@ from ersatz.device_models.text.units import format_bytes, format_duration, forma
 from ersatz.sim.errors import BrokenAnswerError, InfeasibleError, InputError
 from ersatz.sim.report.page.law import law_facts
 from ersatz.sim.report.page.markup import Fact, card, cards, paragraph, section, sentences
-from ersatz.sim.report.page.material import Material
 
 Values = Mapping[str, str]
 FOLDERS = re.compile(r"/(?:[^/\s:]+/)+(?=[\w.-]+)")  # of a file; here its name is enough
@@ -131,9 +130,8 @@ def _shown(answer: Any, values: Values, question: str = "") -> str:
     """Return an answer as a page has it, its first screen first, under its own question or another."""
     from ersatz.sim.report.page.page import body
 
-    drawn = {name: text for name, text in answer.files().items() if name.endswith(".svg")}
-    material: Material = replace(
-        answer.material(_day(values), values.get("to", "China")), pictures=drawn
+    material = replace(
+        answer.material(_day(values), values.get("to", "China")), pictures=answer.pictures()
     )
     if question:
         material = replace(material, record={**material.record, "question": question})
@@ -194,7 +192,7 @@ def _own(values: Values, exact: bool, folder: Path) -> str:
             found = read_launch(file, overrides=changes)
             told = section("What was read", html(found.view()))
             taken = section("Take it with you", *(_copied("as a scenario", text, "scenario.yaml")
-                                                  for text in found.files().values()))  # fmt: skip
+                                                  for text in found.files().values() if isinstance(text, str)))  # fmt: skip
         try:
             answer = _shown(run(load_any(file, changes)), values)
         except InputError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from html import escape
 
 from ersatz.sim.report.pictures.frame import (
     COLOURS,
@@ -27,6 +28,7 @@ from ersatz.sim.report.pictures.frame import (
 )
 
 BAND, LIMIT = "#9ecae1", "#a50026"
+NAMED = 8  # dots that are named beside their picture
 Form = Callable[[float], str]
 Marks = Mapping[str, float]
 
@@ -39,6 +41,21 @@ def line_chart(
     frame = keyed(frame, colours)
     body = [curve(frame, points, colours[name], steps=steps) for name, points in lines.items()]
     return draw(frame, [*rules(frame, marks or {}), *body])
+
+
+def dot_chart(
+    frame: Frame, dots: Sequence[tuple[tuple[float, float], str]], colour: str, line: Points = ()
+) -> str:
+    """Return numbered dots over a line; the first are named above, all under the pointer."""
+    named = [(f"{n} {name}", colour) for n, (_, name) in enumerate(dots[:NAMED], start=1)]
+    frame = replace(frame, keys=tuple(named))
+    body = [curve(frame, line, COLOURS[1])] if len(line) > 1 else []
+    for n, (point, name) in enumerate(dots, start=1):
+        x, y = frame.at(*point)
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{escape(name)}</title>'
+                    "</circle>")  # fmt: skip
+        body.append(words(x + 6, y - 5, f"{n}", size=11))
+    return draw(frame, body)
 
 
 def band_chart(

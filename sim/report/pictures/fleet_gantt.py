@@ -95,7 +95,7 @@ def gantt(log: Log, title: str, end_s: float = 0.0) -> str:
             f"{word} since the start", "", (0.0, end_s / unit), (-float(len(nodes)), 0.0),
             y_names=names, width=960, left=round(24 + LETTER * max((len(n) for _, n in names), default=1)),
         ),
-        keys | {"down": DOWN, "right edge: lost to a failure": LOST, "right edge: preempted": AWAY},
+        keys | {"down": DOWN, "right edge: lost to a failure": LOST, "right edge: preempted or moved": AWAY},
     )  # fmt: skip
     frame = _tall(frame, row * len(nodes))
     order = sorted(bars, key=lambda b: (b.attempt.start, b.low, b.attempt.job))
@@ -164,13 +164,15 @@ def _drawn(
     x, y = (a.start / unit, a.end / unit), (-bar.high, -bar.low)
     hint = ""
     if hints:
-        ending = {"fail": ", lost to a failure", "preempt": ", preempted"}.get(a.how, "")
+        ending = {"fail": ", lost to a failure", "preempt": ", preempted", "resize": ", moved"}.get(
+            a.how, ""
+        )
         hint = (f"{a.job}{f', {job.tenant}' if job.tenant else ''}: {job.devices:,} devices,"
                 f" {format_duration(a.end - a.start)}{ending}")  # fmt: skip
     (x0, y0), (x1, y1) = frame.at(x[0], y[1]), frame.at(x[1], y[0])
     edge = ' class="job" stroke="white" stroke-width="0.7"' if y1 - y0 >= 3 else ' class="job"'
     yield box(frame, x, y, paint[job.tenant], hint=hint, edge=edge)
-    if a.how in ("fail", "preempt"):
+    if a.how in ("fail", "preempt", "resize"):
         colour = LOST if a.how == "fail" else AWAY
         yield (f'<line x1="{x1:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}"'
                ' stroke-width="2"/>')  # fmt: skip
