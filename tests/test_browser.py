@@ -146,6 +146,20 @@ def test_a_kind_of_work_is_shown_alone(browser: Browser, tmp_path: Path) -> None
     assert len(pdf) > 50_000
 
 
+def test_a_search_of_layouts_is_cancelled_and_run(browser: Browser, site: str) -> None:
+    browser.open(f"{site}/plan?scenario=deepseek-v3-h800&devices=1024,2048,4096")
+    browser.js("document.getElementById('ask').click()")
+    browser.until("!document.getElementById('cancel').hidden")
+    browser.js("document.getElementById('cancel').click()")
+    browser.until(f"{DONE} && document.querySelector('#answer .wrong')")
+    assert "ended before it was done" in text_of(browser)
+    browser.choose("scenario", "llama3-70b-mi300x")
+    browser.choose("devices", "64")
+    browser.js("document.getElementById('ask').click()")
+    browser.until(f"{DONE} && document.querySelector('#answer .card')")
+    assert "no other can be better" in text_of(browser)
+
+
 OTHERS = ["compare?one=llama3-70b-mi300x&other=qwen2.5-72b-16x80", "buy?scenario=stockpile",
           "fleet?scenario=crosscheck&policies=fifo"]  # fmt: skip
 

@@ -174,6 +174,7 @@ def test_foreign_pictures_are_left_out() -> None:
         ('{"step": {}, "memory": 1, "question": "x"}', "is no whole result of ersatz"),
         ('{"cases": {"a": {"verdicts": 3, "courses": {}}}}', "is no whole result of ersatz"),
         ('{"cases": {"a": 1}, "notice": ""}', "is no whole result of ersatz"),
+        ('{"best": 1, "plans": []}', "is no whole result of ersatz"),
         ('{"policies": [], "definitions": {}}', "is no whole result of ersatz"),
         ('{"rows": 1, "summary": {}}', "is no whole result of ersatz"),
     ],
@@ -229,6 +230,16 @@ def test_a_purchase_says_what_to_buy_what_comes_and_what_turns_it() -> None:
         other = ersatz.buy(name).to_html()
         assert '<article class="card">' in other
         Reader(other)
+    Reader(page)
+
+
+def test_a_plan_says_the_best_layout_and_what_proves_it() -> None:
+    answer = ersatz.plan("llama3-70b-mi300x")
+    record, page = answer.to_dict(), answer.to_html()
+    first = page.split("<section")[0]
+    assert f"<b>{record['best']['result']['step']['duration_s']:.2f} s</b>" in first
+    assert f"of {record['best']['search']['layouts']:,} layouts" in first
+    assert page.count("micro-batch") > len(record["plans"])
     Reader(page)
 
 

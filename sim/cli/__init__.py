@@ -35,8 +35,8 @@ VERBS = (
     "measured.validate",
     "measured.anchor",
     "measured.calibrate",
-    "report",
-    "serve",
+    "showing.report",
+    "showing.serve",
     "devices",
     "find",
 )  # modules, in the order of --help

@@ -4,6 +4,7 @@ const form = document.querySelector("form");
 const answer = document.getElementById("answer");
 const page = form.dataset.page;
 const sliding = form.hasAttribute("data-sliding");
+const cancel = document.getElementById("cancel");
 let running = null, timer = 0, asked = 0;
 
 function values() {
@@ -29,6 +30,7 @@ async function ask(exact) {
   running = new AbortController();
   const mine = ++asked;
   answer.setAttribute("aria-busy", "true");
+  if (cancel) cancel.hidden = false;
   try {
     const reply = await fetch(`answer/${page}${exact ? "?exact=1" : ""}`, {
       method: "POST", signal: running.signal, headers: { "content-type": "application/json" },
@@ -39,6 +41,7 @@ async function ask(exact) {
     answer.innerHTML = reply.ok ? text : `<div class="wrong" role="alert"><p>The request was refused (${reply.status}).</p></div>`;
     answer.dataset.exact = String(exact);
     answer.setAttribute("aria-busy", "false");
+    if (cancel) cancel.hidden = true;
     bind(answer);
     if (!exact) timer = setTimeout(() => ask(true), 350);
   } catch (error) {
@@ -67,6 +70,7 @@ function saved(text, name, kind) {
 }
 
 form.addEventListener("input", changed);
+if (cancel) cancel.addEventListener("click", () => fetch("cancel", { method: "POST" }));
 form.addEventListener("submit", (event) => { event.preventDefault(); ask(true); });
 document.getElementById("save").addEventListener("click", async () => {
   const reply = await fetch(`saved/${page}`, {
@@ -93,4 +97,4 @@ if (paste) {
     ask(true);
   });
 }
-if (page !== "own") ask(!sliding);
+if (page !== "own" && page !== "plan") ask(!sliding);

@@ -84,6 +84,10 @@ def make_app(site: Site) -> App:
         text = await site.workers.answer(found.name, values, exact=exact)
         return HTMLResponse(document(found.title, text) if alone else text)
 
+    async def cancel(request: Request) -> Response:
+        site.workers.cancel()
+        return Response(status_code=204)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         site.workers.warm()
@@ -92,7 +96,7 @@ def make_app(site: Site) -> App:
 
     inside = [Route("/", home), *(Route(f"/{name}", asset) for name in ASSETS),
               Route("/answer/{page}", answer, methods=["POST"]),
-              Route("/saved/{page}", answer, methods=["POST"], name="saved"), Route("/{page}", form)]  # fmt: skip
+              Route("/cancel", cancel, methods=["POST"]), Route("/saved/{page}", answer, methods=["POST"], name="saved"), Route("/{page}", form)]  # fmt: skip
     app = Starlette(routes=[Mount(f"/{site.token}", routes=inside)], lifespan=lifespan)
     return Guard(app, site.token, site.hosts)
 

@@ -202,6 +202,21 @@ def _own(values: Values, exact: bool, folder: Path) -> str:
     return (answer + told + taken).replace(place, "")
 
 
+def _plan(values: Values, exact: bool, folder: Path) -> str:
+    from ersatz.sim.answers.plan import plan
+
+    counts = [word.strip() for word in values["devices"].split(",") if word.strip()]
+    if not all(word.isdecimal() and 0 < int(word) <= 65_536 for word in counts):
+        return wrong([f"Devices: {values['devices'][:40]!r} - expected numbers such as 512,1024"])
+    on = [word for word in values["on"].split(",") if word]
+    return _shown(
+        plan(values["scenario"], _lines(values), on=on, devices=[int(word) for word in counts],
+             by=values["by"] or None, objective=values["objective"] or None,
+             legal_on=values["date"] if on and values["date"] else None, to=values["to"]),
+        values,
+    )  # fmt: skip
+
+
 def _compare(values: Values, exact: bool, folder: Path) -> str:
     from ersatz.sim.answers.cases import compare
 
@@ -235,7 +250,7 @@ def _fleet(values: Values, exact: bool, folder: Path) -> str:
 
 
 _ASKS: dict[str, Callable[[Values, bool, Path], str]] = {
-    "what-if": _what_if, "own": _own, "compare": _compare, "law": _law, "buy": _buy, "fleet": _fleet,
+    "what-if": _what_if, "plan": _plan, "own": _own, "compare": _compare, "law": _law, "buy": _buy, "fleet": _fleet,
 }  # fmt: skip
 
 

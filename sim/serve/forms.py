@@ -156,6 +156,13 @@ FORMS: dict[str, Form] = {form.name: form for form in (
         Field("micro", "Micro-batch", "number", "", ends=(1, 1024)),
         Field("rent", "Rent per device and hour", "number", "", ends=(0.01, 1000), help="in the scenario's currency"),
         *LAW, Field("set", "More", "lines", help=SET)), sliding=True),
+    Form("plan", "Plan", "The fastest layout of a job, or the devices that it takes; every layout is bounded.", (
+        Field("scenario", "Job", "choice", "llama3-70b-mi300x", RUNS),
+        Field("on", "On nodes", "several", "", catalogue("nodes"), help="none: the scenario's"),
+        Field("devices", "Devices", "text", "", help="how many, such as 512,1024; empty: the scenario's"),
+        Field("by", "Done within days", "number", "", ends=(0.01, 10000), help="then the fewest devices"),
+        Field("objective", "Best for", "choice", "", lambda: ("time", "money", "energy", "devices")),
+        *LAW, Field("set", "More", "lines", help=SET)), button="Search"),
     Form("own", "Bring your own", "Paste a launch script, a configuration or a log; nothing of it is run.", (
         Field("file", "File name", "text", "pretrain.sh", help="its end says what it is: .sh .yaml .toml .json .log"),
         Field("text", "Script, configuration or log", "file"),

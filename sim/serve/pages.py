@@ -14,7 +14,11 @@ def page(form: Form, values: Mapping[str, str]) -> str:
     links = " ".join(f'<a href="{name}"{" aria-current=page" if name == form.name else ""}>{said(f.title)}</a>'
                     for name, f in FORMS.items())  # fmt: skip
     fields = "".join(_field(field, values.get(field.name, field.default)) for field in form.fields)
-    button = f'<button type="submit" id="ask">{said(form.button)}</button>' if form.button else ""
+    button = (
+        f'<button type="submit" id="ask">{said(form.button)}</button> <button type="button" id="cancel" hidden>Cancel</button>'
+        if form.button
+        else ""
+    )
     sliding = " data-sliding" if form.sliding else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

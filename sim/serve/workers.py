@@ -59,20 +59,23 @@ class Workers:
 
     async def _computed(self, key: Key, page: str, values: dict[str, str], exact: bool) -> str:
         name = "quick" if page == "what-if" else "slow"
-        loop = asyncio.get_running_loop()
+        loop, pool = asyncio.get_running_loop(), self.pools[name]
         try:
-            asked = loop.run_in_executor(
-                self.pools[name], answered, page, values, exact, self.folders[0]
-            )
+            asked = loop.run_in_executor(pool, answered, page, values, exact, self.folders[0])
             text = await asyncio.wait_for(asked, MOST_S)
         except TimeoutError:
             self._renew(name)
             return wrong([f"took more than {MOST_S:.0f} s; the command line has the time"])
-        except BrokenProcessPool:
-            self._renew(name)
-            return wrong(["the process that computed it ended; ask again"])
+        except (BrokenProcessPool, asyncio.CancelledError):
+            if self.pools[name] is pool:
+                self._renew(name)
+            return wrong(["It was ended before it was done."], "No answer")
         self._keep(key, text)
         return text
+
+    def cancel(self) -> None:
+        """End what takes long; who asked for it hears that it was ended."""
+        self._renew("slow")
 
     def _renew(self, name: str) -> None:
         """Put new processes in place of those that hang or died."""

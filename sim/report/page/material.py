@@ -42,6 +42,8 @@ def verb_of(record: Record) -> str:
     """Return the verb that wrote a record; empty where none of those that are shown did."""
     if "step" in record and "memory" in record:
         return "run"
+    if "best" in record and "plans" in record:
+        return "plan"
     if "policies" in record and "definitions" in record:
         return "schedule"
     if "rows" in record and "summary" in record:

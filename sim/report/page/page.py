@@ -14,14 +14,21 @@ from pathlib import Path
 from types import ModuleType
 
 from ersatz.device_models.text.visible import stripped
-from ersatz.sim.report.page import buy_page, fleet_page, legal_page, run_page, validation_page
+from ersatz.sim.report.page import (
+    buy_page,
+    fleet_page,
+    legal_page,
+    plan_page,
+    run_page,
+    validation_page,
+)
 from ersatz.sim.report.page.markup import folded, paragraph, said
 from ersatz.sim.report.page.material import Material
 from ersatz.sim.report.page.pictures import within
 
 NOTICE = "A model's estimate, no measurement; the documentation says how far off it can be."
 PAGES: dict[str, ModuleType] = {"run": run_page, "compare": run_page, "result": run_page, "buy": buy_page,
-                                "legal": legal_page, "schedule": fleet_page, "validation": validation_page}  # fmt: skip
+                                "legal": legal_page, "plan": plan_page, "schedule": fleet_page, "validation": validation_page}  # fmt: skip
 TITLES = {
     "legal": "May it be bought?",
     "validation": "How far off are predictions?",

@@ -132,7 +132,7 @@ def sections(m: Material) -> Iterator[str]:
         yield section("The cases: time and memory", _scatter(m), name="cases")
     for name, case in m.cases.items():
         several = len(m.cases) > 1
-        yield from _case(m, name, case, f"{name}: " if several else "")
+        yield from case_sections(m, name, case, f"{name}: " if several else "")
     devices = [device for case in m.cases.values() for device in _devices(case)]
     yield section("Law over time", picture(drawn) if (drawn := law_picture(devices, m.day, m.place)) else "",
                   name="law")  # fmt: skip
@@ -146,7 +146,8 @@ def _scatter(m: Material) -> str:
     return picture(point_chart(frame, points))
 
 
-def _case(m: Material, name: str, case: Record, title: str) -> Iterator[str]:
+def case_sections(m: Material, name: str, case: Record, title: str) -> Iterator[str]:
+    """Yield the sections of one case, each under a title that begins with `title`."""
     yield section(f"{title}What is simulated", _setting(case.get("setting") or {}))
     yield section(f"{title}Where the time goes", _time(case["step"]), name=f"time-{name}")
     timeline = m.picture(f"timeline-{name}.svg")
