@@ -95,6 +95,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--journal",
             "--shard",
             "--stack",
+            "--html",
             "--help",
         },
         "export": {"--json", "--as", "--set", "--help"},
