@@ -91,11 +91,12 @@ ORDER = [
     ["sim.finding"],
     ["sim.report"],
     ["sim.answers"],
+    ["sim.serve"],
     ["sim.cli"],
     ["sim.__main__"],
     ["ersatz"],
 ]
-HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
+HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly", "starlette", "uvicorn"}
 # Rooms that only the process of an emulated rank imports, where every module is PyTorch's.
 TORCH = (
     "sim.emulate.virtual.",
