@@ -22,7 +22,17 @@ APART = re.compile(
     r"vision|visual|audio|projector|speech|image|img_|codec|patch|mm_|aligner|connector"
 )
 ROUTED = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
-TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts")
+# Settings without which the library's own classes build no model: their defaults lack them.
+NEEDED: dict[str, dict[str, Any]] = {
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0, "kv_n_heads": 8}},
+    "dots1": {"n_routed_experts": 16, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "hunyuan_v1_dense": {"head_dim": 128}, "hunyuan_v1_moe": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
+    "ministral": {"head_dim": 128}, "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
+    "deepseek_v2": {"num_experts_per_tok": 6, "n_group": 8, "topk_group": 3},
+}  # fmt: skip
+TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts",
+         "moe_top_k")  # fmt: skip
 
 
 def families() -> list[str]:
@@ -32,7 +42,8 @@ def families() -> list[str]:
 
 
 def first(config: Any, names: tuple[str, ...]) -> int:
-    found = (getattr(config, name, None) for name in names)
+    parts = (config, getattr(config, "ffn_config", None))
+    found = (getattr(part, name, None) for part in parts for name in names)
     return next((value for value in found if isinstance(value, int)), 0)
 
 
@@ -59,7 +70,7 @@ def counted(family: str, config: Any) -> tuple[float, float] | None:
 def judged(family: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Read the defaults as a file has them and as a saved file would, and yield what came out."""
     try:
-        config = transformers.AutoConfig.for_model(family)
+        config = transformers.AutoConfig.for_model(family, **NEEDED.get(family, {}))
     except Exception:  # a class that refuses its own defaults
         yield "not built", ""
         return

@@ -275,7 +275,8 @@ def feeds(config: Config) -> Words:
     if config.family.name == "doge" and config.get("is_moe"):
         config.blame(("is_moe",), True, "a mixture of single-column experts is not modelled")
     off = any(config.get(key) is False for key in ("is_moe", "enable_moe_block"))
-    if not routed or off or (isinstance(routed, int) and routed == 1):
+    beside = config.family.defaults.get("shared_like_expert")  # a single expert is not all there is
+    if not routed or off or (routed == 1 and not beside):
         return ["dense"] * count
     given = config.row("mlp_layer_types")
     if given is not None:
