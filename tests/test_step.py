@@ -96,7 +96,7 @@ LAYOUTS = st.sampled_from([
     dict(tp=2, dp=1, sequence_parallel=False), dict(cp=2, dp=2), dict(pp=2, dp=2),
     dict(pp=2, dp=1, schedule="gpipe"), dict(pp=2, vp=2, dp=2, schedule="interleaved"),
     dict(pp=2, dp=2, schedule="zb-h1"), dict(pp=2, dp=1, schedule="zb-v"),
-    dict(pp=2, dp=1, schedule="dualpipe"), dict(pp=2, dp=2, tp=2, recompute="full"),
+    dict(pp=2, dp=1, schedule="dualpipe"), dict(pp=2, dp=1, schedule="dualpipev"), dict(pp=2, dp=2, tp=2, recompute="full"),
     dict(pp=2, dp=2, recompute="selective", zero=3), dict(dp=4, shard=2, zero=3),
     dict(pp=2, vp=2, dp=2, schedule="interleaved", zero=2), dict(cp=2, dp=2, cp_comm="a2a"),
     dict(cp=4, dp=1, cp_comm="a2a+p2p", cp_inner=2), dict(cp=2, dp=1, cp_comm="all_gather"),

@@ -24,7 +24,7 @@ STACK_DEFAULTS = {
     "recompute": ("none", "selective", "full"), "vp": ("layers",), "split": ("cost",),
     "pipeline_zero": ("2",), "pipeline_batches": ("stages",),
     "cp_comm": ("p2p", "a2a", "a2a+p2p", "all_gather"), "expert_layout": ("folded", "strided"),
-    "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
+    "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ SCHEDULES = {
     "gpipe": "GPipe",
     "interleaved": "Interleaved1F1B",
     "zb-v": "ZBVZeroBubble",
+    "dualpipev": "DualPipeV",
 }
 
 

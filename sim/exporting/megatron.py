@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ersatz.sim.exporting.record import Option
 from ersatz.sim.plan.layout import even_split, pipeline_length
+from ersatz.sim.plan.schedules import V_SHAPED
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.workload.model import Model
 
@@ -124,7 +125,7 @@ def _chunks(scenario: Scenario) -> Iterator[Option]:
     parallel, model = scenario.parallel, scenario.model
     length = pipeline_length(parallel)
     chunks = list(parallel.chunk_layers or even_split(model.layers, length))
-    if parallel.schedule == "zb-v":  # a stage has its chunk on the way down and that on the way up
+    if parallel.schedule in V_SHAPED:  # a stage has its chunk on the way down and that on the way up
         chunks = [a + b for a, b in zip(chunks[: parallel.pp], reversed(chunks), strict=False)]
     if len(set(chunks)) == 1:
         if parallel.vp > 1:

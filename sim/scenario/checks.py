@@ -80,7 +80,7 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
         return False
     if parallel.vp > 1 and name != "interleaved" and not parallel.custom_schedule:
         blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
-              " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
+              " (zb-v, dualpipe and dualpipev have two by nature: leave vp at 1)")  # fmt: skip
         return False
     return True
 

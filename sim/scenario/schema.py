@@ -240,8 +240,8 @@ class ParallelSection(Section):
     shard: Count = Field(0, description="replicas that share one copy of the state; 0 is all")
     schedule: str | dict[str, tuple[tuple[tuple[str, int, int], ...], ...]] | None = Field(
         None,
-        description="gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe, or {orders: per stage a list"
-        " of [phase, chunk, micro-batch]}",
+        description="gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe, dualpipev, or {orders: per stage a"
+        " list of [phase, chunk, micro-batch]}",
     )
     recompute: Literal["none", "selective", "full"] | None = Field(
         None, description="activations computed again in the backward pass"

@@ -349,7 +349,7 @@ class StageBuilder:
         stack, parallel = self.pool.stack, self.scenario.parallel
         several = max(place.position for place in self.schedule_places) >= parallel.pp
         return stack.overlap_p2p and (
-            stack.overlap_p2p_plain or several or parallel.schedule == "dualpipe"
+            stack.overlap_p2p_plain or several or parallel.schedule.startswith("dualpipe")
         )
 
     @property

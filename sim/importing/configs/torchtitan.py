@@ -11,6 +11,7 @@ from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_toml
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.models import put_model
+from ersatz.sim.plan.schedules import V_SHAPED
 from ersatz.sim.scenario.scenario import Parallel
 
 VERSION = "torchtitan 0.2.2"
@@ -36,6 +37,7 @@ SCHEDULES = {
     "gpipe": "gpipe",
     "interleaved1f1b": "interleaved",
     "zbvzerobubble": "zb-v",
+    "dualpipev": "dualpipev",
 }
 
 
@@ -231,7 +233,7 @@ def _pipeline(flags: Flags) -> None:
     schedule = SCHEDULES.get(name, "interleaved" if "interleaved" in name else "1f1b")
     draft.put(key, schedule)
     layers = draft.values.get("model.layers")
-    loops = schedule in ("interleaved", "zb-v")
+    loops = schedule in ("interleaved", *V_SHAPED)
     stages = pp * (2 if loops else 1)
     if each and layers:
         stages = -(-(layers + first + last) // each)
@@ -239,7 +241,7 @@ def _pipeline(flags: Flags) -> None:
             draft.contradict(f"{stages} stages of {each} layers are no multiple of pipeline_parallel_degree"
                              f" {pp}")  # fmt: skip
             return
-    draft.put("parallel.vp", 1 if schedule == "zb-v" else stages // pp)
+    draft.put("parallel.vp", 1 if schedule in V_SHAPED else stages // pp)
     if layers:
         draft.put("parallel.chunk_layers", split_weighted(layers, stages, first, last))
 

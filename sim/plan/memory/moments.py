@@ -37,6 +37,7 @@ ENDLESS = (
     "zb-h1",
     "zb-v",
     "dualpipe",
+    "dualpipev",
 )  # in flight: not more with more of them
 
 
