@@ -17,7 +17,8 @@ TOLERANCE = 0.01
 # Values of a stack by which times are divided, shares, and parts of which one is the least.
 STACK_FACTORS = ("attention_factor", "matrix_factor", "collective_factor", "narrow_matrix_factor",
                  "expert_efficiency", "elementwise_traffic", "activation_memory")  # fmt: skip
-STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload")
+STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload",
+                "activation_offload", "weights_offload")  # fmt: skip
 STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance", "loss_chunks")
 STACK_DEFAULTS = {
     "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),

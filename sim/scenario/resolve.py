@@ -75,10 +75,10 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
-    check_keeping(spec.memory, model, blame)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     parallel = _parallel(spec.parallel, pools, model, assumptions)
+    check_keeping(spec.memory, model, parallel.zero, blame)
     assumptions += [*model.notes, *_split_assumed(model, parallel)]
     training = _training(spec, pools, assumptions)
     scenario = Scenario(

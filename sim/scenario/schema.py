@@ -289,11 +289,32 @@ class MemorySection(Section):
     optimizer_offload: Share | None = Field(
         None, description="share of master copy and moments that the host keeps and updates"
     )
+    optimizer_update: Literal["host", "device"] | None = Field(
+        None, description="who updates what the host keeps: by default the host"
+    )
+    activation_offload: Share | None = Field(
+        None, description="share of kept activations that the host has between their passes"
+    )
+    weights_offload: Share | None = Field(
+        None, description="share of ZeRO 3's shards of weights that the host keeps"
+    )
+    host_bandwidth: Bandwidth | None = Field(
+        None, description="each way between a device and its host, all at once; by default 20 GB/s"
+    )
     allocator: Literal["caching", "expandable"] | None = Field(
         None, description="whether freed blocks of one kind of tensor serve the others (expandable)"
     )
     overhead: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
         None, description="context, workspaces and what else no tensor holds"
+    )
+    graph_pool: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="private pools of captured graphs (CUDA graphs)"
+    )
+    communicator: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="buffers of the communication library, per group that a rank talks in"
+    )
+    expert_buffers: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="of an expert exchange into buffers of its own (DeepEP), per rank"
     )
 
 

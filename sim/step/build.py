@@ -42,7 +42,8 @@ from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.plan.schedules import Place, Schedule, Variant, chunk_places, make_schedule
 from ersatz.sim.scenario.scenario import Joint, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
-from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
+from ersatz.sim.step.offload import CATEGORY, HostCopies
+from ersatz.sim.step.program import COPY, GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
@@ -112,6 +113,7 @@ class StageBuilder:
     shard: Shard = field(init=False)
     chunks: tuple[Chunk, ...] = field(init=False)
     traffic: WeightTraffic = field(init=False)
+    copies: HostCopies = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
     parts: dict[Chunk, list[Part]] = field(default_factory=dict)
     built: dict[object, tuple[Block, float]] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class StageBuilder:
             joint = joint_border([x.pools[0] for x in self.shares], s.joint or Joint(), ranks)
         self.traffic = WeightTraffic(s, self.pool.stack, self.times, elsewhere, joint)
         self.chunks = split_layers(s.model, parallel)
+        self.copies = HostCopies(s, self.pool)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
         self.shard = Shard(
             s.model, self.pool.stack, tokens, s.training.sequence_length, s.training.precision,
@@ -213,7 +216,7 @@ class StageBuilder:
                 weights = chunk_params(model, part, self.scenario.parallel)
                 moe = bool(layer and layer.experts)
                 made[part] = Part(
-                    work(replace(shard, kind=layer)), *weights, layer is not None, moe
+                    work(replace(shard, kind=layer)), *weights, layer is not None, moe, layer
                 )
             yield from [made[part]] * count if count else ()
 
@@ -228,6 +231,7 @@ class StageBuilder:
             if edge == "first" and parts[place].is_layer:
                 self._cast_weights(make, parts[place])
             make.add(parts[place].work.forward)
+            self.copies.leave(make, parts[place], place - (not parts[0].is_layer))
 
     def _cast_weights(self, make: Assembler, part: Part) -> None:
         """Weights change once a step: the first micro-batch brings them into 8 bits or fewer.
@@ -243,7 +247,8 @@ class StageBuilder:
         parts = self._parts(chunk)
         gathers = [bucket for bucket in self._buckets(chunk) if self._gathers_again(chunk, bucket)]
         order = list(range(len(parts) - 1, -1, -1))
-        for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
+        places = self._prefetched(make, parts, order, gathers, self._backward_seconds)
+        for place in self.copies.fetched(make, parts, places):
             part = parts[place]
             self._recompute(make, part, place - (not parts[0].is_layer))
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
@@ -338,10 +343,14 @@ class StageBuilder:
     ) -> list[int]:
         """Gather weights when op `after` has ended, while kernels of `beside` s run."""
         found = [move for bucket in buckets for move in self.traffic.gather(bucket)]
+        copied = []
+        if moved := self.copies.shards(buckets):
+            after = make.beside("fetch weights", COPY, CATEGORY, moved, (), after)
+            copied = [after]
         indexes = [make.beside("gather", GATHER, "data parallel", moved, self._sync(group), after)
                    for group, moved in found]  # fmt: skip
         make.tax((moved for _, moved in found), beside)
-        return indexes
+        return indexes or copied
 
     @property
     def _messages_overlap(self) -> bool:
@@ -415,15 +424,19 @@ class StageBuilder:
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
                                m=self._own_params(dense, expert), n=1.0)  # fmt: skip
-        self._update(make, nbytes, update)
+        self._update(make, nbytes, update, self._own_params(dense, expert))
         if self.traffic.gathers_at_end:
             for group, moved in (move for bucket in whole for move in self.traffic.gather(bucket)):
                 make.blocking("gather", "data parallel", moved, self._sync(group))
         return make.block()
 
-    def _update(self, make: Assembler, nbytes: float, update: Kernel) -> None:
-        """Update the weights: on the device, and on the host what is kept there."""
+    def _update(self, make: Assembler, nbytes: float, update: Kernel, params: float) -> None:
+        """Update the weights: on the device, and on the host what is kept there unless it comes back."""
         away = self.pool.stack.optimizer_offload
+        if away and self.pool.stack.updates_on_device:
+            make.compute(self.times.kernel(update), "optimizer", kernel=update)
+            make.compute(self.copies.state(params), "optimizer")
+            return
         if away < 1:
             make.compute((1 - away) * self.times.kernel(update), "optimizer",
                          kernel=None if away else update)  # fmt: skip

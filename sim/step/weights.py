@@ -18,6 +18,7 @@ from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.borders import Border
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Times, Transfer
+from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.pieces import PartWork
 
 
@@ -30,6 +31,7 @@ class Part:
     expert: float
     is_layer: bool
     moe: bool = False
+    kind: Layer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,13 +72,22 @@ class Rows:
         return self.wide * self.tokens * kind.hidden * kind.streams / spread
 
 
+def layer_kept(scenario: Scenario, pool: Pool, kind: Layer, *, again: bool) -> float:
+    """Bytes that one micro-batch leaves in a layer, which may be computed `again`."""
+    return _kept(scenario, pool, kind, scenario.parallel.recompute if again else "none")
+
+
 def chunk_kept(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
-    """Bytes that one micro-batch leaves in a chunk's layers until its backward pass."""
+    """Bytes that one micro-batch leaves in a chunk's layers until its backward pass.
+
+    What the host takes is there only while the layer, or the one after it, is in use.
+    """
     counts: Counter[tuple[Layer, str]] = Counter()
     for kind, count, again in _dealt(scenario, chunk):
         counts[kind, scenario.parallel.recompute] += again
         counts[kind, "none"] += count - again
-    return math.fsum(
+    here = 1.0 - pool.stack.activation_offload
+    return here * math.fsum(
         count * _kept(scenario, pool, kind, mode) for (kind, mode), count in counts.items() if count
     )
 
@@ -97,7 +106,18 @@ def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     dropped, gradients = np.repeat(table, [again for _, _, again in runs], axis=0).T
     starts = np.arange(0, dropped.size, max(scenario.parallel.recompute_group, 1))
     groups = np.add.reduceat(dropped, starts) + np.maximum.reduceat(gradients, starts)
-    return max([*plain, float(groups.max())])
+    return max([*plain, float(groups.max())]) + _brought_back(scenario, pool, runs)
+
+
+def _brought_back(
+    scenario: Scenario, pool: Pool, runs: Sequence[tuple[Layer, int, int]]
+) -> float:
+    """Bytes that the host has given back: of the layer in work and of the one that follows it."""
+    share = pool.stack.activation_offload
+    if not share:
+        return 0.0
+    kept = [layer_kept(scenario, pool, kind, again=again > 0) for kind, _, again in runs]
+    return 2 * share * max(kept)
 
 
 def _working(scenario: Scenario, pool: Pool, kind: Layer) -> Working:

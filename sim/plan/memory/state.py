@@ -54,12 +54,17 @@ def gradient_bytes(scenario: Scenario, stack: Stack) -> float:
 
 def weights_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
     """Bytes of the weights that stay: in 16 bits, or fp32 shards from which they are gathered."""
-    parallel = scenario.parallel
+    here = 1 - stack.weights_offload
+    return here * held.of(kept_bytes(scenario, stack), sharded=scenario.parallel.zero == 3)
+
+
+def kept_bytes(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of a weight as it is kept: in 16 bits, as the master copy, or as LoRA's frozen ones."""
     if scenario.model.lora_rank:
-        return held.of(frozen_bytes(scenario, stack), sharded=parallel.zero == 3)
+        return frozen_bytes(scenario, stack)
+    parallel = scenario.parallel
     sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
-    each = MASTER_BYTES if sharded and stack.master_is_weight else _whole_bytes(scenario)
-    return held.of(each, sharded=parallel.zero == 3)
+    return MASTER_BYTES if sharded and stack.master_is_weight else _whole_bytes(scenario)
 
 
 def frozen_bytes(scenario: Scenario, stack: Stack) -> float:
