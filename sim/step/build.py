@@ -18,7 +18,6 @@ from ersatz.device_models.kernels.kernel import (
     Kernel,
     Timer,
     calibrated_time,
-    kernel_constants,
     memory_kernel,
 )
 from ersatz.sim.plan.borders import (
@@ -45,6 +44,7 @@ from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.offload import CATEGORY, HostCopies
 from ersatz.sim.step.program import COPY, GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
 from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
@@ -467,7 +467,7 @@ class StageBuilder:
         """Weights that this rank's optimiser updates."""
         model: Model = self.scenario.model
         if model.lora_rank:
-            return kernel_constants().adapter_share * (dense + expert)
+            return trained_share(model) * (dense + expert)
         if self.scenario.parallel.zero == 0:
             return dense + expert
         groups = self.times.communicators

@@ -19,7 +19,9 @@ from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.sim.plan.layout import Chunk, held_runs
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
+from ersatz.sim.workload.adapters import targets_of
 from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.model import Model
 
 SAVED_LOGIT_BYTES = (
     6.0  # of a logit between the passes: its probability in fp32, and itself in 16 bits
@@ -195,9 +197,15 @@ def _input_elements(rows: Rows, kind: Layer) -> float:
     """What enters the first products of attention and MLP: this rank's rows, or gathered ones."""
     if "layernorm" in rows.again:
         return 0.0
-    parallel = rows.scenario.parallel
+    parallel, model = rows.scenario.parallel, rows.scenario.model
     sliced = parallel.sequence_parallel and not rows.stack.keeps_gathered_inputs
-    return float(kind.blocks) * kind.hidden / (parallel.tp if sliced else 1)
+    blocks = kind.has_mixer * _read(model, "q", "k", "v") + kind.has_mlp * _read(model, "gate", "up")
+    return float(blocks) * kind.hidden / (parallel.tp if sliced else 1)
+
+
+def _read(model: Model, *modules: str) -> bool:
+    """Tell whether a weight gradient, or one of an adapter, reads the input of one of some products."""
+    return not model.lora_rank or not set(targets_of(model)).isdisjoint(modules)
 
 
 def _first_results(rows: Rows, kind: Layer, *, halved: bool) -> float:
@@ -208,7 +216,8 @@ def _first_results(rows: Rows, kind: Layer, *, halved: bool) -> float:
 
 def _activated(rows: Rows) -> float:
     """Results of its activation that an MLP keeps: what its last product reads."""
-    return 0.0 if "activation" in rows.again else 1.0
+    kept = "activation" not in rows.again and _read(rows.scenario.model, "down")
+    return 1.0 if kept else 0.0
 
 
 def _mlp_elements(rows: Rows, kind: Layer) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.plan.memory import activations, state
 from ersatz.sim.plan.schedules import Order, make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.workload.adapters import trained_share
 
 Bytes = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -134,7 +135,7 @@ def stage_bytes(scenario: Scenario, pool: Pool, chunks: Sequence[Chunk]) -> Stag
         return np.array(values, dtype=np.float64)
 
     gradients = held.of(state.gradient_bytes(scenario, stack), sharded=scenario.parallel.zero >= 2)
-    gradients += held.of(stack.gradient_copy_bytes * state.trained_share(scenario), sharded=False)
+    gradients += held.of(stack.gradient_copy_bytes * trained_share(scenario.model), sharded=False)
     return StageBytes(
         kept={
             "weights": state.weights_kept(scenario, stack, held),

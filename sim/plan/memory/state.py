@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
-from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.sim.plan.layout import Chunk, chunk_params, weight_spread
 from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.layer import Layer
 
 MASTER_BYTES = 4.0  # of a weight that ZeRO 3 keeps in fp32 alone
@@ -42,14 +42,9 @@ def held_of(scenario: Scenario, chunks: Sequence[Chunk]) -> Held:
     return Held(math.fsum(d for d, _ in found), math.fsum(e for _, e in found), scenario.parallel)
 
 
-def trained_share(scenario: Scenario) -> float:
-    """Return the share of the weights that is trained: all, or LoRA's adapters."""
-    return kernel_constants().adapter_share if scenario.model.lora_rank else 1.0
-
-
 def gradient_bytes(scenario: Scenario, stack: Stack) -> float:
     """Bytes of accumulated gradients per weight."""
-    return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario)
+    return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario.model)
 
 
 def weights_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
@@ -82,13 +77,13 @@ def state_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
     sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
     if sharded and stack.master_is_weight and not scenario.model.lora_rank:
         each -= MASTER_BYTES
-    each *= trained_share(scenario) * (1 - stack.optimizer_offload)
+    each *= trained_share(scenario.model) * (1 - stack.optimizer_offload)
     return held.of(each, sharded=parallel.zero >= 1)
 
 
 def update_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     """Bytes that the optimiser's step makes for a moment."""
-    each = stack.update_bytes * trained_share(scenario) * (1 - stack.optimizer_offload)
+    each = stack.update_bytes * trained_share(scenario.model) * (1 - stack.optimizer_offload)
     whole = held.of(each, sharded=scenario.parallel.zero >= 1)
     return min(whole, each * stack.update_params) if stack.update_params else whole
 
@@ -101,7 +96,7 @@ def fresh_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     parallel = scenario.parallel
     spread = max(part.shard for part in weight_spread(parallel)) > 1
     each = 0.0 if parallel.zero >= 2 and spread else stack.fresh_gradient_bytes
-    return held.of(each * trained_share(scenario), sharded=False)
+    return held.of(each * trained_share(scenario.model), sharded=False)
 
 
 def whole_gradients(
