@@ -145,6 +145,11 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
         return config.whole("multi_query_group_num", least=1)
     if swa and config.get("swa_num_key_value_heads"):
         return config.whole("swa_num_key_value_heads", least=1)
+    inside = config.get("attn_config.kv_n_heads")
+    if inside and config.given("num_key_value_heads"):
+        outside = config.whole("num_key_value_heads", least=1)
+        if inside != outside:
+            config.blame(KV_HEADS, outside, f"attn_config.kv_n_heads says {inside}")
     if config.get("num_key_value_heads") is None and swa is False:
         config.read.add("swa_num_key_value_heads")
     return config.whole(*KV_HEADS, default=heads, least=1)
@@ -239,6 +244,8 @@ def _kda(config: Config) -> Recurrence:
 
 def _mamba1(config: Config, hidden: int) -> Recurrence:
     inner = config.whole("mamba_expand", "expand", default=2, least=1) * hidden
+    if config.family.defaults.get("no_mlp") and config.given("intermediate_size"):
+        inner = config.whole("intermediate_size", least=1)  # the channels, not an MLP's
     rank = config.get("mamba_dt_rank", "time_step_rank")
     step = rank if isinstance(rank, int) else -(-hidden // 16)
     return Recurrence("mamba1", inner, config.whole("mamba_d_state", "state_size", default=16), 1,

@@ -87,6 +87,10 @@ def _refuse_strangers(config: Config) -> None:
         raise _fault(
             path, 1, f"is no model config: none of {shown} is there, nor a part that has them"
         )
+    if config.own.get("add_cross_attention"):
+        config.blame(("add_cross_attention",), True, "attention to an encoder is not modelled")
+        raise InputError(config.problems)
+    config.read.add("add_cross_attention")
     for key in ("is_encoder_decoder", "encoder_layers"):
         if config.own.get(key) or config.outer.get(key):
             config.blame(
