@@ -77,6 +77,10 @@ def resolve(
         return None
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
+    if full := spec.training.expert_imbalance:
+        pools = [replace(p, stack=replace(p.stack, expert_imbalance=full)) for p in pools]
+        if model.experts is None and not any(kind.experts for kind in model.kinds):
+            blame(("training", "expert_imbalance"), full, f"{model.name} has no experts")
     parallel = _parallel(spec.parallel, pools, model, assumptions)
     check_keeping(spec.memory, model, parallel.zero, blame)
     assumptions += [*model.notes, *_split_assumed(model, parallel)]
@@ -310,7 +314,8 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
+    recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
+    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe)
 
 
 def _job(

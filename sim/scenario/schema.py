@@ -202,8 +202,14 @@ class TrainingSection(Section):
     sequence_length: Degree = Field(description="tokens per sequence")
     global_batch: Degree = Field(description="sequences per step")
     micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
-    precision: Literal["bf16", "fp16", "fp8", "fp32"] = Field(
+    precision: Literal["bf16", "fp16", "fp8", "fp4", "fp32"] = Field(
         "bf16", description="of the matrix products"
+    )
+    recipe: (
+        Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None
+    ) = Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
+    expert_imbalance: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        None, description="tokens of the fullest expert rank / mean; 1 is balanced by force"
     )
     document_tokens: Degree | None = Field(
         None,

@@ -135,7 +135,7 @@ class StageBuilder:
             s.model, self.pool.stack, tokens, s.training.sequence_length, s.training.precision,
             parallel.tp, parallel.cp, parallel.ep, parallel.etp,
             parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
-            parallel.cp_comm, parallel.cp_inner,
+            parallel.cp_comm, parallel.cp_inner, operand_bytes=s.training.operand_bytes,
         )  # fmt: skip
 
     def _times(self, share: Scenario, pool: Pool) -> Times:

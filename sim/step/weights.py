@@ -150,7 +150,7 @@ class WeightTraffic:
 
     def gather(self, bucket: Bucket) -> Moves:
         """Gather the weights of a bucket."""
-        size = DTYPE_BYTES[self.scenario.training.precision]
+        size = self.scenario.training.operand_bytes
         narrow = bucket.narrow and self.stack.narrow_weight_gather
         each = size if narrow else max(size, 2.0)
         return self._moves(("all_gather", bucket.params * each, bucket.group))

@@ -64,7 +64,7 @@ class Rows:
     @property
     def operand(self) -> float:
         """Bytes of a matrix product's input as it is kept for the weight gradient."""
-        size = DTYPE_BYTES[self.scenario.training.precision]
+        size = self.scenario.training.operand_bytes
         return size if self.stack.narrow_saved else max(size, 2.0)
 
     def boundary(self, kind: Layer) -> float:

@@ -66,7 +66,7 @@ def frozen_bytes(scenario: Scenario, stack: Stack) -> float:
     """Bytes of a weight that LoRA does not train."""
     if stack.frozen_weight_bytes:
         return stack.frozen_weight_bytes
-    narrow = stack.narrow_frozen_weights and scenario.training.precision == "fp8"
+    narrow = stack.narrow_frozen_weights and DTYPE_BYTES[scenario.training.precision] <= 1
     return 1.0 if narrow else _whole_bytes(scenario)
 
 
