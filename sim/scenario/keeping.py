@@ -15,7 +15,7 @@ from ersatz.sim.scenario.schema import MemorySection
 from ersatz.sim.workload.model import Model
 
 Blame = Callable[..., None]
-MASTER = {"fp32": 4.0, "none": 0.0}  # bytes per weight
+MASTER = {"fp32": 4.0, "16-bit": 2.0, "none": 0.0}  # bytes per weight
 MOMENTS = {"fp32": 8.0, "bf16": 4.0, "8-bit": 2.0}  # of both
 FROZEN = {"bf16": 2.0, "fp8": 1.0, "4-bit": 0.5 + 4 / 64}  # with a scale per 64 weights
 LOSS = {"eager": 14.0, "compiled": 6.0, "fused": 4.0}  # bytes per logit at the peak

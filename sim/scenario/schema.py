@@ -274,8 +274,9 @@ class ParallelSection(Section):
 class MemorySection(Section):
     """How tensors are kept, in place of the stack's habits; time follows where bytes move."""
 
-    master_weights: Literal["fp32", "none"] | None = Field(
-        None, description="copy that the optimiser updates; none: the weights of 16 bits themselves"
+    master_weights: Literal["fp32", "16-bit", "none"] | None = Field(
+        None, description="copy that the optimiser updates; 16-bit: what a 16-bit weight lacks of it;"
+        " none: the weights of 16 bits themselves"
     )
     moments: Literal["fp32", "bf16", "8-bit"] | None = Field(
         None, description="of Adam, both of them"

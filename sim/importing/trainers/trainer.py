@@ -20,6 +20,7 @@ from ersatz.sim.importing.trainers.deepspeed import (
     settings_beside,
     stage_of_name,
 )
+from ersatz.sim.importing.trainers.keeping import read_keeping
 
 REINFORCED = (
     "reinforcement learning and preference training are not simulated; what can be asked instead is"
@@ -100,6 +101,7 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     _recompute(flags, names)
     _batch(flags, settings, names)
     _steps(flags)
+    read_keeping(flags, settings, names.defaults_of)
     table = flag_table("trainers")
     sort_rest(flags, table)
     if settings is not None:
