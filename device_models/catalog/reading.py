@@ -101,9 +101,19 @@ NODE = Schema(
     optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
 STACK_OPTIONAL = frozenset(
-    {"pat_gather", "rank_limited_dispatch", "matrix_factor", "collective_factor", "host_bandwidth",
-     "activation_offload", "weights_offload", "updates_on_device", "graph_pool_bytes",
-     "expert_buffers", "expert_buffer_bytes"}  # fmt: skip
+    {
+        "pat_gather",
+        "rank_limited_dispatch",
+        "matrix_factor",
+        "collective_factor",
+        "host_bandwidth",
+        "activation_offload",
+        "weights_offload",
+        "updates_on_device",
+        "graph_pool_bytes",
+        "expert_buffers",
+        "expert_buffer_bytes",
+    }
 )
 ANCHOR_FACTORS = 5  # of `sim.anchor`
 STACK_DIMENSIONS = {

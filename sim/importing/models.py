@@ -40,8 +40,8 @@ def put_targets(flags: Flags, *names: str) -> None:
     plain = {word: word.lower().replace("-", "_").rsplit(".", 1)[-1] for word in words}
     lost = [word for word, name in plain.items() if name not in TARGETS]
     if lost:
-        draft.leave_out(given.shown, " ".join(lost), given.line, "products of which it is not known which these"
-                        " are: without adapters here", given.file)  # fmt: skip
+        draft.leave_out(given.shown, " ".join(lost), given.line, "products that no name here means, so"
+                        " without adapters", given.file)  # fmt: skip
     found = {part for name in plain.values() for part in TARGETS.get(name, "").split()}
     if found:
         draft.put(key, " ".join(module for module in MODULES if module in found))

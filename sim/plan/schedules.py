@@ -6,7 +6,8 @@ W weight gradient only. `PIPELINE_SCHEDULES` maps names to functions; a caller m
 orders. Orders say nothing about durations, so they are cached per shape.
 
 Sources: GPipe (Huang et al. 2019), 1F1B and interleaving (Narayanan et al. 2021), zero-bubble
-ZB-H1 and ZB-V (Qi et al. 2024), DualPipe (DeepSeek-AI 2024) and DualPipeV (the same, cut in half: Sea AI Lab 2025).
+ZB-H1 and ZB-V (Qi et al. 2024), DualPipe (DeepSeek-AI 2024) and DualPipeV (the same, cut
+in half: Sea AI Lab 2025).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif recipe and not recipe.runs_on(device):
             made = ", ".join(recipe.architectures)
             blame(("training", "recipe"), scenario.training.recipe,
-                  f"{device.title} applies no scales of blocks; expected an architecture among {made}")  # fmt: skip
+                  f"{device.title} applies no scales of blocks; expected one of {made}")  # fmt: skip
         elif precision in ("fp8", "fp4") and not device.supports("bf16"):
             words = f"{device.title} has no bf16 for what is never in 8 bits"
             blame(("training", "precision"), precision, words)

@@ -315,7 +315,9 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
     recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe)
+    return Training(
+        t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe
+    )
 
 
 def _job(

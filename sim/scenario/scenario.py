@@ -60,7 +60,9 @@ class Training:
     precision: Precision = "bf16"
     tokens: float = 0.0  # of the whole job; 0: a step study only
     document_tokens: float = 0.0  # mean length of documents packed into a sequence; 0: one fills it
-    recipe: str = ""  # how 8 and 4 bits are scaled (`sim.scenario.formats`); none: as the stack does
+    recipe: str = (
+        ""  # how 8 and 4 bits are scaled (`sim.scenario.formats`); none: as the stack does
+    )
 
     @property
     def operand_bytes(self) -> float:

@@ -205,9 +205,9 @@ class TrainingSection(Section):
     precision: Literal["bf16", "fp16", "fp8", "fp4", "fp32"] = Field(
         "bf16", description="of the matrix products"
     )
-    recipe: (
-        Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None
-    ) = Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
+    recipe: Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None = (
+        Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
+    )
     expert_imbalance: Annotated[float, Field(ge=1, le=1000)] | None = Field(
         None, description="tokens of the fullest expert rank / mean; 1 is balanced by force"
     )
@@ -275,8 +275,9 @@ class MemorySection(Section):
     """How tensors are kept, in place of the stack's habits; time follows where bytes move."""
 
     master_weights: Literal["fp32", "16-bit", "none"] | None = Field(
-        None, description="copy that the optimiser updates; 16-bit: what a 16-bit weight lacks of it;"
-        " none: the weights of 16 bits themselves"
+        None,
+        description="copy that the optimiser updates; 16-bit: what a 16-bit weight lacks of it;"
+        " none: the weights of 16 bits themselves",
     )
     moments: Literal["fp32", "bf16", "8-bit"] | None = Field(
         None, description="of Adam, both of them"

@@ -42,7 +42,16 @@ from ersatz.sim.plan.schedules import Place, Schedule, Variant, chunk_places, ma
 from ersatz.sim.scenario.scenario import Joint, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.offload import CATEGORY, HostCopies
-from ersatz.sim.step.program import COPY, GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
+from ersatz.sim.step.program import (
+    COPY,
+    GATHER,
+    INPUT,
+    PIPE,
+    REDUCE,
+    Block,
+    Program,
+    overlap_blocks,
+)
 from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.layer import Layer

@@ -20,12 +20,12 @@ MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Adapted(NamedTuple):
-    """A product with an adapter: n columns from k, in `count` copies; experts are apart."""
+    """A product with an adapter: n columns from k, in `copies`; experts are apart."""
 
     module: str
     n: int
     k: int
-    count: int = 1
+    copies: int = 1
     routed: bool = False
     into: bool = True  # its columns are split over a tensor group; else its rows
 
@@ -76,7 +76,7 @@ def adapter_params(model: Model) -> int:
     """Return the weights of all adapters of a model, 0 where all of it is trained."""
     modules = targets_of(model)
     return model.lora_rank * sum(
-        count * product.count * (product.n + product.k)
+        count * product.copies * (product.n + product.k)
         for kind, count in model.runs for product in adapted(kind, modules)
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def _pair(shard: Shard, product: Adapted) -> tuple[Linear, Linear]:
     rows, groups, ways = shard.tokens, 1, shard.tp
     if product.routed:
         assert shard.layer.experts is not None
-        groups, ways = max(product.count // shard.ep, 1), shard.etp
+        groups, ways = max(product.copies // shard.ep, 1), shard.etp
         rows = rows * shard.layer.experts.visited * shard.etp / shard.tp / groups
     n, k = (product.n / ways, product.k) if product.into else (product.n, product.k / ways)
     rank, wide = shard.model.lora_rank, shard.wide

@@ -39,7 +39,8 @@ PARTS: Mapping[str, type] = {
     "experts": Experts, "latent": LatentAttention, "indexer": Indexer, "compressed": Compressed,
     "recurrence": Recurrence,
 }  # fmt: skip
-WHOLE_ONLY = ("name", "layers", "hidden", "vocab", "tied", "streams", "tables", "predict_layers", "lora_rank", "lora_targets",
+WHOLE_ONLY = ("name", "layers", "hidden", "vocab", "tied", "streams", "tables", "predict_layers", "lora_rank",
+              "lora_targets",
               "window_layers", "predicts", "notes", "blocks", "source")  # fmt: skip
 
 
@@ -124,7 +125,11 @@ def _read_values(
             _check_value((*path, f.name), values[f.name], str(f.type), blame)
     named = str(values.get("lora_targets", "")).replace(",", " ").split()
     if set(named) - set(MODULES):
-        blame((*path, "lora_targets"), values["lora_targets"], f"expected words among {', '.join(MODULES)}")
+        blame(
+            (*path, "lora_targets"),
+            values["lora_targets"],
+            f"expected words among {', '.join(MODULES)}",
+        )
     if values.get("gate", "") not in ("", "head", "element"):
         blame((*path, "gate"), values["gate"], "expected head or element")
     return values

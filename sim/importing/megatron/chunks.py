@@ -31,7 +31,11 @@ def read_chunks(flags: Flags) -> None:
     whole = layers + len(fillers) + sum(ends)
     vp = _virtual(flags, whole, pp)
     _put_schedule(flags, pp, vp)
-    if (named := layer_list(flags)) and pp > 1 and draft.values.get("parallel.schedule") not in V_SHAPED:
+    if (
+        (named := layer_list(flags))
+        and pp > 1
+        and draft.values.get("parallel.schedule") not in V_SHAPED
+    ):
         draft.put("parallel.chunk_layers", list(named))
         return
     if draft.values.get("parallel.schedule") in V_SHAPED:

@@ -37,7 +37,9 @@ def _state(flags: Flags) -> None:
              for name in ("exp_avg_dtype", "exp_avg_sq_dtype", "main_params_dtype")}  # fmt: skip
     both = {words["exp_avg_dtype"] or "fp32", words["exp_avg_sq_dtype"] or "fp32"}
     if narrow and len(both) == 1:
-        flags.take("memory.moments", "use_precision_aware_optimizer", "exp_avg_dtype", "exp_avg_sq_dtype")
+        flags.take(
+            "memory.moments", "use_precision_aware_optimizer", "exp_avg_dtype", "exp_avg_sq_dtype"
+        )
         draft.put("memory.moments", both.pop())
     if narrow and words["main_params_dtype"]:
         flags.take("memory.master_weights", "main_params_dtype")
@@ -73,8 +75,8 @@ def _host(flags: Flags) -> None:
     if flags.on(key, "swap_optimizer"):
         draft.put(key, 1.0)
         draft.put("memory.optimizer_update", "device")
-        draft.assume("memory.optimizer_update", "device", "swap_optimizer: the state comes back in pieces, and"
-                     " the device updates")  # fmt: skip
+        draft.assume("memory.optimizer_update", "device", "swap_optimizer: the state comes back in pieces,"
+                     " and the device updates")  # fmt: skip
 
 
 def _share(flags: Flags, given: Given, key: str) -> float | None:
@@ -100,8 +102,8 @@ def _activations_away(flags: Flags) -> None:
         return
     share = min(count * pp / layers, 1.0)
     draft.put(key, round(share, 4))
-    draft.assume(key, round(share, 4), f"{count} of the {layers / pp:g} layers of a rank: so much of what they"
-                 " keep")  # fmt: skip
+    draft.assume(key, round(share, 4), f"{count} of the {layers / pp:g} layers of a rank: so much of what"
+                 " they keep")  # fmt: skip
 
 
 def _loss(flags: Flags) -> None:
@@ -112,11 +114,14 @@ def _loss(flags: Flags) -> None:
         return
     size = flags.whole(key, "loss_chunk_size") or 1024
     flags.take(key, "loss_compute_mode")
-    tokens = [flags.draft.values.get(f"training.{name}") for name in ("sequence_length", "micro_batch")]
-    if all(isinstance(n, int) for n in tokens):
-        flags.draft.put(key, min(max(math.ceil(tokens[0] * tokens[1] / size), 1), 4096))
+    values = flags.draft.values
+    length, micro = values.get("training.sequence_length"), values.get("training.micro_batch")
+    if isinstance(length, int) and isinstance(micro, int):
+        flags.draft.put(key, min(max(math.ceil(length * micro / size), 1), 4096))
 
 
 def _frozen(flags: Flags) -> None:
-    if "model.lora_rank" in flags.draft.values and flags.on("memory.frozen_weights", "qlora", "load_in_4bit"):
+    if "model.lora_rank" in flags.draft.values and flags.on(
+        "memory.frozen_weights", "qlora", "load_in_4bit"
+    ):
         flags.draft.put("memory.frozen_weights", "4-bit")

@@ -1,4 +1,4 @@
-"""Layers of several kinds in Megatron's flags, as blocks and a pattern: hybrids, linear attention, experts."""
+"""Layers of several kinds in Megatron's flags, as blocks and a pattern."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def shortest(letters: str) -> str:
 
 def _hybrid(flags: Flags, letters: str, ffn: int | None) -> None:
     draft, key = flags.draft, "model.blocks"
-    flags.take("model.pattern", *PATTERN, "is_hybrid_model", "hybrid_attention_ratio", "hybrid_mlp_ratio")
+    flags.take(
+        "model.pattern", *PATTERN, "is_hybrid_model", "hybrid_attention_ratio", "hybrid_mlp_ratio"
+    )
     hidden = draft.values.get("model.hidden") or 0
     state = flags.whole(key, "mamba_state_dim") or STATE
     head = flags.whole(key, "mamba_head_dim") or HEAD
@@ -77,7 +79,10 @@ def _hybrid(flags: Flags, letters: str, ffn: int | None) -> None:
         "E": {"heads": 0, "kv_heads": 0},
     }
     if "E" in letters and "model.experts.routed" not in draft.values:
-        draft.ask("model.experts.routed", "the pattern has layers of experts, and num_experts is not given")
+        draft.ask(
+            "model.experts.routed",
+            "the pattern has layers of experts, and num_experts is not given",
+        )
     put_blocks(flags, {k: v for k, v in blocks.items() if k in letters}, letters)
     draft.drop("model.experts.dense_layers")
 
@@ -102,7 +107,9 @@ def _linear(flags: Flags) -> None:
     taps = flags.whole(key, "linear_conv_kernel_dim") or 4
     gated = flags.on(key, "attention_output_gate", "use_gated_attention")
     if every is None or None in sizes.values():
-        draft.ask("model", "layers of linear attention: their sizes and how often attention is full")
+        draft.ask(
+            "model", "layers of linear attention: their sizes and how often attention is full"
+        )
         return
     recurrence = {"kind": "gated_delta", **sizes, "conv": taps}
     full: dict[str, Any] = {"gate": "element"} if gated else {}

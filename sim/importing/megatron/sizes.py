@@ -227,7 +227,9 @@ def _experts(flags: Flags, ffn: int | None, layers: int | None) -> None:
     draft.put("model.experts.top_k", top)
     draft.put("model.experts.hidden", inner)
     draft.put("model.experts.shared", _shared(flags, inner))
-    draft.put("model.experts.latent", flags.whole("model.experts.latent", "moe_latent_size") or None)
+    draft.put(
+        "model.experts.latent", flags.whole("model.experts.latent", "moe_latent_size") or None
+    )
     draft.put("model.experts.zero", flags.whole("model.experts.zero", "num_zero_experts") or None)
     draft.put("model.experts.dense_layers", _dense_layers(flags, layers))
     _groups(flags)

@@ -65,7 +65,9 @@ def _recipe(flags: Flags, name: str, default: str, known: Mapping[str, str]) -> 
     key = "training.recipe"
     given = flags.find(name)
     if given is None or given.unknown:
-        flags.draft.assume(key, default, f"{name} is not given: the default; the stack's own passes count")
+        flags.draft.assume(
+            key, default, f"{name} is not given: the default; the stack's own passes count"
+        )
         return
     if word := known.get(given.value.lower()):
         flags.take(key, name)
@@ -82,7 +84,10 @@ def _imbalance(flags: Flags) -> None:
     if flags.find("moe_router_force_load_balancing"):
         flags.take(key, "moe_router_force_load_balancing")
         flags.draft.put(key, 1.0)
-    capacity, pads = flags.find("moe_expert_capacity_factor"), flags.find("moe_pad_expert_input_to_capacity")
+    capacity, pads = (
+        flags.find("moe_expert_capacity_factor"),
+        flags.find("moe_pad_expert_input_to_capacity"),
+    )
     try:
         factor = float(capacity.value) if capacity and not capacity.unknown else 0.0
     except ValueError:

@@ -10,7 +10,15 @@ from ersatz.sim.importing.models import put_targets
 
 TARGETS = ("lora_target", "lora_target_modules", "target_modules")
 EIGHT = re.compile(r"adam.*8bit|8bit.*adam|adam8bit")
-ADAM = ("adamw_torch", "adamw_torch_fused", "adamw", "adam", "adamw_hf", "adamw_apex_fused", "fused_adam")
+ADAM = (
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw",
+    "adam",
+    "adamw_hf",
+    "adamw_apex_fused",
+    "fused_adam",
+)
 AWAY = ("cpu", "nvme")
 Z = "zero_optimization."
 
@@ -50,7 +58,9 @@ def _adapters(flags: Flags, defaults_of: str) -> None:
     put_targets(flags, *TARGETS)
     if "model.lora_targets" not in draft.values and defaults_of == "LLaMA-Factory":
         draft.put("model.lora_targets", "q k v o gate up down")
-        draft.assume("model.lora_targets", "all", "lora_target is not given: the default of LLaMA-Factory")
+        draft.assume(
+            "model.lora_targets", "all", "lora_target is not given: the default of LLaMA-Factory"
+        )
 
 
 def _frozen(flags: Flags) -> None:
@@ -67,30 +77,39 @@ def _frozen(flags: Flags) -> None:
     if four or eight:
         draft.put(key, "4-bit" if four else "fp8")
     if bits and bits not in (4, 8):
-        draft.ask(key, f"quantization_bit {bits}: weights of so many bits", ("4-bit", "fp8", "bf16"))
+        draft.ask(
+            key, f"quantization_bit {bits}: weights of so many bits", ("4-bit", "fp8", "bf16")
+        )
 
 
 def _loss(flags: Flags) -> None:
     """Liger and its kin never hold all logits: the loss goes over them in pieces."""
     key = "memory.loss"
-    if flags.on(key, "use_liger_kernel", "enable_liger_kernel", "liger_fused_linear_cross_entropy", "use_liger"):
+    if flags.on(
+        key,
+        "use_liger_kernel",
+        "enable_liger_kernel",
+        "liger_fused_linear_cross_entropy",
+        "use_liger",
+    ):
         flags.draft.put(key, "fused")
         flags.draft.put("memory.loss_chunks", 16)
-        flags.draft.assume("memory.loss_chunks", 16, "Liger's fused loss goes over a micro-batch in pieces: about"
-                           " vocabulary / hidden of them")  # fmt: skip
+        flags.draft.assume("memory.loss_chunks", 16, "Liger's fused loss goes over a micro-batch in pieces:"
+                           " about vocabulary / hidden of them")  # fmt: skip
 
 
 def _host(flags: Flags) -> None:
     """FSDP's offload has weights, gradients and state on the host; activations go there apart."""
     draft = flags.draft
-    words = (flags.find("fsdp").value.lower() if flags.find("fsdp") else "").replace(",", " ").split()  # type: ignore[union-attr]
+    sharded = flags.find("fsdp")
+    words = sharded.value.lower().replace(",", " ").split() if sharded else []
     away = flags.on("memory.weights_offload", "fsdp_offload_params", "fsdp_config.offload_params")
     if away or "offload" in words:
         everything_away(draft)
     given = flags.find("gradient_checkpointing")
-    if flags.on("memory.activation_offload", "activation_offloading", "fsdp_config.activation_offload") or (
-        given and given.value.lower().startswith("offload")
-    ):
+    if flags.on(
+        "memory.activation_offload", "activation_offloading", "fsdp_config.activation_offload"
+    ) or (given and given.value.lower().startswith("offload")):
         draft.put("memory.activation_offload", 1.0)
 
 
@@ -104,7 +123,10 @@ def everything_away(draft: Draft) -> None:
 def _settings(settings: Flags) -> None:
     """DeepSpeed's settings: shards of weights and state on the host, activations there."""
     draft = settings.draft
-    for key, part in (("memory.weights_offload", "offload_param"), ("memory.optimizer_offload", "offload_optimizer")):
+    for key, part in (
+        ("memory.weights_offload", "offload_param"),
+        ("memory.optimizer_offload", "offload_optimizer"),
+    ):
         device = settings.find(f"{Z}{part}.device")
         if device is None or device.value.lower() not in AWAY:
             continue
@@ -114,8 +136,9 @@ def _settings(settings: Flags) -> None:
             continue
         draft.put(key, share)
         if device.value.lower() == "nvme":
-            draft.leave_out(device.shown, device.value, device.line, "state on a disk: taken as in the host's"
-                            " memory; disks of a few GB/s make the step several times longer", device.file)  # fmt: skip
+            words = ("state on a disk: taken as in the host's memory; disks of a few GB/s make the step"
+                     " several times longer")  # fmt: skip
+            draft.leave_out(device.shown, device.value, device.line, words, device.file)
     if settings.on("memory.activation_offload", "activation_checkpointing.cpu_checkpointing"):
         draft.put("memory.activation_offload", 1.0)
 
@@ -127,5 +150,7 @@ def _share(settings: Flags, name: str, key: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1 and given:
-        settings.draft.blame(key, given.line, given.shown, given.value, "expected a share from 0 to 1")
+        settings.draft.blame(
+            key, given.line, given.shown, given.value, "expected a share from 0 to 1"
+        )
     return min(max(value, 0.0), 1.0)

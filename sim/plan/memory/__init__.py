@@ -5,4 +5,11 @@ from ersatz.sim.plan.memory.advice import least_capacity, remedies
 from ersatz.sim.plan.memory.plan import plan_memory
 from ersatz.sim.plan.memory.state import kept_bytes
 
-__all__ = ["kept_bytes", "layer_kept", "least_capacity", "plan_memory", "remedies", "repeated_modules"]
+__all__ = [
+    "kept_bytes",
+    "layer_kept",
+    "least_capacity",
+    "plan_memory",
+    "remedies",
+    "repeated_modules",
+]

@@ -111,9 +111,7 @@ def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     return max([*plain, float(groups.max())]) + _brought_back(scenario, pool, runs)
 
 
-def _brought_back(
-    scenario: Scenario, pool: Pool, runs: Sequence[tuple[Layer, int, int]]
-) -> float:
+def _brought_back(scenario: Scenario, pool: Pool, runs: Sequence[tuple[Layer, int, int]]) -> float:
     """Bytes that the host has given back: of the layer in work and of the one that follows it."""
     share = pool.stack.activation_offload
     if not share:
@@ -199,7 +197,9 @@ def _input_elements(rows: Rows, kind: Layer) -> float:
         return 0.0
     parallel, model = rows.scenario.parallel, rows.scenario.model
     sliced = parallel.sequence_parallel and not rows.stack.keeps_gathered_inputs
-    blocks = kind.has_mixer * _read(model, "q", "k", "v") + kind.has_mlp * _read(model, "gate", "up")
+    blocks = kind.has_mixer * _read(model, "q", "k", "v") + kind.has_mlp * _read(
+        model, "gate", "up"
+    )
     return float(blocks) * kind.hidden / (parallel.tp if sliced else 1)
 
 
