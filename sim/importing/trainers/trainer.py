@@ -77,7 +77,13 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
     else:
         draft.put("parallel.zero", stage)
         draft.assume("parallel.zero", stage, f"{given.value} cannot be read: by its name")
-        stack = "deepspeed-offload" if "offload" in given.value.lower() else "deepspeed"
+        away = "offload" in given.value.lower()
+        stack = "deepspeed-offload" if away else "deepspeed"
+        if away and stage == 3:
+            draft.put("memory.weights_offload", 1.0)
+            draft.assume(
+                "memory.weights_offload", 1.0, f"{given.value} cannot be read: by its name"
+            )
     draft.put("stack", stack)
     return None
 
