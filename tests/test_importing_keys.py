@@ -123,7 +123,8 @@ def test_a_hybrid_of_flags_runs(tmp_path: Path, pattern: str) -> None:
     found = import_file(path)
     assert value(found, "model.layers") == letters
     assert value(found, "model.blocks.M.recurrence") == {
-        "kind": "mamba2", "heads": 64, "key_dim": 128, "value_dim": 64, "key_heads": 8, "chunk": 128}  # fmt: skip
+        "kind": "mamba2", "heads": 64, "key_dim": 128, "value_dim": 64, "key_heads": 8,
+        "chunk": 128}  # fmt: skip
     (case,) = load_any(path, ["cluster.node=h800-8"])
     assert sum(count for kind, count in case.model.runs if kind.recurrence) == pattern.split("/")[
         0
