@@ -110,6 +110,7 @@ STACK_OPTIONAL = frozenset(
         "activation_offload",
         "weights_offload",
         "updates_on_device",
+        "pipeline_buffers",
         "graph_pool_bytes",
         "expert_buffers",
         "expert_buffer_bytes",

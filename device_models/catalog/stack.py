@@ -137,6 +137,9 @@ class Stack:
     activation_offload: float = 0.0  # share of kept activations that the host has between passes
     weights_offload: float = 0.0  # share of ZeRO 3's shards of weights that the host keeps
     updates_on_device: bool = False  # what the host keeps of the state comes back for the update
+    pipeline_buffers: bool = (
+        False  # messages of all micro-batches have buffers, the last stage keeps results
+    )
     graph_pool_bytes: float = 0.0  # private pools of captured graphs
     expert_buffers: bool = False  # its expert exchange writes into buffers of its own (DeepEP)
     expert_buffer_bytes: float = 0.0  # of these per rank; 0: as the library sizes them

@@ -138,6 +138,23 @@ def loss_bytes(scenario: Scenario, stack: Stack) -> LossBytes:
     return LossBytes(kept * logits + inputs, (each - kept) * logits)
 
 
+def message_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
+    """Bytes of buffers that torch.distributed.pipelining holds all through a step for one chunk.
+
+    It makes one for each micro-batch that comes in, forward and backward, and keeps all results of the
+    last stage until the step's end. The inputs of micro-batches in flight lie in their buffers, and
+    the results of these are kept: one for the other.
+    """
+    parallel, training = scenario.parallel, scenario.training
+    if not pool.stack.pipeline_buffers or parallel.pp == 1 or not chunk.runs:
+        return 0.0
+    count = training.global_batch // (training.micro_batch * parallel.dp)
+    rows = Rows(scenario, pool.stack, ())
+    ways = (not chunk.embedding) + (not chunk.head)
+    results = rows.wide * rows.tokens * scenario.model.vocab / parallel.tp if chunk.head else 0.0
+    return ways * count * rows.boundary(chunk.runs[0][0]) + (count - 1) * results
+
+
 def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:
     """Return what selective recomputation repeats: the layout's list, or the stack's."""
     return parallel.recompute_modules or words_of(stack.selective_recompute)

@@ -108,6 +108,8 @@ def whole_gradients(
     `chunks` of the stage where all are summed to the end of the step.
     """
     parallel, each = scenario.parallel, gradient_bytes(scenario, stack)
+    if stack.live_params:  # DeepSpeed sends them as autograd makes them, and sums what arrives
+        each = min(each, _whole_bytes(scenario) * trained_share(scenario.model))
     if parallel.zero < 2:
         return 0.0
     together = chunks if stack.zero2_reduce == "step" and parallel.zero == 2 else [chunk]
