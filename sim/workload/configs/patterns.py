@@ -74,7 +74,8 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
         config.read.update(ATTENTION_KEYS)
     if not mixed & {"sliding", "chunked", "csa", "hca", "window"}:
         config.read.update(WINDOW_KEYS)
-    if not mixed & {"linear", "both"} and config.family.defaults.get("both_mixers") is None:
+    known = config.family.known and config.family.defaults.get("both_mixers") is None
+    if not mixed & {"linear", "both"} and known:  # of a stranger they say that there is more
         config.read.update(key for key in config.own if key.startswith(LINEAR_KEYS))
     if "conv" not in mixed:
         config.read.add("conv_L_cache")
@@ -275,6 +276,9 @@ def feeds(config: Config) -> Words:
     if config.family.name == "doge" and config.get("is_moe"):
         config.blame(("is_moe",), True, "a mixture of single-column experts is not modelled")
     off = any(config.get(key) is False for key in ("is_moe", "enable_moe_block"))
+    named = [key for key in EXPERTS if key in config.own and config.family.defaults.get(key)]
+    if routed is None and named:
+        config.blame((named[0],), None, "null: expected how many experts, or 0 for none")
     beside = config.family.defaults.get("shared_like_expert")  # a single expert is not all there is
     if not routed or off or (routed == 1 and not beside):
         return ["dense"] * count
@@ -307,7 +311,7 @@ def _feed(config: Config, place: int) -> str:
         return "moe" if place in places else "dense"
     tests = (
         place >= config.whole("first_k_dense_replace", "num_dense_layers", "moe_layer_num_skipped"),
-        place not in _as_list(config.get("mlp_only_layers")),
+        place not in _listed(config, "mlp_only_layers"),
         (place + 1) % config.whole("decoder_sparse_step", "interleave_moe_layer_step",
                                    "moe_layer_interval", default=1, least=1) == 0,
         place >= _least(config.get("moe_layer_start_index"), 0),
@@ -330,6 +334,17 @@ def _least(value: Any, default: int) -> int:
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, int) else default
+
+
+def _listed(config: Config, key: str) -> list[Any]:
+    """Return the numbers of layers that a key lists; one that is none of theirs is a fault."""
+    places = _as_list(config.get(key))
+    strange = [p for p in places if not isinstance(p, int) or not 0 <= p < config.layers]
+    if strange and not config.problems:
+        config.blame(
+            (key,), strange[0], f"expected the numbers of layers, 0 to {config.layers - 1}"
+        )
+    return places
 
 
 def _as_list(value: Any) -> list[Any]:
