@@ -98,6 +98,7 @@ def judged(family: str, folder: Path) -> Iterator[tuple[str, str]]:
         )
 
 
+@pytest.mark.slow
 def test_no_family_is_silently_wrong(tmp_path: Path) -> None:
     transformers.logging.set_verbosity_error()
     found = {family: list(judged(family, tmp_path)) for family in families()}

@@ -1,7 +1,6 @@
 """How tensors are kept, formats and kinds of layer in launch files: the keys that they become."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -135,18 +134,3 @@ def test_words_that_a_command_would_print_are_named(tmp_path: Path) -> None:
     """Flags may come out of it: it is said that none are taken, also after a flag's own value."""
     found = import_file(script(tmp_path, "--never-heard-of 3 $(more_flags)"))
     assert any(row.key == "flags" and "'more_flags' is not run" in row.why for row in found.assumed)
-
-
-def test_five_hundred_lines_take_fifty_milliseconds(tmp_path: Path) -> None:
-    """Of processor time, the best of three."""
-    lines = [
-        f'V{i}=${{V{i}:-{i}}}\nif [ "$V{i}" -gt 1000 ]; then W=$((V{i} * 2)); fi'
-        for i in range(250)
-    ]
-    path = script(tmp_path, "", "\n".join(["#!/bin/bash\nGPUS=8\nNODES=2", *lines, ""]))
-    taken = []
-    for _ in range(3):
-        start = time.process_time()
-        import_file(path)
-        taken.append(time.process_time() - start)
-    assert min(taken) < 0.05
