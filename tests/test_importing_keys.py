@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ersatz.sim.errors import InputError
 from ersatz.sim.importing.cases import load_any
 from ersatz.sim.importing.formats import import_file
 from tests.test_importing import script, value
@@ -128,6 +129,20 @@ def test_a_hybrid_of_flags_runs(tmp_path: Path, pattern: str) -> None:
     assert sum(count for kind, count in case.model.runs if kind.recurrence) == pattern.split("/")[
         0
     ].count("M")
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    """Both formats at once; a variable that is empty is asked for; learning by reward is refused."""
+    found = import_file(script(tmp_path, "--fp16"))
+    assert "bf16 and fp16 are both given" in found.wrong
+    found = import_file(
+        script(tmp_path, "--tensor-model-parallel-size $TP", "#!/bin/bash\nTP=${TP:-}\n")
+    )
+    assert "parallel.tp" in [question.key for question in found.questions]
+    path = tmp_path / "rl.sh"
+    path.write_text("torchrun --nproc_per_node 8 train_grpo.py --num-layers 8 --hidden-size 64\n")
+    with pytest.raises(InputError, match="the training step of the policy"):
+        import_file(path)
 
 
 def test_words_that_a_command_would_print_are_named(tmp_path: Path) -> None:

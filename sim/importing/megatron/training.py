@@ -54,6 +54,8 @@ def _precision(flags: Flags) -> str:
     if eight and not eight.unknown:
         _recipe(flags, "fp8_recipe", "delayed", RECIPES)
         return "fp8"
+    if brain and half:
+        flags.draft.contradict("bf16 and fp16 are both given")
     if brain or half:
         return "bf16" if brain else "fp16"
     flags.draft.assume(key, "fp32", "neither bf16 nor fp16 is given: Megatron's default")

@@ -266,6 +266,7 @@ def _steps(flags: Flags) -> None:
     steps = flags.whole(key, "max_steps")
     if steps and steps > 0:
         draft.put(key, steps)
+        flags.take(key, "num_train_epochs", "num_epochs")  # steps win over them
         return
     epochs = flags.take(key, "num_train_epochs", "num_epochs")
     words = f"{epochs.value} passes over the data" if epochs else "the data once"
