@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ersatz.sim.workload.configs.config import Config
-from ersatz.sim.workload.configs.patterns import EXPERTS
+from ersatz.sim.workload.configs.patterns import EXPERTS, indexer_rows
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention
 from ersatz.sim.workload.recurrence import Recurrence
 
@@ -196,14 +196,8 @@ def _indexer(config: Config, word: str) -> Indexer:
             config.needed("index size", f"{inner}sparse_index_dim", "index_head_dim"),
             (some + local) * block, weighted=False,
         )  # fmt: skip
-    types = config.get("indexer_types")
-    shared = False
-    if (
-        isinstance(types, list)
-        and config.layer is not None
-        and (rows := config.row("indexer_types"))
-    ):
-        shared = rows[config.layer] == "shared"
+    rows = indexer_rows(config)
+    shared = rows is not None and config.layer is not None and rows[config.layer] == "shared"
     return Indexer(config.needed("index heads", "index_n_heads"),
                    config.needed("index size", "index_head_dim"),
                    config.needed("tokens picked", "index_topk"), shared)  # fmt: skip

@@ -269,6 +269,29 @@ def _no_rope(config: Config, count: int) -> Words | None:
     return ["chunked" if row else "full" for row in rows]
 
 
+def indexer_rows(config: Config) -> list[str] | None:
+    """Return for every layer whether it has an indexer (full) or takes an earlier one's choice (shared).
+
+    By a list, by letters F and S, or full in every n-th layer from an offset on and in all before
+    it (GLM-5.2); None where all have one.
+    """
+    if config.get("indexer_types") is not None:
+        return config.row("indexer_types")
+    letters = config.get("index_topk_pattern")
+    if isinstance(letters, str):
+        if len(letters) != config.layers or set(letters) - set("FS"):
+            expected = f"expected F or S for each of {config.layers} layers"
+            config.blame(("index_topk_pattern",), letters, expected)
+            return None
+        return [{"F": "full", "S": "shared"}[letter] for letter in letters]
+    if config.get("index_topk_freq") is None:
+        return None
+    every = config.whole("index_topk_freq", default=1, least=1)
+    offset = config.whole("index_skip_topk_offset", default=2)
+    return ["full" if max(place - offset + 1, 0) % every == 0 else "shared"
+            for place in range(config.layers)]  # fmt: skip
+
+
 def feeds(config: Config) -> Words:
     """Return the feed-forward of every layer."""
     count = config.layers

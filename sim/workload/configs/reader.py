@@ -20,7 +20,14 @@ from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.workload.configs.config import MAX_LAYERS, Config, make_config
 from ersatz.sim.workload.configs.families import family_names
 from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, TOP_K, feed_sizes, mixer_sizes
-from ersatz.sim.workload.configs.patterns import EXPERTS, feeds, mixers, one_block_pattern, settled
+from ersatz.sim.workload.configs.patterns import (
+    EXPERTS,
+    feeds,
+    indexer_rows,
+    mixers,
+    one_block_pattern,
+    settled,
+)
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
@@ -215,7 +222,7 @@ def _sized(config: Config, words: list[tuple[str, str]], hidden: int) -> Iterato
     streams = config.whole("hc_mult", default=1, least=1)
     varies = varies or config.get("use_cla") is True or config.get("kv_source_layers") is not None
     tail = config.layers - config.whole("num_kv_shared_layers")
-    shared = config.get("indexer_types")
+    shared = indexer_rows(config)
     both = config.family.defaults.get("both_mixers")
     for place, (mixer, feed) in enumerate(words):
         word = "both" if both and mixer == "full" else mixer
@@ -306,7 +313,8 @@ def _tables(config: Config, hidden: int) -> int:
         ) * hidden
     width = config.whole("hidden_size_per_layer_input")
     if width:
-        rows = config.whole("vocab_size_per_layer_input", *VOCAB)
+        own = config.get("vocab_size_per_layer_input") is not None
+        rows = config.whole(*(("vocab_size_per_layer_input",) if own else VOCAB))
         tables += config.layers * width * (rows + 3 * hidden)
     return tables
 
