@@ -29,6 +29,12 @@ class HostCopies:
     pool: Pool
 
     @property
+    def there(self) -> bool:
+        """Tell whether layers exchange anything with the host."""
+        stack = self.pool.stack
+        return bool(stack.activation_offload or stack.weights_offload)
+
+    @property
     def _rate(self) -> float:
         return self.pool.stack.host_bandwidth
 
