@@ -80,7 +80,12 @@ ORDER = [
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
     ["sim.fleet.foreign"],
-    ["sim.fleet.engine.happening", "sim.fleet.engine.nodes", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
+    [
+        "sim.fleet.engine.happening",
+        "sim.fleet.engine.nodes",
+        "sim.fleet.engine.view",
+        "sim.fleet.engine.watchdog",
+    ],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
     ["sim.fleet.kueue"],
