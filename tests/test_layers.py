@@ -23,7 +23,7 @@ ORDER = [
         "sim.workload.model",
         "sim.workload.recurrence",
     ],
-    ["sim.scenario.scenario", "sim.workload"],
+    ["sim.scenario.scenario", "sim.scenario.formats", "sim.workload"],
     ["sim.plan"],
     ["sim.scenario"],
     ["sim.importing.draft", "sim.importing.record"],

@@ -203,8 +203,9 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
 def _setting(scenario: Scenario) -> Iterator[str]:
     p, t = scenario.parallel, scenario.training
     model = scenario.model
+    recipe = f" ({t.recipe})" if t.recipe else ""
     yield (f"model    {model.name}: {format_count(model.params())} parameters,"
-           f" {format_count(model.params(active=True))} active; {t.precision}")  # fmt: skip
+           f" {format_count(model.params(active=True))} active; {t.precision}{recipe}")  # fmt: skip
     for pool in scenario.pools:
         name = f"{pool.name}: " if pool.name else ""
         yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"

@@ -70,7 +70,7 @@ def _timeline(
 ) -> Timeline:
     moments = stage_moments(scenario, stage, whole=True)
     found = alive(moments, bytes_)
-    rest = beside(pool.stack, scenario.parallel)
+    rest = beside(pool.stack, scenario.parallel, scenario.model)
     stays = np.tile(list(rest.values()), (len(found), 1))
     table = np.hstack([stays, found])
     peak = int(np.argmax(found.sum(axis=1)))
