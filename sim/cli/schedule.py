@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import (
+    Failure,
+    HtmlOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    app,
+)
 from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from ersatz.sim.answers.answer import Answer
+    from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.file import Contest
 
@@ -38,7 +50,9 @@ def schedule(
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
-    speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
+    ] = 200.0,
     slurm_conf: Annotated[
         str, typer.Option("--slurm-conf", metavar="FILE", help="Its partitions, priorities, preemption.")
     ] = "",
@@ -51,8 +65,15 @@ def schedule(
     claims: Annotated[
         str, typer.Option("--claims", metavar="A,B,...", help="What it promises: easy,reclaim=10 min,...")
     ] = "",
+    exporter: Annotated[
+        int, typer.Option("--exporter", metavar="PORT", help="Then serve the first run as DCGM's metrics.")
+    ] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    html: HtmlOption = None,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", metavar="FILE", help="Write the fleets for Perfetto.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
@@ -63,7 +84,8 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge, fleet, claims), json, out)
+        found = judge_answer(judge, fleet, claims)
+        return conclude(found, json, out, html, _traced(timeline, found))
     if claims and door != "batsim":
         raise Failure(
             2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
@@ -84,7 +106,32 @@ def schedule(
         contest, policy, door, scheduler, endpoint, speed, claims, slurm_conf, twice=twice
     )
     asked = [n for n in (policy or "").split(",") if n]
-    conclude(contest_answer(contest, outcomes, asked), json, out)
+    found = contest_answer(contest, outcomes, asked)
+    conclude(found, json, out, html, _traced(timeline, found))
+    if exporter:
+        _export(outcomes[0][0], exporter, speed)
+
+
+def _traced(file: Path | None, answer: Answer[list[Outcome]]) -> dict[Path, Drawing]:
+    """Return the timeline that was asked for, by its file."""
+    if file is None:
+        return {}
+    from ersatz.sim.answers.trace import trace
+    from ersatz.sim.report.timelines.chrome import unpacked
+
+    data = trace(answer)
+    return {file: unpacked(data) if file.suffix == ".json" else data}
+
+
+def _export(outcome: Outcome, port: int, speed: float) -> None:
+    """Serve the metrics of a run until an interrupt."""
+    from ersatz.sim.fleet.doors.exporter import exporter
+
+    server = exporter(outcome.log, port, speed)
+    typer.echo(f"metrics of {outcome.policy} at http://127.0.0.1:{port}/metrics, {speed:g} times as fast"
+               " as real; Ctrl-C ends", err=True)  # fmt: skip
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def _outcomes(

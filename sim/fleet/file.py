@@ -17,6 +17,7 @@ import numpy as np
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.problems import InputError
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster, make_cluster, make_pool
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.engine.outages import Failures, Maintenance, Outage, components
@@ -35,6 +36,7 @@ from ersatz.sim.scenario.case_file import Case, read_cases, validated
 from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.schema import ClusterSection, ScenarioFile
+from ersatz.sim.search.planned import planned
 
 MOST_FAILURES = 1.0  # per second, in the whole fleet
 MOST_STRIKES = 100_000  # in a run: five years of 100,000 devices of which a fifth fails each year
@@ -320,15 +322,23 @@ class _Reading:
             node = self.nodes[self.spec.pools.index(pool)]
             if node is None:
                 return None
+            given = {"parallel": step.parallel} if "parallel" in step.model_fields_set else {}
             file = ScenarioFile(
-                question="how fast?", model=step.model, training=step.training, parallel=step.parallel,
-                stack=pool.stack,
-                cluster=ClusterSection(node=str(pool.node), nodes=-(-devices // node.devices)),
+                question="how fast?", model=step.model, training=step.training, stack=pool.stack,
+                cluster=ClusterSection(node=str(pool.node), nodes=-(-devices // node.devices)), **given,
             )  # fmt: skip
             own = Case(case.name, case.text, case.data, case.overridden)
-            scenario = resolve(file, kind, folder, own.blame, lambda: bool(own.problems))
+            scenario = resolve(
+                file, kind, folder, own.blame, lambda: bool(own.problems), plans=True
+            )
             self.reasons += [f"{problem.key}: {problem.expected}" for problem in own.problems]
-            return None if own.problems else scenario
+            if own.problems or scenario is None:
+                return None
+            try:
+                return planned(scenario)
+            except InfeasibleError as error:
+                self.reasons.append(f"parallel is not given: {error}")
+                return None
 
         return training
 

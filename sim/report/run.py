@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -16,6 +17,7 @@ from ersatz.device_models.text.units import (
     format_share,
     format_si,
 )
+from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.scenario.scenario import Scenario
@@ -191,7 +193,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
     parts += [Text(line) for line in _setting(scenario)]
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
     parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
-    parts += _job_tables(result)
+    parts += job_tables(result)
     if result.published:
         parts += [Text(""), _published(result)]
     parts += [Text(""), *_assumptions(result)]
@@ -201,8 +203,9 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
 def _setting(scenario: Scenario) -> Iterator[str]:
     p, t = scenario.parallel, scenario.training
     model = scenario.model
+    recipe = f" ({t.recipe})" if t.recipe else ""
     yield (f"model    {model.name}: {format_count(model.params())} parameters,"
-           f" {format_count(model.params(active=True))} active; {t.precision}")  # fmt: skip
+           f" {format_count(model.params(active=True))} active; {t.precision}{recipe}")  # fmt: skip
     for pool in scenario.pools:
         name = f"{pool.name}: " if pool.name else ""
         yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"
@@ -261,7 +264,8 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _job_tables(result: RunResult) -> Iterator[RenderableType]:
+def job_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
+    """Yield what happens to a job, and what it costs; nothing without one."""
     job = result.job
     if job is None:
         return
@@ -269,8 +273,9 @@ def _job_tables(result: RunResult) -> Iterator[RenderableType]:
     table = _table("the job", "", "")
     span = f"{format_duration(job.wall_low80_s)} - {format_duration(job.wall_high80_s)}"
     table.add_row(f"{job.steps:,} steps; 80 % of {job.replicas} draws within", span, "")
-    table.add_row("checkpoint every (optimum)", f"{format_duration(job.checkpoint_interval_s)}",
-                  f"({format_duration(job.optimal_interval_s)})")  # fmt: skip
+    best = job.optimal_interval_s  # without failures there is none
+    table.add_row("checkpoint every (optimum)", format_duration(job.checkpoint_interval_s),
+                  f"({format_duration(best) if math.isfinite(best) else 'never'})")  # fmt: skip
     causes = ", ".join(f"{c} {n:.0f}" for c, n in job.interruptions_by_cause.items() if n)
     table.add_row("interruptions", f"{job.interruptions:.1f}", causes)
     for cause, seconds in job.lost_s.items():
@@ -281,7 +286,7 @@ def _job_tables(result: RunResult) -> Iterator[RenderableType]:
     yield from _money_tables(result)
 
 
-def _money_tables(result: RunResult) -> Iterator[RenderableType]:
+def _money_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
     cost, energy = result.cost, result.energy
     if cost:
         yield Text("")

@@ -11,6 +11,7 @@ from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
 from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
 from ersatz.sim.records import wrong_metric
+from ersatz.sim.scenario.formats import recipes
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.workload.layer import Layer
@@ -22,14 +23,8 @@ MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seco
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
     """Tell `blame` everything that cannot be run, each at the value that is wrong."""
     _check_devices(scenario, blame)
-    fine = _check_schedule_name(scenario, blame)
-    _check_degrees(scenario, spec, blame)
-    _check_model_split(scenario, blame)
-    if fine:
-        _check_layers(scenario, blame)
-        if _check_batch(scenario, blame):
-            _check_schedule(scenario, blame)
-    _check_pools(scenario, blame)
+    if not scenario.open:
+        _check_layout(scenario, spec, blame)
     check_fabric(scenario.pools, scenario.fabric, blame)
     _check_contention(scenario, blame)
     _check_conditions(scenario, blame)
@@ -40,8 +35,20 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
                 rank,
                 f"expected a rank below {scenario.parallel.world}",
             )
-    _check_recompute(scenario, blame)
     _check_published(scenario, blame)
+
+
+def _check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    """Degrees, schedule and batch must go with model and devices."""
+    fine = _check_schedule_name(scenario, blame)
+    _check_degrees(scenario, spec, blame)
+    _check_model_split(scenario, blame)
+    if fine:
+        _check_layers(scenario, blame)
+        if _check_batch(scenario, blame):
+            _check_schedule(scenario, blame)
+    _check_pools(scenario, blame)
+    _check_recompute(scenario, blame)
 
 
 def _check_recompute(scenario: Scenario, blame: Blame) -> None:
@@ -58,6 +65,10 @@ def _check_recompute(scenario: Scenario, blame: Blame) -> None:
 
 def _check_devices(scenario: Scenario, blame: Blame) -> None:
     precision = scenario.training.precision
+    recipe = recipes().get(scenario.training.recipe)
+    if recipe and recipe.precision != precision:
+        blame(("training", "recipe"), scenario.training.recipe,
+              f"belongs to precision: {recipe.precision}, not {precision}")  # fmt: skip
     for i, pool in enumerate(scenario.pools):
         at = ("cluster", "pools", i, "node") if pool.name else ("cluster", "node")
         device = pool.node.device
@@ -66,7 +77,11 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif not device.supports(precision):
             known = ", ".join(sorted(device.matrix_peak))
             blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
-        elif precision == "fp8" and not device.supports("bf16"):
+        elif recipe and not recipe.runs_on(device):
+            made = ", ".join(recipe.architectures)
+            blame(("training", "recipe"), scenario.training.recipe,
+                  f"{device.title} applies no scales of blocks; expected one of {made}")  # fmt: skip
+        elif precision in ("fp8", "fp4") and not device.supports("bf16"):
             words = f"{device.title} has no bf16 for what is never in 8 bits"
             blame(("training", "precision"), precision, words)
 
@@ -80,7 +95,7 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
         return False
     if parallel.vp > 1 and name != "interleaved" and not parallel.custom_schedule:
         blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
-              " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
+              " (zb-v, dualpipe and dualpipev have two by nature: leave vp at 1)")  # fmt: skip
         return False
     return True
 

@@ -67,19 +67,29 @@ METRIC_UNITS = {"_s": "time", "_bytes": "bytes", "_kg": "mass"}
 
 
 def resolve(
-    spec: ScenarioFile, name: str, folder: Path, blame: Blame, failed: Callable[[], bool]
-) -> Scenario | None:
-    """Return the scenario of one case; faults are told to `blame`, and None comes back then."""
+    spec: ScenarioFile, name: str, folder: Path, blame: Blame, failed: Callable[[], bool],
+    *, plans: bool = False,
+) -> Scenario | None:  # fmt: skip
+    """Return the scenario of one case; faults are told to `blame`, and None comes back then.
+
+    Who `plans` is given a case without a layout as it is, with what is open noted; for others the
+    layout is data parallel alone.
+    """
     assumptions: list[str] = []
     model = _load(load_model, spec.model, ("model",), blame, beside=folder)
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
-    check_keeping(spec.memory, model, blame)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
-    parallel = _parallel(spec.parallel, pools, model, assumptions)
-    assumptions += [*model.notes, *_split_assumed(model, parallel)]
+    if full := spec.training.expert_imbalance:
+        pools = [replace(p, stack=replace(p.stack, expert_imbalance=full)) for p in pools]
+        if model.experts is None and not any(kind.experts for kind in model.kinds):
+            blame(("training", "expert_imbalance"), full, f"{model.name} has no experts")
+    open_ = _open(spec, pools) if plans else ()
+    parallel = _parallel(spec.parallel, pools, model, [] if open_ else assumptions)
+    check_keeping(spec.memory, model, parallel.zero, blame)
+    assumptions += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
     training = _training(spec, pools, assumptions)
     scenario = Scenario(
         name=name,
@@ -94,7 +104,7 @@ def resolve(
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
-        job=_job(spec.job, pools, bool(training.tokens), blame, assumptions),
+        job=resolve_job(spec.job, pools, bool(training.tokens), blame, assumptions),
         cost=resolve_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
@@ -102,9 +112,18 @@ def resolve(
         ),
         published=tuple(_published(spec, blame)),
         assumptions=(*assumptions, *_catalogue_assumptions(pools)),
+        open=open_,
     )  # fmt: skip
     check_scenario(scenario, spec, blame)
     return None if failed() else scenario
+
+
+def _open(spec: ScenarioFile, pools: list[Pool]) -> tuple[str, ...]:
+    """Return what a case leaves open that several devices make a question."""
+    if "parallel" in spec.model_fields_set or sum(pool.devices for pool in pools) == 1:
+        return ()
+    given = "micro_batch" in spec.training.model_fields_set
+    return ("parallel",) if given else ("parallel", "micro_batch")
 
 
 def _load(
@@ -310,12 +329,16 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
+    recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
+    return Training(
+        t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe
+    )
 
 
-def _job(
+def resolve_job(
     section: JobSection, pools: list[Pool], matters: bool, blame: Blame, assumptions: list[str]
 ) -> JobSpec:
+    """Return how a job runs; what was not given is said in `assumptions` where there is a job."""
     c = section.checkpoint
     said: list[str] = assumptions if matters else []
     number, by_pool = _spares(section, pools, blame, said)

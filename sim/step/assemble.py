@@ -61,6 +61,18 @@ class Times:
     communicators: Mapping[str, Communicator]
     timer: Timer
     kernels: dict[Kernel, float] = field(default_factory=dict)
+    issued: dict[tuple[int, str], tuple[Kernel, Work]] = field(default_factory=dict)
+    exchanged: dict[int, tuple[Comm, Transfer]] = field(default_factory=dict)
+
+    def work(self, kernel: Kernel, phase: str) -> Work:
+        """Return one kernel as the host issues it; equal ones of other layers are the same object."""
+        key = id(kernel), phase
+        known = self.issued.get(key)
+        if known is None:  # the kernel is held, so that its identity stays its own
+            work = Work(ticks(self.launch(kernel)), ticks(self.kernel(kernel)), kernel.category,
+                        kernel, phase)  # fmt: skip
+            known = self.issued[key] = kernel, work
+        return known[1]
 
     def kernel(self, kernel: Kernel) -> float:
         """Seconds of one kernel on the device."""
@@ -137,6 +149,12 @@ class Times:
         max(product, collective) + min(product, collective) / c. Messages that follow one another
         run beside a cth of it each, and the next step waits for both.
         """
+        known = self.exchanged.get(id(comm))
+        if known is None:
+            known = self.exchanged[id(comm)] = comm, self._exposed(comm)
+        return known[1]
+
+    def _exposed(self, comm: Comm) -> Transfer:
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
         if comm.partner is None or comm.chunks <= 1:
             return alone
@@ -194,6 +212,10 @@ class Assembler:
     _pending: int | None = None
     _last: int | None = None  # latest op of the compute stream
 
+    def resume(self, last: int) -> None:
+        """Go on after an op of another assembler, which `last` stands for."""
+        self._after, self._last = [], last
+
     def repeat(self, pieces: Iterable[Piece]) -> None:
         """Append what is computed and sent a second time, to spare memory."""
         phase, self.phase = self.phase, "recompute"
@@ -204,7 +226,8 @@ class Assembler:
         """Append kernels and collectives in order."""
         for piece in pieces:
             if isinstance(piece, Kernel):
-                self.compute(self.times.kernel(piece), piece.category, kernel=piece)
+                self.flop += piece.flop
+                self._work.append(self.times.work(piece, self.phase))
             elif isinstance(piece, Comm):
                 self._communicate(piece)
             elif isinstance(piece, Join):

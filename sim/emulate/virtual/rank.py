@@ -5,6 +5,7 @@ python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import runpy
@@ -15,24 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_device,
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
-from ersatz.device_models.calibration.table_timer import table_timer
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.trace import Trace, save
+from ersatz.sim.emulate.timing import kernel_timer, own_operators
+from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
 from ersatz.sim.emulate.virtual_device import (
+    STANDINS,
     Seat,
     host_defaults,
     seated_node,
     shown_as,
     usable_memory,
 )
+from ersatz.sim.hil.device.operators import key_of, told
 
 KEPT_STEPS = 2  # whole steps in the trace
 
@@ -58,12 +54,21 @@ def main(words: Sequence[str]) -> int:
             print(left.code, file=sys.stderr)
     except BaseException as error:
         show_error()
-        machine.error = f"{type(error).__name__}: {error}"
+        machine.error = f"{type(error).__name__}: {error}{remedy(error)}"
         status = 1
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
     sys.stderr.flush()
+    mode.world.exchange.leave()
     os._exit(status)  # workers and threads of the script are not waited for
+
+
+def remedy(error: BaseException) -> str:
+    """Return what would help: a stand-in where a compiled package is missing."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and name in STANDINS:
+        return f"; --with {name} puts a stand-in in its place"
+    return ""
 
 
 def show_error() -> None:
@@ -98,71 +103,85 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     """Build the machine and replace what the script would find of a real one."""
     import torch
 
-    from ersatz.sim.emulate.surface import attention, files, tensors, threads, times
-    from ersatz.sim.emulate.virtual.machine import Machine
+    from ersatz.sim.emulate.surface import npu
+    from ersatz.sim.emulate.virtual import shim
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
-    from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
+    from ersatz.sim.emulate.world import exchange, groups
     from ersatz.sim.emulate.world.collectives import World
 
     if seat.under_torchrun:
         groups.set_environment(seat.rank, seat.world, seat.per_node)
+    machine = machine_of(seat)
+    store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
+    if machine.shown.surface == "npu":
+        npu.name_device()
+    else:
+        shim.believe_in_cuda(seat.per_node)
+    shapes = shapes_only()
+    world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
+    mode = Emulation(machine, shapes, world)
+    put_surfaces(machine, mode, world)
+    no_compiler(machine)
+    steps(machine)
+    torch.manual_seed(seat.seed)
+    return machine, mode
+
+
+def machine_of(seat: Seat) -> Any:
+    """Return the machine of a rank: its device, host, network and memory."""
+    from ersatz.sim.emulate.virtual.machine import Machine
+
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
-    timer, device = kernel_timer(seat, node.device)
+    timer = kernel_timer(seat.timer, seat.calibration, node.device)
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
     memory, left = configured(usable_memory(node, stack), seat.allocator)
     machine = Machine(
-        seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
+        seat, node, stack, shown_as(node.device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
+    machine.cache.capacity = node.device.cache_bytes
+    own = own_operators(seat.timer, seat.calibration, node.device)
+    if own:
+        machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
+    machine.real_clock = time.process_time
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
-    machine.real_clock = time.process_time
-    store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
-    shapes = None
-    if machine.shown.surface == "npu":
-        from ersatz.sim.emulate.surface import npu
+    return machine
 
-        npu.name_device()
-    else:
-        from ersatz.sim.emulate.virtual import shim
 
-        shim.believe_in_cuda(seat.per_node)
-    shapes = shapes_only()
-    world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
-    mode = Emulation(machine, shapes, world)
+def put_surfaces(machine: Any, mode: Any, world: Any) -> None:
+    """Put in place what a script sees: device, tensors, packages, files, processes, ranks, threads, time."""
+    from ersatz.sim.emulate.standins import place
+    from ersatz.sim.emulate.surface import (
+        attention,
+        cuda,
+        files,
+        kernels,
+        npu,
+        processes,
+        tensors,
+        threads,
+        times,
+    )
+    from ersatz.sim.emulate.world import groups, lazily, reducer
+
     if machine.shown.surface == "npu":
         npu.install(machine)
     else:
-        from ersatz.sim.emulate.surface import cuda
-
         cuda.install(machine)
+        kernels.install("CUDA", kernels.CPU if machine.device.name == "cpu" else kernels.CUDA)
         attention.install(("AutogradCUDA", "CUDA"))
     tensors.install(machine, mode)
+    place.install(machine, machine.seat.standins)
     files.install(machine)
+    processes.install(machine)
     groups.install(machine, world)
     reducer.install(machine)
     lazily.install()
     threads.install(mode)
-    no_compiler(machine)
-    steps(machine)
     times.install(machine.clock)
-    torch.manual_seed(seat.seed)
-    return machine, mode
-
-
-def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any]:
-    """Return how long kernels take, and the device as its calibration has it."""
-    if seat.timer == "roofline":
-        return roofline_time, device
-    if not seat.calibration:
-        return calibrated_time, device
-    calibration = read_calibration(find_calibration(seat.calibration))
-    make = table_timer if seat.timer == "table" else calibrated_timer
-    timer = make(calibration)
-    found = calibrated_device(device, calibration)
-    return lambda _, kernel: timer(found, kernel), device
 
 
 def measurer(seat: Seat) -> Callable[[object], float | None]:
@@ -173,17 +192,28 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
 
 
 def no_compiler(machine: Any) -> None:
-    """Say it where the script asks for compilation, which is switched off."""
+    """Say it where the script runs what it wanted compiled: compilation is switched off."""
     import torch
 
     compile_ = torch.compile
 
-    def uncompiled(*args: Any, **kwargs: Any) -> Any:
-        machine.note(
-            "torch.compile is switched off: operators are not fused and activations not recomputed, so"
-            " that time and memory are above those of the compiled script"
-        )
-        return compile_(*args, **kwargs)
+    def say() -> None:
+        machine.note(UNCOMPILED)
+
+    def uncompiled(model: Any = None, **kwargs: Any) -> Any:
+        if model is None:
+            return lambda found: uncompiled(found, **kwargs)
+        made = compile_(model, **kwargs)
+        if isinstance(model, torch.nn.Module):
+            say()
+            return made
+
+        @functools.wraps(model)
+        def run(*args: Any, **named: Any) -> Any:
+            say()
+            return made(*args, **named)
+
+        return run
 
     torch.compile = uncompiled
 
@@ -194,7 +224,8 @@ def steps(machine: Any) -> None:
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.optim import optimizer
 
-    optimizer._foreach_supported_types.append(FakeTensor)
+    if machine.device.name != "cpu":  # where optimizers go through parameters one by one
+        optimizer._foreach_supported_types.append(FakeTensor)
     torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
     def before(found: Any, args: Any, kwargs: Any) -> None:
@@ -229,7 +260,8 @@ def trace_of(machine: Any) -> Trace:
                "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
-               "error": machine.error, "surface_assumed": machine.shown.assumed,
+               "error": machine.error, "parameters": machine.parameters,
+               "surface_assumed": machine.shown.assumed,
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

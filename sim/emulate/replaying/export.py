@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ersatz.device_models.calibration.measured import kernel_row
 from ersatz.sim.emulate.clock import HOST, Clock
 from ersatz.sim.emulate.trace import Trace
 
 US = 1e6
 
 
-def perfetto_text(traces: Sequence[Trace]) -> str:
-    """Return the last whole step of each rank as a timeline: a process per rank, a track per stream."""
-    events = [event for trace in traces for event in _events(trace)]
-    return (
-        json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":")) + "\n"
-    )
+def perfetto_text(traces: Sequence[Trace], script: str = "") -> str:
+    """Return the last whole step of each rank as a timeline: a process per rank, a track per stream.
+
+    Beside it stand the distinct operators of the first rank, which `ersatz calibrate --trace` times.
+    """
+    data = {
+        "traceEvents": [event for trace in traces for event in _events(trace)],
+        "displayTimeUnit": "ms",
+        "otherData": {"script": script, "operators": _operators(traces[0])},
+    }
+    return json.dumps(data, separators=(",", ":")) + "\n"
+
+
+def _operators(trace: Trace) -> list[dict[str, Any]]:
+    """Return the distinct operators of the last step in its order, with how often they run."""
+    tasks = [trace.table[e.work] for e in trace.last_step() if e.work >= 0]
+    counts = Counter(task.signature for task in tasks if task.kernel and task.signature)
+    kernels = {task.signature: task.kernel for task in tasks if task.kernel}
+    return [{"signature": text, "count": count, "kernel": kernel_row(kernels[text])}
+            for text, count in counts.items()]  # fmt: skip
 
 
 def _events(trace: Trace) -> Iterator[dict[str, Any]]:
@@ -42,13 +58,8 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
     for entry in entries:
         task = trace.table[entry.work] if entry.work >= 0 else None
         seconds = task.seconds if task else 0.0
-        if entry.waits:
-            clock.wait_on_host(entry.after)
-        elif entry.stream == HOST:
-            clock.spend(entry.host_s)
-        else:
-            clock.run(entry.stream, entry.work, seconds, entry.host_s, entry.after)
-        if len(clock.ends) < len(clock.entries) or task is None:
+        clock.again(entry, seconds)
+        if task is None:
             continue
         args: dict[str, Any] = {"category": task.category}
         if task.kernel:
@@ -58,6 +69,10 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
                 "dtype": task.kernel.dtype,
             }
         if task.ranks:
-            args |= {"bytes": task.nbytes, "ranks": list(task.ranks[:3])}
+            args |= {
+                "bytes": task.nbytes,
+                "ranks": list(task.ranks[:3]),
+                "waited_us": US * task.waited,
+            }
         yield {"ph": "X", "name": task.name, "pid": trace.rank, "tid": entry.stream + 1,
                "ts": US * (clock.ends[-1] - seconds), "dur": US * seconds, "args": args}  # fmt: skip
