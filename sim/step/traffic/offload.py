@@ -16,7 +16,7 @@ from ersatz.sim.plan.memory import kept_bytes, layer_kept
 from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Transfer
 from ersatz.sim.step.program import COPY, INPUT
-from ersatz.sim.step.weights import Bucket, Part
+from ersatz.sim.step.traffic.weights import Bucket, Part
 
 CATEGORY = "host copy"
 
