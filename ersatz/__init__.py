@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
+    from ersatz.sim.answers.plan import plan
+    from ersatz.sim.answers.report import report
     from ersatz.sim.answers.schedule import schedule
+    from ersatz.sim.answers.trace import trace
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
     from ersatz.sim.records import RunResult
     from ersatz.sim.scenario.scenario import Scenario
@@ -47,10 +50,13 @@ __all__ = [
     "export",
     "legal",
     "load",
+    "plan",
     "read_launch",
+    "report",
     "run",
     "schedule",
     "show",
+    "trace",
 ]
 
 _HOMES = {
@@ -69,10 +75,13 @@ _HOMES = {
     "export": "sim.answers.exporting",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
+    "plan": "sim.answers.plan",
     "read_launch": "sim.answers.importing",
+    "report": "sim.answers.report",
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",
     "show": "sim.answers.find",
+    "trace": "sim.answers.trace",
 }
 
 

@@ -46,6 +46,7 @@ ORDER = [
     ["sim.job"],
     ["sim.invariants"],
     ["sim.run"],
+    ["sim.search"],
     ["sim.validation"],
     ["sim.hil.device"],
     ["sim.hil.links"],
@@ -78,7 +79,9 @@ ORDER = [
     ["sim.fleet.log", "sim.fleet.fits", "sim.fleet.free", "sim.fleet.protocol"],
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
-    ["sim.fleet.engine.happening", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
+    ["sim.fleet.foreign"],
+    ["sim.fleet.engine.happening", "sim.fleet.engine.nodes"],
+    ["sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
     ["sim.fleet.kueue"],
@@ -88,11 +91,12 @@ ORDER = [
     ["sim.finding"],
     ["sim.report"],
     ["sim.answers"],
+    ["sim.serve"],
     ["sim.cli"],
     ["sim.__main__"],
     ["ersatz"],
 ]
-HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
+HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly", "starlette", "uvicorn"}
 # Rooms that only the process of an emulated rank imports, where every module is PyTorch's.
 TORCH = (
     "sim.emulate.virtual.",

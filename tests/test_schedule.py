@@ -26,6 +26,7 @@ from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.queue import QueueScheduler
 from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
+from ersatz.sim.report.pictures.fleet_gantt import gantt
 from ersatz.sim.report.pictures.fleet_plots import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,10 +134,16 @@ def test_pictures_are_sound_and_always_the_same() -> None:
     assert {"fifo.gantt.svg", "fifo.use.svg", "easy:leaf:any.leaves.svg"} <= set(files)
     for text in files.values():
         Xml.fromstring(text)
-    starts = sum(len(r.placement) for r in runs[0].log.records if r.event == "start")
-    assert (
-        files["fifo.gantt.svg"].count('fill-opacity="0.8"') == starts
-    )  # a bar per node and attempt
+    # A bar per attempt and stretch of neighbouring nodes that it has whole; a part of a node is one.
+    nodes = runs[0].log.cluster.nodes
+    bars = 0
+    for r in runs[0].log.records:
+        whole = {n for n, mask in r.placement if mask.bit_count() == nodes[n].devices}
+        if r.event == "start":
+            bars += len(r.placement) - len(whole) + sum(n - 1 not in whole for n in whole)
+    assert files["fifo.gantt.svg"].count('class="job"') == bars
+    end = max(o.log.end_s for o in runs)
+    assert gantt(runs[0].log, "fifo", end) == files["fifo.gantt.svg"]  # one time axis for all
     assert files == pictures(runs)
 
 

@@ -13,6 +13,7 @@ from ersatz.sim.importing.cases import load_any
 from ersatz.sim.records import RunResult
 from ersatz.sim.report.json_out import result_json, table_files
 from ersatz.sim.report.pictures.memory_timeline import memory_pictures
+from ersatz.sim.report.pictures.step_timeline import timeline_pictures
 from ersatz.sim.report.run import render_comparison, render_run
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
@@ -34,10 +35,26 @@ def load(
 
     A launch script, a framework's configuration or its log is imported (`import_`), and is one case.
 
+    A case without `parallel` is planned: it gets the fastest layout that fits.
     `overrides` change values by dotted key, as `--set` does: {"training.global_batch": 4096}.
     Raises `InputError` with every fault of every case.
     """
-    return load_any(find_scenario(scenario), override_texts(overrides), seed)
+    return load_planned(find_scenario(scenario), override_texts(overrides), seed)
+
+
+def load_planned(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Scenario, ...]:
+    """Return the cases of a file; the layout of one that leaves it out is planned, and said.
+
+    Raises as `load` does, and `InfeasibleError` where no layout can be run.
+    """
+    cases = load_any(path, overrides, seed, plans=True)
+    if not any(case.open for case in cases):
+        return cases
+    from ersatz.sim.search.planned import planned
+
+    return tuple(planned(case) for case in cases)
 
 
 def run(
@@ -80,7 +97,7 @@ def load_several(
     """Return the cases of several files; those of a file with several are named after it, too."""
     cases: list[Scenario] = []
     for path in paths:
-        found = load_any(path, overrides, seed)
+        found = load_planned(path, overrides, seed)
         several = len(paths) > 1 and len(found) > 1
         cases += [replace(c, name=f"{path.stem}/{c.name}") if several else c for c in found]
     return cases
@@ -115,6 +132,20 @@ def named_apart(cases: Sequence[Scenario], results: Sequence[RunResult]) -> list
     return [replace(r, name=c.name) for c, r in zip(cases, results, strict=True)]
 
 
+def case_pictures(
+    cases: Sequence[Scenario], results: Sequence[RunResult], times: Chosen | None = None
+) -> dict[str, str]:
+    """Return the pictures of each case under its result's name: its memory and its stages over a step.
+
+    Live kernel times (`times`) are measured once and not again for a picture: no stages are drawn.
+    """
+    named = [replace(c, name=r.name) for c, r in zip(cases, results, strict=True)]
+    if times is None:
+        return {**memory_pictures(named), **timeline_pictures(named)}
+    live = times.sources is not None
+    return {**memory_pictures(named), **({} if live else timeline_pictures(named, times.timer_for))}
+
+
 def infeasible(results: Sequence[RunResult], reasons: Sequence[str]) -> list[str]:
     """Return why cases cannot be run, and which results do not fit and what would help."""
     tight = [f"{r.name} does not fit into memory; would fit with: {'; '.join(r.memory.advice)}"
@@ -130,5 +161,5 @@ def _answer(
         verb, by_name((result.name, result) for result in results),
         view=lambda: view(cases, results), record=lambda: result_json(cases, results),
         reasons=tuple(infeasible(results, reasons)),
-        files=lambda: {**table_files(results), **memory_pictures(cases)},
+        files=lambda: {**table_files(results), **case_pictures(cases, results)},
     )  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
+    "plan",
     "launch.importing",
     "launch.exporting",
     "emulate",
@@ -34,6 +35,8 @@ VERBS = (
     "measured.validate",
     "measured.anchor",
     "measured.calibrate",
+    "showing.report",
+    "showing.serve",
     "devices",
     "find",
 )  # modules, in the order of --help

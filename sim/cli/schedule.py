@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import (
+    Failure,
+    HtmlOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    app,
+)
 from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from ersatz.sim.answers.answer import Answer
+    from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.file import Contest
 
@@ -43,13 +54,23 @@ def schedule(
         float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
     ] = 200.0,
     judge: Annotated[
-        str, typer.Option("--judge", metavar="LOG", help="Judge an event log; run nothing.")
+        str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
+    ] = "",
+    fleet: Annotated[
+        str, typer.Option("--fleet", metavar="[KIND:]NODES", help="Nodes that the judged log ran on.")
+    ] = "",
+    claims: Annotated[
+        str, typer.Option("--claims", metavar="A,B,...", help="What it promises: easy,reclaim=10 min,...")
     ] = "",
     exporter: Annotated[
         int, typer.Option("--exporter", metavar="PORT", help="Then serve the first run as DCGM's metrics.")
     ] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    html: HtmlOption = None,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", metavar="FILE", help="Write the fleets for Perfetto.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
@@ -60,15 +81,34 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge), json, out)
+        found = judge_answer(judge, fleet, claims)
+        return conclude(found, json, out, html, _traced(timeline, found))
+    if claims and door != "batsim":
+        raise Failure(
+            2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
+        )
+    if fleet:
+        raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
-    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
+    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, claims, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
-    conclude(contest_answer(contest, outcomes, asked), json, out)
+    found = contest_answer(contest, outcomes, asked)
+    conclude(found, json, out, html, _traced(timeline, found))
     if exporter:
         _export(outcomes[0][0], exporter, speed)
+
+
+def _traced(file: Path | None, answer: Answer[list[Outcome]]) -> dict[Path, Drawing]:
+    """Return the timeline that was asked for, by its file."""
+    if file is None:
+        return {}
+    from ersatz.sim.answers.trace import trace
+    from ersatz.sim.report.timelines.chrome import unpacked
+
+    data = trace(answer)
+    return {file: unpacked(data) if file.suffix == ".json" else data}
 
 
 def _export(outcome: Outcome, port: int, speed: float) -> None:
@@ -83,8 +123,8 @@ def _export(outcome: Outcome, port: int, speed: float) -> None:
 
 
 def _outcomes(
-    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float, *,
-    twice: bool,
+    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float,
+    claims: str, *, twice: bool,
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
     from ersatz.sim.answers.schedule import contest_outcomes
@@ -104,16 +144,20 @@ def _outcomes(
     first = replace(contest, specs=contest.specs[:1])
     check_policies(names)
     beside = contest_outcomes(first, names) if policy else []
-    return [*beside, [_at_door(contest, door, command, endpoint, speed)]]
+    return [*beside, [_at_door(contest, door, command, endpoint, speed, claims)]]
 
 
-def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: float) -> Outcome:
+def _at_door(
+    contest: Contest, kind: str, command: str, endpoint: str, speed: float, claims: str
+) -> Outcome:
     """Run the first draw under a scheduler outside."""
     from ersatz.sim.fleet.compare import judged
     from ersatz.sim.fleet.doors.door import Door, run_at_door
     from ersatz.sim.fleet.engine.fleet import RunEndedError
+    from ersatz.sim.fleet.judge.claimed import read_claims
 
-    door = Door(kind, command, endpoint, speed=speed)  # type: ignore[arg-type]
+    promised = read_claims(claims) if claims else None
+    door = Door(kind, command, endpoint, speed=speed, claims=promised)  # type: ignore[arg-type]
     spec = contest.specs[0]
     with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:
         try:

@@ -12,7 +12,7 @@ from ersatz.sim.exporting.megatron import (
     training_options,
     unsaid,
 )
-from ersatz.sim.exporting.record import Exported
+from ersatz.sim.exporting.record import Exported, remarks
 from ersatz.sim.importing.models import name_of_model
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.scenario.scenario import Scenario
@@ -197,5 +197,4 @@ def to_deepspeed(scenario: Scenario) -> Exported:
 
 def _exported(scenario: Scenario, name: str, lines: list[str], lost: Any) -> Exported:
     said = tuple(lost)
-    remarks = [f"# not said: {words}" for words in said]
-    return Exported(scenario.name, name, "\n".join([*lines, *remarks]) + "\n", said)
+    return Exported(scenario.name, name, "\n".join([*lines, *remarks(said)]) + "\n", said)

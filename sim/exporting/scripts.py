@@ -11,7 +11,7 @@ from ersatz.sim.exporting.megatron import (
     training_options,
     unsaid,
 )
-from ersatz.sim.exporting.record import Exported, Option
+from ersatz.sim.exporting.record import Exported, Option, remarks
 from ersatz.sim.scenario.scenario import Scenario
 
 _YOURS = "# Yours: tokenizer, data, checkpoints, learning rate and logging."
@@ -85,4 +85,4 @@ def _script(lines: Sequence[str], head: Sequence[str] = ()) -> str:
 
 def _with_remarks(text: str, scenario: Scenario) -> str:
     """Return a script with what it cannot say as remarks at its end."""
-    return text + "".join(f"# not said: {words}\n" for words in unsaid(scenario))
+    return text + "".join(f"{line}\n" for line in remarks(unsaid(scenario)))

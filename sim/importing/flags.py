@@ -140,7 +140,7 @@ def whole_number(text: str) -> int | None:
         value = float(plain)
     except ValueError:
         return None
-    return int(value) if value == int(value) and abs(value) < 1e18 else None
+    return int(value) if value.is_integer() and abs(value) < 1e18 else None
 
 
 def scaled_number(text: str) -> float | None:

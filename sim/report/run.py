@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -271,8 +272,9 @@ def job_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
     table = _table("the job", "", "")
     span = f"{format_duration(job.wall_low80_s)} - {format_duration(job.wall_high80_s)}"
     table.add_row(f"{job.steps:,} steps; 80 % of {job.replicas} draws within", span, "")
-    table.add_row("checkpoint every (optimum)", f"{format_duration(job.checkpoint_interval_s)}",
-                  f"({format_duration(job.optimal_interval_s)})")  # fmt: skip
+    best = job.optimal_interval_s  # without failures there is none
+    table.add_row("checkpoint every (optimum)", format_duration(job.checkpoint_interval_s),
+                  f"({format_duration(best) if math.isfinite(best) else 'never'})")  # fmt: skip
     causes = ", ".join(f"{c} {n:.0f}" for c, n in job.interruptions_by_cause.items() if n)
     table.add_row("interruptions", f"{job.interruptions:.1f}", causes)
     for cause, seconds in job.lost_s.items():

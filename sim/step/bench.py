@@ -6,14 +6,14 @@ once and kept (`bench_of`), by the identity of the descriptions and the values o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ersatz.device_models.kernels.kernel import TIMERS, Timer
 from ersatz.sim.kept import Kept
 from ersatz.sim.plan.borders import joined, joint_border
-from ersatz.sim.plan.layout import Chunk, chunk_params, split_layers
+from ersatz.sim.plan.layout import Chunk, Communicator, chunk_params, split_layers
 from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, Scenario
@@ -35,6 +35,7 @@ class Bench:
     pool: Pool
     timer: Timer
     shares: tuple[Scenario, ...] = ()
+    groups: Mapping[str, Communicator] | None = None  # as placed, where that is known
     times: Times = field(init=False)
     shard: Shard = field(init=False)
     traffic: WeightTraffic = field(init=False)
@@ -68,7 +69,9 @@ class Bench:
         """Return the times on a pool; groups of replicas on several pools are slowed by the joint."""
         parallel = share.parallel
         replicas = sum(other.parallel.dp for other in self.shares) or parallel.dp
-        groups = dict(placed_communicators(parallel, pool, replicas, share.fabric, share.seed))
+        groups = dict(self.groups or placed_communicators(
+            parallel, pool, replicas, share.fabric, share.seed
+        ))  # fmt: skip
         if len(self.shares) > 1:
             own = placed_communicators(parallel, pool, parallel.dp, share.fabric, share.seed)
             pools = [other.pools[0] for other in self.shares]
@@ -147,7 +150,7 @@ class Bench:
 
 def content(chunk: Chunk) -> Chunk:
     """Return a chunk without its place: only the first differs from others of the same content."""
-    return replace(chunk, position=min(chunk.position, 1))
+    return chunk if chunk.position <= 1 else replace(chunk, position=1)
 
 
 def alone(input_grad: Sequence[Piece]) -> list[Piece]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.timing import kernel_timer
+from ersatz.sim.emulate.timing import kernel_timer, own_operators
 from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
 from ersatz.sim.emulate.virtual_device import (
     STANDINS,
@@ -28,6 +28,7 @@ from ersatz.sim.emulate.virtual_device import (
     shown_as,
     usable_memory,
 )
+from ersatz.sim.hil.device.operators import key_of, told
 
 KEPT_STEPS = 2  # whole steps in the trace
 
@@ -142,6 +143,9 @@ def machine_of(seat: Seat) -> Any:
     )  # fmt: skip
     machine.cache.capacity = node.device.cache_bytes
     machine.real_clock = time.process_time
+    own = own_operators(seat.timer, seat.calibration, node.device)
+    if own:
+        machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     return machine

@@ -99,4 +99,5 @@ def replicas(devices: int | None, values: dict[str, object]) -> int | None:
     for key in ("tp", "pp", "cp"):
         degree = values.get(f"parallel.{key}", 1)
         column *= degree if isinstance(degree, int) else 1
-    return devices // column if devices and devices % column == 0 else None
+    whole = devices and column > 0 and devices % column == 0  # a degree of 0 is refused elsewhere
+    return devices // column if devices and whole else None

@@ -153,7 +153,7 @@ def _by_ops(builder: StageBuilder, phases: Sequence[Phase]) -> Folded:
 
 def _by_parts(builder: StageBuilder, phase: Phase) -> Folded | None:
     """Fold a block part by part; None where a wait would have nothing to wait in."""
-    passes = list(_passes(builder, phase))
+    runs = list(_runs(builder, phase))
     way = FORWARD if phase.phase == "F" else BACKWARD
     name = "forward" if way == FORWARD else "backward"
     total = _unit(WIDTH + 2)
@@ -168,16 +168,16 @@ def _by_parts(builder: StageBuilder, phase: Phase) -> Folded | None:
         make = Assembler(builder.times, phase=name)
         issued = builder.gather(make, first, None)
         total = product(_matrix(make, first, issued), total)
-    for key, run in groupby(passes, lambda one: (phase.phase, *one.key)):  # type: ignore[misc]
-        alike = list(run)
+    for number, (one, count) in enumerate(runs, start=1):
+        key = phase.phase, one.key
         squares = builder.bench.made.get(key)
         if squares is None:
-            matrix = _turn(builder, phase, alike[0], last=alike[-1] is passes[-1])
+            matrix = _turn(builder, phase, one, last=number == len(runs) and count == 1)
             if matrix is None:
                 return None
             squares = builder.bench.made[key] = {1: matrix}
-        total = product(power(squares, len(alike)), total)
-    if not passes:
+        total = product(power(squares, count), total)
+    if not runs:
         return None
     rows = list(total)
     sends: tuple[tuple[int, Matrix], ...] = ()
@@ -211,18 +211,37 @@ def _turns(builder: StageBuilder, phase: Phase) -> tuple[Ahead | None, list[Turn
     return builder.turns(parts, order, gathers, way)
 
 
-def _passes(builder: StageBuilder, phase: Phase) -> Iterator[_Pass]:
+def _runs(builder: StageBuilder, phase: Phase) -> Iterator[tuple[_Pass, int]]:
+    """Yield the passes of a chunk's parts, equal ones that follow one another counted."""
+    for _, run in groupby(_passes(builder, phase), lambda one: one[0].key):
+        alike = list(run)
+        yield alike[0][0], sum(count for _, count in alike)
+
+
+def _passes(builder: StageBuilder, phase: Phase) -> Iterator[tuple[_Pass, int]]:
+    """Yield passes in order with counts: part by part only where weights travel beside them."""
     parts, chunk = builder.bench.parts_of(phase.chunk), phase.chunk
     edge = phase.edge if phase.phase == "F" else ""
     shift = bool(parts) and not parts[0].is_layer
-    for number, turn in enumerate(_turns(builder, phase)[1]):
-        reduced: tuple[tuple[Bucket, float], ...] = ()
-        if phase.phase in "BW":
-            found = builder.reduced_at(chunk, turn.place, phase.edge)
-            reduced = tuple((bucket, builder.reduced_beside(chunk, bucket)) for bucket in found)
-        again = phase.phase in "BI" and builder.repeats(turn.place - shift)
-        unplaced = turn._replace(place=0)
-        yield _Pass(unplaced, parts[turn.place], edge, again, reduced, number > 0)
+    backward = phase.phase in "BI"
+    sums = phase.phase in "BW" and builder.traffic.reduces_after(phase.edge)
+    turns = _turns(builder, phase)[1]
+    all_alike = not sums and not builder.scenario.parallel.recompute_layers
+    if all_alike and not any(turn.waits for turn in turns):
+        at = 0
+        for _, same in groupby(turns, lambda turn: id(parts[turn.place])):
+            count = len(list(same))
+            part = parts[turns[at].place]
+            for started, many in ((at > 0, 1), (True, count - 1)):
+                if many:
+                    yield _Pass(Turn(0, None, False), part, edge, backward, (), started), many
+            at += count
+        return
+    for number, turn in enumerate(turns):
+        found = builder.reduced_at(chunk, turn.place, phase.edge) if sums else []
+        reduced = tuple((bucket, builder.reduced_beside(chunk, bucket)) for bucket in found)
+        again = backward and builder.repeats(turn.place - shift)
+        yield _Pass(turn._replace(place=0), parts[turn.place], edge, again, reduced, number > 0), 1
 
 
 def _turn(builder: StageBuilder, phase: Phase, one: _Pass, *, last: bool) -> Matrix | None:
