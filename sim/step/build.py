@@ -114,6 +114,8 @@ class StageBuilder:
     traffic: WeightTraffic = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
     parts: dict[Chunk, list[Part]] = field(default_factory=dict)
+    cut: dict[Chunk, list[Bucket]] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)  # of pieces that parts hold, by identity
     built: dict[object, tuple[Block, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,8 +181,9 @@ class StageBuilder:
         make = Assembler(self.times, overlaps, "forward" if phase == "F" else "backward")
         sent: tuple[tuple[int, int], ...] = ()
         if phase == "W":
+            due = self._due(chunk, edge)
             for place, part in reversed(list(enumerate(self._parts(chunk)))):
-                self._weight_grad(make, chunk, part, place, edge)
+                self._weight_grad(make, chunk, part, due.get(place, ()))
             return make.block(sent), make.flop
         self._receive(make, way)
         if phase == "F":
@@ -218,7 +221,18 @@ class StageBuilder:
             yield from [made[part]] * count if count else ()
 
     def _buckets(self, chunk: Chunk) -> list[Bucket]:
-        return self.traffic.buckets(self._parts(chunk), first_chunk=chunk.position == 0)
+        if chunk not in self.cut:
+            first = chunk.position == 0
+            self.cut[chunk] = self.traffic.buckets(self._parts(chunk), first_chunk=first)
+        return self.cut[chunk]
+
+    def _due(self, chunk: Chunk, edge: str) -> dict[int, list[Bucket]]:
+        """Return the buckets to be reduced in a backward pass, by the part that completes them."""
+        due: dict[int, list[Bucket]] = {}
+        if self.traffic.reduces_after(edge):
+            for bucket in self._buckets(chunk):
+                due.setdefault(bucket.first, []).append(bucket)
+        return due
 
     def _forward(self, make: Assembler, chunk: Chunk, edge: str) -> None:
         parts, buckets = self._parts(chunk), self._buckets(chunk)
@@ -243,12 +257,13 @@ class StageBuilder:
         parts = self._parts(chunk)
         gathers = [bucket for bucket in self._buckets(chunk) if self._gathers_again(chunk, bucket)]
         order = list(range(len(parts) - 1, -1, -1))
+        due = self._due(chunk, edge)
         for place in self._prefetched(make, parts, order, gathers, self._backward_seconds):
             part = parts[place]
             self._recompute(make, part, place - (not parts[0].is_layer))
             make.add(part.work.input_grad if whole else alone(part.work.input_grad))
             if whole:
-                self._weight_grad(make, chunk, part, place, edge)
+                self._weight_grad(make, chunk, part, due.get(place, ()))
 
     def _gathers_again(self, chunk: Chunk, bucket: Bucket) -> bool:
         """Tell whether ZeRO 3 gathers weights for a backward pass: the head's follows at once."""
@@ -271,14 +286,12 @@ class StageBuilder:
         make.repeat(again)
 
     def _weight_grad(
-        self, make: Assembler, chunk: Chunk, part: Part, place: int, edge: str
+        self, make: Assembler, chunk: Chunk, part: Part, due: Iterable[Bucket]
     ) -> None:
+        """Append a part's weight gradients, and reduce the buckets that these complete."""
         make.add(part.work.weight_grad)
-        if not self.traffic.reduces_after(edge):
-            return
-        for bucket in self._buckets(chunk):
-            if bucket.first == place:
-                self._reduce(make, chunk, bucket)
+        for bucket in due:
+            self._reduce(make, chunk, bucket)
 
     def _reduce(self, make: Assembler, chunk: Chunk, bucket: Bucket) -> None:
         """Reduce a bucket's gradients, of which the last are there now."""
@@ -298,12 +311,18 @@ class StageBuilder:
 
     def _forward_seconds(self, part: Part) -> float:
         """Seconds of a part's kernels in a forward pass."""
-        return self.times.kernels_of(part.work.forward)
+        return self._seconds_of(part.work.forward)
+
+    def _seconds_of(self, pieces: Sequence[Piece]) -> float:
+        found = self.seconds.get(id(pieces))
+        if found is None:
+            found = self.seconds[id(pieces)] = self.times.kernels_of(pieces)
+        return found
 
     def _backward_seconds(self, part: Part) -> float:
         """Seconds of a part's kernels in a backward pass, without what is computed again."""
         work = part.work
-        return self.times.kernels_of(work.input_grad) + self.times.kernels_of(work.weight_grad)
+        return self._seconds_of(work.input_grad) + self._seconds_of(work.weight_grad)
 
     def _prefetched(
         self, make: Assembler, parts: list[Part], order: Sequence[int], gathers: list[Bucket],

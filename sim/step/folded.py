@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import add, itemgetter
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
             rows = known[key] = _rows(transfer_matrix(vector, stage, block, len(inputs)))
         ready = state[stage] + [messages.pop(message, -math.inf) for message in inputs]
         after = ready[:WIDTH] + [0.0] * len(block.sends)
-        for row, terms in rows:
-            after[row] = max([ready[column] + weight for column, weight in terms])
+        for row, columns, weights in rows:
+            after[row] = max(map(add, columns(ready), weights))
         if account:
             now = np.array(ready)
             account(stage, variant, now[:WIDTH], now[WIDTH:], np.array(after))
@@ -70,7 +71,8 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
     return [np.array(times) for times in state]
 
 
-Row = tuple[int, list[tuple[int, float]]]
+# The number of a row, and its finite entries: what picks their columns, and their weights.
+Row = tuple[int, Callable[[list[float]], tuple[float, ...]], tuple[float, ...]]
 
 
 def _rows(matrix: Array) -> list[Row]:
@@ -79,7 +81,9 @@ def _rows(matrix: Array) -> list[Row]:
     for number, weights in enumerate(matrix.tolist()):
         terms = [(column, w) for column, w in enumerate(weights) if w > -math.inf]
         if terms != [(number, 0.0)] or number >= WIDTH:
-            rows.append((number, terms))
+            terms += terms[:1] * (len(terms) == 1)  # of one column alone itemgetter makes no tuple
+            columns, finite = zip(*terms, strict=True)
+            rows.append((number, itemgetter(*columns), finite))
     return rows
 
 
