@@ -8,7 +8,8 @@ import pytest
 
 from ersatz.device_models.catalog.reading import load_stack
 from ersatz.device_models.kernels.kernel import Kernel, calibrated_time, matmul
-from ersatz.sim.plan.layout import communicators
+from ersatz.device_models.networks.group import Group
+from ersatz.sim.plan.layout import Communicator, communicators
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.assemble import Times
 from ersatz.sim.step.build import build_program
@@ -338,6 +339,45 @@ def test_unfused_attention_wants_heads_of_multiples_of_16_bytes(
     work = shard(model=make_model(head_dim=head), stack=make_stack(flash_attention=fused))
     layer = layer_work(work, moe=False)
     cores = [k for k in (*layer.forward, *layer.input_grad)
-             if isinstance(k, Kernel) and k.kind == "attention"]  # fmt: skip
-    assert len(cores) == 2
+             if isinstance(k, Kernel) and k.category == "attention" and k.kind != "memory"]  # fmt: skip
+    assert len(cores) == (2 if fused else 6)
     assert all(k.aligned is aligned for k in cores)
+
+
+def test_unfused_attention_is_products_of_every_head_and_passes_over_its_scores() -> None:
+    """Two sequences of 512 tokens, 4 heads of 64: 8 squares of 512 x 512 scores, 4.2 MB in 16 bits.
+
+    A product is 2 x 512 x 512 x 64 FLOP a square: two forward, four backward. The first writes the
+    square, the second reads it; softmax and dropout pass over it 4 times, and 4.5 backward.
+    """
+    work = shard(model=make_model(hidden=256, heads=4, kv_heads=4, head_dim=64), tokens=1024,
+                 sequence=512, stack=make_stack(flash_attention=False))  # fmt: skip
+    layer = layer_work(work, moe=False)
+    square, operand = 8 * 512 * 512 * 2, 8 * 512 * 64 * 2
+    for pieces, products, passes in ((layer.forward, 2, 4.0), (layer.input_grad, 4, 4.5)):
+        core = [k for k in pieces if isinstance(k, Kernel) and k.category == "attention"]
+        assert [k.flop for k in core if k.kind == "matmul"] == products * [8 * 2 * 512 * 512 * 64]
+        assert {k.nbytes for k in core if k.kind == "matmul"} == {square + 2 * operand}
+        assert [k.nbytes for k in core if k.kind == "memory"] == [passes * square]
+        half = sum(k.padding for k in core) / sum(k.flop for k in core)
+        assert half == pytest.approx(0.5, abs=0.01)  # what the mask throws away
+
+
+def test_a_ring_holds_the_channels_that_its_cards_can_feed() -> None:
+    """8 devices of a node, 300 GB/s inside: cards of 25 GB/s feed 200 of these, 2/3 of the channels.
+
+    Cards of 6.25 GB/s feed a sixth; one member a node with one card of 25 a twelfth; inside a node a
+    collective has all, and so has an exchange, which no ring carries.
+    """
+
+    def held(card: float, size: int, per_node: int, kind: str = "all_gather") -> float:
+        out = make_scale_out(nic_bandwidth=card)
+        node = make_node(scale_up=make_scale_up(link_bandwidth=30e9), scale_out=out, nics=8)
+        group = Group(size, per_node, 1)
+        pool = Times(node, make_stack(), {"dp": Communicator(group, (), node)}, calibrated_time)
+        return pool.collective(kind, 1e9, "dp").channels
+
+    assert held(25e9, 64, 8) == pytest.approx(2 / 3)
+    assert held(6.25e9, 64, 8) == pytest.approx(1 / 6)
+    assert held(25e9, 8, 1) == pytest.approx(1 / 12)
+    assert held(25e9, 8, 8) == held(25e9, 64, 8, "all_to_all") == 1.0
