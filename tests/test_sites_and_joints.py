@@ -329,7 +329,9 @@ def test_a_job_over_leaves_gets_less_of_a_described_network(name: str) -> None:
 def test_replicas_of_three_pools_fill_their_own() -> None:
     # Three pools of 64 devices with 8 replicas of 8 ranks each: a group of all 24 replicas has 8 members
     # on a pool, with a stride of tp = 8; 24 x 8 ranks would not fill 64. Equal pools share equally.
-    rows = [{"name": name, "node": "h800-8", "nodes": 8, "stack": "megatron-core"} for name in "abc"]
+    rows = [
+        {"name": name, "node": "h800-8", "nodes": 8, "stack": "megatron-core"} for name in "abc"
+    ]
     layout = {"tp": 8, "pp": 1, "mixed": "replicas"}
     case = known_case(24, cluster={"pools": rows}, parallel=layout, model="llama2-7b",
                       training={"global_batch": 192}, fabric={})  # fmt: skip

@@ -17,6 +17,7 @@ from ersatz.sim.step.program import COMPUTE, GATHER, REDUCE
 from ersatz.sim.step.step import simulate_step, step_seconds
 from ersatz.sim.validation.errors.jobs import job_summary, judge_jobs
 from ersatz.sim.validation.fit.parameters import fitted_parameters, shipped_values
+from ersatz.sim.validation.fit.partial import chosen_parameters, fit_part, mend
 from ersatz.sim.validation.fit.search import report_drift
 from ersatz.sim.validation.reading.machines import stack_of
 from ersatz.sim.validation.reading.rows import scenario_of
@@ -381,3 +382,17 @@ def test_a_ring_holds_the_channels_that_its_cards_can_feed() -> None:
     assert held(6.25e9, 64, 8) == pytest.approx(1 / 6)
     assert held(25e9, 8, 1) == pytest.approx(1 / 12)
     assert held(25e9, 8, 8) == held(25e9, 64, 8, "all_to_all") == 1.0
+
+
+def test_a_part_of_the_fit_leaves_the_other_values_alone() -> None:
+    """A relative outside of the part lends its value as the prior; folds keep what is not refitted."""
+    (alone,) = chosen_parameters("megatron-deepspeed/elementwise")
+    shipped = {p.name: v for p, v in shipped_values().items()}
+    own = next(p for p in fitted_parameters() if p.name == alone.name)
+    assert own.like
+    assert (alone.like, alone.prior) == ("", shipped[own.like])
+    fold = {p: 2 * p.prior for p in fitted_parameters()}
+    mended = mend(fold, {alone: 5.0})
+    assert mended == {p: 5.0 if p == own else 2 * p.prior for p in fitted_parameters()}
+    with pytest.raises(ValueError, match="no parameter matches 'no such'"):
+        fit_part("no such", [])

@@ -99,9 +99,7 @@ class Times:
             self.moves[key] = self._collective(kind, nbytes, group, crossing)
         return self.moves[key]
 
-    def _collective(
-        self, kind: str, nbytes: float, group: str, crossing: float | None
-    ) -> Transfer:
+    def _collective(self, kind: str, nbytes: float, group: str, crossing: float | None) -> Transfer:
         communicator = self.communicators[group]
         done = collective_time(
             kind, nbytes, communicator.group, communicator.node, crossing=crossing

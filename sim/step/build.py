@@ -115,7 +115,9 @@ class StageBuilder:
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
     parts: dict[Chunk, list[Part]] = field(default_factory=dict)
     cut: dict[Chunk, list[Bucket]] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)  # of pieces that parts hold, by identity
+    seconds: dict[int, float] = field(
+        default_factory=dict
+    )  # of pieces that parts hold, by identity
     built: dict[object, tuple[Block, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -27,7 +27,14 @@ def peer_rows(judged: Sequence[Judged]) -> Iterator[list[str]]:
     """Yield a row for each peer, with ersatz's mean errors where the table has its runs."""
     for peer in peers():
         mine = [j for j in judged if "rows" in peer and re.search(peer["rows"], j.source)]
-        yield [peer["peer"], peer["points"], peer["error"], peer["knows"], _ours(mine), peer["source"]]
+        yield [
+            peer["peer"],
+            peer["points"],
+            peer["error"],
+            peer["knows"],
+            _ours(mine),
+            peer["source"],
+        ]
 
 
 def _ours(judged: Sequence[Judged]) -> str:
