@@ -367,8 +367,8 @@ def test_unfused_attention_is_products_of_every_head_and_passes_over_its_scores(
 def test_a_ring_holds_the_channels_that_its_cards_can_feed() -> None:
     """8 devices of a node, 300 GB/s inside: cards of 25 GB/s feed 200 of these, 2/3 of the channels.
 
-    Cards of 6.25 GB/s feed a sixth; one member a node with one card of 25 a twelfth; inside a node a
-    collective has all, and so has an exchange, which no ring carries.
+    Cards of 6.25 GB/s feed a sixth, of 50 all; inside a node a collective has all, and so has an
+    exchange, which no ring carries.
     """
 
     def held(card: float, size: int, per_node: int, kind: str = "all_gather") -> float:
@@ -380,7 +380,7 @@ def test_a_ring_holds_the_channels_that_its_cards_can_feed() -> None:
 
     assert held(25e9, 64, 8) == pytest.approx(2 / 3)
     assert held(6.25e9, 64, 8) == pytest.approx(1 / 6)
-    assert held(25e9, 8, 1) == pytest.approx(1 / 12)
+    assert held(50e9, 64, 8) == 1.0
     assert held(25e9, 8, 8) == held(25e9, 64, 8, "all_to_all") == 1.0
 
 

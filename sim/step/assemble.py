@@ -115,14 +115,14 @@ class Times:
     def _channels(self, kind: str, communicator: Communicator) -> float:
         """Share of the channels that a ring holds on every device which it passes.
 
-        Libraries open as many as feed the narrowest place: the cards of a group's members in a node
-        against the links inside (NCCL's search for rings). Each is a block of the device, busy for as
-        long as the collective lasts, however slow it is.
+        Libraries open as many as feed the narrowest place: the cards of a node against the links inside
+        (NCCL's search for rings). Each is a block of the device, busy for as long as the collective
+        lasts, however slow it is. That a group with few members in a node opens fewer is left out.
         """
-        group, inside = communicator.group, self.node.scale_up.bandwidth
-        if group.nodes == 1 or kind not in RING_TURNS or not inside:
+        inside, cards = self.node.scale_up.bandwidth, self.node.nics * self.node.scale_out.nic_bandwidth
+        if communicator.group.nodes == 1 or kind not in RING_TURNS or not inside:
             return 1.0
-        return min(group.per_node * self.node.nic_bandwidth_per_device / inside, 1.0)
+        return min(cards / inside, 1.0)
 
     def message(self, nbytes: float, border: Border) -> Transfer:
         """Time and traffic of a message of each rank to another stage."""
