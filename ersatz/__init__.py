@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.find import catalogue, devices, show
     from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
+    from ersatz.sim.answers.plan import plan
     from ersatz.sim.answers.schedule import schedule
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
     from ersatz.sim.records import RunResult
@@ -47,6 +48,7 @@ __all__ = [
     "export",
     "legal",
     "load",
+    "plan",
     "read_launch",
     "run",
     "schedule",
@@ -69,6 +71,7 @@ _HOMES = {
     "export": "sim.answers.exporting",
     "legal": "sim.answers.legal",
     "load": "sim.answers.cases",
+    "plan": "sim.answers.plan",
     "read_launch": "sim.answers.importing",
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",

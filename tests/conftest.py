@@ -18,12 +18,16 @@ settings.load_profile("steady")
 SHARED = ("judged",)  # fixtures of minutes: made once, by one worker
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests of an expensive fixture on one worker (`--dist loadgroup`)."""
+    """Tests of an expensive fixture are slow, and stay on one worker (`--dist loadgroup`)."""
     for item in items:
         for name in SHARED:
             if name in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(name))
+                item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 def pytest_addoption(parser):

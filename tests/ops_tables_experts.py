@@ -228,12 +228,13 @@ def dualpipe() -> Layout:
     """DeepSeek-V3's way: 4 stages, DualPipe, ep 8, dp 8, 8 micro-batches, of which 4 a direction.
 
     Stage s holds position s of one direction and position 3 - s of the other, 2 layers each: in a
-    step it runs 4 layers for 4 micro-batches forward and backward. Per layer a token goes once to each
-    rank that holds one of its 4 experts, to 8 (1 - (7/8)^4) = 3.31 ranks in the mean; the copies go
-    out in 8 bits and come back in 16; backward the gradients of what came back go out in 8 bits,
-    those of what went out come back in 16. The fullest rank of experts, 5 % above the mean, sets
-    the size. Every position but a direction's last sends each of its 4 micro-batches forward,
-    every one but the first its gradients back.
+    step it runs 4 layers for 4 micro-batches forward and backward. Per layer the copies of the
+    tokens go out in 8 bits and come back in 16; backward the gradients of what came back go out in
+    8 bits, those of what went out come back in 16. A rank that holds two of a token's experts gets
+    it once and gives back one sum: four experts drawn over 8 ranks sit on 8 (1 - (7/8)^4) = 3.31.
+    The fullest rank of experts, 5 % above the mean, sets the size. Every position but a
+    direction's last sends each of its 4 micro-batches forward, every one but the first its
+    gradients back.
     The two copies of a position must stay equal: stages s and 3 - s reduce together, dense weights
     over 2 x dp = 16 ranks, the experts' over the two that hold the same; once, after the last
     backward pass, in fp32, and bf16 weights are gathered after the step.

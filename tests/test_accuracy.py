@@ -80,7 +80,6 @@ def test_folds_hold_values_within_bounds_that_differ_from_one_another() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("judged")
 def test_errors_of_runs_that_were_left_out(judged: list[Judged]) -> None:
     """The published figures of docs/validation.md, with a margin."""
     found = list(headline(judged).values())
@@ -99,7 +98,6 @@ def test_errors_of_runs_that_were_left_out(judged: list[Judged]) -> None:
 @pytest.mark.xfail(
     strict=True, reason="12.8 / 38 % today: tiny models, old Megatron and unknown stacks"
 )
-@pytest.mark.xdist_group("judged")
 def test_the_figures_to_reach_with_a_lineage_left_out(judged: list[Judged]) -> None:
     """What a buyer would need: remove the mark once it holds."""
     found = list(headline(judged).values())
@@ -117,7 +115,6 @@ def test_whole_jobs_are_within_ten_percent_in_the_median() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("judged")
 def test_intervals_cover_what_they_promise(judged: list[Judged]) -> None:
     """Judged by sizes that have not seen a row's lineage; the shipped sizes are those of all."""
     weight = weights([j.lineage for j in judged])
@@ -130,7 +127,6 @@ def test_intervals_cover_what_they_promise(judged: list[Judged]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("judged")
 def test_an_interval_says_what_makes_it_wide(judged: list[Judged]) -> None:
     """Shares add up to the width, and a device without published runs is named."""
     scenario = judged[0].scenario
@@ -142,7 +138,6 @@ def test_an_interval_says_what_makes_it_wide(judged: list[Judged]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("judged")
 def test_the_spreadsheet_knows_nothing_of_the_group_it_predicts(judged: list[Judged]) -> None:
     """With every run in one group nothing is left to learn from."""
     scenarios = [j.scenario for j in judged[:5]]

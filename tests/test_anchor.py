@@ -56,6 +56,13 @@ def written(
     return paths
 
 
+@pytest.fixture(scope="module")
+def anchored_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The stack file that three runs of the true stack give."""
+    paths = written(tmp_path_factory.mktemp("anchored"), TRUE)
+    return next(iter(anchor(paths).values())).text
+
+
 def test_a_stack_without_factors_is_itself() -> None:
     stack = load_stack("torchtitan")
     assert moved(stack, [0.0] * len(NAMES)) == stack
@@ -123,10 +130,10 @@ def test_one_bad_row_does_not_decide(tmp_path: Path) -> None:
 
 
 def test_an_anchored_stack_narrows_the_interval_and_another_device_widens_it(
-    tmp_path: Path,
+    tmp_path: Path, anchored_text: str
 ) -> None:
-    paths = written(tmp_path, TRUE)
-    (tmp_path / "mine.yaml").write_text(next(iter(anchor(paths).values())).text)
+    paths = written(tmp_path, [0.0] * len(NAMES))
+    (tmp_path / "mine.yaml").write_text(anchored_text)
     stack = f"stack={tmp_path}/mine.yaml"
 
     def told(*overrides: str) -> tuple[float, str]:
@@ -175,10 +182,10 @@ def test_an_anchor_on_an_unknown_stack_is_not_taken_for_a_known_one(tmp_path: Pa
 
 
 def test_two_anchored_cases_on_one_device_are_not_certain_of_their_difference(
-    tmp_path: Path,
+    tmp_path: Path, anchored_text: str
 ) -> None:
-    paths = written(tmp_path, TRUE)
-    (tmp_path / "mine.yaml").write_text(next(iter(anchor(paths).values())).text)
+    paths = written(tmp_path, [0.0] * len(NAMES))
+    (tmp_path / "mine.yaml").write_text(anchored_text)
     (case,) = load_cases(paths[0], [f"stack={tmp_path}/mine.yaml"])
     told = anchored_width(case)
     assert told is not None
@@ -249,11 +256,12 @@ def test_a_table_is_read_as_validate_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [
     {"covariance": [[1.0]]}, {"runs": 0}, {"runs": "many"}, {"surplus": 1}, {"device": None},
 ])  # fmt: skip
-def test_a_faulty_anchor_of_a_stack_file_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_faulty_anchor_of_a_stack_file_is_named(
+    tmp_path: Path, change: dict[str, Any], anchored_text: str
+) -> None:
     import yaml
 
-    text = next(iter(anchor(written(tmp_path, TRUE)).values())).text
-    data = yaml.safe_load(text)
+    data = yaml.safe_load(anchored_text)
     data["anchor"] |= change
     if change == {"device": None}:
         del data["anchor"]["device"]

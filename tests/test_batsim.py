@@ -161,7 +161,7 @@ def test_a_call_for_later_a_later_order_and_a_rejection(tmp_path: Path) -> None:
     kinds = [e["type"] for e in message["events"]]
     if "REQUESTED_CALL" in kinds:
         out = reply(message["now"], ("REJECT_JOB", {"job_id": "w0!j1", "reason": "too late"}))
-    elif message["now"] == 0 and "JOB_SUBMITTED" in kinds:
+    elif message["now"] < 1 and "JOB_SUBMITTED" in kinds:
         out = json.dumps({"now": 0, "events": [
             {"timestamp": 0, "type": "CALL_ME_LATER", "data": {"timestamp": 50}},
             {"timestamp": 30, "type": "EXECUTE_JOB", "data": {"job_id": "w0!j0", "alloc": "0-7"}},
@@ -173,6 +173,27 @@ def test_a_call_for_later_a_later_order_and_a_rejection(tmp_path: Path) -> None:
     happened = [(r.time_s, r.event, r.job) for r in log.records if r.event != "submit"]
     assert happened == [(30.0, "start", "j0"), (50.0, "reject", "j1"), (130.0, "finish", "j0"),
                         (130.0, "end", "")]  # fmt: skip
+
+
+def test_ids_that_are_no_numbers_are_told_as_numbers_and_time_begins_above_0(
+    tmp_path: Path,
+) -> None:
+    """pybatsim's newer layer makes whole numbers of ids, and takes 0 for no time at all."""
+    answer = """
+    for e in message["events"]:
+        if e["type"] == "JOB_SUBMITTED":
+            data = e["data"]
+            seen = [message["now"], e["timestamp"], int(data["job_id"][3:]), data["job"].get("name")]
+            print(json.dumps(seen), file=open(sys.argv[0] + ".txt", "a"))
+    socket.send(execute(message, "0-7"))"""
+    two = Workload((Job("7", 0.0, 8, 10.0), Job("drawn-0", 60.0, 8, 10.0)))
+    log = run(scheduler(tmp_path, answer.strip()), two)
+    assert [(r.job, r.time_s) for r in log.records if r.event == "start"] == [
+        ("7", 0.0),
+        ("drawn-0", 60.0),
+    ]
+    told = [json.loads(line) for line in (tmp_path / "mine.py.txt").read_text().splitlines()]
+    assert told == [[1e-6, 1e-6, 7, None], [60.0, 60.0, 10**9, "drawn-0"]]
 
 
 def test_a_killed_job_comes_back_under_a_new_name(tmp_path: Path) -> None:
@@ -195,7 +216,7 @@ def test_a_killed_job_comes_back_under_a_new_name(tmp_path: Path) -> None:
         (140.0, "end"),
     ]  # fmt: skip
     told = (tmp_path / "mine.py.txt").read_text()
-    assert told == "w0!j0 COMPLETED_KILLED\nw0!j0#1 COMPLETED_SUCCESSFULLY\n"
+    assert told == "w0!1000000000 COMPLETED_KILLED\nw0!1000000000#1 COMPLETED_SUCCESSFULLY\n"
 
 
 def test_the_example_stays_alive_when_nodes_fail() -> None:
@@ -332,7 +353,10 @@ def pybatsim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["easyBackfill", "fillerSched"])
+@pytest.mark.parametrize("name", [
+    "easyBackfill", "fillerSched", "fillerSchedWithEvents", "schedFcfs", "schedFiller",
+    "schedEasySjfBackfill", "schedSendRecv",
+])  # fmt: skip
 def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
     name: str, pybatsim: Path
 ) -> None:

@@ -23,8 +23,8 @@ from ersatz.sim.report.tables.html import html as as_html
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ["Answer", "InfeasibleError", "InputError", "Problem", "RunResult", "Scenario", "anchor", "buy",
-          "catalogue", "compare", "devices", "emulate", "export", "legal", "load", "read_launch", "run",
-          "schedule", "show"]  # fmt: skip
+          "catalogue", "compare", "devices", "emulate", "export", "legal", "load", "plan", "read_launch",
+          "run", "schedule", "show"]  # fmt: skip
 
 
 def stored(name: str) -> str:

@@ -23,12 +23,12 @@ from ersatz.sim.emulate.allocator import (
     segment_size,
 )
 from ersatz.sim.emulate.clock import Clock
-from ersatz.sim.emulate.command import parse_command
 from ersatz.sim.emulate.emulate import Request, emulate, seats_of
-from ersatz.sim.emulate.export import perfetto_text
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.program import program_of
-from ersatz.sim.emulate.smi import write_tools
+from ersatz.sim.emulate.replaying.export import perfetto_text
+from ersatz.sim.emulate.replaying.program import program_of
+from ersatz.sim.emulate.starting.command import parse_command
+from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace, load, ranks_of, save
 from ersatz.sim.emulate.virtual_device import Seat, seated_node, shown_as
 from ersatz.sim.errors import InputError
@@ -135,6 +135,20 @@ def test_the_host_leads_until_it_waits() -> None:
     clock.wait_on_host([beside])
     assert clock.host == 16.0
     assert clock.drained == 21.0
+
+
+def test_kernels_know_how_long_a_collective_ran_beside_them() -> None:
+    """A sum from 2 to 6 s beside kernels from 0 to 5 and 5 to 10: 3 and 1 s, charged when it has ended."""
+    clock = Clock()
+    before = clock.run(0, 0, 2.0, 0.0)
+    clock.run(1, 1, 4.0, 0.0, [before], talks=True)
+    clock.run(0, 0, 3.0, 0.0)
+    assert (clock.beside_s, clock.ended) == (3.0, False)
+    clock.run(0, 0, 5.0, 0.0)
+    assert clock.ended
+    assert clock.charged() == 4.0
+    clock.run(0, 0, 5.0, 0.0)
+    assert clock.charged() == 0.0
 
 
 def random_trace(seed: int) -> Trace:

@@ -28,12 +28,12 @@ SHAPES = {
     "6 layers of 256": "--layers 6 --width 256 --heads 4 --batch 8 --block 128",
 }
 STEADY = 0.04  # two real runs that differ by more say nothing
-TRIES = 3
+TRIES = 2
 
 
 def really_trained(options: list[str]) -> float:
     """Return the median step of training on the CPU, in seconds."""
-    words = [sys.executable, "-c", REALLY, str(SCRIPT), "--device", "cpu", "--iters", "8", *options]
+    words = [sys.executable, "-c", REALLY, str(SCRIPT), "--device", "cpu", "--iters", "7", *options]
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=True)
     return statistics.median(
         float(t) / 1e3 for t in re.findall(r"time ([\d.]+) ms", done.stdout)[2:]

@@ -1,5 +1,6 @@
 """Scripts on virtual devices under PyTorch's CPU build: virtual times, bytes and counts are asserted."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,12 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from functools import cache
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ersatz.sim.answers.answer import Answer
+from ersatz.sim.answers.cases import run
+from ersatz.sim.answers.emulate import emulate as answer
+from ersatz.sim.emulate.records import EmulateResult
+from ersatz.sim.errors import InfeasibleError, InputError
 
 pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
 
@@ -25,13 +34,25 @@ def emulated(
     folder: Path, options: Sequence[str], script: Sequence[str], status: int = 0
 ) -> tuple[Any, str]:
     """Return the record of an emulation, and what was said on standard error."""
-    words = [sys.executable, "-m", "ersatz", "emulate", "--json", "-", *options, "--", *script]
-    done = subprocess.run(
-        words, capture_output=True, text=True, cwd=folder, timeout=900, check=False
-    )
-    assert done.returncode == status, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr or status
-    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+    said = StringIO()
+    with redirect_stderr(said), contextlib.chdir(folder):
+        if status:
+            with pytest.raises(InfeasibleError if status == 1 else InputError) as refused:
+                asked(options, script)
+            return None, f"{said.getvalue()}\n{refused.value}"
+        found = asked(options, script).record()
+    assert "Traceback" not in said.getvalue()
+    return json.loads(json.dumps(found)), said.getvalue()
+
+
+def asked(options: Sequence[str], script: Sequence[str]) -> Answer[EmulateResult]:
+    """Ask as the command line does, from `--option value` pairs."""
+    pairs = {k.removeprefix("--"): v for k, v in zip(options[::2], options[1::2], strict=True)}
+    numbers = {k: int(pairs.pop(k)) for k in ("nodes", "steps", "seed") if k in pairs}
+    if "patience" in pairs:
+        numbers["patience_s"] = int(pairs.pop("patience"))
+    standins = [name for name in pairs.pop("with", "").split(",") if name]
+    return answer(script, **numbers, **pairs, standins=standins)
 
 
 @cache
@@ -108,13 +129,18 @@ def test_two_emulations_give_the_same_bytes() -> None:
     assert json.dumps(one) == json.dumps(two)
 
 
-def test_ranks_that_all_run_equal_one_that_stands_for_them() -> None:
-    launcher = "torchrun --nproc-per-node 4"
-    folded, _ = gpt("--node", "h800-8", launcher=launcher)
-    whole, _ = gpt("--node", "h800-8", "--ranks", "all", launcher=launcher)
-    assert len(whole["ranks"]) == 4
+def test_eight_ranks_equal_two_classes_folded() -> None:
+    """Two stages of four replicas: a rank of each stage stands for all, waits and sums included."""
+    words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "pipeline.py")]
+    folded, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "0,4", "--steps", "2"], words)
+    whole, _ = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "2"], words)
+    assert len(whole["ranks"]) == 8
     assert whole["step_s"] == pytest.approx(folded["step_s"], rel=0.01)
-    assert whole["memory_bytes"] == folded["memory_bytes"]
+    for row in whole["ranks"]:
+        one = folded["ranks"][row["rank"] // 4]
+        assert row["step_s"] == pytest.approx(one["step_s"], rel=0.01)
+        assert (row["kernels"], row["flop"]) == (one["kernels"], one["flop"])
+        assert row["peak_reserved"] == one["peak_reserved"]
 
 
 def test_a_script_survives_an_out_of_memory_that_it_catches() -> None:
@@ -133,7 +159,7 @@ def test_without_a_net_the_same_script_is_infeasible(tmp_path: Path) -> None:
     _, said = emulated(
         tmp_path, ["--node", "a100-40-8"], [str(SCRIPTS / "gpt.py"), *shape], status=1
     )
-    assert "infeasible: rank 0: OutOfMemoryError: CUDA out of memory" in said
+    assert "rank 0: OutOfMemoryError: CUDA out of memory" in said
 
 
 def test_ascend_scripts_find_torch_npu_and_transfer(tmp_path: Path) -> None:
@@ -151,6 +177,7 @@ WRONG = {
     "import os; os._exit(3)": "ended with status 3",
     "import torch; torch.ones(2, device='cuda') @ torch.ones(3, device='cuda')": "RuntimeError",
     "import torch_npu": "No module named 'torch_npu'",
+    "import torch.multiprocessing as m; m.spawn(print, nprocs=4)": "train.py:1 starts 4 processes by itself",
 }
 
 
@@ -164,8 +191,8 @@ def test_a_script_that_fails_ends_with_a_sentence(code: str, tmp_path: Path) -> 
 def test_a_script_that_never_ends_is_given_up_with_all_that_it_started(tmp_path: Path) -> None:
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\nwhile True: time.sleep(1)"
     (tmp_path / "train.py").write_text(code)
-    _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "25"], ["train.py"], status=2)
-    assert "has not ended after 25 s" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--patience", "5"], ["train.py"], status=2)
+    assert "has not ended after 5 s" in said
 
 
 def test_an_interrupt_ends_all_ranks(tmp_path: Path) -> None:
@@ -213,6 +240,14 @@ assert perf_counter() - a >= 3600 and (datetime.datetime.now() - now).total_seco
 held = torch.cuda.memory_allocated(); z = torch.empty(1 << 20, device='cuda'); del y
 assert torch.cuda.memory_allocated() - held == (4 << 20) - (32 << 20)
 assert 'NVIDIA H800' in subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True).stdout
+torch.cuda.memory._record_memory_history(); w = torch.empty(1 << 22, device='cuda'); del w
+held = torch.cuda.memory._snapshot()
+assert [e['action'] for e in held['device_traces'][0]] == ['alloc', 'free_requested', 'free_completed']
+assert sum(s['allocated_size'] for s in held['segments']) == torch.cuda.memory_allocated()
+from torch.cuda import _memory_viz
+assert '16.0MiB' in _memory_viz.trace(held) and '<script' in _memory_viz.trace_plot(held)
+import pynvml
+pynvml.nvmlInit(); assert pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)) == 'NVIDIA H800'
 torch.save({'x': big}, 'checkpoint.pt'); assert os.path.getsize('checkpoint.pt') < 10_000
 assert torch.load('checkpoint.pt')['x'].shape == (4096, 4096)
 p = torch.nn.Parameter(torch.zeros(8, device='cuda'))
@@ -231,7 +266,67 @@ def test_integers_are_real_floats_are_not_and_time_is_simulated(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "train.py"]
 
 
-def test_fsdp2_of_8b_at_512_ranks() -> None:
+def test_a_cuda_graph_is_its_kernels_with_one_launch(tmp_path: Path) -> None:
+    """The same kernels as eager; alone it ends with the device's work, not with the host's launches."""
+    result, said = emulated(
+        tmp_path, ["--node", "h800-8", "--steps", "0"], [str(SCRIPTS / "graph.py")]
+    )
+    eager, graph = (float(said.split(f"{name} ")[1].split()[0]) for name in ("eager", "graph"))
+    assert graph < 0.7 * eager
+    row = result["ranks"][0]
+    assert row["flop"] == pytest.approx(
+        (3 * 8 - 1) * 2 * 64 * 256 * 256
+    )  # the input wants no gradient
+    assert any("CUDA graphs" in line for line in result["assumptions"])
+
+
+UNUSUAL = """
+import torch
+@torch.library.custom_op('mine::twist', mutates_args=())
+def twist(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+twist.register_fake(lambda x: torch.empty_like(x))
+@torch.compile
+def never(x):
+    return x
+@torch.compile
+def doubled(x):
+    return 2 * x
+p = torch.nn.Parameter(torch.ones(1 << 20, device='cuda'))
+optimizer = torch.optim.SGD([p])
+for _ in range(3):
+    (COMPILED(twist(p.detach())) + p).sum().backward()
+    optimizer.step()
+torch.save(p, '/nowhere/else.pt')
+"""
+
+
+def test_what_is_not_as_in_life_is_said(tmp_path: Path) -> None:
+    """An operator without a rule has its share; a file outside is not written; compilation stands first."""
+    (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", "doubled"))
+    result, _ = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
+    said = result["assumptions"]
+    assert said[0].startswith("TORCH.COMPILE IS SWITCHED OFF")
+    assert any("without a rule" in line and "mine.twist" in line for line in said)
+    assert any("not written: /nowhere/else.pt" in line for line in said)
+    (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", ""))
+    result, _ = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
+    assert not any(
+        "COMPILE" in line for line in result["assumptions"]
+    )  # what is not called does not count
+
+
+ROW = """
+question: How long is a step of Llama 3 8B under FSDP on 512 H800?
+model: llama3-8b
+stack: torch-eager
+cluster: {node: h800-8, nodes: 64}
+training: {sequence_length: 4096, global_batch: 512, micro_batch: 1, precision: bf16}
+parallel: {dp: 512, zero: 3, recompute: none}
+"""
+
+
+def test_fsdp2_of_8b_at_512_ranks(tmp_path: Path) -> None:
     """65 gathers: each layer forward and backward, and the rest once; 33 reductions in fp32."""
     words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / "llama_fsdp.py")]
     result, said = emulated(SCRIPTS, ["--node", "h800-8", "--nodes", "64", "--steps", "2"], words)
@@ -242,7 +337,15 @@ def test_fsdp2_of_8b_at_512_ranks() -> None:
     gathered = counts["reduce_scatter"]["count"] * counts["reduce_scatter"]["nbytes"]
     assert gathered == pytest.approx(4 * weights, rel=0.02)  # each summed in fp32, padded to 512
     assert result["ranks"][0]["rss_bytes"] < 3e9
+    assert result["ranks"][0]["cpu_s"] < 3 * 8  # three steps and what comes before them
     assert "loss 1.000" in said
+    (described,) = run(_written(tmp_path, ROW)).values()  # the same step from the table's columns
+    assert result["step_s"] == pytest.approx(described.step.duration_s, rel=0.10)
+
+
+def _written(folder: Path, text: str) -> Path:
+    (folder / "row.yaml").write_text(text)
+    return folder / "row.yaml"
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
@@ -264,30 +367,57 @@ def test_stages_of_a_pipeline_wait_for_each_other() -> None:
     assert (4 + 2 - 1) / 4 * alone * 0.9 < result["step_s"] < (4 + 2 - 1) / 4 * alone * 1.4
 
 
-@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
-@pytest.mark.parametrize(
-    ("options", "ranks", "kind", "group"),
-    [
-        (("--tp", "2"), "0", "all_reduce", (2, 1)),
-        (("--tp", "2", "--pp", "2"), "0,4", "send", (2, 4)),
-        (("--tp", "1", "--ep", "4", "--experts", "8"), "0", "all_to_all", (4, 1)),
-    ],
-)
-def test_megatron_core_trains(
-    options: Sequence[str], ranks: str, kind: str, group: tuple[int, int]
-) -> None:
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.parametrize(("model", "routed"), [("mixtral", 2 * 2 * 256), ("qwen3", 2 * 4 * 256)])
+def test_mixtures_of_experts_route_real_tokens(model: str, routed: int) -> None:
+    """2 layers x 256 tokens x 2 of 8 or 4 of 16 experts: uneven, and none is lost."""
+    words = [str(SCRIPTS / "experts.py"), "--model", model]
+    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--steps", "1"], words)
+    counts = json.loads(said.rsplit("tokens per expert ", 1)[1].splitlines()[0])
+    assert sum(counts) == routed
+    assert max(counts) > min(counts) > 0
+    assert any("grouped" in name for name, *_ in result["operators"])
+    assert not any("cannot run on real values" in line for line in result["assumptions"])
+
+
+def megatron(*options: str) -> tuple[Any, str]:
+    """Return an emulation of Megatron-Core on four devices, each rank a process."""
     words = [
         "torchrun",
         "--nproc-per-node",
-        "8",
+        "4",
         str(SCRIPTS / "mcore.py"),
-        "--layers",
+        "--micro",
         "2",
         *options,
     ]
-    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--ranks", ranks, "--steps", "1"], words)
-    assert (kind, *group) in {(r["kind"], r["size"], r["stride"]) for r in result["collectives"]}
+    return emulated(SCRIPTS, ["--node", "h800-8", "--ranks", "all", "--steps", "1"], words)
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
+def test_stages_and_shards_of_megatron_core_all_differ() -> None:
+    """TP 2 x PP 2: of two micro-batches each goes forth and back once; the head is the last stage's."""
+    result, said = megatron("--layers", "2", "--tp", "2", "--pp", "2")
+    rows = {(r["rank"], r["kind"], r["size"], r["stride"]): r for r in result["collectives"]}
+    for rank in range(4):
+        sent = rows[rank, "send", 2, 2]
+        assert sent["count"] == 2 * 2  # one sent and one received of each micro-batch
+        assert sent["nbytes"] == 512 * 512 * 2
+        assert (rank, "all_reduce", 2, 1) in rows
+    first, last = result["ranks"][0]["flop"], result["ranks"][2]["flop"]
+    assert last - first == pytest.approx(2 * 6 * 512 * 512 * 32000 / 2, rel=1e-9)
     assert "done True" in said
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed")
+def test_experts_of_megatron_core_exchange_real_token_counts() -> None:
+    """EP 4: what ranks send differs, and all that is routed arrives: 4 ranks x 512 tokens x 2 experts."""
+    result, _ = megatron("--layers", "1", "--tp", "1", "--ep", "4", "--experts", "8")
+    sent = [r for r in result["collectives"] if r["kind"] == "all_to_all"]
+    assert {(r["size"], r["stride"], r["count"]) for r in sent} == {(4, 1, sent[0]["count"])}
+    assert len({r["nbytes"] for r in sent}) > 1
+    flops = [r["flop"] for r in result["ranks"]]
+    assert max(flops) > min(flops)
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
@@ -299,3 +429,37 @@ def test_deepspeed_trains(stage: int, kind: str) -> None:
     options = ["--node", "h800-8", "--nodes", "2", "--steps", "1"]
     result, _ = emulated(SCRIPTS, options, words)
     assert (kind, 16) in {(r["kind"], r["size"]) for r in result["collectives"]}
+
+
+def test_stand_ins_count_what_the_extensions_would_do() -> None:
+    """Products of the input and of the head, three attentions: two of 256 tokens, one of 100 and 156.
+
+    Queries see themselves and what is before them; backward does 5 products for 2. The input wants no
+    gradient; the head's logits and both gradients are made on the way forward.
+    """
+    options = [
+        "--node",
+        "h800-8",
+        "--steps",
+        "1",
+        "--with",
+        "apex,flash_attn,liger_kernel,xformers",
+    ]
+    result, said = emulated(SCRIPTS, options, [str(SCRIPTS / "extensions.py")])
+    products = 2 * 2 * 256 * 256 * 768 + 3 * 2 * 256 * 256 * 1000
+    pairs = 2 * 256 * 257 / 2 + 100 * 101 / 2 + 156 * 157 / 2
+    attention = 4 * pairs * 2 * (2 * 64) * 3.5
+    assert result["ranks"][0]["flop"] == pytest.approx(products + attention, rel=1e-9)
+    assert "(256, 4, 64)" in said
+    assert any("stand-ins in place of compiled packages" in a for a in result["assumptions"])
+
+
+def test_an_extension_without_a_stand_in_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import flash_attn\nflash_attn.flash_attn_sparse_func")
+    options = ["--node", "h800-8", "--with", "flash_attn"]
+    _, said = emulated(tmp_path, options, ["train.py"], status=2)
+    assert "flash_attn.flash_attn_sparse_func has no stand-in in the emulator" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8"], ["train.py"], status=2)
+    assert "--with flash_attn puts a stand-in in its place" in said
+    _, said = emulated(tmp_path, ["--node", "h800-8", "--with", "triton"], ["train.py"], status=2)
+    assert "expected one of apex, flash_attn" in said

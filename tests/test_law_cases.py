@@ -4,8 +4,9 @@ Each row: device, day, destination, buyer, the verdict, and the rule that decide
 """
 
 import csv
+import math
 import random
-from datetime import timedelta
+from datetime import date, timedelta
 from io import StringIO
 
 import pytest
@@ -15,12 +16,12 @@ from test_cli import ersatz
 from ersatz.device_models.catalog.export import list_parts
 from ersatz.sim.cli.output import captured
 from ersatz.sim.errors import InputError
-from ersatz.sim.law.legal import answer, ask, watch
+from ersatz.sim.law.legal import answer, ask, scheduled, watch
 from ersatz.sim.law.places import find_buyer, find_place, load_parties, load_places
 from ersatz.sim.law.rules import judge, load_rules, strictest, timeline
 from ersatz.sim.purchase.buildout import Site
 from ersatz.sim.purchase.gate import rule_gate
-from ersatz.sim.report.legal_sheet import legal_csv
+from ersatz.sim.report.legal_sheet import legal_csv, watch_csv
 
 RULES = load_rules()
 EMBARGO, RUSSIA = "US-EMBARGO", "US-2022-02-24-RUSSIA"
@@ -70,6 +71,27 @@ CASES = [
     ("gb300", "2025-11-19", "AE", "G42", "licensed", "US-2025-11-19-GULF"),
     ("gb300", "2025-12-01", "SA", "Humain", "licensed", "US-2025-11-19-GULF"),
     ("gb300", "2025-12-01", "AE", "company", "approval", "US-2023-10-17-D14"),
+    # regions with an embargo of their own: Crimea since 2015, Donetsk and Luhansk since 2022-02-24
+    ("t4", "2021-06-01", "Crimea", "company", "denied", "US-2015-01-29-REGIONS"),
+    ("t4", "2022-02-23", "Donetsk", "company", "unknown", ""),
+    ("t4", "2022-02-24", "LNR", "company", "denied", "US-2015-01-29-REGIONS"),
+    ("t4", "2024-06-01", "Ukraine", "company", "free", ""),
+    # what stays at home is no export: neither in the US nor of Chinese parts in China
+    ("h100", "2025-09-01", "US", "chinese-subsidiary", "free", ""),
+    ("h100", "2025-09-01", "US", "listed", "free", ""),
+    ("ascend-910b2", "2024-06-01", "China", "Huawei", "free", ""),
+    ("ascend-910b2", "2025-06-01", "China", "listed", "free", ""),
+    # but abroad, by whatever way, it is one; and guidance on use holds in the US too
+    ("h100", "2024-06-01", "Germany", "Huawei", "denied", "US-EL-HUAWEI"),
+    ("ascend-910b2", "2024-06-01", "Singapore", "Huawei", "denied", "US-EL-HUAWEI"),
+    ("ascend-910c", "2025-09-01", "US", "company", "denied", "US-2025-05-13-GP10"),
+    # more parties by name and day
+    ("h20", "2024-06-01", "China", "SenseTime", "denied", "US-EL-SENSETIME"),
+    ("h20", "2022-12-15", "China", "YMTC", "free", ""),
+    ("h20", "2022-12-16", "China", "YMTC", "denied", "US-EL-YMTC"),
+    ("h20", "2025-03-24", "China", "BAAI", "free", ""),
+    ("h20", "2025-03-25", "China", "BAAI", "denied", "US-EL-BAAI"),
+    ("h20", "2021-04-08", "China", "Phytium", "denied", "US-EL-PHYTIUM"),
     # what the data do not cover
     ("h100", "2024-06-01", "Nigeria", "company", "unknown", ""),
     ("cpu", "2024-06-01", "Germany", "company", "unknown", ""),
@@ -133,6 +155,9 @@ def test_quantities_decide() -> None:
 
     assert policy("gb300", "2025-12-01", "AE", "G42", 35_000) == "licensed"
     assert policy("gb300", "2025-12-01", "AE", "G42", 35_001) == "approval"
+    # as much compute: 35,000 x 60,000 TPP are 52,500 GB200 of 40,000
+    assert policy("gb200", "2025-12-01", "SA", "Humain", 52_500) == "licensed"
+    assert policy("gb200", "2025-12-01", "SA", "Humain", 52_501) == "approval"
     assert policy("h200", "2026-05-20", "CN", "big-tech", 75_000) == "licensed"
     assert policy("h200", "2026-05-20", "CN", "big-tech", 75_001) == "case_by_case"
     # the Diffusion rule as if it had bound: 26.9 M TPP are 1,699 H100, 790 M are 49,901
@@ -158,6 +183,32 @@ def test_what_is_scheduled_is_shown() -> None:
     assert "2026-11-10 h20: free -> DENIED (US-2026-11-10-AFFILIATES)" in text
     later = [c.day.year for c in timeline(RULES, "h20", "SG", "affiliate")]
     assert later[-1] == 2026
+
+
+@pytest.mark.parametrize("units", [0.0, -5.0, float("nan"), float("inf")])
+def test_no_number_of_devices_is_refused(units: float) -> None:
+    with pytest.raises(InputError, match="expected a number of devices"):
+        ask(["h200"], ["2026-06-01"], units=units, rules=RULES)
+
+
+def test_what_begins_or_ends_is_watched_at_every_gate() -> None:
+    # on 2027-01-01 the transistor limit at the foundry rises: no verdict on a purchase changes
+    asked = answer(ask(["h20", "ascend-910c"], ["2026-11-29"], rules=RULES))
+    assert watch(asked) == []
+    found = [(t.day.isoformat(), t.rule, t.begins, t.gates, d) for t, d in scheduled(asked)]
+    assert found == [
+        ("2027-01-01", "US-2025-01-FOUNDRY", False, ("foundry",), ("ascend-910c",)),
+        ("2027-01-01", "US-2027-01-FOUNDRY", True, ("foundry",), ("ascend-910c",)),
+    ]
+    rows = list(csv.DictReader(StringIO(watch_csv(asked))))
+    assert [(r["day"], r["begins_or_ends"]) for r in rows] == [
+        ("2027-01-01", "ends"), ("2027-01-01", "begins")]  # fmt: skip
+    assert all("90 FR 5298" in r["citation"] for r in rows)
+
+
+def test_a_device_that_is_not_yet_there_says_so() -> None:
+    assert "; not yet on sale\n" in captured(["legal", "gb300", "--date", "2020-01-01"])
+    assert "not yet on sale" not in captured(["legal", "h20", "--date", "2024-06-01"])
 
 
 def test_an_announcement_stands_beside_what_binds() -> None:
@@ -210,21 +261,33 @@ def test_legal_and_buy_never_contradict_each_other() -> None:
     draw = random.Random(20)
     parts, places = sorted(list_parts()), sorted(load_places().names)
     buyers = ["company", "university", "listed", "affiliate", "chinese-subsidiary", "military",
-              "state", "big-tech", "Inspur", "G42"]  # fmt: skip
+              "state", "big-tech", "Inspur", "G42", "Huawei", "BAAI"]  # fmt: skip
     near = ["CN", "AE", "SA", "MY", "SG", "IL", "IR", "RU", "US", "DE"]
     gates = {buyer: rule_gate(RULES, buyer) for buyer in buyers}
     for _ in range(500):
         device, buyer = draw.choice(parts), draw.choice(buyers)
         place = draw.choice(near if draw.random() < 0.8 else places)
         day = RULES.known_from + timedelta(days=draw.randrange(2900))
-        said = judge(RULES, device, day, place, buyer, changes=False)
+        units = draw.choice([None, 100, 35_001, 75_001])
+        said = judge(RULES, device, day, place, buyer, changes=False, units=units)
         site = Site("x", place, 1e6, 1e3, 0.0, 1.2, 0.0)
-        got = gates[buyer](make_offer(device=device), site, day)
+        got = gates[buyer](make_offer(device=device, quota=units or math.inf), site, day)
+        assert got.quota == (math.inf if said.quota_units is None else said.quota_units)
         assert (got.policy in ("free", "notify")) == said.may_buy, (device, day, place, buyer)
         assert (got.policy == "case") == said.may_apply
         assert got.rules == said.rule_ids
         if said.policy == "unknown":
             assert got.words.startswith("unknown")
+
+
+def test_machines_elsewhere_are_still_those_of_a_chinese_buyer() -> None:
+    # H100 in Malaysia in 2024: free for a company of the place, denied for one that sits in China
+    site, day = Site("kl", "MY", 1e6, 1e3, 0.0, 1.2, 0.0), date(2024, 6, 1)
+    there, from_china = rule_gate(RULES, "company", "MY"), rule_gate(RULES, "company", "CN")
+    assert there(make_offer(device="h100"), site, day).policy == "free"
+    got = from_china(make_offer(device="h100"), site, day)
+    said = judge(RULES, "h100", day, "MY", "chinese-subsidiary", changes=False)
+    assert (got.policy, got.rules) == ("denied", said.rule_ids)
 
 
 def test_strictest_keeps_denied_over_unknown() -> None:

@@ -17,6 +17,7 @@ ORDER = [
         "sim.errors",
         "sim.records",
         "sim.signals",
+        "sim.kept",
         "sim.scenario.case_file",
         "sim.workload.layer",
         "sim.workload.model",
@@ -45,6 +46,7 @@ ORDER = [
     ["sim.job"],
     ["sim.invariants"],
     ["sim.run"],
+    ["sim.search"],
     ["sim.validation"],
     ["sim.hil.device"],
     ["sim.hil.links"],
@@ -77,7 +79,8 @@ ORDER = [
     ["sim.fleet.log", "sim.fleet.fits", "sim.fleet.free", "sim.fleet.protocol"],
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
-    ["sim.fleet.engine.happening", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
+    ["sim.fleet.foreign"],
+    ["sim.fleet.engine.happening", "sim.fleet.engine.nodes", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
     ["sim.fleet.kueue"],
@@ -93,7 +96,12 @@ ORDER = [
 ]
 HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
 # Rooms that only the process of an emulated rank imports, where every module is PyTorch's.
-TORCH = ("sim.emulate.virtual.", "sim.emulate.surface.", "sim.emulate.world.")
+TORCH = (
+    "sim.emulate.virtual.",
+    "sim.emulate.surface.",
+    "sim.emulate.world.",
+    "sim.emulate.standins.",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

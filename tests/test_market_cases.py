@@ -212,7 +212,7 @@ def test_a_file_from_elsewhere_needs_no_price_by_hand(tmp_path: Path) -> None:
     path.write_text(FILE.format(currency="EUR", kind="university", country="Germany"))
     [inquiry] = load_inquiries(path)
     site = inquiry.buildout.sites[0]
-    assert 3.6e6 * site.energy_price == pytest.approx(0.20, abs=0.02)
+    assert 3.6e6 * site.energy_price == pytest.approx(0.233)  # Eurostat, late 2024
     assert 3.6e6 * site.carbon == pytest.approx(0.381)  # Germany's, not China's 0.548
     said = " ".join(inquiry.assumptions)
     assert "EU-DE" in said
@@ -395,3 +395,81 @@ def test_chances_follow_from_their_laws() -> None:
     never = saving("x", "y", np.where(rng.random(4000) < 0.3, np.inf, 50.0), others, 0.2)
     assert never.low == -INF  # three lives in ten are never done
     assert never.enough == pytest.approx(0.7, abs=0.03)
+
+
+def test_what_the_prices_know_is_read_or_said(tmp_path: Path) -> None:
+    # wear by the maker (AMD 7 %, NVIDIA 5 %), worth by `depreciation`, a smuggler of the dearest device,
+    # space as it is paid: 150 USD a kW and month at a PUE of 1.25 are 0.164 USD a kWh at the meter
+    path = tmp_path / "x.yaml"
+    path.write_text("""question: what is read of the prices
+currency: USD
+start: 2026-07-01
+buyer: {country: China}
+rules: {ignore: true}
+purchase: {months: 12, objective: cost, count: use}
+devices:
+  h200: {node: h200-8, price: 300 k USD}
+  mi300x: {node: mi300x-8, price: 200 k USD}
+  b300: {node: b300-8, price: 500 k USD}
+sites: {here: {colocation: 150 USD/month, pue: 1.25}}
+events: [{kind: smuggling, devices: [h200, b300]}]
+jobs:
+  j:
+    tokens: 1 T tokens
+    flop_per_token: 1e11
+    rates: {h200: {peak: 989 TFLOP/s, mfu: 40 %}, mi300x: {peak: 1300 TFLOP/s, mfu: 30 %}}
+""")
+    [inquiry] = load_inquiries(path)
+    b = inquiry.buildout
+    year = 365.25 * 86400.0
+    assert [o.failure_rate * year for o in b.offers] == pytest.approx([0.05, 0.07, 0.05])
+    assert b.value_decay == pytest.approx(0.14, abs=1e-4)
+    assert 3.6e6 * b.sites[0].energy_price == pytest.approx(150 / (8766 / 12) / 1.25)
+    [event] = inquiry.events
+    assert (event.values["premium"], event.values["seizure"]) == pytest.approx((1.0, 0.05))
+    words = " ".join(inquiry.assumptions)
+    assert "smuggling: premium is not given: 100 %, that of b300" in words
+    assert "space is paid" in words
+    path.write_text(path.read_text().replace("pue: 1.25", "energy_price: 0.1 USD/kWh"))
+    with pytest.raises(InputError, match="give it or energy_price, not both"):
+        load_inquiries(path)
+
+
+def test_nothing_is_sold_before_its_release(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("""question: early
+currency: USD
+start: 2025-03-01
+buyer: {country: US}
+purchase: {months: 12}
+devices: {gb300: {node: gb300-nvl72, price: 3.5 M USD}}
+jobs: {j: {tokens: 1 T tokens, flop_per_token: 1e11, rates: {gb300: {peak: 2500 TFLOP/s, mfu: 40 %}}}}
+""")
+    [inquiry] = load_inquiries(path)
+    sold = [price < math.inf for price in inquiry.buildout.offers[0].price]
+    assert (
+        sold == [False] * 7 + [True] * 5
+    )  # it is known as of 2025-09, the seventh month ends there
+    assert any("not sold before it is released (2025-09)" in a for a in inquiry.assumptions)
+
+
+def test_a_quota_of_a_licence_binds_and_is_said(tmp_path: Path) -> None:
+    # G42 may have 35,000 GB300: 486 racks of 72; asked for more, the licence is presumed and not granted
+    path = tmp_path / "x.yaml"
+    path.write_text("""question: quota
+currency: USD
+start: 2026-03-01
+buyer: {kind: G42, country: UAE}
+purchase: {months: 12}
+devices: {gb300: {node: gb300-nvl72, price: 3.5 M USD}}
+jobs: {j: {tokens: 1 T tokens, flop_per_token: 1e11, rates: {gb300: {peak: 2500 TFLOP/s, mfu: 40 %}}}}
+cases: {held: {}, asked: {devices: {gb300: {quota: 600}}}}
+""")
+    held, asked = load_inquiries(path)
+    day = held.buildout.start
+    answers = [i.gate(i.buildout.offers[0], i.buildout.sites[0], day) for i in (held, asked)]
+    assert held.buildout.offers[0].quota == 35_000 // 72
+    assert any(
+        "at most 35,000 devices, the quota of US-2025-11-19-GULF" in a for a in held.assumptions
+    )
+    assert [(a.policy, a.presumed) for a in answers] == [("free", False), ("case", True)]

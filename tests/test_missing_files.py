@@ -48,11 +48,13 @@ ASKED = {
     ("import", "files"): ("import", "FILE"),
     ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
     ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
+    ("schedule", "--fleet"): ("schedule", "--judge", "log.csv", "--fleet", "FILE"),
 }
 # ... and what takes no file to read: words, numbers, places to write to
 NO_FILES = {
     "--json", "--out", "--svg", "--seed", "--nodes", "--date", "--to", "--buyer", "--door", "--scheduler",
     "--endpoint", "--speed", "--twice", "--oddities", "--held-out", "--device", "--as", "--minutes",
+    "--claims",
     "--dtype", "--memory", "--watch", "--ranks", "--attach", "--help", "--kind", "--ops", "--timer",
 }  # fmt: skip
 NO_FILES_OF = {

@@ -387,7 +387,7 @@ while True:
 LATER = """socket.send(json.dumps({{"now": now, "events": [{{"timestamp": now, "type": "CALL_ME_LATER",
         "data": {{"timestamp": now + {}}}}} for i in range({})]}}).encode())"""
 PEERS = [
-    (LATER.format("1 + i", 200_000), "orders in line"),
+    (LATER.format("1 + i", 20_000), "orders in line"),
     (LATER.format("1e-9", 1), "without letting time pass"),
     (LATER.format("1e-4", 1), "without letting time pass"),
     (LATER.format("1 + i", 900), "asked for more than"),
@@ -413,7 +413,8 @@ def test_a_peer_that_misbehaves_is_named_and_ended(
     mark = f"orphan-of-{tmp_path}"
     path = tmp_path / "peer.py"
     path.write_text(BATSIM.format(head=f"MARK = {mark!r}" + ORPHANS, answer=answer))
-    door = Door("batsim", scheduler=f"{sys.executable} {path} {{endpoint}}", timeout_s=2.0)
+    wait_s = 2.0 if "hangs" in words else 60.0  # what answers may be slow on a busy machine
+    door = Door("batsim", scheduler=f"{sys.executable} {path} {{endpoint}}", timeout_s=wait_s)
     with pytest.raises(RunEndedError, match=words):
         run_at_door(SPEC, door)
     assert not processes_of(mark)

@@ -11,7 +11,9 @@ from market import INF, free, make_buildout, make_offer, throughput
 
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, MONTH_S, BuildOut, Job, purchase_problem
 from ersatz.sim.purchase.life.replay import replay
-from ersatz.sim.purchase.purchase import Purchase, cheapest
+from ersatz.sim.purchase.programme import build_programme
+from ersatz.sim.purchase.purchase import Purchase, _in_two_steps, cheapest
+from ersatz.sim.purchase.rounding import merged
 
 DAY = 1.0 / MONTH_DAYS  # of a month
 
@@ -110,6 +112,27 @@ def test_no_moment_asks_for_more_power_than_there_is() -> None:
     drawn = plan.use.sum(axis=(0, 1, 2, 3)) / np.diff(plan.bounds) * 1000.0
     assert drawn.max() <= 10e3 * (1 + 1e-6)
     assert replay(b, plan, free).finish <= 6.0 + DAY
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_plan_is_cheaper_than_at_the_one_site_that_is_best_of_all(seed: int) -> None:
+    # and a plan made in two steps proves by it how far off it is
+    b = random_jobs(seed)
+    site = replace(b.sites[0], name="dear", energy_price=b.sites[0].energy_price + 1e-8)
+    problem = purchase_problem(replace(b, sites=(*b.sites, site)), free)
+    plan = cheapest(problem, 1e-4)
+    if plan is None:
+        return
+    least = cheapest(merged(problem), 1e-4)
+    assert least is not None
+    assert least.cost <= plan.cost * (1 + 1e-3)
+    steps = _in_two_steps(build_programme(problem), 1e-4, 60.0)
+    if steps is not None:
+        values, bound, gap = steps
+        cost = float(build_programme(problem).cost @ values)
+        assert bound <= plan.cost * (1 + 1e-3)
+        assert plan.cost * (1 - 1e-3) <= cost
+        assert gap == pytest.approx((cost - bound) / cost, abs=1e-6)
 
 
 def brute_force(b: BuildOut, most: int) -> float:

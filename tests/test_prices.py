@@ -116,6 +116,16 @@ def test_every_item_has_data_with_sources(item: str) -> None:
     assert all(row.source and row.confidence in ("high", "medium", "low") for row in rows)
 
 
+def test_what_cannot_be_opened_is_of_low_confidence() -> None:
+    marks = ("http", "Form 10-K", "arXiv", "pegged")
+    for series in PRICES.series:
+        for row in series:
+            opened = any(mark in row.source for mark in marks)
+            assert opened or row.confidence == "low", row
+            assert "recall" not in row.source or row.confidence == "low", row
+            assert row.low <= row.mid <= row.high, row
+
+
 @pytest.mark.parametrize("name", list_devices())
 def test_prices_of_the_catalogue_lie_within_the_series(name: str) -> None:
     # the files of devices hold single prices too; where a series covers the day, both must agree

@@ -12,7 +12,8 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.networks.collectives import collective_time
 from ersatz.device_models.networks.group import group_of
 from ersatz.sim.scenario.scenario import Parallel, Pool, Training
-from ersatz.sim.step.build import alone, build_program
+from ersatz.sim.step.bench import alone
+from ersatz.sim.step.build import build_program
 from ersatz.sim.step.step import simulate_step, step_seconds
 from ersatz.sim.workload.model import Experts, LatentAttention
 from ersatz.sim.workload.ops import embedding_work, head_work, layer_work, predict_work

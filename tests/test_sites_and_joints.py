@@ -25,7 +25,8 @@ from ersatz.sim.plan.remarks import network_remarks
 from ersatz.sim.plan.schedules import make_schedule
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import FabricSpec, Joint, Scenario
-from ersatz.sim.step.build import StageBuilder, stage_pools
+from ersatz.sim.step.bench import Bench
+from ersatz.sim.step.build import stage_pools
 from ersatz.sim.step.coupled import coupled_step
 from ersatz.sim.step.step import job_programs, simulate_step, split_replicas, step_seconds
 from ersatz.sim.step.weights import Bucket
@@ -279,11 +280,11 @@ def test_replicas_meet_before_they_reduce() -> None:
     # The slower pool's gradients and then the slowest exchange, never each pool's own sum.
     case = pools("h800-8", "ascend-910b2-8", "replicas", joint={"path": "direct"})
     shares, programs, _ = job_programs(case, calibrated_time)
-    builders = [StageBuilder(s, s.pools[0], calibrated_time, tuple(shares)) for s in shares]
+    builders = [Bench(s, s.pools[0], calibrated_time, tuple(shares)) for s in shares]
     bucket = Bucket("dp", 1e9, False, 0, 0)
     exchanges = [b.traffic.reduce(bucket)[0][1].seconds for b in builders]
     assert exchanges[0] == exchanges[1]  # the slowest network counts for all
-    alone = StageBuilder(shares[0], shares[0].pools[0], calibrated_time).traffic.reduce(bucket)
+    alone = Bench(shares[0], shares[0].pools[0], calibrated_time).traffic.reduce(bucket)
     assert exchanges[0] > alone[0][1].seconds
     times = simulate_step(case)
     bodies = [max(sum(causes.values()) for causes in times.by_stage)]

@@ -14,10 +14,10 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.doors.evalys import jobs_text
 from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
+from ersatz.sim.fleet.foreign import read_fleet
 from ersatz.sim.fleet.policies.queue import QueueScheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces import READERS, kind_of, read_trace
-from ersatz.sim.fleet.workload.traces.alibaba import read_nodes
 from ersatz.sim.fleet.workload.traces.own import workload_text
 from ersatz.sim.fleet.workload.traces.profiled import (
     find_throughputs,
@@ -225,15 +225,15 @@ def test_our_own_csv(tmp_path: Path) -> None:
 def test_node_lists(tmp_path: Path) -> None:
     openb = write(tmp_path, "nodes.csv", "sn,cpu_milli,memory_mib,gpu,model\nn0,64000,262144,2,P100\n"
                   "n1,96000,786432,0,\n")  # fmt: skip
-    cluster = read_nodes(openb)
+    cluster = read_fleet(openb)
     assert (cluster.types, cluster.devices, cluster.nodes[1].type) == (("P100", "cpu"), 2, "cpu")
     assert cluster.nodes[0].memory_mib == 262144
     spot = write(
         tmp_path, "spot.csv", "gpu_model,gpu_capacity_num,cpu_num,node_name\nH800,8,192,7\n"
     )
-    assert (read_nodes(spot).devices_of("H800"), read_nodes(spot).nodes[0].cpu_milli) == (8, 192000)
-    with pytest.raises(InputError, match=r"nodes.csv:2:1: gpu: 'x' - expected a number"):
-        read_nodes(
+    assert (read_fleet(spot).devices_of("H800"), read_fleet(spot).nodes[0].cpu_milli) == (8, 192000)
+    with pytest.raises(InputError, match=r"nodes.csv:2:17: gpu: 'x' - expected a number"):
+        read_fleet(
             write(tmp_path, "nodes.csv", "sn,cpu_milli,memory_mib,gpu,model\nn0,64000,262144,x,P\n")
         )
 
@@ -241,21 +241,21 @@ def test_node_lists(tmp_path: Path) -> None:
 # -- malformed files ----------------------------------------------------------------------------------
 
 BROKEN = {
-    "a word for a number": (PHILLY.replace("66.0,1", "x,1"), r":2:1: duration: 'x' - expected a number"),
-    "a negative time": (PHILLY.replace("66.0,1", "-5,1"), r":2:1: duration: '-5' - expected a number"),
+    "a word for a number": (PHILLY.replace("66.0,1", "x,1"), r":2:21: duration: 'x' - expected a number"),
+    "a negative time": (PHILLY.replace("66.0,1", "-5,1"), r":2:21: duration: '-5' - expected a number"),
     "no date": (PHILLY.replace("2017-10-09 07:01:25", "9.10."), r":3:1: timestamp: '9.10.'.*a date"),
     "a missing cell": (PHILLY.replace(",11cb48", ""), r":2:1: has 4 cells; expected 5"),
     "a missing column": (PHILLY.replace("duration", "durations"), r"duration: column is missing, did"),
-    "half a device": (PHILLY.replace("66.0,1,", "66.0,1.5,"), r":2:1: num_gpus: '1.5' - expected a whole"),
+    "half a device": (PHILLY.replace("66.0,1,", "66.0,1.5,"), r":2:26: num_gpus: '1.5' - expected a whole"),
     "nothing": ("", "does not tell which trace"),
     "no rows": (PHILLY.splitlines()[0] + "\n", "has no job that ran"),
     "twice the id": (TIRESIAS.replace("\n1,8", "\n0,8"), "job id '0' stands twice"),
-    "an unknown model": (SIA.replace("bert,4", "gpt,4"), r":3:1: application: 'gpt' - expected one of"),
+    "an unknown model": (SIA.replace("bert,4", "gpt,4"), r":3:12: application: 'gpt' - expected one of"),
     "too few fields": (SWF.replace(" -1 -1 1 -1 -1\n  2", "\n  2"), "fields; expected 18"),
     "no profile": (BATSIM.replace('"profile": "d"', '"profile": "e"'), r":1:1: profile: 'e'"),
     "no JSON": ("{" + BATSIM, "is no JSON"),
     "a foreign column": (OWN.replace("mixed", "colour"), "columns that no job has: colour"),
-    "neither yes nor no": (OWN.replace("yes", "perhaps"), r":2:1: mixed: 'perhaps' - expected yes or no"),
+    "neither yes nor no": (OWN.replace("yes", "perhaps"), r":2:30: mixed: 'perhaps' - expected yes or no"),
     "an impossible job": (OWN.replace("200,yes", "0,yes"), r":2:1: job a: expected a limit above 0"),
 }  # fmt: skip
 
@@ -275,6 +275,43 @@ def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_trace(path)
     assert [problem.line for problem in caught.value.problems] == [2, 3]
+
+
+def test_a_row_of_another_length_hides_no_other_fault(tmp_path: Path) -> None:
+    """Five faults in five rows: each with its line and its column."""
+    path = write(tmp_path, "p.csv", "id,submit_s,devices,duration_s\na,0,1\nb,x,1,5\nc,0,1.5,5\n"
+                 "d,0,1,-5\na,0,0,5,9\n")  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert [(p.line, p.column) for p in caught.value.problems] == [
+        (2, 1),
+        (3, 3),
+        (4, 5),
+        (5, 7),
+        (6, 1),
+    ]
+
+
+def test_a_log_in_latin_1_is_read_and_keeps_dependencies(tmp_path: Path) -> None:
+    """Job 2 comes after job 1 (field 17); job 4 after a job that the log does not have."""
+    row = "{} {} 0 60 4 -1 -1 4 {} -1 1 1 1 1 1 1 {} 0"
+    lines = [row.format(1, 0, 100, -1), row.format(2, 10, 30, 1), row.format(4, 20, 100, 3)]
+    path = tmp_path / "t.swf"
+    path.write_bytes("; Computer: Universit\u00e9\n".encode("latin-1") + "\n".join(lines).encode())
+    workload = read_trace(path)
+    assert [job.after for job in workload.jobs] == [(), ("1",), ()]
+    assert "1 jobs ran beyond their limits" in workload.source
+    path.write_text(path.read_text("latin-1").replace(" 60 4 ", " x 4 ", 1))
+    with pytest.raises(InputError, match=r"t.swf:2:7: run: 'x' - expected a number"):
+        read_trace(path)
+
+
+def test_rows_that_are_left_out_say_why(tmp_path: Path) -> None:
+    head = "instance_sn,app_name,gpu_request,creation_time,scheduled_time,deletion_time\n"
+    path = write(tmp_path, "d.csv", head + "i0,app,1,,,\ni1,app,0,5,6,9\ni2,app,2,5,6,9\n")
+    workload = read_trace(path)  # known by its head
+    assert [(j.devices, j.submit_s, j.duration_s) for j in workload.jobs][1] == (2, 5.0, 3.0)
+    assert "1 rows left out: no accelerator" in workload.source
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

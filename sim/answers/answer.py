@@ -32,7 +32,7 @@ def unwatched(total: int) -> Iterator[Callable[[str], None]]:
     yield lambda name: None
 
 
-def _no_files() -> Mapping[str, str]:
+def _no_files() -> Mapping[str, str | bytes]:
     return {}
 
 
@@ -50,7 +50,7 @@ class Answer(Mapping[str, Record], Generic[Record]):
     records: Mapping[str, Record]
     view: Callable[[], RenderableType] = field(kw_only=True)
     record: Callable[[], Any] = field(kw_only=True)
-    files: Callable[[], Mapping[str, str]] = field(default=_no_files, kw_only=True)
+    files: Callable[[], Mapping[str, str | bytes]] = field(default=_no_files, kw_only=True)
     reasons: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __getitem__(self, name: str) -> Record:

@@ -34,10 +34,26 @@ def load(
 
     A launch script, a framework's configuration or its log is imported (`import_`), and is one case.
 
+    A case without `parallel` is planned: it gets the fastest layout that fits.
     `overrides` change values by dotted key, as `--set` does: {"training.global_batch": 4096}.
     Raises `InputError` with every fault of every case.
     """
-    return load_any(find_scenario(scenario), override_texts(overrides), seed)
+    return load_planned(find_scenario(scenario), override_texts(overrides), seed)
+
+
+def load_planned(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Scenario, ...]:
+    """Return the cases of a file; the layout of one that leaves it out is planned, and said.
+
+    Raises as `load` does, and `InfeasibleError` where no layout can be run.
+    """
+    cases = load_any(path, overrides, seed, plans=True)
+    if not any(case.open for case in cases):
+        return cases
+    from ersatz.sim.search.planned import planned
+
+    return tuple(planned(case) for case in cases)
 
 
 def run(
@@ -80,7 +96,7 @@ def load_several(
     """Return the cases of several files; those of a file with several are named after it, too."""
     cases: list[Scenario] = []
     for path in paths:
-        found = load_any(path, overrides, seed)
+        found = load_planned(path, overrides, seed)
         several = len(paths) > 1 and len(found) > 1
         cases += [replace(c, name=f"{path.stem}/{c.name}") if several else c for c in found]
     return cases

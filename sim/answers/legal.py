@@ -14,7 +14,7 @@ from ersatz.sim.answers.answer import Answer, by_name
 from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, answer, ask, load_questions
 from ersatz.sim.law.rules import load_rules
 from ersatz.sim.report.legal import legal_record, render_legal
-from ersatz.sim.report.legal_sheet import legal_csv
+from ersatz.sim.report.legal_sheet import legal_csv, watch_csv
 from ersatz.sim.report.pictures.legal_map import heat_map
 from ersatz.sim.scenario.shipped import look_up
 
@@ -41,18 +41,20 @@ def legal(
     return Answer(
         "legal", by_name((a.question.name, a) for a in answers),
         view=lambda: render_legal(answers, watching=watching), record=lambda: legal_record(answers),
-        files=lambda: _files(answers),
+        files=lambda: _files(answers, watching),
     )  # fmt: skip
 
 
-def _files(answers: Sequence[LegalAnswer]) -> Mapping[str, str]:
-    """Return the picture and the sheet of each case."""
+def _files(answers: Sequence[LegalAnswer], watching: bool) -> Mapping[str, str]:
+    """Return the picture and the sheets of each case."""
     alone = len(answers) == 1
     names = ["legal" if alone else f"legal-{a.question.name}" for a in answers]
     pairs = list(zip(names, answers, strict=True))
-    return {f"{n}.svg": heat_map(a) for n, a in pairs} | {
-        f"{n}.csv": legal_csv(a) for n, a in pairs
-    }
+    return (
+        {f"{n}.svg": heat_map(a) for n, a in pairs}
+        | {f"{n}.csv": legal_csv(a) for n, a in pairs}
+        | {f"{n}-watch.csv": watch_csv(a) for n, a in pairs if watching}
+    )
 
 
 def _of_file(words: Sequence[str], changes: tuple[str, ...]) -> tuple[LegalQuestion, ...]:

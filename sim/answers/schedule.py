@@ -9,8 +9,11 @@ from pathlib import Path
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
 from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
 from ersatz.sim.fleet.file import Contest, load_contest
-from ersatz.sim.fleet.judge.logfile import read_log
+from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
+from ersatz.sim.fleet.judge.claimed import read_claims
+from ersatz.sim.fleet.judge.metrics import series
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
+from ersatz.sim.fleet.policies.conservative import DEPTH
 from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler, policy_notes
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
@@ -58,7 +61,8 @@ def contest_answer(
 ) -> Answer[Draws]:
     """Return what outcomes say about a contest; `names` are its policies as they were asked for."""
     differences = compare(outcomes)
-    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes))
+    notes = (*contest.assumptions, *policy_notes(names or contest.policies), *_limitless(outcomes),
+             *_shallow(outcomes))  # fmt: skip
     told = contest.question, outcomes, differences, tuple(dict.fromkeys(notes))
     return Answer(
         "schedule", by_name((draws[0].policy, draws) for draws in outcomes),
@@ -75,15 +79,36 @@ def _limitless(outcomes: Sequence[Draws]) -> list[str]:
             and all(j.walltime_s == math.inf for o in draws for j in o.log.jobs.values())]  # fmt: skip
 
 
-def judge_answer(path: str | Path) -> Answer[Draws]:
-    """Judge an event log as it is; raises `InputError` for a file that is none."""
-    log = read_log(path)
-    name = log.about.get("policy", "") or Path(path).stem
-    last = log.records[-1] if log.records else None
+def _shallow(outcomes: Sequence[Draws]) -> list[str]:
+    """Say where more jobs waited than conservative backfilling promises a start at once."""
+    return [f"{draws[0].policy} promises the first {DEPTH:,} waiting jobs a start, up to {most:,} waited;"
+            " those behind them wait without a promise" for draws in outcomes
+            if draws[0].log.claims.backfill == "conservative"
+            and (most := max(_longest_queue(o) for o in draws)) > DEPTH]  # fmt: skip
+
+
+def _longest_queue(outcome: Outcome) -> int:
+    return max(series(outcome.log, fragmentation=False).queue, default=0)
+
+
+def judge_answer(log: str | Path, fleet: str = "", claims: str = "") -> Answer[Draws]:
+    """Judge an event log as it is, ours or one made elsewhere (PATH or KIND:PATH).
+
+    `fleet` is a list of the nodes that it ran on, likewise; `claims` what its scheduler promises, in
+    place of what the log says (see `read_claims`). Raises `InputError` for a file that is none.
+    """
+    nodes = read_fleet(*parted(fleet)[::-1]) if fleet else None
+    kind, path = parted(str(log))
+    found = read_any_log(path, kind, nodes)
+    if claims:
+        found.log.claims = read_claims(claims)
+    name = found.log.about.get("policy", "") or path.stem
+    last = found.log.records[-1] if found.log.records else None
     broke_off = last is not None and last.event == "end" and last.value in (BROKEN_OFF, STARVED)
-    outcome = judged(name, log, last.detail if last is not None and broke_off else "")
+    outcome = judged(name, found.log, last.detail if last is not None and broke_off else "")
     question = f"Does {name} keep the rules, by its log alone?"
-    told: tuple[str, list[Draws], list[Difference], list[str]] = (question, [[outcome]], [], [])
+    told: tuple[str, list[Draws], list[Difference], tuple[str, ...]] = (
+        question, [[outcome]], [], found.notes)  # fmt: skip
     return Answer(
         "schedule", {name: [outcome]}, view=lambda: render_schedule(*told),
         record=lambda: schedule_record(*told), files=lambda: schedule_files([[outcome]]),

@@ -24,6 +24,7 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "run",
+    "plan",
     "launch.importing",
     "launch.exporting",
     "emulate",

@@ -41,6 +41,10 @@ def emulate(
         float, typer.Option("--patience", min=1, help="Real seconds after which it is given up.")
     ] = 600.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the script's random numbers.")] = 0,
+    with_: Annotated[
+        str,
+        typer.Option("--with", metavar="NAMES", help="Stand-ins: apex, flash_attn, liger_kernel, xformers."),
+    ] = "",
     json: JsonOption = None, out: OutOption = None,
 ) -> None:  # fmt: skip
     """Run a PyTorch script as it is on virtual devices: step time, memory, collectives, a timeline."""
@@ -48,5 +52,6 @@ def emulate(
     from ersatz.sim.cli.cases import conclude
 
     found = answer(script, node, nodes, stack=stack, ranks=ranks, steps=steps, timer=timer,
-                   calibration=calibration, attach=attach, patience_s=patience, seed=seed)  # fmt: skip
+                   calibration=calibration, attach=attach, patience_s=patience, seed=seed,
+                   standins=[n.strip() for n in with_.split(",") if n.strip()])  # fmt: skip
     conclude(found, json, out)

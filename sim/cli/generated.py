@@ -16,7 +16,7 @@ from ersatz.sim.cli.output import captured
 from ersatz.sim.cli.pages.gallery import gallery_markdown, picture_file, picture_name
 from ersatz.sim.cli.pages.keys import key_tables, spoken, unit_table
 from ersatz.sim.cli.pages.model import model_markdown
-from ersatz.sim.cli.pages.tours import refreshed, tour_files
+from ersatz.sim.cli.pages.tours import refreshed, run_pages
 from ersatz.sim.finding.texts import scenario_words
 from ersatz.sim.records import columns
 from ersatz.sim.report.pictures.fabric_svg import drawings
@@ -152,7 +152,7 @@ def write_all(folder: Path = ROOT, only: Sequence[str] = ()) -> None:
             drawn = {picture_file(path, folder): picture} if picture else {}
             write_all_whole({path.with_suffix(".out"): report, **drawn, **scenario_drawings(path)})
     docs = folder / "docs"
-    write_all_whole({tour: refreshed(tour.read_text("utf-8")) for tour in tour_files(docs)})
+    write_all_whole({tour: refreshed(tour.read_text("utf-8")) for tour in run_pages(docs)})
     readme = folder / "README.md"
     write_all_whole({readme: sampled(readme.read_text("utf-8"), folder)})
     write_all_whole({docs / name: text for name, text in pages().items()})

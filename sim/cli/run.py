@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ from ersatz.sim.cli.app import (
     app,
     with_stack,
 )
-from ersatz.sim.cli.cases import finish
+from ersatz.sim.cli.cases import conclude, finish
 from ersatz.sim.cli.process.terminal import grouped, progress
 from ersatz.sim.scenario.shipped import find_scenario
 
@@ -54,6 +55,13 @@ def run(
     from ersatz.sim.report.run import render_run, times_notes
 
     path = find_scenario(scenario)
+    if _replays(path):
+        from ersatz.sim.answers.emulate import replay
+
+        conclude(
+            replay(path, set_ or [], seed, timer=timer, calibration=calibration or ""), json, out
+        )
+        return
     times = _kernel_times(timer, calibration, attach)
     scenarios, results, reasons = simulate(load_several([path], set_ or [], seed), times, progress)
     if ops:
@@ -63,6 +71,13 @@ def run(
     if times:
         view = grouped(view, *times_notes(results))
     finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+
+
+def _replays(path: Path) -> bool:
+    """Tell whether a file replays a recording of `ersatz emulate`."""
+    from ersatz.sim.emulate.replaying.replay import is_replay
+
+    return is_replay(path)
 
 
 def _operations(

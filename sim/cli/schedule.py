@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,10 +39,21 @@ def schedule(
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
-    speed: Annotated[float, typer.Option("--speed", min=1, help="Of Slurm's clock.")] = 200.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
+    ] = 200.0,
     judge: Annotated[
-        str, typer.Option("--judge", metavar="LOG", help="Judge an event log; run nothing.")
+        str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
     ] = "",
+    fleet: Annotated[
+        str, typer.Option("--fleet", metavar="[KIND:]NODES", help="Nodes that the judged log ran on.")
+    ] = "",
+    claims: Annotated[
+        str, typer.Option("--claims", metavar="A,B,...", help="What it promises: easy,reclaim=10 min,...")
+    ] = "",
+    exporter: Annotated[
+        int, typer.Option("--exporter", metavar="PORT", help="Then serve the first run as DCGM's metrics.")
+    ] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
 ) -> None:  # fmt: skip
@@ -54,18 +66,37 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge), json, out)
+        return conclude(judge_answer(judge, fleet, claims), json, out)
+    if claims and door != "batsim":
+        raise Failure(
+            2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
+        )
+    if fleet:
+        raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
-    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, twice=twice)
+    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, claims, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
     conclude(contest_answer(contest, outcomes, asked), json, out)
+    if exporter:
+        _export(outcomes[0][0], exporter, speed)
+
+
+def _export(outcome: Outcome, port: int, speed: float) -> None:
+    """Serve the metrics of a run until an interrupt."""
+    from ersatz.sim.fleet.doors.exporter import exporter
+
+    server = exporter(outcome.log, port, speed)
+    typer.echo(f"metrics of {outcome.policy} at http://127.0.0.1:{port}/metrics, {speed:g} times as fast"
+               " as real; Ctrl-C ends", err=True)  # fmt: skip
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def _outcomes(
-    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float, *,
-    twice: bool,
+    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float,
+    claims: str, *, twice: bool,
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
     from ersatz.sim.answers.schedule import contest_outcomes
@@ -85,16 +116,20 @@ def _outcomes(
     first = replace(contest, specs=contest.specs[:1])
     check_policies(names)
     beside = contest_outcomes(first, names) if policy else []
-    return [*beside, [_at_door(contest, door, command, endpoint, speed)]]
+    return [*beside, [_at_door(contest, door, command, endpoint, speed, claims)]]
 
 
-def _at_door(contest: Contest, kind: str, command: str, endpoint: str, speed: float) -> Outcome:
+def _at_door(
+    contest: Contest, kind: str, command: str, endpoint: str, speed: float, claims: str
+) -> Outcome:
     """Run the first draw under a scheduler outside."""
     from ersatz.sim.fleet.compare import judged
     from ersatz.sim.fleet.doors.door import Door, run_at_door
     from ersatz.sim.fleet.engine.fleet import RunEndedError
+    from ersatz.sim.fleet.judge.claimed import read_claims
 
-    door = Door(kind, command, endpoint, speed=speed)  # type: ignore[arg-type]
+    promised = read_claims(claims) if claims else None
+    door = Door(kind, command, endpoint, speed=speed, claims=promised)  # type: ignore[arg-type]
     spec = contest.specs[0]
     with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:
         try:

@@ -4,6 +4,10 @@ The host pays for each launch; work starts when the host has launched it, its st
 what it waits for is done. The same rules as the step engine's (`ersatz.sim.step.vector`), so that
 the clock a script reads and the engine that runs its trace agree to the last bit.
 
+While a collective runs on another stream, kernels are slower: by how much is the stack's to say
+(`overlap_contention`), for how long they ran so is counted here. It is charged after the kernel in which a
+collective has ended.
+
 Not modelled: Python's own time between launches, and what a data loader takes: it is taken to keep up.
 """
 
@@ -40,18 +44,43 @@ class Clock:
     ends: list[float] = field(default_factory=list)
     last: dict[int, int] = field(default_factory=dict)  # entry of each stream
     pending: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    talking: list[tuple[float, float, int]] = field(default_factory=list)  # start, end, stream
+    beside_s: float = (
+        0.0  # of work while collectives ran on other streams, until somebody charges it
+    )
+    ended: bool = False  # one of these collectives since then
 
     def run(
-        self, stream: int, work: int, seconds: float, host_s: float, after: Iterable[int] = ()
-    ) -> int:
-        """Launch work on a stream; returns its entry."""
+        self, stream: int, work: int, seconds: float, host_s: float, after: Iterable[int] = (),
+        *, talks: bool = False,
+    ) -> int:  # fmt: skip
+        """Launch work on a stream, a collective if it `talks`; returns its entry."""
         waits = self.pending.pop(stream, None)
         waited = tuple(sorted({*after, *(waits or ())}))
         if len(self.ends) >= QUEUE:
             self.host = max(self.host, self.ends[-QUEUE])
         self.host += ticks(host_s)
         start = max(self.host, self.free[stream], *(self.ends[i] for i in waited), 0.0)
-        return self._append(Entry(stream, work, waited, host_s, False), start + ticks(seconds))
+        end = start + ticks(seconds)
+        if talks:
+            self.talking.append((start, end, stream))
+        elif self.talking:
+            self._overlap(stream, start, end)
+        return self._append(Entry(stream, work, waited, host_s, False), end)
+
+    def _overlap(self, stream: int, start: float, end: float) -> None:
+        """Count how long work has collectives beside it, and let go of those that have ended."""
+        for begun, over, other in self.talking:
+            if other != stream:
+                self.beside_s += max(0.0, min(end, over) - max(start, begun))
+        left = [row for row in self.talking if row[1] > end]
+        self.ended |= len(left) < len(self.talking)
+        self.talking = left
+
+    def charged(self) -> float:
+        """Return the seconds beside collectives that nobody has charged yet, and begin anew."""
+        found, self.beside_s, self.ended = self.beside_s, 0.0, False
+        return found
 
     def spend(self, seconds: float) -> None:
         """Let the host do something of its own."""
@@ -65,6 +94,17 @@ class Clock:
             return
         self.host = max(self.host, self.free[HOST], *(self.ends[i] for i in waited))
         self._append(Entry(HOST, -1, waited, 0.0, True), self.host)
+
+    def again(self, entry: Entry, seconds: float, *, talks: bool = False) -> int:
+        """Let a recorded entry happen, its work taking so long; returns its entry."""
+        if entry.waits:
+            ends = (self.ends[i] for i in entry.after)
+            self.host = max(self.host, self.free[HOST], *ends)
+            return self._append(entry, self.host)
+        if entry.stream == HOST:
+            self.spend(entry.host_s)
+            return len(self.entries) - 1
+        return self.run(entry.stream, entry.work, seconds, entry.host_s, entry.after, talks=talks)
 
     def synchronize(self) -> None:
         """Let the host wait for every stream."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ersatz.sim.records import column
+from ersatz.sim.records import CostResult, EnergyResult, JobResult, column
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +61,14 @@ class EmulateResult:
     )
     reads: Mapping[str, int] = column("where the host waited for a value, over the whole script")
     assumptions: tuple[str, ...] = column("what was assumed, in words with what it is worth")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """A recorded step on other devices, and the job that is made of such steps."""
+
+    name: str = column("case")
+    step: EmulateResult = column("the step there")
+    job: JobResult | None = column("the job; none without tokens")
+    energy: EnergyResult | None = column("its energy")
+    cost: CostResult | None = column("its cost; none without a section")

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ersatz.device_models.text.units import format_bytes, format_duration
 from ersatz.sim.emulate.records import EmulateResult
+from ersatz.sim.emulate.trace import UNCOMPILED
 
 MOST_ROWS = 12
 NOTICE = (
@@ -20,6 +21,8 @@ NOTICE = (
 def render_emulation(result: EmulateResult) -> RenderableType:
     """Return the report of one emulated script."""
     parts: list[RenderableType] = [_answer(result), Text(""), _breakdown(result)]
+    if result.assumptions[:1] == (UNCOMPILED,):
+        parts.insert(0, Text(UNCOMPILED, style="bold"))
     if result.collectives:
         parts += [Text(""), _collectives(result)]
     parts += [Text(""), _operators(result)]

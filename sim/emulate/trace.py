@@ -20,6 +20,12 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.emulate.clock import Clock, Entry
 
+CONTENTION = "contention"  # what collectives take from the kernels beside them
+UNCOMPILED = (  # stands first in a report
+    "TORCH.COMPILE IS SWITCHED OFF: operators are not fused and activations not recomputed, so that time and"
+    " memory are above those of the compiled script"
+)
+
 
 class Ranks(NamedTuple):
     """Members of a communicator: `size` ranks from `start`, `stride` apart."""
@@ -42,7 +48,13 @@ class Task:
     nbytes: float = 0.0  # that it moves
     ranks: Ranks | None = None
     peer: int = -1  # of a message
+    waited: float = 0.0  # seconds of it in which other ranks were not there yet
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
+
+    @property
+    def talks(self) -> bool:
+        """Whether it is a collective that slows kernels beside it."""
+        return bool(self.collective) and self.peer < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,11 @@ def save(trace: Trace, path: Path) -> None:
 
 def load(path: Path) -> Trace:
     """Read what `save` wrote."""
-    data = json.loads(path.read_text("utf-8"))
+    return trace_of(json.loads(path.read_text("utf-8")))
+
+
+def trace_of(data: Mapping[str, Any]) -> Trace:
+    """Return a trace from plain data."""
     return Trace(
         data["rank"], tuple(map(_task, data["table"])),
         tuple(Entry(e[0], e[1], tuple(e[2]), e[3], e[4]) for e in data["entries"]),

@@ -16,8 +16,9 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.plan.network import used_node
 from ersatz.sim.scenario.scenario import Pool
 
-TESTED = ("2.13",)  # minors of PyTorch that the tests ran with
+TESTED = ("2.13", "2.14")  # minors of PyTorch that the tests ran with
 OLDEST = (2, 13)
+STANDINS = ("apex", "flash_attn", "liger_kernel", "xformers")  # packages that have one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Seat:
     unknown_float: float
     under_torchrun: bool
     allocator: str  # options of PyTorch's allocator, as the environment gives them
+    standins: tuple[str, ...] = ()  # packages for which one is put in place
 
     def to_json(self) -> str:
         """Return the text that the rank's process reads."""
@@ -71,7 +73,8 @@ class Seat:
     def of_json(cls, text: str) -> Seat:
         """Read what `to_json` wrote."""
         data = json.loads(text)
-        return cls(**{**data, "represented": tuple(data["represented"])})
+        return cls(**{**data, "represented": tuple(data["represented"]),
+                      "standins": tuple(data["standins"])})  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -112,9 +115,13 @@ def shown_as(device: Device) -> Shown:
 def seated_node(node: str, nodes: int, stack: str) -> tuple[Node, Stack]:
     """Return a node with the cards its software uses and a peak for every format, and the stack."""
     software = load_stack(stack)
-    pool = Pool("", load_node(node), nodes, software)
+    return node_of(Pool("", load_node(node), nodes, software)), software
+
+
+def node_of(pool: Pool) -> Node:
+    """Return the node of a pool as its ranks find it."""
     found = used_node(pool)
-    return replace(found, device=with_every_peak(found.device)), software
+    return replace(found, device=with_every_peak(found.device))
 
 
 def with_every_peak(device: Device) -> Device:

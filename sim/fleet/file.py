@@ -17,11 +17,13 @@ import numpy as np
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.problems import InputError
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster, make_cluster, make_pool
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.engine.outages import Failures, Maintenance, Outage, components
 from ersatz.sim.fleet.engine.speeds import StepSpeed, Training, table_speed
 from ersatz.sim.fleet.fits import never_fits
+from ersatz.sim.fleet.foreign import parted, read_fleet
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.registry import unknown_policy
 from ersatz.sim.fleet.schema import DrawnSection, FleetFile, FleetPoolSection, StepSection
@@ -34,6 +36,7 @@ from ersatz.sim.scenario.case_file import Case, read_cases, validated
 from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.schema import ClusterSection, ScenarioFile
+from ersatz.sim.search.planned import planned
 
 MOST_FAILURES = 1.0  # per second, in the whole fleet
 MOST_STRIKES = 100_000  # in a run: five years of 100,000 devices of which a fifth fails each year
@@ -78,8 +81,7 @@ class _Reading:
         self.reasons: list[str] = []  # why training jobs cannot run somewhere
         self._params: dict[str, float] = {}  # of classes whose model is known
         self.nodes = [self._node(i, pool) for i, pool in enumerate(spec.pools)]
-        self._per_node = max((p.devices or (n.devices if n else 1) for p, n in
-                              zip(spec.pools, self.nodes, strict=True)), default=1)  # fmt: skip
+        self._per_node = 1  # most devices of a node
         names = [pool.name for pool in spec.pools]
         for i, name in enumerate(names):
             if name in names[:i]:
@@ -96,12 +98,7 @@ class _Reading:
         if self.case.problems:
             return None
         spec = self.spec
-        pools = [
-            make_pool(p.name, p.nodes, p.devices or (n.devices if n else 0),
-                      nodes_per_leaf=p.nodes_per_leaf)
-            for p, n in zip(spec.pools, self.nodes, strict=True)
-        ]  # fmt: skip
-        cluster = make_cluster(*pools, name=self.case.name)
+        cluster = self._cluster()
         for i, drawn in enumerate(spec.jobs.drawn):
             self._check_names(i, drawn, cluster)
         rules = Rules(
@@ -111,6 +108,7 @@ class _Reading:
         outages = self._outages(cluster)
         self._check_pace(cluster, outages)
         speed = self._speed()
+        self._per_node = max((n.devices for n in cluster.nodes), default=1) or 1
         given = self._trace(trace or spec.jobs.trace or "")
         specs = []
         for draw in range(spec.draws):
@@ -122,6 +120,21 @@ class _Reading:
                 math.inf if spec.until is None else spec.until, spec.oracle))  # fmt: skip
         return Contest(self.case.name, spec.question, self.policies, tuple(specs),
                        tuple(dict.fromkeys(self.assumptions)))  # fmt: skip
+
+    def _cluster(self) -> Cluster:
+        """Return the nodes of the pools, or of a list."""
+        if self.spec.nodes:
+            kind, path = parted(self.spec.nodes)
+            beside = self.folder / path
+            self.assumptions.append("nodes of a list stand under one leaf unless it says otherwise, and"
+                                    " do not fail unless rates are given")  # fmt: skip
+            return read_fleet(beside if beside.exists() else path, kind)
+        pools = [
+            make_pool(p.name, p.nodes, p.devices or (n.devices if n else 0),
+                      nodes_per_leaf=p.nodes_per_leaf)
+            for p, n in zip(self.spec.pools, self.nodes, strict=True)
+        ]  # fmt: skip
+        return make_cluster(*pools, name=self.case.name)
 
     def _policy(self, name: str) -> str:
         """Return a policy with its configuration looked for beside this file."""
@@ -151,17 +164,18 @@ class _Reading:
         failures = self.spec.failures
         if failures is None:
             return tuple(outages)
-        for pool, node in zip(self.spec.pools, self.nodes, strict=True):
+        types = [p.name for p in self.spec.pools] or list(cluster.types)
+        for pool, node in zip(types, self.nodes or [None] * len(types), strict=True):
             for what, given, own in (
                 ("device", failures.device_rate, node.device.failure_rate if node else None),
                 ("node", failures.node_rate, node.failure_rate if node else None),
             ):
                 rate = given if given is not None else own
                 if rate is None:
-                    self.assumptions.append(f"{what}s of {pool.name} do not fail: no rate is given")
+                    self.assumptions.append(f"{what}s of {pool} do not fail: no rate is given")
                 elif rate:
                     outages.append(Failures(
-                        what, rate * failures.scale, failures.repair, pool.name))  # type: ignore[arg-type]  # fmt: skip
+                        what, rate * failures.scale, failures.repair, pool))  # type: ignore[arg-type]  # fmt: skip
         if failures.leaf_rate:
             outages.append(
                 Failures("leaf", failures.leaf_rate * failures.scale, failures.leaf_repair)
@@ -204,7 +218,10 @@ class _Reading:
             return ()
         kind, _, path = text.rpartition(":")
         found = self.folder / path
-        jobs = read_trace(found if found.exists() else Path(path), kind).jobs
+        workload = read_trace(found if found.exists() else Path(path), kind)
+        if ";" in workload.source:  # something was left out, or read in its own way
+            self.assumptions.append(f"jobs of the trace: {workload.source}")
+        jobs = workload.jobs
         jobs = tuple(self._with_costs(j, None) for j in jobs[: self.spec.jobs.first or len(jobs)])
         if self.spec.jobs.trace_limit:
             low, high = self.spec.jobs.trace_limit
@@ -305,15 +322,23 @@ class _Reading:
             node = self.nodes[self.spec.pools.index(pool)]
             if node is None:
                 return None
+            given = {"parallel": step.parallel} if "parallel" in step.model_fields_set else {}
             file = ScenarioFile(
-                question="how fast?", model=step.model, training=step.training, parallel=step.parallel,
-                stack=pool.stack,
-                cluster=ClusterSection(node=str(pool.node), nodes=-(-devices // node.devices)),
+                question="how fast?", model=step.model, training=step.training, stack=pool.stack,
+                cluster=ClusterSection(node=str(pool.node), nodes=-(-devices // node.devices)), **given,
             )  # fmt: skip
             own = Case(case.name, case.text, case.data, case.overridden)
-            scenario = resolve(file, kind, folder, own.blame, lambda: bool(own.problems))
+            scenario = resolve(
+                file, kind, folder, own.blame, lambda: bool(own.problems), plans=True
+            )
             self.reasons += [f"{problem.key}: {problem.expected}" for problem in own.problems]
-            return None if own.problems else scenario
+            if own.problems or scenario is None:
+                return None
+            try:
+                return planned(scenario)
+            except InfeasibleError as error:
+                self.reasons.append(f"parallel is not given: {error}")
+                return None
 
         return training
 

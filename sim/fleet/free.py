@@ -125,6 +125,11 @@ class Free:
             self.taken[node] &= ~mask
             self._refresh(node)
 
+    def set_free(self, node: int, mask: int) -> None:
+        """Let just these devices of an open node be free, whoever held them."""
+        self.taken[node] = ~mask & (1 << self.cluster.nodes[node].devices) - 1
+        self._refresh(node)
+
     def _leave(self, job: Job, node: int) -> None:
         """Forget a job's size on a node."""
         size, sizes = job.devices if job.milli == 1000 else 0, self.held[node]

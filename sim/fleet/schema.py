@@ -201,9 +201,10 @@ class FleetFile(Section):
 
     question: str = Field(description="what the scenario answers, in one sentence")
     seed: Count = Field(0, description="of all random draws")
-    pools: Annotated[tuple[FleetPoolSection, ...], AfterValidator(_some)] = Field(
-        description="the machines"
-    )
+    pools: tuple[FleetPoolSection, ...] = Field((), description="the machines; or `nodes`")
+    nodes: str | None = Field(
+        None, description="path, or KIND:PATH, of a list of nodes in place of pools: openb, spot, sinfo,"
+        " scontrol, kubernetes")  # fmt: skip
     tenants: dict[Name, QuotaSection] = Field(
         {}, description="quotas; missing tenants have no limit"
     )
@@ -221,3 +222,10 @@ class FleetFile(Section):
     on_impossible: Literal["stop", "drop"] = Field(
         "stop", description="with jobs that can never run"
     )
+
+    @model_validator(mode="after")
+    def somewhere(self) -> FleetFile:
+        """There are pools, or a list of nodes."""
+        if bool(self.pools) == bool(self.nodes):
+            raise ValueError("expected either pools or a list of nodes")
+        return self

@@ -26,6 +26,7 @@ from ersatz.device_models.calibration.measured import (
 )
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
 from ersatz.device_models.text.whole import write_whole
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.attached import Attached, unusable
@@ -114,7 +115,7 @@ class Journal:
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a journal; one that a killed run cut off is dropped from the file."""
-    text = path.read_text("utf-8")
+    text = read_text_file(path, "a journal of measurements", MAX_TABLE_BYTES)
     kept = text[: text.rfind("\n") + 1]
     if kept != text:
         write_whole(path, kept)

@@ -16,14 +16,15 @@ from ersatz.sim.scenario.scenario import Scenario
 
 
 def load_any(
-    path: Path, overrides: Sequence[str] = (), seed: int | None = None
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None, *, plans: bool = False
 ) -> tuple[Scenario, ...]:
     """Return the cases of a scenario file, or the one case of a launch file.
 
-    Raises `InputError` for every fault; for a launch file these are also the questions that are open.
+    `plans` as in `load_cases`. Raises `InputError` for every fault; for a launch file these are also
+    the questions that are open.
     """
     if not is_launch_file(path):
-        return load_cases(path, overrides, seed)
+        return load_cases(path, overrides, seed, plans=plans)
     found = import_file(path, overrides)
     problems = open_questions(found)
     if not found.scenario and not problems:

@@ -19,6 +19,7 @@ from pydantic import Field
 from ersatz.device_models.catalog.export import Part, list_parts, load_part
 from ersatz.device_models.catalog.reading import list_devices, load_device
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.law.course import Turn, turns
 from ersatz.sim.law.places import POLICY, find_buyer, find_date, find_place
 from ersatz.sim.law.rules import (
     Change,
@@ -33,6 +34,7 @@ from ersatz.sim.scenario.case_file import Case, read_cases, validated
 from ersatz.sim.scenario.schema import Section
 
 EVERY = "all"
+MOST_UNITS = 1e9  # devices of one question
 OF_RULES = ("rules.", "knowledge.")
 OF_FILE = ("rules.set", "rules.file")
 
@@ -53,7 +55,9 @@ class LegalFile(Section):
     to: str = Field("China", description="destination")
     buyer: str = Field("company", description="kind of buyer, or the name of a party")
     origin: str | None = Field(None, description="where it is shipped from")
-    units: float | None = Field(None, gt=0, description="how many devices are asked for")
+    units: float | None = Field(
+        None, gt=0, le=MOST_UNITS, description="how many devices are asked for"
+    )
     rules: RulesSection = Field(default_factory=RulesSection, description="which rules hold")
     seed: int = Field(0, ge=0, description="nothing here is random")
 
@@ -123,6 +127,8 @@ def ask(
 ) -> LegalQuestion:  # fmt: skip
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
+    if units is not None and not 0 < units <= MOST_UNITS:
+        problems.append(Problem("units", 0, 0, "", f"{units:g}", "expected a number of devices"))
     parts: dict[str, Part] = {}
     every = [name for name in list_parts() if load_part(name).vendor != "generic"]
     for device in every if EVERY in devices else devices:
@@ -184,7 +190,8 @@ def _resolve(
         found.append(ask(spec.devices, spec.dates, spec.to, spec.buyer, spec.origin, rules,
                          spec.question, case.name, spec.units))  # fmt: skip
     except InputError as error:
-        keys = {"device": "devices", "date": "dates", "destination": "to", "buyer": "buyer"}
+        keys = {"device": "devices", "date": "dates", "destination": "to", "buyer": "buyer",
+                "units": "units"}  # fmt: skip
         for problem in error.problems:
             if problem.file in keys:
                 case.blame((keys[problem.file],), problem.value, problem.expected)
@@ -216,6 +223,18 @@ def watch(answer: LegalAnswer, months: int = 12) -> list[tuple[str, Change]]:
     found = [(name, change) for name, course in answer.courses.items() for change in course
              if start < change.day <= end]  # fmt: skip
     return sorted(found, key=lambda pair: (pair[1].day, pair[0]))
+
+
+def scheduled(answer: LegalAnswer, months: int = 12) -> list[tuple[Turn, tuple[str, ...]]]:
+    """Return the rules that begin or end at any gate within months, and the devices they hold for."""
+    q, start = answer.question, answer.question.days[-1]
+    end = start + timedelta(days=round(months * 365.25 / 12))
+    found: dict[Turn, list[str]] = {}
+    for name, part in q.parts.items():
+        for turn in turns(q.rules, part, q.destination, q.buyer, q.origin, units=q.units):
+            if start < turn.day <= end:
+                found.setdefault(turn, []).append(name)
+    return [(turn, tuple(found[turn])) for turn in sorted(found, key=lambda t: (t.day, t.rule))]
 
 
 def disagreements(question: LegalQuestion) -> list[tuple[PublicRecord, str]]:

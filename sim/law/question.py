@@ -83,12 +83,16 @@ class Question:
 
     def _exceeds(self, term: Term) -> bool:
         """Tell whether more devices are asked for than the quota of one buyer."""
-        return term.units is not None and self.units is not None and self.units > term.units
+        most = term.most(self.part.tpp)
+        return most is not None and self.units is not None and self.units > most
 
     def concerns(self, rule: Rule, gate: str) -> bool:
-        """Tell whether a rule's issuer has a say at a gate."""
+        """Tell whether a rule's issuer has a say at a gate: goods that stay at home are no export."""
         if gate == "export":
-            return rule.worldwide or rule.issuer in (self.part.designer, self.origin)
+            at_home = rule.issuer == self.place or self.place == self.part.designer == self.origin
+            return not at_home and (
+                rule.worldwide or rule.issuer in (self.part.designer, self.origin)
+            )
         if gate == "import":
             return rule.issuer == self.place
         return True

@@ -73,8 +73,20 @@ class Term:
     duty: float = 0.0  # share of the customs value
     quota: str = ""
     units: float | None = None  # the quota of one buyer in devices
+    total_tpp: float | None = None  # or in total processing performance
     power_discount: float = 0.0  # share of the electricity price
     note: str = ""
+
+    def most(self, tpp: float) -> float | None:
+        """Return the quota in devices of a TPP, or None without one.
+
+        >>> Term("licensed", total_tpp=100.0).most(40.0), Term("free").most(40.0)
+        (2.0, None)
+        """
+        quotas = [] if self.units is None else [self.units]
+        if self.total_tpp is not None and tpp > 0:
+            quotas.append(self.total_tpp // tpp)
+        return min(quotas, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ KEYS = ("id", "title", "issuer", "gates", "kind", "status", "announced", "binds"
 MOST = 1e30  # of a threshold
 NEEDED = ("id", "title", "issuer", "gates", "announced", "destinations", "criterion", "policy",
           "source", "confidence")  # fmt: skip
-TERM_KEYS = ("is", "alternative", "doubt", "wait", "fee", "duty", "quota", "units",
+TERM_KEYS = ("is", "alternative", "doubt", "wait", "fee", "duty", "quota", "units", "tpp",
              "power_discount", "note")  # fmt: skip
 
 
@@ -187,17 +187,21 @@ class RuleReader:
                 )
         shares = {key: self._quantity(name, row, key, "fraction")
                   for key in ("fee", "duty", "power_discount")}  # fmt: skip
-        units = row.get("units")
-        counts = isinstance(units, int | float) and not isinstance(units, bool)
-        if units is not None and not (counts and 0 <= units <= MOST):
-            self.blame(("policy", name, "units"), units, "expected a number of devices")
         return Term(
             policy=str(row.get("is")), alternative=str(row.get("alternative", "")),
             doubt=str(row.get("doubt", "")), quota=str(row.get("quota", "")),
             wait_days=self._quantity(name, row, "wait", "time") / 86400.0,
-            units=float(units) if isinstance(units, int | float) else None,
+            units=self._count(name, row, "units", "a number of devices"),
+            total_tpp=self._count(name, row, "tpp", "a sum of TPP"),
             note=str(row.get("note", "")), **shares,
         )  # fmt: skip
+
+    def _count(self, name: str, row: Mapping[str, Any], key: str, what: str) -> float | None:
+        value = row.get(key)
+        counts = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (counts and 0 <= value <= MOST):
+            self.blame(("policy", name, key), value, f"expected {what}")
+        return float(value) if isinstance(value, int | float) else None
 
     def _quantity(self, name: str, row: Mapping[str, Any], key: str, dimension: str) -> float:
         if key not in row:

@@ -12,15 +12,16 @@ Not modelled: end-use checks beyond the kind of buyer, transit, penalties. This 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
-from ersatz.device_models.catalog.export import Part, load_part
+from ersatz.device_models.catalog.export import Part
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.law.course import Change, history, put, strictest, timeline, whole
 from ersatz.sim.law.expression import Value
-from ersatz.sim.law.places import Buyer, find_buyer, find_date, find_place, load_places
-from ersatz.sim.law.question import Finding, GateVerdict, Question, gate_verdict, reasons, unique
-from ersatz.sim.law.rule import GATES, ORDER, POLICIES, STRICTNESS, Rule, Rules
+from ersatz.sim.law.places import Buyer, find_date, load_places
+from ersatz.sim.law.question import Finding, GateVerdict, Question, reasons, unique
+from ersatz.sim.law.rule import GATES, ORDER, POLICIES, Rule, Rules, Term
 from ersatz.sim.law.rulebook import load_rules
 
 __all__ = [
@@ -32,20 +33,11 @@ __all__ = [
     "check_day",
     "judge",
     "load_rules",
+    "strictest",
     "timeline",
 ]
 
 NOTICE = "This is a model of published rules and no legal advice."
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A day on which the verdict changes, and from what to what."""
-
-    day: date
-    before: str
-    after: str
-    rules: tuple[str, ...]  # that decide afterwards, or before where nothing binds afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +113,16 @@ def judge(
     rule, those known by then and those scheduled are taken. Raises `InputError` for a day before the
     rules' knowledge, an unknown device, place or buyer, and rules that contradict one another.
     """
-    question = _ask(rules, device, destination, buyer, origin, units)
+    question = put(rules, device, destination, buyer, origin, units)
     on = find_date(day)
     check_day(rules, on)
     found = {gate: question.findings(gate) for gate in GATES}
-    gates = {gate: _whole(question, gate, found[gate], on) for gate in GATES}
+    gates = {gate: whole(question, gate, found[gate], on) for gate in GATES}
     policy = strictest([gates[gate].policy for gate in question.buying])
     buying = [term for gate in question.buying for term in gates[gate].terms]
-    history = _history(question, found) if changes else []
-    past = [change for change in history if change.day <= on]
-    future = [change for change in history if change.day > on]
+    course = history(question, found) if changes else []
+    past = [change for change in course if change.day <= on]
+    future = [change for change in course if change.day > on]
     return Verdict(
         device=question.part.name, day=on, destination=question.place,
         buyer=question.buyer.party or question.buyer.kind,
@@ -143,30 +135,17 @@ def judge(
         fee=max((term.fee for term in buying), default=0.0),
         duty=max((term.duty for term in gates["duty"].terms), default=0.0),
         quota="; ".join(dict.fromkeys(term.quota for term in buying if term.quota)),
-        quota_units=min((term.units for term in buying if term.units), default=None),
+        quota_units=_quota(buying, question.part.tpp),
         power_discount=max((term.power_discount for term in gates["power"].terms), default=0.0),
         assumptions=(*_beyond(rules, on), *rules.assumptions, *_covered_by_reports(question),
                      *_assumed_groups(question.place), *_assumed(question.part)),
     )  # fmt: skip
 
 
-def timeline(
-    rules: Rules, device: str | Part, destination: str, buyer: str | Buyer = "company",
-    origin: str | None = None, *, units: float | None = None,
-) -> tuple[Change, ...]:  # fmt: skip
-    """Return the days on which the verdict of a device changes, from the rules' first day on."""
-    question = _ask(rules, device, destination, buyer, origin, units)
-    return tuple(_history(question, {gate: question.findings(gate) for gate in question.buying}))
-
-
-def _ask(
-    rules: Rules, device: str | Part, destination: str, buyer: str | Buyer, origin: str | None,
-    units: float | None,
-) -> Question:  # fmt: skip
-    part = load_part(device) if isinstance(device, str) else device
-    place = find_place(destination)
-    source = find_place(origin) if origin else part.designer
-    return Question(rules, part, place, find_buyer(buyer), source, part.known_area_m2, units)
+def _quota(terms: Sequence[Term], tpp: float) -> float | None:
+    """Return the least quota in devices, or None without one."""
+    quotas = (term.most(tpp) for term in terms)
+    return min((most for most in quotas if most is not None), default=None)
 
 
 def check_day(rules: Rules, day: date) -> None:
@@ -187,61 +166,6 @@ def _beyond(rules: Rules, day: date) -> tuple[str, ...]:
         return ()
     return (f"rules are known to {rules.checked_until}, {late} days before {day}: what was known or "
             "scheduled by then is taken as unchanged, what came later is missing",)  # fmt: skip
-
-
-def _with_area_doubt(question: Question, verdict: GateVerdict, day: date) -> GateVerdict:
-    """Add a doubt where the least or most die area that may count changes a gate's policy."""
-    part = question.part
-    doubts: list[str] = []
-    deciding = verdict.rules
-    for area in (part.die_area_least_m2, part.die_area_most_m2):
-        if area is None or area == part.die_area_m2:
-            continue
-        other = replace(question, area_m2=area)
-        said = gate_verdict(other, verdict.gate, other.findings(verdict.gate), day)
-        policy = said.policy
-        if policy not in (verdict.policy, verdict.alternative):
-            doubts.append(f"with a die area of {area * 1e6:,.0f} mm2 instead of "
-                          f"{(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {policy}")  # fmt: skip
-            verdict = replace(verdict, alternative=verdict.alternative or policy)
-            deciding = (*deciding, *said.rules)
-    if doubts and part.assumes("die_area_m2"):
-        assumed = (
-            f"with the assumed {(part.die_area_m2 or 0) * 1e6:,.0f} mm2 it is {verdict.policy}"
-        )
-        return replace(verdict, policy="unknown", rules=unique(deciding), terms=(),
-                       doubts=(assumed, *doubts))  # fmt: skip
-    return replace(verdict, doubts=(*verdict.doubts, *doubts))
-
-
-def _history(question: Question, found: Mapping[str, list[Finding]]) -> list[Change]:
-    """Return the days on which the purchase's verdict changes, in order, with those scheduled."""
-    rules, buying = question.rules, question.buying
-    days = {
-        day for gate in buying for f in found[gate] for day in (f.rule.binds, f.rule.ends) if day
-    }
-    days |= {start for gate in buying for f in found[gate] for _, start in f.rule.places if start}
-    changes: list[Change] = []
-    before: tuple[str, tuple[str, ...]] | None = None
-    for day in sorted({rules.known_from, *(d for d in days if d > rules.known_from)}):
-        gates = [_whole(question, gate, found[gate], day) for gate in buying]
-        policy = strictest([gate.policy for gate in gates])
-        ids = unique(name for gate in gates for name in gate.rules)
-        if before and policy != before[0]:
-            changes.append(Change(day, before[0], policy, ids or before[1]))
-        before = (policy, ids)
-    return changes
-
-
-def _whole(question: Question, gate: str, found: list[Finding], day: date) -> GateVerdict:
-    return _with_area_doubt(question, gate_verdict(question, gate, found, day), day)
-
-
-def strictest(policies: Sequence[str]) -> str:
-    """Return the strictest of several policies; what is unknown counts unless another is denied."""
-    if "unknown" in policies:
-        return "denied" if "denied" in policies else "unknown"
-    return max(policies, key=STRICTNESS.__getitem__)
 
 
 def _pending(question: Question, found: Mapping[str, list[Finding]], day: date) -> tuple[str, ...]:
@@ -267,18 +191,17 @@ def _arithmetic(
 ) -> list[str]:  # fmt: skip
     """Return the sentences that lead to a verdict: legal figures, then each rule that was tried."""
     sentences = [*_figures(question), *_defined(question, day)]
+    designer = question.part.designer
     for gate in GATES:
         for rule in question.rules:
             asked = gate in rule.gates and rule.in_force(day) and question.concerns(rule, gate)
             if asked and question.covered(rule, gate, day):
                 holding = [f for f in found[gate] if f.rule.id == rule.id]
                 sentences += _tried(gate, rule, holding, question.values)
-    if question.place == question.part.designer == question.origin:
+    if question.place == designer == question.origin:
         sentences.append("export and import: made and sold in one country, so there is neither")
-    elif question.part.designer != "US" and not gates["export"].rules:
-        sentences.append(
-            f"export: designed in {question.part.designer}, so no export rule of the US applies"
-        )
+    elif designer != "US" and not gates["export"].rules:
+        sentences.append(f"export: designed in {designer}, so no export rule of the US applies")
     return sentences
 
 

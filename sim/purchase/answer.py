@@ -261,7 +261,7 @@ def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
     seen = tuple(replace(event, known=True) for event in inquiry.events)
     gate = inquiry.gate
     if inquiry.rules is not None:
-        gate = rule_gate(known_rules(inquiry.rules, b.date_at(shock)), inquiry.buyer)
+        gate = rule_gate(known_rules(inquiry.rules, b.date_at(shock)), inquiry.buyer, inquiry.home)
     gate = with_embargoes(gate, seen, b.start)
     problem = purchase_problem(foreseen(b, seen), gate)
     came, _, _ = permitted(b, with_embargoes(inquiry.gate, seen, b.start))

@@ -22,7 +22,6 @@ from ersatz.sim.purchase.rates import Throughput
 MONTH_S = 2_629_800.0
 DAY_S = 86_400.0
 MONTH_DAYS = MONTH_S / DAY_S
-VALUE_DECAY = 0.14  # orders of magnitude a year (Epoch AI)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class Answer:
     surcharge: float = 0.0  # fee and duty, share of the price
     notice_days: float = 0.0  # before which nothing may leave
     presumed: bool = False  # a licence that is presumed to be approved
+    quota: float = math.inf  # devices in all that leave on these terms
 
 
 Gate = Callable[["Offer", "Site", date], Answer]
@@ -135,6 +135,7 @@ class BuildOut:
     time_limit_s: float
     embodied_kg: float = 164.0  # per device
     device_life_s: float = 4 * YEAR_S
+    value_decay: float = 0.14  # of what machines are worth, in orders of magnitude a year
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -222,7 +223,10 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
                              for t in range(months)] for s in sites] for o in offers])  # fmt: skip
     left_age = (months - np.arange(months)) / 12.0
     worth = np.array(
-        [value_after(1.0, VALUE_DECAY, age) if buildout.count == "use" else 0.0 for age in left_age]
+        [
+            value_after(1.0, buildout.value_decay, age) if buildout.count == "use" else 0.0
+            for age in left_age
+        ]
     )
     return PurchaseProblem(
         devices=tuple(names), sites=tuple(s.name for s in sites), jobs=tuple(j.name for j in jobs),

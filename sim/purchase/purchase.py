@@ -20,7 +20,7 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.periods import CLOSE, Floats
 from ersatz.sim.purchase.programme import Held, Programme, PurchaseProblem, build_programme
-from ersatz.sim.purchase.rounding import LARGE, restrictions
+from ersatz.sim.purchase.rounding import HUGE, LARGE, merged, restrictions
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
@@ -64,7 +64,7 @@ def cheapest(
     solved = None
     if programme.width > LARGE and held is None:
         solved = _in_two_steps(programme, gap, time_limit_s)
-    if solved is None or solved[2] > gap:
+    if solved is None or (solved[2] > gap and programme.width < HUGE):
         whole = _or_none(programme, gap, time_limit_s, solved is not None)
         if solved is None or (whole is not None and whole[2] < solved[2]):
             solved = whole
@@ -88,7 +88,7 @@ def _or_none(
 def _in_two_steps(
     programme: Programme, gap: float, time_limit_s: float
 ) -> tuple[Floats, float, float] | None:
-    """Return the best plan found in two steps, with its distance from the divisible one."""
+    """Return the best plan found in two steps, with its distance from the best bound."""
     divisible = solve(programme, programme.cost, whole=False, time_limit_s=time_limit_s)
     if divisible is None:
         return None
@@ -104,7 +104,16 @@ def _in_two_steps(
             break
     if best is None:
         return None
+    if best[0] - bound > gap * abs(best[0]) and len(programme.problem.sites) > 1:
+        bound = max(bound, _at_one_site(programme, gap / 2, time_limit_s / 2))
     return best[1], bound, max(best[0] - bound, 0.0) / max(abs(best[0]), 1e-300)
+
+
+def _at_one_site(programme: Programme, gap: float, time_limit_s: float) -> float:
+    """Return what no plan costs less than: a bound on the plans at a site that is the best of all."""
+    one = build_programme(merged(programme.problem))
+    found = _or_none(one, gap, time_limit_s, True)
+    return -math.inf if found is None else found[1]
 
 
 def _settled(programme: Programme, values: Floats) -> Floats:

@@ -2,21 +2,27 @@
 
 The divisible plan lets a job run at several sites and on several groups at once. Each job is given the
 one that does most of its work, for the whole plan or period by period, and what is left (whole lots,
-who has which machines) is solved as a programme of its own. Its distance from the divisible plan is
-proved, since no plan costs less than that one.
+who has which machines) is solved as a programme of its own; where that is not good enough, every place
+that the divisible plan uses is left open and the job may move between them. Its distance is proved from
+below: no plan costs less than the divisible one, nor than the best plan at one site that has what is
+best of each (`merged`), where a job still runs on one group at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ersatz.sim.purchase.periods import Floats
-from ersatz.sim.purchase.programme import Programme
+from ersatz.sim.purchase.programme import Programme, PurchaseProblem
 
 LARGE = 6_000  # columns from which a programme is solved in two steps
+HUGE = 30_000  # and from which the whole is not tried after that: it is never done in time
+USED = 1e-4  # share of a job's work from which a place is used
 
 
 def restrictions(programme: Programme, divisible: Floats) -> Iterator[Programme]:
@@ -38,6 +44,29 @@ def restrictions(programme: Programme, divisible: Floats) -> Iterator[Programme]
         g, s = divmod(int(flat), work.shape[2])
         by_period[j, g, s, t] = True
     yield _limited(p, by_period)
+    used = whole > USED * whole.sum(axis=(1, 2), keepdims=True)
+    yield _limited(p, np.broadcast_to(used[..., None], work.shape))
+
+
+def merged(problem: PurchaseProblem) -> PurchaseProblem:
+    """Return the problem with one site in place of all: its plans cost no more than any plan's.
+
+    The site has the least prices, rents and power of each device, the earliest arrivals, and all sites'
+    power, space and rentable nodes together.
+    """
+    price = np.where(problem.allowed, problem.price, np.inf).min(axis=1, keepdims=True)
+    rentable = problem.rentable.sum(axis=1, keepdims=True)
+    rent = np.where(problem.rentable > 0, problem.rent, np.inf).min(axis=1, keepdims=True)
+    works = np.where(problem.allowed[..., None], problem.works, 0.0)
+    return replace(
+        problem, sites=("all",), price=np.where(np.isfinite(price), price, 0.0),
+        allowed=problem.allowed.any(axis=1, keepdims=True), works=works.max(axis=1, keepdims=True),
+        rent=np.where(np.isfinite(rent), rent, 0.0), rentable=rentable,
+        running=problem.running.min(axis=1, keepdims=True),
+        power_w=problem.power_w.min(axis=1, keepdims=True),
+        site_power_w=problem.site_power_w.sum(axis=0, keepdims=True),
+        space=problem.space.sum(axis=0, keepdims=True),
+    )  # fmt: skip
 
 
 def _work(p: Programme, values: Floats) -> Floats:
@@ -50,7 +79,7 @@ def _work(p: Programme, values: Floats) -> Floats:
     return work
 
 
-def _limited(p: Programme, may: Floats) -> Programme:
+def _limited(p: Programme, may: NDArray[Any]) -> Programme:
     """Return the programme in which a job may run only where it `may`."""
     upper, lower = p.upper.copy(), p.lower.copy()
     upper[p.runs] = may

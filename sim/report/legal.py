@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips, watch
+from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips, scheduled, watch
 from ersatz.sim.law.places import find_buyer, find_place, load_places
 from ersatz.sim.law.rule import POLICIES
 from ersatz.sim.law.rules import NOTICE, Change, Verdict, days_beyond
@@ -58,9 +58,12 @@ def _watched(answer: LegalAnswer) -> Iterator[RenderableType]:
     lines = [f"{change.day} {name}: {WORDS[change.before]} -> {WORDS[change.after]} "
              f"({', '.join(change.rules)})" for name, change in found]  # fmt: skip
     first = answer.question.days[-1]
-    none = [f"nothing is scheduled for these devices; rules are known to "
+    none = [f"no verdict on these devices is scheduled to change; rules are known to "
             f"{answer.question.rules.checked_until}"]  # fmt: skip
     yield from _listed(f"changes within 12 months after {first}", lines or none)
+    yield from _listed("rules that begin or end in these months", [
+        f"{turn.day} {turn.rule} {'begins' if turn.begins else 'ends'} ({', '.join(turn.gates)}):"
+        f" {', '.join(devices)}" for turn, devices in scheduled(answer)])  # fmt: skip
     seen = {line: None for row in answer.verdicts.values() for line in row[-1].pending}
     yield from _listed("announced, not binding", tuple(seen))
 
@@ -79,7 +82,9 @@ def _explained(answer: LegalAnswer, verdict: Verdict) -> Iterator[RenderableType
     may = "may be bought" if verdict.may_buy else "may not be bought"
     may = "may be bought with a licence only" if verdict.may_apply else may
     may = "may not be bought on what the data know" if verdict.policy == "unknown" else may
-    yield Text(f"{verdict.device} on {verdict.day} {_scene(answer.question)}")
+    sold = answer.question.parts[verdict.device].on_sale(verdict.day)
+    unsold = "" if sold else "; not yet on sale"
+    yield Text(f"{verdict.device} on {verdict.day} {_scene(answer.question)}{unsold}")
     yield Text(f"{may}: {verdict.meaning}", style=f"bold {STYLES[verdict.policy]}")
     yield Text(f"because of {', '.join(verdict.rule_ids) or _no_rule(verdict)}")
     if verdict.alternative:
@@ -279,12 +284,22 @@ def legal_record(answers: Sequence[LegalAnswer]) -> dict[str, Any]:
     }
 
 
+def _coming(answer: LegalAnswer) -> dict[str, Any]:
+    """Return what is scheduled within twelve months after the last day."""
+    return {
+        "changes": [{"device": name} | _dated(plain(change)) for name, change in watch(answer)],
+        "rules": [_dated(plain(turn)) | {"devices": list(devices)}
+                  for turn, devices in scheduled(answer)],
+    }  # fmt: skip
+
+
 def _record(answer: LegalAnswer) -> dict[str, Any]:
     rows = [verdict for row in answer.verdicts.values() for verdict in row]
     return {
         "verdicts": [_dated(plain(v)) | {"may_buy": v.may_buy, "may_apply": v.may_apply,
                                          "alternative": v.alternative, "meaning": v.meaning}
                      for v in rows],
+        "within_12_months": _coming(answer),
         "courses": {name: _dated(plain(course)) for name, course in answer.courses.items()},
         "disagreements": [_dated(plain(r)) | {"rules_say": policy} for r, policy in answer.disagreements],
         "rules": {rule.id: {"title": rule.title, "source": rule.source, "confidence": rule.confidence}

@@ -5,13 +5,24 @@ from __future__ import annotations
 import csv
 from io import StringIO
 
-from ersatz.sim.law.legal import LegalAnswer
+from ersatz.sim.law.legal import LegalAnswer, scheduled, watch
 from ersatz.sim.law.rules import Verdict
 
 COLUMNS = ("case", "device", "day", "destination", "buyer", "origin", "policy", "may_buy",
            "alternative", "export", "import", "use", "foundry", "rules", "binding_since", "next_change",
            "next_policy", "doubts", "citations", "rules_known_until")  # fmt: skip
 BETWEEN = " | "
+WATCHED = (
+    "case",
+    "day",
+    "device",
+    "before",
+    "after",
+    "rule",
+    "begins_or_ends",
+    "gates",
+    "citation",
+)
 
 
 def legal_csv(answer: LegalAnswer) -> str:
@@ -22,6 +33,22 @@ def legal_csv(answer: LegalAnswer) -> str:
     for row in answer.verdicts.values():
         for verdict in row:
             writer.writerow(_row(answer, verdict))
+    return sheet.getvalue()
+
+
+def watch_csv(answer: LegalAnswer) -> str:
+    """Return what is scheduled within twelve months: changes of verdicts, and rules at every gate."""
+    sheet, book, name = StringIO(), answer.question.rules.rules, answer.question.name
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow(WATCHED)
+    for device, change in watch(answer):
+        cited = BETWEEN.join(book[rule].source for rule in change.rules)
+        writer.writerow([name, change.day, device, change.before, change.after,
+                         BETWEEN.join(change.rules), "", "", cited])  # fmt: skip
+    for turn, devices in scheduled(answer):
+        for device in devices:
+            writer.writerow([name, turn.day, device, "", "", turn.rule, "begins" if turn.begins else "ends",
+                             BETWEEN.join(turn.gates), book[turn.rule].source])  # fmt: skip
     return sheet.getvalue()
 
 

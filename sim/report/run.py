@@ -16,6 +16,7 @@ from ersatz.device_models.text.units import (
     format_share,
     format_si,
 )
+from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.scenario.scenario import Scenario
@@ -191,7 +192,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
     parts += [Text(line) for line in _setting(scenario)]
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
     parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
-    parts += _job_tables(result)
+    parts += job_tables(result)
     if result.published:
         parts += [Text(""), _published(result)]
     parts += [Text(""), *_assumptions(result)]
@@ -261,7 +262,8 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _job_tables(result: RunResult) -> Iterator[RenderableType]:
+def job_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
+    """Yield what happens to a job, and what it costs; nothing without one."""
     job = result.job
     if job is None:
         return
@@ -281,7 +283,7 @@ def _job_tables(result: RunResult) -> Iterator[RenderableType]:
     yield from _money_tables(result)
 
 
-def _money_tables(result: RunResult) -> Iterator[RenderableType]:
+def _money_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
     cost, energy = result.cost, result.energy
     if cost:
         yield Text("")

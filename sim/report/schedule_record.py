@@ -61,7 +61,7 @@ def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:
         name = draws[0].policy
         files[f"{name}.log.csv"] = log_text(draws[0].log)
         files[f"{name}.jobs.csv"] = jobs_text(draws[0])
-    return files | pictures([draws[0] for draws in outcomes])
+    return files | pictures([draws[0] for draws in outcomes], max(map(len, outcomes), default=1))
 
 
 def jobs_text(outcome: Outcome) -> str:

@@ -22,14 +22,8 @@ MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seco
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
     """Tell `blame` everything that cannot be run, each at the value that is wrong."""
     _check_devices(scenario, blame)
-    fine = _check_schedule_name(scenario, blame)
-    _check_degrees(scenario, spec, blame)
-    _check_model_split(scenario, blame)
-    if fine:
-        _check_layers(scenario, blame)
-        if _check_batch(scenario, blame):
-            _check_schedule(scenario, blame)
-    _check_pools(scenario, blame)
+    if not scenario.open:
+        _check_layout(scenario, spec, blame)
     check_fabric(scenario.pools, scenario.fabric, blame)
     _check_contention(scenario, blame)
     _check_conditions(scenario, blame)
@@ -40,8 +34,20 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
                 rank,
                 f"expected a rank below {scenario.parallel.world}",
             )
-    _check_recompute(scenario, blame)
     _check_published(scenario, blame)
+
+
+def _check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    """Degrees, schedule and batch must go with model and devices."""
+    fine = _check_schedule_name(scenario, blame)
+    _check_degrees(scenario, spec, blame)
+    _check_model_split(scenario, blame)
+    if fine:
+        _check_layers(scenario, blame)
+        if _check_batch(scenario, blame):
+            _check_schedule(scenario, blame)
+    _check_pools(scenario, blame)
+    _check_recompute(scenario, blame)
 
 
 def _check_recompute(scenario: Scenario, blame: Blame) -> None:

@@ -16,24 +16,24 @@ __all__ = ["apply_overrides", "cases_of_text", "load_cases"]
 
 
 def load_cases(
-    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None
+    path: Path | str, overrides: Sequence[str] = (), seed: int | None = None, *, plans: bool = False
 ) -> tuple[Scenario, ...]:
     """Return the cases of a scenario file in order; the first is the baseline.
 
     `overrides` are texts like `training.global_batch=4096`. Raises `InputError` with every fault
-    of every case.
+    of every case. Who `plans` is given cases without a layout with what is open noted in them.
     """
-    return cases_of_text(read_yaml(path), overrides, seed)
+    return cases_of_text(read_yaml(path), overrides, seed, plans=plans)
 
 
 def cases_of_text(
-    text: YamlText, overrides: Sequence[str] = (), seed: int | None = None
+    text: YamlText, overrides: Sequence[str] = (), seed: int | None = None, *, plans: bool = False
 ) -> tuple[Scenario, ...]:
     """Return the cases of a scenario that was read already; raises as `load_cases` does."""
     scenarios: list[Scenario] = []
     problems: list[Problem] = []
     for case in cases_of(text, overrides, seed):
-        scenario = _scenario(case, Path(text.file))
+        scenario = scenario_of(case, Path(text.file).parent, plans=plans)
         problems += case.problems
         if scenario:
             scenarios.append(scenario)
@@ -42,8 +42,9 @@ def cases_of_text(
     return tuple(scenarios)
 
 
-def _scenario(case: Case, path: Path) -> Scenario | None:
+def scenario_of(case: Case, folder: Path, *, plans: bool = False) -> Scenario | None:
+    """Return the scenario of a case, or None with its faults noted in it."""
     spec = validated(case, ScenarioFile)
     if spec is None:
         return None
-    return resolve(spec, case.name, path.parent, case.blame, lambda: bool(case.problems))
+    return resolve(spec, case.name, folder, case.blame, lambda: bool(case.problems), plans=plans)

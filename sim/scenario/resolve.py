@@ -67,9 +67,14 @@ METRIC_UNITS = {"_s": "time", "_bytes": "bytes", "_kg": "mass"}
 
 
 def resolve(
-    spec: ScenarioFile, name: str, folder: Path, blame: Blame, failed: Callable[[], bool]
-) -> Scenario | None:
-    """Return the scenario of one case; faults are told to `blame`, and None comes back then."""
+    spec: ScenarioFile, name: str, folder: Path, blame: Blame, failed: Callable[[], bool],
+    *, plans: bool = False,
+) -> Scenario | None:  # fmt: skip
+    """Return the scenario of one case; faults are told to `blame`, and None comes back then.
+
+    Who `plans` is given a case without a layout as it is, with what is open noted; for others the
+    layout is data parallel alone.
+    """
     assumptions: list[str] = []
     model = _load(load_model, spec.model, ("model",), blame, beside=folder)
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
@@ -78,8 +83,9 @@ def resolve(
     check_keeping(spec.memory, model, blame)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
-    parallel = _parallel(spec.parallel, pools, model, assumptions)
-    assumptions += [*model.notes, *_split_assumed(model, parallel)]
+    open_ = _open(spec, pools) if plans else ()
+    parallel = _parallel(spec.parallel, pools, model, [] if open_ else assumptions)
+    assumptions += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
     training = _training(spec, pools, assumptions)
     scenario = Scenario(
         name=name,
@@ -94,7 +100,7 @@ def resolve(
         stragglers=Stragglers(
             spec.stragglers.fraction, spec.stragglers.slowdown, dict(spec.stragglers.ranks)
         ),
-        job=_job(spec.job, pools, bool(training.tokens), blame, assumptions),
+        job=resolve_job(spec.job, pools, bool(training.tokens), blame, assumptions),
         cost=resolve_cost(spec.cost, pools, blame, assumptions) if spec.cost else None,
         energy=EnergySpec(
             spec.energy.pue, spec.energy.carbon_intensity,
@@ -102,9 +108,18 @@ def resolve(
         ),
         published=tuple(_published(spec, blame)),
         assumptions=(*assumptions, *_catalogue_assumptions(pools)),
+        open=open_,
     )  # fmt: skip
     check_scenario(scenario, spec, blame)
     return None if failed() else scenario
+
+
+def _open(spec: ScenarioFile, pools: list[Pool]) -> tuple[str, ...]:
+    """Return what a case leaves open that several devices make a question."""
+    if "parallel" in spec.model_fields_set or sum(pool.devices for pool in pools) == 1:
+        return ()
+    given = "micro_batch" in spec.training.model_fields_set
+    return ("parallel",) if given else ("parallel", "micro_batch")
 
 
 def _load(
@@ -313,9 +328,10 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
 
 
-def _job(
+def resolve_job(
     section: JobSection, pools: list[Pool], matters: bool, blame: Blame, assumptions: list[str]
 ) -> JobSpec:
+    """Return how a job runs; what was not given is said in `assumptions` where there is a job."""
     c = section.checkpoint
     said: list[str] = assumptions if matters else []
     number, by_pool = _spares(section, pools, blame, said)

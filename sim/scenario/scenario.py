@@ -241,6 +241,7 @@ class Scenario:
     energy: EnergySpec = field(default_factory=EnergySpec)
     published: tuple[Published, ...] = ()
     assumptions: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()  # what is left to a search: parallel, micro_batch
 
     @property
     def devices(self) -> int:

@@ -62,11 +62,18 @@ class Times:
     communicators: Mapping[str, Communicator]
     timer: Timer
     kernels: dict[Kernel, float] = field(default_factory=dict)
-    moves: dict[tuple[str, float, str, float | None], Transfer] = field(default_factory=dict)
-    # what equal layers share, by the identity of the piece (which is kept, so that it stays its own)
-    pieces: dict[tuple[int, str], tuple[Piece, Work]] = field(default_factory=dict)
-    delays: dict[int, tuple[Comm, Transfer]] = field(default_factory=dict)
-    ops: dict[tuple[object, ...], Op] = field(default_factory=dict)
+    issued: dict[tuple[int, str], tuple[Kernel, Work]] = field(default_factory=dict)
+    exchanged: dict[int, tuple[Comm, Transfer]] = field(default_factory=dict)
+
+    def work(self, kernel: Kernel, phase: str) -> Work:
+        """Return one kernel as the host issues it; equal ones of other layers are the same object."""
+        key = id(kernel), phase
+        known = self.issued.get(key)
+        if known is None:  # the kernel is held, so that its identity stays its own
+            work = Work(ticks(self.launch(kernel)), ticks(self.kernel(kernel)), kernel.category,
+                        kernel, phase)  # fmt: skip
+            known = self.issued[key] = kernel, work
+        return known[1]
 
     def kernel(self, kernel: Kernel) -> float:
         """Seconds of one kernel on the device."""
@@ -74,15 +81,6 @@ class Times:
         if seconds is None:
             seconds = self.kernels[kernel] = self.timer(self.node.device, kernel)
         return seconds
-
-    def work(self, kernel: Kernel, phase: str) -> Work:
-        """Return a kernel as work of a phase; layers that share the kernel share the work."""
-        known = self.pieces.get((id(kernel), phase))
-        if known is None:
-            launch, seconds = ticks(self.launch(kernel)), ticks(self.kernel(kernel))
-            known = kernel, Work(launch, seconds, kernel.category, kernel, phase)
-            self.pieces[id(kernel), phase] = known
-        return known[1]
 
     def kernels_of(self, pieces: Iterable[Piece]) -> float:
         """Seconds of all kernels among pieces of work."""
@@ -94,12 +92,6 @@ class Times:
         """Time and traffic of one collective of the named group."""
         if nbytes <= 0:
             return NOTHING
-        key = kind, nbytes, group, crossing
-        if key not in self.moves:
-            self.moves[key] = self._collective(kind, nbytes, group, crossing)
-        return self.moves[key]
-
-    def _collective(self, kind: str, nbytes: float, group: str, crossing: float | None) -> Transfer:
         communicator = self.communicators[group]
         done = collective_time(
             kind, nbytes, communicator.group, communicator.node, crossing=crossing
@@ -171,9 +163,10 @@ class Times:
         max(product, collective) + min(product, collective) / c. Messages that follow one another
         run beside a cth of it each, and the next step waits for both.
         """
-        if id(comm) not in self.delays:
-            self.delays[id(comm)] = comm, self._exposed(comm)
-        return self.delays[id(comm)][1]
+        known = self.exchanged.get(id(comm))
+        if known is None:
+            known = self.exchanged[id(comm)] = comm, self._exposed(comm)
+        return known[1]
 
     def _exposed(self, comm: Comm) -> Transfer:
         alone = self._exchange(comm) if comm.top_k else self._alone(comm)
@@ -233,6 +226,10 @@ class Assembler:
     _pending: int | None = None
     _last: int | None = None  # latest op of the compute stream
 
+    def resume(self, last: int) -> None:
+        """Go on after an op of another assembler, which `last` stands for."""
+        self._after, self._last = [], last
+
     def repeat(self, pieces: Iterable[Piece]) -> None:
         """Append what is computed and sent a second time, to spare memory."""
         phase, self.phase = self.phase, "recompute"
@@ -278,19 +275,10 @@ class Assembler:
     def flush(self, host_waits: bool = False) -> int | None:
         """Close the current compute op; returns the index of the latest compute op."""
         if self._work:
-            self._last = self._append(self._computed(host_waits))
+            op = make_op("compute", COMPUTE, self._work, after=self._after, host_waits=host_waits)
+            self._last = self._append(op)
             self._work, self._after = [], []
         return self._last
-
-    def _computed(self, host_waits: bool) -> Op:
-        """Return the current compute op; layers with the same work share it."""
-        key = tuple(map(id, self._work)), tuple(self._after), host_waits
-        ops = self.times.ops
-        if key not in ops:
-            ops[key] = make_op(
-                "compute", COMPUTE, self._work, after=self._after, host_waits=host_waits
-            )
-        return ops[key]  # which holds the work, so that its identity stays its own
 
     def blocking(
         self, name: str, category: str, moved: Transfer, sync: tuple[int, ...], group: str = "",
@@ -299,25 +287,10 @@ class Assembler:
         """Append a collective that holds the compute stream; the host may wait for its end."""
         self.flush()
         work = self._transfer(group, category, moved)
-        return self._hold(make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
-                                  host_waits=host_waits, uses=moved.uses, to=to,
-                                  flight_s=moved.flight_s))  # fmt: skip
-
-    def _hold(self, op: Op) -> int:
+        op = make_op(name, COMPUTE, [work], after=self._after, sync=sync, scales=False,
+                     host_waits=host_waits, uses=moved.uses, to=to, flight_s=moved.flight_s)  # fmt: skip
         self._last, self._after = self._append(op), []
         return self._last
-
-    def _send(self, comm: Comm) -> None:
-        """Append a collective of a layer that holds the compute stream; equal layers share it."""
-        self.flush()
-        key = id(comm), self.phase, tuple(self._after)
-        known = self.times.ops.get(key)
-        if known:
-            self._hold(known)
-            return
-        moved, sync = self.times.exposed(comm), self.times.communicators[comm.group].sync
-        made = self.blocking(comm.name, comm.category, moved, sync, comm.group)
-        self.times.ops[key] = self.ops[made]
 
     def beside(
         self, name: str, stream: int, category: str, moved: Transfer, sync: tuple[int, ...],
@@ -351,13 +324,13 @@ class Assembler:
         return len(self.ops) - 1
 
     def _communicate(self, comm: Comm) -> None:
+        moved = self.times.exposed(comm)
+        sync = self.times.communicators[comm.group].sync
         if comm.group == "ep" and self.times.stack.overlap_expert:
-            moved = self.times.exposed(comm)
-            sync = self.times.communicators[comm.group].sync
             if self.overlaps:
                 self.tax([moved])
             before = self.flush()
             after = INPUT if before is None else before
             self._pending = self.beside(comm.name, EXPERT, comm.category, moved, sync, after)
         else:
-            self._send(comm)
+            self.blocking(comm.name, comm.category, moved, sync, comm.group)

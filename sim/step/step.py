@@ -22,6 +22,7 @@ from ersatz.sim.step.build import build_program, stage_pools
 from ersatz.sim.step.coupled import coupled_times
 from ersatz.sim.step.folded import folded_times
 from ersatz.sim.step.program import Program
+from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.stragglers import named_stragglers, slowness, stragglers_between
 from ersatz.sim.step.vector import VectorStep
 
@@ -53,9 +54,9 @@ def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
     It equals that of `simulate_step`: stragglers count here, too.
     """
     scenario = named_stragglers(scenario)
-    shares, programs, _ = job_programs(scenario, timer)
-    times = [_times(*pair, _shares_links(scenario)) for pair in zip(shares, programs, strict=True)]
-    return joined_seconds(times)
+    shares = split_replicas(scenario, timer)
+    parts = shares if len(shares) > 1 else []
+    return joined_seconds([_times(share, timer, parts) for share in shares])
 
 
 def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list[Program], float]:
@@ -66,9 +67,12 @@ def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list
     return shares, [program for program, _ in built], math.fsum(flop for _, flop in built)
 
 
-def _times(share: Scenario, program: Program, links_shared: bool) -> tuple[float, float]:
-    """Return when the gradients of a program are complete and when its step ends."""
-    if links_shared:
+def _times(share: Scenario, timer: Timer, shares: Sequence[Scenario]) -> tuple[float, float]:
+    """Return when the gradients of a share of the job are complete and when its step ends."""
+    if not share.stragglers.ranks and not _shares_links(share):
+        return quick_times(share, timer, shares)
+    program, _ = build_program(share, timer, shares=shares)
+    if _shares_links(share):
         return coupled_times(program)
     slow = slowness(share, program)
     return VectorStep(program, slow).times() if slow else folded_times(program)

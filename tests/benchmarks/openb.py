@@ -16,6 +16,7 @@ from statistics import fmean
 import numpy as np
 
 from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.foreign import read_fleet
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.policies.placement import nodes_of
 from ersatz.sim.fleet.policies.score import (
@@ -30,7 +31,7 @@ from ersatz.sim.fleet.policies.score import (
     packing,
 )
 from ersatz.sim.fleet.workload.jobs import Job, Workload
-from ersatz.sim.fleet.workload.traces.alibaba import read_nodes, read_openb
+from ersatz.sim.fleet.workload.traces.alibaba import read_openb
 
 REQUESTED = 1.3  # of the devices, when it ends
 SCORES: dict[str, Score] = {
@@ -80,7 +81,7 @@ def main(folder: Path, names: list[str], seeds: list[int]) -> None:
         )
 
     pods = read_openb(file("openb_pod_list_default.csv"))
-    cluster = read_nodes(file("openb_node_list_gpu_node.csv"))
+    cluster = read_fleet(file("openb_node_list_gpu_node.csv"))
     for name in names:
         found = []
         for seed in seeds:

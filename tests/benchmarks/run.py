@@ -30,6 +30,7 @@ from ersatz.device_models.networks.fabric import bisection, build_fabric  # noqa
 from ersatz.device_models.networks.group import Group  # noqa: E402
 from ersatz.device_models.networks.sharing import max_min_rates  # noqa: E402
 from ersatz.device_models.networks.traffic import Members, ring_share  # noqa: E402
+from ersatz.sim.importing.shell.machine import follow  # noqa: E402
 from ersatz.sim.law.legal import answer, ask  # noqa: E402
 from ersatz.sim.law.rules import load_rules  # noqa: E402
 from ersatz.sim.plan.schedules import make_schedule  # noqa: E402
@@ -229,6 +230,18 @@ def fleets() -> Any:
     return found
 
 
+def launch_script() -> Callable[[], None]:
+    """A launch script of 500 lines, followed to what it starts."""
+    from test_shell import long_script
+
+    script = long_script(500)
+
+    def read() -> None:
+        follow(script, "s.sh", {}, None)
+
+    return read
+
+
 BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
     "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
@@ -246,6 +259,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "fleet: 12,500 nodes, a year of failures": (lambda: fleets().big_fleet(0), 0.5),
     "fleet: the same with 10,000 jobs": (lambda: fleets().big_fleet(10_000), 20.0),
     "fleet: a log of 1,000,000 events judged": (lambda: fleets().million_events(), 10.0),
+    "a launch script of 500 lines": (launch_script, 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),

@@ -42,7 +42,7 @@ def import_(
     answer = read_launch(*files, overrides=overrides, defines=_defines(define or []),
                          arguments=_arguments(args))  # fmt: skip
     if out:
-        _write(out, list(answer.files().values()))
+        _write(out, [text for text in answer.files().values() if isinstance(text, str)])
     conclude(answer, json)
 
 

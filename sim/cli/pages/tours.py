@@ -27,6 +27,11 @@ def tour_files(docs: Path) -> list[Path]:
     return sorted(docs.glob("tour-*.md"))
 
 
+def run_pages(docs: Path) -> list[Path]:
+    """Return all pages whose commands are run: the tours, and those on single verbs."""
+    return [*tour_files(docs), docs / "plan.md"]
+
+
 def refreshed(page: str) -> str:
     """Return a tour with what its commands print now; they run in an empty folder, in order."""
     with TemporaryDirectory() as folder, chdir(folder):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from ersatz.sim.emulate.surface import graphs
+from ersatz.sim.emulate.surface.memory import memory_of
 from ersatz.sim.emulate.surface.streams import Event, Stream, StreamContext
 from ersatz.sim.emulate.virtual.machine import Machine
 
@@ -20,7 +20,8 @@ WARP = 32
 
 def surface_of(machine: Machine) -> dict[str, Any]:
     """Return what the module of the virtual device offers, by name."""
-    return {**_devices(machine), **_memory(machine), **_streams(machine), **_random(machine)}
+    return {**_devices(machine), **memory_of(machine), **_streams(machine), **_random(machine),
+            **graphs.surface_of(machine)}  # fmt: skip
 
 
 def properties(machine: Machine) -> SimpleNamespace:
@@ -121,70 +122,6 @@ def _device_context(machine: Machine) -> type:
     return device
 
 
-def _memory(machine: Machine) -> dict[str, Any]:
-    memory = machine.memory
-
-    def mem_get_info(device: Any = None) -> tuple[int, int]:
-        return int(memory.capacity - memory.reserved), int(machine.device.memory_bytes)
-
-    def memory_stats(device: Any = None) -> dict[str, int]:
-        found: dict[str, int] = defaultdict(int)
-        for kind in ("allocated_bytes", "active_bytes", "requested_bytes"):
-            found[f"{kind}.all.current"] = memory.allocated
-            found[f"{kind}.all.peak"] = memory.peak_allocated
-        found["reserved_bytes.all.current"] = memory.reserved
-        found["reserved_bytes.all.peak"] = memory.peak_reserved
-        found["inactive_split_bytes.all.current"] = memory.reserved - memory.allocated
-        found["num_alloc_retries"], found["num_ooms"] = memory.retries, memory.ooms
-        found["segment.all.current"] = len(memory.segments)
-        return found
-
-    def snapshot(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"segments": memory.snapshot(), "device_traces": [[]], "allocator_settings": {}}
-
-    def dump_snapshot(filename: str = "dump_snapshot.pickle") -> None:
-        import pickle
-
-        with open(filename, "wb") as file:
-            pickle.dump(snapshot(), file)
-
-    def reset_peak(device: Any = None) -> None:
-        memory.reset_peaks()
-
-    def summary(device: Any = None, abbreviated: bool = False) -> str:
-        rows = (("allocated", memory.allocated, memory.peak_allocated),
-                ("reserved", memory.reserved, memory.peak_reserved))  # fmt: skip
-        return "\n".join(f"{n:10} {now / 2**20:12,.0f} MiB  peak {top / 2**20:12,.0f} MiB"
-                         for n, now, top in rows)  # fmt: skip
-
-    def set_fraction(fraction: float, device: Any = None) -> None:
-        memory.capacity = min(memory.capacity, int(fraction * machine.device.memory_bytes))
-
-    return {
-        "memory_allocated": lambda device=None: memory.allocated,
-        "max_memory_allocated": lambda device=None: memory.peak_allocated,
-        "memory_reserved": lambda device=None: memory.reserved,
-        "max_memory_reserved": lambda device=None: memory.peak_reserved,
-        "memory_cached": lambda device=None: memory.reserved,
-        "max_memory_cached": lambda device=None: memory.peak_reserved,
-        "mem_get_info": mem_get_info,
-        "memory_stats": memory_stats,
-        "memory_stats_as_nested_dict": lambda device=None: {},
-        "memory_summary": summary,
-        "memory_snapshot": lambda *a, **k: memory.snapshot(),
-        "empty_cache": lambda: memory.empty_cache(),
-        "reset_peak_memory_stats": reset_peak,
-        "reset_max_memory_allocated": lambda device=None: memory.reset_peaks(),
-        "reset_max_memory_cached": lambda device=None: memory.reset_peaks(),
-        "reset_accumulated_memory_stats": lambda device=None: None,
-        "set_per_process_memory_fraction": set_fraction,
-        "device_memory_used": lambda device=None: machine.device.memory_bytes - mem_get_info()[0],
-        "_record_memory_history": lambda *a, **k: None,
-        "_snapshot": snapshot,
-        "_dump_snapshot": dump_snapshot,
-    }
-
-
 def _streams(machine: Machine) -> dict[str, Any]:
     def current_stream(device: Any = None) -> Any:
         return Stream.of(machine.stream)
@@ -196,11 +133,6 @@ def _streams(machine: Machine) -> dict[str, Any]:
         if stream is not None:
             machine.stream = stream.number
 
-    @contextmanager
-    def capture(*args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("CUDA graphs are not emulated; run the script without them")
-        yield
-
     return {
         "Stream": Stream,
         "ExternalStream": Stream,
@@ -210,8 +142,6 @@ def _streams(machine: Machine) -> dict[str, Any]:
         "current_stream": current_stream,
         "default_stream": default_stream,
         "set_stream": set_stream,
-        "graph": capture,
-        "is_current_stream_capturing": lambda: False,
         "get_stream_from_external": lambda pointer, device=None: Stream.of(0),
     }
 
@@ -261,10 +191,11 @@ def install(machine: Machine, module: Any) -> None:
         setattr(module, name, value)
     memory = getattr(module, "memory", None)
     if memory is not None:
-        for name, value in _memory(machine).items():
+        for name, value in memory_of(machine).items():
             setattr(memory, name, value)
-    for name in ("random", "streams"):
+    parts = {"random": _random, "streams": _streams, "graphs": graphs.surface_of}
+    for name, offered in parts.items():
         part = getattr(module, name, None)
         if part is not None:
-            for key, value in (_random if name == "random" else _streams)(machine).items():
+            for key, value in offered(machine).items():
                 setattr(part, key, value)

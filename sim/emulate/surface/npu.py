@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ersatz.sim.emulate.surface import accelerator, attention
+from ersatz.sim.emulate.surface import accelerator, attention, kernels
 from ersatz.sim.emulate.virtual.machine import Machine
 
 NAME = "npu"
@@ -56,6 +56,7 @@ def install(machine: Machine) -> None:
     sys.modules["torch.npu"] = _module
     torch.npu = _module
     attention.install(("AutogradPrivateUse1", "PrivateUse1"))
+    kernels.install("PrivateUse1", kernels.NPU)
     _casts()
     _package(machine)
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from ersatz.device_models.kernels.kernel import memory_kernel
-from ersatz.sim.emulate.virtual.costs import touched
+from ersatz.sim.emulate.standins.pattern import Rule
 from ersatz.sim.emulate.virtual.machine import Machine
 
 
@@ -31,7 +30,9 @@ NAMES = ("npu_fusion_attention", "npu_rms_norm", "npu_swiglu", "npu_rotary_mul",
 
 def operators(machine: Machine) -> dict[str, Callable[..., Any]]:
     """Return the stand-ins by name."""
-    fused = _fused(machine)
+    Rule.machine = machine
+    norm, gate, turn = (Rule(n, lambda x, *rest: torch.empty_like(x))
+                        for n in ("npu_rms_norm", "npu_swiglu", "npu_rotary_mul"))  # fmt: skip
 
     def npu_fusion_attention(
         query: Any, key: Any, value: Any, head_num: int, input_layout: str = "BSH", **kwargs: Any
@@ -46,12 +47,9 @@ def operators(machine: Machine) -> dict[str, Callable[..., Any]]:
 
     return {
         "npu_fusion_attention": npu_fusion_attention,
-        "npu_rms_norm": lambda x, gamma, epsilon=1e-6: (
-            fused("npu_rms_norm", x, gamma),
-            x[..., :1],
-        ),
-        "npu_swiglu": lambda x, dim=-1: fused("npu_swiglu", *x.chunk(2, dim)),
-        "npu_rotary_mul": lambda x, r1, r2, *more: fused("npu_rotary_mul", x, r1, r2),
+        "npu_rms_norm": lambda x, gamma, epsilon=1e-6: (norm(x, gamma), x[..., :1]),
+        "npu_swiglu": lambda x, dim=-1: gate(*x.chunk(2, dim)),
+        "npu_rotary_mul": lambda x, r1, r2, *more: turn(x, r1, r2),
         "npu_format_cast": lambda x, acl_format=2: x,
         "npu_grouped_matmul": _grouped,
     }
@@ -86,31 +84,3 @@ def _grouped(x: Any, weight: Any, *, group_list: Any = None, **kwargs: Any) -> l
         return [torch.bmm(x[0][: rows * weight[0].shape[0]].reshape(weight[0].shape[0], rows, -1),
                           weight[0]).flatten(0, 1)]  # fmt: skip
     return [torch.mm(a, b) for a, b in zip(x, weight, strict=True)]
-
-
-def _fused(machine: Machine) -> Callable[..., Any]:
-    """Return an element-wise operator of one kernel forward and one backward."""
-
-    class Fused(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, name: str, first: Any, *rest: Any) -> Any:
-            ctx.save_for_backward(first, *rest)
-            ctx.name = name
-            out = torch.empty_like(first)
-            _charge(name, [first, *rest, out])
-            return out
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            given = ctx.saved_tensors
-            made = [
-                torch.empty_like(t) if t.requires_grad or i == 0 else None
-                for i, t in enumerate(given)
-            ]
-            _charge(f"{ctx.name} back", [grad, *given, *(t for t in made if t is not None)])
-            return (None, *made)
-
-    def _charge(name: str, tensors: list[Any]) -> None:
-        machine.run_kernel(memory_kernel(name, float(sum(map(touched, tensors)))), name, known=True)
-
-    return lambda name, first, *rest: Fused.apply(name, first, *rest)

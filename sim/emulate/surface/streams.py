@@ -75,8 +75,8 @@ class Stream:
         return clock.time_of(clock.mark(self.number)) <= clock.host
 
     def is_capturing(self) -> bool:
-        """Tell whether a graph is captured here: never."""
-        return False
+        """Tell whether a graph is being captured."""
+        return self.machine.capturing
 
     def __enter__(self) -> Any:
         self._before = self.machine.stream

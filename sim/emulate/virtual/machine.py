@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.stack import Stack
@@ -18,8 +19,9 @@ from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.emulate.allocator import CachingAllocator, Full
 from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.trace import Ranks, Recorder, Task
+from ersatz.sim.emulate.trace import CONTENTION, Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual import shim
+from ersatz.sim.emulate.virtual.residency import Residency, in_order
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
 
 GIB = 2.0**30
@@ -46,14 +48,19 @@ class Machine:
     measure: Callable[[object], float | None] | None = (
         None  # the live timer's: seconds of an operator
     )
+    cache: Residency = field(default_factory=lambda: Residency(0.0))  # asked for by a live timer
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
     streams: dict[int, str] = field(default_factory=lambda: {0: "compute"})
     storages: dict[int, int] = field(default_factory=dict)  # address by storage
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
+    capturing: bool = False  # a graph
+    history: list[dict[str, Any]] | None = None  # of memory, while the script records it
+    history_length: int = 0
     phase: str = ""  # "optimizer" inside an optimizer's step
     first_optimizer: int = 0
+    parameters: int = 0  # that it holds
     dispatches: int = 0
     reads: Counter[str] = field(default_factory=Counter)
     policies: Counter[str] = field(default_factory=Counter)
@@ -100,7 +107,19 @@ class Machine:
         seconds = self.recorder.table[number].seconds
         if not known:
             self.unknown[name] += seconds  # type: ignore[assignment]
-        return self.clock.run(self.stream, number, seconds, self.launch_s)
+        entry = self.clock.run(self.stream, number, seconds, self.launch_s)
+        self.contend()
+        return entry
+
+    def contend(self) -> None:
+        """Charge what collectives that ended took from the kernels beside them."""
+        clock, share = self.clock, self.stack.overlap_contention
+        if not clock.ended or self.capturing:
+            return
+        seconds = share * clock.charged()
+        if seconds > 0:
+            task = Task(CONTENTION, CONTENTION, seconds)
+            clock.run(self.stream, self.recorder.number((CONTENTION, seconds), task), seconds, 0.0)
 
     def _seconds(self, kernel: Kernel, signature: object) -> float:
         measured = self.measure(signature) if self.measure and signature is not None else None
@@ -125,16 +144,25 @@ class Machine:
         self.clock.wait_on_host(self.clock.mark(self.stream))
 
     def collective(
-        self, kind: str, nbytes: float, ranks: Ranks, *, beside: bool, name: str = ""
+        self,
+        kind: str,
+        nbytes: float,
+        ranks: Ranks,
+        *,
+        beside: bool,
+        name: str = "",
+        peer: int = -1,
     ) -> int:
         """Launch a collective: on the group's own stream if `beside`, else on the current one."""
         seconds = self.network.seconds(kind, nbytes, ranks)
-        task = Task(name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks)
-        number = self.recorder.number((kind, nbytes, ranks), task)
+        task = Task(
+            name or kind, kind, seconds, collective=kind, nbytes=nbytes, ranks=ranks, peer=peer
+        )
+        number = self.recorder.number((name, kind, nbytes, ranks), task)
         stream = self.group_stream(ranks) if beside else self.stream
         after = self.clock.mark(self.stream) if beside else ()
         launch = self.host.collective_launch_s if self.launch_s else 0.0
-        return self.clock.run(stream, number, seconds, launch, after)
+        return self.clock.run(stream, number, seconds, launch, after, talks=task.talks)
 
     def arrive(self, entry: int, sent_s: float) -> None:
         """Let a message end when its sender has sent it: what it waits for is time of its own."""
@@ -144,7 +172,7 @@ class Machine:
             return
         old = clock.entries[entry]
         task = self.recorder.table[old.work]
-        longer = replace(task, seconds=task.seconds + late, name="recv, waiting for a stage")
+        longer = replace(task, seconds=task.seconds + late, waited=late)
         number = self.recorder.number(("arrival", len(self.recorder.table)), longer)
         clock.entries[entry] = old._replace(work=number)
         clock.ends[entry] = sent_s
@@ -188,9 +216,26 @@ class Machine:
 
     def _block(self, nbytes: int) -> int:
         try:
-            return self.memory.allocate(nbytes, self.stream)
+            address = self.memory.allocate(nbytes, self.stream)
         except Full as full:
+            self._remember("oom", 0, full.wanted)
             raise torch.OutOfMemoryError(self._out_of_memory(full.wanted)) from None
+        self._remember("alloc", address, nbytes)
+        return address
+
+    def _remember(self, action: str, address: int, nbytes: int) -> None:
+        """Note what happens to memory, as PyTorch's history does."""
+        if self.history is None:
+            return
+        file, _, line = place().rpartition(":")
+        frames = [
+            {"filename": file or line, "line": int(line) if line.isdigit() else 0, "name": ""}
+        ]
+        self.history.append({
+            "action": action, "addr": address, "size": nbytes, "stream": self.stream, "frames": frames,
+            "time_us": int(1e6 * self.clock.host), "device_free": self.memory.capacity - self.memory.reserved,
+        })  # fmt: skip
+        del self.history[: -self.history_length]
 
     def _gone(self, key: int) -> None:
         self.finalizers.pop(key, None)
@@ -200,6 +245,9 @@ class Machine:
     def _free(self, key: int) -> None:
         address = self.storages.pop(key)
         if address:
+            size = self.memory.blocks[address].asked
+            self._remember("free_requested", address, size)
+            self._remember("free_completed", address, size)
             self.memory.free(address)
 
     def _out_of_memory(self, wanted: int) -> str:
@@ -225,11 +273,27 @@ class Machine:
             self.finalizers[key] = weakref.ref(storage, lambda _: self._gone(key))
         return found or (key & ~511)
 
+    def found_in_cache(
+        self, values: Iterable[Any], made: Iterable[torch.Tensor]
+    ) -> tuple[tuple[bool, ...], bool]:
+        """Touch what an operator reads and makes; tells what of it the cache held."""
+        read = list(in_order(values))
+        known = {id(t) for t in read}
+        there = {id(t): self._touch(t) for t in read}
+        fresh = [self._touch(t) for t in made if id(t) not in known]
+        return tuple(there[id(t)] for t in tensors_in(values)), all(fresh)
+
+    def _touch(self, tensor: torch.Tensor) -> bool:
+        nbytes = tensor.numel() * tensor.element_size()
+        return self.cache.touch(self.address(tensor.untyped_storage()), nbytes)
+
     # ---- steps
 
     def step_done(self, optimizer: object) -> None:
         """Note the end of a step: whenever the script's first optimizer has stepped."""
-        self.first_optimizer = self.first_optimizer or id(optimizer)
+        if not self.first_optimizer:
+            self.first_optimizer = id(optimizer)
+            self.parameters = count_of(optimizer)
         if id(optimizer) != self.first_optimizer:
             return
         self.recorder.end_step()
@@ -239,6 +303,12 @@ class Machine:
     def policy(self, what: str) -> None:
         """Count a value that nobody knows and that was answered by policy."""
         self.policies[f"{what} at {place()}"] += 1
+
+
+def count_of(optimizer: Any) -> int:
+    """Return the elements of an optimizer's parameters, of whole ones where they are sharded."""
+    groups = getattr(optimizer, "param_groups", ())
+    return sum(int(p.numel()) for group in groups for p in group["params"])
 
 
 def size(nbytes: float) -> str:
@@ -262,6 +332,11 @@ def place() -> str:
             nearest = f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return nearest or "a thread of PyTorch"
+
+
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """Return the tensors among arguments, as they are nested."""
+    return [v for v in tree_leaves(list(values)) if isinstance(v, torch.Tensor)]
 
 
 def on_device(tensors: Iterable[object], kind: str) -> list[torch.Tensor]:

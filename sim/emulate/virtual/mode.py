@@ -218,6 +218,15 @@ class Emulation(TorchDispatchMode):
         else:
             forget(target)
 
+    def _on_histc(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Count integers as floats: the CPU has no other histogram, an accelerator has."""
+        values = values_of(args[0])
+        if values is None or not is_integer(values.dtype):
+            return self._run(func, nature(func), args, kwargs, inputs)
+        counts = func(values.float(), *args[1:], **kwargs).to(values.dtype)
+        self._charge(nature(func), args, kwargs, inputs, [], None)
+        return self.lift(counts)
+
     def _on_index(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
         """Masks have become places, for how many there are is a value."""
         places = [self._unmasked(i) for i in args[1]]
@@ -355,7 +364,11 @@ class Emulation(TorchDispatchMode):
         call = Call(kind, kind.bound(args, kwargs), on_device(inputs, self.kind),
                     on_device(outputs, self.kind), self.machine.stack)  # fmt: skip
         kernel, known = kernel_of(call)
-        signature = signature_of(kind, args, kwargs) if self.machine.measure and func else None
+        signature = None
+        if self.machine.measure and func:
+            given = [*args, *(v for _, v in sorted(kwargs.items()))]
+            found = self.machine.found_in_cache(given, outputs)
+            signature = (*signature_of(kind, args, kwargs), *found)
         self.machine.run_kernel(kernel, kind.full, known, signature)
 
     # ---- values
@@ -397,7 +410,7 @@ class Emulation(TorchDispatchMode):
         return out
 
 
-def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> object:
+def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
 
     def form(value: Any) -> Any:

@@ -60,8 +60,10 @@ def nature(func: Any) -> Nature:
     returns = [r.alias_info for r in schema.returns]
     written = [i for i, a in enumerate(schema.arguments) if a.alias_info and a.alias_info.is_write]
     view = bool(returns) and all(r is not None and not r.is_write for r in returns)
-    composite = func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
-        func.name(), "CompositeImplicitAutograd"
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    own = any(has(func.name(), key) for key in ("CUDA", "PrivateUse1"))  # surface.kernels
+    composite = (
+        func.namespace == "aten" and not own and has(func.name(), "CompositeImplicitAutograd")
     )
     return Nature(
         name=name,

@@ -5,6 +5,7 @@ python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import runpy
@@ -15,18 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_device,
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
-from ersatz.device_models.calibration.table_timer import table_timer
-from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.trace import Trace, save
+from ersatz.sim.emulate.timing import kernel_timer
+from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
 from ersatz.sim.emulate.virtual_device import (
+    STANDINS,
     Seat,
     host_defaults,
     seated_node,
@@ -58,12 +53,21 @@ def main(words: Sequence[str]) -> int:
             print(left.code, file=sys.stderr)
     except BaseException as error:
         show_error()
-        machine.error = f"{type(error).__name__}: {error}"
+        machine.error = f"{type(error).__name__}: {error}{remedy(error)}"
         status = 1
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
     sys.stderr.flush()
+    mode.world.exchange.leave()
     os._exit(status)  # workers and threads of the script are not waited for
+
+
+def remedy(error: BaseException) -> str:
+    """Return what would help: a stand-in where a compiled package is missing."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and name in STANDINS:
+        return f"; --with {name} puts a stand-in in its place"
+    return ""
 
 
 def show_error() -> None:
@@ -98,7 +102,16 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     """Build the machine and replace what the script would find of a real one."""
     import torch
 
-    from ersatz.sim.emulate.surface import attention, files, tensors, threads, times
+    from ersatz.sim.emulate.standins import place
+    from ersatz.sim.emulate.surface import (
+        attention,
+        files,
+        kernels,
+        processes,
+        tensors,
+        threads,
+        times,
+    )
     from ersatz.sim.emulate.virtual.machine import Machine
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
     from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
@@ -107,15 +120,16 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     if seat.under_torchrun:
         groups.set_environment(seat.rank, seat.world, seat.per_node)
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
-    timer, device = kernel_timer(seat, node.device)
+    timer = kernel_timer(seat.timer, seat.calibration, node.device)
     host = host_defaults()
     live = measurer(seat) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
     memory, left = configured(usable_memory(node, stack), seat.allocator)
     machine = Machine(
-        seat, node, stack, shown_as(device), host, timer, Network(node, stack, seat.world),
+        seat, node, stack, shown_as(node.device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
+    machine.cache.capacity = node.device.cache_bytes
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     machine.real_clock = time.process_time
@@ -138,9 +152,12 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         from ersatz.sim.emulate.surface import cuda
 
         cuda.install(machine)
+        kernels.install("CUDA", kernels.CPU if node.device.name == "cpu" else kernels.CUDA)
         attention.install(("AutogradCUDA", "CUDA"))
     tensors.install(machine, mode)
+    place.install(machine, seat.standins)
     files.install(machine)
+    processes.install(machine)
     groups.install(machine, world)
     reducer.install(machine)
     lazily.install()
@@ -152,19 +169,6 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     return machine, mode
 
 
-def kernel_timer(seat: Seat, device: Any) -> tuple[Timer, Any]:
-    """Return how long kernels take, and the device as its calibration has it."""
-    if seat.timer == "roofline":
-        return roofline_time, device
-    if not seat.calibration:
-        return calibrated_time, device
-    calibration = read_calibration(find_calibration(seat.calibration))
-    make = table_timer if seat.timer == "table" else calibrated_timer
-    timer = make(calibration)
-    found = calibrated_device(device, calibration)
-    return lambda _, kernel: timer(found, kernel), device
-
-
 def measurer(seat: Seat) -> Callable[[object], float | None]:
     """Return what asks the attached device for the time of an operator."""
     from ersatz.sim.emulate.measured import Measurer
@@ -173,17 +177,28 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
 
 
 def no_compiler(machine: Any) -> None:
-    """Say it where the script asks for compilation, which is switched off."""
+    """Say it where the script runs what it wanted compiled: compilation is switched off."""
     import torch
 
     compile_ = torch.compile
 
-    def uncompiled(*args: Any, **kwargs: Any) -> Any:
-        machine.note(
-            "torch.compile is switched off: operators are not fused and activations not recomputed, so"
-            " that time and memory are above those of the compiled script"
-        )
-        return compile_(*args, **kwargs)
+    def say() -> None:
+        machine.note(UNCOMPILED)
+
+    def uncompiled(model: Any = None, **kwargs: Any) -> Any:
+        if model is None:
+            return lambda found: uncompiled(found, **kwargs)
+        made = compile_(model, **kwargs)
+        if isinstance(model, torch.nn.Module):
+            say()
+            return made
+
+        @functools.wraps(model)
+        def run(*args: Any, **named: Any) -> Any:
+            say()
+            return made(*args, **named)
+
+        return run
 
     torch.compile = uncompiled
 
@@ -194,7 +209,8 @@ def steps(machine: Any) -> None:
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.optim import optimizer
 
-    optimizer._foreach_supported_types.append(FakeTensor)
+    if machine.device.name != "cpu":  # where optimizers go through parameters one by one
+        optimizer._foreach_supported_types.append(FakeTensor)
     torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
     def before(found: Any, args: Any, kwargs: Any) -> None:
@@ -229,7 +245,8 @@ def trace_of(machine: Any) -> Trace:
                "policies": dict(machine.policies.most_common(20)), "unknown": dict(machine.unknown),
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
-               "error": machine.error, "surface_assumed": machine.shown.assumed,
+               "error": machine.error, "parameters": machine.parameters,
+               "surface_assumed": machine.shown.assumed,
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

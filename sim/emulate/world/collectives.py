@@ -197,7 +197,7 @@ class World:
         pair = ranks_of(sorted((own, peer)))
         nbytes = float(tensor.numel() * tensor.element_size())
         self.counts[kind, pair] += 1
-        entry = self.machine.collective("send", nbytes, pair, beside=True, name=kind)
+        entry = self.machine.collective("send", nbytes, pair, beside=True, name=kind, peer=peer)
         if kind == "send":
             self.exchange.send("message", [self.machine.clock.ends[entry], values_of(tensor)], peer)
             return Pending(self.machine, entry, [tensor])

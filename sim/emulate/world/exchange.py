@@ -6,6 +6,7 @@ import io
 import pickle
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -55,6 +56,15 @@ class Exchange:
         found = self.store.get(f"{what}/{sender}>{self.rank}/{self.rounds[key]}")
         self.rounds[key] += 1
         return read(found)
+
+    def leave(self) -> None:
+        """Say that this rank needs nobody any more; who serves the store stays until all have said so."""
+        if self.store is None:
+            return
+        with suppress(RuntimeError):  # who served it may have failed and be gone
+            self.store.set(f"left/{self.rank}", b"1")
+            if self.rank == self.represented[0]:
+                self.store.wait([f"left/{r}" for r in self.represented], WAIT)
 
 
 def hash_of(members: Sequence[int]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from ersatz.sim.emulate.trace import ranks_of
 from ersatz.sim.emulate.virtual.machine import Machine
-from ersatz.sim.emulate.world.collectives import World, members
+from ersatz.sim.emulate.world.collectives import World
+from ersatz.sim.emulate.world.objects import objects_of
 
 Function = Callable[..., Any]
 
@@ -48,7 +48,7 @@ def install(machine: Machine, world: World) -> None:
     replaced: dict[str, Function] = {
         "init_process_group": init_process_group,
         "new_group": new_group,
-        **_objects(world),
+        **objects_of(world),
     }
     for name in ("is_nccl_available", "is_gloo_available", "is_xccl_available"):
         replaced[name] = _yes
@@ -81,66 +81,3 @@ def _replace(functions: dict[str, Function]) -> None:
         for name, value in list(vars(module).items()):
             if id(value) in old:
                 setattr(module, name, old[id(value)])
-
-
-def _objects(world: World) -> dict[str, Function]:
-    """Return the collectives of Python objects, which processes exchange for real."""
-    exchange = world.exchange
-
-    def group_of(group: Any) -> list[int]:
-        found = c10d._get_default_group() if group is None else group
-        return members(ranks_of(dist.get_process_group_ranks(found)))
-
-    def of_all(what: str, value: Any, ranks: list[int]) -> list[Any]:
-        if not set(ranks) <= {exchange.rank, *exchange.represented}:
-            world.machine.note(
-                f"{what}: objects of ranks that were not run are taken to be those of rank {exchange.rank}"
-            )
-        return exchange.of_all(what, value, ranks)
-
-    def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:
-        object_list[:] = of_all("all_gather_object", obj, group_of(group))
-
-    def gather_object(obj: Any, object_gather_list: Any = None, dst: Any = 0, group: Any = None,
-                      **kwargs: Any) -> None:  # fmt: skip
-        found = of_all("gather_object", obj, group_of(group))
-        if object_gather_list is not None:
-            object_gather_list[:] = found
-
-    def broadcast_object_list(object_list: list[Any], src: Any = None, group: Any = None,
-                              device: Any = None, group_src: Any = None) -> None:  # fmt: skip
-        ranks = group_of(group)
-        source = ranks[group_src] if group_src is not None else (src or 0)
-        found = of_all("broadcast_object_list", list(object_list), ranks)
-        if source in ranks:
-            object_list[:] = found[ranks.index(source)]
-
-    def scatter_object_list(output: list[Any], inputs: Any = None, src: Any = None, group: Any = None,
-                            **kwargs: Any) -> None:  # fmt: skip
-        ranks = group_of(group)
-        found = of_all("scatter_object_list", inputs, ranks)
-        row = found[ranks.index(src or ranks[0])]
-        if row is None:
-            raise NotImplementedError(
-                "objects are scattered from a rank that is not emulated: --ranks"
-            )
-        output[0] = row[ranks.index(world.machine.seat.rank)]
-
-    def send_object_list(
-        object_list: list[Any], dst: Any = None, group: Any = None, **kwargs: Any
-    ) -> None:
-        exchange.send("object", list(object_list), int(dst if dst is not None else 0))
-
-    def recv_object_list(
-        object_list: list[Any], src: Any = None, group: Any = None, **kwargs: Any
-    ) -> int:
-        try:
-            object_list[:] = exchange.receive("object", int(src or 0))
-        except LookupError:
-            raise NotImplementedError(
-                f"rank {src} sends objects and is not emulated: name it by --ranks"
-            ) from None
-        return int(src or 0)
-
-    return {f.__name__: f for f in (all_gather_object, gather_object, broadcast_object_list,
-                                    scatter_object_list, send_object_list, recv_object_list)}  # fmt: skip

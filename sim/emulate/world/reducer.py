@@ -48,7 +48,9 @@ class Reducer:
             first = self.params[indices[0]]
             count = sum(self.params[i].numel() for i in indices)
             self.flat.append(torch.empty(count, dtype=first.dtype, device=first.device))
-        self.machine.note(f"DDP: {len(self.buckets)} buckets of gradients")
+        self.machine.note(
+            f"DDP: gradients in {len(self.buckets)} bucket{'s' * (len(self.buckets) > 1)}"
+        )
 
     def prepare_for_forward(self) -> None:
         """Do nothing: buckets are ready."""

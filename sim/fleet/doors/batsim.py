@@ -4,7 +4,8 @@ To the fleet it is a scheduler like any other. Each call is a request with what 
 stands still until the reply, whose events are the decisions. ersatz asks (REQ), the scheduler answers
 (REP) at an endpoint where it binds, as unmodified pybatsim schedulers do.
 
-A job that comes back after an interruption is a new job to Batsim: `w0!7`, then `w0!7#1`. `KILL_JOB` is
+A job that comes back after an interruption is a new job to Batsim: `w0!7`, then `w0!7#1`; one whose id is no
+number, as schedulers expect, is given one and told with its `name`. `KILL_JOB` is
 a preemption without a new checkpoint; the job comes back. Decisions dated later are carried out then.
 """
 
@@ -46,6 +47,7 @@ MACHINES = {
     "down": "event_machine_unavailable", "drain": "event_machine_unavailable",
     "up": "event_machine_available", "undrain": "event_machine_available",
 }  # fmt: skip
+OWN_NUMBERS = 10**9  # from which on jobs are numbered whose ids are no numbers
 MOST_ORDERS = 100_000  # of one reply, and of its future
 FORWARDED = frozenset({"slow", "rate", "notice"})
 
@@ -69,6 +71,7 @@ class BatsimScheduler:
         self._jobs: dict[str, str] = {}  # Batsim's id -> job
         self._ids: dict[str, str] = {}  # job -> Batsim's id of its present attempt
         self._attempts: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of jobs whose ids are none
         self._calls: list[float] = []  # times at which it wants to be called
         self._later: list[tuple[float, int, Order]] = []  # orders of its future
         self._unasked: list[float] = []  # times of orders for which no call was asked for yet
@@ -112,8 +115,9 @@ class BatsimScheduler:
             news += self._told(now, record)
         for job in view.arrived:
             attempt = self._attempts[job.id] = self._attempts.get(job.id, -1) + 1
-            name = f"{WORKLOAD}!{job.id}" + (f"#{attempt}" if attempt else "")
+            name = f"{WORKLOAD}!{self._number(job.id)}" + (f"#{attempt}" if attempt else "")
             self._ids[job.id], self._jobs[name] = name, job.id
+            self._jobs[f"{WORKLOAD}!{job.id}"] = job.id  # who knows its own id may say that
             news.append(submitted(now, name, job))
             if not attempt:
                 self.to_come -= 1
@@ -123,6 +127,12 @@ class BatsimScheduler:
             heapq.heappop(self._calls)
             news.append(event(now, "REQUESTED_CALL"))
         return news
+
+    def _number(self, job: str) -> str:
+        """Return a job's id as Batsim's own are: a number, beyond those that jobs may have themselves."""
+        if job.isascii() and job.isdigit() and len(job) < len(str(OWN_NUMBERS)):
+            return job
+        return str(self._numbers.setdefault(job, OWN_NUMBERS + len(self._numbers)))
 
     def _told(self, now: float, record: Record) -> list[Event]:
         """Return one record in Batsim's words; some it has no word for."""

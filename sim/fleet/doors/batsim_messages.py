@@ -28,6 +28,7 @@ Event = dict[str, Any]
 # Of every job: what it does is not the scheduler's to know. Batsim's plainest type, which pybatsim reads.
 PROFILE = {"type": "delay", "delay": 1.0}
 CLOCK_S = 1e-4  # by which a scheduler's clock may be behind: some JSON readers drop the last digits
+FIRST_S = 1e-6  # as which the first instant is told where it is 0: some take 0 for no time at all
 Kinds = tuple[type, ...]
 TEXT: Kinds = (str,)
 TIME: Kinds = (int, float)
@@ -71,14 +72,18 @@ class Order(NamedTuple):
 
 def encode(now: float, events: list[Event]) -> bytes:
     """Return a message."""
+    first = any(found["type"] == "SIMULATION_BEGINS" for found in events)
     return json.dumps(
-        {"now": now, "events": events}, separators=(",", ":"), allow_nan=False
+        {"now": now if first else now or FIRST_S, "events": events},
+        separators=(",", ":"),
+        allow_nan=False,
     ).encode()
 
 
 def event(now: float, kind: str, **data: Any) -> Event:
     """Return one event."""
-    return {"timestamp": now, "type": kind, "data": data}
+    at_s = now if kind == "SIMULATION_BEGINS" else now or FIRST_S
+    return {"timestamp": at_s, "type": kind, "data": data}
 
 
 def begins(cluster: Cluster, *, forward: bool = False) -> Event:
@@ -101,9 +106,14 @@ def begins(cluster: Cluster, *, forward: bool = False) -> Event:
 
 
 def submitted(now: float, batsim_id: str, job: Job) -> Event:
-    """Return the event of a job that waits; without a limit it has no walltime."""
-    data: dict[str, Any] = {"id": batsim_id, "subtime": job.submit_s, "res": job.devices,
+    """Return the event of a job that waits; without a limit it has no walltime.
+
+    Where Batsim's id is another one than the job's, that is told, too.
+    """
+    data: dict[str, Any] = {"id": batsim_id, "subtime": job.submit_s or FIRST_S, "res": job.devices,
                             "profile": "training"}  # fmt: skip
+    if batsim_id.partition("!")[2].partition("#")[0] != job.id:
+        data["name"] = job.id
     if math.isfinite(job.walltime_s):
         data["walltime"] = job.walltime_s
     for key in EXTRAS:
@@ -160,7 +170,8 @@ def _order(found: Any, now: float) -> Order:
             raise ProtocolError(f"has {kind} without a proper {key!r}: {shown(data)}")
         if kinds is TIME and not _is_time(value):
             raise ProtocolError(f"has {kind} with {key} = {shown(value)}")
-    return Order(max(float(at_s), now), kind, data)
+    at_once = at_s <= now + FIRST_S and now == 0.0
+    return Order(now if at_once else max(float(at_s), now), kind, data)
 
 
 def _is_time(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import simpy
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.engine.happening import TIMER, Happening
+from ersatz.sim.fleet.engine.nodes import Nodes
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import Log, Rules
 from ersatz.sim.fleet.protocol import (
@@ -40,7 +41,7 @@ class Fleet(Protocol):
     waiting: OrderedDict[str, Job]
     running: dict[str, Attempt]
     progress: dict[str, Progress]
-    drained: dict[int, Counter[str]]
+    nodes: Nodes
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -80,9 +81,6 @@ class Fleet(Protocol):
 
     def wake_at(self, time_s: float) -> None:
         """Ask the scheduler at a time."""
-
-    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
-        """Let a node take no new jobs, or take them again; False if another drained it."""
 
 
 def carry_out(fleet: Fleet, decision: object) -> None:
@@ -258,10 +256,10 @@ def _drain(fleet: Fleet, decision: Drain) -> None:
             f"{fleet.scheduler.name} drained node {decision.node}, which does not exist"
         )
     cause = f"scheduler {fleet.scheduler.name}"
-    held = fleet.drained.get(decision.node)
+    held = fleet.nodes.drained.get(decision.node)
     if held is None if decision.undo else held and held[cause]:
         return  # it is so already
-    if not fleet.drain(decision.node, cause, decision.undo):
+    if not fleet.nodes.drain(decision.node, cause, decision.undo):
         raise fleet.ended(
             f"{fleet.scheduler.name} undrained {fleet.cluster.nodes[decision.node].name}, which it"
             " has not drained")  # fmt: skip

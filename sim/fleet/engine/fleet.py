@@ -22,6 +22,7 @@ from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster, Placement, size_of
 from ersatz.sim.fleet.engine.decisions import carry_out
 from ersatz.sim.fleet.engine.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
+from ersatz.sim.fleet.engine.nodes import Nodes
 from ersatz.sim.fleet.engine.outages import Outage, begin_outages
 from ersatz.sim.fleet.engine.view import FleetView, rate_of, slowness_of
 from ersatz.sim.fleet.engine.watchdog import HangError, Watchdog
@@ -91,12 +92,8 @@ class Fleet:
         self.used: Counter[str] = Counter()
         self.arrived: list[Job] = []  # since the last call, as the scheduler sees them
         self._arriving: list[Job] = []  # since this one
-        self.down: set[int] = set()
-        self.drained: dict[int, Counter[str]] = {}  # node -> by whom, and how often at once
-        self.slowed: dict[int, float] = {}
-        self._drain_cause: dict[int, str] = {}  # the first of each node
-        self._out: Counter[int] = Counter()  # causes for which a node is down
-        self._spells: dict[int, list[float]] = {}  # factors of a node's slow spells under way
+        self.nodes = Nodes(self)
+        self.slowed = self.nodes.slowed
         about = {"policy": scheduler.name, "workload": spec.workload.name, "seed": str(spec.seed)}
         self.log = Log(spec.cluster, spec.rules, scheduler.claims, about | dict(spec.about))
         self.held: dict[str, set[str]] = {}  # job -> those that it still has to wait for
@@ -109,7 +106,7 @@ class Fleet:
         self._unseen: list[Record] = []
         self._asked = False
         self._second, self._calls, self._empty_calls = 0.0, 0, 0
-        self._moves = self._strikes = 0
+        self._moves = 0
         self._idle_calls = 0
         self._shapes: dict[tuple[object, ...], str] = {}
         self.watchdog = Watchdog(spec.decision_limit_s)
@@ -126,12 +123,12 @@ class Fleet:
                 self.log.claims = self.scheduler.claims
                 for job in self.spec.workload.jobs:
                     Happening(env, SUBMIT, job.submit_s, partial(self._submit, job))
-                begin_outages(self, self.spec.outages, self.spec.seed)
+                begin_outages(self.nodes, self.spec.outages, self.spec.seed)
                 if self.spec.first_wakeup:
                     self.ask_soon()
                 while (self.left or self._asked or until < math.inf) and env.peek() < until:
                     env.step()
-                    if self._strikes > MOST_STRIKES and until == math.inf:
+                    if self.nodes.strikes > MOST_STRIKES and until == math.inf:
                         raise self.ended(self._why_for_ever())
                 if self.left and until == math.inf:
                     raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
@@ -251,7 +248,7 @@ class Fleet:
     def _count_moves(self, event: str) -> None:
         """End the run of a scheduler under which jobs move and none is ever done."""
         self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
-        self._strikes = 0 if event in FINAL else self._strikes
+        self.nodes.strikes = 0 if event in FINAL else self.nodes.strikes
         if self._moves > MOST_MOVES + MOVES_A_JOB * (len(self.running) + len(self.waiting)):
             raise self.ended(f"{self.scheduler.name} preempted or moved jobs {self._moves:,} times"
                              " while none ended")  # fmt: skip
@@ -262,7 +259,7 @@ class Fleet:
             self._idle_calls = 0
             return
         self._idle_calls += 1
-        quiet = not (self.down or self.timers or self.drained or self._asked)
+        quiet = not (self.nodes.down or self.timers or self.nodes.drained or self._asked)
         if (quiet and not self.spec.outages) or self._idle_calls > MOST_IDLE_CALLS:
             reason = f"{self.scheduler.name} starts nothing, but {self._why_waiting()}"
             raise self.ended(reason, STARVED)
@@ -428,87 +425,13 @@ class Fleet:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def lose(self, node: int, cause: str, *, beside: bool = False) -> bool:
-        """Take a node down with all that runs on it.
-
-        A node that is down already is not struck again (False), but a planned outage is held
-        `beside` what keeps it down: it is back when the last of these is over.
-        """
-        if node in self.down and not beside:
-            return False
-        self._out[node] += 1
-        if node in self.down:
-            return True
-        self.down.add(node)
-        self.write("down", node=node, detail=cause)
-        self.tell()
-        self.free.close(node)
+    def leave(self, node: int, cause: str) -> None:
+        """Let all that runs on a node fail."""
         for name in list(self._on_node.get(node, ())):
             self.interrupt(self.running[name], node, cause)
-        return True
 
-    def restore(self, node: int, cause: str) -> None:
-        """Bring a node back, once nothing keeps it down any more."""
-        self._out[node] -= 1
-        if self._out[node]:
-            return
-        self.down.discard(node)
-        self.write("up", node=node, detail=cause)
-        self.tell()
-        if node not in self.drained:
-            self.free.open(node)
-
-    def drain(self, node: int, cause: str, undo: bool = False) -> bool:
-        """Let a node take no new jobs, or (`undo`) take them again; False if `cause` had not drained it.
-
-        Drains of several causes, or of one that overlaps with itself, end with the last of them.
-        """
-        held = self.drained.setdefault(node, Counter())
-        if not undo:
-            held[cause] += 1
-            if held.total() == 1:
-                self._drain_cause[node] = cause
-                self._note_drain("drain", node, cause)
-                self.free.close(node)
-            return True
-        known = held[cause] > 0
-        held[cause] -= known
-        if held.total() == 0:
-            del self.drained[node]
-            if known:
-                self._note_drain("undrain", node, self._drain_cause.pop(node))
-                if node not in self.down:
-                    self.free.open(node)
-        return known
-
-    def _note_drain(self, event: str, node: int, cause: str) -> None:
-        self.write(event, node=node, detail=cause)
-        self.tell()
-
-    def strike(self) -> None:
-        """Count the failures since a job ended: a run without `until` may otherwise never end."""
-        self._strikes += 1
-
-    def _why_for_ever(self) -> str:
-        still = next(iter((*self.running, *self.waiting, *self.held)), "")
-        return (f"{MOST_STRIKES:,} failures came while no job ended (job {still} is still not done):"
-                " see `until`, `rules.max_failures` and checkpoints")  # fmt: skip
-
-    def slow(self, node: int, factor: float, cause: str, undo: bool = False) -> None:
-        """Let a node work at a factor of its speed, and its jobs with it, or (`undo`) no longer.
-
-        Of several spells at once the slowest counts.
-        """
-        spells = self._spells.setdefault(node, [])
-        (spells.remove if undo else spells.append)(factor)
-        factor = min(spells, default=1.0)
-        if factor == self.slowed.get(node, 1.0):
-            return
-        self.slowed[node] = factor
-        if factor == 1.0:
-            del self.slowed[node]
-        self.write("slow", node=node, value=factor, detail=cause)
-        self.tell()
+    def keep_pace(self, node: int, cause: str) -> None:
+        """Let what runs on a node go on at the speed that the node has now."""
         for name in list(self._on_node.get(node, ())):
             attempt = self.running[name]
             rate = attempt.nominal * slowness_of(self, attempt.placement)
@@ -519,3 +442,8 @@ class Fleet:
                 )  # fmt: skip
                 self.write("rate", name, node=node, value=rate, detail=cause)
                 self._plan_end(attempt)
+
+    def _why_for_ever(self) -> str:
+        still = next(iter((*self.running, *self.waiting, *self.held)), "")
+        return (f"{MOST_STRIKES:,} failures came while no job ended (job {still} is still not done):"
+                " see `until`, `rules.max_failures` and checkpoints")  # fmt: skip

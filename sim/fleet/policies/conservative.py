@@ -2,24 +2,38 @@
 
 When devices come back early, each waiting job in turn gives up its reservation and takes the first
 place in the timetable that it can get, so that none becomes later (Mu'alem and Feitelson 2001).
-The work per event grows with the number of waiting jobs times the steps of the timetable.
+Only jobs are looked at for which devices given back may be of use (`policies.lineup`).
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ersatz.sim.fleet.cluster import Placement
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import RELEASES, Claims, Record
+from ersatz.sim.fleet.policies.lineup import Lineup
 from ersatz.sim.fleet.policies.placement import Placer
-from ersatz.sim.fleet.policies.queue import Admit, Key, QueueScheduler, by_submission, within_limits
+from ersatz.sim.fleet.policies.queue import (
+    Admit,
+    Entry,
+    Key,
+    QueueScheduler,
+    by_submission,
+    within_limits,
+)
 from ersatz.sim.fleet.policies.timetable import Timetable
 from ersatz.sim.fleet.protocol import Decision, Reserve, View
 from ersatz.sim.fleet.workload.jobs import Job
 
+DEPTH = 1000  # waiting jobs that are booked at once
+_FILLER = Job("filler", 0.0, 0, 0.0)
 CHANGES = frozenset({"down", "up", "drain", "undrain", "slow", "fail"})  # void all promises
 
 
@@ -35,46 +49,95 @@ class Booking:
 class ConservativeScheduler(QueueScheduler):
     """Books every job at once, and moves bookings only forward in time.
 
-    A tenant's bookings count as if all of them ran at once, so that its limit breaks no promise.
+    A tenant's bookings count as if all of them ran at once, so that its limit breaks no promise. At most
+    `depth` waiting jobs are booked at once, the first ones; those behind them wait without a promise
+    (Slurm's `bf_max_job_test` does the same, at 500).
     """
 
     def __init__(
         self, name: str = "conservative", placer: Placer | None = None, key: Key = by_submission,
-        admit: Admit = within_limits,
+        admit: Admit = within_limits, depth: int = DEPTH,
     ) -> None:  # fmt: skip
         super().__init__(name, placer, key, admit)
         self.claims = Claims(backfill="conservative")
+        self.depth = depth
         self.bookings: dict[str, Booking] = {}
         self.table = Timetable(0.0, 0)
+        self.lineup = Lineup()
+        self._behind: list[Entry] = []  # beyond the depth, the first last
+        self._promised: set[str] = (
+            set()
+        )  # jobs that were told a start since all promises were made anew
+        self._booked: Counter[str] = Counter()  # devices of waiting jobs' bookings, by tenant
         self._first: tuple[int, ...] = ()  # device number of each node's slot 0
+        self._node_of: list[int] = []  # of each device
+        self._nothing: Free | None = None  # a fleet of which nothing is free
 
     def on_start(self, view: View) -> None:
         """Begin with an empty timetable of all devices."""
+        nodes = view.cluster.nodes
         self.table = Timetable(0.0, (1 << view.cluster.devices) - 1)
         self._first = view.cluster.first
+        self._node_of = [i for i, n in enumerate(nodes) for _ in range(n.devices)]
+        self._nothing = Free(view.cluster)
+        self._nothing.take(_FILLER, tuple(
+            (i, (1 << n.devices) - 1) for i, n in enumerate(nodes) if n.devices))  # fmt: skip
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Keep the timetable, book new jobs, move others forward, and start those that are due."""
         self.enqueue(view)
         self.table.advance(now)
-        changed = any(r.event in CHANGES for r in events)
-        if changed:
+        for job in view.arrived:
+            insort(self._behind, self._entries[job.id])
+        anew = any(r.event in CHANGES for r in events)
+        if anew:
             self._begin_anew(now, view)
-        released = False
+        moves = anew
         for record in events:
             if record.event in RELEASES and record.job in self.bookings and (
                 record.job not in view.running):  # fmt: skip
+                self.lineup.open(now, self.bookings[record.job].end_s)
                 self._unbook(record.job, now)
-                released = True
-        fresh = {job.id for job in view.arrived}
-        for _, _, name in self.queue[::-1]:
-            if changed or released or name in fresh:
-                yield from self._book(view, now, view.waiting[name], name in fresh or changed)
+                moves = True
+        self._line_up(view)
+        if moves:
+            self.lineup.begin_round(self.table)
+        at = 0
+        while (at := self._next(at, moves)) < len(self.lineup):
+            before = len(self.lineup)
+            yield from self._book(view, now, at)
+            at += len(self.lineup) == before  # else it has started, and the next stands here
+            if at >= len(self.lineup):
+                self._line_up(view)
+        self.lineup.forget(now)
+
+    def _next(self, at: int, moves: bool) -> int:
+        """Return the next job that may get a booking, or (`moves`) another one."""
+        if moves:
+            return self.lineup.next_that_may_move(at, self.table)
+        fresh = np.flatnonzero(np.isinf(self.lineup.start[at:]))
+        return at + int(fresh[0]) if len(fresh) else len(self.lineup)
+
+    def _line_up(self, view: View) -> None:
+        """Let waiting jobs line up, as many as may be booked at once."""
+        while self._behind and (
+            len(self.lineup) < self.depth
+            or self.lineup.place_of(self._behind[-1]) < len(self.lineup)
+        ):
+            entry = self._behind.pop()
+            job = view.waiting[entry[2]]
+            kinds = ("",) if job.mixed else self.placer.kinds(view, job)
+            fastest = max(
+                (view.rate_on(job, k or view.cluster.types[0]) for k in kinds), default=0.0
+            )
+            self.lineup.add(entry, job.least, job.walltime_s / (fastest or math.inf))
 
     def _begin_anew(self, now: float, view: View) -> None:
         """Rebuild the timetable from what runs, after a change of the machines."""
         cluster = view.cluster
-        self.bookings = {}
+        self.bookings, self._promised = {}, set()
+        self._booked.clear()
+        self.lineup.start[:] = self.lineup.end[:] = math.inf
         open_devices = _bits(cluster.first, tuple(
             (i, (1 << n.devices) - 1) for i, n in enumerate(cluster.nodes)
             if i not in view.free.closed))  # fmt: skip
@@ -91,53 +154,80 @@ class ConservativeScheduler(QueueScheduler):
         start = max(booking.start_s, now)
         self.table.give(start, booking.end_s, _bits(self._first, booking.placement))
 
-    def _book(self, view: View, now: float, job: Job, promise: bool) -> Iterator[Decision]:
+    def _book(self, view: View, now: float, at: int) -> Iterator[Decision]:
         """Give a job the first place in the timetable, and start it if that is now."""
-        before = self.bookings.get(job.id)
+        name, lineup = self.lineup.name(at), self.lineup
+        job = view.waiting[name]
+        before = self.bookings.get(name)
         if before:
-            self._unbook(job.id, now)
-        booked = sum(view.waiting[name].devices for name in self.bookings if name in view.waiting
-                     and view.waiting[name].tenant == job.tenant)  # fmt: skip
-        booking = self._first_place(view, job) if self.admit(view, job, booked) else None
+            lineup.book(at, math.inf, math.inf)
+            self._unbook(name, now)
+            self._booked[job.tenant] -= job.devices
+        booking = None
+        if self.admit(view, job, self._booked[job.tenant]):
+            booking = self._first_place(view, job)
         if before and (booking is None or booking.start_s > before.start_s):
             booking = before  # another placement may come out worse: a promise is kept
         if booking is None:
             return
+        if before and before != booking:
+            lineup.open(max(before.start_s, now), before.end_s)
         if booking.start_s <= now and not view.free.fault(job, booking.placement):
+            lineup.drop(at)
             yield self.start(job, booking.placement)
-            end = view.running[job.id].limit_s
-            self._enter(job.id, Booking(now, end, booking.placement))
+            self._enter(name, Booking(now, view.running[name].limit_s, booking.placement))
             return
-        self._enter(job.id, booking)
-        if promise or before is None or booking.start_s < before.start_s:
-            yield Reserve(job.id, booking.start_s, booking.placement)
+        self._enter(name, booking)
+        self._booked[job.tenant] += job.devices
+        lineup.book(at, booking.start_s, booking.end_s)
+        if name not in self._promised or before is None or booking.start_s < before.start_s:
+            self._promised.add(name)
+            yield Reserve(name, booking.start_s, booking.placement)
 
     def _first_place(self, view: View, job: Job) -> Booking | None:
         """Return the earliest time at which devices are free for a job's whole limit."""
         best: Booking | None = None
+        table = self.table
         for kind in ("",) if job.mixed else self.placer.kinds(view, job):
-            among = _of_kind(view, kind)
-            for at, time_s in enumerate(self.table.times):
-                if best and time_s >= best.start_s:
-                    break
-                if found := self._place_at(view, job, kind, at, among):
+            rate = view.rate_on(job, kind or view.cluster.types[0])
+            lasts = job.walltime_s / (rate or math.inf)
+            among, at = _of_kind(view, kind), 0
+            while (
+                lasts and at < len(table.times) and not (best and table.times[at] >= best.start_s)
+            ):
+                free, after = table.during(at, lasts, among, job.least)
+                if free and (found := self._place_at(view, job, kind, at, among, lasts, free)):
                     best = found
                     break
+                at = after
         return best if best and math.isfinite(best.start_s) else None
 
-    def _place_at(self, view: View, job: Job, kind: str, at: int, among: int) -> Booking | None:
+    def _place_at(
+        self, view: View, job: Job, kind: str, at: int, among: int, lasts: float, free: int
+    ) -> Booking | None:
         """Return a booking from a step of the timetable on; slower placements last longer."""
-        lasts = job.walltime_s / (view.rate_on(job, kind or view.cluster.types[0]) or math.inf)
-        while lasts:
-            free = self.table.during(at, lasts, among, job.least)
-            found = self.placer.fill(_as_free(view, free), job, kind) if free else None
-            if not found:
-                return None
+        while free and (found := self._fill(view, job, kind, free)):
             needs = job.walltime_s / (view.rate(job, found) or math.inf)
             if needs <= lasts:
-                return Booking(self.table.times[at], self.table.times[at] + needs, found)
+                begin = self.table.times[at]
+                return Booking(begin, begin + needs, found)
             lasts = needs
+            free, _ = self.table.during(at, lasts, among, job.least)
         return None
+
+    def _fill(self, view: View, job: Job, kind: str, devices: int) -> Placement | None:
+        """Return a placement among a set of devices."""
+        now_free = self.table.counts[0] == view.free.free and not view.free.shared
+        if now_free and devices == self.table.free[0]:
+            return self.placer.fill(view.free, job, kind)  # the same, and indexed already
+        assert self._nothing is not None
+        free, nodes = self._nothing.copy(), self._nothing.cluster.nodes
+        while devices:
+            node = self._node_of[(devices & -devices).bit_length() - 1]
+            full = (1 << nodes[node].devices) - 1
+            free.set_free(node, devices >> self._first[node] & full)
+            devices &= ~(full << self._first[node])
+        return self.placer.fill(free, job, kind)
 
 
 def _of_kind(view: View, kind: str) -> int:
@@ -155,14 +245,3 @@ def _bits(first: tuple[int, ...], placement: Placement) -> int:
     for node, mask in placement:
         devices |= mask << first[node]
     return devices
-
-
-def _as_free(view: View, devices: int) -> Free:
-    """Return a set of devices as free devices of nodes, to find a placement among them."""
-    free = Free(view.cluster)
-    taken = []
-    for i, n in enumerate(view.cluster.nodes):
-        mask = (1 << n.devices) - 1
-        taken.append((i, mask & ~(devices >> view.cluster.first[i])))
-    free.take(Job("filler", 0.0, 0, 0.0), tuple((i, mask) for i, mask in taken if mask))
-    return free

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from ersatz.device_models.text.files import read_file
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.links.timing import Timing
 
@@ -33,13 +34,7 @@ MOST_BYTES = 50_000_000  # of a file
 
 def read_table(path: Path, operation: str = "", ranks: int = 0, per_node: int = 0) -> list[Timing]:
     """Return the rows of a table; raises `InputError` with every fault."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError([Problem(str(path), 0, 0, "", "", "is too large for a table")])
-        text = path.read_text("utf-8", errors="replace")
-    except OSError as error:
-        words = f"cannot be read: {error.strerror}"
-        raise InputError([Problem(str(path), 0, 0, "", "", words)]) from error
+    text = read_file(path, MOST_BYTES).decode("utf-8", errors="replace")
     kind, members, beside = _heading(path, text, operation, ranks, per_node)
     problems: list[Problem] = []
     rows = [

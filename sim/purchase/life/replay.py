@@ -20,7 +20,6 @@ from ersatz.sim.job.cost import value_after
 from ersatz.sim.purchase.buildout import (
     DAY_S,
     MONTH_DAYS,
-    VALUE_DECAY,
     Answer,
     BuildOut,
     Gate,
@@ -226,7 +225,7 @@ class Replay:
 
     def _kept_value(self, month: int) -> float:
         """Return the share of a price paid in a month that is left at the end of the plan."""
-        return value_after(1.0, VALUE_DECAY, (self.b.months - month) / 12.0)
+        return value_after(1.0, self.b.value_decay, (self.b.months - month) / 12.0)
 
     def _supplied(self, offer: Offer) -> float:
         """Return the share of an order that the maker delivers."""

@@ -6,6 +6,7 @@ assumption. Plans of jobs are cases of a `run` scenario, simulated once per proc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -15,6 +16,7 @@ from typing import Any
 
 from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, parse_day
+from ersatz.sim.job.cost import YEAR_S
 from ersatz.sim.law.places import find_buyer, find_place
 from ersatz.sim.law.rules import Rules, load_rules
 from ersatz.sim.market.prices import Prices, load_prices, market_prices
@@ -22,8 +24,9 @@ from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, BuildOut, Gate, Job, Of
 from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.gate import known_rules, open_gate, rule_gate
 from ersatz.sim.purchase.life.chance import Uncertain
-from ersatz.sim.purchase.reading.offers import INF, Reading, region_of, resolve_offer
+from ersatz.sim.purchase.reading.offers import INF, resolve_offer
 from ersatz.sim.purchase.reading.parts import resolve_event, resolve_inputs, resolve_job
+from ersatz.sim.purchase.reading.reading import Reading, dated, region_of
 from ersatz.sim.purchase.reading.schema import BuyFile, SiteSection
 from ersatz.sim.scenario.case_file import Case, read_cases, resolved_cases, validated
 
@@ -48,6 +51,7 @@ class Inquiry:
     buyer: str
     assumptions: tuple[str, ...]
     saving: float = 0.2  # share of the money of the first case that is asked for
+    home: str = ""  # code of the country where the buyer sits
 
 
 def section_of(path: Path | str, overrides: Sequence[str] = ()) -> str:
@@ -129,6 +133,7 @@ def resolve_inquiry(
     inputs = resolve_inputs(reading, spec, jobs)
     if case.problems:
         return None
+    known = [_within_quota(reading, gates[0], offer, sites) for offer in known]
     known, licences = _licences(reading, events, gates[0], known, sites)
     return Inquiry(
         case.name, _buildout(reading, spec, known, sites, jobs), gates[0], gates[1],
@@ -136,7 +141,7 @@ def resolve_inquiry(
         spec.monte_carlo.draws if spec.monte_carlo else 0,
         spec.monte_carlo.outcome if spec.monte_carlo else "finish", spec.purchase.replan, rules,
         bool(spec.rules.set or spec.rules.file), spec.buyer.kind, reading.listed(),
-        spec.monte_carlo.saving if spec.monte_carlo else 0.2,
+        spec.monte_carlo.saving if spec.monte_carlo else 0.2, find_place(spec.buyer.country),
     )  # fmt: skip
 
 
@@ -165,12 +170,20 @@ def _buildout(
     monthly = reading.money(section.monthly, ("purchase", "monthly")) or 0.0
     base = whole if whole is not None else (0.0 if monthly else INF)
     budget = tuple(base + monthly * (t + 1) for t in range(section.months))
+    worth = {item: reading.quote(item) for item in ("depreciation", "life")}
+    loss, life = worth["depreciation"], worth["life"]
+    if loss and section.count == "use":
+        reading.assume(
+            f"machines lose {100 * loss.mid:g} % of their worth in a year ({dated(loss)})"
+        )
+    known = {"value_decay": -math.log10(1.0 - loss.mid)} if loss else {}
+    known |= {"device_life_s": life.mid * YEAR_S} if life else {}
     return BuildOut(
         question=spec.question, seed=spec.seed, currency=spec.currency, start=reading.start,
         months=section.months, budget=budget, count=section.count, objective=section.objective,
         offers=tuple(offers), sites=tuple(sites), jobs=tuple(jobs),
         count_on_licences=section.count_on_licences, gap=section.gap,
-        time_limit_s=section.time_limit,
+        time_limit_s=section.time_limit, **known,
     )  # fmt: skip
 
 
@@ -181,7 +194,7 @@ def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> S
     price = reading.money(section.energy_price, ("sites", name, "energy_price"))
     pue, carbon = section.pue, section.carbon_intensity
     if region == "CN":
-        if price is None:
+        if price is None and section.colocation is None:
             rate = reading.prices.rate("CNY", reading.currency, reading.start)
             price = reading.default("energy_price", None, name) * rate
         pue = reading.default("pue", pue, name)
@@ -189,12 +202,13 @@ def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> S
     else:
         price = (
             price
-            if price is not None
+            if price is not None or section.colocation is not None
             else _per_joule(reading.regional("power", None, name, region))
         )
         pue = reading.regional("pue", pue, name, region)
         carbon = carbon if carbon is not None else _per_joule(
             reading.regional("carbon", None, name, region))  # fmt: skip
+    price = _with_space(reading, name, section, region, pue or 1.0, price)
     for key, value in (("energy_price", price), ("pue", pue), ("carbon_intensity", carbon)):
         if value is None:
             words = f"key is missing: the prices know none in {region} on {reading.start}"
@@ -204,6 +218,26 @@ def _site(reading: Reading, name: str, section: SiteSection, spec: BuyFile) -> S
         section.nodes if section.nodes is not None else INF,
         price or 0.0, pue or 1.0, carbon or 0.0,
     )  # fmt: skip
+
+
+def _with_space(
+    reading: Reading, name: str, section: SiteSection, region: str, pue: float, price: float | None
+) -> float | None:  # fmt: skip
+    """Return the money per joule at the meter: of electricity, or of rented space that includes it."""
+    at = ("sites", name, "colocation")
+    space = reading.money(section.colocation, at)
+    if space is None:
+        known = reading.quote("colocation", region=region)
+        cost = (
+            f": {known.mid:.0f} {known.unit} where it is rented ({dated(known)})" if known else ""
+        )
+        words = f"space, cooling plant and people of the site are not counted{cost}"
+        reading.silent.setdefault(words, []).append(name)
+        return price
+    if section.energy_price is not None:
+        reading.blame(at, None, "includes electricity: give it or energy_price, not both")
+    reading.assume(f"{name}: space is paid, with its electricity, for what machines in use draw")
+    return space / 1e3 / pue
 
 
 def _per_joule(per_kwh: float | None) -> float | None:
@@ -218,9 +252,10 @@ def _gates(
         return None, (open_gate, open_gate)
     try:
         rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)
-        gate = known = rule_gate(rules, spec.buyer.kind)
+        home = find_place(spec.buyer.country)
+        gate = known = rule_gate(rules, spec.buyer.kind, home)
         if not spec.rules.foresight:
-            known = rule_gate(known_rules(rules, reading.start), spec.buyer.kind)
+            known = rule_gate(known_rules(rules, reading.start), spec.buyer.kind, home)
         for offer in offers:  # a first question, so that unknown names are told now
             for site in sites:
                 gate(offer, site, reading.start)
@@ -245,6 +280,25 @@ def _beyond(reading: Reading, rules: Rules) -> list[str]:
 LICENCES = {"presumed": "licences presumed to be approved", "case": "licences decided case by case"}
 
 
+def _days(reading: Reading) -> list[date]:
+    return [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
+
+
+def _within_quota(reading: Reading, gate: Gate, offer: Offer, sites: list[Site]) -> Offer:
+    """Return an offer held to the least quota of the rules under which it may leave without more."""
+    said = [gate(offer, site, day) for site in sites if offer.is_at(site.name)
+            for day in _days(reading)]  # fmt: skip
+    least = min((a for a in said if a.policy in ("free", "notify")), key=lambda a: a.quota,
+                default=None)  # fmt: skip
+    if least is None or not least.quota < offer.quota * offer.per_node:
+        return offer
+    reading.assume(
+        f"{offer.name}: at most {least.quota:,.0f} devices, the quota of {', '.join(least.rules)};"
+        f" for more set devices.{offer.name}.quota, and the rules are asked for as many"
+    )
+    return replace(offer, quota=float(least.quota // offer.per_node))
+
+
 def _licences(
     reading: Reading, events: tuple[Event, ...], gate: Gate, offers: list[Offer], sites: list[Site]
 ) -> tuple[list[Offer], list[Event]]:
@@ -253,8 +307,8 @@ def _licences(
     for offer in offers:
         if any(e.kind == "licence" and e.hits(offer.name) for e in events):
             continue
-        days = [reading.start + timedelta(seconds=t * MONTH_S) for t in range(reading.months + 1)]
-        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name) for day in days}
+        said = {gate(offer, site, day) for site in sites if offer.is_at(site.name)
+                for day in _days(reading)}  # fmt: skip
         for kind, presumed in (("presumed", True), ("case", False)):
             if any(a.policy == "case" and a.presumed == presumed for a in said):
                 asked[kind].append(offer.name)

@@ -3,145 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import date
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from ersatz.device_models.catalog.device import Device, Node
+from ersatz.device_models.catalog.export import load_part
 from ersatz.device_models.catalog.power import device_power
 from ersatz.device_models.catalog.reading import load_device, load_node
 from ersatz.device_models.text.problems import InputError
-from ersatz.device_models.text.units import UnitError, format_money, parse_day
-from ersatz.sim.law.places import find_place
-from ersatz.sim.market.economics import load_defaults
-from ersatz.sim.market.prices import Prices, Quote, price_region
+from ersatz.device_models.text.units import format_money
+from ersatz.sim.job.cost import YEAR_S
+from ersatz.sim.market.prices import Quote
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_DAYS, Offer
+from ersatz.sim.purchase.reading.reading import Reading, dated
 from ersatz.sim.purchase.reading.schema import DeviceSection
-from ersatz.sim.scenario.case_file import Case
 
-DOMESTIC = frozenset(
-    {"huawei", "alibaba", "t-head"}
-)  # vendors whose parts a Chinese buyer imports not
 INF = math.inf
-STALE_MONTHS = 6.0  # from where the age of a price is said
-
-
-@dataclass(slots=True)
-class Reading:
-    """A case in the course of being resolved: where faults and assumptions go."""
-
-    case: Case
-    currency: str
-    start: date
-    months: int
-    region: str  # of prices: CN, US or global
-    prices: Prices
-    family_cost: float = 0.0  # of each family of devices that is used
-    silent: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # defaults and what they are used for
-    assumptions: list[str] = field(default_factory=list)
-
-    def blame(self, path: tuple[Any, ...], value: object, expected: str) -> None:
-        """Note a fault at a place of the file."""
-        self.case.blame(path, value, expected)
-
-    def load(self, loader: Callable[[str], Any], name: str, path: tuple[Any, ...]) -> Any:
-        """Load something of the catalogue, or note why it cannot be."""
-        try:
-            return loader(name)
-        except InputError as error:
-            for problem in error.problems:
-                self.blame(path, name, problem.expected)
-            return None
-
-    def default(self, key: str, given: float | None, of: str, *, domestic: bool = False) -> float:
-        """Return what is given, or a planning default that is then listed."""
-        if given is not None:
-            return given
-        defaults = load_defaults()
-        chosen = f"{key}_domestic" if domestic and f"{key}_domestic" in defaults else key
-        value = defaults[chosen]
-        note = f"; {value.note}" if value.note else ""
-        words = f"{key.replace('_', ' ')} is not given: {value.text} ({value.confidence}{note})"
-        self.silent.setdefault(words, []).append(of)
-        return value.value
-
-    def quote(self, item: str, device: str = "", region: str = "") -> Quote | None:
-        """Return what the prices knew of an item on the day of planning, or None."""
-        try:
-            return self.prices.quote(item, device or "*", region or self.region, self.start, self.currency,
-                                     seen=self.start)  # fmt: skip
-        except InputError:
-            return None
-
-    def regional(self, item: str, given: float | None, of: str, region: str) -> float | None:
-        """Return what is given, or what the prices say of a region, which is then listed; None without."""
-        if given is not None:
-            return given
-        found = self.quote(item, "", region)
-        if found is None:
-            return None
-        what = {"power": "energy price", "pue": "pue", "carbon": "carbon intensity"}[item]
-        unit = "" if found.unit == "1" else f" {found.unit}"
-        words = f"{what} is not given: {found.mid:.3g}{unit} ({dated(found)})"
-        self.silent.setdefault(words, []).append(of)
-        return found.mid
-
-    def listed(self) -> tuple[str, ...]:
-        """Return all assumptions, each default with what it was used for."""
-        silent = (f"{', '.join(dict.fromkeys(of))}: {words}" for words, of in self.silent.items())
-        return (*self.assumptions, *silent)
-
-    def money(self, given: tuple[float, str] | None, path: tuple[Any, ...]) -> float | None:
-        """Return an amount in the file's currency; another one is a fault."""
-        if given is None:
-            return None
-        amount, currency = given
-        try:
-            rate = self.prices.rate(currency, self.currency, self.start)
-        except InputError as error:
-            self.blame(path, currency, error.problems[0].expected)
-            return None
-        if rate != 1.0:
-            self.assume(f"{currency} are taken as {rate:.4g} {self.currency} on {self.start}")
-        return amount * rate
-
-    def assume(self, words: str) -> None:
-        """List an assumption once."""
-        if words not in self.assumptions:
-            self.assumptions.append(words)
-
-    def day(self, text: str | None, path: tuple[Any, ...]) -> float | None:
-        """Return days from the start to a date of the file."""
-        if text is None:
-            return None
-        try:
-            return float((parse_day(_whole_day(str(text))) - self.start).days)
-        except UnitError as error:
-            self.blame(path, text, str(error))
-            return None
-
-
-def dated(quote: Quote) -> str:
-    """Say where a quote is from: range, kind, region, day of observation and how far to trust it."""
-    ends = f"{quote.low:.3g} to {quote.high:.3g}"
-    if quote.high >= 1e5:
-        ends = f"{quote.low / 1e6:.2f} to {quote.high / 1e6:.2f} M"
-    age = quote.age_months
-    old = f", {age:.0f} months old" if age > STALE_MONTHS else ""
-    old = ", only after the day of planning" if quote.late else old
-    return f"{ends}; {quote.kind}, {quote.region}, {quote.observed:%Y-%m}{old}; {quote.confidence}"
-
-
-def region_of(country: str) -> str:
-    """Return the region whose prices hold in a country, by its name or code."""
-    return price_region(find_place(country))
-
-
-def _whole_day(text: str) -> str:
-    return f"{text}-01" if len(text) == len("2025-03") else text
 
 
 def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer | None:
@@ -161,12 +39,12 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
         device = found or device
     domestic = section.domestic
     if domestic is None:
-        domestic = bool(device and device.vendor in DOMESTIC)
+        domestic = bool(device and load_part(device.name).designer == "CN")
     delays = _delays(reading, name, section, device, domestic)
-    wear = _wear(reading, name, section, domestic)
+    wear = _wear(reading, name, section, device, domestic)
     share = _network_share(reading, name, section, device, domestic)
     prices = _prices(reading, name, section, node)
-    window = _window(reading, at, section)
+    window = _window(reading, name, section, device)
     rent = reading.money(section.rent, (*at, "rent"))
     return Offer(
         name=name, title=section.title or (device.title if device else name),
@@ -253,6 +131,7 @@ def _supply(
     """Return the nodes that can be ordered in a month: at most all that reach the region."""
     if section.supply is not None or not section.for_sale or node is None:
         return section.supply if section.supply is not None else INF
+    _say_filling(reading, name, node.device)
     found = reading.quote("delivery", node.device.name)
     if found is None or found.late:
         words = "supply is not given and not known: without limit"
@@ -265,21 +144,49 @@ def _supply(
     return float(math.floor(found.mid / node.devices))
 
 
-def _wear(reading: Reading, name: str, section: DeviceSection, domestic: bool) -> dict[str, float]:
+def _say_filling(reading: Reading, name: str, device: Device) -> None:
+    """Say what share of the orders was filled, where reports know it: a plan counts on all of them."""
+    found = reading.quote("fill_ratio", device.name)
+    if found and not found.late and found.mid < 1.0:
+        reading.assume(f"{name}: every order is taken as filled; reports had {100 * found.mid:.0f} %"
+                       f" ({dated(found)}): an event of kind `supply` would say so")  # fmt: skip
+
+
+def _wear(
+    reading: Reading, name: str, section: DeviceSection, device: Device | None, domestic: bool
+) -> dict[str, float]:
     if not section.for_sale:  # what is rented is the owner's to mend
         return {"failure_rate": 0.0, "repaired": 1.0, "repair_s": 0.0, "repair_share": 0.0}
-    rate = reading.default("failure_rate", section.failure_rate, name, domestic=domestic)
+    found: Quote | None = reading.quote("annual_failure", device.name) if device else None
+    if section.failure_rate is None and found:
+        words = f"failure rate is not given: {100 * found.mid:g} %/year ({dated(found)})"
+        reading.silent.setdefault(words, []).append(name)
+        rate = found.mid / YEAR_S
+    else:
+        rate = reading.default("failure_rate", section.failure_rate, name, domestic=domestic)
     return {"failure_rate": rate, "repaired": reading.default("repaired", section.repaired, name),
             "repair_s": reading.default("repair_time", section.repair_time, name),
             "repair_share": reading.default("repair_share", section.repair_share, name)}  # fmt: skip
 
 
-def _window(reading: Reading, at: tuple[Any, ...], section: DeviceSection) -> list[bool]:
-    """Return in which months the offer is sold."""
+def _window(
+    reading: Reading, name: str, section: DeviceSection, device: Device | None
+) -> list[bool]:  # fmt: skip
+    """Return in which months the offer is sold: not before its device is released."""
+    at = ("devices", name)
     first = reading.day(section.sold_from, (*at, "sold_from"))
     last = reading.day(section.sold_until, (*at, "sold_until"))
-    return [section.for_sale and (first is None or t * MONTH_DAYS >= first)
+    sold = [section.for_sale and (first is None or t * MONTH_DAYS >= first)
             and (last is None or t * MONTH_DAYS <= last) for t in range(reading.months)]  # fmt: skip
+    if device is None or first is not None:
+        return sold
+    part = load_part(device.name)
+    days = (reading.start + timedelta(days=t * MONTH_DAYS) for t in range(reading.months))
+    released = [part.on_sale(day) for day in days]
+    if section.for_sale and not all(released):
+        reading.assume(f"{name}: not sold before it is released ({part.released or 'no day known'});"
+                       f" else give devices.{name}.sold_from")  # fmt: skip
+    return [a and b for a, b in zip(sold, released, strict=True)]
 
 
 def _prices(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> list[float]:

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_quantity
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.buildout import DAY_S, MONTH_S, Job, Offer
 from ersatz.sim.purchase.events import INPUTS, KINDS, Event
 from ersatz.sim.purchase.life.chance import Uncertain
 from ersatz.sim.purchase.rates import Throughput, plan_throughputs
-from ersatz.sim.purchase.reading.offers import Reading
+from ersatz.sim.purchase.reading.reading import Reading, dated
 from ersatz.sim.purchase.reading.schema import BuyFile, EventSection, MarketJobSection
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.shipped import shipped_scenarios
+from ersatz.sim.search.planned import planned
 
 SHARES = frozenset({"repaired", "approval", "import_approval", "seizure"})  # uncertain inputs
 MOST_DAYS = 36_525.0  # and the largest factor
@@ -72,7 +75,12 @@ def _plans_file(name: str, folder: Path) -> Path:
 def _throughputs(
     path: str, use: tuple[str, ...], nodes: tuple[tuple[str, str], ...]
 ) -> tuple[Throughput, ...]:
-    cases = load_cases(path)
+    try:
+        cases = [planned(case) for case in load_cases(path, plans=True)]
+    except InfeasibleError as error:
+        raise InputError(
+            [Problem(path, 0, 0, "parallel", "", f"is not given, and {error}")]
+        ) from None
     names = [case.name for case in cases]
     unknown = [name for name in use if name not in names]
     if unknown:
@@ -124,6 +132,8 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
             given = _change(reading, (*at, key), given)
         elif key.endswith("_days") and given is not None:
             given /= DAY_S
+        if given is None and section.kind == "smuggling":
+            given = _of_smugglers(reading, key, section, spec)
         if given is None and default is None:
             reading.blame(at, key.removesuffix("_days"), f"key is missing: {section.kind} needs it")
         values[key] = float(given if given is not None else default or 0.0)
@@ -131,6 +141,26 @@ def resolve_event(reading: Reading, i: int, section: EventSection, spec: BuyFile
     return Event(
         section.kind, day, values, section.devices, section.sites, section.known, section.label
     )
+
+
+def _of_smugglers(
+    reading: Reading, key: str, section: EventSection, spec: BuyFile
+) -> float | None:  # fmt: skip
+    """Return what the prices know of a smuggler's premium or losses: the dearest device's."""
+    item = {"premium": "grey_premium", "seizure": "seizure"}.get(key)
+    if item is None:
+        return None
+    offers = {name: spec.devices[name] for name in section.devices or spec.devices
+              if name in spec.devices}  # fmt: skip
+    nodes = {name: load_node(offer.node) for name, offer in offers.items() if offer.node}
+    known = {name: reading.quote(item, node.device.name) for name, node in nodes.items()}
+    found = {name: quote for name, quote in known.items() if quote is not None}
+    if not found:
+        return None
+    name = max(found, key=lambda n: found[n].mid)
+    reading.assume(f"smuggling: {key} is not given: {100 * found[name].mid:g} %, that of {name}"
+                   f" ({dated(found[name])})")  # fmt: skip
+    return found[name].mid
 
 
 def _change(reading: Reading, path: tuple[Any, ...], given: str | float) -> float | None:

@@ -44,7 +44,9 @@ class BuyerSection(Section):
     """Who buys."""
 
     kind: str = Field("company", description="kind of buyer that the rules know")
-    country: str = Field("China", description="destination, where a site says nothing else")
+    country: str = Field(
+        "China", description="headquarters, and destination where a site says nothing else"
+    )
 
 
 class RulesSection(Section):
@@ -111,7 +113,9 @@ class DeviceSection(Section):
     lead_time: Wait | None = Field(None, description="from the order to the export")
     transit: Wait | None = Field(None, description="from the export to the first step")
     supply: Amount | None = Field(None, description="nodes that can be ordered in a month")
-    quota: Amount | None = Field(None, description="nodes in all")
+    quota: Amount | None = Field(
+        None, description="nodes in all; the rules are asked for as many devices"
+    )
     failure_rate: FailureRate | None = Field(
         None, description="of a device; by default the catalogue's"
     )
@@ -133,6 +137,9 @@ class SiteSection(Section):
     power: Power | None = Field(None, description="at the meter; by default without limit")
     nodes: Amount | None = Field(None, description="room; by default without limit")
     energy_price: EnergyPrice | None = Field(None, description="of electricity")
+    colocation: MoneyRate | None = Field(
+        None, description="of a kilowatt of machines, electricity included: instead of energy_price"
+    )
     pue: Annotated[float, Field(ge=1, le=10)] | None = Field(None, description="meter / machines")
     carbon_intensity: Carbon | None = Field(None, description="of the electricity")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -11,11 +12,13 @@ COLOURS = ("#2c6fbb", "#d1762a", "#5b8c3a", "#c0392b", "#7d5ba6", "#3d9a9a", "#8
 Points = Sequence[tuple[float, float]]
 TIMES_S = (1, 10, 60, 600, 3600, 36000, 86400, 864000, 8640000)  # marks of a logarithmic axis
 LETTER = 7.2  # width of a letter in pixels, roughly
+GOLDEN = 0.618034  # of a turn of the colour circle: however many there are, neighbours differ
+MARKS = 10  # of an axis of time, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A drawing area; x runs from 0 to `x_max`, y from 0 (below) to `y_max`."""
+    """A drawing area; x runs from `x_min` to `x_max`, y from 0 (below) to `y_max`."""
 
     width: int
     height: int
@@ -23,6 +26,8 @@ class Frame:
     y_max: float
     left: int = 90
     top: int = 56
+    below: int = 54
+    x_min: float = 0.0
 
     @property
     def wide(self) -> int:
@@ -32,11 +37,11 @@ class Frame:
     @property
     def high(self) -> int:
         """Pixels of the y axis."""
-        return self.height - self.top - 54
+        return self.height - self.top - self.below
 
     def x(self, value: float) -> float:
         """Place a value on the x axis."""
-        return self.left + value / self.x_max * self.wide
+        return self.left + (value - self.x_min) / (self.x_max - self.x_min) * self.wide
 
     def y(self, value: float) -> float:
         """Place a value on the y axis."""
@@ -88,9 +93,21 @@ def rule(frame: Frame, y: float) -> str:
     return f'<line x1="{frame.left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#999"/>'
 
 
-def round_steps(highest: float) -> list[float]:
-    """Return about five round numbers from 0 to `highest`."""
-    raw = highest / 5 or 1.0
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour of its own for each name, however many there are."""
+    found = {}
+    for i, name in enumerate(names):
+        if i < len(COLOURS):
+            found[name] = COLOURS[i]
+            continue
+        red, green, blue = colorsys.hls_to_rgb(i * GOLDEN % 1.0, (0.38, 0.6)[i % 2], 0.55)
+        found[name] = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+    return found
+
+
+def round_steps(highest: float, most: int = 5) -> list[float]:
+    """Return about `most` round numbers from 0 to `highest`."""
+    raw = highest / most or 1.0
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * f for f in (1, 2, 5, 10) if power * f >= raw)
     return [i * step for i in range(int(highest / step + 1e-9) + 1)]
@@ -99,9 +116,9 @@ def round_steps(highest: float) -> list[float]:
 def ticks(frame: Frame, unit_x: str, unit_y: str, *, powers: bool = False) -> Iterator[str]:
     """Yield axes with their numbers; `powers`: x is the logarithm of seconds."""
     bottom = frame.top + frame.high
-    places = round_steps(frame.x_max)
+    places = round_steps(frame.x_max, MARKS)
     if powers:
-        places = [math.log10(t) for t in TIMES_S if math.log10(t) <= frame.x_max]
+        places = [at for t in TIMES_S if frame.x_min - 1e-9 <= (at := math.log10(t)) <= frame.x_max]
     for x in places:
         at = frame.x(x)
         text = _seconds(10.0**x) if powers else f"{x:g}"
@@ -126,14 +143,30 @@ def ticks(frame: Frame, unit_x: str, unit_y: str, *, powers: bool = False) -> It
 def _seconds(value: float) -> str:
     for unit, scale in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= scale * 0.999:
-            return f"{value / scale:.3g} {unit}"
+            text = f"{value / scale:.3g}"
+            return f"{text} {'day' if unit == 'days' and text == '1' else unit}"
     return f"{value:.3g} s"
 
 
+def legend_rows(width: int, names: Iterable[str], left: int = 90) -> int:
+    """Return how many rows a legend takes."""
+    return 1 + max((row for row, _, _ in _places(width, names, left)), default=0)
+
+
 def legend(frame: Frame, colours: Mapping[str, str]) -> Iterator[str]:
-    """Yield names with their colours, in a row below the title."""
-    x = float(frame.left)
-    for name, colour in colours.items():
-        yield f'<rect x="{x:.1f}" y="34" width="11" height="11" fill="{colour}"/>'
-        yield f'<text x="{x + 15:.1f}" y="44">{escape(name)}</text>'
-        x += 32 + LETTER * len(name)
+    """Yield names with their colours, in rows below the title."""
+    for row, x, name in _places(frame.width, colours, frame.left):
+        y = 34 + 18 * row
+        yield f'<rect x="{x:.1f}" y="{y}" width="11" height="11" fill="{colours[name]}"/>'
+        yield f'<text x="{x + 15:.1f}" y="{y + 10}">{escape(name)}</text>'
+
+
+def _places(width: int, names: Iterable[str], left: int) -> Iterator[tuple[int, float, str]]:
+    """Yield row and place of each name of a legend."""
+    row, x = 0, float(left)
+    for name in names:
+        wide = 32 + LETTER * len(name)
+        if x + wide > width and x > left:
+            row, x = row + 1, float(left)
+        yield row, x, name
+        x += wide

@@ -61,6 +61,19 @@ def line_chart(
     return _svg(frame, body)
 
 
+def dot_chart(
+    frame: Frame, dots: Sequence[tuple[tuple[float, float], str]], colour: str,
+    line: Points = (),
+) -> str:  # fmt: skip
+    """Return named dots, numbered; hovering shows a name, the first ones stand beside the frame."""
+    body = [_path(frame, line, COLOURS[1])] if len(line) > 1 else []
+    for number, (point, name) in enumerate(dots, start=1):
+        x, y = frame.at(*point)
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{name}</title></circle>'
+                    f'<text x="{x + 6:.1f}" y="{y - 5:.1f}">{number}</text>')  # fmt: skip
+    return _svg(frame, body)
+
+
 def band_chart(
     frame: Frame,
     low: Points,

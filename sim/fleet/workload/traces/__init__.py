@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.workload.jobs import Workload
-from ersatz.sim.fleet.workload.traces.alibaba import read_openb, read_pai
+from ersatz.sim.fleet.workload.traces.alibaba import read_dlrm, read_openb, read_pai
 from ersatz.sim.fleet.workload.traces.batsim import read_batsim
 from ersatz.sim.fleet.workload.traces.clusters import read_acme, read_helios
 from ersatz.sim.fleet.workload.traces.own import read_own
@@ -21,6 +21,7 @@ __all__ = ["READERS", "kind_of", "read_trace"]
 
 READERS: dict[str, Callable[[Path], Workload]] = {
     "csv": read_own, "philly": read_philly, "pai": read_pai, "openb": read_openb,
+    "dlrm": read_dlrm,
     "helios": read_helios, "acme": read_acme, "sia": read_sia, "gavel": read_gavel,
     "tiresias": read_tiresias, "swf": read_swf, "batsim": read_batsim,
 }  # fmt: skip
@@ -29,6 +30,7 @@ _KNOWN = {
     "csv": {"id", "submit_s", "devices", "duration_s"},
     "philly": {"timestamp", "num_gpus", "cluster"},
     "openb": {"name", "num_gpu", "gpu_milli"},
+    "dlrm": {"instance_sn", "app_name", "gpu_request"},
     "helios": {"job_id", "vc", "gpu_num"},
     "acme": {"job_id", "gpu_num", "type"},
     "sia": {"application", "num_replicas"},

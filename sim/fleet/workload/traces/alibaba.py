@@ -1,8 +1,10 @@
-"""Alibaba's traces: the tables of PAI 2020, the pods and nodes of openb 2023, the nodes of 2026.
+"""Alibaba's traces: PAI's tables (2020), openb's pods (2023), DLRM instances (2025).
 
 PAI (Weng et al., NSDI 2022): a job is its tasks, each of some instances; an instance that asks for a
 part of a device in a gang gets a whole one here (parts are for single instances). openb (FGD, ATC 2023):
-a pod may ask for a part of a device and name models; pods without times run for ever.
+a pod may ask for a part of a device and name models; pods without times run for ever. DLRM: an instance of
+a recommendation service on nodes with accelerators (HN) or without (CN); what was there before the trace
+began, or stays after it, has no such time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ersatz.sim.fleet.cluster import Cluster, FleetNode
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces.rows import (
     FOREVER_S,
@@ -22,12 +23,14 @@ from ersatz.sim.fleet.workload.traces.rows import (
     fail,
     jobs_of,
     read_csv,
-    sound,
     workload_of,
 )
 
 PAI_SOURCE = "PAI, Alibaba 2020 (NSDI 2022; CC BY 4.0)"
+DLRM_SOURCE = "disaggregated DLRM, Alibaba 2025 (NSDI 2025)"
 OPENB_SOURCE = "openb, Alibaba 2023 (ATC 2023)"
+DLRM_COLUMNS = ("instance_sn", "app_name", "gpu_request", "creation_time", "scheduled_time",
+                "deletion_time")  # fmt: skip
 JOB_COLUMNS = ("job_name", "inst_id", "user", "status", "start_time", "end_time")
 TASK_COLUMNS = ("job_name", "task_name", "inst_num", "status", "start_time", "end_time", "plan_cpu",
                 "plan_mem", "plan_gpu", "gpu_type")  # fmt: skip
@@ -113,30 +116,20 @@ def read_openb(path: Path) -> Workload:
     return read_csv(path, ("name", "num_gpu", "gpu_milli"), make, OPENB_SOURCE)
 
 
-def read_nodes(path: Path) -> Cluster:
-    """Read a node list, of openb or of the spot trace of 2026; raises `InputError`.
+def read_dlrm(path: Path) -> Workload:
+    """Read instances of services that use devices; raises `InputError`. Applications are tenants."""
 
-    Neither tells where nodes stand: all are under one leaf. Where one is listed by share, a node
-    stands for each row.
-    """
-    spot = "gpu_model" in next(iter(csv_rows(path, ())), Row(0, {})).cells
-    needed = ("gpu_model", "gpu_capacity_num", "cpu_num", "node_name") if spot else (
-        "sn", "cpu_milli", "memory_mib", "gpu", "model")  # fmt: skip
-    nodes = []
-    for row in csv_rows(path, needed):
-        try:
-            sound(row)
-            if spot:
-                nodes.append(FleetNode(row.text("node_name"), row.text("gpu_model") or "cpu",
-                                       row.count("gpu_capacity_num"),
-                                       cpu_milli=1000 * row.count("cpu_num")))  # fmt: skip
-            else:
-                nodes.append(FleetNode(row.text("sn"), row.text("model") or "cpu", row.count("gpu"),
-                                       cpu_milli=row.count("cpu_milli"),
-                                       memory_mib=row.count("memory_mib")))  # fmt: skip
-        except CellError as error:
-            fail(path, f"{error.key}: {error.value!r} - {error.expected}", row.line)
-    try:
-        return Cluster(tuple(nodes), path.name.split(".")[0])
-    except ValueError as error:
-        fail(path, str(error))
+    def make(row: Row) -> Job | str:
+        devices = row.count("gpu_request", 0)
+        if not devices:
+            return "no accelerator (nodes for processors alone)"
+        submit = row.number("creation_time", 0.0)
+        start = row.number("scheduled_time", submit)
+        end = row.number("deletion_time", start + FOREVER_S)
+        return Job(
+            row.text("instance_sn"), submit, devices, max(end - start, 0.0), tenant=row.text("app_name"),
+            cpu_milli=round(1000 * row.number("cpu_request", 0.0)),
+            memory_mib=round(1024 * row.number("memory_request", 0.0)), max_nodes=1,
+        )  # fmt: skip
+
+    return read_csv(path, DLRM_COLUMNS, make, DLRM_SOURCE)

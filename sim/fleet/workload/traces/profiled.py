@@ -110,11 +110,11 @@ def read_gavel(path: Path, reference: str = "v100") -> Workload:
     if columns is None:
         fail(path, "has no lines of 7, 9 or 10 fields with tabs between", 1)
 
-    def make(row: Row) -> Job | None:
+    def make(row: Row) -> Job | str:
         devices, model = row.count("scale"), row.text("type")
         rate = table.rate(reference, model, devices)
         if not rate:
-            return None
+            return f"its throughput table has no rate of them on {reference}"
         return Job(f"{row.line}", row.number("arrival"), devices, row.count("steps") / rate,
                    model=model)  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Rows of a trace file: read once, every cell that cannot be used named with its line.
 
 A reader says which columns it needs and how a row becomes a job; a row that is sound but is no job
-(it never ran, or used no device) yields None and is counted. Files may be gzip-compressed.
+yields the reason as text (None: it never ran, or used no device), and is counted by it. Files may be
+gzip-compressed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import gzip
 import io
 import json
 import math
+import re
 import reprlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
@@ -47,6 +50,16 @@ class Row:
     cells: dict[str, str]
     fault: str = ""  # why it is none
     data: Any = None  # what it was made of, where that has no columns
+    raw: str = ""  # the text of the line, ...
+    delimiter: str = ""  # ... and what stands between its cells; empty: blanks
+
+    def column(self, key: str) -> int:
+        """Return at which character of its line a cell begins, from 1 on; 1 where that is not known."""
+        if not self.raw or key not in self.cells:
+            return 1
+        at = list(self.cells).index(key)
+        starts = _starts(self.raw, self.delimiter)
+        return starts[at] + 1 if at < len(starts) else 1
 
     def text(self, key: str) -> str:
         """Return a cell; empty if the file has no such column."""
@@ -85,7 +98,21 @@ class Row:
             raise CellError(key, cell, "expected a date, like 2020-06-09 18:41:01") from None
 
 
-Make = Callable[[Row], Job | None]
+def _starts(line: str, delimiter: str) -> list[int]:
+    """Return where the cells of a line begin; quoted ones may hold the delimiter."""
+    if not delimiter:
+        return [match.start() for match in re.finditer(r"\S+", line)]
+    starts, quoted = [0], False
+    for at, letter in enumerate(line):
+        quoted ^= letter == '"'
+        if letter == delimiter and not quoted:
+            starts.append(at + 1)
+    return starts
+
+
+Make = Callable[[Row], Job | str | None]
+T = TypeVar("T")
+NO_JOB = "no run, or no device"
 
 
 def sound(row: Row) -> Row:
@@ -157,7 +184,8 @@ def csv_rows(
 
     Raises `InputError` for missing columns. A row of another length has a fault and no cells.
     """
-    reader = csv.reader(io.StringIO(open_text(path)), delimiter=delimiter)
+    text = open_text(path)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     try:
         names = list(header) if header else next(reader, [])
         missing = [name for name in needed if name not in names]
@@ -166,58 +194,72 @@ def csv_rows(
                 Problem(str(path), 1, 1, name, "", f"column is missing{did_you_mean(name, names)}")
                 for name in missing
             )
+        lines = text.splitlines()
         for cells in reader:
+            at = reader.line_num
+            raw = lines[at - 1] if at <= len(lines) else ""
             if len(cells) == len(names):
-                yield Row(reader.line_num, dict(zip(names, cells, strict=True)))
+                yield Row(at, dict(zip(names, cells, strict=True)), "", None, raw, delimiter)
             elif any(cells):
                 fault = f"has {len(cells)} cells; expected {len(names)}"
-                yield Row(reader.line_num, {}, fault)
+                yield Row(at, {}, fault)
     except csv.Error as error:
         fail(path, f"is no CSV: {error}", reader.line_num)
 
 
-def jobs_of(path: Path, rows: Iterable[Row], make: Make) -> tuple[list[Job], int]:
-    """Return the jobs of rows and the number of those that are none.
+def items_of(path: Path, rows: Iterable[Row], make: Callable[[Row], T]) -> list[T]:
+    """Return what rows become.
 
     Raises `InputError` with every row that cannot be read, the first `MOST_PROBLEMS` of them.
     """
-    jobs: list[Job] = []
-    left_out = 0
+    items: list[T] = []
     problems: list[Problem] = []
-    lines: dict[str, int] = {}
     for row in rows:
         try:
-            job = make(sound(row))
-            if job is not None and lines.setdefault(job.id, row.line) != row.line:
-                raise ValueError(f"job id {job.id!r} stands twice; first in line {lines[job.id]}")
+            items.append(make(sound(row)))
         except CellError as error:
-            problems.append(Problem(str(path), row.line, 1, error.key, error.value[:60],
-                                    error.expected))  # fmt: skip
+            problems.append(Problem(str(path), row.line, row.column(error.key), error.key,
+                                    error.value[:60], error.expected))  # fmt: skip
         except ValueError as error:
             problems.append(Problem(str(path), row.line, 1, "", "", str(error)))
-        else:
-            if job is None:
-                left_out += 1
-            else:
-                jobs.append(job)
         if len(problems) >= MOST_PROBLEMS:
             break
     if problems:
         raise InputError(problems)
-    return jobs, left_out
+    return items
 
 
-def workload_of(path: Path, jobs: list[Job], source: str, left_out: int = 0) -> Workload:
+def jobs_of(path: Path, rows: Iterable[Row], make: Make) -> tuple[list[Job], Counter[str]]:
+    """Return the jobs of rows, and why how many others are none; raises `InputError`."""
+    lines: dict[str, int] = {}
+
+    def once(row: Row) -> Job | str:
+        job = make(row)
+        if isinstance(job, Job) and lines.setdefault(job.id, row.line) != row.line:
+            raise ValueError(f"job id {job.id!r} stands twice; first in line {lines[job.id]}")
+        return NO_JOB if job is None else job
+
+    found = items_of(path, rows, once)
+    left_out = Counter(reason for reason in found if isinstance(reason, str))
+    return [job for job in found if isinstance(job, Job)], left_out
+
+
+def workload_of(
+    path: Path, jobs: list[Job], source: str, left_out: Mapping[str, int] | None = None
+) -> Workload:
     """Return jobs as a workload whose first is submitted at 0; raises `InputError` if there is none."""
+    left_out = left_out or {}
+    why = "".join(
+        f"; {count:,} rows left out: {reason}" for reason, count in sorted(left_out.items())
+    )
     if not jobs:
-        fail(path, "has no job that ran")
+        fail(path, f"has no job that ran{why}")
     origin = min(job.submit_s for job in jobs)
     if origin:
         jobs = [replace(job, submit_s=job.submit_s - origin, deadline_s=job.deadline_s - origin)
                 for job in jobs]  # fmt: skip
-    note = f"; {left_out:,} rows left out: no run, or no device" if left_out else ""
     try:
-        return Workload(tuple(jobs), path.name.split(".")[0], source + note)
+        return Workload(tuple(jobs), path.name.split(".")[0], source + why)
     except ValueError as error:
         fail(path, str(error))
 

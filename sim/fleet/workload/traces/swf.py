@@ -2,13 +2,16 @@
 
 18 fields a line with blanks between, -1 (here: anything negative) for unknown, comments after a
 semicolon (in whatever encoding); further fields, which some logs add, are ignored. A job holds the
-processors that it was given, or else those that it asked for.
+processors that it was given, or else those that it asked for. A preceding job (field 17) must have
+finished first, if the log has it and it ran; the think time after it (field 18) is left out. Jobs that
+failed or were cancelled count for as long as they ran; what ran beyond its limit is ended at it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ersatz.sim.fleet.workload.jobs import Job, Workload
@@ -21,9 +24,16 @@ FIELDS = ("job", "submit", "wait", "run", "given", "cpu_time", "memory", "asked"
 
 
 def read_swf(path: Path) -> Workload:
-    """Read a log; raises `InputError` naming the line. Users are tenants; limits are kept."""
+    """Read a log; raises `InputError` naming line and column. Users are tenants; limits are kept."""
     jobs, left_out = jobs_of(path, _rows(path), _job)
-    return workload_of(path, jobs, SOURCE, left_out)
+    known = {job.id: job.submit_s for job in jobs}
+    linked = [job if all(n != job.id and known.get(n, math.inf) <= job.submit_s for n in job.after)
+              else replace(job, after=()) for job in jobs]  # fmt: skip
+    late = sum(job.duration_s > job.walltime_s for job in jobs)
+    source = SOURCE + (
+        f"; {late:,} jobs ran beyond their limits and are ended at them" if late else ""
+    )
+    return workload_of(path, linked, source, left_out)
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -32,18 +42,21 @@ def _rows(path: Path) -> Iterator[Row]:
             fields = line.split()
             fault = "" if len(fields) >= len(FIELDS) else (
                 f"has {len(fields)} fields; expected {len(FIELDS)}")  # fmt: skip
-            yield Row(number, dict(zip(FIELDS, fields, strict=False)), fault)
+            yield Row(number, dict(zip(FIELDS, fields, strict=False)), fault, None, line)
 
 
-def _job(row: Row) -> Job | None:
+def _job(row: Row) -> Job | str | None:
     known = {
         name: row.number(name, least=-math.inf)
-        for name in ("submit", "run", "given", "asked", "limit")
+        for name in ("submit", "run", "given", "asked", "limit", "before")
     }
     devices = int(known["given"] if known["given"] > 0 else known["asked"])
-    if devices <= 0 or known["run"] <= 0 or known["submit"] < 0:
+    if known["submit"] < 0:
+        return "no time of submission"
+    if devices <= 0 or known["run"] <= 0:
         return None
-    user = row.text("user")
+    user, before = row.text("user"), row.text("before")
     return Job(row.text("job"), known["submit"], devices, known["run"],
                tenant=f"user-{user}" if user != "-1" else "",
-               walltime_s=known["limit"] if known["limit"] > 0 else math.inf)  # fmt: skip
+               walltime_s=known["limit"] if known["limit"] > 0 else math.inf,
+               after=(before,) if known["before"] > 0 else ())  # fmt: skip

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,12 +14,14 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ersatz.sim.emulate.smi import write_tools
+from ersatz.sim.emulate.starting.nursery import Child, nursery
+from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Trace, load
 from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node, shown_as
 from ersatz.sim.errors import InfeasibleError, InputError, Problem
 
-POLL_S = 0.05
+POLL_S = 0.02
+LAST_WORDS_S = 1.0  # for what a rank printed at its end
 TAIL = 30  # lines of a rank's output that a failure quotes
 
 
@@ -29,8 +30,9 @@ class Running:
     """One rank's process and where it writes."""
 
     seat: Seat
-    process: subprocess.Popen[bytes]
+    process: Child
     log: Path
+    relay: threading.Thread | None = None  # shows what it prints
 
 
 def torch_version() -> str:
@@ -78,30 +80,26 @@ def run_ranks(seats: Sequence[Seat], script: Sequence[str], patience_s: float) -
 
 def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> Running:
     log = folder / f"{seat.rank}.log"
-    path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path,
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
                    "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
-    words = [sys.executable, "-m", "ersatz.sim.emulate.virtual.rank", seat.to_json(), "--", *script]
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=file if quiet else subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=environment, start_new_session=True,
-        )  # fmt: skip
-    if not quiet:
-        _relay(process, log)
-    return Running(seat, process, log)
+        if quiet:
+            return Running(
+                seat, nursery().start(seat.to_json(), script, environment, file.fileno()), log
+            )
+        reading, writing = os.pipe()
+        child = nursery().start(seat.to_json(), script, environment, writing)
+        os.close(writing)
+    return Running(seat, child, log, _relay(reading, log))
 
 
-def _relay(process: subprocess.Popen[bytes], log: Path) -> None:
+def _relay(source: int, log: Path) -> threading.Thread:
     """Show what a rank prints on standard error, and keep it."""
-    import threading
-
     from ersatz.device_models.text.visible import stripped, visible
 
     def copy() -> None:
-        assert process.stdout
-        with log.open("ab") as file:
-            for line in process.stdout:
+        with os.fdopen(source, "rb") as printed, log.open("ab") as file:
+            for line in printed:
                 file.write(line)
                 file.flush()
                 with suppress(OSError, ValueError):
@@ -109,15 +107,16 @@ def _relay(process: subprocess.Popen[bytes], log: Path) -> None:
                     sys.stderr.write(visible(stripped(shown.decode("utf-8", "replace"))) + "\n")
                     sys.stderr.flush()
 
-    threading.Thread(target=copy, daemon=True).start()
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    return thread
 
 
 def _wait(running: Sequence[Running], patience_s: float) -> None:
     """Wait until all ranks have ended, or one has failed."""
     begin = time.monotonic()
     while any(r.process.poll() is None for r in running):
-        failed = next((r for r in running if r.process.poll()), None)
-        if failed:
+        if any(map(_failed, running)):
             break
         if time.monotonic() - begin > patience_s:
             raise _fault(
@@ -131,6 +130,14 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
             if rank is not running[0]:  # the first has shown what it printed
                 _show_tail(rank)
             raise _failure(rank)
+        if _failed(rank):
+            _trace(rank)
+
+
+def _failed(rank: Running) -> bool:
+    """Tell whether a rank ended with a status, or without a trace: others would wait for it."""
+    status = rank.process.poll()
+    return bool(status) or (status == 0 and not Path(rank.seat.out).exists())
 
 
 def _show_tail(rank: Running) -> None:
@@ -149,7 +156,7 @@ def _failure(rank: Running) -> Exception:
     if "out of memory" in error:
         return InfeasibleError(f"rank {rank.seat.rank}: {error}")
     lines = rank.log.read_text("utf-8", "replace").splitlines()[-TAIL:] if rank.log.exists() else []
-    status = rank.process.returncode
+    status = rank.process.poll()
     words = (
         error.splitlines()[0] if error else f"ended with status {status}: {' / '.join(lines[-2:])}"
     )
@@ -176,12 +183,12 @@ def _fault(rank: Running, expected: str) -> InputError:
 
 
 def _stop(running: Sequence[Running]) -> None:
-    """End every process with what it has started."""
+    """End every process with what it has started, and show the last that was printed."""
     for rank in running:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(rank.process.pid, signal.SIGKILL)
+        rank.process.kill()
     for rank in running:
-        rank.process.wait()
+        if rank.relay:
+            rank.relay.join(LAST_WORDS_S)
 
 
 def free_port() -> int:

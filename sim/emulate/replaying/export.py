@@ -42,13 +42,8 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
     for entry in entries:
         task = trace.table[entry.work] if entry.work >= 0 else None
         seconds = task.seconds if task else 0.0
-        if entry.waits:
-            clock.wait_on_host(entry.after)
-        elif entry.stream == HOST:
-            clock.spend(entry.host_s)
-        else:
-            clock.run(entry.stream, entry.work, seconds, entry.host_s, entry.after)
-        if len(clock.ends) < len(clock.entries) or task is None:
+        clock.again(entry, seconds)
+        if task is None:
             continue
         args: dict[str, Any] = {"category": task.category}
         if task.kernel:
@@ -58,6 +53,10 @@ def _events(trace: Trace) -> Iterator[dict[str, Any]]:
                 "dtype": task.kernel.dtype,
             }
         if task.ranks:
-            args |= {"bytes": task.nbytes, "ranks": list(task.ranks[:3])}
+            args |= {
+                "bytes": task.nbytes,
+                "ranks": list(task.ranks[:3]),
+                "waited_us": US * task.waited,
+            }
         yield {"ph": "X", "name": task.name, "pid": trace.rank, "tid": entry.stream + 1,
                "ts": US * (clock.ends[-1] - seconds), "dur": US * seconds, "args": args}  # fmt: skip

@@ -1,0 +1,195 @@
+"""Plans: the best layout of a job, the fewest devices for a date, the soonest for a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
+from ersatz.sim.answers.answer import Answer, Overrides, override_texts
+from ersatz.sim.answers.legal import legal
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.exporting.formats import export_scenario
+from ersatz.sim.report.pictures.plan_plot import plan_pictures
+from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
+from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.search.journal import Journal, Remembering, question_key
+from ersatz.sim.search.pricing import VERDICTS
+from ersatz.sim.search.reading import Question, read_question
+from ersatz.sim.search.wish import (
+    MOST_DEVICES,
+    Objective,
+    Option,
+    Planned,
+    Pricers,
+    Wish,
+    in_place,
+    seek,
+)
+from ersatz.sim.search.workers import Tell, many
+from ersatz.sim.search.writing import scenario_text
+from ersatz.sim.step.step import step_seconds
+
+FORMATS = {"megatron": "megatron", "mindspeed": "mindspeed", "primus": "primus", "ling": "megatron",
+           "torchtitan": "torchtitan", "automodel": "automodel", "deepspeed": "deepspeed",
+           "pangu": "mindspeed"}  # by how a stack's name begins  # fmt: skip
+
+
+def plan(
+    scenario: str | Path, overrides: Overrides = (), seed: int | None = None, *,
+    on: Sequence[str] = (), devices: Sequence[int] = (), by: str | float | None = None,
+    budget: str | None = None, objective: str | None = None, keep: Sequence[str] = (),
+    most: int = MOST_DEVICES, memory: str = "fits", everything: bool = False,
+    tokens: str | None = None, legal_on: str | None = None, to: str = "China",
+    workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
+    tell: Tell = lambda words: None,
+) -> Answer[Option]:  # fmt: skip
+    """Find the fastest layout of a job, on devices as given or to be chosen.
+
+    Takes a scenario, a launch file or the name of a model. `on` names nodes or devices, `devices` how
+    many to look at; with `by` (days, or a text such as "60 days") it looks for the fewest that are done
+    in time, with `budget` ("20 M USD") for the soonest that keeps to it. `objective` is time, money,
+    energy or devices; `keep` holds axes of the file's layout; `memory` is the least verdict, fits or
+    tight; with `everything` the stack is offered schedules that it is not known to run. Devices that may
+    not be bought on the day `legal_on` are left out.
+
+    `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
+    where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
+    n-th layout alone; a search that reads the journals of all shards merges them.
+
+    Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
+    """
+    texts = override_texts(overrides)
+    question = read_question(str(scenario), texts, seed, on=on, keep=keep, tokens=tokens)
+    wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
+    barred = _barred(question, legal_on, to)
+    with _pricers(workers, journals, tell) as pricers:
+        planned = seek(question, wish, devices, pricers)
+    if barred:
+        planned = replace(planned, failed=(*barred, *planned.failed))
+    if not planned.options and not planned.others:
+        raise InfeasibleError("\n".join(planned.failed))
+    plans = told_plans(planned.options[0]) if planned.options else []
+    given = _given(question, planned)
+    return Answer(
+        "plan", {_name(option): option for option in planned.options},
+        view=lambda: render_plan(planned, plans, given),
+        record=lambda: plan_record(planned, plans, given),
+        files=lambda: {**_layout_files(planned, plans), **plan_pictures(planned, plans)},
+        reasons=() if planned.options else ("infeasible: nothing keeps to what was asked",),
+    )  # fmt: skip
+
+
+def _wish(
+    by: str | float | None, budget: str | None, objective: str | None, most: int, memory: str,
+    everything: bool,
+) -> Wish:  # fmt: skip
+    """Return what is wished for; every fault of it at once."""
+    problems = []
+
+    def wrong(option: str, value: object, words: str) -> None:
+        problems.append(Problem(option, 0, 0, "", str(value)[:40], words))
+
+    by_s, amount = math.inf, math.inf
+    try:
+        by_s = _days(by)
+    except UnitError as error:
+        wrong("--by", by, str(error))
+    try:
+        amount = parse_money(budget, "money")[0] if budget else math.inf
+    except UnitError as error:
+        wrong("--budget", budget, str(error))
+    chosen = objective or ("devices" if by_s < math.inf else "time")
+    if chosen not in get_args(Objective):
+        wrong("--for", chosen, f"expected one of {', '.join(get_args(Objective))}")
+    if memory not in VERDICTS[1:]:
+        wrong("--memory", memory, f"expected one of {', '.join(VERDICTS[1:])}")
+    if problems:
+        raise InputError(problems)
+    return Wish(cast(Objective, chosen), by_s, amount, most, memory, everything)
+
+
+def _days(by: str | float | None) -> float:
+    """Return seconds of days or of a text with a unit."""
+    if by is None:
+        return math.inf
+    try:
+        return float(by) * 86_400.0
+    except ValueError:
+        return parse_quantity(by, "time")
+
+
+def _barred(question: Question, day: str | None, to: str) -> list[str]:
+    """Take nodes whose devices may not be bought on a day out of a question; says which and why."""
+    if day is None:
+        return []
+    names = [node.device.name for node in question.nodes]
+    if not names:
+        raise InputError([Problem("--legal", 0, 0, "", day, "needs the devices: say --on NODE")])
+    (answer,) = legal(*names, dates=day, to=to).values()
+    verdicts = {name: answer.verdicts[name][0] for name in names}
+    barred = [f"{name} may not be bought on {day} in {to}: {verdicts[name].meaning}"
+              for name in names if not verdicts[name].may_buy]  # fmt: skip
+    question.nodes = tuple(n for n in question.nodes if verdicts[n.device.name].may_buy)
+    if not question.nodes:
+        raise InfeasibleError("\n".join(barred))
+    return barred
+
+
+@contextmanager
+def _pricers(workers: int, journals: Sequence[Path], tell: Tell) -> Iterator[Pricers]:
+    """Give what prices layouts: here or in processes, remembered in journals."""
+    make = in_place if workers == 1 else many(workers, tell)
+    if not journals:
+        yield make
+        return
+    journal = Journal(journals)
+    try:
+        yield lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
+    finally:
+        journal.close()
+
+
+def _given(question: Question, planned: Planned) -> float | None:
+    """Return the step of the file's own layout on the same devices, where it has one that can be run."""
+    if question.given is None or not planned.options:
+        return None
+    best = planned.options[0].scenario.pools
+    own = question.given.pools
+    if [(p.node, p.nodes, p.stack) for p in own] != [(p.node, p.nodes, p.stack) for p in best]:
+        return None
+    try:
+        return step_seconds(question.given)
+    except (InfeasibleError, ValueError):
+        return None
+
+
+def _name(option: Option) -> str:
+    return f"{option.devices} x {option.scenario.pools[0].node.device.name}"
+
+
+def _layout_files(planned: Planned, plans: Sequence[Told]) -> Mapping[str, str]:
+    """Return a scenario file of each layout, and the flags of each where a trainer's are known."""
+    if not planned.options:
+        return {}
+    data, files = planned.options[0].data, {}
+    for number, told in enumerate(plans, start=1):
+        files[f"plan-{number:02}.yaml"] = scenario_text(data, told.scenario, told.seconds)
+        if text := _flags(told.scenario):
+            files[f"plan-{number:02}.txt"] = text
+    return files
+
+
+def _flags(scenario: Scenario) -> str | None:
+    """Return a layout as the flags of its stack's trainer; None where they are not known."""
+    name = scenario.pools[0].stack.name
+    to = next((to for begin, to in FORMATS.items() if name.startswith(begin)), None)
+    try:
+        return export_scenario(scenario, to).text if to else None
+    except InputError:
+        return None

@@ -1,0 +1,84 @@
+"""What a search may choose: the values of each axis of a layout, from stack, model and what is held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.yamltext import read_yaml
+from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES
+from ersatz.sim.scenario.scenario import Parallel, Scenario
+
+SCHEDULES = tuple(PIPELINE_SCHEDULES)
+RECOMPUTE = ("none", "selective", "full")
+AXES = ("tp", "cp", "ep", "etp", "pp", "vp", "schedule", "micro_batch", "recompute",
+        "sequence_parallel", "zero", "shard")  # fmt: skip
+Held = Mapping[str, object]  # axes with the one value that they may have
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The values that a search may take; the degrees themselves follow from model and devices."""
+
+    schedules: tuple[str, ...]
+    zero: tuple[int, ...]
+    tensor: bool = True
+    most_tensor: int = 32
+    least_context_tokens: int = 2048
+    most_micro_batch: int = 64
+    most_chunks: int = 16
+    recompute: tuple[str, ...] = RECOMPUTE
+    remark: str = ""  # what of it is an assumption, in words
+
+
+@lru_cache(maxsize=1)
+def _data() -> Any:
+    return read_yaml(DATA / "planning.yaml").data
+
+
+def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:
+    """Return what the stack of a scenario runs, within the limits of the space that is searched.
+
+    With `everything` any schedule and ZeRO stage is offered, whether or not the stack has it.
+    """
+    stack, limits = scenario.pools[0].stack, _data()["limits"]
+    domain = max(pool.node.scale_up.domain for pool in scenario.pools)
+    far: dict[str, Any] = {
+        "most_tensor": min(int(limits["tensor"]["value"]), domain),
+        "least_context_tokens": int(limits["context_tokens"]["value"]),
+        "most_micro_batch": int(limits["micro_batch"]["value"]),
+        "most_chunks": int(limits["chunks"]["value"]),
+    }
+    if everything:
+        return Choices(SCHEDULES, (0, 1, 2, 3), **far)
+    row = next(row for row in _data()["stacks"] if fnmatchcase(stack.name, row["name"]))
+    guessed = row["confidence"] == "assumed"
+    remark = f"what {stack.name} runs (schedules, ZeRO) is an assumption" if guessed else ""
+    return Choices(
+        tuple(row["schedules"]), tuple(row["zero"]), row.get("tensor", True), **far, remark=remark
+    )
+
+
+def with_defaults(parallel: Parallel, stack: Stack) -> Parallel:
+    """Return a layout that spreads context and experts as a stack does where nothing is said."""
+    said = stack.defaults
+    return replace(
+        parallel, cp_comm=said.get("cp_comm", "p2p"),  # type: ignore[arg-type]
+        expert_layout=said.get("expert_layout", "folded"),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number in order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})

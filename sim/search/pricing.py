@@ -1,0 +1,79 @@
+"""What one layout takes: memory first, then the exact step where it fits; each is told once.
+
+A pricer may look its rows up, price them ahead in other processes, or both: what it answers for a row is
+the same, so that a search takes the same decisions however it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ersatz.device_models.kernels.kernel import Timer, calibrated_time
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.search.space import layout_of
+from ersatz.sim.step.step import step_seconds
+
+Row = tuple[int, ...]
+VERDICTS = ("does not fit", "tight", "fits")
+NO_STEP = float("inf")
+
+
+class Price(NamedTuple):
+    """What a layout takes."""
+
+    peak_bytes: float
+    verdict: str  # of the memory: fits, tight, does not fit
+    seconds: (
+        float  # of a step; infinite where none can be made, or where the memory does not suffice
+    )
+
+
+class Pricer(Protocol):
+    """Prices rows of one scenario; rows that come soon may be told ahead."""
+
+    def price(self, row: Row) -> Price:
+        """Return what the layout of a row takes."""
+
+    def expect(self, rows: Sequence[Row]) -> None:
+        """Be told which rows come next, in order."""
+
+    def close(self) -> None:
+        """End what was begun ahead."""
+
+
+def price_layout(
+    scenario: Scenario, row: Row, least: str = "fits", timer: Timer = calibrated_time
+) -> Price:
+    """Return what a layout takes; no step is timed where its memory is below the verdict `least`."""
+    case = layout_of(scenario, row)
+    try:
+        memory = plan_memory(case, advise=False)
+        seconds = NO_STEP
+        if VERDICTS.index(memory.verdict) >= VERDICTS.index(least):
+            seconds = step_seconds(case, timer)
+    except (InfeasibleError, ValueError):
+        return Price(NO_STEP, VERDICTS[0], NO_STEP)
+    return Price(memory.peak_bytes, memory.verdict, seconds)
+
+
+@dataclass(slots=True)
+class InPlace:
+    """Prices rows one after the other in this process."""
+
+    scenario: Scenario
+    least: str = "fits"
+    timer: Timer = calibrated_time
+
+    def price(self, row: Row) -> Price:
+        """Return what the layout of a row takes."""
+        return price_layout(self.scenario, row, self.least, self.timer)
+
+    def expect(self, rows: Sequence[Row]) -> None:
+        """Nothing is done ahead."""
+
+    def close(self) -> None:
+        """Nothing is open."""

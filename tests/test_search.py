@@ -1,0 +1,136 @@
+"""The search against exhaustive exact search on small spaces, and its bounds against exact steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from statistics import median
+
+import numpy as np
+import pytest
+from factories import make_scenario
+from test_quick_step import shrunk
+
+from ersatz.device_models.catalog.reading import load_node, load_stack
+from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.memory.verdict import judge, room_for_sure
+from ersatz.sim.plan.schedules import make_schedule
+from ersatz.sim.scenario.scenario import Pool, Scenario, Training
+from ersatz.sim.search.best import search
+from ersatz.sim.search.bounds import Bounds, in_flight
+from ersatz.sim.search.choices import SCHEDULES, Choices, choices_of, divisors
+from ersatz.sim.search.pricing import Price, Row, price_layout
+from ersatz.sim.search.space import COLUMNS, PP, VP, M, Space, layout_of, make_space, row_of
+
+ALL = Choices(SCHEDULES, (0, 1, 2, 3), least_context_tokens=1024, most_micro_batch=2,
+              most_chunks=4, most_tensor=4, recompute=("none", "full"))  # fmt: skip
+SMALL = [  # model, layers, stack, node, nodes, batch, schedules, ZeRO
+    ("llama3-8b", 4, "megatron-core", "h100-8", 1, 8, ("1f1b", "interleaved"), (0, 1)),
+    ("llama3-8b", 4, "torchtitan", "h100-8", 1, 8, ("1f1b", "zb-v"), (3,)),
+    ("llama3-8b", 8, "llama3", "h100-8", 1, 16, ("gpipe", "interleaved"), (2,)),
+    ("llama3-70b", 4, "mindspeed", "ascend-910b2-8", 1, 8, ("1f1b", "zb-h1"), (1,)),
+    ("llama3-70b", 3, "primus", "mi300x-8", 1, 8, ("1f1b",), (0, 2, 3)),
+    ("mixtral-8x7b", 4, "megatron-core", "h100-8", 1, 4, ("1f1b",), (1,)),
+    ("mixtral-8x7b", 2, "primus", "mi300x-8", 1, 4, ("zb-h1",), (1,)),
+    ("deepseek-v3", 4, "deepseek", "h800-8", 1, 8, ("dualpipe", "1f1b"), (1,)),
+    ("qwen3-30b-a3b", 3, "megatron-core-2025", "h20-8", 1, 2, ("1f1b",), (1,)),
+    ("gpt3-175b", 2, "megatron-2021", "a100-80-8", 1, 8, ("1f1b", "gpipe"), (0,)),
+]  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def small_space(case: tuple) -> tuple[Space, dict[Row, Price]]:  # type: ignore[type-arg]
+    """A space of some hundred layouts, on devices that half of them suit, and all exact prices."""
+    name, layers, stack, node_name, nodes, batch, schedules, zero = case
+    node = load_node(node_name)
+    scenario = make_scenario(
+        model=shrunk(name, layers), training=Training(2048, batch, 1),
+        pools=(Pool("", node, nodes, load_stack(stack)),),
+    )  # fmt: skip
+    choices = replace(ALL, schedules=schedules, zero=zero)
+    held: dict[str, object] = {"etp": 1} if scenario.model.experts else {}
+    if scenario.model.experts and not scenario.model.predict_layers:
+        held["recompute"] = "none"
+    rows = [tuple(row) for row in make_space(scenario, choices, held).rows.tolist()]
+    free = {row: price_layout(scenario, row, "does not fit") for row in rows}
+    room = room_for_sure(median(price.peak_bytes for price in free.values()))
+    tight = replace(node, device=replace(node.device, memory_bytes=room))
+    there = replace(scenario, pools=(replace(scenario.pools[0], node=tight),))
+    return make_space(there, choices, held), free
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case[0]}-{case[2]}")
+def test_the_winner_is_that_of_exhaustive_search_and_bounds_hold(case: tuple) -> None:  # type: ignore[type-arg]
+    space, exact = small_space(case)
+    capacity = space.scenario.pools[0].node.device.memory_bytes
+    fitting = [p.seconds for p in exact.values() if judge(p.peak_bytes, capacity)[0] == "fits"]
+    assert 0 < len(fitting) < len(exact)  # memory decides, too
+    found = search(space)
+    assert found.plans[0].price.seconds == min(fitting)
+    for plan in found.plans:
+        assert plan.price.seconds == exact[plan.row].seconds
+    assert len({plan.kind for plan in found.plans}) == len(found.plans)
+    bounds = Bounds(space.scenario)
+    seconds, held = bounds.seconds(space.rows), bounds.bytes(space.rows)
+    for row, least_s, least_bytes in zip(exact, seconds.tolist(), held.tolist(), strict=True):
+        assert least_s <= exact[row].seconds, dict(zip(COLUMNS, row, strict=True))
+        assert least_bytes <= exact[row].peak_bytes, dict(zip(COLUMNS, row, strict=True))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_what_is_in_flight_is_no_more_than_the_schedule_has(name: str) -> None:
+    # Forward passes less backward passes of a stage, counted in the schedule itself.
+    for p, m, v in ((2, 4, 2), (4, 8, 3), (4, 16, 2), (4, 24, 4)):
+        schedule = make_schedule(name, p, m, v if name == "interleaved" else 1)
+        rows = np.array([p]), np.array([v if name == "interleaved" else 1]), np.array([m])
+        for stage in (0, p - 1):
+            counted = in_flight(SCHEDULES.index(name), *rows, stage)[0]
+            flying, most = [0] * len(counted), []
+            for slot in schedule.orders[stage]:
+                for phase, chunk, _ in slot:
+                    flying[chunk] += (phase == "F") - (phase in "BW")
+                most.append(tuple(flying))
+            assert any(all(a >= b for a, b in zip(seen, counted, strict=True)) for seen in most)
+
+
+def test_rows_are_layouts_that_can_be_run_and_each_is_there_once() -> None:
+    space, _ = small_space(SMALL[0])
+    assert len({tuple(row) for row in space.rows.tolist()}) == len(space.rows)
+    for row in space.rows.tolist():
+        layout = layout_of(space.scenario, row)
+        parallel = layout.parallel
+        assert parallel.world == space.scenario.devices
+        assert row[M] * row[PP] * row[VP] > 0
+        assert row_of(layout) == tuple(row)
+        make_schedule(parallel.schedule, parallel.pp, row[M], parallel.vp)
+
+
+def test_held_axes_stay_as_they_are() -> None:
+    space, _ = small_space(SMALL[0])
+    only = make_space(space.scenario, space.choices, {"tp": 2, "recompute": "full"})
+    assert 0 < len(only.rows) < len(space.rows)
+    assert set(only.rows[:, COLUMNS.index("tp")].tolist()) == {2}
+    assert set(only.rows[:, COLUMNS.index("recompute")].tolist()) == {2}
+
+
+def test_an_empty_space_says_what_emptied_it() -> None:
+    space, _ = small_space(SMALL[0])
+    odd = replace(space.scenario, training=replace(space.scenario.training, global_batch=7))
+    held = make_space(odd, replace(ALL, tensor=False, schedules=()))
+    with pytest.raises(InfeasibleError, match="global batch that is a multiple of 8"):
+        search(held)
+    node = space.scenario.pools[0].node
+    tiny = replace(node, device=replace(node.device, memory_bytes=1e9))
+    small = replace(space.scenario, pools=(replace(space.scenario.pools[0], node=tiny),))
+    with pytest.raises(InfeasibleError, match=r"the least that one needs is .* GiB"):
+        search(make_space(small, ALL))
+
+
+def test_every_stack_has_a_row_of_what_it_runs() -> None:
+    scenario: Scenario = small_space(SMALL[0])[0].scenario
+    pool = scenario.pools[0]
+    for name, expected in (("deepseek", "dualpipe"), ("primus", "zb-v"), ("llama3", "gpipe")):
+        chosen = choices_of(replace(scenario, pools=(replace(pool, stack=load_stack(name)),)))
+        assert expected in chosen.schedules
+    assert choices_of(scenario, everything=True).schedules == SCHEDULES
+    assert divisors(12) == [1, 2, 3, 4, 6, 12]
