@@ -111,7 +111,10 @@ class Times:
         (NCCL's search for rings). Each is a block of the device, busy for as long as the collective
         lasts, however slow it is. That a group with few members in a node opens fewer is left out.
         """
-        inside, cards = self.node.scale_up.bandwidth, self.node.nics * self.node.scale_out.nic_bandwidth
+        inside, cards = (
+            self.node.scale_up.bandwidth,
+            self.node.nics * self.node.scale_out.nic_bandwidth,
+        )
         if communicator.group.nodes == 1 or kind not in RING_TURNS or not inside:
             return 1.0
         return min(cards / inside, 1.0)
