@@ -158,8 +158,8 @@ def discard(_: object) -> None:
     """Take a result that nobody looks at."""
 
 
-def purchase(jobs: int) -> Callable[[], None]:
-    """A purchase plan of 36 months, 12 devices and 3 sites, solved to 1 %."""
+def purchase(jobs: int, sites: int = 3) -> Callable[[], None]:
+    """A purchase plan of 36 months, 12 devices and 3 sites or 6, solved to 1 %."""
     from dataclasses import replace
 
     from market import free, large_buildout
@@ -168,7 +168,13 @@ def purchase(jobs: int) -> Callable[[], None]:
     from ersatz.sim.purchase.purchase import cheapest
 
     buildout = large_buildout()
-    problem = purchase_problem(replace(buildout, jobs=buildout.jobs[:jobs]), free)
+    third = replace(buildout.jobs[0], name="three", tokens=5e12, deadline=25.0)
+    more = [
+        replace(s, name=f"{s.name}2", energy_price=1.1 * s.energy_price) for s in buildout.sites
+    ]
+    built = replace(buildout, jobs=(*buildout.jobs, third)[:jobs],
+                    sites=(*buildout.sites, *more)[:sites])  # fmt: skip
+    problem = purchase_problem(built, free)
     return lambda: print(end=str(cheapest(problem, 0.01))[:0])
 
 
@@ -205,6 +211,45 @@ def fabric() -> Callable[[], None]:
 
     node = load_node("h100-8")
     return lambda: print(end=str(fabric_facts(node, 12288).devices)[:0])
+
+
+def exact_step(name: str) -> Callable[[], None]:
+    """The duration of one step of a shipped scenario, asked again."""
+    from ersatz.sim.answers.cases import load
+    from ersatz.sim.step.step import step_seconds
+
+    case = load(name)[0]
+    step_seconds(case)
+    return lambda: discard(step_seconds(case))
+
+
+def layouts(name: str, overrides: dict[str, object], **changes: Any) -> Callable[[], None]:
+    """A proved plan over all layouts of a space: bulk bounds, exact steps, nothing kept before."""
+    from ersatz.sim.answers.cases import load
+    from ersatz.sim.kept import Kept
+    from ersatz.sim.search.best import search
+    from ersatz.sim.search.choices import choices_of, with_defaults
+    from ersatz.sim.search.space import make_space
+    from ersatz.sim.step import bench
+
+    case = load(name, overrides)[0]
+    case = replace(case, parallel=with_defaults(case.parallel, case.pools[0].stack))
+    everything = changes.pop("everything", False)
+
+    def run() -> None:
+        bench._BENCHES = Kept(bench.MOST_BENCHES)  # nothing is kept from the run before
+        space = make_space(case, replace(choices_of(case, everything=everything), **changes))
+        search(space, kinds=1)
+
+    return run
+
+
+# The space of GPT-3 175B on 64 A100: every tp, cp to 8, pp, chunks, schedule, recomputation, sequence
+# parallelism and ZeRO stage; batches of 64 and 3,072 sequences of 2,048 tokens.
+A175 = {"model": "gpt3-175b", "stack": "megatron-core", "cluster.node": "a100-80-8", "cluster.nodes": 8,
+        "cluster.network": "ib-hdr200-rail", "training.sequence_length": 2048, "job": "{}",
+        "parallel": "{tp: 8, pp: 8, dp: 1}", "published": "[]"}  # fmt: skip
+WIDE = {"everything": True, "least_context_tokens": 256, "most_tensor": 32}
 
 
 def processor_seconds() -> float:
@@ -259,11 +304,23 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "fleet: 12,500 nodes, a year of failures": (lambda: fleets().big_fleet(0), 0.5),
     "fleet: the same with 10,000 jobs": (lambda: fleets().big_fleet(10_000), 20.0),
     "fleet: a log of 1,000,000 events judged": (lambda: fleets().million_events(), 10.0),
+    "exact step: llama3-405b-h100": (lambda: exact_step("llama3-405b-h100"), 0.004),
+    "exact step: deepseek-v3-h800": (lambda: exact_step("deepseek-v3-h800"), 0.008),
+    "plan: 405B on 16,384, what its stack runs": (lambda: layouts("llama3-405b-h100", {}), 5.0),
+    "plan: 175B on 64, batch 64": (
+        lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 64}, **WIDE),
+        10.0,
+    ),
+    "plan: 175B on 64, batch 3,072": (
+        lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 3072}, **WIDE),
+        60.0,
+    ),
     "a launch script of 500 lines": (launch_script, 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
     "purchase: the same with two jobs": (lambda: purchase(2), 10.0),
+    "purchase: 36 months, 12 devices, 6 sites, three jobs, to 1 %": (lambda: purchase(3, 6), 30.0),
     "purchase: 1,000 lives of three years": (lives, 20.0),
     "ersatz buy embargo-story": (lambda: command("buy", "embargo-story"), 5.0),
 }
