@@ -27,7 +27,7 @@ from ersatz.sim.step.bench import Bench
 from ersatz.sim.step.build import stage_pools
 from ersatz.sim.step.coupled import coupled_step
 from ersatz.sim.step.step import job_programs, simulate_step, step_seconds
-from ersatz.sim.step.weights import Bucket
+from ersatz.sim.step.traffic.weights import Bucket
 
 MESSAGE = 4096 * 8192 * 2 / 8  # bytes of a micro-batch's activations on one of eight tensor ranks
 

@@ -92,7 +92,6 @@ class KernelConstants:
     score_passes_backward: float
     ring_merge_bytes_forward: float  # per value and step of ring attention
     ring_merge_bytes_backward: float  # per key or value and step
-    adapter_share: float  # weights of LoRA's adapters / those of the model
     logit_memory_bytes: float  # held per logit
     staging_bytes: float  # tables, loss and staging tensors that frameworks count as allocated
 

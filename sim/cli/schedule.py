@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import (
+    Failure,
+    HtmlOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    app,
+)
 from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 from ersatz.sim.scenario.shipped import find_scenario
 
 if TYPE_CHECKING:
+    from ersatz.sim.answers.answer import Answer
+    from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.file import Contest
 
@@ -56,6 +67,10 @@ def schedule(
     ] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run all twice: is it deterministic?")] = False,
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
+    html: HtmlOption = None,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", metavar="FILE", help="Write the fleets for Perfetto.")
+    ] = None,
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
@@ -66,7 +81,8 @@ def schedule(
             raise Failure(
                 2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
             )
-        return conclude(judge_answer(judge, fleet, claims), json, out)
+        found = judge_answer(judge, fleet, claims)
+        return conclude(found, json, out, html, _traced(timeline, found))
     if claims and door != "batsim":
         raise Failure(
             2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
@@ -78,9 +94,21 @@ def schedule(
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
     outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, claims, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
-    conclude(contest_answer(contest, outcomes, asked), json, out)
+    found = contest_answer(contest, outcomes, asked)
+    conclude(found, json, out, html, _traced(timeline, found))
     if exporter:
         _export(outcomes[0][0], exporter, speed)
+
+
+def _traced(file: Path | None, answer: Answer[list[Outcome]]) -> dict[Path, Drawing]:
+    """Return the timeline that was asked for, by its file."""
+    if file is None:
+        return {}
+    from ersatz.sim.answers.trace import trace
+    from ersatz.sim.report.timelines.chrome import unpacked
+
+    data = trace(answer)
+    return {file: unpacked(data) if file.suffix == ".json" else data}
 
 
 def _export(outcome: Outcome, port: int, speed: float) -> None:

@@ -213,6 +213,45 @@ def fabric() -> Callable[[], None]:
     return lambda: print(end=str(fabric_facts(node, 12288).devices)[:0])
 
 
+def exact_step(name: str) -> Callable[[], None]:
+    """The duration of one step of a shipped scenario, asked again."""
+    from ersatz.sim.answers.cases import load
+    from ersatz.sim.step.step import step_seconds
+
+    case = load(name)[0]
+    step_seconds(case)
+    return lambda: discard(step_seconds(case))
+
+
+def layouts(name: str, overrides: dict[str, object], **changes: Any) -> Callable[[], None]:
+    """A proved plan over all layouts of a space: bulk bounds, exact steps, nothing kept before."""
+    from ersatz.sim.answers.cases import load
+    from ersatz.sim.kept import Kept
+    from ersatz.sim.search.best import search
+    from ersatz.sim.search.choices import choices_of, with_defaults
+    from ersatz.sim.search.space import make_space
+    from ersatz.sim.step import bench
+
+    case = load(name, overrides)[0]
+    case = replace(case, parallel=with_defaults(case.parallel, case.pools[0].stack))
+    everything = changes.pop("everything", False)
+
+    def run() -> None:
+        bench._BENCHES = Kept(bench.MOST_BENCHES)  # nothing is kept from the run before
+        space = make_space(case, replace(choices_of(case, everything=everything), **changes))
+        search(space, kinds=1)
+
+    return run
+
+
+# The space of GPT-3 175B on 64 A100: every tp, cp to 8, pp, chunks, schedule, recomputation, sequence
+# parallelism and ZeRO stage; batches of 64 and 3,072 sequences of 2,048 tokens.
+A175 = {"model": "gpt3-175b", "stack": "megatron-core", "cluster.node": "a100-80-8", "cluster.nodes": 8,
+        "cluster.network": "ib-hdr200-rail", "training.sequence_length": 2048, "job": "{}",
+        "parallel": "{tp: 8, pp: 8, dp: 1}", "published": "[]"}  # fmt: skip
+WIDE = {"everything": True, "least_context_tokens": 256, "most_tensor": 32}
+
+
 def processor_seconds() -> float:
     """Processor time of this process and its finished children."""
     times = os.times()
@@ -265,6 +304,17 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "fleet: 12,500 nodes, a year of failures": (lambda: fleets().big_fleet(0), 0.5),
     "fleet: the same with 10,000 jobs": (lambda: fleets().big_fleet(10_000), 20.0),
     "fleet: a log of 1,000,000 events judged": (lambda: fleets().million_events(), 10.0),
+    "exact step: llama3-405b-h100": (lambda: exact_step("llama3-405b-h100"), 0.004),
+    "exact step: deepseek-v3-h800": (lambda: exact_step("deepseek-v3-h800"), 0.008),
+    "plan: 405B on 16,384, what its stack runs": (lambda: layouts("llama3-405b-h100", {}), 5.0),
+    "plan: 175B on 64, batch 64": (
+        lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 64}, **WIDE),
+        10.0,
+    ),
+    "plan: 175B on 64, batch 3,072": (
+        lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 3072}, **WIDE),
+        60.0,
+    ),
     "a launch script of 500 lines": (launch_script, 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),

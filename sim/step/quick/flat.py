@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ersatz.sim.kept import Kept
 from ersatz.sim.plan.borders import Step, schedule_steps
-from ersatz.sim.plan.schedules import Schedule, Variant
+from ersatz.sim.plan.schedules import Schedule, Variant, make_schedule
 
 
 class Sent(NamedTuple):
@@ -30,12 +30,19 @@ class Flat:
     steps: tuple[Step, ...]
 
 
+LARGE = 20_000  # slots, from which on only the latest schedules are kept
 _FLAT: Kept[Flat] = Kept(64)
+_LARGE: Kept[Flat] = Kept(4)
+Orders = tuple[tuple[tuple[str, int, int], ...], ...]
 
 
-def flat_schedule(schedule: Schedule) -> Flat:
-    """Return the flattened form of a schedule."""
-    return _FLAT.get((schedule,), None, lambda: _flatten(schedule))
+def flat_schedule(name: str, p: int, m: int, v: int, custom: Orders, *, runs: bool) -> Flat:
+    """Return the flattened form of a schedule; arguments and faults as of `make_schedule`."""
+    large = p * max(m, 1) * v > LARGE
+    make = make_schedule.__wrapped__ if large else make_schedule
+    kept = _LARGE if large else _FLAT
+    return kept.get((), (name, p, m, v, custom, runs),
+                    lambda: _flatten(make(name, p, m, v, custom, runs=runs)))  # fmt: skip
 
 
 def _flatten(schedule: Schedule) -> Flat:

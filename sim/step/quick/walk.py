@@ -16,7 +16,6 @@ import numpy as np
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.kept import Kept
 from ersatz.sim.plan.borders import Border, Step, stage_borders
-from ersatz.sim.plan.schedules import make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.step.build import StageBuilder, stage_builders, stage_pools
 from ersatz.sim.step.quick.blocks import (
@@ -63,10 +62,10 @@ def quick_times(
     """
     parallel, training = scenario.parallel, scenario.training
     microbatches = training.global_batch // (training.micro_batch * parallel.dp)
-    flat = flat_schedule(make_schedule(
+    flat = flat_schedule(
         parallel.schedule, parallel.pp, microbatches, parallel.vp, parallel.custom_schedule,
         runs=parallel.zero == 2,
-    ))  # fmt: skip
+    )  # fmt: skip
     pools = stage_pools(scenario)
     borders = _borders(scenario, pools, flat.steps)
     builders = stage_builders(scenario, pools, timer, tuple(shares), borders)

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ersatz.device_models.text.private import private_folder
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, node_name
-from ersatz.sim.fleet.policies.own.folder import private_folder
 from ersatz.sim.fleet.workload.jobs import Workload
 
 NEEDED = {
