@@ -44,11 +44,16 @@ def random_jobs(seed: int) -> BuildOut:
     return make_buildout(months, offers=offers, jobs=tuple(jobs), sites=sites, gap=0.1)
 
 
+def beyond_the_first(blocks: int) -> list[Any]:
+    """Blocks of seeds, of which only the first is no long check."""
+    return [0, *(pytest.param(b, marks=pytest.mark.slow) for b in range(1, blocks))]
+
+
 def planned(b: BuildOut) -> Purchase | None:
     return cheapest(purchase_problem(b, free), b.gap)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", beyond_the_first(10))
 def test_plans_of_several_jobs_meet_their_own_deadlines_to_the_day(block: int) -> None:
     # 200 random plans for two or three jobs, with nothing happening
     made = 0
@@ -168,7 +173,7 @@ def two_jobs(seed: int) -> BuildOut:
     return make_buildout(2, offers=offers, jobs=jobs)
 
 
-@pytest.mark.parametrize("block", range(5))
+@pytest.mark.parametrize("block", beyond_the_first(5))
 def test_the_optimum_for_two_jobs_equals_brute_force(block: int) -> None:
     # 50 instances: two jobs with their own speeds and deadlines, two devices, two months
     feasible = 0
