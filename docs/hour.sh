@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # One command for somebody's accelerator: calibrate, soak, proof on six models, links if several; a folder back.
-#   docs/hour.sh [DEVICE] [FOLDER]      DEVICE as of `ersatz calibrate --device`; about six minutes on one GPU
+#   docs/hour.sh [DEVICE] [FOLDER] [OPTION...]      about six minutes on one GPU
+# DEVICE and OPTION are those of `ersatz calibrate`: auto; --as h20 where the driver's name does not tell.
 # Killed or failed, the same command goes on: what is finished stands in FOLDER and is not done again, and of
 # the calibration no finished kernel is lost.
 set -euo pipefail
 device=${1:-auto}
 folder=${2:-ersatz-device}
+shift $(($# > 2 ? 2 : $#)) # what is left are options
 minutes=${ERSATZ_MINUTES:-2}
 python=${PYTHON:-python}
 mkdir -p "$folder"
@@ -23,14 +25,17 @@ step() { # NAME COMMAND...: runs until it has succeeded once; its output is kept
 }
 failed=0
 step kernels ersatz calibrate --device "$device" --minutes "$minutes" --out "$folder/device.yaml" \
-    --json "$folder/kernels.json" || exit
+    --json "$folder/kernels.json" "$@" || exit
 step proof ersatz calibrate --device "$device" --minutes "$minutes" --out "$folder/device.yaml" --prove --models 6 \
-    --json "$folder/proof.json" || failed=$?
-count=$("$python" -c 'import torch
-print(next((getattr(torch, k).device_count() for k in ("cuda", "npu") if hasattr(torch, k)), 0))')
-if [ "$count" -gt 1 ] && [ "$device" != cpu ]; then
+    --json "$folder/proof.json" "$@" || failed=$?
+count=$("$python" -c 'import contextlib, torch
+with contextlib.suppress(ImportError):
+    import torch_npu
+print(max(getattr(torch, k).device_count() for k in ("cuda", "npu") if hasattr(torch, k)))')
+if [ "$count" -gt 1 ] && [ "$device" != cpu ] && [[ "$device" != *:* ]]; then # cuda:1 is one alone
     step links "$python" -m torch.distributed.run --standalone --nproc-per-node "$count" \
-        -m ersatz.sim calibrate --links --device "$device" --out "$folder/network.yaml" --json "$folder/links.json" ||
+        -m ersatz.sim calibrate --links --device "$device" --out "$folder/network.yaml" \
+        --json "$folder/links.json" "$@" ||
         failed=$?
 fi
 if [ "$failed" != 0 ]; then

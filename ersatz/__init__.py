@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.importing import read_launch
     from ersatz.sim.answers.legal import legal
     from ersatz.sim.answers.plan import plan
+    from ersatz.sim.answers.report import report
     from ersatz.sim.answers.schedule import schedule
+    from ersatz.sim.answers.trace import trace
     from ersatz.sim.errors import InfeasibleError, InputError, Problem
     from ersatz.sim.records import RunResult
     from ersatz.sim.scenario.scenario import Scenario
@@ -50,9 +52,11 @@ __all__ = [
     "load",
     "plan",
     "read_launch",
+    "report",
     "run",
     "schedule",
     "show",
+    "trace",
 ]
 
 _HOMES = {
@@ -73,9 +77,11 @@ _HOMES = {
     "load": "sim.answers.cases",
     "plan": "sim.answers.plan",
     "read_launch": "sim.answers.importing",
+    "report": "sim.answers.report",
     "run": "sim.answers.cases",
     "schedule": "sim.answers.schedule",
     "show": "sim.answers.find",
+    "trace": "sim.answers.trace",
 }
 
 

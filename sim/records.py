@@ -16,12 +16,13 @@ from ersatz.device_models.text.problems import did_you_mean
 # What the mappings of a result may hold; what is not there is zero.
 PARTS = {
     "step.breakdown": ("attention", "bubble", "cast", "contention", "context parallel",
-                       "data parallel", "elementwise", "expert parallel", "experts", "launch",
-                       "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
+                       "data parallel", "elementwise", "expert parallel", "experts", "host copy",
+                       "launch", "link sharing", "matrix", "optimizer", "permute", "pipeline", "recompute",
                        "straggler", "tensor parallel", "vocabulary"),
-    "memory.parts": ("weights", "gradients", "optimizer", "activations", "loss", "working set",
+    "memory.parts": ("weights", "gradients", "optimizer", "messages", "activations", "loss",
+                     "working set",
                      "fresh gradients", "whole gradients", "gathered weights", "update", "overhead",
-                     "communication", "fragmentation"),
+                     "communication", "graphs", "fragmentation"),
     "job.lost_s": ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation",
                    "maintenance", "waiting"),
     "job.interruptions_by_cause": ("device", "node", "switch", "software"),

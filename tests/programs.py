@@ -18,7 +18,8 @@ from ersatz.sim.step.program import (
 )
 
 SHAPES = [("gpipe", 2, 2, 1), ("1f1b", 2, 3, 1), ("1f1b", 3, 5, 1), ("interleaved", 2, 4, 2),
-          ("zb-h1", 3, 4, 1), ("zb-v", 2, 4, 1), ("dualpipe", 2, 4, 1)]  # fmt: skip
+          ("zb-h1", 3, 4, 1), ("zb-v", 2, 4, 1), ("dualpipe", 2, 4, 1),
+          ("dualpipev", 2, 4, 1)]  # fmt: skip
 
 
 def make_program(name, p, m, v, shape, block_of, tail_of):  # type: ignore[no-untyped-def]

@@ -144,14 +144,14 @@ def test_fillers_take_places_and_no_time(tmp_path: Path) -> None:
 
 
 def test_every_flag_is_in_exactly_one_list(tmp_path: Path) -> None:
-    flags = "--swap-optimizer --never-heard-of 3 --lr 1e-4 --overlap-grad-reduce --recompute-method block"
+    flags = "--swap-attention --never-heard-of 3 --lr 1e-4 --overlap-grad-reduce --recompute-method block"
     found = import_file(script(tmp_path, flags))
     lists = [{x.flag for x in rows} for rows in (found.read, found.not_modelled, found.ignored)]
     for flag in [f for f in f"{SIZES} {BATCH} {flags}".split() if f.startswith("--")]:
         assert sum(flag in one for one in lists) == 1, flag
     effects = {n.flag: n.effect for n in found.not_modelled}
     assert effects["--never-heard-of"] == "unknown"
-    assert "leave the device" in effects["--swap-optimizer"]
+    assert "leave the device" in effects["--swap-attention"]
     assert "--lr" in lists[2]
 
 
@@ -317,7 +317,8 @@ def test_a_log_needs_no_defaults_and_brings_its_step(tmp_path: Path, prefix: str
     assert value(found, "training.steps") == 2000  # 128,000 / 64
     assert found.devices == 16
     assert found.measured_step_s == pytest.approx(2.1)
-    assert [n.flag for n in found.not_modelled] == ["swap_optimizer"]
+    assert not found.not_modelled
+    assert values(found, "memory.optimizer_offload", "memory.optimizer_update") == [1.0, "device"]
     (case,) = load_any(tmp_path / "run.log", ["cluster.node=h100-8"])
     assert case.parallel.dp == 4
     assert (case.published[0].metric, case.published[0].value) == ("step.duration_s", 2.1)

@@ -23,7 +23,7 @@ ORDER = [
         "sim.workload.model",
         "sim.workload.recurrence",
     ],
-    ["sim.scenario.scenario", "sim.workload"],
+    ["sim.scenario.scenario", "sim.scenario.formats", "sim.workload"],
     ["sim.plan"],
     ["sim.scenario"],
     ["sim.importing.draft", "sim.importing.record"],
@@ -80,7 +80,8 @@ ORDER = [
     ["sim.fleet.workload"],
     ["sim.fleet.judge"],
     ["sim.fleet.foreign"],
-    ["sim.fleet.engine.happening", "sim.fleet.engine.nodes", "sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
+    ["sim.fleet.engine.happening", "sim.fleet.engine.nodes"],
+    ["sim.fleet.engine.view", "sim.fleet.engine.watchdog"],
     ["sim.fleet.engine.decisions", "sim.fleet.engine.outages", "sim.fleet.engine.speeds"],
     ["sim.fleet.engine"],
     ["sim.fleet.kueue"],
@@ -90,11 +91,12 @@ ORDER = [
     ["sim.finding"],
     ["sim.report"],
     ["sim.answers"],
+    ["sim.serve"],
     ["sim.cli"],
     ["sim.__main__"],
     ["ersatz"],
 ]
-HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly"}
+HEAVY = {"scipy", "networkx", "pandas", "torch", "ray", "zmq", "plotly", "starlette", "uvicorn"}
 # Rooms that only the process of an emulated rank imports, where every module is PyTorch's.
 TORCH = (
     "sim.emulate.virtual.",

@@ -228,23 +228,23 @@ def shipped() -> MemoryVerdicts:
 
 @pytest.mark.slow
 def test_verdicts_on_the_shipped_tables(shipped: MemoryVerdicts) -> None:
-    """96.0 % right with sources equal, two of 2,276 runs vetoed, when this was written."""
+    """96.0 % right with sources equal, one of 2,276 runs vetoed, when this was written."""
     assert (shipped.total.crashed, shipped.total.ran) == (1021, 981)
     assert shipped.sources_equal > 0.955
     assert shipped.balanced_accuracy > 0.935
-    assert len(shipped.vetoed) <= 2
+    assert len(shipped.vetoed) <= 1
     assert not shipped.problems
 
 
 @pytest.mark.slow
 def test_stated_peaks_of_the_shipped_table(shipped: MemoryVerdicts) -> None:
-    """2.8 / 10 % with sources equal when this was written; torchtitan's but for 405B within 10 %."""
+    """2.8 / 10 % with sources equal when this was written; torchtitan's but for two of 405B within 10 %."""
     assert shipped.peaks is not None
     assert shipped.peaks.median < 0.05
     assert shipped.peaks.p90 < 0.15
     titan = {peak.id: peak.error for peak in shipped.rows if peak.id.startswith("titan-00")}
     assert len(titan) == 20
-    assert all(abs(titan[f"titan-{i:04}"]) < 0.10 for i in (*range(1, 13), 14, 15, 16, 31, 32))
+    assert all(abs(titan[f"titan-{i:04}"]) < 0.10 for i in (*range(1, 13), 14, 15, 16, 17, 31, 32))
 
 
 @pytest.mark.slow
@@ -256,7 +256,9 @@ def test_stated_peaks_with_their_software_unknown(shipped: MemoryVerdicts) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="figures to reach: torchtitan's 405B rows are 9 to 19 % low")
+@pytest.mark.xfail(
+    strict=True, reason="figures to reach: two of torchtitan's 405B rows are 14 and 16 % low"
+)
 def test_every_row_of_torchtitan_within_ten_percent(shipped: MemoryVerdicts) -> None:
     titan = [peak.error for peak in shipped.rows if peak.stack.startswith("torchtitan")]
     assert max(map(abs, titan)) < 0.10

@@ -48,6 +48,7 @@ ASKED = {
     ("import", "files"): ("import", "FILE"),
     ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
     ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
+    ("schedule", "--slurm-conf"): ("schedule", "f.yaml", "--door", "slurm", "--slurm-conf", "FILE"),
     ("schedule", "--fleet"): ("schedule", "--judge", "log.csv", "--fleet", "FILE"),
 }
 # ... and what takes no file to read: words, numbers, places to write to

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fleet_cases import mixed_case
 
+from ersatz.device_models.text.private import is_dead, private_folder
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.doors import batsim
@@ -22,7 +23,6 @@ from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
 from ersatz.sim.fleet.log import Rules
 from ersatz.sim.fleet.policies.own import scheduler as own
-from ersatz.sim.fleet.policies.own.folder import is_dead, private_folder
 from ersatz.sim.fleet.policies.own.kept import Kept
 from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
@@ -346,8 +346,8 @@ def test_folders_of_the_dead_are_cleared(tmp_path: Path, monkeypatch: pytest.Mon
     mine = private_folder("slurm")
     assert mine.stat().st_mode & 0o777 == 0o700
     code = f"import tempfile; tempfile.tempdir = {str(tmp_path)!r}\n" \
-           "from ersatz.sim.fleet.policies.own import folder\n" \
-           "print(folder.private_folder('slurm'))"  # fmt: skip
+           "from ersatz.device_models.text import private\n" \
+           "print(private.private_folder('slurm'))"  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     dead = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env,
                                check=True).stdout.strip())  # fmt: skip

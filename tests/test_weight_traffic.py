@@ -4,6 +4,7 @@ Ops are counted in the programs of plans with round numbers; on links of 100 GB/
 gather or scatter of S bytes over n ranks takes S (n-1)/n / 100 GB/s.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.program import Op
 from ersatz.sim.step.step import step_seconds
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.model import Experts, LatentAttention
 
 MOE = make_model(experts=Experts(routed=16, top_k=2, hidden=500))
@@ -345,3 +347,17 @@ def test_a_lora_model_keeps_its_frozen_weights_in_8_bits_where_the_stack_does() 
     )  # fmt: skip
     assert narrow == wide / 2
     assert make_device().supports("fp8")
+
+
+def test_many_layers_are_cut_into_buckets_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each layer: building a step would take the square of the layers."""
+    cuts: list[int] = []
+    real = WeightTraffic.buckets
+
+    def counted(self: WeightTraffic, parts: Sequence[Part], *, first_chunk: bool) -> list[Bucket]:
+        cuts.append(len(parts))
+        return real(self, parts, first_chunk=first_chunk)
+
+    monkeypatch.setattr(WeightTraffic, "buckets", counted)
+    build_program(plan(model=make_model(layers=64), zero=3))
+    assert cuts == [66]  # with embedding and head

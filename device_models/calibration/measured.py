@@ -78,6 +78,7 @@ class Calibration:
     soak: Mapping[str, float] = field(default_factory=dict)  # burst and sustained rates of products
     sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
     launches: Mapping[str, float] = field(default_factory=dict)  # host seconds, by operation
+    operators: Mapping[str, float] = field(default_factory=dict)  # seconds, by a script's operators
     file: str = ""
 
     def slowdown(self, kernel: Kernel) -> float:
@@ -185,16 +186,23 @@ _WORDS = ("name", "kind", "dtype")
 
 def point_row(point: Point) -> dict[str, Any]:
     """Return a point as plain columns."""
-    row = {name: getattr(point.kernel, name) for name in _KERNEL}
-    return row | {name: getattr(point, name) for name in _POINT}
+    return kernel_row(point.kernel) | {name: getattr(point, name) for name in _POINT}
+
+
+def kernel_row(kernel: Kernel) -> dict[str, Any]:
+    """Return what a measurement keeps of a kernel, as plain columns."""
+    return {name: getattr(kernel, name) for name in _KERNEL}
 
 
 def row_point(row: Mapping[str, Any]) -> Point:
     """Return the point of plain columns; raises `ValueError` that names the column."""
-    values = {name: _cell(name, row.get(name)) for name in (*_KERNEL, *_POINT)}
-    kernel = {name: values[name] for name in _KERNEL}
-    backward = kernel["name"].endswith("back")
-    return Point(Kernel(category="", backward=backward, **kernel), *(values[n] for n in _POINT))
+    return Point(row_kernel(row), *(_cell(name, row.get(name)) for name in _POINT))
+
+
+def row_kernel(row: Mapping[str, Any]) -> Kernel:
+    """Return the kernel of plain columns; raises `ValueError` that names the column."""
+    kernel = {name: _cell(name, row.get(name)) for name in _KERNEL}
+    return Kernel(category="", backward=kernel["name"].endswith("back"), **kernel)
 
 
 def _cell(name: str, raw: Any) -> Any:
@@ -205,7 +213,7 @@ def _cell(name: str, raw: Any) -> Any:
         return str(raw)
     try:
         value: float = int(raw) if name in _WHOLE else float(raw)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         value = -1.0
     if not 0 <= value <= LARGEST:
         raise ValueError(f"{name}: {str(raw)[:60]!r} - expected a number that is not negative")
@@ -230,7 +238,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         "proof": {k: _short(v) for k, v in calibration.proof.items()},
         **{
             name: {k: _short(v) for k, v in figures.items()}
-            for name in ("soak", "sentinels", "launches")
+            for name in ("soak", "sentinels", "launches", "operators")
             if (figures := getattr(calibration, name))
         },
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
@@ -304,14 +312,16 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
     soak = _soak(data.get("soak", {}), blame)
-    sentinels, launches = (_times(data, name, blame) for name in ("sentinels", "launches"))
+    kinds = ("sentinels", "launches", "operators")
+    sentinels, launches, operators = (_times(data, name, blame) for name in kinds)
     fits = _fits(data.get("fits"), blame)
     points = _points(text, problems)
     if problems or origin is None or machine is None:
         return None
     return Calibration(
-        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches
-    )
+        origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches,
+        operators,
+    )  # fmt: skip
 
 
 def _parameters(raw: Any, blame: Blame) -> dict[str, float]:

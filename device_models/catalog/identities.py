@@ -17,14 +17,15 @@ TOLERANCE = 0.01
 # Values of a stack by which times are divided, shares, and parts of which one is the least.
 STACK_FACTORS = ("attention_factor", "matrix_factor", "collective_factor", "narrow_matrix_factor",
                  "expert_efficiency", "elementwise_traffic", "activation_memory")  # fmt: skip
-STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload")
+STACK_SHARES = ("overlap_contention", "memory_fragmentation", "optimizer_offload",
+                "activation_offload", "weights_offload")  # fmt: skip
 STACK_COUNTS = ("tp_overlap_chunks", "expert_overlap_chunks", "expert_imbalance", "loss_chunks")
 STACK_DEFAULTS = {
     "zero": ("0", "1", "2", "3"), "sequence_parallel": ("true", "false"),
     "recompute": ("none", "selective", "full"), "vp": ("layers",), "split": ("cost",),
     "pipeline_zero": ("2",), "pipeline_batches": ("stages",),
     "cp_comm": ("p2p", "a2a", "a2a+p2p", "all_gather"), "expert_layout": ("folded", "strided"),
-    "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
+    "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"),
 }  # fmt: skip
 
 

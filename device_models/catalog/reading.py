@@ -101,13 +101,29 @@ NODE = Schema(
     optional=frozenset({"host_busy_share", "host_idle_share"}),
 )  # fmt: skip
 STACK_OPTIONAL = frozenset(
-    {"pat_gather", "rank_limited_dispatch", "matrix_factor", "collective_factor"}
+    {
+        "pat_gather",
+        "rank_limited_dispatch",
+        "matrix_factor",
+        "collective_factor",
+        "host_bandwidth",
+        "activation_offload",
+        "weights_offload",
+        "updates_on_device",
+        "pipeline_buffers",
+        "graph_pool_bytes",
+        "expert_buffers",
+        "expert_buffer_bytes",
+    }
 )
 ANCHOR_FACTORS = 5  # of `sim.anchor`
 STACK_DIMENSIONS = {
     "memory_overhead_bytes": "bytes",
     "communicator_bytes": "bytes",
     "optimizer_bandwidth": "bandwidth",
+    "host_bandwidth": "bandwidth",
+    "graph_pool_bytes": "bytes",
+    "expert_buffer_bytes": "bytes",
 }
 
 Part = TypeVar("Part", Device, ScaleUp, ScaleOut)

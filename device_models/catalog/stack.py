@@ -133,6 +133,16 @@ class Stack:
     matrix_factor: float = 1.0  # speed of its products / the device's ceiling
     collective_factor: float = 1.0  # speed of its collectives / what the network's tests reach
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
+    host_bandwidth: float = 0.0  # bytes/s each way between a device and its host, all at once
+    activation_offload: float = 0.0  # share of kept activations that the host has between passes
+    weights_offload: float = 0.0  # share of ZeRO 3's shards of weights that the host keeps
+    updates_on_device: bool = False  # what the host keeps of the state comes back for the update
+    pipeline_buffers: bool = (
+        False  # messages of all micro-batches have buffers, the last stage keeps results
+    )
+    graph_pool_bytes: float = 0.0  # private pools of captured graphs
+    expert_buffers: bool = False  # its expert exchange writes into buffers of its own (DeepEP)
+    expert_buffer_bytes: float = 0.0  # of these per rank; 0: as the library sizes them
     released: str = ""  # year and month of the software, where it is of one time
     anchor: Anchor | None = field(default=None, hash=False, compare=False)
     defaults: Mapping[str, str] = field(default_factory=dict)  # for what a run leaves open

@@ -92,7 +92,6 @@ class KernelConstants:
     score_passes_backward: float
     ring_merge_bytes_forward: float  # per value and step of ring attention
     ring_merge_bytes_backward: float  # per key or value and step
-    adapter_share: float  # weights of LoRA's adapters / those of the model
     logit_memory_bytes: float  # held per logit
     staging_bytes: float  # tables, loss and staging tensors that frameworks count as allocated
 
@@ -167,6 +166,8 @@ def _product_time(device: Device, kernel: Kernel, moved: float) -> float:
     """A start, then compute with the writing of the result, which traffic only partly hides behind."""
     constants = kernel_constants()
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
+    if not kernel.aligned:  # sums are kept in fp32, so the vector units do not pack
+        rate = min(rate, device.vector_peak.get("fp32", rate))
     rate *= device.sustained_clock
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown
     written = constants.output_write * 2.0 * kernel.groups * kernel.m * kernel.n

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -23,7 +23,14 @@ MOST_KEPT = 256  # results of one reader
 Stamp = tuple[str, int, int, int]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+_only: tuple[str, ...] = ()  # folders below which alone files may be read; empty: anywhere
 _readings: ContextVar[tuple[set[Stamp], ...]] = ContextVar("readings", default=())
+
+
+def confine(folders: Iterable[Path | str]) -> None:
+    """Read files below these folders only, from now on and in this process: it answers strangers."""
+    global _only
+    _only = tuple(os.path.realpath(folder) + os.sep for folder in folders)
 
 
 def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
@@ -31,6 +38,10 @@ def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
     name = str(path)
     if "\0" in name or not _encodable(name):
         raise _fault(name, "is no name of a file")
+    if _only and not os.path.realpath(name).startswith(_only):
+        raise _fault(
+            os.path.basename(name), "is a file of its own; here only what is shipped has a name"
+        )
     for reading in _readings.get():
         reading.add(_stamp(name))
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,7 +17,11 @@ from ersatz.sim.report.json_out import to_text
 from ersatz.sim.report.tables.text import plain_text
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from rich.console import RenderableType
+
+    from ersatz.sim.report.page.material import Material
 
 Record = TypeVar("Record", covariant=True)
 Item = TypeVar("Item")
@@ -74,9 +78,40 @@ class Answer(Mapping[str, Record], Generic[Record]):
         return f"<ersatz {self.verb}: {', '.join(self.records)}>"
 
     def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first screen of the page, and the report folded below."""
+        from ersatz.sim.report.page.page import PAGES, first_screen
         from ersatz.sim.report.tables.html import html
 
-        return html(self.view())
+        return first_screen(self.material()) if self.verb in PAGES else html(self.view())
+
+    def material(
+        self, day: date | None = None, place: str = "China", command: str = ""
+    ) -> Material:
+        """Return what a page of it is made of; the law is asked for `day` (the last known) and `place`."""
+        from ersatz.sim.report.page.material import Material
+        from ersatz.sim.report.tables.html import html
+
+        return Material(
+            self.verb, self.record(), words=html(self.view()), day=day, place=place, command=command
+        )
+
+    def to_html(self, day: date | None = None, place: str = "China", command: str = "") -> str:
+        """Return one self-contained page: the answer, why, pictures, what was assumed.
+
+        `day` and `place` are when and whereto devices would go, for what the law says of them; by
+        default the last day on which the rules are known, and China. Raises `ValueError` for an
+        answer of a kind that has no page.
+        """
+        from ersatz.sim.report.page.page import PAGES, whole_page
+
+        if self.verb not in PAGES:
+            raise ValueError(f"{self.verb}: has no page; expected an answer of {', '.join(PAGES)}")
+        return whole_page([replace(self.material(day, place, command), pictures=self.pictures())])
+
+    def pictures(self) -> dict[str, str]:
+        """Return the pictures among the files: SVG text by name."""
+        return {name: text for name, text in self.files().items()
+                if isinstance(text, str) and name.endswith(".svg")}  # fmt: skip
 
     @property
     def feasible(self) -> bool:

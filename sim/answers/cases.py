@@ -13,6 +13,7 @@ from ersatz.sim.importing.cases import load_any
 from ersatz.sim.records import RunResult
 from ersatz.sim.report.json_out import result_json, table_files
 from ersatz.sim.report.pictures.memory_timeline import memory_pictures
+from ersatz.sim.report.pictures.step_timeline import timeline_pictures
 from ersatz.sim.report.run import render_comparison, render_run
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
@@ -131,6 +132,20 @@ def named_apart(cases: Sequence[Scenario], results: Sequence[RunResult]) -> list
     return [replace(r, name=c.name) for c, r in zip(cases, results, strict=True)]
 
 
+def case_pictures(
+    cases: Sequence[Scenario], results: Sequence[RunResult], times: Chosen | None = None
+) -> dict[str, str]:
+    """Return the pictures of each case under its result's name: its memory and its stages over a step.
+
+    Live kernel times (`times`) are measured once and not again for a picture: no stages are drawn.
+    """
+    named = [replace(c, name=r.name) for c, r in zip(cases, results, strict=True)]
+    if times is None:
+        return {**memory_pictures(named), **timeline_pictures(named)}
+    live = times.sources is not None
+    return {**memory_pictures(named), **({} if live else timeline_pictures(named, times.timer_for))}
+
+
 def infeasible(results: Sequence[RunResult], reasons: Sequence[str]) -> list[str]:
     """Return why cases cannot be run, and which results do not fit and what would help."""
     tight = [f"{r.name} does not fit into memory; would fit with: {'; '.join(r.memory.advice)}"
@@ -146,5 +161,5 @@ def _answer(
         verb, by_name((result.name, result) for result in results),
         view=lambda: view(cases, results), record=lambda: result_json(cases, results),
         reasons=tuple(infeasible(results, reasons)),
-        files=lambda: {**table_files(results), **memory_pictures(cases)},
+        files=lambda: {**table_files(results), **case_pictures(cases, results)},
     )  # fmt: skip

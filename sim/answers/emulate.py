@@ -51,7 +51,7 @@ def _files(made: Emulation) -> dict[str, str | bytes]:
     """Return a timeline, Chakra's traces, and the recording with the file that replays it."""
     result, asked = made.result, made.request
     return {
-        "trace.json": perfetto_text(made.traces),
+        "trace.json": perfetto_text(made.traces, result.script),
         **{f"chakra.{t.rank}.et": chakra_bytes(t) for t in made.traces},
         "ranks.json": recording_text(result.script, result.world, made.traces),
         "replay.yaml": replay_text(result, asked.node, asked.nodes, asked.stack, made.traces),

@@ -35,6 +35,8 @@ VERBS = (
     "measured.validate",
     "measured.anchor",
     "measured.calibrate",
+    "showing.report",
+    "showing.serve",
     "devices",
     "find",
 )  # modules, in the order of --help

@@ -26,6 +26,10 @@ JsonOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Write all artefacts.")
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page of its own: one HTML file."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario value; repeatable."),
@@ -37,7 +41,12 @@ StackOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 
 
-_WHERE = ("--json", "--out")  # options that say where an answer goes, not what it is
+_WHERE = (
+    "--json",
+    "--out",
+    "--html",
+    "--trace",
+)  # options that say where an answer goes, not what it is
 _words: tuple[str, ...] = ()  # of the command line that is being answered
 
 
@@ -70,6 +79,14 @@ def asked_words() -> tuple[str, list[str]]:
             kept.append(word)
         skip = not skip and word in _WHERE
     return verb, kept
+
+
+def asked_line() -> str:
+    """Return the command line that is being answered, but for where the answer goes."""
+    verb, words = asked_words()
+    return " ".join(
+        ["ersatz", verb, *(json.dumps(w, ensure_ascii=False) if " " in w else w for w in words)]
+    )
 
 
 class Failure(Exception):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ersatz.sim.cli.app import JsonOption, OutOption, SeedOption, SetOption, app
+from ersatz.sim.cli.app import HtmlOption, JsonOption, OutOption, SeedOption, SetOption, app
 from ersatz.sim.cli.cases import conclude
 from ersatz.sim.cli.process.terminal import progress
 
@@ -19,6 +19,7 @@ def buy(
     prices: Annotated[
         Path | None, typer.Option("--prices", metavar="CSV", help="Prices of your own, on top.")
     ] = None,
+    html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Plan a purchase under rules, and live through it with embargoes, failures and chance.
 
@@ -27,4 +28,4 @@ def buy(
     """
     from ersatz.sim.answers.buy import buy as answer
 
-    conclude(answer(scenario, set_ or (), seed, prices=prices, watch=progress), json, out)
+    conclude(answer(scenario, set_ or (), seed, prices=prices, watch=progress), json, out, html)

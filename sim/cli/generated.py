@@ -75,7 +75,8 @@ def outputs_markdown() -> str:
         lines += [f"| `{column}` | {unit} | {meaning} |" for column, unit, meaning in columns(kind)]
     lines += [
         "",
-        "Besides: `question`, `name`, `assumptions` (sentences) and `sources` (citations).",
+        "Besides: `question`, `name`, `setting` (model, layout, batch, pools), `assumptions` (sentences) and",
+        "`sources` (citations).",
         "",
     ]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ersatz.sim.cli.app import JsonOption, OutOption, app
+from ersatz.sim.cli.app import HtmlOption, JsonOption, OutOption, app
 from ersatz.sim.cli.cases import conclude
 
 
@@ -41,10 +41,10 @@ def legal(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a rule: rules.ID.criterion.NAME=4100."),
     ] = None,
-    json: JsonOption = None, out: OutOption = None,
+    json: JsonOption = None, out: OutOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Say what export and import rules allow at a date, with rule ids and arithmetic."""
     from ersatz.sim.answers.legal import legal as answer
 
     conclude(answer(*devices, dates=date or (), to=to, buyer=buyer, origin=origin, rules=rules,
-                    changes=set_ or (), units=units, watching=watch), json, out)  # fmt: skip
+                    changes=set_ or (), units=units, watching=watch), json, out, html)  # fmt: skip

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Files = Mapping[str, str | bytes]  # by wanted name
+Drawing = str | bytes | Callable[[], str | bytes]
 _BEGINS = {
     ".json": b"{[",
     ".svg": b"<",
+    ".html": b"<",
+    ".gz": b"\x1f",
     ".yaml": b"#",
     ".scenario": b"qn",  # with its question, a network with its name
 }  # how what ersatz writes to a named file begins
@@ -39,12 +42,14 @@ _BEGINS = {
 
 def deliver(
     name: str, record: Any, view: RenderableType, json: str | None, out: Path | None = None,
-    files: Files | Callable[[], Files] | None = None, drawings: Mapping[Path, str] | None = None,
+    files: Files | Callable[[], Files] | None = None,
+    drawings: Mapping[Path, Drawing] | None = None,
 ) -> None:  # fmt: skip
     """Print a report; write its record to `json`, and `name`.json with `files` into `out`.
 
     `record` must be of mappings, lists, finite numbers and text. `files`, or what makes them, are by
-    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings`, and
+    wanted name; bytes are written as they are, text without what a terminal obeys. `drawings` (or what makes
+    them: pictures and pages), and
     files that other runs read (YAML that begins with a comment), go to places of their own. Whatever
     cannot be written, the rest is, and the report is shown; then raises `Failure`.
     """
@@ -55,7 +60,7 @@ def deliver(
     if json and json != "-":
         faults += _attempt(json, lambda: write_file(Path(json), text, ".json"))
     for place, drawing in (drawings or {}).items():
-        faults += _attempt(str(place), partial(write_file, place, visible(drawing), _kind(drawing)))
+        faults += _attempt(str(place), partial(_draw, place, drawing))
     if out:
         faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
     faults += _attempt("standard output", lambda: _answer(text if json == "-" else view))
@@ -63,7 +68,16 @@ def deliver(
         raise Failure(faults[0][0], [line for _, line in faults])
 
 
-def _kind(text: str) -> str:
+def _draw(place: Path, drawing: Drawing) -> None:
+    text = drawing() if callable(drawing) else drawing
+    write_file(place, visible(text) if isinstance(text, str) else text, _kind(text))
+
+
+def _kind(text: str | bytes) -> str:
+    if isinstance(text, bytes):
+        return ".gz" if text.startswith(b"\x1f") else ".json"
+    if text.startswith("<!doctype html>"):
+        return ".html"
     return ".svg" if text.startswith("<") else ".yaml"
 
 
@@ -104,18 +118,18 @@ def cannot_be_written(place: str | Path, error: OSError) -> str:
     return f"{place}: cannot be written: {error.strerror or error}"
 
 
-def write_file(path: Path, text: str, kind: str) -> None:
+def write_file(path: Path, text: str | bytes, kind: str) -> None:
     """Write one file to the place that a person named, whole or not at all.
 
-    `kind` is `.json`, `.svg`, `.yaml` or `.scenario`: what stands there and is neither empty nor of that
-    kind is left alone, and so is what the run was made from. Raises `Failure` for these, and OSError.
+    `kind` is a key of `_BEGINS`: what stands there and is neither empty nor of that kind is left alone, and
+    so is what the run was made from. Raises `Failure` for these, and OSError.
     """
     from ersatz.device_models.text.whole import write_whole
 
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file() and not target.is_dir():
-        with target.open("w", encoding="utf-8") as stream:  # a device or a pipe is never replaced
-            stream.write(text)
+        with target.open("wb") as stream:  # a device or a pipe is never replaced
+            stream.write(text.encode("utf-8") if isinstance(text, str) else text)
         return
     if was_read(target):
         raise Failure(EXIT_BAD_INPUT, [f"{path}: the run was made from it; expected another file"])

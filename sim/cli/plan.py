@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ersatz.sim.cli.app import (
+    HtmlOption,
     JsonOption,
     OutOption,
     SeedOption,
@@ -70,7 +71,7 @@ def plan(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Every N-th layout, for an array job.")
     ] = None,
-    stack: StackOption = None,
+    stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Find the best layout of a job: degrees, schedule, recomputation, sharding, micro-batch.
 
@@ -87,7 +88,7 @@ def plan(
             everything=any_, tokens=tokens, legal_on=legal, to=to, workers=workers,
             journals=journal or (), shard=_shard(shard), tell=say,
         ),
-        json, out,
+        json, out, html,
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import (
+    Failure,
+    HtmlOption,
     JsonOption,
     OutOption,
     SeedOption,
@@ -24,6 +26,7 @@ from ersatz.sim.scenario.shipped import find_scenario
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ersatz.sim.cli.output import Drawing
     from ersatz.sim.hil.timers import Chosen
     from ersatz.sim.records import RunResult
     from ersatz.sim.scenario.scenario import Scenario
@@ -47,7 +50,13 @@ def run(
     ops: Annotated[
         bool, typer.Option("--ops", help="Show what every rank sends and computes in a step.")
     ] = False,
-    stack: StackOption = None,
+    stack: StackOption = None, html: HtmlOption = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for Perfetto.")
+    ] = None,
+    ranks: Annotated[
+        str, typer.Option("--ranks", metavar="A,B,...", help="Of the timeline; first of each stage.")
+    ] = "",
 ) -> None:  # fmt: skip
     """Simulate a training job, from operators to money."""
     set_ = with_stack(set_, stack)
@@ -70,7 +79,32 @@ def run(
         view = render_run(scenarios, results)
     if times:
         view = grouped(view, *times_notes(results))
-    finish([path], scenarios, results, view, json, out, set_ or [], reasons)
+    drawings = _traced(trace, ranks, scenarios, results, times)
+    finish([path], scenarios, results, view, json, out, set_ or [], reasons, html, drawings, times)
+
+
+def _traced(
+    file: Path | None, ranks: str, scenarios: Sequence[Scenario], results: Sequence[RunResult],
+    times: Chosen | None,
+) -> dict[Path, Drawing]:  # fmt: skip
+    """Return the timeline that was asked for, by its file."""
+    if file is None:
+        if ranks:
+            raise Failure(2, ["--ranks: expected with --trace"])
+        return {}
+    if times and times.sources is not None:
+        raise Failure(
+            2, ["--trace: expected kernel times of the catalogue or of a calibration, not live"]
+        )
+    from ersatz.sim.answers.trace import trace_of
+    from ersatz.sim.report.timelines.chrome import unpacked
+
+    words = [word.strip() for word in ranks.split(",") if word.strip()]
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > 9]:
+        raise Failure(2, [f"--ranks: {wrong[0][:40]!r} - expected numbers such as 0,128"])
+    timer_of = {"timer_of": times.timer_for} if times else {}
+    data = trace_of(scenarios, results, [int(word) for word in words], **timer_of)
+    return {file: unpacked(data) if file.suffix == ".json" else data}
 
 
 def _replays(path: Path) -> bool:
@@ -108,7 +142,7 @@ def _kernel_times(timer: str, calibration: str | None, attach: list[str] | None)
 def compare(
     scenarios: Annotated[list[str], typer.Argument(help="Scenario files or names.")],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
-    stack: StackOption = None,
+    stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Show several scenarios, and their cases, side by side."""
     set_ = with_stack(set_, stack)
@@ -119,4 +153,4 @@ def compare(
     cases, results, reasons = simulate(load_several(paths, set_ or [], seed), watch=progress)
     named = named_apart(cases, results)
     view = render_comparison(cases, named)
-    finish(paths, cases, named, view, json, out, set_ or [], reasons)
+    finish(paths, cases, named, view, json, out, set_ or [], reasons, html)

@@ -2,7 +2,7 @@
 
     python -m ersatz.sim.emulate.measured BACKEND      asked by lines on standard input
 
-An operator is told by its name, shapes, strides and formats, and by what of it the cache holds in the
+An operator is told by its signature (`sim/hil/device/operators.py`), and by what of it the cache holds in the
 script (`virtual.residency`). It is run with made-up operands several times, and the median counts: each
 time the cache is written over, a short operator is run on other operands (in training its instructions
 are at hand), and what the script would find in the cache is touched. A result that finds its block there
@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from ersatz.sim.hil.device.attached import Attached, attach
+from ersatz.sim.hil.device.operators import prepared
 
 SAMPLES, LONG_S, FEW = 7, 0.05, 3
 SHORT_S = 2e-3  # below it instructions that have to be fetched first would count
-SPREAD, TINY = 0.02, 1e-4  # of made-up floats: positive, for roots of negative numbers take longer
-HIGHEST = 50  # of made-up integers
 
 
 @dataclass(slots=True)
@@ -102,70 +101,6 @@ class Trial:
             del result
         seconds: float = self.attached.time_once(self.run)[0]
         return seconds
-
-
-def prepared(attached: Attached, signature: Any) -> tuple[Callable[[], object], list[Any]]:
-    """Return a call of the operator with made-up operands, and these."""
-    import torch
-
-    name, args, kwargs = signature
-    operands: list[Any] = []
-    made = [_made(attached, value, operands) for value in args]
-    named = {k: _made(attached, v, operands) for k, v in kwargs}
-    if attached.backend == "cpu" and "_scaled_dot_product" in name:
-        return _cpu_attention(name, made), operands
-    space, op, overload = name.split(".")
-    function = getattr(getattr(getattr(torch.ops, space), op), overload)
-    return lambda: function(*made, **named), operands
-
-
-def _made(attached: Attached, value: Any, operands: list[Any]) -> Any:
-    import torch
-
-    if not isinstance(value, tuple) or not value:
-        return list(value) if isinstance(value, tuple) else value
-    if value[0] == "tensor" and len(value) == 5:
-        tensor = _operand(attached, *value[1:4])
-        operands.append(tensor)
-        return tensor
-    if value[0] == "dtype":
-        return getattr(torch, value[1])
-    if value[0] == "device":
-        return attached.device
-    if value == ("left out",):
-        return None
-    return [_made(attached, v, operands) for v in value]
-
-
-def _operand(attached: Attached, shape: Any, stride: Any, dtype: str) -> Any:
-    import torch
-
-    kind = getattr(torch, dtype)
-    extent = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if shape else 1
-    extent = max(extent, 1)
-    if kind.is_floating_point:
-        base = (torch.rand(extent) * SPREAD + TINY).to(kind)
-    elif kind == torch.bool:
-        base = torch.zeros(extent, dtype=kind)
-    else:
-        base = torch.randint(0, HIGHEST, (extent,)).to(kind)
-    return base.to(attached.device).as_strided(shape, stride)
-
-
-def _cpu_attention(name: str, args: list[Any]) -> Callable[[], object]:
-    """Return the CPU's own fused attention in place of an accelerator's."""
-    import torch
-
-    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    if not name.split(".")[1].endswith("backward"):
-        q, k, v = args[:3]
-        causal = next((a for a in reversed(args) if isinstance(a, bool)), True)
-        return lambda: forward(q, k, v, 0.0, causal)
-    grad, q, k, v = args[:4]
-    causal = next((a for a in reversed(args) if isinstance(a, bool)), True)
-    out, sums = forward(q, k, v, 0.0, causal)
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return lambda: backward(grad, q, k, v, out, sums, 0.0, causal)
 
 
 if __name__ == "__main__":

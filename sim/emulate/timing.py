@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ersatz.device_models.calibration.measured import (
     calibrated_device,
     calibrated_timer,
@@ -26,3 +28,11 @@ def kernel_timer(timer: str, calibration: str, device: Device) -> Timer:
     made = (table_timer if timer == "table" else calibrated_timer)(measured)
     found = calibrated_device(device, measured)
     return lambda _, kernel: made(found, kernel)
+
+
+def own_operators(timer: str, calibration: str, device: Device) -> Mapping[str, float]:
+    """Return the seconds of operators that a calibration of this device has timed one by one."""
+    if not calibration or timer in ("roofline", "live"):
+        return {}
+    measured = read_calibration(find_calibration(calibration))
+    return measured.operators if measured.origin.device == device.name else {}

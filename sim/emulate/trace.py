@@ -50,6 +50,7 @@ class Task:
     peer: int = -1  # of a message
     waited: float = 0.0  # seconds of it in which other ranks were not there yet
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
+    signature: str = ""  # of an operator of PyTorch, as `sim/hil/device/operators.py` tells it
 
     @property
     def talks(self) -> bool:

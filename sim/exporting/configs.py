@@ -12,7 +12,7 @@ from ersatz.sim.exporting.megatron import (
     training_options,
     unsaid,
 )
-from ersatz.sim.exporting.record import Exported
+from ersatz.sim.exporting.record import Exported, remarks
 from ersatz.sim.importing.models import name_of_model
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.scenario.scenario import Scenario
@@ -22,6 +22,7 @@ SCHEDULES = {
     "gpipe": "GPipe",
     "interleaved": "Interleaved1F1B",
     "zb-v": "ZBVZeroBubble",
+    "dualpipev": "DualPipeV",
 }
 
 
@@ -124,7 +125,7 @@ def _titan_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
         yield "parallel.sequence_parallel false: tensor parallelism implies it"
     if parallel.recompute == "selective":
         yield "parallel.recompute_modules: every second product is what selective means"
-    if scenario.training.precision in ("fp16", "fp32"):
+    if scenario.training.precision in ("fp16", "fp32", "fp4"):
         yield f"training.precision {scenario.training.precision}"
     yield "cluster: nodes are given where the job is started"
 
@@ -169,7 +170,7 @@ def _automodel_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
         yield f"parallel.etp {parallel.etp}"
     if parallel.chunk_layers:
         yield "parallel.chunk_layers: layers are dealt out evenly"
-    if scenario.training.precision in ("fp16", "fp32"):
+    if scenario.training.precision in ("fp16", "fp32", "fp4"):
         yield f"training.precision {scenario.training.precision}"
 
 
@@ -185,8 +186,13 @@ def to_deepspeed(scenario: Scenario) -> Exported:
         "fp16": {"enabled": training.precision == "fp16"},
         "zero_optimization": {"stage": parallel.zero, "overlap_comm": True},
     }
-    if scenario.pools[0].stack.optimizer_bandwidth:
-        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    stack = scenario.pools[0].stack
+    if stack.optimizer_offload:
+        settings["zero_optimization"]["offload_optimizer"] = _host(stack.optimizer_offload)
+    if stack.weights_offload:
+        settings["zero_optimization"]["offload_param"] = _host(stack.weights_offload)
+    if stack.activation_offload == 1:
+        settings["activation_checkpointing"] = {"cpu_checkpointing": True}
     lost = ["model, training.sequence_length and cluster: they stand in the command"]
     lost += [f"parallel.{key} {getattr(parallel, key)}" for key in ("tp", "pp", "cp", "ep")
              if getattr(parallel, key) > 1]  # fmt: skip
@@ -195,7 +201,10 @@ def to_deepspeed(scenario: Scenario) -> Exported:
     return Exported(scenario.name, "deepspeed", json.dumps(settings, indent=2) + "\n", tuple(lost))
 
 
+def _host(share: float) -> dict[str, Any]:
+    return {"device": "cpu"} | ({"ratio": share} if share < 1 else {})
+
+
 def _exported(scenario: Scenario, name: str, lines: list[str], lost: Any) -> Exported:
     said = tuple(lost)
-    remarks = [f"# not said: {words}" for words in said]
-    return Exported(scenario.name, name, "\n".join([*lines, *remarks]) + "\n", said)
+    return Exported(scenario.name, name, "\n".join([*lines, *remarks(said)]) + "\n", said)

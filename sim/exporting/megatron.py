@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from ersatz.sim.exporting.record import Option
 from ersatz.sim.plan.layout import even_split, pipeline_length
+from ersatz.sim.plan.schedules import V_SHAPED
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.workload.adapters import targets_of
 from ersatz.sim.workload.model import Model
 
 MODULES = {"core_attn": "core_attn", "mla_up_proj": "mla_up_proj", "layernorm": "layernorm",
@@ -14,6 +16,8 @@ MODULES = {"core_attn": "core_attn", "mla_up_proj": "mla_up_proj", "layernorm": 
 CONTEXT = {"p2p": "p2p", "a2a": "a2a", "all_gather": "allgather", "a2a+p2p": "a2a+p2p"}
 ALGORITHMS = {"p2p": "megatron_cp_algo", "a2a": "ulysses_cp_algo", "all_gather": "kvallgather_cp_algo",
               "a2a+p2p": "hybrid_cp_algo"}  # fmt: skip
+FUSED = {"linear_qkv": ("q", "k", "v"), "linear_proj": ("o",), "linear_fc1": ("gate", "up"),
+         "linear_fc2": ("down",)}  # fmt: skip
 SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
 
 
@@ -45,6 +49,14 @@ def model_options(model: Model, tp: int, *, mindspeed: bool = False) -> Iterator
         yield Option("attention_backend", "unfused")
     if model.lora_rank:
         yield Option("lora_r", model.lora_rank)
+    if model.lora_rank and model.lora_targets:
+        yield Option("lora_target_modules", _targets(model))
+
+
+def _targets(model: Model) -> str:
+    """Return Megatron's fused products all of whose modules have adapters."""
+    named = set(targets_of(model))
+    return " ".join(name for name, parts in FUSED.items() if named.issuperset(parts))
 
 
 def _latent(model: Model) -> Iterator[Option]:
@@ -67,8 +79,12 @@ def _experts(model: Model) -> Iterator[Option]:
     yield Option("num_experts", experts.routed)
     yield Option("moe_router_topk", experts.top_k)
     yield Option("moe_ffn_hidden_size", experts.hidden)
-    if experts.shared:
-        yield Option("moe_shared_expert_intermediate_size", experts.shared * experts.hidden)
+    if experts.shared_inner:
+        yield Option("moe_shared_expert_intermediate_size", experts.shared_inner)
+    if experts.latent:
+        yield Option("moe_latent_size", experts.latent)
+    if experts.zero:
+        yield Option("num_zero_experts", experts.zero)
     if experts.dense_layers:
         rest = model.layers - experts.dense_layers
         yield Option("moe_layer_freq", f"([0]*{experts.dense_layers}+[1]*{rest})")
@@ -91,10 +107,17 @@ def training_options(scenario: Scenario) -> Iterator[Option]:
     steps = training.tokens / training.sequence_length / training.global_batch
     if training.tokens and steps >= 1:
         yield Option("train_iters", round(steps))
-    if training.precision in ("bf16", "fp16", "fp8"):
+    if training.precision in ("bf16", "fp16", "fp8", "fp4"):
         yield Option("fp16" if training.precision == "fp16" else "bf16")
     if training.precision == "fp8":
         yield Option("fp8_format", "hybrid")
+        if training.recipe:
+            yield Option("fp8_recipe", training.recipe)
+    if training.precision == "fp4":
+        yield Option("fp4_format", "e2m1")
+        yield Option("fp4_recipe", training.recipe)
+    if scenario.model.experts and scenario.pools[0].stack.expert_imbalance == 1.0:
+        yield Option("moe_router_force_load_balancing")
 
 
 def layout_options(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[Option]:
@@ -115,6 +138,9 @@ def layout_options(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[O
     if parallel.sequence_parallel and parallel.tp > 1:
         yield Option("sequence_parallel")
     yield from _chunks(scenario)
+    if mindspeed and parallel.schedule == "dualpipev":
+        yield Option("schedules_method", "dualpipev")
+    yield from _host(scenario, mindspeed=mindspeed)
     yield from _sharding(scenario)
     yield from _recompute(scenario)
 
@@ -124,7 +150,9 @@ def _chunks(scenario: Scenario) -> Iterator[Option]:
     parallel, model = scenario.parallel, scenario.model
     length = pipeline_length(parallel)
     chunks = list(parallel.chunk_layers or even_split(model.layers, length))
-    if parallel.schedule == "zb-v":  # a stage has its chunk on the way down and that on the way up
+    if (
+        parallel.schedule in V_SHAPED
+    ):  # a stage has its chunk on the way down and that on the way up
         chunks = [a + b for a, b in zip(chunks[: parallel.pp], reversed(chunks), strict=False)]
     if len(set(chunks)) == 1:
         if parallel.vp > 1:
@@ -134,6 +162,18 @@ def _chunks(scenario: Scenario) -> Iterator[Option]:
     stages[0] = f"E{stages[0]}"
     stages[-1] += "m" * model.predict_layers + "L"
     yield Option("pipeline_model_parallel_layout", "|".join(stages))
+
+
+def _host(scenario: Scenario, *, mindspeed: bool) -> Iterator[Option]:
+    """State of the optimiser with the host: by share, or all of it that comes back for the update."""
+    stack = scenario.pools[0].stack
+    if not stack.optimizer_offload:
+        return
+    if mindspeed and stack.updates_on_device:
+        yield Option("swap_optimizer")
+    elif not stack.updates_on_device:
+        yield Option("optimizer_cpu_offload")
+        yield Option("optimizer_offload_fraction", f"{stack.optimizer_offload:g}")
 
 
 def _sharding(scenario: Scenario) -> Iterator[Option]:
@@ -166,16 +206,31 @@ def _recompute(scenario: Scenario) -> Iterator[Option]:
     yield Option("recompute_num_layers", layers or getattr(parallel, "recompute_group", 1))
 
 
-def unsaid(scenario: Scenario) -> Iterator[str]:
+def unsaid(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[str]:
     """Yield what of model, training and layout Megatron's flags cannot say."""
-    parallel, model = scenario.parallel, scenario.model
+    parallel, model, stack = scenario.parallel, scenario.model, scenario.pools[0].stack
+    if (
+        len(model.kinds) > 1 + bool(model.experts and model.experts.dense_layers)
+        and not model.window
+    ):
+        yield "model.blocks: layers of several kinds; the flags say those of the first alone"
+    if any(kind.recurrence or kind.indexer or kind.compressed for kind in model.kinds):
+        yield "model: recurrences and sparse attention have flags of each version's own"
+    away = (("memory.activation_offload", stack.activation_offload),
+            ("memory.weights_offload", stack.weights_offload),
+            ("memory.optimizer_update device", stack.updates_on_device and not mindspeed))  # fmt: skip
+    yield from (f"{key}: no flag says it" for key, there in away if there)
+    named = set(targets_of(model)) if model.lora_targets else set()
+    whole = {part for parts in FUSED.values() if named.issuperset(parts) for part in parts}
+    if named - whole:
+        yield f"model.lora_targets {' '.join(sorted(named - whole))}: Megatron's products are fused"
     if len(scenario.pools) > 1:
         yield "cluster.pools: several kinds of node in one job"
     if scenario.training.document_tokens:
         yield "training.document_tokens: --reset-attention-mask says that documents end attention, not where"
     if scenario.training.precision == "fp32":
         yield "training.precision fp32: it is what neither --bf16 nor --fp16 means"
-    if parallel.schedule not in ("1f1b", "interleaved"):
+    if parallel.schedule not in ("1f1b", "interleaved", *(["dualpipev"] if mindspeed else [])):
         yield f"parallel.schedule {parallel.schedule}: not among the schedules of Megatron"
     lost = [m for m in parallel.recompute_modules if m not in MODULES]
     if lost:

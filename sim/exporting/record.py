@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
+
+WIDEST = 98  # columns of a remark
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,10 @@ class Option:
 
 
 Options = Sequence[Option]
+
+
+def remarks(unsaid: Iterable[str]) -> list[str]:
+    """Return the lines of a text that say what it cannot."""
+    return [line for words in unsaid
+            for line in wrap(words, WIDEST, initial_indent="# not said: ", subsequent_indent="#   ",
+                             break_on_hyphens=False)]  # fmt: skip

@@ -11,7 +11,7 @@ from ersatz.sim.exporting.megatron import (
     training_options,
     unsaid,
 )
-from ersatz.sim.exporting.record import Exported, Option
+from ersatz.sim.exporting.record import Exported, Option, remarks
 from ersatz.sim.scenario.scenario import Scenario
 
 _YOURS = "# Yours: tokenizer, data, checkpoints, learning rate and logging."
@@ -31,7 +31,10 @@ def to_mindspeed(scenario: Scenario) -> Exported:
     head = [*_machines(scenario, "NPUS_PER_NODE"), *_blocks(scenario, mindspeed=True)]
     text = _script([*head, *_torchrun("NPUS_PER_NODE")])
     return Exported(
-        scenario.name, "mindspeed", _with_remarks(text, scenario), tuple(unsaid(scenario))
+        scenario.name,
+        "mindspeed",
+        _with_remarks(text, scenario, mindspeed=True),
+        tuple(unsaid(scenario, mindspeed=True)),
     )
 
 
@@ -66,11 +69,14 @@ def _blocks(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[str]:
         yield ")"
 
 
+LISTS = ("recompute_modules", "lora_target_modules")  # flags of several words
+
+
 def command_words(option: Option) -> str:
     """Return a flag with its value as a shell reads it back; a list of words stays one."""
     if option.value is None:
         return option.flag
-    words = str(option.value).split() if option.key == "recompute_modules" else [str(option.value)]
+    words = str(option.value).split() if option.key in LISTS else [str(option.value)]
     return f"{option.flag} {' '.join(map(shlex.quote, words))}"
 
 
@@ -83,6 +89,6 @@ def _script(lines: Sequence[str], head: Sequence[str] = ()) -> str:
     return "\n".join(["#!/bin/bash", *head, _YOURS, *lines]) + "\n"
 
 
-def _with_remarks(text: str, scenario: Scenario) -> str:
+def _with_remarks(text: str, scenario: Scenario, *, mindspeed: bool = False) -> str:
     """Return a script with what it cannot say as remarks at its end."""
-    return text + "".join(f"# not said: {words}\n" for words in unsaid(scenario))
+    return text + "".join(f"{line}\n" for line in remarks(unsaid(scenario, mindspeed=mindspeed)))

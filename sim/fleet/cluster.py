@@ -122,6 +122,8 @@ def lowest(mask: int, count: int) -> int:
 
 def size_of(placement: Placement) -> int:
     """Return the number of devices of a placement."""
+    if len(placement) == 1:
+        return placement[0][1].bit_count()
     return sum([mask.bit_count() for _, mask in placement])
 
 

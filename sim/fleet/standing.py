@@ -29,6 +29,10 @@ class Standing:
     winners: tuple[str, ...]  # the best, and who cannot be told from it; the best first
     best_s: float  # its mean completion time; NaN where nobody can win
     chance: bool | None  # True: others are within chance, None: one draw cannot tell
+    behind: tuple[
+        tuple[str, float, float, float], ...
+    ] = ()  # each other: how much longer than the best,
+    # relative, and the bounds of its 95 % interval; NaN with one draw
 
 
 def cannot_win(draws: Draws) -> str:
@@ -56,7 +60,10 @@ def standing(outcomes: Sequence[Draws], tenant: str | None = None) -> Standing:
     best = means[order[0]]
     tied = [p for p in order[1:] if within_chance(means[p], best)]
     alone = len(best) < 2 and len(order) > 1
-    return Standing((order[0], *tied), float(best.mean()), None if alone else bool(tied))
+    behind = tuple(
+        (p, *ratio_interval(means[p], best)) for p in order[1:] if len(means[p]) == len(best)
+    )
+    return Standing((order[0], *tied), float(best.mean()), None if alone else bool(tied), behind)
 
 
 def _means(draws: Draws, able: Sequence[Draws], tenant: str | None) -> np.ndarray:

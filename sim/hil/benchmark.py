@@ -62,15 +62,19 @@ class Journal:
             self._append({"identity": self.identity})
             return
         lines = list(_whole_lines(self.path))
-        found = lines[0].get("identity") if lines else None
+        found = lines[0].get("identity") if lines and isinstance(lines[0], dict) else None
         if found != self.identity:
             expected = (
                 f"holds measurements of {_named(found)}, not of {_named(self.identity)};"
                 " remove it, or name another --out"
             )
             raise InputError([Problem(str(self.path), 1, 0, "", "", expected)])
-        for line in lines[1:]:
-            self._take(line)
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                self._take(line)
+            except (KeyError, TypeError, ValueError) as error:
+                expected = f"is no line that ersatz wrote ({error}); remove it"
+                raise InputError([Problem(str(self.path), number, 1, "", "", expected)]) from error
         self.resumed = len(self.done)
 
     def add(self, kernel: Kernel, result: Point | str, spent_s: float) -> None:
@@ -115,7 +119,7 @@ class Journal:
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a journal; one that a killed run cut off is dropped from the file."""
-    text = read_text_file(path, "a journal of measurements", MAX_TABLE_BYTES)
+    text = read_text_file(path, "lines of JSON", MAX_TABLE_BYTES)
     kept = text[: text.rfind("\n") + 1]
     if kept != text:
         write_whole(path, kept)
@@ -128,8 +132,9 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             ) from error
 
 
-def _named(identity: dict[str, Any] | None) -> str:
-    return f"{identity['hardware']} ({identity['device']})" if identity else "nothing"
+def _named(identity: Any) -> str:
+    told = identity if isinstance(identity, dict) else {}
+    return f"{told.get('hardware')} ({told.get('device')})" if told else "nothing"
 
 
 def identity_of(attached: Attached, seed: int) -> dict[str, Any]:

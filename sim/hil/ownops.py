@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 from ersatz.device_models.calibration.measured import (
     Calibration,
@@ -30,7 +31,7 @@ from ersatz.sim.hil.device.attached import Attached
 from ersatz.sim.hil.device.measure import (
     Unmeasurable,
     engine_start,
-    measure,
+    measure_trial,
     prepare_trial,
     sample_in_turn,
 )
@@ -80,26 +81,40 @@ def own_step(scenario: Scenario, device_name: str) -> OwnStep:
     return OwnStep(scenario, held, tuple(k for k in asked if k not in held))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One of the kernels to be timed: what it is, and how it is made ready."""
+
+    kernel: Kernel
+    label: str
+    make: Callable[[], Trial]  # raises `Unmeasurable`
+
+
+Timed = list[tuple[Asked, Point]]
+
+
 def measure_own(
-    attached: Attached, kernels: Sequence[Kernel], seed: int = 0,
-    progress: Progress | None = None,
-) -> tuple[list[Point], list[str], float]:  # fmt: skip
-    """Return (points, kernels that cannot be measured and why, seconds spent)."""
+    attached: Attached, asked: Sequence[Asked], progress: Progress | None = None
+) -> tuple[Timed, list[str], float]:
+    """Return (what was asked with its point, what cannot be measured and why, seconds spent)."""
     begun = time.monotonic()
     engine_s = engine_start(attached)
-    points, missing, ready = [], set(), []
-    for kernel in kernels:
+    found: Timed = []
+    missing, ready = [], []
+    for one in asked:
         if progress:
-            progress(time.monotonic() - begun, kernel_key(kernel))
+            progress(time.monotonic() - begun, one.label)
         try:
-            points.append(measure(attached, kernel, seed=seed, engine_s=engine_s))
+            trial = one.make()
+            found.append((one, measure_trial(attached, one.kernel, trial, engine_s)))
             if not attached.asynchronous:  # accelerators empty their cache, and need the memory
-                ready.append(prepare_trial(attached, kernel, seed))
+                ready.append(trial)
         except Unmeasurable as reason:
-            missing.add(str(reason))
-    if len(ready) == len(points):
-        points = _in_order(attached, points, ready, engine_s)
-    return points, sorted(missing), time.monotonic() - begun
+            missing.append(str(reason))
+    if len(ready) == len(found):
+        points = _in_order(attached, [point for _, point in found], ready, engine_s)
+        found = [(one, point) for (one, _), point in zip(found, points, strict=True)]
+    return found, sorted(set(missing)), time.monotonic() - begun
 
 
 def _in_order(
@@ -124,13 +139,21 @@ def calibrate_own(
     progress: Progress | None = None,
 ) -> Calibration:  # fmt: skip
     """Return a calibration of the kernels of one step; raises `InputError` when none can be measured."""
-    points, missing, spent = measure_own(attached, step.kernels, seed, progress)
+    asked = [
+        Asked(k, kernel_key(k), partial(prepare_trial, attached, k, seed)) for k in step.kernels
+    ]
+    found, missing, spent = measure_own(attached, asked, progress)
+    points = [point for _, point in found]
     if not points:
         raise InputError([Problem(attached.hardware, 0, 0, "", "", f"measured nothing: {missing}")])
     refuse_impostor(attached, device, points)
-    scope = f"{len(points)} kernels of {step.scenario.name}"
-    origin = Origin(**identity_of(attached, seed), clock=attached.clock, scope=scope,
-                    date=date.today().isoformat(), measured_s=round(spent, 1))  # fmt: skip
+    origin = origin_of_own(attached, seed, spent, f"{len(points)} kernels of {step.scenario.name}")
     fused = [f"{k.name}: the software fuses it in its own way" for k in step.fused]
     calibration, _ = fit_calibration(origin, device, points, [*missing, *sorted(set(fused))])
     return calibration
+
+
+def origin_of_own(attached: Attached, seed: int, spent_s: float, scope: str) -> Origin:
+    """Return the provenance of kernels that were timed for one step."""
+    return Origin(**identity_of(attached, seed), clock=attached.clock, scope=scope,
+                  date=date.today().isoformat(), measured_s=round(spent_s, 1))  # fmt: skip

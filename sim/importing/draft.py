@@ -9,7 +9,7 @@ from typing import Any
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.importing.record import Assumed, Ignored, NotModelled, Question, Read
 
-SECTIONS = ("question", "model", "stack", "cluster", "training", "parallel", "cost")
+SECTIONS = ("question", "model", "stack", "cluster", "training", "parallel", "memory", "cost")
 
 
 @dataclass(slots=True)

@@ -81,7 +81,9 @@ class Flags:
         if found is None or found.unknown:
             return self._default(key, names) if found is None else None
         number = whole_number(found.value)
-        if number is None:
+        if not found.value.strip():
+            self.draft.ask(key, f"{found.shown}: it has no value here", (), found.line)
+        elif number is None:
             self.draft.blame(key, found.line, found.shown, found.value, "expected a whole number")
         return number
 
@@ -140,7 +142,7 @@ def whole_number(text: str) -> int | None:
         value = float(plain)
     except ValueError:
         return None
-    return int(value) if value == int(value) and abs(value) < 1e18 else None
+    return int(value) if value.is_integer() and abs(value) < 1e18 else None
 
 
 def scaled_number(text: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,10 @@ def _leaves(data: Any, path: Key, text: YamlText, file: str) -> Iterator[Given]:
     elif path:
         name = ".".join(map(str, path))
         line = text.values.get(path, text.keys.get(path, (0, 0)))[0]
+        if isinstance(data, float) and not math.isfinite(data):
+            raise InputError(
+                [Problem(file or text.file, line, 0, name, str(data), "expected a finite number")]
+            )
         yield Given(name, name, words_of(data), line, file)
 
 
@@ -39,7 +44,7 @@ def words_of(value: Any) -> tuple[str, ...]:
         return ("null",)
     if isinstance(value, list):
         return (f"[{', '.join(map(str, value))}]",)
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return (str(int(value)),)
     return (str(value),)
 

@@ -9,10 +9,42 @@ from typing import Any
 
 from ersatz.device_models.text.problems import did_you_mean
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.importing.flags import Given
+from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import known_names, named_model
+from ersatz.sim.workload.adapters import MODULES
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
+
+# Names of products that may have adapters, as libraries call them, in a scenario's words.
+TARGETS = {
+    "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate_proj": "gate", "up_proj": "up",
+    "down_proj": "down", "query_key_value": "q k v", "qkv_proj": "q k v", "linear_qkv": "q k v",
+    "c_attn": "q k v", "wqkv": "q k v", "dense": "o", "out_proj": "o", "linear_proj": "o", "wo": "o",
+    "gate_up_proj": "gate up", "linear_fc1": "gate up", "dense_h_to_4h": "gate up", "w1": "gate",
+    "w3": "up", "linear_fc2": "down", "dense_4h_to_h": "down", "w2": "down", "q_a_proj": "q",
+    "q_b_proj": "q", "kv_a_proj_with_mqa": "k", "kv_b_proj": "v", "linear_q_proj": "q",
+    "linear_q_down_proj": "q", "linear_q_up_proj": "q", "linear_kv_down_proj": "k",
+    "linear_kv_up_proj": "v", "all": " ".join(MODULES), "all_linear": " ".join(MODULES),
+}  # fmt: skip
+
+
+def put_targets(flags: Flags, *names: str) -> None:
+    """Put the modules that have adapters into the draft; a name that is not known is said."""
+    draft, key = flags.draft, "model.lora_targets"
+    if not draft.values.get("model.lora_rank") or not flags.find(*names):
+        return
+    given = flags.take(key, *names)
+    if given is None or given.unknown:
+        return
+    words = given.value.strip("[]").replace(",", " ").replace("'", " ").replace('"', " ").split()
+    plain = {word: word.lower().replace("-", "_").rsplit(".", 1)[-1] for word in words}
+    lost = [word for word, name in plain.items() if name not in TARGETS]
+    if lost:
+        draft.leave_out(given.shown, " ".join(lost), given.line, "products that no name here means, so"
+                        " without adapters", given.file)  # fmt: skip
+    found = {part for name in plain.values() for part in TARGETS.get(name, "").split()}
+    if found:
+        draft.put(key, " ".join(module for module in MODULES if module in found))
 
 
 def put_model(draft: Draft, given: Given | None, *, gated: bool = False) -> None:

@@ -150,13 +150,18 @@ def _tell_taken(draft: Draft, followed: Followed, launch: Launch) -> None:
         draft.assume(f"line {line}", "passed over", remark)
 
 
+_LEARNING = frozenset({"grpo", "ppo", "dpo", "rlhf", "reinforce", "gspo", "dapo"})
 _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)", "ict": "a retriever",
                  "vision": "a model of images", "retro": "a retriever (RETRO)"}  # fmt: skip
 
 
 def _refuse_other_models(draft: Draft, launch: Launch) -> None:
-    """Encoders are not simulated: the name of the program tells them."""
+    """Encoders and learning by reward are not simulated: the name of the program tells them."""
     words = launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower().split("_")
+    if _LEARNING.intersection(words):
+        draft.refuse(launch.line, launch.program, "reinforcement learning and preference training are not"
+                     " simulated; what can be asked instead is the training step of the policy: its model,"
+                     " length and batch, as a script of fine-tuning")  # fmt: skip
     for word in words if "pretrain" in words else ():
         if word in _OTHER_MODELS:
             draft.refuse(launch.line, launch.program, f"trains {_OTHER_MODELS[word]}, which is not simulated;"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.sim.scenario.scenario import CheckpointSpec
+from ersatz.sim.workload.adapters import adapter_params
 from ersatz.sim.workload.model import Model
 
 
@@ -42,7 +42,7 @@ def checkpoint_cost(spec: CheckpointSpec, params: float, nodes: int) -> Checkpoi
 
 def saved_params(model: Model) -> float:
     """Return the weights that a checkpoint holds: of a frozen model the adapters alone."""
-    return model.params() * (kernel_constants().adapter_share if model.lora_rank else 1.0)
+    return float(adapter_params(model) or model.params())
 
 
 def young_interval(cost_s: float, mtbf_s: float) -> float:

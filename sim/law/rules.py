@@ -199,7 +199,10 @@ def _arithmetic(
                 holding = [f for f in found[gate] if f.rule.id == rule.id]
                 sentences += _tried(gate, rule, holding, question.values)
     if question.place == designer == question.origin:
-        sentences.append("export and import: made and sold in one country, so there is neither")
+        sentences.append(
+            "export and import: made and sold in one country, so there is neither; a later export is"
+            " asked about anew"
+        )
     elif designer != "US" and not gates["export"].rules:
         sentences.append(f"export: designed in {designer}, so no export rule of the US applies")
     return sentences

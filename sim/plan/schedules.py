@@ -6,7 +6,8 @@ W weight gradient only. `PIPELINE_SCHEDULES` maps names to functions; a caller m
 orders. Orders say nothing about durations, so they are cached per shape.
 
 Sources: GPipe (Huang et al. 2019), 1F1B and interleaving (Narayanan et al. 2021), zero-bubble
-ZB-H1 and ZB-V (Qi et al. 2024), DualPipe (DeepSeek-AI 2024).
+ZB-H1 and ZB-V (Qi et al. 2024), DualPipe (DeepSeek-AI 2024) and DualPipeV (the same, cut
+in half: Sea AI Lab 2025).
 """
 
 from __future__ import annotations
@@ -222,6 +223,51 @@ def _dualpipe_rank(p: int, m: int, rank: int) -> list[Slot]:
     return run.order
 
 
+def dualpipev(p: int, m: int, v: int) -> list[list[Slot]]:
+    """DualPipe cut in half: two chunks per stage in a V, whose forward and backward overlap.
+
+    The way back of the V takes the place of the second direction, so that no weights stand twice.
+    """
+    if m < 2 * p:
+        raise ValueError(f"DualPipeV needs at least 2 x stages ({2 * p}) micro-batches, not {m}")
+    return [_dualpipev_rank(p, m, rank) for rank in range(p)]
+
+
+def _dualpipev_rank(p: int, m: int, rank: int) -> list[Slot]:
+    """The order of one rank: eight parts, as published; phase 0 is the way down, 1 the way up."""
+    after = p - rank - 1  # ranks between this one and the turn of the V
+    run = _BothWays(0, second=False)
+    for _ in range(after * 2):
+        run.forward(0)
+    for _ in range(rank + 1):
+        run.forward(0)
+        run.forward(1)
+    for _ in range(after):
+        run.backward(1, put_off=True)
+        run.weight()
+        run.forward(1)
+    for i in range(m - 2 * p + rank + 1):
+        if i == 0 and not after:
+            run.forward(0)
+            run.backward(1)
+        else:
+            run.both(0, 1)
+        run.both(1, 0)
+    for _ in range(after):
+        run.backward(1)
+        run.both(1, 0)
+    for i in range(rank + 1):
+        middle = (rank + 1) // 2
+        run.backward(1, put_off=i > middle or (i == middle and rank % 2 == 1))
+        run.backward(0, put_off=i >= middle)
+    for _ in range(after):
+        run.weight()
+        run.backward(0, put_off=True)
+    while run.waiting:
+        run.weight()
+    return run.order
+
+
 class _BothWays:
     """Writes the order of a rank that works in both directions; phase 0 enters nearer to it."""
 
@@ -262,17 +308,19 @@ PIPELINE_SCHEDULES: dict[str, PipelineSchedule] = {
     "zb-h1": zb_h1,
     "zb-v": zb_v,
     "dualpipe": dualpipe,
+    "dualpipev": dualpipev,
 }
+V_SHAPED = ("zb-v", "dualpipev")  # two chunks per stage by nature: on the way down and up
 
 
 def stage_chunks(name: str, v: int) -> int:
     """Return how many positions of one pipeline a stage holds; `v` where the schedule asks for them."""
-    return {"zb-v": 2, "dualpipe": 1}.get(name, v)
+    return {**dict.fromkeys(V_SHAPED, 2), "dualpipe": 1}.get(name, v)
 
 
 def chunk_places(name: str, p: int, v: int) -> tuple[tuple[Place, ...], ...]:
     """Return where each stage's chunks stand: looped, in a V, or in two directions."""
-    if name == "zb-v":
+    if name in V_SHAPED:
         return tuple((Place(0, s), Place(0, 2 * p - 1 - s)) for s in range(p))
     if name == "dualpipe":
         return tuple((Place(0, s), Place(1, p - 1 - s)) for s in range(p))

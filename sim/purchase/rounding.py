@@ -60,7 +60,8 @@ def merged(problem: PurchaseProblem) -> PurchaseProblem:
     works = np.where(problem.allowed[..., None], problem.works, 0.0)
     return replace(
         problem, sites=("all",), price=np.where(np.isfinite(price), price, 0.0),
-        allowed=problem.allowed.any(axis=1, keepdims=True), works=works.max(axis=1, keepdims=True),
+        allowed=np.asarray(problem.allowed.any(axis=1, keepdims=True)),
+        works=works.max(axis=1, keepdims=True),
         rent=np.where(np.isfinite(rent), rent, 0.0), rentable=rentable,
         running=problem.running.min(axis=1, keepdims=True),
         power_w=problem.power_w.min(axis=1, keepdims=True),

@@ -125,6 +125,18 @@ def _ours(folder: Path) -> dict[str, tuple[int, str]]:
         raise ForeignFileError(path) from None
 
 
+def written_files(folder: Path) -> dict[str, str]:
+    """Return what a manifest says stands in a folder: file name by the name that was wanted.
+
+    Raises `ForeignFileError` for a manifest that ersatz did not write.
+    """
+    known = _ours(folder)
+    if not known:
+        return {}
+    entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+    return {str(e.get("of", e["name"])): str(e["name"]) for e in entries if e["name"] in known}
+
+
 def _inside(name: str) -> bool:
     """Tell whether a name can only mean a file of the folder itself."""
     return name not in ("", ".", "..", MANIFEST) and not set(name) & set("/\\\0")

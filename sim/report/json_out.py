@@ -13,6 +13,7 @@ from ersatz.device_models.text.csvtext import csv_text
 from ersatz.sim.errors import BrokenAnswerError
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import CollectiveRow, FlopRow, RunResult
+from ersatz.sim.report.setting import setting
 from ersatz.sim.scenario.scenario import Scenario
 
 MOST_PLACES = 8  # that a complaint lists
@@ -33,9 +34,11 @@ def plain(value: Any) -> Any:
 
 def result_json(scenarios: Sequence[Scenario], results: Sequence[RunResult]) -> dict[str, Any]:
     """Return the results: the baseline's keys at the top, all cases under `cases`."""
-    top = {"question": scenarios[0].question, **plain(results[0])}
+    rows = [{**plain(result), "setting": setting(scenario)}
+            for scenario, result in zip(scenarios, results, strict=True)]  # fmt: skip
+    top = {"question": scenarios[0].question, **rows[0]}
     if len(results) > 1:
-        top["cases"] = {result.name: plain(result) for result in results}
+        top["cases"] = {row["name"]: row for row in rows}
         if saved := differences(scenarios, results):
             top["differences"] = plain(saved)
     return top

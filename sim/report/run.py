@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -202,8 +203,9 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
 def _setting(scenario: Scenario) -> Iterator[str]:
     p, t = scenario.parallel, scenario.training
     model = scenario.model
+    recipe = f" ({t.recipe})" if t.recipe else ""
     yield (f"model    {model.name}: {format_count(model.params())} parameters,"
-           f" {format_count(model.params(active=True))} active; {t.precision}")  # fmt: skip
+           f" {format_count(model.params(active=True))} active; {t.precision}{recipe}")  # fmt: skip
     for pool in scenario.pools:
         name = f"{pool.name}: " if pool.name else ""
         yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"
@@ -271,8 +273,9 @@ def job_tables(result: RunResult | ReplayResult) -> Iterator[RenderableType]:
     table = _table("the job", "", "")
     span = f"{format_duration(job.wall_low80_s)} - {format_duration(job.wall_high80_s)}"
     table.add_row(f"{job.steps:,} steps; 80 % of {job.replicas} draws within", span, "")
-    table.add_row("checkpoint every (optimum)", f"{format_duration(job.checkpoint_interval_s)}",
-                  f"({format_duration(job.optimal_interval_s)})")  # fmt: skip
+    best = job.optimal_interval_s  # without failures there is none
+    table.add_row("checkpoint every (optimum)", format_duration(job.checkpoint_interval_s),
+                  f"({format_duration(best) if math.isfinite(best) else 'never'})")  # fmt: skip
     causes = ", ".join(f"{c} {n:.0f}" for c, n in job.interruptions_by_cause.items() if n)
     table.add_row("interruptions", f"{job.interruptions:.1f}", causes)
     for cause, seconds in job.lost_s.items():

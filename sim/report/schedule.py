@@ -74,12 +74,22 @@ def _winners(outcomes: Sequence[Sequence[Outcome]], some_unfit: bool) -> list[st
     if not found.winners:
         return ["Nobody wins." if some_unfit else "No job was done under any of them."]
     lines = [f"{_of(found)}, {format_duration(found.best_s)}{_sureness(found)}."]
+    if found.behind and found.chance is not None:
+        others = ", ".join(f"{p} {_interval(*bounds)}" for p, *bounds in found.behind)
+        lines.append(f"Longer than it by, in per cent (95 % interval): {others}.")
     each = {tenant: standing(outcomes, tenant) for tenant in _parts(outcomes, "tenants")}
     told = [f"{tenant or 'no tenant'}: {_several(one.winners)}" for tenant, one in each.items()
             if one.winners]  # fmt: skip
     if len(told) > 1:
         lines.append(f"Best for {'; '.join(told)}.")
     return lines
+
+
+def _interval(change: float, low: float, high: float) -> str:
+    """Write a relative change in per cent with its interval; open where draws do not say."""
+    if math.isnan(low) or math.isinf(high):
+        return f"{100 * change:+.0f}"
+    return f"{100 * change:+.0f} ({100 * low:+.0f}..{100 * high:+.0f})"
 
 
 def _of(found: Standing) -> str:

@@ -49,9 +49,14 @@ def verdict_record(verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
-    }
+    return {key: _finite(value) for key, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for every number that is none."""
+    if isinstance(value, tuple | list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def schedule_files(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
 from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
 from ersatz.sim.records import wrong_metric
+from ersatz.sim.scenario.formats import recipes
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.workload.layer import Layer
@@ -64,6 +65,10 @@ def _check_recompute(scenario: Scenario, blame: Blame) -> None:
 
 def _check_devices(scenario: Scenario, blame: Blame) -> None:
     precision = scenario.training.precision
+    recipe = recipes().get(scenario.training.recipe)
+    if recipe and recipe.precision != precision:
+        blame(("training", "recipe"), scenario.training.recipe,
+              f"belongs to precision: {recipe.precision}, not {precision}")  # fmt: skip
     for i, pool in enumerate(scenario.pools):
         at = ("cluster", "pools", i, "node") if pool.name else ("cluster", "node")
         device = pool.node.device
@@ -72,7 +77,11 @@ def _check_devices(scenario: Scenario, blame: Blame) -> None:
         elif not device.supports(precision):
             known = ", ".join(sorted(device.matrix_peak))
             blame(("training", "precision"), precision, f"{device.title} multiplies {known} only")
-        elif precision == "fp8" and not device.supports("bf16"):
+        elif recipe and not recipe.runs_on(device):
+            made = ", ".join(recipe.architectures)
+            blame(("training", "recipe"), scenario.training.recipe,
+                  f"{device.title} applies no scales of blocks; expected one of {made}")  # fmt: skip
+        elif precision in ("fp8", "fp4") and not device.supports("bf16"):
             words = f"{device.title} has no bf16 for what is never in 8 bits"
             blame(("training", "precision"), precision, words)
 
@@ -86,7 +95,7 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
         return False
     if parallel.vp > 1 and name != "interleaved" and not parallel.custom_schedule:
         blame(("parallel", "vp"), parallel.vp, "several chunks per stage need schedule: interleaved"
-              " (zb-v and dualpipe have two by nature: leave vp at 1)")  # fmt: skip
+              " (zb-v, dualpipe and dualpipev have two by nature: leave vp at 1)")  # fmt: skip
         return False
     return True
 

@@ -15,11 +15,14 @@ from ersatz.sim.scenario.schema import MemorySection
 from ersatz.sim.workload.model import Model
 
 Blame = Callable[..., None]
-MASTER = {"fp32": 4.0, "none": 0.0}  # bytes per weight
+MASTER = {"fp32": 4.0, "16-bit": 2.0, "none": 0.0}  # bytes per weight
 MOMENTS = {"fp32": 8.0, "bf16": 4.0, "8-bit": 2.0}  # of both
 FROZEN = {"bf16": 2.0, "fp8": 1.0, "4-bit": 0.5 + 4 / 64}  # with a scale per 64 weights
 LOSS = {"eager": 14.0, "compiled": 6.0, "fused": 4.0}  # bytes per logit at the peak
 ALLOCATOR = {"caching": 0.5, "expandable": 0.05}  # of what is freed and not handed out again
+POOLS = {"graph_pool": "graph_pool_bytes", "communicator": "communicator_bytes",
+         "expert_buffers": "expert_buffer_bytes"}  # fmt: skip
+COPY_BANDWIDTH = 20e9  # bytes/s each way: 16 lanes of PCIe 4.0, 31.5 GB/s, shared by two at times
 HOST_BANDWIDTH = 15e9  # bytes/s per device that a host updates weights with: 120 GB/s for 8
 
 
@@ -55,10 +58,25 @@ def _changes(stack: Stack, section: MemorySection) -> Iterator[tuple[str, Any]]:
         yield "optimizer_offload", section.optimizer_offload
         if section.optimizer_offload and not stack.optimizer_bandwidth:
             yield "optimizer_bandwidth", HOST_BANDWIDTH
+    if section.optimizer_update:
+        yield "updates_on_device", section.optimizer_update == "device"
+    for key in ("activation_offload", "weights_offload"):
+        if getattr(section, key) is not None:
+            yield key, getattr(section, key)
+    yield "host_bandwidth", section.host_bandwidth or stack.host_bandwidth or COPY_BANDWIDTH
+    for key, name in POOLS.items():
+        if getattr(section, key) is not None:
+            yield name, getattr(section, key)
 
 
-def check_keeping(section: MemorySection, model: Model, blame: Blame) -> None:
+def check_keeping(section: MemorySection, model: Model, zero: int, blame: Blame) -> None:
     """Tell `blame` which keys have nothing to act upon."""
+    if section.weights_offload and zero != 3:
+        blame(("memory", "weights_offload"), section.weights_offload,
+              f"whole weights (zero {zero}) stay on the device; expected zero: 3")  # fmt: skip
+    if section.optimizer_update == "device" and not section.optimizer_offload:
+        blame(("memory", "optimizer_update"), section.optimizer_update,
+              "the host keeps nothing of the state; expected an optimizer_offload")  # fmt: skip
     if section.frozen_weights and not model.lora_rank:
         blame(("memory", "frozen_weights"), section.frozen_weights,
               f"{model.name} trains all of its weights; expected a model with lora_rank")  # fmt: skip
@@ -66,7 +84,14 @@ def check_keeping(section: MemorySection, model: Model, blame: Blame) -> None:
 
 def keeping_assumptions(section: MemorySection, stack: Stack) -> Iterator[str]:
     """Yield what is taken for granted about the keys that a scenario gives."""
-    if section.optimizer_offload and not stack.optimizer_bandwidth:
+    copies = [key for key in ("activation_offload", "weights_offload") if getattr(section, key)]
+    on_device = section.optimizer_update == "device"
+    if section.optimizer_offload and on_device:
+        copies.append("optimizer_offload")
+    if copies and not section.host_bandwidth and not stack.host_bandwidth:
+        yield (f"memory.{', memory.'.join(copies)}: copies at {COPY_BANDWIDTH / 1e9:g} GB/s each way per"
+               " device, all at once (memory.host_bandwidth says otherwise)")  # fmt: skip
+    if section.optimizer_offload and not on_device and not stack.optimizer_bandwidth:
         yield (f"memory.optimizer_offload: the host updates weights at {HOST_BANDWIDTH / 1e9:g} GB/s per"
                " device, as 8 devices of one host share its memory; nothing of it is hidden")  # fmt: skip
     if section.frozen_weights == "4-bit":

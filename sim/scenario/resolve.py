@@ -80,11 +80,15 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
-    check_keeping(spec.memory, model, blame)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
+    if full := spec.training.expert_imbalance:
+        pools = [replace(p, stack=replace(p.stack, expert_imbalance=full)) for p in pools]
+        if model.experts is None and not any(kind.experts for kind in model.kinds):
+            blame(("training", "expert_imbalance"), full, f"{model.name} has no experts")
     open_ = _open(spec, pools) if plans else ()
     parallel = _parallel(spec.parallel, pools, model, [] if open_ else assumptions)
+    check_keeping(spec.memory, model, parallel.zero, blame)
     assumptions += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
     training = _training(spec, pools, assumptions)
     scenario = Scenario(
@@ -325,7 +329,10 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     if t.steps:
         tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
-    return Training(t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document)
+    recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
+    return Training(
+        t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe
+    )
 
 
 def resolve_job(

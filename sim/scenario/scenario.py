@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Node
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.networks.fabric import Fault
+from ersatz.sim.scenario.formats import recipes
 from ersatz.sim.workload.model import Model
 
-Precision = Literal["bf16", "fp16", "fp8", "fp32"]
+Precision = Literal["bf16", "fp16", "fp8", "fp4", "fp32"]
 Recompute = Literal["none", "selective", "full"]
 ContextExchange = Literal["p2p", "a2a", "a2a+p2p", "all_gather"]
 
@@ -59,6 +60,15 @@ class Training:
     precision: Precision = "bf16"
     tokens: float = 0.0  # of the whole job; 0: a step study only
     document_tokens: float = 0.0  # mean length of documents packed into a sequence; 0: one fills it
+    recipe: str = (
+        ""  # how 8 and 4 bits are scaled (`sim.scenario.formats`); none: as the stack does
+    )
+
+    @property
+    def operand_bytes(self) -> float:
+        """Bytes of an operand of the matrix products, its share of the scales included."""
+        scales = recipes()[self.recipe].scale_bytes if self.recipe else 0.0
+        return DTYPE_BYTES[self.precision] + scales
 
 
 @dataclass(frozen=True, slots=True)

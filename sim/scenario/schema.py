@@ -202,8 +202,14 @@ class TrainingSection(Section):
     sequence_length: Degree = Field(description="tokens per sequence")
     global_batch: Degree = Field(description="sequences per step")
     micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
-    precision: Literal["bf16", "fp16", "fp8", "fp32"] = Field(
+    precision: Literal["bf16", "fp16", "fp8", "fp4", "fp32"] = Field(
         "bf16", description="of the matrix products"
+    )
+    recipe: Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None = (
+        Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
+    )
+    expert_imbalance: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        None, description="tokens of the fullest expert rank / mean; 1 is balanced by force"
     )
     document_tokens: Degree | None = Field(
         None,
@@ -240,8 +246,8 @@ class ParallelSection(Section):
     shard: Count = Field(0, description="replicas that share one copy of the state; 0 is all")
     schedule: str | dict[str, tuple[tuple[tuple[str, int, int], ...], ...]] | None = Field(
         None,
-        description="gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe, or {orders: per stage a list"
-        " of [phase, chunk, micro-batch]}",
+        description="gpipe, 1f1b, interleaved, zb-h1, zb-v, dualpipe, dualpipev, or {orders: per stage a"
+        " list of [phase, chunk, micro-batch]}",
     )
     recompute: Literal["none", "selective", "full"] | None = Field(
         None, description="activations computed again in the backward pass"
@@ -268,8 +274,10 @@ class ParallelSection(Section):
 class MemorySection(Section):
     """How tensors are kept, in place of the stack's habits; time follows where bytes move."""
 
-    master_weights: Literal["fp32", "none"] | None = Field(
-        None, description="copy that the optimiser updates; none: the weights of 16 bits themselves"
+    master_weights: Literal["fp32", "16-bit", "none"] | None = Field(
+        None,
+        description="copy that the optimiser updates; 16-bit: what a 16-bit weight lacks of it;"
+        " none: the weights of 16 bits themselves",
     )
     moments: Literal["fp32", "bf16", "8-bit"] | None = Field(
         None, description="of Adam, both of them"
@@ -289,11 +297,32 @@ class MemorySection(Section):
     optimizer_offload: Share | None = Field(
         None, description="share of master copy and moments that the host keeps and updates"
     )
+    optimizer_update: Literal["host", "device"] | None = Field(
+        None, description="who updates what the host keeps: by default the host"
+    )
+    activation_offload: Share | None = Field(
+        None, description="share of kept activations that the host has between their passes"
+    )
+    weights_offload: Share | None = Field(
+        None, description="share of ZeRO 3's shards of weights that the host keeps"
+    )
+    host_bandwidth: Bandwidth | None = Field(
+        None, description="each way between a device and its host, all at once; by default 20 GB/s"
+    )
     allocator: Literal["caching", "expandable"] | None = Field(
         None, description="whether freed blocks of one kind of tensor serve the others (expandable)"
     )
     overhead: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
         None, description="context, workspaces and what else no tensor holds"
+    )
+    graph_pool: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="private pools of captured graphs (CUDA graphs)"
+    )
+    communicator: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="buffers of the communication library, per group that a rank talks in"
+    )
+    expert_buffers: Annotated[float, _quantity("bytes"), _unit("bytes")] | None = Field(
+        None, description="of an expert exchange into buffers of its own (DeepEP), per rank"
     )
 
 

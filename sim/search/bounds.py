@@ -31,9 +31,11 @@ from ersatz.sim.search.prices import (
     split_of,
 )
 from ersatz.sim.search.space import (
+    BOTH_WAYS,
     CP,
     DP,
     DUAL,
+    DUALV,
     EP,
     ETP,
     LOOPED,
@@ -52,7 +54,7 @@ from ersatz.sim.search.space import (
     layout_of,
 )
 from ersatz.sim.step.bench import Bench
-from ersatz.sim.step.weights import Bucket
+from ersatz.sim.step.traffic.weights import Bucket
 
 FORWARD, BACKWARD, SPLIT_BACKWARD, SELECTIVE, FULL = range(len(PASSES))
 THROUGH, BUSY, HOST = range(3)
@@ -134,18 +136,18 @@ class Bounds:
 
     def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
         shards, which = distinct(rows, SHARD_COLUMNS)
-        way = BUSY if schedule == DUAL else THROUGH
+        way = BUSY if schedule in BOTH_WAYS else THROUGH
         whole = schedule in WHOLE
         table = self._prices(shards)
         forward = table[:, FORWARD, way][which]
         backward = table[:, BACKWARD, way]
         if not whole:
             apart = table[:, SPLIT_BACKWARD, way]
-            backward = np.minimum(backward, apart) if schedule == DUAL else apart
+            backward = np.minimum(backward, apart) if schedule in BOTH_WAYS else apart
         backward = backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
         count = rows[:, M, None] / split.lines
         load = count * ((forward + backward) @ split.stage.T)
-        if schedule != DUAL:  # which micro-batch comes first there is the nearer end's
+        if schedule not in BOTH_WAYS:  # which micro-batch comes first there is the nearer end's
             load += _before(forward, split)
         if whole:
             load += _before(backward, split)
@@ -222,7 +224,7 @@ class Bounds:
         if stack.gradient_buffer:
             each = state.gradient_bytes(scenario, stack)
             found += held.of(each, sharded=scenario.parallel.zero >= 2)
-        return found + sum(beside(stack, scenario.parallel).values())
+        return found + sum(beside(stack, scenario.parallel, scenario.model).values())
 
 
 def _repeated(table: Array, which: npt.NDArray[np.intp], modes: Rows) -> Array:
@@ -255,6 +257,10 @@ def in_flight(schedule: int, p: Rows, v: Rows, m: Rows, stage: int) -> Array:
         return looped
     if schedule == ZBV:
         return np.stack([np.minimum(2 * p - at - 1, m), np.minimum(at, m)], axis=1).astype(float)
+    if schedule == DUALV:
+        return np.stack([np.minimum(2 * p - at - 1, m), np.minimum(at + 1, m)], axis=1).astype(
+            float
+        )
     if schedule == DUAL:
         near = np.minimum(at, p - 1 - at)
         outer = p // 2 - near - 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ersatz.sim.plan.schedules import MOST_SLOTS, stage_chunks
+from ersatz.sim.plan.schedules import MOST_SLOTS, V_SHAPED, stage_chunks
 from ersatz.sim.scenario.scenario import Parallel, Scenario
 from ersatz.sim.search.choices import RECOMPUTE, SCHEDULES, Choices, Held, divisors
 
@@ -25,7 +25,10 @@ COLUMNS = ("tp", "cp", "ep", "etp", "pp", "vp", "schedule", "micro_batch", "reco
            "sequence_parallel", "zero", "shard", "dp", "m")  # fmt: skip
 TP, CP, EP, ETP, PP, VP, SCHEDULE, MB, RECOMP, SP, ZERO, SHARD, DP, M = range(len(COLUMNS))
 PLAIN = SCHEDULES.index("1f1b")
-LOOPED, ZBV, DUAL = (SCHEDULES.index(name) for name in ("interleaved", "zb-v", "dualpipe"))
+LOOPED, ZBV, DUAL, DUALV = (
+    SCHEDULES.index(name) for name in ("interleaved", "zb-v", "dualpipe", "dualpipev")
+)
+BOTH_WAYS = (DUAL, DUALV)  # a forward and a backward run side by side
 
 
 class Degrees(NamedTuple):
@@ -211,7 +214,7 @@ def _orders(space: Space, pp: int, m: int) -> Iterator[tuple[int, int]]:
             continue
         if held.get("vp", 1) != 1 or pp * m > MOST_SLOTS:
             continue
-        if name == "zb-v" and (m < 2 * pp or 2 * pp > layers):
+        if name in V_SHAPED and (m < 2 * pp or 2 * pp > layers):
             continue
         if name == "dualpipe" and (pp % 2 or m % 2 or m < 2 * pp):
             continue

@@ -18,7 +18,7 @@ from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Times
-from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
@@ -62,7 +62,7 @@ class Bench:
             s.model, self.pool.stack, tokens, s.training.sequence_length, s.training.precision,
             parallel.tp, parallel.cp, parallel.ep, parallel.etp,
             parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
-            parallel.cp_comm, parallel.cp_inner,
+            parallel.cp_comm, parallel.cp_inner, operand_bytes=s.training.operand_bytes,
         )  # fmt: skip
 
     def _times(self, share: Scenario, pool: Pool) -> Times:
@@ -115,7 +115,7 @@ class Bench:
                 weights = chunk_params(self.scenario.model, part, self.scenario.parallel)
                 moe = bool(layer and layer.experts)
                 self.kinds[part] = Part(
-                    work(replace(shard, kind=layer)), *weights, layer is not None, moe
+                    work(replace(shard, kind=layer)), *weights, layer is not None, moe, layer
                 )
             yield from [self.kinds[part]] * count if count else ()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,13 +79,22 @@ class StepTimes:
         return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def explain_folded(program: Program) -> StepTimes:
+# Hears of each slot in the order of the walk: its stage, its causes, when it begins and ends.
+Told = Callable[[int, Causes, float, float], None]
+
+
+def explain_folded(
+    program: Program, told: Told | None = None, slow: Sequence[float] | None = None
+) -> StepTimes:
     """Account for a step at L1, when all ranks are alike: exact duration, causes per block.
 
     A block's waits inside itself are those that it has on its own; what a slot takes beyond that
-    is a bubble as far as its message came late, else the block's own kind of wait.
+    is a bubble as far as its message came late, else the block's own kind of wait. `told` hears of
+    every slot; the tails are told last. With `slow`, the slowest rank's factor per stage, the slots are
+    where those ranks make them, and what they lose is not told from the blocks' own waits.
     """
-    vector = VectorStep(program, alike(program), folds_ranks=True)
+    factors = [np.full((1, 1, 1, 1), f) for f in slow] if slow else alike(program)
+    vector = VectorStep(program, factors, folds_ranks=True)
     stages: list[Causes] = [defaultdict(float) for _ in range(program.stages)]
     profiles: dict[tuple[int, object], Profile] = {}
 
@@ -96,7 +105,14 @@ def explain_folded(program: Program) -> StepTimes:
             profiles[key] = Profile.of(program, number, block)
         free = float(before[COMPUTE])
         late = max(float(arrived.max(initial=-np.inf)) - free, 0.0)
-        profiles[key].charge(stages[number], float(after[COMPUTE]) - free, late)
+        charge(profiles[key], number, free, float(after[COMPUTE]) - free, late)
+
+    def charge(profile: Profile, number: int, start: float, seconds: float, late: float) -> None:
+        profile.charge(stages[number], seconds, late)
+        if told:
+            alone: Causes = defaultdict(float)
+            profile.charge(alone, seconds, late)
+            told(number, alone, start, start + seconds)
 
     state = folded_body(vector, account)
     barrier = max(float(times.max()) for times in state)
@@ -107,7 +123,7 @@ def explain_folded(program: Program) -> StepTimes:
     ends = []
     for number, tail in enumerate(program.tails):
         profile = Profile.of(program, number, tail)
-        profile.charge(stages[number], profile.seconds, 0.0)
+        charge(profile, number, barrier, profile.seconds, 0.0)
         ends.append(barrier + profile.seconds)
     duration = max(barrier, *ends)
     for causes, end in zip(stages, ends, strict=True):

@@ -21,7 +21,6 @@ from ersatz.device_models.kernels.kernel import (
     Kernel,
     Timer,
     calibrated_time,
-    kernel_constants,
     memory_kernel,
 )
 from ersatz.sim.plan.borders import (
@@ -41,8 +40,19 @@ from ersatz.sim.plan.schedules import Schedule, Variant, chunk_places, make_sche
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.bench import Bench, bench_of, content
-from ersatz.sim.step.program import GATHER, INPUT, PIPE, REDUCE, Block, Program, overlap_blocks
-from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.step.program import (
+    COPY,
+    GATHER,
+    INPUT,
+    PIPE,
+    REDUCE,
+    Block,
+    Program,
+    overlap_blocks,
+)
+from ersatz.sim.step.traffic.offload import CATEGORY, HostCopies
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.pieces import Shard
 
@@ -158,11 +168,13 @@ class StageBuilder:
     chunks: tuple[Chunk, ...] = field(init=False)
     classes: tuple[int, ...] = field(init=False)  # of chunks: the same number, the same content
     messages_overlap: bool = field(init=False)
+    copies: HostCopies = field(init=False)
     flop: dict[tuple[str, int], float] = field(default_factory=dict)
     built: dict[object, tuple[Block, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chunks, self.classes = self.bench.split(self.scenario.parallel)
+        self.copies = HostCopies(self.scenario, self.bench.pool)
         self.messages_overlap = _messages_overlap(self.bench.pool.stack, self.scenario.parallel)
 
     @property
@@ -239,6 +251,7 @@ class StageBuilder:
         order = range(len(parts))
         for place in self._prefetched(make, parts, order, gathers, FORWARD):
             self.forward_part(make, parts[place], edge)
+            self.copies.leave(make, parts[place], place - (not parts[0].is_layer))
 
     def forward_part(self, make: Assembler, part: Part, edge: str) -> None:
         """Append the forward pass of one part."""
@@ -273,7 +286,8 @@ class StageBuilder:
     def _backward(self, make: Assembler, chunk: Chunk, edge: str, *, whole: bool) -> None:
         parts = self.bench.parts_of(chunk)
         order, gathers = range(len(parts) - 1, -1, -1), self.gathers_backward(chunk)
-        for place in self._prefetched(make, parts, order, gathers, BACKWARD):
+        places = self._prefetched(make, parts, order, gathers, BACKWARD)
+        for place in self.copies.fetched(make, parts, places):
             layer = place - (not parts[0].is_layer)
             self.backward_part(make, parts[place], again=self.repeats(layer), whole=whole)
             if whole:
@@ -359,10 +373,14 @@ class StageBuilder:
     def gather(self, make: Assembler, ahead: Ahead, after: int | None) -> list[int]:
         """Gather weights when op `after` has ended."""
         found = [move for bucket in ahead.buckets for move in self.traffic.gather(bucket)]
+        copied = []
+        if moved := self.copies.shards(ahead.buckets):
+            after = make.beside("fetch weights", COPY, CATEGORY, moved, (), after)
+            copied = [after]
         indexes = [make.beside("gather", GATHER, "data parallel", moved, self._sync(group), after)
                    for group, moved in found]  # fmt: skip
         make.tax((moved for _, moved in found), ahead.beside_s)
-        return indexes
+        return indexes or copied
 
     def _border(self, stage: int, other: int) -> Border:
         return self.borders[min(stage, other), max(stage, other)]
@@ -424,15 +442,19 @@ class StageBuilder:
         nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
         update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
                                m=self._own_params(dense, expert), n=1.0)  # fmt: skip
-        self._update(make, nbytes, update)
+        self._update(make, nbytes, update, self._own_params(dense, expert))
         if self.traffic.gathers_at_end:
             for group, moved in (move for bucket in whole for move in self.traffic.gather(bucket)):
                 make.blocking("gather", "data parallel", moved, self._sync(group))
         return make.block()
 
-    def _update(self, make: Assembler, nbytes: float, update: Kernel) -> None:
-        """Update the weights: on the device, and on the host what is kept there."""
+    def _update(self, make: Assembler, nbytes: float, update: Kernel, params: float) -> None:
+        """Update the weights: on the device, and on the host what is kept there unless it comes back."""
         away = self.pool.stack.optimizer_offload
+        if away and self.pool.stack.updates_on_device:
+            make.compute(self.times.kernel(update), "optimizer", kernel=update)
+            make.compute(self.copies.state(params), "optimizer")
+            return
         if away < 1:
             make.compute((1 - away) * self.times.kernel(update), "optimizer",
                          kernel=None if away else update)  # fmt: skip
@@ -463,7 +485,7 @@ class StageBuilder:
         """Weights that this rank's optimiser updates."""
         model: Model = self.scenario.model
         if model.lora_rank:
-            return kernel_constants().adapter_share * (dense + expert)
+            return trained_share(model) * (dense + expert)
         if self.scenario.parallel.zero == 0:
             return dense + expert
         groups = self.times.communicators
@@ -475,5 +497,5 @@ def _messages_overlap(stack: Stack, parallel: Parallel) -> bool:
     rows = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
     several = max(place.position for row in rows for place in row) >= parallel.pp
     return stack.overlap_p2p and (
-        stack.overlap_p2p_plain or several or parallel.schedule == "dualpipe"
+        stack.overlap_p2p_plain or several or parallel.schedule.startswith("dualpipe")
     )

@@ -24,8 +24,8 @@ from ersatz.sim.plan.schedules import Schedule, Variant
 
 TICK = 2.0**-40  # s, about a picosecond: float64 adds such numbers exactly up to 8,192 s
 
-HOST, COMPUTE, EXPERT, GATHER, REDUCE, PIPE = range(6)
-STREAMS = ("host", "compute", "expert", "gather", "reduce", "pipe")
+HOST, COMPUTE, EXPERT, GATHER, REDUCE, PIPE, COPY = range(7)
+STREAMS = ("host", "compute", "expert", "gather", "reduce", "pipe", "copy")
 INPUT, INPUT_BACKWARD = -1, -2  # `after` codes: the block's incoming messages
 TP, CP, EP, DP = range(4)  # the rank axes, tp fastest
 

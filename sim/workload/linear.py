@@ -165,7 +165,7 @@ class Edge:
             return ()
         each = self.shard.element_bytes
         if kind == "all_gather" and self.narrow and self.shard.narrow_gathers:
-            each = DTYPE_BYTES[self.shard.precision]
+            each = self.shard.operand_bytes or DTYPE_BYTES[self.shard.precision]
         nbytes = each * self.shard.tokens * self.width
         return (
             Comm(f"{self.name} {name}", "tensor parallel", kind, nbytes, "tp", partner, chunks),

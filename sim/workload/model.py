@@ -84,6 +84,11 @@ class Model:
         default=0,
         metadata=says("rank of LoRA adapters, which alone are trained; 0: all weights are"),
     )
+    lora_targets: str = field(
+        default="",
+        metadata=says("modules with adapters among q, k, v, o, gate, up, down; none: all, and their"
+                      " own work is left out"),
+    )  # fmt: skip
     blocks: Runs = field(
         default=(),
         metadata=says("kinds of layer that differ from these sizes, by letter; see below"),

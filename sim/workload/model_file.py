@@ -19,6 +19,7 @@ from typing import Any
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import UNPRINTABLE, YamlText, read_yaml
+from ersatz.sim.workload.adapters import MODULES
 from ersatz.sim.workload.configs.reader import read_config
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention, Layer
 from ersatz.sim.workload.model import Model, Runs
@@ -39,6 +40,7 @@ PARTS: Mapping[str, type] = {
     "recurrence": Recurrence,
 }  # fmt: skip
 WHOLE_ONLY = ("name", "layers", "hidden", "vocab", "tied", "streams", "tables", "predict_layers", "lora_rank",
+              "lora_targets",
               "window_layers", "predicts", "notes", "blocks", "source")  # fmt: skip
 
 
@@ -121,6 +123,13 @@ def _read_values(
     for f in fields(Model):
         if f.name in values and str(f.type) in ("int", "bool", "str"):
             _check_value((*path, f.name), values[f.name], str(f.type), blame)
+    named = str(values.get("lora_targets", "")).replace(",", " ").split()
+    if set(named) - set(MODULES):
+        blame(
+            (*path, "lora_targets"),
+            values["lora_targets"],
+            f"expected words among {', '.join(MODULES)}",
+        )
     if values.get("gate", "") not in ("", "head", "element"):
         blame((*path, "gate"), values["gate"], "expected head or element")
     return values

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ersatz.device_models.kernels.kernel import memory_kernel
+from ersatz.sim.workload.adapters import adapter_work
 from ersatz.sim.workload.attention import mixer_block
 from ersatz.sim.workload.experts import expert_block
 from ersatz.sim.workload.linear import Edge, linear, norm, norm_back, weight_grads
@@ -29,10 +30,11 @@ def kind_work(shard: Shard) -> PartWork:
     layer, none = shard.layer, PartWork((), (), ())
     mixer = mixer_block(shard) if layer.has_mixer else none
     mlp = (expert_block(shard) if layer.experts else mlp_block(shard)) if layer.has_mlp else none
+    adapters = adapter_work(shard)
     return PartWork(
-        mixer.forward + mlp.forward,
-        mlp.input_grad + mixer.input_grad,
-        mlp.weight_grad + mixer.weight_grad,
+        mixer.forward + mlp.forward + adapters.forward,
+        adapters.input_grad + mlp.input_grad + mixer.input_grad,
+        mlp.weight_grad + mixer.weight_grad + adapters.weight_grad,
     )
 
 

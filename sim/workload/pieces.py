@@ -76,6 +76,7 @@ class Shard:
     document: float = 0.0  # mean tokens of the documents packed into a sequence; 0: one fills it
     cp_comm: str = "p2p"  # how attention is spread over cp: see `Parallel`
     cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
+    operand_bytes: float = 0.0  # of the products, scales included; 0: those of the precision alone
     kind: Layer | None = None  # the layer in work; none: the first of the model
 
     @property

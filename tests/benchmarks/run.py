@@ -158,8 +158,8 @@ def discard(_: object) -> None:
     """Take a result that nobody looks at."""
 
 
-def purchase(jobs: int) -> Callable[[], None]:
-    """A purchase plan of 36 months, 12 devices and 3 sites, solved to 1 %."""
+def purchase(jobs: int, sites: int = 3) -> Callable[[], None]:
+    """A purchase plan of 36 months, 12 devices and 3 sites or 6, solved to 1 %."""
     from dataclasses import replace
 
     from market import free, large_buildout
@@ -168,7 +168,13 @@ def purchase(jobs: int) -> Callable[[], None]:
     from ersatz.sim.purchase.purchase import cheapest
 
     buildout = large_buildout()
-    problem = purchase_problem(replace(buildout, jobs=buildout.jobs[:jobs]), free)
+    third = replace(buildout.jobs[0], name="three", tokens=5e12, deadline=25.0)
+    more = [
+        replace(s, name=f"{s.name}2", energy_price=1.1 * s.energy_price) for s in buildout.sites
+    ]
+    built = replace(buildout, jobs=(*buildout.jobs, third)[:jobs],
+                    sites=(*buildout.sites, *more)[:sites])  # fmt: skip
+    problem = purchase_problem(built, free)
     return lambda: print(end=str(cheapest(problem, 0.01))[:0])
 
 
@@ -314,6 +320,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),
     "purchase: 36 months, 12 devices, 3 sites, to 1 %": (lambda: purchase(1), 10.0),
     "purchase: the same with two jobs": (lambda: purchase(2), 10.0),
+    "purchase: 36 months, 12 devices, 6 sites, three jobs, to 1 %": (lambda: purchase(3, 6), 30.0),
     "purchase: 1,000 lives of three years": (lives, 20.0),
     "ersatz buy embargo-story": (lambda: command("buy", "embargo-story"), 5.0),
 }

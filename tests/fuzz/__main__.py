@@ -54,7 +54,9 @@ def main() -> int:
     if options.kills:
         from .kill import kill_many
 
-        return kill_many(options.kills, options.seed)
+        return kill_many(
+            options.kills, options.seed, options.verbs.split(",") if options.verbs else ()
+        )
     if options.keep:
         return _keep(options.keep)
     if options.replay:
@@ -104,6 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--kills", type=int, default=0, metavar="N", help="kill runs at random moments instead"
     )
+    parser.add_argument("--verbs", default="", help="to kill; by default all that can run here")
     return parser.parse_args()
 
 

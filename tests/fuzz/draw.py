@@ -28,7 +28,7 @@ def _names() -> Mapping[str, tuple[str, ...]]:
         "date": ("2025-03-24", "2024-01-01"), "start": ("2025-03-24", "2024-01-01"),
         "until": ("2026-12", "2027-06"), "country": ("China", "CN", "US"), "to": ("China", "US"),
         "metric": ("step.duration_s", "step.mfu", "cost.total", "job.goodput", "memory.fits"),
-        "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"),
+        "schedule": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"),
         "input": ("a.mfu", "*.rent", "work.tokens", "b.life"), "option": ("a", "b"), "against": ("a", "b"),
         "placement": ("packed", "striped", "scattered"), "production": ("ascend-910c",),
         "kind": ("company",), "buyer": ("company",),

@@ -10,6 +10,7 @@ which ends with status 130 or 143 and a word, without a traceback.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -27,12 +28,13 @@ import yaml
 
 from ersatz.sim.fleet.doors.slurm.daemons import missing
 
-from . import seeds
+from . import launches, seeds
 
 ROOT = Path(__file__).resolve().parents[2]
+THEIRS = "torchinductor_"  # PyTorch keeps a cache of its own there, as for any script
 MARK = "ERSATZ_KILLED_RUN"  # in the environment of a run and of what it starts
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-MEASURED = ("slurm", "calibrate")  # whose answers are never twice the same
+MEASURED = ("slurm", "calibrate", "captured", "emulate")  # whose answers are never twice the same
 PATIENCE_S = 15.0  # for processes to notice
 LONGEST_S = 300.0
 
@@ -60,7 +62,10 @@ def victims(folder: Path) -> list[Victim]:
         "options.yaml": seeds.OPTIONS,
         "relative.yaml": seeds.path_of("calibrations", "cpu-epyc")
         .read_text("utf-8")
-        .replace("device: cpu,", "device: h200,"),
+        .replace("device: cpu,", "device: h200, pretended: for the killer,"),
+        "anchor.yaml": launches.ANCHOR,
+        "train.sh": launches.SCRIPT,
+        "trace.json": json.dumps(launches.CAPTURED),
         "itself.csv": "id,submit_s,devices,duration_s,walltime_s\na,0,8,100,200\nb,5,16,50,100\n",
     }
     for name, text in texts.items():
@@ -97,6 +102,9 @@ def victims(folder: Path) -> list[Victim]:
         Victim("devices", ("devices", "--json", "o/d.json")),
         Victim("list", ("list", "models", "--json", "o/l.json")),
         Victim("show", ("show", "h800-8", "--json", "o/s.json")),
+        Victim("anchor", ("anchor", "anchor.yaml", "--out", "o/a.yaml", "--json", "o/a.json")),
+        Victim("import", ("import", "train.sh", "--node", "h100-8", "--out", "o/i.yaml")),
+        Victim("export", ("export", "run.yaml", "--as", "megatron", "--json", "o/e.json")),
     ]
     if importlib.util.find_spec("zmq"):
         door = ("--door", "batsim", "--scheduler", peer)
@@ -116,6 +124,13 @@ def victims(folder: Path) -> list[Victim]:
                 "calibrate",
                 ("calibrate", "--device", "cpu", "--minutes", "0.05", "--out", "o/c.yaml"),
             )
+        )
+        own = ("calibrate", "--device", "cpu", "--trace", "trace.json", "--out", "o/own.yaml")
+        found.append(Victim("captured", own))
+        script = (str(ROOT / "tests/emulated/gpt.py"), "--layers", "1", "--width", "64", "--heads", "1",
+                  "--block", "32")  # fmt: skip
+        found.append(
+            Victim("emulate", ("emulate", "--node", "h800-8", "--out", "o", "--", *script))
         )
     return found
 
@@ -199,7 +214,9 @@ def kill_once(
     if wrong := ground.in_peace(victim, "1"):
         return [*faults, f"the next run fails: {wrong}"]
     faults += [
-        f"left in the folder for temporary files: {p.name}" for p in ground.temporary.iterdir()
+        f"left in the folder for temporary files: {p.name}"
+        for p in ground.temporary.iterdir()
+        if not p.name.startswith(THEIRS)
     ]
     extra = sorted(set(ground.answer()) - set(victim.answers["1"]))
     return faults + [f"left beside the answer: {name}" for name in extra]

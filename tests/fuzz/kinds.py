@@ -16,7 +16,7 @@ from ersatz.sim.purchase.reading import schema as buying
 from ersatz.sim.scenario.fabric_file import FabricFile
 from ersatz.sim.scenario.schema import ScenarioFile
 
-from . import readers, seeds
+from . import launches, readers, seeds
 from .draw import draw_section
 from .judge import Input
 from .mutate import deep, mutated, mutated_bytes, mutated_rows, to_json, to_yaml
@@ -500,6 +500,7 @@ KINDS: Mapping[str, Make] = {
     "expression": _small("expression", readers.expression, readers.expression_text),
     "yaml": _small("yaml", readers.yaml_text, _yaml_text),
     "command-line": _command_line,
+    **launches.KINDS,
 }
 
 
@@ -511,10 +512,11 @@ CALLS: dict[str, Callable[..., None]] = {
     "units": readers.units,
     "expression": readers.expression,
     "yaml": readers.yaml_text,
+    **launches.CALLS,
 }  # kinds that no verb reads
 WEIGHTS = {
     "run": 4,
-    "buy": 3,
+    **launches.WEIGHTS,
     "fleet": 3,
     "command-line": 4,
     "batsim": 3,

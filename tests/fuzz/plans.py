@@ -101,7 +101,7 @@ def _drawn(rng: random.Random) -> dict[str, Any]:
     dp = max(devices // (tp * pp), 1)
     cp = rng.choice((1, 1, 1, 2)) if dp % 2 == 0 else 1
     schedule = (
-        rng.choice(("1f1b", "gpipe", "interleaved", "zb-h1", "zb-v", "dualpipe"))
+        rng.choice(("1f1b", "gpipe", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev"))
         if pp > 1
         else "1f1b"
     )

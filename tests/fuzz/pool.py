@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,6 +29,18 @@ MEMORY_BYTES = 3 * 2**30
 IN_MEMORY = "/dev/shm"  # where there is one: answers are synced to what they are written to
 SILENT_S = 90.0  # of CPU time, after which a child that says nothing is killed: real time starves
 INPUTS_PER_CHILD = 3000  # its caches grow
+HEAVY = (
+    "numpy",
+    "scipy.stats",
+    "scipy.optimize",
+    "scipy.sparse",
+    "networkx",
+    "simpy",
+    "pydantic",
+    "yaml",
+    "rich.table",
+)
+COLLECT = (50_000, 20, 50)  # allocations between collections: a child has much that stays
 
 
 @dataclass(slots=True)
@@ -49,6 +62,8 @@ class Pool:
         self.root = Path(tempfile.mkdtemp(prefix="ersatz-fuzz-", dir=inside))
         self._child: BaseProcess | None = None
         self._left = 0
+        for name in HEAVY:  # once, and not in every child
+            import_module(name)
 
     def __enter__(self) -> Pool:
         return self
@@ -123,6 +138,8 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.setrecursionlimit(1000)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     while True:

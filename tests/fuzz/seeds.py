@@ -87,7 +87,7 @@ currency: CNY
 start: 2025-03-24
 buyer: {kind: company, country: China}
 rules: {set: [rules.US-2025-04-H20.binds=2025-04-23], foresight: false}
-purchase: {months: 6, objective: cost, budget: 250 M CNY, replan: true, gap: 2 %, time_limit: 2 s}
+purchase: {months: 4, objective: cost, budget: 250 M CNY, replan: true, gap: 2 %, time_limit: 2 s}
 devices:
   h20: {node: h20-8, lead_time: 3 weeks, transit: 3 weeks, supply: 50, price: {2025-03: 1.1 M CNY}, quota: 80}
   910b: {node: ascend-910b2-8, price: 1.5 M CNY, lead_time: 1 month, transit: 2 weeks, supply: 30,
@@ -98,24 +98,24 @@ sites:
   here: {power: 3 MW, nodes: 100, energy_price: 0.4 CNY/kWh, pue: 1.25}
   there: {country: US, energy_price: 0.08 USD/kWh}
 jobs:
-  train: {tokens: 1 B tokens, deadline: 5 months, flop_per_token: 6.0e+9,
+  train: {tokens: 1 B tokens, deadline: 3 months, flop_per_token: 6.0e+9,
     rates: {h20: {peak: 148 TFLOP/s, mfu: 30 %}, 910b: {peak: 370 TFLOP/s, mfu: 20 %, goodput: 90 %},
       own: {peak: 989 TFLOP/s, mfu: 35 %}}, mixes: [{devices: [h20, 910b], efficiency: 90 %}]}
 events:
-  - {kind: embargo, date: 2025-04-15, devices: [h20], grace: 1 week, months: 3, label: rule}
+  - {kind: embargo, date: 2025-04-15, devices: [h20], grace: 1 week, months: 2, label: rule}
   - {kind: price, date: 2025-05-01, change: "10 %"}
   - {kind: repair, date: 2025-05-01, repaired: 0 %, failures: 2}
   - {kind: smuggling, premium: 30 %, seizure: 10 %, delay: 2 weeks, devices: [h20]}
 monte_carlo: {draws: 3, outcome: cost, inputs: {failure_rate: [0.5, 1.0, 2.0], throughput: interval}}
-cases: {as-is: {}, richer: {purchase: {budget: 500 M CNY}}}
+cases: {richer: {purchase: {budget: 500 M CNY}}}
 """
 PLANNED = """
 question: Which plans?
 start: 2025-03-24
 rules: {ignore: true}
-purchase: {months: 6, objective: cost, time_limit: 2 s}
+purchase: {months: 4, objective: cost, time_limit: 2 s}
 devices: {h800: {node: h800-8, price: 2 M CNY, lead_time: 1 week, transit: 1 week, supply: 50}}
-jobs: {train: {tokens: 1 B tokens, deadline: 5 months, plans: plans.yaml}}
+jobs: {train: {tokens: 1 B tokens, deadline: 3 months, plans: plans.yaml}}
 """
 OPTIONS = """
 question: Rent or own?

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ersatz.device_models.calibration.measured import Calibration
+    from ersatz.sim.hil.captured import Captured
     from ersatz.sim.hil.device.attached import Attached
     from ersatz.sim.hil.fit import HeldOut
     from ersatz.sim.hil.proof.proof import Judgement
@@ -59,7 +60,8 @@ def calibrate(
         Path | None, typer.Option("--from", metavar="FILE", help="Transfer a relative's, to --as.")
     ] = None,
     trace: Annotated[
-        str, typer.Option("--trace", metavar="SCENARIO", help="Time the kernels of this step alone.")
+        str, typer.Option("--trace", metavar="TRACE|SCENARIO",
+                          help="Time the kernels of this step alone; TRACE is of emulate --out.")
     ] = "",
     links: Annotated[
         bool, typer.Option("--links", help="Time collectives between the processes of torchrun.")
@@ -98,6 +100,7 @@ def calibrate(
         render_proof,
     )
 
+    captured = _captured(trace, prove=prove)
     attached = attach(device, catalog_name=as_, pretend=pretend, plain=plain)
     soak_s = soak if soak >= 0 else SOAK_S if attached.asynchronous else 0.0
     catalogued = load_device(attached.catalog_name)
@@ -106,7 +109,10 @@ def calibrate(
     judged: list[Judgement] = []
     views: list[RenderableType] = []
     subjects: Sequence[Subject] = ()
-    if trace:
+    if captured:
+        calibration = _operators(attached, captured, path, seed or 0, soak_s)
+        views.append(render_calibration(calibration, held, catalogued))
+    elif trace:
         calibration, subjects = _own(attached, trace, path, seed or 0, soak_s)
         views.append(render_calibration(calibration, held, catalogued))
         prove = prove and bool(subjects)
@@ -124,6 +130,34 @@ def calibrate(
     say(f"written: {path}")
 
 
+def _captured(trace: str, *, prove: bool) -> Captured | None:
+    """Read the operators of a script, where a captured trace is named."""
+    if not trace.endswith(".json"):
+        return None
+    if prove:
+        words = "its step is proved by running the script: expected --trace SCENARIO, or no --prove"
+        raise Failure(EXIT_BAD_INPUT, [f"--prove: {trace} is a captured trace; {words}"])
+    from ersatz.sim.hil.captured import read_captured
+
+    return read_captured(Path(trace))
+
+
+def _operators(
+    attached: Attached, captured: Captured, path: Path, seed: int, soak_s: float
+) -> Calibration:
+    """Time the operators of a captured step and write them."""
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.hil.captured import calibrate_captured
+
+    with clock_bar(len(captured.operators) * 0.2) as tell:
+        calibration = calibrate_captured(
+            attached, load_device(attached.catalog_name), captured, seed, tell
+        )
+    calibration = _soaked(attached, calibration, soak_s)
+    _write(calibration, path)
+    return calibration
+
+
 def _own(
     attached: Attached, scenario: str, path: Path, seed: int, soak_s: float
 ) -> tuple[Calibration, Sequence[Subject]]:
@@ -133,10 +167,6 @@ def _own(
     from ersatz.sim.scenario.file import load_cases
     from ersatz.sim.scenario.shipped import find_scenario
 
-    if scenario.endswith((".json", ".jsonl")):
-        raise Failure(
-            2, [f"--trace: {scenario}: expected a scenario; captured traces are not read"]
-        )
     case = load_cases(find_scenario(scenario), [], seed)[0]
     step = own_step(case, attached.catalog_name)
     with clock_bar(len(step.kernels) * 0.2) as tell:

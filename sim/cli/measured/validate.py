@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ersatz.sim.cli.app import Failure, JsonOption, OutOption, app
+from ersatz.sim.cli.app import Failure, HtmlOption, JsonOption, OutOption, app
+from ersatz.sim.cli.cases import page_text
 from ersatz.sim.cli.output import deliver
 from ersatz.sim.cli.process.terminal import grouped, progress, say
 
@@ -35,6 +36,7 @@ def validate(
         str | None,
         typer.Option("--crashes", metavar="TABLE", help="CSV of runs out of memory, for --memory."),
     ] = None,
+    html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Predict every row of a table of measured runs, and report the errors."""
     from ersatz.sim.report.json_out import plain
@@ -50,6 +52,8 @@ def validate(
     from ersatz.sim.validation.reading.lineages import SHIPPED
     from ersatz.sim.validation.reading.table import read_table
 
+    if html and (memory or crashes):
+        raise Failure(2, ["--html: expected without --memory and --crashes, which have no page"])
     if memory or crashes:
         return _validate_memory(table, crashes, json, out)
     read = read_table(table or SHIPPED)
@@ -70,7 +74,9 @@ def validate(
                     render_validation(summary))  # fmt: skip
     held = {j.run.line: j for j in judged}
     rows = [row_record(p, held.get(p.run.line)) for p in predictions]
-    deliver("validation", {"rows": rows, "summary": plain(summary)}, view, json, out)
+    record = {"rows": rows, "summary": plain(summary)}
+    page = {html: lambda: page_text("validation", record, {}, view)} if html else {}
+    deliver("validation", record, view, json, out, drawings=page)
     for problem in read.problems:
         say(problem)
     if held_out and not judged:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ersatz.device_models.calibration.measured import kernel_row
 from ersatz.sim.emulate.clock import HOST, Clock
 from ersatz.sim.emulate.trace import Trace
 
 US = 1e6
 
 
-def perfetto_text(traces: Sequence[Trace]) -> str:
-    """Return the last whole step of each rank as a timeline: a process per rank, a track per stream."""
-    events = [event for trace in traces for event in _events(trace)]
-    return (
-        json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":")) + "\n"
-    )
+def perfetto_text(traces: Sequence[Trace], script: str = "") -> str:
+    """Return the last whole step of each rank as a timeline: a process per rank, a track per stream.
+
+    Beside it stand the distinct operators of the first rank, which `ersatz calibrate --trace` times.
+    """
+    data = {
+        "traceEvents": [event for trace in traces for event in _events(trace)],
+        "displayTimeUnit": "ms",
+        "otherData": {"script": script, "operators": _operators(traces[0])},
+    }
+    return json.dumps(data, separators=(",", ":")) + "\n"
+
+
+def _operators(trace: Trace) -> list[dict[str, Any]]:
+    """Return the distinct operators of the last step in its order, with how often they run."""
+    tasks = [trace.table[e.work] for e in trace.last_step() if e.work >= 0]
+    counts = Counter(task.signature for task in tasks if task.kernel and task.signature)
+    kernels = {task.signature: task.kernel for task in tasks if task.kernel}
+    return [{"signature": text, "count": count, "kernel": kernel_row(kernels[text])}
+            for text, count in counts.items()]  # fmt: skip
 
 
 def _events(trace: Trace) -> Iterator[dict[str, Any]]:

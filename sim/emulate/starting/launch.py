@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ersatz.device_models.text.private import private_place
 from ersatz.sim.emulate.starting.nursery import Child, nursery
 from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Trace, load
@@ -62,8 +62,7 @@ def run_ranks(seats: Sequence[Seat], script: Sequence[str], patience_s: float) -
     Raises `InputError` where the script fails or makes no step, `InfeasibleError` where a device's memory
     is too small for it.
     """
-    with tempfile.TemporaryDirectory(prefix="ersatz-") as place:
-        folder = Path(place)
+    with private_place("emulate") as folder:
         node, _ = seated_node(seats[0].node, seats[0].nodes, seats[0].stack)
         write_tools(folder, node.device, shown_as(node.device), seats[0].per_node)
         port = free_port() if len(seats) > 1 else 0
@@ -80,7 +79,8 @@ def run_ranks(seats: Sequence[Seat], script: Sequence[str], patience_s: float) -
 
 def _start(seat: Seat, script: Sequence[str], folder: Path, *, quiet: bool) -> Running:
     log = folder / f"{seat.rank}.log"
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+                   "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
                    "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
     with log.open("wb") as file:
         if quiet:

@@ -10,6 +10,7 @@ no state of a rank: nothing is run, and nothing replaced, before the fork.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from typing import IO
 
 MOST = 1 << 20  # bytes of a request
 _LENGTH = 8
+PR_SET_PDEATHSIG = 1
 PARTING_S = 2.0  # for a nursery to end by itself
 CORE = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.device_mesh",
         "torch.distributed.tensor", "torch.testing._internal.distributed.fake_pg",
@@ -163,8 +165,10 @@ def _supervise(
     """Run a rank in a process of its own and tell its status; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _end_with_parent()
     pid = os.fork()
     if pid == 0:
+        _end_with_parent()
         os.close(news)
         os.setpgid(0, 0)
         _become(seat, script, environment, folder, output)
@@ -176,6 +180,12 @@ def _supervise(
     with suppress(OSError):  # nobody may be left to hear it
         os.write(news, b"%d\n" % os.waitstatus_to_exitcode(status))
     os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Let Linux end this process when the one that forked it ends, however that comes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -23,8 +23,12 @@ from ersatz.sim.emulate.trace import CONTENTION, Ranks, Recorder, Task
 from ersatz.sim.emulate.virtual import shim
 from ersatz.sim.emulate.virtual.residency import Residency, in_order
 from ersatz.sim.emulate.virtual_device import Host, Seat, Shown
+from ersatz.sim.hil.device.operators import Signature, told
 
 GIB = 2.0**30
+Found: TypeAlias = tuple[
+    tuple[bool, ...], bool
+]  # operands in the cache; results that find a place there
 OWN = ("/sim/emulate/", "/torch/", "site-packages", "dist-packages", f"{sys.base_prefix}/lib")
 
 
@@ -45,8 +49,8 @@ class Machine:
     network: Network
     memory: CachingAllocator
     launch_s: float
-    measure: Callable[[object], float | None] | None = (
-        None  # the live timer's: seconds of an operator
+    measure: Callable[[tuple[Any, ...]], float | None] | None = (
+        None  # seconds of an operator by signature and what is in the cache, measured live or before
     )
     cache: Residency = field(default_factory=lambda: Residency(0.0))  # asked for by a live timer
     recorder: Recorder = field(default_factory=Recorder)
@@ -95,14 +99,18 @@ class Machine:
 
     # ---- work
 
-    def run_kernel(self, kernel: Kernel, name: str, known: bool, signature: object = None) -> int:
+    def run_kernel(
+        self, kernel: Kernel, name: str, known: bool, signature: Signature | None = None,
+        found: Found = ((), False),
+    ) -> int:  # fmt: skip
         """Launch a kernel on the current stream; returns its entry."""
         category = self.phase or kernel.category
-        key = (kernel, category, signature if self.measure else None)
+        key = (kernel, category, signature, found)
         number = self.recorder.numbers.get(key)
         if number is None:
-            seconds = self._seconds(kernel, signature)
-            task = Task(name, category, seconds, kernel, known=known)
+            seconds = self._seconds(kernel, signature, found)
+            text = told(signature) if signature else ""
+            task = Task(name, category, seconds, kernel, known=known, signature=text)
             number = self.recorder.number(key, task)
         seconds = self.recorder.table[number].seconds
         if not known:
@@ -121,14 +129,15 @@ class Machine:
             task = Task(CONTENTION, CONTENTION, seconds)
             clock.run(self.stream, self.recorder.number((CONTENTION, seconds), task), seconds, 0.0)
 
-    def _seconds(self, kernel: Kernel, signature: object) -> float:
-        measured = self.measure(signature) if self.measure and signature is not None else None
-        if measured is not None:
-            return measured
-        found = self.times.get(kernel)
-        if found is None:
-            found = self.times[kernel] = self.timer(self.device, kernel)
-        return found
+    def _seconds(self, kernel: Kernel, signature: Signature | None, found: Found) -> float:
+        if self.measure and signature:
+            measured = self.measure((*signature, *found))
+            if measured is not None:
+                return measured
+        known = self.times.get(kernel)
+        if known is None:
+            known = self.times[kernel] = self.timer(self.device, kernel)
+        return known
 
     def copy(self, nbytes: float, name: str, *, waits: bool) -> None:
         """Move bytes between host and device on the current stream."""

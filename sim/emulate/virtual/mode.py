@@ -28,8 +28,9 @@ from ersatz.sim.emulate.virtual.known import (
     on_host,
     values_of,
 )
-from ersatz.sim.emulate.virtual.machine import Machine, on_device
+from ersatz.sim.emulate.virtual.machine import Found, Machine, on_device
 from ersatz.sim.emulate.virtual.nature import Nature, is_integer, nature
+from ersatz.sim.hil.device.operators import Signature, rounded
 
 aten = torch.ops.aten
 LARGE = 1 << 20  # floats on the host beyond it are virtual, too
@@ -364,12 +365,12 @@ class Emulation(TorchDispatchMode):
         call = Call(kind, kind.bound(args, kwargs), on_device(inputs, self.kind),
                     on_device(outputs, self.kind), self.machine.stack)  # fmt: skip
         kernel, known = kernel_of(call)
-        signature = None
+        signature = signature_of(kind, args, kwargs) if func else None
+        found: Found = ((), False)
         if self.machine.measure and func:
             given = [*args, *(v for _, v in sorted(kwargs.items()))]
             found = self.machine.found_in_cache(given, outputs)
-            signature = (*signature_of(kind, args, kwargs), *found)
-        self.machine.run_kernel(kernel, kind.full, known, signature)
+        self.machine.run_kernel(kernel, kind.full, known, signature, found)
 
     # ---- values
 
@@ -410,7 +411,7 @@ class Emulation(TorchDispatchMode):
         return out
 
 
-def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> Signature:
     """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
 
     def form(value: Any) -> Any:
@@ -423,7 +424,9 @@ def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> tuple[Any, 
             return ("dtype", str(value).removeprefix("torch."))
         if isinstance(value, torch.device):
             return ("device",)
-        return value if isinstance(value, (int, float, bool, str, type(None))) else ("left out",)
+        if isinstance(value, float):
+            return rounded(value)
+        return value if isinstance(value, (int, bool, str, type(None))) else ("left out",)
 
     return (kind.full, form(args), tuple((k, form(v)) for k, v in sorted(kwargs.items())))
 

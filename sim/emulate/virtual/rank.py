@@ -18,7 +18,7 @@ from typing import Any
 
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.timing import kernel_timer
+from ersatz.sim.emulate.timing import kernel_timer, own_operators
 from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
 from ersatz.sim.emulate.virtual_device import (
     STANDINS,
@@ -28,6 +28,7 @@ from ersatz.sim.emulate.virtual_device import (
     shown_as,
     usable_memory,
 )
+from ersatz.sim.hil.device.operators import key_of, told
 
 KEPT_STEPS = 2  # whole steps in the trace
 
@@ -102,23 +103,34 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     """Build the machine and replace what the script would find of a real one."""
     import torch
 
-    from ersatz.sim.emulate.standins import place
-    from ersatz.sim.emulate.surface import (
-        attention,
-        files,
-        kernels,
-        processes,
-        tensors,
-        threads,
-        times,
-    )
-    from ersatz.sim.emulate.virtual.machine import Machine
+    from ersatz.sim.emulate.surface import npu
+    from ersatz.sim.emulate.virtual import shim
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
-    from ersatz.sim.emulate.world import exchange, groups, lazily, reducer
+    from ersatz.sim.emulate.world import exchange, groups
     from ersatz.sim.emulate.world.collectives import World
 
     if seat.under_torchrun:
         groups.set_environment(seat.rank, seat.world, seat.per_node)
+    machine = machine_of(seat)
+    store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
+    if machine.shown.surface == "npu":
+        npu.name_device()
+    else:
+        shim.believe_in_cuda(seat.per_node)
+    shapes = shapes_only()
+    world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
+    mode = Emulation(machine, shapes, world)
+    put_surfaces(machine, mode, world)
+    no_compiler(machine)
+    steps(machine)
+    torch.manual_seed(seat.seed)
+    return machine, mode
+
+
+def machine_of(seat: Seat) -> Any:
+    """Return the machine of a rank: its device, host, network and memory."""
+    from ersatz.sim.emulate.virtual.machine import Machine
+
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
     timer = kernel_timer(seat.timer, seat.calibration, node.device)
     host = host_defaults()
@@ -130,43 +142,46 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
         memory, launch_s, live,
     )  # fmt: skip
     machine.cache.capacity = node.device.cache_bytes
+    own = own_operators(seat.timer, seat.calibration, node.device)
+    if own:
+        machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
+    machine.real_clock = time.process_time
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
-    machine.real_clock = time.process_time
-    store = exchange.open_store(seat.rank, seat.represented, seat.store_port)
-    shapes = None
-    if machine.shown.surface == "npu":
-        from ersatz.sim.emulate.surface import npu
+    return machine
 
-        npu.name_device()
-    else:
-        from ersatz.sim.emulate.virtual import shim
 
-        shim.believe_in_cuda(seat.per_node)
-    shapes = shapes_only()
-    world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
-    mode = Emulation(machine, shapes, world)
+def put_surfaces(machine: Any, mode: Any, world: Any) -> None:
+    """Put in place what a script sees: device, tensors, packages, files, processes, ranks, threads, time."""
+    from ersatz.sim.emulate.standins import place
+    from ersatz.sim.emulate.surface import (
+        attention,
+        cuda,
+        files,
+        kernels,
+        npu,
+        processes,
+        tensors,
+        threads,
+        times,
+    )
+    from ersatz.sim.emulate.world import groups, lazily, reducer
+
     if machine.shown.surface == "npu":
         npu.install(machine)
     else:
-        from ersatz.sim.emulate.surface import cuda
-
         cuda.install(machine)
-        kernels.install("CUDA", kernels.CPU if node.device.name == "cpu" else kernels.CUDA)
+        kernels.install("CUDA", kernels.CPU if machine.device.name == "cpu" else kernels.CUDA)
         attention.install(("AutogradCUDA", "CUDA"))
     tensors.install(machine, mode)
-    place.install(machine, seat.standins)
+    place.install(machine, machine.seat.standins)
     files.install(machine)
     processes.install(machine)
     groups.install(machine, world)
     reducer.install(machine)
     lazily.install()
     threads.install(mode)
-    no_compiler(machine)
-    steps(machine)
     times.install(machine.clock)
-    torch.manual_seed(seat.seed)
-    return machine, mode
 
 
 def measurer(seat: Seat) -> Callable[[object], float | None]:

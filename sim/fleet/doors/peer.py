@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ersatz.sim.fleet.policies.own.folder import private_folder
+from ersatz.device_models.text.private import private_folder
 from ersatz.sim.fleet.policies.own.kept import FAREWELL_S, Kept, environment
 from ersatz.sim.fleet.protocol import SchedulerFault
 

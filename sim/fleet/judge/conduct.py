@@ -23,8 +23,14 @@ PATIENCE_S = 3600.0  # of idleness while every waiting job fits; some schedulers
 SEEN = 20_000  # instants at most at which the order of starts is looked at
 CHOICES = 10  # between two groups, from which on a preference is called one
 AGAINST = 0.05  # share of choices the other way up to which it is called systematic
+MOSTLY, MANY, HALF = (
+    0.2,
+    40,
+    0.5,
+)  # ... or this share of so many, if no reason explains half of them
 EXPLAINED = 0.9  # share of choices that one reason must explain
 ORDERLY = 0.02  # share of starts out of order up to which a tenant's jobs go in theirs
+PART = "class and tenant"
 MOST_SHAPES = 64  # looked at in one instant
 LONG_WAIT_S, OVERTAKEN, MOST_GROUPS = 3600.0, 10, 8  # for a remark
 Told = tuple[int, Fault]
@@ -131,7 +137,7 @@ class Conduct:
         """
         heads: dict[str, tuple[float, Job, Shape]] = {}
         found: dict[tuple[str, str], Job] = {}
-        kinds = ("priority", "class")
+        kinds = ("priority", "class", PART)
         for shape, jobs in list(self.room.waiting.items())[:MOST_SHAPES]:
             job = next(iter(jobs.values()))
             if job.tenant not in heads or job.submit_s < heads[job.tenant][0]:
@@ -188,6 +194,8 @@ class Conduct:
                 continue
             assert self._started is not None
             at, taken, used = self._started
+            if kind == PART and self._classes.get(taken.id) != self._classes.get(passed.id):
+                continue  # of one class, by whose job it is
             if (mine := self._group(kind, taken)) != theirs:
                 reasons = self._reasons(taken, passed, used)
                 self.preferred[kind, mine] += 1
@@ -201,7 +209,10 @@ class Conduct:
                 )
 
     def _group(self, kind: str, job: Job) -> str:
-        """Return a job's priority, tenant or class."""
+        """Return a job's priority, tenant or class, or a tenant's part of its class."""
+        if kind == PART:
+            name = self._classes.get(job.id, "")
+            return f"{name} of {job.tenant}" if name and job.tenant else ""
         if kind == "class":
             return self._classes.get(job.id, "")
         return str(job.priority) if kind == "priority" else job.tenant
@@ -278,7 +289,7 @@ class Conduct:
         for (kind, mine, theirs), choices in sorted(self.choices.items()):
             back = (self.choices.get((kind, theirs, mine), Choices()).count if kind == "priority"
                     else self.preferred[kind, theirs])  # fmt: skip
-            if choices.count < CHOICES or back > AGAINST * choices.count:
+            if choices.count < CHOICES or back > MOSTLY * choices.count:
                 continue
             if kind == "priority" and int(mine) > int(theirs):
                 continue
@@ -288,7 +299,9 @@ class Conduct:
             best = max(
                 (n for reason, n in choices.reasons.items() if reason not in no_reason), default=0
             )
-            if best < EXPLAINED * choices.count:
+            always = back <= AGAINST * choices.count and best < EXPLAINED * choices.count
+            mostly = kind != "priority" and choices.count >= MANY and best < HALF * choices.count
+            if always or mostly:
                 why = (f"{kind} {theirs or 'none'} is passed over {choices.count} times"
                        f"{f' for priority {mine}' if mine else ''} and preferred {back} times where both"
                        f" fit; not for coming first, time asked or had, quota or size. First: job"

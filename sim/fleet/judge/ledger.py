@@ -74,12 +74,17 @@ class Ledger:
 
     def near(self, a: float, b: float) -> bool:
         """Tell whether two times are the same but for rounding and the slack of the rules."""
-        return abs(a - b) <= ROUNDING * max(1.0, abs(a), abs(b)) + self.log.rules.slack_s
+        return a == b or abs(a - b) <= ROUNDING * max(1.0, abs(a), abs(b)) + self.log.rules.slack_s
 
     def _become(self, name: str, state: str) -> None:
-        self.order.setdefault(name, len(self.order))
+        before = self.status.get(name)
+        if before is None:
+            self.order[name] = len(self.order)
+        elif before == "waiting":
+            self.waiting.discard(name)
         self.status[name] = state
-        (self.waiting.add if state == "waiting" else self.waiting.discard)(name)
+        if state == "waiting":
+            self.waiting.add(name)
 
     # -- jobs come and go ------------------------------------------------------------------------
 
@@ -90,7 +95,7 @@ class Ledger:
             return self.fault(3, "submitted twice" if job else "submitted without a description")
         if not self.near(r.time_s, job.submit_s) and r.time_s < job.submit_s:
             self.fault(4, f"submitted before its time, {job.submit_s:g} s")
-        waits = any(self.status.get(name) != "finish" for name in job.after)
+        waits = job.after and any(self.status.get(name) != "finish" for name in job.after)
         self._become(r.job, "held" if waits else "waiting")
 
     def ready(self, r: Record) -> None:

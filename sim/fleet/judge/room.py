@@ -36,13 +36,14 @@ class Room:
         self.example: dict[Shape, Job] = {}
         self.used: Counter[str] = Counter()
         self._held: dict[str, tuple[tuple[int, int], ...]] = {}
+        self._shape: dict[str, Shape] = {}  # of each job that has waited
         self._closed: Counter[int] = Counter()
         self._runs_on = _seen_on(log)
 
     def book(self, r: Record) -> None:
         """Bring the state up to date with a record."""
         event = r.event
-        job = self.log.jobs.get(r.job)
+        job = self.log.jobs.get(r.job) if r.job else None
         if job is not None:
             if event == "start":
                 self._start(job, r)
@@ -57,12 +58,12 @@ class Room:
             (self.free.close if self._closed[r.node] > 0 else self.free.open)(r.node)
 
     def _wait(self, job: Job) -> None:
-        shape = shape_of(job)
+        shape = self._shape.get(job.id) or self._shape.setdefault(job.id, shape_of(job))
         self.example.setdefault(shape, job)
         self.waiting.setdefault(shape, {})[job.id] = job
 
     def _leave(self, job: Job) -> None:
-        shape = shape_of(job)
+        shape = self._shape.get(job.id) or shape_of(job)
         jobs = self.waiting.get(shape, {})
         jobs.pop(job.id, None)
         if not jobs:

@@ -7,6 +7,7 @@ knowing is a remark. Conduct is judged as long as the log can be believed.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 
@@ -41,6 +42,16 @@ def judge(log: Log, again: Log | None = None, twin: Log | None = None) -> Verdic
     `again` is the log of a second run with the same seed, `twin` that of the same policy through
     another door.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here refers to itself, and looking through a million records takes its time
+    try:
+        return _judge(log, again, twin)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _judge(log: Log, again: Log | None, twin: Log | None) -> Verdict:
     faults: dict[int, list[Fault]] = {number: [] for number in PROPERTIES}
     at, sound = 0, True
 

@@ -25,12 +25,16 @@ def measure(attached: Attached, kernel: Kernel, *, seed: int = 0, engine_s: floa
     taken off what the host's clock told, and nothing else, since a device's events do not hold it.
     Raises `Unmeasurable` when the device has no such kernel or too little memory.
     """
-    trial = prepare_trial(attached, kernel, seed)
+    return measure_trial(attached, kernel, prepare_trial(attached, kernel, seed), engine_s)
+
+
+def measure_trial(attached: Attached, kernel: Kernel, trial: Trial, engine_s: float) -> Point:
+    """Return the measured point of a kernel that is ready to run; raises `Unmeasurable`."""
     try:
         cold, host = _cold_samples(attached, trial)
         warm = [attached.time_queued(trial.run, trial.run)[0] for _ in range(WARM_SAMPLES)]
     except (RuntimeError, MemoryError) as error:
-        raise _unmeasurable(attached, kernel, error) from error
+        raise unmeasurable(attached, kernel, error) from error
     start = engine_s if trial.backward else 0.0
     issue = max(statistics.median(host) - start, 0.1 * statistics.median(host))
     if attached.asynchronous:
@@ -83,10 +87,11 @@ def prepare_trial(attached: Attached, kernel: Kernel, seed: int = 0) -> Trial:
     except KeyError as error:
         raise Unmeasurable(f"{operation_of(kernel)}: has no recipe") from error
     except (RuntimeError, MemoryError) as error:
-        raise _unmeasurable(attached, kernel, error) from error
+        raise unmeasurable(attached, kernel, error) from error
 
 
-def _unmeasurable(attached: Attached, kernel: Kernel, error: BaseException) -> Unmeasurable:
+def unmeasurable(attached: Attached, kernel: Kernel, error: BaseException) -> Unmeasurable:
+    """Return what to raise for an error of PyTorch: whose kernel it was, and its first line."""
     name = f"{operation_of(kernel)} {kernel.dtype} {kernel.m:.0f} x {kernel.n:.0f} x {kernel.k:.0f}"
     if attached.out_of_memory(error):
         return Unmeasurable(f"{name}: the device's memory is too small")

@@ -11,7 +11,7 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.known import flag_table, sort_rest
-from ersatz.sim.importing.models import put_model
+from ersatz.sim.importing.models import put_model, put_targets
 
 D = "distributed."
 _MODELS = ("model.config.pretrained_model_name_or_path", "model.pretrained_model_name_or_path")
@@ -31,6 +31,9 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     _training(flags)
     _pipeline(flags)
     _sharding(flags)
+    put_targets(flags, "peft.target_modules")
+    if flags.on("memory.frozen_weights", "quantization.load_in_4bit"):
+        draft.put("memory.frozen_weights", "4-bit")
     draft.put("stack", "automodel")
     draft.assume(
         "stack",

@@ -11,6 +11,7 @@ from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_toml
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.models import put_model
+from ersatz.sim.plan.schedules import V_SHAPED
 from ersatz.sim.scenario.scenario import Parallel
 
 VERSION = "torchtitan 0.2.2"
@@ -36,6 +37,7 @@ SCHEDULES = {
     "gpipe": "gpipe",
     "interleaved1f1b": "interleaved",
     "zbvzerobubble": "zb-v",
+    "dualpipev": "dualpipev",
 }
 
 
@@ -77,6 +79,7 @@ def _read(
     _pipeline(flags)
     _sharding(flags)
     _recompute(flags)
+    _keeping(flags)
     _stack(flags)
     if stack:
         draft.put("stack", stack)
@@ -203,9 +206,10 @@ def _precision(flags: Flags) -> None:
     nested = any(name.startswith("quantize.linear.float8") for name in flags.given)
     if "float8" in converters or older or nested:
         draft.put(key, "fp8")
-    elif "mx" in converters:
+    elif "mx" in converters or any(name.startswith("quantize.linear.mx") for name in flags.given):
+        flags.take("training.recipe", "quantize.linear.mx.recipe_name")
         draft.put(key, "fp8")
-        draft.assume(key, "fp8", "MX formats of 8 bits are taken as fp8")
+        draft.put("training.recipe", "mxfp8")
     else:
         draft.put(key, "bf16")
         words = flags.text(key, T + "mixed_precision_param", T + "dtype")
@@ -231,7 +235,7 @@ def _pipeline(flags: Flags) -> None:
     schedule = SCHEDULES.get(name, "interleaved" if "interleaved" in name else "1f1b")
     draft.put(key, schedule)
     layers = draft.values.get("model.layers")
-    loops = schedule in ("interleaved", "zb-v")
+    loops = schedule in ("interleaved", *V_SHAPED)
     stages = pp * (2 if loops else 1)
     if each and layers:
         stages = -(-(layers + first + last) // each)
@@ -239,7 +243,7 @@ def _pipeline(flags: Flags) -> None:
             draft.contradict(f"{stages} stages of {each} layers are no multiple of pipeline_parallel_degree"
                              f" {pp}")  # fmt: skip
             return
-    draft.put("parallel.vp", 1 if schedule == "zb-v" else stages // pp)
+    draft.put("parallel.vp", 1 if schedule in V_SHAPED else stages // pp)
     if layers:
         draft.put("parallel.chunk_layers", split_weighted(layers, stages, first, last))
 
@@ -292,6 +296,20 @@ def _every_layer(flags: Flags, step: int) -> None:
         draft.leave_out("activation_checkpoint.selective_ac_option", str(step), given.line if given else 0,
                         f"every {step}. layer is computed again, here all: less time and more memory than"
                         " predicted")  # fmt: skip
+
+
+def _keeping(flags: Flags) -> None:
+    """State on the host; all of it in 16 bits where the training's dtype is that."""
+    draft = flags.draft
+    if flags.on("memory.weights_offload", T + "enable_cpu_offload"):
+        if draft.values.get("parallel.zero") == 3:
+            draft.put("memory.weights_offload", 1.0)
+        draft.put("memory.optimizer_offload", 1.0)
+    words = flags.find(T + "dtype")
+    if words and words.value in ("bfloat16", "bf16"):
+        flags.take("memory.master_weights", T + "dtype")
+        draft.put("memory.master_weights", "none")
+        draft.put("memory.moments", "bf16")
 
 
 def _stack(flags: Flags) -> None:

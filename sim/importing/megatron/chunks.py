@@ -6,6 +6,7 @@ from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.megatron.layout import layer_list
 from ersatz.sim.importing.megatron.patterns import PatternError, pipeline_layout
 from ersatz.sim.importing.megatron.sizes import filler_layers
+from ersatz.sim.plan.schedules import V_SHAPED
 
 _VIRTUAL = ("num_virtual_stages_per_pipeline_rank", "virtual_pipeline_model_parallel_size",
             "num_layers_per_virtual_pipeline_stage")  # fmt: skip
@@ -30,10 +31,14 @@ def read_chunks(flags: Flags) -> None:
     whole = layers + len(fillers) + sum(ends)
     vp = _virtual(flags, whole, pp)
     _put_schedule(flags, pp, vp)
-    if (named := layer_list(flags)) and pp > 1 and draft.values.get("parallel.schedule") != "zb-v":
+    if (
+        (named := layer_list(flags))
+        and pp > 1
+        and draft.values.get("parallel.schedule") not in V_SHAPED
+    ):
         draft.put("parallel.chunk_layers", list(named))
         return
-    if draft.values.get("parallel.schedule") == "zb-v":
+    if draft.values.get("parallel.schedule") in V_SHAPED:
         vp = 2  # by nature
     chunks = _chunks(flags, whole, pp, vp, fillers, ends)
     if chunks and len(set(chunks)) > 1:
@@ -75,9 +80,8 @@ def _put_schedule(flags: Flags, pp: int, vp: int) -> None:
     if pp == 1:
         return
     if v_shaped:
-        draft.put("parallel.schedule", "zb-v")
-        draft.assume("parallel.schedule", "zb-v", "DualPipeV is not modelled: the nearest V-shaped schedule"
-                     " with two chunks per stage, without its overlap of experts")  # fmt: skip
+        flags.take("parallel.schedule", "schedules_method", "dualpipev")
+        draft.put("parallel.schedule", "dualpipev")
         return
     draft.put("parallel.schedule", "interleaved" if vp > 1 else "1f1b")
 

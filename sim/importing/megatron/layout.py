@@ -13,6 +13,8 @@ SHARDING = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3
 # What Megatron's modules are called here; without a name they are not computed again.
 MODULES = {"core_attn": "core_attn", "mla_up_proj": "mla_up_proj", "layernorm": "layernorm",
            "moe_act": "activation", "mlp": "mlp", "moe": "experts"}  # fmt: skip
+# What MindSpeed computes again where nothing else is.
+APART = {"recompute_activation_function": "activation", "recompute_norm": "layernorm"}
 CONTEXT = {"p2p": "p2p", "a2a": "a2a", "allgather": "all_gather", "all_gather": "all_gather",
            "a2a+p2p": "a2a+p2p", "megatron_cp_algo": "p2p", "ulysses_cp_algo": "a2a",
            "hybrid_cp_algo": "a2a+p2p", "kvallgather_cp_algo": "all_gather"}  # fmt: skip
@@ -134,6 +136,9 @@ def _recompute(flags: Flags) -> None:
         _modules(flags)
     elif granularity == "full" or whole:
         _whole_layers(flags)
+    elif again := [word for name, word in APART.items() if flags.on(key, name)]:
+        draft.put(key, "selective")
+        draft.put("parallel.recompute_modules", again)
     else:
         draft.put(key, "none")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ersatz.sim.importing.flags import Flags, Given, whole_number
 from ersatz.sim.importing.known import named_model, tokenizer_size
+from ersatz.sim.importing.megatron.kinds import hybrid_letters, put_expert_pattern, read_kinds
 from ersatz.sim.importing.megatron.patterns import PatternError, number_list
 from ersatz.sim.importing.models import put_model
 
@@ -30,13 +31,16 @@ _HANDED_ON = ("use_checkpoint_args", "model_config_path", "hf_model_path")
 def read_sizes(flags: Flags) -> None:
     """Put the model of the flags into the draft."""
     draft = flags.draft
-    if mixer := flags.find(*_MIXERS):
+    letters = hybrid_letters(flags)
+    if (mixer := flags.find(*_MIXERS)) and not letters:
         flags.take("model", *_MIXERS)
         draft.ask("model", f"{mixer.shown}: layers with a state space are not read from flags; name a"
                   " config.json, or give sizes of a model of attention", line=mixer.line)  # fmt: skip
         flags.take("model", *_OF_THE_MODEL)
         return
     layers = flags.whole("model.layers", "num_layers", "encoder_num_layers", "decoder_num_layers")
+    if letters:  # a pattern of kinds wins over the number
+        layers = len(letters)
     if layers is None and not draft.asked("model.layers"):
         _missing_model(flags)
         return
@@ -52,6 +56,7 @@ def read_sizes(flags: Flags) -> None:
     _attention(flags, hidden, heads)
     ffn = _mlp(flags, hidden)
     _experts(flags, ffn, layers)
+    read_kinds(flags, ffn)
     _vocabulary(flags)
     _extras(flags)
 
@@ -222,6 +227,10 @@ def _experts(flags: Flags, ffn: int | None, layers: int | None) -> None:
     draft.put("model.experts.top_k", top)
     draft.put("model.experts.hidden", inner)
     draft.put("model.experts.shared", _shared(flags, inner))
+    draft.put(
+        "model.experts.latent", flags.whole("model.experts.latent", "moe_latent_size") or None
+    )
+    draft.put("model.experts.zero", flags.whole("model.experts.zero", "num_zero_experts") or None)
     draft.put("model.experts.dense_layers", _dense_layers(flags, layers))
     _groups(flags)
 
@@ -235,10 +244,10 @@ def _shared(flags: Flags, inner: int | None) -> int | None:
     if not width or not inner:
         return count or 0
     if width % inner:
-        whole = max(round(width / inner), 1)
-        draft.assume(key, whole, f"shared experts are {width} wide together, {width / inner:.2f} times"
-                     f" the {inner} of a routed one; taken as {whole} of these")  # fmt: skip
-        return whole
+        draft.put("model.experts.shared_hidden", width)
+        draft.assume("model.experts.shared_hidden", width, f"shared experts are {width} wide together,"
+                     f" {width / inner:.2f} times the {inner} of a routed one")  # fmt: skip
+        return max(round(width / inner), 1)
     return width // inner
 
 
@@ -265,7 +274,10 @@ def _dense_layers(flags: Flags, layers: int | None) -> int | None:
     if len(pattern) != layers:
         draft.contradict(f"moe_layer_freq has {len(pattern)} entries for {layers} layers")
     dense = pattern.count(0)
-    if 1 in pattern and pattern.index(1) != dense:
+    if 1 in pattern and pattern.index(1) != dense and len(pattern) == layers:
+        if draft.values.get("model.layers") == layers and "model.window" not in draft.values:
+            put_expert_pattern(flags, pattern, draft.values.get("model.ffn_hidden"))
+            return dense
         draft.assume(key, dense, "layers with and without experts alternate: all dense ones are taken to"
                      " stand first, which moves work between pipeline stages, not the sum")  # fmt: skip
     return dense

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ersatz.sim.importing.flags import Flags
 
+RECIPES = {"delayed": "delayed", "tensorwise": "tensorwise", "current": "tensorwise",
+           "rowwise": "rowwise", "blockwise": "blockwise", "mxfp8": "mxfp8"}  # fmt: skip
 _LEARNING = ("perform_rl_step", "grpo_iterations", "rl_use_sequence_packing", "grpo_group_size")
 _STAGES = ("dpo", "orm", "prm", "ppo", "grpo", "ray_ppo", "ray_grpo", "ray_online_dpo", "simpo", "rm",
            "kto", "trl_ppo")  # fmt: skip
@@ -22,6 +26,7 @@ def read_training(flags: Flags) -> None:
             draft.ask(f"training.{key}", f"{name} is not given")
     draft.put("training.global_batch", flags.whole("training.global_batch", "global_batch_size"))
     draft.put("training.precision", _precision(flags))
+    _imbalance(flags)
     _documents(flags)
 
 
@@ -41,16 +46,57 @@ def _precision(flags: Flags) -> str:
     key = "training.precision"
     half = flags.on(key, "fp16")
     brain = flags.on(key, "bf16")
+    four = flags.take(key, "fp4_format", "fp4")
     eight = flags.take(key, "fp8_format", "fp8")
+    if four and not four.unknown:
+        _recipe(flags, "fp4_recipe", "nvfp4", {"nvfp4": "nvfp4"})
+        return "fp4"
     if eight and not eight.unknown:
+        _recipe(flags, "fp8_recipe", "delayed", RECIPES)
         return "fp8"
-    if flags.find("fp4_format", "fp4"):
-        flags.draft.assume(key, "fp8", "products in 4 bits are not modelled: taken as 8 bits")
-        return "fp8"
+    if brain and half:
+        flags.draft.contradict("bf16 and fp16 are both given")
     if brain or half:
         return "bf16" if brain else "fp16"
     flags.draft.assume(key, "fp32", "neither bf16 nor fp16 is given: Megatron's default")
     return "fp32"
+
+
+def _recipe(flags: Flags, name: str, default: str, known: Mapping[str, str]) -> None:
+    """How narrow formats are scaled, where the flag says it in a word that is known."""
+    key = "training.recipe"
+    given = flags.find(name)
+    if given is None or given.unknown:
+        flags.draft.assume(
+            key, default, f"{name} is not given: the default; the stack's own passes count"
+        )
+        return
+    if word := known.get(given.value.lower()):
+        flags.take(key, name)
+        flags.draft.put(key, word)
+        return
+    flags.draft.leave_out(given.shown, given.value, given.line, "a recipe of scales that is not known: the"
+                          " passes are the stack's own", given.file)  # fmt: skip
+    flags.used.add(name)
+
+
+def _imbalance(flags: Flags) -> None:
+    """Routing that is balanced by force, or experts that do a fixed work however tokens are routed."""
+    key = "training.expert_imbalance"
+    if flags.find("moe_router_force_load_balancing"):
+        flags.take(key, "moe_router_force_load_balancing")
+        flags.draft.put(key, 1.0)
+    capacity, pads = (
+        flags.find("moe_expert_capacity_factor"),
+        flags.find("moe_pad_expert_input_to_capacity"),
+    )
+    try:
+        factor = float(capacity.value) if capacity and not capacity.unknown else 0.0
+    except ValueError:
+        factor = 0.0
+    if pads and factor >= 1:
+        flags.take(key, "moe_expert_capacity_factor", "moe_pad_expert_input_to_capacity")
+        flags.draft.put(key, factor)
 
 
 def _documents(flags: Flags) -> None:
@@ -99,4 +145,5 @@ def replicas(devices: int | None, values: dict[str, object]) -> int | None:
     for key in ("tp", "pp", "cp"):
         degree = values.get(f"parallel.{key}", 1)
         column *= degree if isinstance(degree, int) else 1
-    return devices // column if devices and devices % column == 0 else None
+    whole = devices and column > 0 and devices % column == 0  # a degree of 0 is refused elsewhere
+    return devices // column if devices and whole else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.megatron.chunks import read_chunks
+from ersatz.sim.importing.megatron.keeping import read_keeping
 from ersatz.sim.importing.megatron.layout import read_degrees, read_layout, settle_shard
 from ersatz.sim.importing.megatron.sizes import read_sizes
 from ersatz.sim.importing.megatron.training import (
@@ -35,6 +36,7 @@ def translate(flags: Flags, stack: str, sizes: Callable[[Flags], None] = read_si
     sizes(flags)
     read_chunks(flags)
     read_layout(flags)
+    read_keeping(flags)
     settle_batch(flags)
     read_steps(flags)
     dp = replicas(draft.devices, draft.values)

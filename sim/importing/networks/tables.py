@@ -21,6 +21,7 @@ HCCL_MARK = re.compile(r"data_size\(Bytes\):\s*\|\s*aveg?_time\(us\)")
 _RANK = re.compile(r"#\s+Rank\s+(\d+)\s.*?\bon\s+(\S+)\s+device\s+\S+\s+\[\S+\]\s+(.+?)\s*$")
 _ROW = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\w+)\s+(\S+)\s+(.*)$")
 _ZERO = 1e-12
+MOST_DEVICES = 1_000_000  # that a table may tell of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,9 @@ def read_nccl(text: str, file: str, answers: Answers) -> Imported:
     devices = draft.devices or answers.devices
     if devices is None:
         draft.ask("cluster.devices", "the table's head does not list its ranks")
+    elif devices > MOST_DEVICES:
+        draft.contradict(f"{devices:,} ranks; expected at most {MOST_DEVICES:,}")
+        devices = None
     if node is None or kind is None or devices is None:
         return made(draft, [])
     return made(

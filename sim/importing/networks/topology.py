@@ -25,6 +25,8 @@ LINK_RATE = 25e9  # bytes/s per direction of an NVLink 3 or 4
 GENERATIONS = {"80": "Ampere", "90": "Hopper", "100": "Blackwell", "103": "Blackwell"}
 DEVICES = {"0x2330": "h100", "0x2335": "h200", "0x20b": "a100"}  # PCI ids, as observed
 MOST_DEPTH = 50
+MOST_PARTS = 1_000_000  # of one kind that a file may count
+MOST_RATE = 1e6  # of a link, in any unit that is read
 
 
 def read_topo(text: str, file: str, answers: Answers) -> Imported:
@@ -164,16 +166,15 @@ def read_infragraph(text: YamlText, answers: Answers) -> Imported:
     """Return the machine of an InfraGraph file: what one device of it holds, and how many there are."""
     draft = Draft(text.file, "infragraph-yaml")
     data = text.data
-    devices = data.get("devices") or [data]
-    host = next((d for d in devices if isinstance(d, dict) and _held(d, "xpu")), None)
+    host = next((d for d in _entries(data, "devices") or [data] if _held(draft, d, "xpu")), None)
     if host is None:
         draft.contradict("no device holds components of type xpu")
         return made(draft, [])
-    each, cards = _held(host, "xpu"), _held(host, "nic")
-    hosts = sum(int(i.get("count", 1)) for i in data.get("instances") or ()
-                if isinstance(i, dict) and i.get("device") == host.get("name"))  # fmt: skip
+    each, cards = _held(draft, host, "xpu"), _held(draft, host, "nic")
+    named = [i for i in _entries(data, "instances") if i.get("device") == host.get("name")]
+    hosts = sum(_counted(draft, i) for i in named)
     draft.devices_per_node, draft.devices = each, each * hosts if hosts else None
-    rates = [rate for link in _links(host, data) if (rate := _rate(link))]
+    rates = [rate for link in _entries(data, "links") if (rate := _rate(link))]
     if not rates:
         draft.ask(
             "nic_bandwidth", "no link says its bandwidth: name a network with cluster.network"
@@ -187,27 +188,41 @@ def read_infragraph(text: YamlText, answers: Answers) -> Imported:
     return made(draft, lines)
 
 
-def _held(device: Mapping[str, Any], kind: str) -> int:
+def _entries(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the entries of a list that have keys; whatever else stands there says nothing of links."""
+    found = data.get(key)
+    return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
+
+
+def _counted(draft: Draft, entry: Mapping[str, Any]) -> int:
+    """Return how many of an entry there are; a count that is none is a complaint."""
+    count = entry.get("count", 1)
+    if isinstance(count, str) and count.isdecimal() and len(count) < 10:
+        count = int(count)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_PARTS:
+        draft.contradict(f"count {str(count)[:40]!r}: expected a whole number up to {MOST_PARTS:,}")
+        return 0
+    return count
+
+
+def _held(draft: Draft, device: Mapping[str, Any], kind: str) -> int:
     """Return how many components of a type a device has."""
-    parts = [c for c in device.get("components") or () if isinstance(c, dict)]
+    parts = _entries(device, "components")
     of_kind = [c for c in parts if kind in (c.get("type"), c.get("name")) or
                (isinstance(c.get("choice"), str) and c["choice"] == kind)]  # fmt: skip
-    return sum(int(c.get("count", 1)) for c in of_kind if str(c.get("count", 1)).isdigit())
-
-
-def _links(host: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for link in [*(data.get("links") or ())]:
-        if isinstance(link, dict):
-            yield link
+    return sum(_counted(draft, c) for c in of_kind)
 
 
 def _rate(link: Mapping[str, Any]) -> float:
     """Return bytes/s of a link's bandwidth."""
-    bandwidth = (link.get("physical") or {}).get("bandwidth") or link.get("bandwidth")
+    physical = link.get("physical")
+    inner = physical.get("bandwidth") if isinstance(physical, dict) else None
+    bandwidth = inner or link.get("bandwidth")
     if not isinstance(bandwidth, dict):
         return 0.0
     for key, factor in (("giga_bits_per_second", 1e9 / 8), ("gigabits_per_second", 1e9 / 8),
                         ("giga_bytes_per_second", 1e9), ("gigabytes_per_second", 1e9)):  # fmt: skip
-        if isinstance(bandwidth.get(key), int | float):
-            return float(bandwidth[key]) * factor
+        value = bandwidth.get(key)
+        if isinstance(value, int | float) and 0 < value < MOST_RATE:
+            return float(value) * factor
     return 0.0

@@ -165,7 +165,7 @@ class _Parsed:
         takes = (
             self.name
             and not (self.single and self.values)
-            and not (self.switches(key_of(self.name)) and word.unknown)
+            and not (word.unknown and (self.values or self.switches(key_of(self.name))))
         )
         if takes:
             self.values.append(word)

@@ -43,7 +43,11 @@ def put_settings(flags: Flags) -> None:
                      "zero_optimization.offload_param.device", "zero_optimization.cpu_offload",
                      "zero_optimization.cpu_offload_params")
     ]  # fmt: skip
-    away = [given for given in offloads if given and given.value.lower() not in ("none", "false")]
+    away = [
+        given
+        for given in (offloads[0], offloads[2])
+        if given and given.value.lower() not in ("none", "false")
+    ]
     draft.put("stack", "deepspeed-offload" if away else STACK)
     for name, at in (("tensor_parallel.autotp_size", "parallel.tp"),
                      ("sequence_parallel_size", "parallel.cp")):  # fmt: skip

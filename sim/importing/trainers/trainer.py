@@ -20,6 +20,7 @@ from ersatz.sim.importing.trainers.deepspeed import (
     settings_beside,
     stage_of_name,
 )
+from ersatz.sim.importing.trainers.keeping import read_keeping
 
 REINFORCED = (
     "reinforcement learning and preference training are not simulated; what can be asked instead is"
@@ -76,7 +77,13 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
     else:
         draft.put("parallel.zero", stage)
         draft.assume("parallel.zero", stage, f"{given.value} cannot be read: by its name")
-        stack = "deepspeed-offload" if "offload" in given.value.lower() else "deepspeed"
+        away = "offload" in given.value.lower()
+        stack = "deepspeed-offload" if away else "deepspeed"
+        if away and stage == 3:
+            draft.put("memory.weights_offload", 1.0)
+            draft.assume(
+                "memory.weights_offload", 1.0, f"{given.value} cannot be read: by its name"
+            )
     draft.put("stack", stack)
     return None
 
@@ -100,6 +107,7 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     _recompute(flags, names)
     _batch(flags, settings, names)
     _steps(flags)
+    read_keeping(flags, settings, names.defaults_of)
     table = flag_table("trainers")
     sort_rest(flags, table)
     if settings is not None:
@@ -258,6 +266,7 @@ def _steps(flags: Flags) -> None:
     steps = flags.whole(key, "max_steps")
     if steps and steps > 0:
         draft.put(key, steps)
+        flags.take(key, "num_train_epochs", "num_epochs")  # steps win over them
         return
     epochs = flags.take(key, "num_train_epochs", "num_epochs")
     words = f"{epochs.value} passes over the data" if epochs else "the data once"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.sim.plan.layout import Chunk, held_runs
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
+from ersatz.sim.workload.adapters import targets_of
 from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.model import Model
 
 SAVED_LOGIT_BYTES = (
     6.0  # of a logit between the passes: its probability in fp32, and itself in 16 bits
@@ -62,7 +64,7 @@ class Rows:
     @property
     def operand(self) -> float:
         """Bytes of a matrix product's input as it is kept for the weight gradient."""
-        size = DTYPE_BYTES[self.scenario.training.precision]
+        size = self.scenario.training.operand_bytes
         return size if self.stack.narrow_saved else max(size, 2.0)
 
     def boundary(self, kind: Layer) -> float:
@@ -72,13 +74,22 @@ class Rows:
         return self.wide * self.tokens * kind.hidden * kind.streams / spread
 
 
+def layer_kept(scenario: Scenario, pool: Pool, kind: Layer, *, again: bool) -> float:
+    """Bytes that one micro-batch leaves in a layer, which may be computed `again`."""
+    return _kept(scenario, pool, kind, scenario.parallel.recompute if again else "none")
+
+
 def chunk_kept(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
-    """Bytes that one micro-batch leaves in a chunk's layers until its backward pass."""
+    """Bytes that one micro-batch leaves in a chunk's layers until its backward pass.
+
+    What the host takes is there only while the layer, or the one after it, is in use.
+    """
     counts: Counter[tuple[Layer, str]] = Counter()
     for kind, count, again in _dealt(scenario, chunk):
         counts[kind, scenario.parallel.recompute] += again
         counts[kind, "none"] += count - again
-    return math.fsum(
+    here = 1.0 - pool.stack.activation_offload
+    return here * math.fsum(
         count * _kept(scenario, pool, kind, mode) for (kind, mode), count in counts.items() if count
     )
 
@@ -97,7 +108,16 @@ def chunk_working(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     dropped, gradients = np.repeat(table, [again for _, _, again in runs], axis=0).T
     starts = np.arange(0, dropped.size, max(scenario.parallel.recompute_group, 1))
     groups = np.add.reduceat(dropped, starts) + np.maximum.reduceat(gradients, starts)
-    return max([*plain, float(groups.max())])
+    return max([*plain, float(groups.max())]) + _brought_back(scenario, pool, runs)
+
+
+def _brought_back(scenario: Scenario, pool: Pool, runs: Sequence[tuple[Layer, int, int]]) -> float:
+    """Bytes that the host has given back: of the layer in work and of the one that follows it."""
+    share = pool.stack.activation_offload
+    if not share:
+        return 0.0
+    kept = [layer_kept(scenario, pool, kind, again=again > 0) for kind, _, again in runs]
+    return 2 * share * max(kept)
 
 
 def _working(scenario: Scenario, pool: Pool, kind: Layer) -> Working:
@@ -116,6 +136,23 @@ def loss_bytes(scenario: Scenario, stack: Stack) -> LossBytes:
     sliced = scenario.parallel.sequence_parallel and not stack.keeps_gathered_inputs
     inputs = rows.wide * rows.tokens * model.hidden / (tp if sliced else 1)
     return LossBytes(kept * logits + inputs, (each - kept) * logits)
+
+
+def message_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
+    """Bytes of buffers that torch.distributed.pipelining holds all through a step for one chunk.
+
+    It makes one for each micro-batch that comes in, forward and backward, and keeps all results of the
+    last stage until the step's end. The inputs of micro-batches in flight lie in their buffers, and
+    the results of these are kept: one for the other.
+    """
+    parallel, training = scenario.parallel, scenario.training
+    if not pool.stack.pipeline_buffers or parallel.pp == 1 or not chunk.runs:
+        return 0.0
+    count = training.global_batch // (training.micro_batch * parallel.dp)
+    rows = Rows(scenario, pool.stack, ())
+    ways = (not chunk.embedding) + (not chunk.head)
+    results = rows.wide * rows.tokens * scenario.model.vocab / parallel.tp if chunk.head else 0.0
+    return ways * count * rows.boundary(chunk.runs[0][0]) + (count - 1) * results
 
 
 def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:
@@ -175,9 +212,17 @@ def _input_elements(rows: Rows, kind: Layer) -> float:
     """What enters the first products of attention and MLP: this rank's rows, or gathered ones."""
     if "layernorm" in rows.again:
         return 0.0
-    parallel = rows.scenario.parallel
+    parallel, model = rows.scenario.parallel, rows.scenario.model
     sliced = parallel.sequence_parallel and not rows.stack.keeps_gathered_inputs
-    return float(kind.blocks) * kind.hidden / (parallel.tp if sliced else 1)
+    blocks = kind.has_mixer * _read(model, "q", "k", "v") + kind.has_mlp * _read(
+        model, "gate", "up"
+    )
+    return float(blocks) * kind.hidden / (parallel.tp if sliced else 1)
+
+
+def _read(model: Model, *modules: str) -> bool:
+    """Tell whether a weight gradient, or one of an adapter, reads the input of one of some products."""
+    return not model.lora_rank or not set(targets_of(model)).isdisjoint(modules)
 
 
 def _first_results(rows: Rows, kind: Layer, *, halved: bool) -> float:
@@ -188,7 +233,8 @@ def _first_results(rows: Rows, kind: Layer, *, halved: bool) -> float:
 
 def _activated(rows: Rows) -> float:
     """Results of its activation that an MLP keeps: what its last product reads."""
-    return 0.0 if "activation" in rows.again else 1.0
+    kept = "activation" not in rows.again and _read(rows.scenario.model, "down")
+    return 1.0 if kept else 0.0
 
 
 def _mlp_elements(rows: Rows, kind: Layer) -> tuple[float, float]:

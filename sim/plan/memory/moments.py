@@ -20,13 +20,14 @@ from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.plan.memory import activations, state
 from ersatz.sim.plan.schedules import Order, make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario
+from ersatz.sim.workload.adapters import trained_share
 
 Bytes = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-KINDS = ("weights", "gradients", "optimizer", "activations", "loss", "working set", "fresh gradients",
-         "whole gradients", "gathered weights", "update")  # fmt: skip
-STAY = KINDS[:3]  # all through the step
+KINDS = ("weights", "gradients", "optimizer", "messages", "activations", "loss", "working set",
+         "fresh gradients", "whole gradients", "gathered weights", "update")  # fmt: skip
+STAY = KINDS[:4]  # all through the step
 FORWARD, LOSS, LAYER, BACKWARD, UPDATE = range(5)
 WORDS = ("the end of a forward pass", "the loss", "a layer's backward pass",
          "the end of a backward pass", "the optimiser's step")  # fmt: skip
@@ -37,6 +38,7 @@ ENDLESS = (
     "zb-h1",
     "zb-v",
     "dualpipe",
+    "dualpipev",
 )  # in flight: not more with more of them
 
 
@@ -109,7 +111,7 @@ def _distinct(found: Moments) -> Moments:
 class StageBytes:
     """Bytes of a stage by kind: what stays, and per chunk what comes and goes."""
 
-    kept: Mapping[str, float]  # weights, gradients, optimizer
+    kept: Mapping[str, float]  # weights, gradients, optimizer, messages
     update: float
     always_summed: bool  # the gradients' buffer stands all the time
     whole_to_end: bool  # unsharded gradients stand until a run of micro-batches ends
@@ -133,12 +135,13 @@ def stage_bytes(scenario: Scenario, pool: Pool, chunks: Sequence[Chunk]) -> Stag
         return np.array(values, dtype=np.float64)
 
     gradients = held.of(state.gradient_bytes(scenario, stack), sharded=scenario.parallel.zero >= 2)
-    gradients += held.of(stack.gradient_copy_bytes * state.trained_share(scenario), sharded=False)
+    gradients += held.of(stack.gradient_copy_bytes * trained_share(scenario.model), sharded=False)
     return StageBytes(
         kept={
             "weights": state.weights_kept(scenario, stack, held),
             "gradients": gradients,
             "optimizer": state.state_kept(scenario, stack, held),
+            "messages": sum(activations.message_bytes(scenario, pool, chunk) for chunk in chunks),
         },
         update=state.update_bytes(scenario, stack, held),
         always_summed=stack.gradient_buffer,
@@ -165,6 +168,7 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
 
     put("weights", stage.kept["weights"])
     put("optimizer", stage.kept["optimizer"])
+    put("messages", stage.kept["messages"])
     there = np.ones_like(what) if stage.always_summed else moments.summed
     put("gradients", stage.kept["gradients"] * there)
     put("activations", flying @ stage.activations)

@@ -82,7 +82,7 @@ def stage_peak(scenario: Scenario, stage: int, pool: Pool, bytes_: StageBytes) -
     wasted = fragmentation(pool.stack, found, row)
     return StagePeak(
         stage, pool,
-        parts | beside(pool.stack, scenario.parallel) | {"fragmentation": wasted},
+        parts | beside(pool.stack, scenario.parallel, scenario.model) | {"fragmentation": wasted},
         math.fsum(parts.values()), _words(scenario, stage, moments, row, found),
     )  # fmt: skip
 

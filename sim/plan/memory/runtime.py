@@ -15,7 +15,11 @@ from ersatz.sim.plan.layout import group_extents
 from ersatz.sim.plan.memory.facts import block_waste
 from ersatz.sim.plan.memory.moments import STAY, Bytes
 from ersatz.sim.scenario.scenario import Parallel
+from ersatz.sim.workload.model import Model
 
+# DeepEP's defaults: half of its 20 multiprocessors are channels; queues hold so many tokens; a slot has
+# 128 indices of 8 bytes, 128 weights and 128 scales of 4.
+CHANNELS, NODE_RANKS, NODE_SLOTS, NETWORK_SLOTS, SLOT_BYTES = 10, 8, 256, 128, 2048
 GROUPS = ("tp", "cp", "ep", "etp", "dp", "rep", "edp", "erep", "pp", "ends", "world")
 
 
@@ -25,12 +29,30 @@ def communicators(parallel: Parallel) -> int:
     return len({extents[name] for name in GROUPS if extents[name][1] > 1})
 
 
-def beside(stack: Stack, parallel: Parallel) -> dict[str, float]:
+def beside(stack: Stack, parallel: Parallel, model: Model) -> dict[str, float]:
     """Return bytes by use that no tensor of the framework has."""
+    buffers = stack.expert_buffer_bytes
+    if stack.expert_buffers and not buffers:
+        width = max((k.experts.latent or k.hidden for k in model.kinds if k.experts), default=0)
+        buffers = exchange_buffers(2.0 * width, parallel.ep * parallel.etp) if width else 0.0
     return {
         "overhead": stack.memory_overhead_bytes,
-        "communication": communicators(parallel) * stack.communicator_bytes,
+        "communication": communicators(parallel) * stack.communicator_bytes
+        + buffers * (parallel.ep > 1),
+        **({"graphs": stack.graph_pool_bytes} if stack.graph_pool_bytes else {}),
     }
+
+
+def exchange_buffers(row: float, ranks: int) -> float:
+    """Bytes in which a rank receives tokens of `row` bytes from `ranks`, as DeepEP sizes them.
+
+    A queue per channel and rank of the node, and per channel and node two (sent and received);
+    a slot holds a token with its weights, indices and scales (csrc/config.hpp there).
+    """
+    nodes = -(-ranks // NODE_RANKS)
+    inside = CHANNELS * min(ranks, NODE_RANKS) * NODE_SLOTS * (row + SLOT_BYTES)
+    across = CHANNELS * nodes * NETWORK_SLOTS * 2 * (row + SLOT_BYTES) if nodes > 1 else 0.0
+    return inside + across
 
 
 def fragmentation(stack: Stack, found: Bytes, peak: int) -> float:

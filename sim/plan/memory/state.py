@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
-from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.sim.plan.layout import Chunk, chunk_params, weight_spread
 from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.layer import Layer
 
 MASTER_BYTES = 4.0  # of a weight that ZeRO 3 keeps in fp32 alone
@@ -42,31 +42,31 @@ def held_of(scenario: Scenario, chunks: Sequence[Chunk]) -> Held:
     return Held(math.fsum(d for d, _ in found), math.fsum(e for _, e in found), scenario.parallel)
 
 
-def trained_share(scenario: Scenario) -> float:
-    """Return the share of the weights that is trained: all, or LoRA's adapters."""
-    return kernel_constants().adapter_share if scenario.model.lora_rank else 1.0
-
-
 def gradient_bytes(scenario: Scenario, stack: Stack) -> float:
     """Bytes of accumulated gradients per weight."""
-    return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario)
+    return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario.model)
 
 
 def weights_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
     """Bytes of the weights that stay: in 16 bits, or fp32 shards from which they are gathered."""
-    parallel = scenario.parallel
+    here = 1 - stack.weights_offload
+    return here * held.of(kept_bytes(scenario, stack), sharded=scenario.parallel.zero == 3)
+
+
+def kept_bytes(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of a weight as it is kept: in 16 bits, as the master copy, or as LoRA's frozen ones."""
     if scenario.model.lora_rank:
-        return held.of(frozen_bytes(scenario, stack), sharded=parallel.zero == 3)
+        return frozen_bytes(scenario, stack)
+    parallel = scenario.parallel
     sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
-    each = MASTER_BYTES if sharded and stack.master_is_weight else _whole_bytes(scenario)
-    return held.of(each, sharded=parallel.zero == 3)
+    return MASTER_BYTES if sharded and stack.master_is_weight else _whole_bytes(scenario)
 
 
 def frozen_bytes(scenario: Scenario, stack: Stack) -> float:
     """Bytes of a weight that LoRA does not train."""
     if stack.frozen_weight_bytes:
         return stack.frozen_weight_bytes
-    narrow = stack.narrow_frozen_weights and scenario.training.precision == "fp8"
+    narrow = stack.narrow_frozen_weights and DTYPE_BYTES[scenario.training.precision] <= 1
     return 1.0 if narrow else _whole_bytes(scenario)
 
 
@@ -77,13 +77,13 @@ def state_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
     sharded = parallel.zero == 3 and weight_spread(parallel)[0].shard > 1
     if sharded and stack.master_is_weight and not scenario.model.lora_rank:
         each -= MASTER_BYTES
-    each *= trained_share(scenario) * (1 - stack.optimizer_offload)
+    each *= trained_share(scenario.model) * (1 - stack.optimizer_offload)
     return held.of(each, sharded=parallel.zero >= 1)
 
 
 def update_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     """Bytes that the optimiser's step makes for a moment."""
-    each = stack.update_bytes * trained_share(scenario) * (1 - stack.optimizer_offload)
+    each = stack.update_bytes * trained_share(scenario.model) * (1 - stack.optimizer_offload)
     whole = held.of(each, sharded=scenario.parallel.zero >= 1)
     return min(whole, each * stack.update_params) if stack.update_params else whole
 
@@ -96,7 +96,7 @@ def fresh_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     parallel = scenario.parallel
     spread = max(part.shard for part in weight_spread(parallel)) > 1
     each = 0.0 if parallel.zero >= 2 and spread else stack.fresh_gradient_bytes
-    return held.of(each * trained_share(scenario), sharded=False)
+    return held.of(each * trained_share(scenario.model), sharded=False)
 
 
 def whole_gradients(
@@ -108,6 +108,8 @@ def whole_gradients(
     `chunks` of the stage where all are summed to the end of the step.
     """
     parallel, each = scenario.parallel, gradient_bytes(scenario, stack)
+    if stack.live_params:  # DeepSpeed sends them as autograd makes them, and sums what arrives
+        each = min(each, _whole_bytes(scenario) * trained_share(scenario.model))
     if parallel.zero < 2:
         return 0.0
     together = chunks if stack.zero2_reduce == "step" and parallel.zero == 2 else [chunk]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,13 @@ from ersatz.sim.plan.memory.moments import (
     UPDATE,
     WORDS,
     Bytes,
+    StageBytes,
     alive,
     stage_moments,
 )
 from ersatz.sim.plan.memory.peaks import held_stages, stage_peak
 from ersatz.sim.plan.memory.runtime import beside
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Pool, Scenario
 
 MOST_MOMENTS = 2000  # that are kept; of more, the first and the last
 WITHIN = {
@@ -37,6 +39,7 @@ WITHIN = {
 class Timeline:
     """One stage over a step: bytes by moment and kind, where each stands, and which is the peak."""
 
+    number: int  # of the stage, over all pools of replicas
     stage: int
     pool: str
     kinds: tuple[str, ...]
@@ -53,16 +56,27 @@ def fullest_timeline(scenario: Scenario) -> Timeline:
     stages = list(held_stages(scenario))
     peaks = [stage_peak(scenario, stage, pool, held) for stage, pool, held in stages]
     worst = min(range(len(peaks)), key=lambda i: peaks[i].spare)
-    stage, pool, bytes_ = stages[worst]
+    return _timeline(scenario, worst, *stages[worst])
+
+
+def stage_timelines(scenario: Scenario, numbers: Sequence[int]) -> list[Timeline]:
+    """Return the timelines of stages, as all pools of replicas together number them, each once."""
+    stages = list(held_stages(scenario))
+    return [_timeline(scenario, i, *stages[i]) for i in dict.fromkeys(numbers) if i < len(stages)]
+
+
+def _timeline(
+    scenario: Scenario, number: int, stage: int, pool: Pool, bytes_: StageBytes
+) -> Timeline:
     moments = stage_moments(scenario, stage, whole=True)
     found = alive(moments, bytes_)
-    rest = beside(pool.stack, scenario.parallel)
+    rest = beside(pool.stack, scenario.parallel, scenario.model)
     stays = np.tile(list(rest.values()), (len(found), 1))
     table = np.hstack([stays, found])
     peak = int(np.argmax(found.sum(axis=1)))
     rows = _shown(len(table), peak)
     return Timeline(
-        stage, pool.name, (*rest, *KINDS),
+        number, stage, pool.name, (*rest, *KINDS),
         (moments.slot + np.vectorize(WITHIN.get)(moments.what))[rows], table[rows],
         tuple(f"{WORDS[moments.what[row]]}, micro-batch {moments.microbatch[row]}" for row in rows),
         int(np.searchsorted(rows, peak)), pool.node.device.memory_bytes, len(table) - len(rows),

@@ -39,6 +39,7 @@ def calibration_record(
     return {
         "origin": asdict(calibration.origin),
         "points": len(calibration.points),
+        "operators": dict(calibration.operators),
         "held_out": {
             name: {key: value for key, value in row.items() if math.isfinite(value)}
             for name, row in summary_errors(held).items()
@@ -63,15 +64,18 @@ def render_calibration(
         for name in ("matrix products", "all kernels") if name in errors
     )  # fmt: skip
     again = f", {resumed:,} of them by an earlier run" if resumed else ""
+    operators = len(calibration.operators)
+    what = f"{operators:,} operators" if operators else f"{len(calibration.points):,} kernels"
     parts: list[RenderableType] = [
-        Text(f"{device.title} ({origin.hardware}): {len(calibration.points):,} kernels measured in"
+        Text(f"{device.title} ({origin.hardware}): {what} measured in"
              f" {format_duration(origin.measured_s)}{again}.", style="bold"),
         Text(f"Half of them held out and predicted: median error {headline}." if headline else
              "Each is looked up as it was measured; nothing is fitted to it."),
         *_soaked(calibration),
         Text(f"{origin.framework}, {origin.driver}; {origin.clock}; {origin.date}; seed {origin.seed}."),
         *([Text(f"Fused kernels: {origin.libraries}.")] if origin.libraries else []),
-        Text(""), _error_table(errors), Text(""), _parameter_table(calibration, device), Text(""),
+        *((Text(""), _error_table(errors)) if errors else ()),
+        Text(""), _parameter_table(calibration, device), Text(""),
         _operation_table(calibration),
     ]  # fmt: skip
     parts += _missing(calibration)

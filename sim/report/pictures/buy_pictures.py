@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import partial
 
 import numpy as np
 
@@ -12,20 +15,24 @@ from ersatz.sim.options.file import Comparison
 from ersatz.sim.options.other_files import Ramped, Stocked
 from ersatz.sim.options.questions import written
 from ersatz.sim.purchase.answer import Answered
-from ersatz.sim.purchase.buildout import MONTH_DAYS, BuildOut
+from ersatz.sim.purchase.buildout import MONTH_DAYS, Answer, BuildOut
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import Replayed
+from ersatz.sim.report.buying.words import bought, money
 from ersatz.sim.report.pictures.charts import (
-    Points,
     band_chart,
-    frame_of,
     line_chart,
     map_chart,
+    panels,
+    point_chart,
     stack_chart,
     tornado_chart,
 )
+from ersatz.sim.report.pictures.frame import Points, frame_of
+from ersatz.sim.report.pictures.verdicts import Bar, Row, verdict_chart
 
-POLICY_COLOURS = {"free": "#5b8c3a", "notify": "#b8d430", "case": "#e0a030", "denied": "#c0392b"}
+LABELS = {"free": "free", "notify": "free after a notice", "case": "licence, case by case",
+          "denied": "denied"}  # fmt: skip
 
 
 def buy_pictures(answers: Sequence[Answered]) -> dict[str, str]:
@@ -72,43 +79,88 @@ def _fleet(b: BuildOut, life: Replayed, answered: Answered) -> str:
 
 
 def _fan(answered: Answered) -> str:
+    """Devices that work in most lives, and in which share of the lives there are any at all."""
     cloud, b = answered.cloud, answered.inquiry.buildout
     assert cloud is not None
     low, middle, high = ([(float(m), float(n)) for m, n in enumerate(row)]
                          for row in fan(cloud.fleet.sum(axis=2)))  # fmt: skip
-    title = f"Working devices in {answered.inquiry.draws} lives: {answered.inquiry.name}"
-    frame = frame_of(title, "", "devices", [low, middle, high], _dates(b, len(middle) - 1))
-    return band_chart(frame, low, middle, high)
+    dates = _dates(b, len(middle) - 1)
+    frame = frame_of(
+        "Working devices, 10 to 90 % of the lives", "", "devices", [low, middle, high], dates
+    )
+    there = [(float(m), float(n)) for m, n in enumerate((cloud.fleet.sum(axis=2) > 0).mean(axis=0))]
+    below = frame_of(
+        "Lives in which any device works", "", "share of lives", [there, [(0.0, 1.0)]], dates
+    )
+    title = f"{answered.inquiry.name}: {answered.inquiry.draws} lives"
+    share = line_chart(replace(below, height=240), {"share of lives": there}, steps=True)
+    return panels(title, [band_chart(frame, low, middle, high), share])
 
 
 def _tornado(answered: Answered) -> str:
+    kind, b = answered.inquiry.outcome, answered.inquiry.buildout
     bars = [(s.name.replace("_", " "), s.at_low, s.at_high) for s in answered.swings]
+    ends = {s.name.replace("_", " "): (f"{s.low:g}", f"{s.high:g}") for s in answered.swings}
     middle = float(np.median([v for s in answered.swings for v in (s.at_low, s.at_high)]))
-    unit = {"finish": "months to train", "cost": answered.inquiry.buildout.currency,
-            "delivered": "devices delivered"}[answered.inquiry.outcome]  # fmt: skip
-    return tornado_chart(f"What matters: {answered.inquiry.name}", unit, bars, middle)
+    unit = {"finish": "months to train", "cost": f"cost in {b.currency}",
+            "delivered": "devices delivered"}[kind]  # fmt: skip
+
+    def form(value: float) -> str:
+        if kind == "finish" and value >= 2 * b.months:
+            return "not done"
+        return (
+            money(b, value)
+            if kind == "cost"
+            else f"{value:,.3g}"
+            if value < 1e3
+            else f"{value:,.0f}"
+        )
+
+    return tornado_chart(f"What matters: {answered.inquiry.name}", unit, bars, middle, ends, form)
 
 
 def _front(answered: Answered) -> str:
     b = answered.inquiry.buildout
-    points = [(float(plan.months), plan.cost) for plan in answered.front]
-    frame = frame_of("No other plan is both faster and cheaper", "months", b.currency, [points])
-    return line_chart(frame, {"plans": points})
+    points = {bought(b, plan): (float(plan.months), plan.cost) for plan in answered.front}
+    frame = frame_of("No other plan is both faster and cheaper", "months until all is trained", b.currency,
+                     [list(points.values())], zero=False)  # fmt: skip
+    across, up = (
+        (low - 0.09 * (high - low), high + 0.04 * (high - low)) for low, high in (frame.x, frame.y)
+    )
+    return point_chart(replace(frame, x=across, y=up), points, joined=True)
 
 
 def _legal(answered: Answered) -> str:
-    """Verdict of each offer and site over the months of the plan."""
+    """Verdict of each offer and site over the days of the plan, each change to the day."""
     from ersatz.sim.purchase.events import with_embargoes
 
     b = answered.inquiry.buildout
     gate = with_embargoes(answered.inquiry.gate, answered.inquiry.events, b.start)
-    step = math.ceil(b.months / 10)
-    months = list(range(0, b.months + 1, step))
-    pairs = [(offer, site) for offer in b.offers for site in b.sites]
-    cells = [[gate(offer, site, b.day(m)).policy for m in months] for offer, site in pairs]
-    rows = [f"{o.name} {s.name}" if len(b.sites) > 1 else o.name for o, s in pairs]
-    return map_chart("What may leave, by month of export", "", "", [f"{b.day(m):%y-%m}" for m in months],
-                     rows, cells, POLICY_COLOURS)  # fmt: skip
+    last = b.day(b.months)
+    rows = []
+    for offer in b.offers:
+        for site in b.sites:
+            name = f"{offer.name} {site.name}" if len(b.sites) > 1 else offer.name
+            rows.append(
+                Row(
+                    name,
+                    tuple(_course(partial(gate, offer, site), b.start, last)),
+                )
+            )
+    title = f"{answered.inquiry.name}: what may leave, by day of export"
+    return verdict_chart(title, rows, (b.start, last), LABELS)
+
+
+def _course(asked: Callable[[date], Answer], first: date, last: date) -> Iterator[Bar]:
+    """Yield a bar for each answer in turn."""
+    start, now = first, asked(first)
+    for ordinal in range(first.toordinal() + 1, last.toordinal()):
+        day = date.fromordinal(ordinal)
+        found = asked(day)
+        if found.policy != now.policy:
+            yield Bar(start, day, now.policy, now.rules, start > first)
+            start, now = day, found
+    yield Bar(start, last, now.policy, now.rules, start > first)
 
 
 def comparison_pictures(answers: Sequence[tuple[Comparison, tuple[Told, ...]]]) -> dict[str, str]:
@@ -128,14 +180,20 @@ def _comparison_picture(c: Comparison, told: Told) -> str:
         lines: dict[str, Points] = {option: list(zip(told.ask.values, map(float, costs), strict=True))
                                     for option, costs in told.table.items()}  # fmt: skip
         names = [(v, written(v, name, c.currency)) for v in told.ask.values]
+        kept = names[:: len(names) // 7 + 1]
         return line_chart(
-            frame_of("Cost per 1e12 tokens", name, c.currency, list(lines.values()), names), lines
+            frame_of("Cost per 1e12 tokens", name, c.currency, list(lines.values()), kept), lines
         )
     if told.swings:
         scale = 3600.0 if name.endswith(".rent") else 1.0
         bars = [(w.name, w.at_low * scale, w.at_high * scale) for w in told.swings]
-        what = f"break-even of {name}" if s.input else "ratio of costs"
-        return tornado_chart("What matters", what, bars, told.value * scale)
+        unit = f" in {c.currency}/h" if name.endswith(".rent") else ""
+        what = (
+            f"break-even of {name}{unit}" if s.input else "cost of the first / cost of the second"
+        )
+        return tornado_chart(
+            "What matters", what, bars, told.value * scale, form=lambda v: f"{v:.3g}"
+        )
     if told.grid:
         columns = [written(v, name, c.currency) for v in told.ask.values]
         rows = [written(v, str(s.rows), c.currency) for v in told.ask.row_values]

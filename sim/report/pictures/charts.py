@@ -1,134 +1,153 @@
-"""Small charts as SVG: lines, bands, stacks, bars and maps, written by hand and the same each time.
-
-A chart is a frame with axes and marks in data coordinates. Not here: legends that avoid marks,
-logarithmic axes, interaction.
-"""
+"""Small charts as SVG: lines, bands, stacks, panels, bars, points and maps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
-WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 88, 150, 44, 56  # pixels around the frame
-COLOURS = ("#2c6fbb", "#c0392b", "#5b8c3a", "#b8860b", "#7d3c98", "#16a085", "#7f8c8d", "#34495e")
-Points = Sequence[tuple[float, float]]
+from ersatz.sim.report.pictures.frame import (
+    COLOURS,
+    INK,
+    LETTER,
+    RIGHT,
+    Frame,
+    Points,
+    area,
+    box,
+    colours_for,
+    curve,
+    draw,
+    keyed,
+    number,
+    round_values,
+    rules,
+    svg,
+    words,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The axes of a chart in data coordinates."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x: tuple[float, float]
-    y: tuple[float, float]
-    x_names: tuple[tuple[float, str], ...] = ()  # ticks with words; numbers without
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return pixels of a point, kept within the frame."""
-        inner = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
-        share = [(v - low) / ((high - low) or 1.0) for v, (low, high) in ((x, self.x), (y, self.y))]
-        across, up = (min(max(s, 0.0), 1.0) for s in share)
-        return LEFT + across * inner[0], HEIGHT - BOTTOM - up * inner[1]
-
-
-def frame_of(
-    title: str, x_label: str, y_label: str, series: Sequence[Points],
-    names: Sequence[tuple[float, str]] = (), zero: bool = True,
-) -> Frame:  # fmt: skip
-    """Return a frame that holds all points; the vertical axis begins at zero unless told not to."""
-    xs = [x for points in series for x, _ in points] or [0.0, 1.0]
-    ys = [y for points in series for _, y in points if math.isfinite(y)] or [0.0, 1.0]
-    low = min(0.0, *ys) if zero else min(ys)
-    high = max(ys) if max(ys) > low else low + 1.0
-    return Frame(
-        title, x_label, y_label, (min(xs), max(xs)), (low, high + 0.05 * (high - low)), tuple(names)
-    )
+BAND, LIMIT = "#9ecae1", "#a50026"
+NAMED = 8  # dots that are named beside their picture
+Form = Callable[[float], str]
+Marks = Mapping[str, float]
 
 
 def line_chart(
-    frame: Frame, lines: Mapping[str, Points], marks: Mapping[str, float] | None = None
+    frame: Frame, lines: Mapping[str, Points], marks: Marks | None = None, *, steps: bool = False
 ) -> str:
     """Return lines by name; `marks` are vertical lines at x with a word."""
-    body = [*_rules(frame, marks or {})]
-    for i, (name, points) in enumerate(lines.items()):
-        body.append(_path(frame, points, COLOURS[i % len(COLOURS)]))
-        body.append(_key(i, name, COLOURS[i % len(COLOURS)]))
-    return _svg(frame, body)
+    colours = colours_for(list(lines))
+    frame = keyed(frame, colours)
+    body = [curve(frame, points, colours[name], steps=steps) for name, points in lines.items()]
+    return draw(frame, [*rules(frame, marks or {}), *body])
 
 
 def dot_chart(
-    frame: Frame, dots: Sequence[tuple[tuple[float, float], str]], colour: str,
-    line: Points = (),
-) -> str:  # fmt: skip
-    """Return named dots, numbered; hovering shows a name, the first ones stand beside the frame."""
-    body = [_path(frame, line, COLOURS[1])] if len(line) > 1 else []
-    for number, (point, name) in enumerate(dots, start=1):
+    frame: Frame, dots: Sequence[tuple[tuple[float, float], str]], colour: str, line: Points = ()
+) -> str:
+    """Return numbered dots over a line; the first are named above, all under the pointer."""
+    named = [(f"{n} {name}", colour) for n, (_, name) in enumerate(dots[:NAMED], start=1)]
+    frame = replace(frame, keys=tuple(named))
+    body = [curve(frame, line, COLOURS[1])] if len(line) > 1 else []
+    for n, (point, name) in enumerate(dots, start=1):
         x, y = frame.at(*point)
-        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{name}</title></circle>'
-                    f'<text x="{x + 6:.1f}" y="{y - 5:.1f}">{number}</text>')  # fmt: skip
-    return _svg(frame, body)
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{escape(name)}</title>'
+                    "</circle>")  # fmt: skip
+        body.append(words(x + 6, y - 5, f"{n}", size=11))
+    return draw(frame, body)
 
 
 def band_chart(
-    frame: Frame,
-    low: Points,
-    middle: Points,
-    high: Points,
-    marks: Mapping[str, float] | None = None,
+    frame: Frame, low: Points, middle: Points, high: Points, marks: Marks | None = None
 ) -> str:
     """Return a fan: the middle as a line within its band."""
-    outline = [*low, *reversed(high)]
-    body = [_area(frame, outline, COLOURS[0], 0.25), *_rules(frame, marks or {}),
-            _path(frame, middle, COLOURS[0]), _key(0, "median", COLOURS[0]),
-            _key(1, "10 to 90 %", "#c3d7ee")]  # fmt: skip
-    return _svg(frame, body)
+    frame = keyed(frame, {"median": COLOURS[0], "10 to 90 %": BAND})
+    body = [
+        area(frame, low, high, BAND),
+        *rules(frame, marks or {}),
+        curve(frame, middle, COLOURS[0]),
+    ]
+    return draw(frame, body)
 
 
 def stack_chart(
-    frame: Frame, layers: Mapping[str, Points], marks: Mapping[str, float] | None = None
-) -> str:
-    """Return layers one upon the other; all have the same x."""
+    frame: Frame, layers: Mapping[str, Points], marks: Marks | None = None, *, steps: bool = True,
+    limit: tuple[str, float] | None = None,
+) -> str:  # fmt: skip
+    """Return layers one upon the other; all have the same x. Values hold until the next.
+
+    `limit` is a dashed line across with a name.
+    """
+    colours = colours_for(list(layers))
+    frame = keyed(frame, colours | ({limit[0]: LIMIT} if limit else {}))
     body: list[str] = []
     base: list[tuple[float, float]] = []
-    for i, (name, points) in enumerate(layers.items()):
+    for name, points in layers.items():
         floor = base or [(x, 0.0) for x, _ in points]
         base = [(x, y + below) for (x, y), (_, below) in zip(points, floor, strict=True)]
-        body.append(_area(frame, [*floor, *reversed(base)], COLOURS[i % len(COLOURS)], 0.7))
-        body.append(_key(i, name, COLOURS[i % len(COLOURS)]))
-    return _svg(frame, [*body, *_rules(frame, marks or {})])
+        body.append(area(frame, floor, base, colours[name], steps=steps))
+    if not layers:
+        x, y = frame.at(sum(frame.x) / 2, sum(frame.y) / 2)
+        body.append(words(x, y, "none", anchor="middle", size=14))
+    if limit:
+        body.append(curve(frame, [(x, limit[1]) for x in frame.x], LIMIT, dash="7 4"))
+    return draw(frame, [*body, *rules(frame, marks or {})], y_axis=bool(layers))
 
 
 def tornado_chart(
-    title: str, unit: str, bars: Sequence[tuple[str, float, float]], middle: float
-) -> str:
-    """Return one bar per input, from the outcome at its low end to that at its high end."""
+    title: str, unit: str, bars: Sequence[tuple[str, float, float]], middle: float,
+    ends: Mapping[str, tuple[str, str]] | None = None, form: Form = number,
+) -> str:  # fmt: skip
+    """Return one bar per input, from the outcome at its low end to that at its high end.
+
+    `ends` are the words of an input's low and high value; `form` writes an outcome.
+    """
     values = [middle, *(v for _, low, high in bars for v in (low, high))]
-    edge = 0.05 * ((max(values) - min(values)) or 1.0)
+    edge = 0.16 * ((max(values) - min(values)) or 1.0)
+    left = round(24 + LETTER * max((len(name) for name, _, _ in bars), default=4))
     frame = Frame(
-        title, unit, "", (min(values) - edge, max(values) + edge), (0.0, max(len(bars), 1))
-    )
+        title, unit, "", (min(values) - edge, max(values) + edge), (0.0, float(max(len(bars), 1))),
+        y_names=[(len(bars) - i - 0.5, name) for i, (name, _, _) in enumerate(bars)],
+        keys=(("at the input's low end", COLOURS[0]), ("at its high end", COLOURS[1])),
+        height=120 + 30 * max(len(bars), 1), left=left,
+    )  # fmt: skip
     body = []
     for i, (name, low, high) in enumerate(bars):
-        top = len(bars) - i - 0.15
-        for end, colour in ((low, COLOURS[0]), (high, COLOURS[1])):
-            (x0, y0), (x1, y1) = (
-                frame.at(min(middle, end), top),
-                frame.at(max(middle, end), top - 0.7),
+        row = len(bars) - i - 0.85, len(bars) - i - 0.15
+        said = (ends or {}).get(name, ("", ""))
+        for end, colour, word in ((low, COLOURS[0], said[0]), (high, COLOURS[1], said[1])):
+            body.append(box(frame, (min(middle, end), max(middle, end)), row, colour))
+            x, y = frame.at(end, sum(row) / 2)
+            less = end < middle or (end == middle and colour == COLOURS[0])
+            told = f"{form(end)} ({word})" if word else form(end)
+            body.append(
+                words(
+                    x - 4 if less else x + 4,
+                    y + 4,
+                    told,
+                    anchor="end" if less else "start",
+                    size=11,
+                )
             )
-            body.append(f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
-                        f' fill="{colour}" fill-opacity="0.75"/>')  # fmt: skip
-        x, y = frame.at(frame.x[1], top - 0.45)
-        body.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}">{escape(name)}</text>')
     x, y = frame.at(middle, 0)
-    body.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{y:.1f}" stroke="#222"/>')
-    return _svg(
-        frame, [*body, *_words_below("blue: at the low end, red: at the high end")], numbers=False
-    )
+    body.append(f'<line x1="{x:.1f}" y1="{frame.top}" x2="{x:.1f}" y2="{y:.1f}" stroke="{INK}"/>')
+    return draw(replace(frame, x_names=[(v, form(v)) for v in round_values(*frame.x, 4)]), body)
+
+
+def point_chart(
+    frame: Frame, points: Mapping[str, tuple[float, float]], *, joined: bool = False
+) -> str:
+    """Return points with their names beside them, joined by a line where they are a front."""
+    body = [curve(frame, sorted(points.values()), "#b4bec8")] if joined else []
+    above = -10.0
+    for i, (name, point) in enumerate(sorted(points.items(), key=lambda item: item[1])):
+        x, y = frame.at(*point)
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{COLOURS[0]}"/>')
+        right = x + LETTER * len(name) < frame.width - RIGHT
+        body.append(words(x + 7 if right else x - 7, y + (above if i % 2 else 16), name,
+                          anchor="start" if right else "end", size=11))  # fmt: skip
+    return draw(frame, body)
 
 
 def map_chart(
@@ -137,99 +156,42 @@ def map_chart(
 ) -> str:  # fmt: skip
     """Return a grid of words, each word with a colour of its own, or the stated one."""
     kinds = list(dict.fromkeys(cell for row in cells for cell in row))
-    paint = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)} | dict(colours or {})
-    frame = Frame(title, x_label, y_label, (0.0, len(columns)), (0.0, len(rows)))
-    body = []
-    for r, row in enumerate(cells):
-        for c, cell in enumerate(row):
-            (x0, y0), (x1, y1) = frame.at(c, len(rows) - r), frame.at(c + 1, len(rows) - r - 1)
-            body.append(f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
-                        f' fill="{paint[cell]}" fill-opacity="0.7" stroke="white"/>')  # fmt: skip
-    for c, name in enumerate(columns):
-        x, y = frame.at(c + 0.5, 0)
-        body.append(
-            f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{escape(name)}</text>'
+    paint = colours_for(kinds) | {k: v for k, v in (colours or {}).items() if k in kinds}
+    left = round(50 + LETTER * max((len(name) for name in rows), default=1))
+    frame = Frame(
+        title, x_label, y_label, (0.0, len(columns)), (0.0, len(rows)),
+        [(c + 0.5, name) for c, name in enumerate(columns)],
+        [(len(rows) - r - 0.5, name) for r, name in enumerate(rows)], tuple(paint.items()),
+        height=130 + 34 * len(rows), left=left,
+    )  # fmt: skip
+    edge = ' stroke="white"'
+    body = [
+        box(
+            frame, (c, c + 1), (len(rows) - r - 1, len(rows) - r), paint[cell], hint=cell, edge=edge
         )
-    for r, name in enumerate(rows):
-        x, y = frame.at(0, len(rows) - r - 0.5)
-        body.append(
-            f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>'
-        )
-    keys = [_key(i, kind, paint[kind]) for i, kind in enumerate(kinds)]
-    return _svg(frame, [*body, *keys], numbers=False, ticks=False)
+        for r, row in enumerate(cells)
+        for c, cell in enumerate(row)
+    ]
+    return draw(frame, body)
 
 
-def _path(frame: Frame, points: Points, colour: str) -> str:
-    shown = " ".join(
-        f"{x:.1f},{y:.1f}" for x, y in (frame.at(*p) for p in points if math.isfinite(p[1]))
-    )
-    return f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="2"/>'
+def panels(title: str, charts: Sequence[str], widths: float = 760) -> str:
+    """Return charts below one another as one picture; each keeps its own axes."""
+    heights = [_height(chart) for chart in charts]
+    parts, y = [], 34.0
+    for chart, height in zip(charts, heights, strict=True):
+        parts.append(f'<svg y="{y:g}" {chart.partition("<svg ")[2].rstrip()}')
+        y += height
+    head = words(12, 22, title, size=15)
+    return svg(widths, y, title, f"{head}\n" + "\n".join(parts) + "\n")
 
 
-def _area(frame: Frame, points: Points, colour: str, opacity: float) -> str:
-    shown = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.at(*p) for p in points))
-    return f'<polygon points="{shown}" fill="{colour}" fill-opacity="{opacity}"/>'
+def _height(chart: str) -> float:
+    return float(chart.partition(' height="')[2].partition('"')[0])
 
 
-def _key(row: int, name: str, colour: str) -> str:
-    x, y = WIDTH - RIGHT + 12, TOP + 14 + 20 * row
-    return (f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colour}"/>'
-            f'<text x="{x + 18}" y="{y}">{escape(name)}</text>')  # fmt: skip
-
-
-def _rules(frame: Frame, marks: Mapping[str, float]) -> Iterator[str]:
-    for i, (word, x) in enumerate(marks.items()):
-        across, foot = frame.at(x, frame.y[0])
-        yield (f'<line x1="{across:.1f}" y1="{TOP}" x2="{across:.1f}" y2="{foot:.1f}" stroke="#888"'
-               ' stroke-dasharray="5 4"/>')  # fmt: skip
-        below = TOP + 12 + 14 * (i % 3)
-        yield f'<text x="{across + 4:.1f}" y="{below}" fill="#555">{escape(word)}</text>'
-
-
-def _words_below(words: str) -> list[str]:
-    return [f'<text x="{LEFT}" y="{HEIGHT - 8}" fill="#555">{escape(words)}</text>']
-
-
-def _steps(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers within a range."""
-    raw = (high - low) / count or 1.0
-    scale = 10.0 ** math.floor(math.log10(raw))
-    step = scale * next(f for f in (1.0, 2.0, 2.5, 5.0, 10.0) if f * scale >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _number(value: float) -> str:
-    size = abs(value)
-    for prefix, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if size >= scale:
-            return f"{value / scale:g} {prefix}"
-    return f"{value:g}"
-
-
-def _svg(frame: Frame, body: Sequence[str], *, numbers: bool = True, ticks: bool = True) -> str:
-    (x0, y0), (x1, y1) = frame.at(frame.x[0], frame.y[0]), frame.at(frame.x[1], frame.y[1])
-    axes = [f'<rect x="{x0:.1f}" y="{y1:.1f}" width="{x1 - x0:.1f}" height="{y0 - y1:.1f}"'
-            ' fill="none" stroke="#444"/>']  # fmt: skip
-    names = frame.x_names or tuple((v, _number(v)) for v in _steps(*frame.x))
-    for value, word in names if ticks else ():
-        x, _ = frame.at(value, frame.y[0])
-        axes.append(
-            f'<text x="{x:.1f}" y="{y0 + 16:.1f}" text-anchor="middle">{escape(word)}</text>'
-        )
-    for value in _steps(*frame.y) if numbers else ():
-        _, y = frame.at(frame.x[0], value)
-        axes.append(f'<line x1="{x0:.1f}" y1="{y:.1f}" x2="{x1:.1f}" y2="{y:.1f}" stroke="#eee"/>')
-        axes.append(
-            f'<text x="{x0 - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
-        )
-    middle, half = (x0 + x1) / 2, (y0 + y1) / 2
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
-        ' font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *axes, *body,
-        f'<text x="{LEFT}" y="24" font-size="15">{escape(frame.title)}</text>',
-        f'<text x="{middle:.0f}" y="{HEIGHT - 22}" text-anchor="middle">{escape(frame.x_label)}</text>',
-        f'<text x="16" y="{half:.0f}" text-anchor="middle" transform="rotate(-90 16 {half:.0f})">'
-        f"{escape(frame.y_label)}</text>", "</svg>",
-    ]) + "\n"  # fmt: skip
+def log_ticks(
+    low: float, high: float, marks: Sequence[float], form: Form
+) -> list[tuple[float, str]]:
+    """Return the marks of a logarithmic axis (base 10) within its ends."""
+    return [(math.log10(m), form(m)) for m in marks if low <= math.log10(m) <= high + 1e-9]

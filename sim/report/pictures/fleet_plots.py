@@ -1,37 +1,35 @@
-"""Pictures of fleets under schedulers, as SVG: no library, the same bytes for the same run.
+"""Pictures of fleets under schedulers, as SVG: the same bytes for the same run.
 
-Per policy who held which node, use by accelerator type, how full the leaves were; for all policies
-together queue length, fragmentation, and distributions of completion time and delay. All have one axis
-of time, so that policies can be laid side by side.
+Per policy who held which node, use by accelerator type beside its capacity, the heat of the leaves;
+for all policies together queue length, distributions of completion time and delay, and fragmentation.
+All policies have one time axis, so that they can be compared.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 
 from ersatz.sim.fleet.compare import Outcome
 from ersatz.sim.fleet.judge.metrics import JobRow, Series, job_table, series
 from ersatz.sim.fleet.log import Log
-from ersatz.sim.report.pictures.chart import (
-    TIMES_S,
+from ersatz.sim.report.pictures.charts import line_chart, log_ticks, panels
+from ersatz.sim.report.pictures.fleet_gantt import gantt, leaf_heat, time_unit
+from ersatz.sim.report.pictures.frame import (
+    COLOURS,
+    INK,
     Frame,
     area,
-    colours_of,
+    colours_for,
     curve,
-    legend,
-    legend_rows,
-    page,
-    ticks,
+    draw,
+    keyed,
+    words,
 )
-from ersatz.sim.report.pictures.fleet_nodes import LEFT, WIDTH, Span, gantt, leaf_heat, span_of
 
-STEPS = 1000  # points of a curve over time
-SMOOTH = 60  # stretches of which a mean is shown, where steps would hide each other
-PANEL = 110  # pixels of a panel
-HEADROOM = 1.08
-Line = list[tuple[float, float]]
+STEPS = 400  # points of a curve over time
+LIMIT = "#d55e00"
+TIMES_S = (1, 10, 60, 600, 3600, 36000, 86400, 864000, 8640000)  # marks of a logarithmic axis
 
 
 def pictures(outcomes: Sequence[Outcome], draws: int = 1) -> dict[str, str]:
@@ -39,21 +37,18 @@ def pictures(outcomes: Sequence[Outcome], draws: int = 1) -> dict[str, str]:
     files: dict[str, str] = {}
     runs = {o.policy: series(o.log) for o in outcomes}
     tables = {o.policy: list(job_table(o.log).values()) for o in outcomes}
-    span = span_of(o.log for o in outcomes)
-    which = f" (draw 1 of {draws})" if draws > 1 else ""
+    end = max((o.log.end_s for o in outcomes), default=1.0) or 1.0
+    drawn = f" (draw 1 of {draws})" if draws > 1 else ""
     for o in outcomes:
-        name, title = o.policy, o.policy + which
-        files[f"{name}.gantt.svg"] = gantt(o.log, title, span)
-        files[f"{name}.use.svg"] = use(o.log, runs[name], title, span)
-        files[f"{name}.leaves.svg"] = leaf_heat(o.log, title, span)
-    files["queue.svg"] = _over_time(
-        f"Jobs that wait{which}", "jobs", {p: (s.times_s, s.queue) for p, s in runs.items()},
-        span)  # fmt: skip
-    files["fragmentation.svg"] = _shares(
-        f"Free devices that the mix of jobs cannot use, per node, means{which}",
-        {p: (s.times_s, s.unusable) for p, s in runs.items()}, span)  # fmt: skip
-    files["completion.svg"] = distribution(f"Completion time{which}", tables, _completion)
-    files["delay.svg"] = distribution(f"Delay until the first start{which}", tables, _delay)
+        files[f"{o.policy}.gantt.svg"] = gantt(o.log, f"{o.policy}{drawn}", end)
+        files[f"{o.policy}.use.svg"] = use(o.log, runs[o.policy], f"{o.policy}{drawn}", end)
+        files[f"{o.policy}.leaves.svg"] = leaf_heat(o.log, f"{o.policy}{drawn}", end)
+    queues = {p: _thin(s.times_s, s.queue, end) for p, s in runs.items() if s.times_s}
+    files["queue.svg"] = _queue(f"Jobs that wait{drawn}", queues, end)
+    free = {p: _thin(s.times_s, s.unusable, end) for p, s in runs.items() if s.times_s}
+    files["fragmentation.svg"] = _fragmentation(drawn, free, end)
+    files["completion.svg"] = distribution(f"Completion time{drawn}", tables, _completion)
+    files["delay.svg"] = distribution(f"Delay until the first start{drawn}", tables, _delay)
     return files
 
 
@@ -65,123 +60,114 @@ def _delay(row: JobRow) -> float:
     return row.wait_s if row.first_start_s >= 0 else -1.0
 
 
-def _thin(times: Sequence[float], values: Sequence[float], end: float, steps: int = STEPS) -> Line:
-    """Return at most `steps` means over even stretches of time of a step function."""
-    if len(times) <= steps:
-        return list(zip(times, values, strict=True))
-    width = end / steps
-    sums = [0.0] * steps
+Line = list[tuple[float, float]]
+
+
+def _thin(times: Sequence[float], values: Sequence[float], end: float) -> Line:
+    """Return at most `STEPS` means over even stretches of time of a step function, to its end."""
+    if len(times) <= STEPS:
+        return [*zip(times, values, strict=True), (max(times[-1], 0.0), values[-1])]
+    width = end / STEPS
+    sums, covered = [0.0] * STEPS, [0.0] * STEPS
     for i, (start, value) in enumerate(zip(times, values, strict=True)):
-        stop = times[i + 1] if i + 1 < len(times) else end
-        first, last = int(start / width), min(int(stop / width), steps - 1)
+        stop = times[i + 1] if i + 1 < len(times) else start
+        first, last = int(start / width), min(int(stop / width), STEPS - 1)
         for step in range(first, last + 1):
-            sums[step] += value * max(min(stop, (step + 1) * width) - max(start, step * width), 0.0)
-    return [(step * width, sums[step] / width) for step in range(steps)]
+            part = max(min(stop, (step + 1) * width) - max(start, step * width), 0.0)
+            sums[step] += value * part
+            covered[step] += part
+    return [(step * width, sums[step] / covered[step]) for step in range(STEPS) if covered[step]]
 
 
-def use(log: Log, run: Series, title: str, span: Span) -> str:
-    """Return the devices in use of each accelerator type, below those of it that are up."""
-    colours = colours_of(run.held)
-    panels: list[list[str]] = []
-    for kind, held in run.held.items():
-        frame = _panel(len(panels), max(log.cluster.devices_of(kind), 1) * HEADROOM, span)
-        points = _in(span, _thin(run.times_s, held, log.end_s))
-        up = _in(span, _thin(run.times_s, run.up[kind], log.end_s))
-        panels += [[
-            area(frame, [(t, 0.0) for t, _ in points], points, colours[kind]),
-            curve(frame, up, "#222", steps=True), *_panel_text(frame, kind, log.cluster.devices_of(kind)),
-        ]]  # fmt: skip
-    return _stacked(f"{title}: devices in use by type", panels, {**colours, "up": "#222"}, span)
+def use(log: Log, run: Series, title: str, end_s: float = 0.0) -> str:
+    """Return the devices in use of each accelerator type, below those that are up and those there are."""
+    end_s = max(end_s, log.end_s) or 1.0
+    unit, word = time_unit(end_s)
+    shown = []
+    for i, (kind, held) in enumerate(run.held.items()):
+        there = log.cluster.devices_of(kind)
+        mean = _mean(run.times_s, held) / (there or 1)
+        frame = Frame(
+            f"{kind}: {there:,} devices, {100 * mean:.0f} % in use on average", f"{word} since the start",
+            "devices", (0.0, end_s / unit), (0.0, 1.12 * there or 1.0), width=960, height=190,
+        )  # fmt: skip
+        points = [(t / unit, v) for t, v in _thin(run.times_s, held, end_s)]
+        up = [(t / unit, v) for t, v in _thin(run.times_s, run.up[kind], end_s)]
+        colour = COLOURS[i % len(COLOURS)]
+        frame = keyed(frame, {"in use": colour, "up": INK, "dotted: capacity": LIMIT})
+        across = [(0.0, float(there)), (end_s / unit, float(there))]
+        shown.append(draw(frame, [
+            area(frame, [(t, 0.0) for t, _ in points], points, colour, steps=True),
+            curve(frame, across, LIMIT, dash="2 4"), curve(frame, up, INK, steps=True),
+        ]))  # fmt: skip
+    return panels(f"{title}: devices in use by type", shown, 960)
 
 
-def _panel(number: int, y_max: float, span: Span) -> Frame:
-    """Return the frame of one of several pictures above each other."""
-    top = 56 + number * PANEL
-    return Frame(WIDTH, top + PANEL - 14, span.end, y_max, LEFT, top, 0)
+def _mean(times: Sequence[float], values: Sequence[float]) -> float:
+    """Return the mean over time of values that hold until the next."""
+    held = math.fsum(v * (times[i + 1] - times[i]) for i, v in enumerate(values[:-1]))
+    return held / ((times[-1] - times[0]) or 1.0) if times else 0.0
 
 
-def _panel_text(frame: Frame, name: str, highest: int | str) -> Iterator[str]:
-    """Yield the name of a panel, its highest value, and its edge."""
-    right = frame.left + frame.wide
-    at = frame.y(frame.y_max / HEADROOM)
-    yield (f'<text x="{frame.left - 6}" y="{frame.top + frame.high / 2 + 4:.1f}"'
-           f' text-anchor="end">{escape(name[:14])}</text>')  # fmt: skip
-    yield f'<text x="{frame.left - 6}" y="{at + 4:.1f}" font-size="10" text-anchor="end">{highest}</text>'
-    yield (f'<line x1="{frame.left}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}" stroke="#000"'
-           ' stroke-opacity="0.15"/>')  # fmt: skip
-
-
-def _stacked(
-    title: str, panels: Sequence[Sequence[str]], colours: dict[str, str], span: Span
-) -> str:
-    """Return panels above each other, on one axis of time."""
-    last = _panel(len(panels) - 1, 1.0, span)
-    whole = Frame(WIDTH, last.height + 54, span.end, 1.0, LEFT, 56)
-    body = [part for panel in panels for part in panel]
-    body += [*ticks(whole, span.name, ""), *legend(whole, colours)]
-    return page(whole, title, body)
-
-
-def _in(span: Span, points: Line) -> Line:
-    """Return points on an axis of time, held to its end."""
-    line = [(t / span.unit_s, v) for t, v in points]
-    return [*line, (span.end, line[-1][1])] if line else []
-
-
-def _shares(title: str, runs: dict[str, tuple[list[float], Sequence[float]]], span: Span) -> str:
-    """Return a panel per policy with a share from 0 to 1, as means over even stretches."""
-    colours = colours_of(runs)
-    panels: list[list[str]] = []
-    for policy, (times, values) in runs.items():
-        frame = _panel(len(panels), HEADROOM, span)
-        points = _in(span, _thin(times, values, times[-1], SMOOTH)) if times else []
-        panels.append([
-            area(frame, [(t, 0.0) for t, _ in points], points, colours[policy]),
-            *_panel_text(frame, policy, "100 %"),
-        ])  # fmt: skip
-    return _stacked(title, panels, colours, span)
-
-
-def _over_time(
-    title: str, unit_y: str, runs: dict[str, tuple[list[float], Sequence[float]]], span: Span
-) -> str:
-    lines = {
-        p: _in(span, _thin(times, values, times[-1]))
-        for p, (times, values) in runs.items()
-        if times
-    }
+def _queue(title: str, lines: Mapping[str, Line], end: float) -> str:
+    unit, word = time_unit(end)
     highest = max((v for line in lines.values() for _, v in line), default=1.0) or 1.0
-    colours = colours_of(runs)
-    top = 38 + 18 * legend_rows(WIDTH, colours, LEFT)
-    frame = Frame(WIDTH, 324 + top, span.end, highest * HEADROOM, LEFT, top)
-    body = [curve(frame, line, colours[p], steps=True) for p, line in lines.items()]
-    body += [*ticks(frame, span.name, unit_y), *legend(frame, colours)]
-    return page(frame, title, body)
+    frame = Frame(title, f"{word} since the start", "jobs", (0.0, end / unit), (0.0, 1.06 * highest),
+                  width=960)  # fmt: skip
+    return line_chart(
+        frame, {p: [(t / unit, v) for t, v in line] for p, line in lines.items()}, steps=True
+    )
+
+
+def _fragmentation(drawn: str, lines: Mapping[str, Line], end: float) -> str:
+    """A panel per policy: several step curves over each other cannot be read."""
+    unit, word = time_unit(end)
+    paint = colours_for(list(lines))
+    shown = []
+    for policy, line in lines.items():
+        times, values = zip(*line, strict=True)
+        frame = Frame(f"{policy}: {100 * _mean(times, values):.0f} % on average", f"{word} since the start",
+                      "share", (0.0, end / unit), (0.0, 1.05), width=960, height=150)  # fmt: skip
+        points = [(t / unit, v) for t, v in line]
+        flat = [(t, 0.0) for t, _ in points]
+        shown.append(draw(frame, [area(frame, flat, points, paint[policy], steps=True)]))
+    title = f"Free devices that the mix of jobs cannot use, per node{drawn}"
+    return panels(title, shown, 960)
 
 
 def distribution(
-    title: str, tables: dict[str, list[JobRow]], value: Callable[[JobRow], float]
+    title: str, tables: Mapping[str, Sequence[JobRow]], value: Callable[[JobRow], float]
 ) -> str:
     """Return cumulative distributions over jobs, time on a logarithmic axis.
 
-    The axis begins at the last mark before the shortest time; jobs without any delay are the height
-    at which a curve begins.
+    The axis begins at the decade of the shortest time of a second or more; a curve begins at the
+    share of jobs below that, which its name states.
     """
     values = {p: sorted(v for r in rows if (v := value(r)) >= 0) for p, rows in tables.items()}
-    shortest = min((v for found in values.values() for v in found if v >= 1.0), default=1.0)
-    highest = max((found[-1] for found in values.values() if found), default=10.0)
-    low = math.log10(max((t for t in TIMES_S if t <= shortest), default=1.0))
-    colours = colours_of(tables)
-    top = 38 + 18 * legend_rows(WIDTH, colours, LEFT)
-    frame = Frame(WIDTH, 324 + top, max(math.log10(max(highest, 1.0)), low + 1.0), 1.0, LEFT, top,
-                  x_min=low)  # fmt: skip
-    body = []
+    some = [v for row in values.values() for v in row if v >= 1.0] or [1.0, 10.0]
+    low, high = math.floor(math.log10(min(some))), math.log10(max(some)) + 0.02
+    edge = 10.0**low
+    lines = {}
     for policy, found in values.items():
+        below = sum(v < edge for v in found)
+        name = (
+            f"{policy}: {100 * below / len(found):.0f} % below {_time(edge)}" if below else policy
+        )
         every = max(len(found) // STEPS, 1)
-        at_once = sum(v < 10.0**low for v in found)
-        points = [(low, at_once / len(found))] if found else []
-        points += [(math.log10(v), (i + 1) / len(found)) for i, v in enumerate(found)
-                   if i >= at_once and (i % every == 0 or i == len(found) - 1)]  # fmt: skip
-        body.append(curve(frame, points, colours[policy], steps=True))
-    body += [*ticks(frame, "", "share of jobs", powers=True), *legend(frame, colours)]
-    return page(frame, title, body)
+        kept = [(math.log10(v), (i + 1) / len(found)) for i, v in enumerate(found)
+                if v >= edge and (i % every == 0 or i == len(found) - 1)]  # fmt: skip
+        lines[name] = [(float(low), below / len(found) if found else 0.0), *kept, (high, 1.0)]
+    names = log_ticks(low, high, TIMES_S, _time)
+    frame = Frame(title, "time, logarithmic", "share of jobs", (float(low), max(high, low + 0.5)),
+                  (0.0, 1.02), x_names=names, width=960)  # fmt: skip
+    if not any(values.values()):
+        return draw(frame, [words(480, 190, "no job", anchor="middle")])
+    return line_chart(frame, lines, steps=True)
+
+
+def _time(value: float) -> str:
+    for word, scale in (("day", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if value >= scale * 0.999:
+            count = f"{value / scale:.3g}"
+            return f"{count} {word}{'s' if word == 'day' and count != '1' else ''}"
+    return f"{value:.3g} s"

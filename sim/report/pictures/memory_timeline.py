@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ersatz.sim.plan.memory.timeline import Timeline, fullest_timeline
-from ersatz.sim.report.pictures.charts import frame_of, stack_chart
+from ersatz.sim.report.pictures.charts import stack_chart
+from ersatz.sim.report.pictures.frame import frame_of
 from ersatz.sim.scenario.scenario import Scenario
 
 GIB = 2.0**30
@@ -30,7 +32,9 @@ def draw(timeline: Timeline, name: str) -> str:
         [[(x, float(y)) for x, y in zip(timeline.slots, timeline.held.sum(axis=1) / GIB, strict=True)]],
     )  # fmt: skip
     mark = {timeline.words[timeline.peak]: float(timeline.slots[timeline.peak])}
-    return stack_chart(frame, layers, mark)
+    top = timeline.capacity / GIB
+    frame = replace(frame, y=(0.0, max(frame.y[1], 1.04 * top)))
+    return stack_chart(frame, layers, mark, steps=False, limit=(f"capacity {top:.0f} GiB", top))
 
 
 def _layers(timeline: Timeline) -> dict[str, list[tuple[float, float]]]:

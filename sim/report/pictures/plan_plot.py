@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import replace
 
-from ersatz.sim.report.pictures.charts import COLOURS, Frame, dot_chart, frame_of
+from ersatz.sim.report.pictures.charts import dot_chart
+from ersatz.sim.report.pictures.frame import COLOURS, Frame, frame_of
 from ersatz.sim.report.planning import DAY, Told
 from ersatz.sim.search.planned import layout_words
 from ersatz.sim.search.wish import Planned, front
@@ -30,7 +31,7 @@ def memory_picture(plans: Sequence[Told]) -> str:
     capacity = plans[0].scenario.pools[0].node.device.memory_bytes / GIB
     title = f"Layouts that differ in kind, on devices of {capacity:.0f} GiB"
     frame = _wide(frame_of(title, "seconds of a step", "GiB at the peak", [points]))
-    names = [escape(layout_words(told.scenario)) for told in plans]
+    names = [layout_words(told.scenario) for told in plans]
     return dot_chart(frame, list(zip(points, names, strict=True)), COLOURS[0])
 
 
@@ -44,7 +45,7 @@ def money_picture(planned: Planned) -> str:
         (one.wall_s / DAY, one.result.cost.total if one.result.cost else 0.0) for one in every
     ]
     frame = _wide(frame_of("Choices of devices", "days of the job", currency, [points]))
-    names = [f"{one.devices:,} x {escape(one.scenario.pools[0].node.device.name)}" for one in every]
+    names = [f"{one.devices:,} x {one.scenario.pools[0].node.device.name}" for one in every]
     best = [(one.wall_s / DAY, one.result.cost.total) for one in front(every) if one.result.cost]
     return dot_chart(frame, list(zip(points, names, strict=True)), COLOURS[0], best)
 
@@ -53,4 +54,4 @@ def _wide(frame: Frame) -> Frame:
     """Leave room beside the first and the last point."""
     low, high = frame.x
     edge = 0.05 * (high - low) or 0.05 * high or 1.0
-    return Frame(frame.title, frame.x_label, frame.y_label, (low - edge, high + edge), frame.y)
+    return replace(frame, x=(low - edge, high + edge))

@@ -9,7 +9,7 @@ from ersatz.sim.validation.errors.heldout import Judged
 
 SIZE, EDGE = 640, 60  # pixels
 LOW, HIGH = -1.0, 3.0  # powers of ten of seconds
-COLOURS = {"nvidia": "#5b8c3a", "huawei": "#c0392b", "amd": "#2c6fbb"}
+COLOURS = {"nvidia": "#009e73", "huawei": "#d55e00", "amd": "#0072b2"}  # apart for the colour-blind
 
 
 def scatter(judged: Sequence[Judged]) -> str:

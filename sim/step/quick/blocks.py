@@ -23,7 +23,7 @@ from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.step.assemble import Assembler
 from ersatz.sim.step.build import BACKWARD, FORWARD, Ahead, StageBuilder, Turn
 from ersatz.sim.step.program import COMPUTE, HOST, INPUT, STREAMS, Op, overlap_blocks
-from ersatz.sim.step.weights import Bucket, Part
+from ersatz.sim.step.traffic.weights import Bucket, Part
 
 Matrix = npt.NDArray[np.float64]
 WIDTH = len(STREAMS)
@@ -133,7 +133,7 @@ def run_ops(ops: Sequence[Op], rows: list[Matrix], inputs: Sequence[Matrix] = ()
 
 def fold(builder: StageBuilder, phases: Sequence[Phase]) -> Folded:
     """Return the block of a slot: one phase, or a forward and a backward that overlap."""
-    if len(phases) == 1:
+    if len(phases) == 1 and not builder.copies.there:
         return _by_parts(builder, phases[0]) or _by_ops(builder, phases)
     return _by_ops(builder, phases)
 

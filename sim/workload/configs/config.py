@@ -58,6 +58,10 @@ class Config:
                 return found
         return default
 
+    def of_layer(self, name: str) -> Any:
+        """Return what overrides a key in this layer, None where nothing does."""
+        return self._override().get(name)
+
     def given(self, name: str) -> bool:
         """Tell whether the file itself has a value for a key."""
         return any(_value(values, name) is not None for values in (self.own, self.outer))

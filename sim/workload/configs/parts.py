@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ersatz.sim.workload.configs.config import Config
-from ersatz.sim.workload.configs.patterns import EXPERTS
+from ersatz.sim.workload.configs.patterns import EXPERTS, indexer_rows
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention
 from ersatz.sim.workload.recurrence import Recurrence
 
@@ -16,6 +16,7 @@ KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "attn_config.kv_
 HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "dim_head")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
 INNER = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim", "dff", "dim_ff")
+EXPERT_INNER = ("moe_intermediate_size", "expert_ffn_hidden_size", "ffn_config.ffn_hidden_size")
 TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k",
          "top_k_experts", "ffn_config.moe_top_k")  # fmt: skip
 SHARED = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
@@ -46,6 +47,8 @@ def attention(config: Config, word: str, hidden: int) -> Sizes:
     sizes: Sizes = {"heads": heads, "gate": _gate(config), **_windows(config, word)}
     rank = config.get("kv_lora_rank")
     config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
+    if rank == 0 and config.given("kv_lora_rank"):
+        config.blame(("kv_lora_rank",), 0, "expected a number above 0, or null without latents")
     if rank:
         config.read.update((*KV_HEADS, *HEAD_DIM))
         m = _latent(config)
@@ -97,8 +100,15 @@ def _latent(config: Config) -> LatentAttention:
         config.whole("q_lora_rank"), config.whole("kv_lora_rank", least=1),
         config.needed("rotary size", "qk_rope_head_dim") if config.get("qk_rope_head_dim") != 0 else 0,
         config.needed("the size of a key", "qk_nope_head_dim"),
-        config.needed("the size of a value", "v_head_dim"),
+        _value_of_latent(config),
     )  # fmt: skip
+
+
+def _value_of_latent(config: Config) -> int:
+    """Return the size of a value of latent attention; MiniCPM 3 derives it from the hidden size."""
+    if config.family.name == "minicpm3" and config.get("v_head_dim") is None:
+        return config.whole(*HIDDEN, least=1) // config.whole(*HEADS, least=1)
+    return config.needed("the size of a value", "v_head_dim")
 
 
 def _compressed(config: Config, word: str) -> Sizes:
@@ -145,8 +155,15 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
         return config.whole("multi_query_group_num", least=1)
     if swa and config.get("swa_num_key_value_heads"):
         return config.whole("swa_num_key_value_heads", least=1)
+    inside = config.get("attn_config.kv_n_heads")
+    if inside and config.given("num_key_value_heads"):
+        outside = config.whole("num_key_value_heads", least=1)
+        if inside != outside:
+            config.blame(KV_HEADS, outside, f"attn_config.kv_n_heads says {inside}")
     if config.get("num_key_value_heads") is None and swa is False:
         config.read.add("swa_num_key_value_heads")
+    if config.get(*KV_HEADS) is None and config.family.known:
+        config.assumed["num_key_value_heads"] = heads
     return config.whole(*KV_HEADS, default=heads, least=1)
 
 
@@ -154,7 +171,7 @@ def _head_dim(config: Config, swa: bool, hidden: int, heads: int) -> int:
     config.read.update(("global_head_dim", "swa_head_dim"))
     if swa and config.get("swa_head_dim"):
         return config.whole("swa_head_dim", least=1)
-    if not swa and config.get("global_head_dim"):
+    if not swa and config.get("global_head_dim") and not config.of_layer("head_dim"):
         return config.whole("global_head_dim", least=1)
     if config.get(*HEAD_DIM) is not None:
         return config.whole(*HEAD_DIM, least=1)
@@ -179,14 +196,8 @@ def _indexer(config: Config, word: str) -> Indexer:
             config.needed("index size", f"{inner}sparse_index_dim", "index_head_dim"),
             (some + local) * block, weighted=False,
         )  # fmt: skip
-    types = config.get("indexer_types")
-    shared = False
-    if (
-        isinstance(types, list)
-        and config.layer is not None
-        and (rows := config.row("indexer_types"))
-    ):
-        shared = rows[config.layer] == "shared"
+    rows = indexer_rows(config)
+    shared = rows is not None and config.layer is not None and rows[config.layer] == "shared"
     return Indexer(config.needed("index heads", "index_n_heads"),
                    config.needed("index size", "index_head_dim"),
                    config.needed("tokens picked", "index_topk"), shared)  # fmt: skip
@@ -195,6 +206,8 @@ def _indexer(config: Config, word: str) -> Indexer:
 def recurrence(config: Config, hidden: int) -> Recurrence | None:
     """Return the recurrence of a configuration's linear layers, by whichever sizes it has."""
     kind = config.family.recurrence
+    if config.family.name == "olmo_hybrid" and not config.given("linear_num_value_heads"):
+        return _of_attention(config, hidden)
     if kind == "gated_delta" or config.get("linear_num_value_heads"):
         return Recurrence(
             "gated_delta", config.needed("heads of values", "linear_num_value_heads"),
@@ -225,6 +238,16 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
     return None
 
 
+def _of_attention(config: Config, hidden: int) -> Recurrence:
+    """OLMo Hybrid: the heads of attention, keys of three quarters of theirs, values of twice that."""
+    heads = config.whole(*HEADS, least=1)
+    key = config.whole("linear_key_head_dim", default=3 * hidden // (4 * heads), least=1)
+    value = config.whole("linear_value_head_dim", default=2 * key, least=1)
+    groups = config.whole("linear_num_key_heads", default=heads, least=1)
+    taps = config.whole("linear_conv_kernel_dim", default=4)
+    return Recurrence("gated_delta", heads, key, value, groups, taps)
+
+
 def _kda(config: Config) -> Recurrence:
     inner = "linear_attn_config."
     heads = config.needed("heads", f"{inner}num_heads", "linear_num_heads", "num_attention_heads")
@@ -239,6 +262,8 @@ def _kda(config: Config) -> Recurrence:
 
 def _mamba1(config: Config, hidden: int) -> Recurrence:
     inner = config.whole("mamba_expand", "expand", default=2, least=1) * hidden
+    if config.family.defaults.get("no_mlp") and config.given("intermediate_size"):
+        inner = config.whole("intermediate_size", least=1)  # the channels, not an MLP's
     rank = config.get("mamba_dt_rank", "time_step_rank")
     step = rank if isinstance(rank, int) else -(-hidden // 16)
     return Recurrence("mamba1", inner, config.whole("mamba_d_state", "state_size", default=16), 1,
@@ -260,9 +285,13 @@ def _mamba2(config: Config, hidden: int) -> Recurrence:
         else config.whole("head_dim", default=max(inner // heads, 1))
     )
     config.read.update(("mamba_expand", "expand"))
+    groups = config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", default=1, least=1)
+    if heads % groups and not config.problems:
+        config.blame(("mamba_n_groups", "n_groups", "mamba_ngroups"), groups,
+                     f"expected a divisor of the {heads} heads of Mamba-2")  # fmt: skip
     return Recurrence(
         "mamba2", heads, config.needed("the state", "mamba_d_state", "ssm_state_size", "state_size"), size,
-        config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", default=1, least=1),
+        groups,
         config.whole("mamba_d_conv", "conv_kernel", default=4),
         config.whole("mamba_chunk_size", "chunk_size", default=256, least=1),
     )  # fmt: skip
@@ -310,8 +339,8 @@ def dense_inner(config: Config, hidden: int) -> int:
 def experts(config: Config) -> Experts:
     """Return the experts of a layer."""
     routed = config.whole(*EXPERTS, least=1)
-    inner = config.needed("the inner size of an expert", "moe_intermediate_size", "expert_ffn_hidden_size",
-                          "ffn_config.ffn_hidden_size", *INNER)  # fmt: skip
+    names = INNER if config.get(*EXPERT_INNER) is None else EXPERT_INNER
+    inner = config.needed("the inner size of an expert", *names)
     top_k = config.needed("how many experts a token visits", *TOP_K)
     if top_k > routed and not config.problems:
         config.blame(TOP_K, top_k, f"expected at most the {routed} experts")
@@ -335,8 +364,9 @@ def experts(config: Config) -> Experts:
 
 def _node_limit(config: Config) -> int:
     """Return how many groups of experts a token may choose from; all of them is no limit."""
-    groups = config.get("n_group", "num_expert_group")
-    kept = config.get("topk_group")
-    if not isinstance(groups, int) or not isinstance(kept, int) or groups <= 1 or kept >= groups:
+    groups, kept = config.get("n_group", "num_expert_group"), config.get("topk_group")
+    if groups is None or kept is None:
         return 0
-    return kept
+    groups = config.whole("n_group", "num_expert_group", least=1)
+    kept = config.whole("topk_group", least=1)
+    return kept if kept < groups else 0

@@ -74,7 +74,8 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
         config.read.update(ATTENTION_KEYS)
     if not mixed & {"sliding", "chunked", "csa", "hca", "window"}:
         config.read.update(WINDOW_KEYS)
-    if not mixed & {"linear", "both"} and config.family.defaults.get("both_mixers") is None:
+    known = config.family.known and config.family.defaults.get("both_mixers") is None
+    if not mixed & {"linear", "both"} and known:  # of a stranger they say that there is more
         config.read.update(key for key in config.own if key.startswith(LINEAR_KEYS))
     if "conv" not in mixed:
         config.read.add("conv_L_cache")
@@ -268,6 +269,29 @@ def _no_rope(config: Config, count: int) -> Words | None:
     return ["chunked" if row else "full" for row in rows]
 
 
+def indexer_rows(config: Config) -> list[str] | None:
+    """Return for every layer whether it has an indexer (full) or takes an earlier one's choice (shared).
+
+    By a list, by letters F and S, or full in every n-th layer from an offset on and in all before
+    it (GLM-5.2); None where all have one.
+    """
+    if config.get("indexer_types") is not None:
+        return config.row("indexer_types")
+    letters = config.get("index_topk_pattern")
+    if isinstance(letters, str):
+        if len(letters) != config.layers or set(letters) - set("FS"):
+            expected = f"expected F or S for each of {config.layers} layers"
+            config.blame(("index_topk_pattern",), letters, expected)
+            return None
+        return [{"F": "full", "S": "shared"}[letter] for letter in letters]
+    if config.get("index_topk_freq") is None:
+        return None
+    every = config.whole("index_topk_freq", default=1, least=1)
+    offset = config.whole("index_skip_topk_offset", default=2)
+    return ["full" if max(place - offset + 1, 0) % every == 0 else "shared"
+            for place in range(config.layers)]  # fmt: skip
+
+
 def feeds(config: Config) -> Words:
     """Return the feed-forward of every layer."""
     count = config.layers
@@ -275,7 +299,11 @@ def feeds(config: Config) -> Words:
     if config.family.name == "doge" and config.get("is_moe"):
         config.blame(("is_moe",), True, "a mixture of single-column experts is not modelled")
     off = any(config.get(key) is False for key in ("is_moe", "enable_moe_block"))
-    if not routed or off or (isinstance(routed, int) and routed == 1):
+    named = [key for key in EXPERTS if key in config.own and config.family.defaults.get(key)]
+    if routed is None and named:
+        config.blame((named[0],), None, "null: expected how many experts, or 0 for none")
+    beside = config.family.defaults.get("shared_like_expert")  # a single expert is not all there is
+    if not routed or off or (routed == 1 and not beside):
         return ["dense"] * count
     given = config.row("mlp_layer_types")
     if given is not None:
@@ -306,7 +334,7 @@ def _feed(config: Config, place: int) -> str:
         return "moe" if place in places else "dense"
     tests = (
         place >= config.whole("first_k_dense_replace", "num_dense_layers", "moe_layer_num_skipped"),
-        place not in _as_list(config.get("mlp_only_layers")),
+        place not in _listed(config, "mlp_only_layers"),
         (place + 1) % config.whole("decoder_sparse_step", "interleave_moe_layer_step",
                                    "moe_layer_interval", default=1, least=1) == 0,
         place >= _least(config.get("moe_layer_start_index"), 0),
@@ -329,6 +357,17 @@ def _least(value: Any, default: int) -> int:
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, int) else default
+
+
+def _listed(config: Config, key: str) -> list[Any]:
+    """Return the numbers of layers that a key lists; one that is none of theirs is a fault."""
+    places = _as_list(config.get(key))
+    strange = [p for p in places if not isinstance(p, int) or not 0 <= p < config.layers]
+    if strange and not config.problems:
+        config.blame(
+            (key,), strange[0], f"expected the numbers of layers, 0 to {config.layers - 1}"
+        )
+    return places
 
 
 def _as_list(value: Any) -> list[Any]:

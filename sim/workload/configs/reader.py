@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.workload.configs.config import MAX_LAYERS, Config, make_config
 from ersatz.sim.workload.configs.families import family_names
-from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, feed_sizes, mixer_sizes
-from ersatz.sim.workload.configs.patterns import feeds, mixers, one_block_pattern, settled
+from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, TOP_K, feed_sizes, mixer_sizes
+from ersatz.sim.workload.configs.patterns import (
+    EXPERTS,
+    feeds,
+    indexer_rows,
+    mixers,
+    one_block_pattern,
+    settled,
+)
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
@@ -32,6 +40,7 @@ PREDICTS = (
     "mtp_num_hidden_layers",
     "num_mtp_layers",
 )
+ALIKE = (HIDDEN, LAYERS, EXPERTS, TOP_K)  # names of one size each
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
 BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
 SHAPES = re.compile(
@@ -60,15 +69,32 @@ def _text(path: Path) -> str:
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=partial(_once, path, text))
     except json.JSONDecodeError as error:
         raise _fault(path, error.lineno, f"is no valid JSON: {error.msg}") from error
+    except InputError:
+        raise
     except ValueError as error:  # Python reads no whole number of thousands of digits
         raise _fault(path, 0, "holds a number that is too large") from error
     except RecursionError as error:
         raise _fault(path, 0, "is nested too deeply") from error
     if not isinstance(values, dict) or not values:
         raise _fault(path, 1, "is no model config: expected keys and values")
+    return values
+
+
+def _once(path: Path, text: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the keys of a mapping, none of which stands twice with two values."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values and values[key] != value:
+            places = [text.count("\n", 0, m.start()) + 1
+                      for m in re.finditer(rf'"{re.escape(key)}"\s*:', text)]  # fmt: skip
+            line = places[-1] if places else 0
+            raise InputError(
+                [Problem(str(path), line, 1, key, str(value)[:60], "stands twice, with two values")]
+            )
+        values[key] = value
     return values
 
 
@@ -87,6 +113,10 @@ def _refuse_strangers(config: Config) -> None:
         raise _fault(
             path, 1, f"is no model config: none of {shown} is there, nor a part that has them"
         )
+    if config.own.get("add_cross_attention"):
+        config.blame(("add_cross_attention",), True, "attention to an encoder is not modelled")
+        raise InputError(config.problems)
+    config.read.add("add_cross_attention")
     for key in ("is_encoder_decoder", "encoder_layers"):
         if config.own.get(key) or config.outer.get(key):
             config.blame(
@@ -101,6 +131,8 @@ def _model(config: Config, path: Path) -> Model | None:
         shown = f"model_type {name} is" if config.family.name else "the file names no model_type:"
         config.notes.append(f"{shown} not known: its keys are read as those of the known families;"
                             " gates, ties and layers that no key tells are taken as Llama's")  # fmt: skip
+    for names in ALIKE:
+        _agree(config, names)
     hidden = config.needed("hidden", *HIDDEN)
     layers = _layers(config, hidden)
     vocab = config.needed("vocab", *VOCAB)
@@ -114,6 +146,15 @@ def _model(config: Config, path: Path) -> Model | None:
         return None
     runs = tuple((kind, len(list(same))) for kind, same in groupby(layers))
     return _assemble(config, name, runs, hidden, vocab, predict, streams, tied)
+
+
+def _agree(config: Config, names: tuple[str, ...]) -> None:
+    """Blame keys that say one thing under two names, with two values."""
+    said = {name: config.own[name] for name in names if isinstance(config.own.get(name), int)}
+    if len(set(said.values())) > 1:
+        first, *others = said
+        words = ", ".join(f"{name} says {said[name]}" for name in others)
+        config.blame((first,), said[first], f"{words}: they mean the same")
 
 
 def _assemble(
@@ -181,7 +222,7 @@ def _sized(config: Config, words: list[tuple[str, str]], hidden: int) -> Iterato
     streams = config.whole("hc_mult", default=1, least=1)
     varies = varies or config.get("use_cla") is True or config.get("kv_source_layers") is not None
     tail = config.layers - config.whole("num_kv_shared_layers")
-    shared = config.get("indexer_types")
+    shared = indexer_rows(config)
     both = config.family.defaults.get("both_mixers")
     for place, (mixer, feed) in enumerate(words):
         word = "both" if both and mixer == "full" else mixer
@@ -272,7 +313,8 @@ def _tables(config: Config, hidden: int) -> int:
         ) * hidden
     width = config.whole("hidden_size_per_layer_input")
     if width:
-        rows = config.whole("vocab_size_per_layer_input", *VOCAB)
+        own = config.get("vocab_size_per_layer_input") is not None
+        rows = config.whole(*(("vocab_size_per_layer_input",) if own else VOCAB))
         tables += config.layers * width * (rows + 3 * hidden)
     return tables
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.private import private_folder
 from ersatz.sim.fleet.log import Claims, Record
 from ersatz.sim.fleet.policies.own.channel import Channel, ChannelError
-from ersatz.sim.fleet.policies.own.folder import private_folder
 from ersatz.sim.fleet.policies.own.kept import FAREWELL_S, Kept, environment
 from ersatz.sim.fleet.policies.own.mirror import news
 from ersatz.sim.fleet.protocol import (

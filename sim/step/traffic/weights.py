@@ -18,6 +18,7 @@ from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.borders import Border
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Times, Transfer
+from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.pieces import PartWork
 
 
@@ -30,6 +31,7 @@ class Part:
     expert: float
     is_layer: bool
     moe: bool = False
+    kind: Layer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class WeightTraffic:
 
     def gather(self, bucket: Bucket) -> Moves:
         """Gather the weights of a bucket."""
-        size = DTYPE_BYTES[self.scenario.training.precision]
+        size = self.scenario.training.operand_bytes
         narrow = bucket.narrow and self.stack.narrow_weight_gather
         each = size if narrow else max(size, 2.0)
         return self._moves(("all_gather", bucket.params * each, bucket.group))

@@ -7,6 +7,8 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,6 +18,16 @@ def private_folder(kind: str) -> Path:
         if is_dead(old):
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"ersatz-{kind}-{_maker(os.getpid())}-"))
+
+
+@contextmanager
+def private_place(kind: str) -> Iterator[Path]:
+    """Give a private folder for as long as a block runs."""
+    folder = private_folder(kind)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_dead(folder: Path) -> bool:

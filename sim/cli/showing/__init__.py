@@ -1,0 +1,1 @@
+"""Verbs that show results: a page of its own, and pages in a browser."""

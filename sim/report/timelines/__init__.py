@@ -1,0 +1,1 @@
+"""Timelines that Perfetto and chrome://tracing open as they are."""
