@@ -101,10 +101,12 @@ def _text(row: Row) -> str:
 
 
 def _opened(path: Path, *, write: bool) -> sqlite3.Connection:
-    if path.is_dir():
-        raise ValueError("is a folder; expected a file")
-    if path.exists() and path.stat().st_size and not path.read_bytes()[:16].startswith(BEGIN):
-        raise ValueError("holds something else than a journal; expected another file")
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file; expected one, or a new name")
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            if not file.read(16).startswith(BEGIN):
+                raise ValueError("holds something else than a journal; expected another file")
     if not write and not path.exists():
         raise ValueError("cannot be read: there is no such file")
     with closing(sqlite3.connect(path, timeout=30)) as first:

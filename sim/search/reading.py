@@ -90,13 +90,15 @@ def _whole(case: Case) -> bool:
 def _text(name: str, overrides: Sequence[str]) -> tuple[YamlText, list[str]]:
     """Return the text of a scenario or launch file, or one made for a model's name."""
     path = look_up(name)
-    if path is not None and not path.is_dir():
+    if path is not None:
         if not is_launch_file(path):
             return read_yaml(path), []
         found = import_file(path, overrides)
         if problems := open_questions(found):
             raise InputError(problems)
         return text_of(found), []
+    if name.lower() not in list_models() and ("/" in name or Path(name).suffix):
+        raise InputError([Problem(name, 0, 0, "", "", "cannot be read: there is no such file")])
     if name.lower() not in list_models():
         near = did_you_mean(name, [*shipped_scenarios(), *list_models()])
         words = f"is neither a file, nor a shipped scenario, nor a model of the catalogue{near}"
