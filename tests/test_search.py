@@ -32,7 +32,7 @@ SMALL = [  # model, layers, stack, node, nodes, batch, schedules, ZeRO
     ("llama3-70b", 3, "primus", "mi300x-8", 1, 8, ("1f1b",), (0, 2, 3)),
     ("mixtral-8x7b", 4, "megatron-core", "h100-8", 1, 4, ("1f1b",), (1,)),
     ("mixtral-8x7b", 2, "primus", "mi300x-8", 1, 4, ("zb-h1",), (1,)),
-    ("deepseek-v3", 4, "deepseek", "h800-8", 1, 8, ("dualpipe", "1f1b"), (1,)),
+    ("deepseek-v3", 4, "deepseek", "h800-8", 1, 8, ("dualpipe", "dualpipev"), (1,)),
     ("qwen3-30b-a3b", 3, "megatron-core-2025", "h20-8", 1, 2, ("1f1b",), (1,)),
     ("gpt3-175b", 2, "megatron-2021", "a100-80-8", 1, 8, ("1f1b", "gpipe"), (0,)),
 ]  # fmt: skip
