@@ -36,7 +36,6 @@ from ersatz.sim.search.space import (
     DP,
     DUAL,
     DUALV,
-    DUALV,
     EP,
     ETP,
     LOOPED,
@@ -62,7 +61,6 @@ THROUGH, BUSY, HOST = range(3)
 SHARD_COLUMNS = [TP, CP, EP, ETP, SP, MB]
 PIECE = 200_000  # rows at once, so that memory does not grow with the space
 GPIPE, ZBH1 = SCHEDULES.index("gpipe"), SCHEDULES.index("zb-h1")
-OVERLAPPING = (DUAL, DUALV)  # a forward and a backward pass fill each other's waits
 WHOLE = [SCHEDULES.index(name) for name in ("gpipe", "1f1b", "interleaved")]
 
 
@@ -263,9 +261,6 @@ def in_flight(schedule: int, p: Rows, v: Rows, m: Rows, stage: int) -> Array:
         return np.stack([np.minimum(2 * p - at - 1, m), np.minimum(at + 1, m)], axis=1).astype(
             float
         )
-    if schedule == DUALV:
-        first = np.minimum(2 * (p - at - 1) + 1, m)
-        return np.stack([first, np.zeros_like(first)], axis=1).astype(float)
     if schedule == DUAL:
         near = np.minimum(at, p - 1 - at)
         outer = p // 2 - near - 1
