@@ -230,3 +230,14 @@ def test_what_a_stack_or_a_node_decides_is_said(tmp_path: Path) -> None:
 def test_the_number_of_experts_of_a_token_is_left_open(tmp_path: Path) -> None:
     reading = read_run(run(tmp_path, **{**MOE, "top_k": ""}))
     assert reading.open["top_k"] == (1, 8)
+
+
+def test_a_table_of_before_2024_ran_the_first_flash_attention(tmp_path: Path) -> None:
+    """PyTorch has FlashAttention-2 since 2.2, of January 2024; without a date the newer is taken."""
+    for ref, name in (
+        ("(2023-07-05)", "generic-2023"),
+        ("(2024-02-01)", "generic"),
+        ("", "generic"),
+    ):
+        reading = read_run(run(tmp_path, framework="PyTorch Lightning", source_ref=ref))
+        assert reading.scenario.pools[0].stack.name == name

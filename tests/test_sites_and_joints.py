@@ -19,15 +19,17 @@ from ersatz.sim.fleet.engine.speeds import StepSpeed
 from ersatz.sim.fleet.workload.jobs import trace_speed
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.plan.borders import schedule_steps, stage_borders
+from ersatz.sim.plan.layout import share_of
 from ersatz.sim.plan.network import placed_communicators, served_communicators
+from ersatz.sim.plan.remarks import network_remarks
 from ersatz.sim.plan.schedules import make_schedule
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import FabricSpec, Joint, Scenario
 from ersatz.sim.step.bench import Bench
 from ersatz.sim.step.build import stage_pools
 from ersatz.sim.step.coupled import coupled_step
-from ersatz.sim.step.step import job_programs, simulate_step, step_seconds
-from ersatz.sim.step.weights import Bucket
+from ersatz.sim.step.step import job_programs, simulate_step, split_replicas, step_seconds
+from ersatz.sim.step.traffic.weights import Bucket
 
 MESSAGE = 4096 * 8192 * 2 / 8  # bytes of a micro-batch's activations on one of eight tensor ranks
 
@@ -323,3 +325,20 @@ def test_a_job_over_leaves_gets_less_of_a_described_network(name: str) -> None:
     assert speed.seconds("m", name, 64, spread=True) > 1.05 * speed.seconds(
         "m", name, 64, spread=False
     )
+
+
+def test_replicas_of_three_pools_fill_their_own() -> None:
+    # Three pools of 64 devices with 8 replicas of 8 ranks each: a group of all 24 replicas has 8 members
+    # on a pool, with a stride of tp = 8; 24 x 8 ranks would not fill 64. Equal pools share equally.
+    rows = [
+        {"name": name, "node": "h800-8", "nodes": 8, "stack": "megatron-core"} for name in "abc"
+    ]
+    layout = {"tp": 8, "pp": 1, "mixed": "replicas"}
+    case = known_case(24, cluster={"pools": rows}, parallel=layout, model="llama2-7b",
+                      training={"global_batch": 192}, fabric={})  # fmt: skip
+    assert not list(network_remarks(case))
+    for pool in case.pools:
+        own = share_of(case.parallel, pool, case.pools)
+        served = served_communicators(own, pool, case.parallel.dp, FabricSpec(), case.seed)
+        assert own.dp == {s.name: s.size for s in served}["dp"] == 8
+    assert [share.training.global_batch for share in split_replicas(case)] == [64, 64, 64]

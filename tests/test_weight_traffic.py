@@ -20,7 +20,7 @@ from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.program import Op
 from ersatz.sim.step.step import step_seconds
-from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.model import Experts, LatentAttention
 
 MOE = make_model(experts=Experts(routed=16, top_k=2, hidden=500))

@@ -166,6 +166,8 @@ def _product_time(device: Device, kernel: Kernel, moved: float) -> float:
     """A start, then compute with the writing of the result, which traffic only partly hides behind."""
     constants = kernel_constants()
     rate = device.matrix_peak[kernel.dtype] * device.matrix_ceiling[kernel.dtype]
+    if not kernel.aligned:  # sums are kept in fp32, so the vector units do not pack
+        rate = min(rate, device.vector_peak.get("fp32", rate))
     rate *= device.sustained_clock
     compute = kernel.flop / rate * quantisation(device, kernel) * kernel.slowdown
     written = constants.output_write * 2.0 * kernel.groups * kernel.m * kernel.n

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
 from ersatz.sim.plan.schedules import chunk_places, stage_chunks
-from ersatz.sim.scenario.scenario import Parallel
+from ersatz.sim.scenario.scenario import Parallel, Pool
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model, Runs
 
@@ -135,6 +135,13 @@ def group_extents(parallel: Parallel, dp: int) -> dict[str, tuple[int, int, int]
         "pp": (stage, parallel.pp, 1),
         "ends": (stage * max(parallel.pp - 1, 1), min(parallel.pp, 2), 1),
     }
+
+
+def share_of(parallel: Parallel, pool: Pool, pools: Sequence[Pool]) -> Parallel:
+    """Return the degrees of a pool's own ranks: where pools run whole replicas, dp counts its own."""
+    if len(pools) == 1 or parallel.mixed == "stages":
+        return parallel
+    return replace(parallel, dp=pool.devices // (parallel.tp * parallel.cp * parallel.pp))
 
 
 def _twice(group: Group, stages: int) -> Group:

@@ -40,7 +40,8 @@ def placed_communicators(
 ) -> Mapping[str, Communicator]:
     """Return the communicators of a pool, each with the node as its members find it.
 
-    `dp` counts the replicas of the whole job. Raises `InfeasibleError` when a fault cuts off a rank.
+    `parallel.dp` counts the pool's own replicas (`share_of`), `dp` those of the whole job. Raises
+    `InfeasibleError` when a fault cuts off a rank.
     """
     node = used_node(pool)
     packed = communicators(parallel, node, dp)

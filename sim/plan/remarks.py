@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ersatz.device_models.networks.group import Group, wiring_of
 from ersatz.device_models.text.units import format_bytes, format_si
-from ersatz.sim.plan.layout import communicators
+from ersatz.sim.plan.layout import communicators, share_of
 from ersatz.sim.plan.network import (
     dead_cards,
     job_fabric,
@@ -20,9 +20,9 @@ from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 def network_remarks(scenario: Scenario) -> Iterator[str]:
     """Say which groups straddle domains, which pass between sites, and which cards are dead."""
     for pool in scenario.pools:
-        groups = placed_communicators(
-            scenario.parallel, pool, scenario.parallel.dp, scenario.fabric, scenario.seed
-        )
+        replicas = scenario.parallel.dp
+        own = share_of(scenario.parallel, pool, scenario.pools)
+        groups = placed_communicators(own, pool, replicas, scenario.fabric, scenario.seed)
         found = {name: c.group for name, c in groups.items() if name not in ("world", "pp")}
         yield from _straddling(scenario, pool, found)
         yield from _sites(scenario, pool, found)

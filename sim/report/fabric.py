@@ -16,6 +16,7 @@ from ersatz.device_models.networks.facts import FabricFacts, fabric_facts
 from ersatz.device_models.networks.graph import spans
 from ersatz.device_models.networks.group import ways, wiring_of
 from ersatz.device_models.text.units import format_money, format_si
+from ersatz.sim.plan.layout import share_of
 from ersatz.sim.plan.network import Served, served_communicators
 from ersatz.sim.report.json_out import plain
 from ersatz.sim.scenario.fabric_file import FabricCase
@@ -45,8 +46,8 @@ def view_pools(case: FabricCase) -> tuple[PoolView, ...]:
         facts = fabric_facts(pool.node, max(case.fabric.size, pool.nodes), case.fabric.faults)
         served: tuple[Served, ...] = ()
         if case.parallel:
-            p = case.parallel
-            served = served_communicators(p, pool, p.dp, case.fabric, case.seed)
+            own = share_of(case.parallel, pool, case.pools)
+            served = served_communicators(own, pool, case.parallel.dp, case.fabric, case.seed)
         views.append(PoolView(pool, facts, served))
     return tuple(views)
 

@@ -54,7 +54,7 @@ from ersatz.sim.search.space import (
     layout_of,
 )
 from ersatz.sim.step.bench import Bench
-from ersatz.sim.step.weights import Bucket
+from ersatz.sim.step.traffic.weights import Bucket
 
 FORWARD, BACKWARD, SPLIT_BACKWARD, SELECTIVE, FULL = range(len(PASSES))
 THROUGH, BUSY, HOST = range(3)

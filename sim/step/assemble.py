@@ -42,6 +42,7 @@ class Transfer(NamedTuple):
     uses: Uses = ()
     sent: Sent | None = None
     flight_s: float = 0.0  # a message's way on, when the sender is free again
+    channels: float = 1.0  # that it holds on the device / those of a collective inside a node
 
 
 NOTHING = Transfer(0.0)
@@ -100,7 +101,23 @@ class Times:
             pieces = RING_TURNS.get(kind, 0) * (communicator.group.size - 1)
             seconds += pieces * self.node.scale_out.piece_s
         sent = Sent(kind, nbytes, group, communicator.group, done)
-        return Transfer(seconds, self._uses(done, seconds, communicator), sent)
+        uses, channels = self._uses(done, seconds, communicator), self._channels(kind, communicator)
+        return Transfer(seconds, uses, sent, channels=channels)
+
+    def _channels(self, kind: str, communicator: Communicator) -> float:
+        """Share of the channels that a ring holds on every device which it passes.
+
+        Libraries open as many as feed the narrowest place: the cards of a node against the links inside
+        (NCCL's search for rings). Each is a block of the device, busy for as long as the collective
+        lasts, however slow it is. That a group with few members in a node opens fewer is left out.
+        """
+        inside, cards = (
+            self.node.scale_up.bandwidth,
+            self.node.nics * self.node.scale_out.nic_bandwidth,
+        )
+        if communicator.group.nodes == 1 or kind not in RING_TURNS or not inside:
+            return 1.0
+        return min(cards / inside, 1.0)
 
     def message(self, nbytes: float, border: Border) -> Transfer:
         """Time and traffic of a message of each rank to another stage."""
@@ -251,7 +268,10 @@ class Assembler:
 
     def tax(self, moved: Iterable[Transfer], beside: float = math.inf) -> None:
         """Append what transfers take from the compute beside them, of which there are `beside` s."""
-        seconds = min(math.fsum(transfer.seconds for transfer in moved), beside)
+        found = list(moved)
+        whole = math.fsum(transfer.seconds for transfer in found)
+        held = math.fsum(transfer.seconds * transfer.channels for transfer in found)
+        seconds = held * min(beside / whole, 1.0) if whole else 0.0
         if seconds > 0 and self.times.stack.overlap_contention > 0:
             self.compute(seconds * self.times.stack.overlap_contention, "contention", 0.0)
 

@@ -18,7 +18,7 @@ from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.network import placed_communicators
 from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Times
-from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard

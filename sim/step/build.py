@@ -40,7 +40,6 @@ from ersatz.sim.plan.schedules import Schedule, Variant, chunk_places, make_sche
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.bench import Bench, bench_of, content
-from ersatz.sim.step.offload import CATEGORY, HostCopies
 from ersatz.sim.step.program import (
     COPY,
     GATHER,
@@ -51,7 +50,8 @@ from ersatz.sim.step.program import (
     Program,
     overlap_blocks,
 )
-from ersatz.sim.step.weights import Bucket, Part, WeightTraffic
+from ersatz.sim.step.traffic.offload import CATEGORY, HostCopies
+from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.adapters import trained_share
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.pieces import Shard

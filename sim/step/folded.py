@@ -9,11 +9,13 @@ number of its ops and ranks. With stragglers each stage goes as fast as its slow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import add, itemgetter
 
 import numpy as np
 
-from ersatz.sim.step.program import STREAMS, Block, Program
+from ersatz.sim.step.program import COMPUTE, STREAMS, Block, Op, Program
 from ersatz.sim.step.vector import Array, Stage, VectorStep, alike
 
 WIDTH = len(STREAMS)  # slot 0 of a state is the host's
@@ -58,8 +60,8 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
             rows = known[key] = _rows(transfer_matrix(vector, stage, block, len(inputs)))
         ready = state[stage] + [messages.pop(message, -math.inf) for message in inputs]
         after = ready[:WIDTH] + [0.0] * len(block.sends)
-        for row, terms in rows:
-            after[row] = max([ready[column] + weight for column, weight in terms])
+        for row, columns, weights in rows:
+            after[row] = max(map(add, columns(ready), weights))
         if account:
             now = np.array(ready)
             account(stage, variant, now[:WIDTH], now[WIDTH:], np.array(after))
@@ -70,7 +72,8 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
     return [np.array(times) for times in state]
 
 
-Row = tuple[int, list[tuple[int, float]]]
+# The number of a row, and its finite entries: what picks their columns, and their weights.
+Row = tuple[int, Callable[[list[float]], tuple[float, ...]], tuple[float, ...]]
 
 
 def _rows(matrix: Array) -> list[Row]:
@@ -79,7 +82,9 @@ def _rows(matrix: Array) -> list[Row]:
     for number, weights in enumerate(matrix.tolist()):
         terms = [(column, w) for column, w in enumerate(weights) if w > -math.inf]
         if terms != [(number, 0.0)] or number >= WIDTH:
-            rows.append((number, terms))
+            terms += terms[:1] * (len(terms) == 1)  # of one column alone itemgetter makes no tuple
+            columns, finite = zip(*terms, strict=True)
+            rows.append((number, itemgetter(*columns), finite))
     return rows
 
 
@@ -89,7 +94,63 @@ def transfer_matrix(vector: VectorStep, number: int, block: Block, inputs: int) 
     unit = np.full((size, size, 1, 1, 1), -np.inf)
     unit[range(size), range(size)] = 0.0
     stage = Stage(list(unit[:WIDTH]), unit[0], -np.inf)
+    factor = vector.slowness[number]
+    if factor.size == 1 and factor.item() == 1.0:
+        block = merged(block)
+        vector.made.append(block)
     ends = vector.run_block(number, block, stage, list(unit[WIDTH:]) or [None])
     arrivals = (ends[index] + block.ops[index].flight_s for index, _ in block.sends)
     rows = [stage.host, *stage.free[1:], *arrivals]
     return np.stack([np.broadcast_to(row, unit.shape[1:]).reshape(size) for row in rows])
+
+
+def merged(block: Block) -> Block:
+    """Return a block with ops that follow one another on the compute stream as one, where ranks are alike.
+
+    Started with the host at h and the device at d an op ends at max(d + device time, h + lead), a
+    collective with a lead of launch and time; two of them in a row are such an op again. Ops that
+    others wait for, and those at which the host waits, end a run.
+    """
+    needed = {index for op in block.ops for index in op.after if index >= 0}
+    needed |= {index for index, _ in block.sends}
+    ops: list[Op] = []
+    where: dict[int, int] = {}
+    run: list[Op] = []
+    for index, op in enumerate(block.ops):
+        follows = op.stream == COMPUTE and not op.after
+        if run and not follows:
+            ops.append(_one(run))
+            run = []
+        if op.stream == COMPUTE:
+            run.append(op)
+            where[index] = len(ops)
+            if index in needed or op.host_waits:
+                ops.append(_one(run))
+                run = []
+        else:
+            where[index] = len(ops)
+            ops.append(op)
+    if run:
+        ops.append(_one(run))
+    placed = tuple(_placed(op, where) if any(a >= 0 for a in op.after) else op for op in ops)
+    return Block(placed, tuple((where[index], part) for index, part in block.sends))
+
+
+def _one(run: Sequence[Op]) -> Op:
+    """Return ops in a row as one; it waits for what the first waits for, the host where the last does."""
+    first, last = run[0], run[-1]
+    if len(run) == 1:
+        return first
+    device = host = 0.0
+    lead = -math.inf
+    for op in run:
+        own = op.host_s + op.device_s if op.sync else op.lead_s
+        lead = max(lead + op.device_s, host + own)
+        device += op.device_s
+        host += op.host_s
+    return Op("", COMPUTE, (), first.after, (), False, last.host_waits, device, host, lead,
+              flight_s=last.flight_s)  # fmt: skip
+
+
+def _placed(op: Op, where: Mapping[int, int]) -> Op:
+    return replace(op, after=tuple(where[a] if a >= 0 else a for a in op.after))

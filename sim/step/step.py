@@ -14,6 +14,7 @@ import numpy as np
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.layout import share_of
 from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
@@ -101,18 +102,18 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
     """Return one scenario per kind of device that runs whole replicas, with its share of the batch."""
     if len(scenario.pools) == 1 or scenario.parallel.mixed == "stages":
         return [scenario]
-    parallel, training = scenario.parallel, scenario.training
-    column = parallel.tp * parallel.cp * parallel.pp
-    replicas = [pool.devices // column for pool in scenario.pools]
+    training = scenario.training
+    own = [share_of(scenario.parallel, pool, scenario.pools) for pool in scenario.pools]
+    replicas = [parallel.dp for parallel in own]
     microbatches = training.global_batch // training.micro_batch
     counts = share_microbatches(microbatches, replicas, replica_speeds(scenario, timer))
     return [
         replace(
             alone,
-            parallel=replace(parallel, dp=dp),
-            training=replace(training, global_batch=count * dp * training.micro_batch),
+            parallel=parallel,
+            training=replace(training, global_batch=count * parallel.dp * training.micro_batch),
         )
-        for alone, dp, count in zip(_by_pool(scenario), replicas, counts, strict=True)
+        for alone, parallel, count in zip(_by_pool(scenario), own, counts, strict=True)
     ]
 
 

@@ -70,6 +70,7 @@ class VectorStep:
     observe: Observer | None = None
     folds_ranks: bool = False  # arrays do not hold ranks: collectives wait for nobody
     costs: dict[tuple[int, int], Costs] = field(default_factory=dict)
+    made: list[Block] = field(default_factory=list)  # on the way: costs go by the identity of ops
 
     def run(self) -> float:
         """Return the duration of the step in seconds."""

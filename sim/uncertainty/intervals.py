@@ -32,7 +32,7 @@ LONG = 16_384  # tokens from which a sequence is beyond what most runs show
 EARLY = "2023"  # software released before varies more: each site had patches of its own
 FEW = 2  # published runs of a kind that say little
 BINS = ("ascend-910b",)  # families whose bin a publication seldom tells
-GENERIC = frozenset({"generic"})  # stacks that stand for an unknown one
+GENERIC = frozenset({"generic", "generic-2023"})  # stacks that stand for an unknown one
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 from ersatz.sim.workload.recurrence import Product
 from ersatz.sim.workload.recurrent import recurrent_core
 from ersatz.sim.workload.selection import index_core
+from ersatz.sim.workload.unfused import unfused_core
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +137,11 @@ def _cores(shard: Shard, *, backward: bool) -> list[Piece]:
 
 def _core(shard: Shard, *, backward: bool) -> tuple[Piece, ...]:
     """Scores, softmax and values, with what cp exchanges for them."""
-    core = _core_kernel(shard, backward=backward)
-    pieces: list[Piece] = [core]
-    if not is_fused(shard):
-        scores = shard.tokens * shard.sequence * shard.layer.heads / shard.tp
-        constants = kernel_constants()
-        passes = constants.score_passes_backward if backward else constants.score_passes_forward
-        pieces.append(memory_kernel("scores", 2.0 * passes * scores, "attention"))
+    if is_fused(shard):
+        pieces: tuple[Kernel, ...] = (_core_kernel(shard, backward=backward),)
+    else:
+        pieces = unfused_core(shard, backward=backward)
+    core = pieces[0]
     before = _exchange_heads(shard, backward=backward, into=True)
     after = _exchange_heads(shard, backward=backward, into=False)
     return (*before, *pieces, *_keys_and_values(shard, core, backward=backward), *after)
@@ -154,21 +153,12 @@ def is_fused(shard: Shard) -> bool:
 
 
 def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
-    """Five products backward for two forward, since scores are computed again."""
+    """One fused kernel: five products backward for two forward, since scores are computed again."""
     layer, stack, t = shard.layer, shard.stack, shard.tokens
     query, value = _core_width(shard)
     keys, values = _exchanged(shard)
-    fused = is_fused(shard)
-    causal = layer.attended(shard.span)
-    reach = causal if fused else float(shard.sequence)
-    length = 2 * reach if fused else reach
-    products = (
-        (3 * query + 2 * value)
-        if backward and fused
-        else 2 * (query + value)
-        if backward
-        else query + value
-    )
+    reach = layer.attended(shard.span)
+    products = 3 * query + 2 * value if backward else query + value
     passes = 2.5 if backward else 1.0
     nbytes = shard.element_bytes * t * (query + keys + values + value) * passes
     head = query * shard.tp / layer.heads
@@ -176,12 +166,10 @@ def _core_kernel(shard: Shard, *, backward: bool) -> Kernel:
     return Kernel("attention back" if backward else "attention", "attention", "attention",
                   shard.wide, flop, nbytes, m=t, n=value, k=head,
                   groups=max(round(keys / head), 1), backward=backward,
-                  sequence=round(length) // shard.ring, versions=words_of(stack.attention_kernel),
-                  slowdown=1.0 / stack.attention_factor,
-                  portable=stack.portable_attention,
-                  aligned=fused or head * shard.element_bytes % 16 == 0,
-                  repeated=flop * query / products if backward and fused else 0.0,
-                  padding=flop * (1.0 - causal / reach))  # fmt: skip
+                  sequence=round(2 * reach) // shard.ring,
+                  versions=words_of(stack.attention_kernel),
+                  slowdown=1.0 / stack.attention_factor, portable=stack.portable_attention,
+                  repeated=flop * query / products if backward else 0.0)  # fmt: skip
 
 
 def _core_width(shard: Shard) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.workload.pieces import HostWork, Join, Piece
 
 _NAMES = {
-    "core_attn": {"attention", "scores", "ring merge", "context gather", "context ring",
+    "core_attn": {"attention", "scores", "softmax", "ring merge", "context gather", "context ring",
                   "context exchange"},
     "mla_up_proj": {"latent gather", "q up", "q", "kv up", "rope"},
     "layernorm": {"norm"},

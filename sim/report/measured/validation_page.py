@@ -14,6 +14,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.whole import write_all_whole
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.report.measured.memory_page import memory_chapter
+from ersatz.sim.report.measured.peers_page import COLUMNS, peer_rows
 from ersatz.sim.report.pictures.validation_plot import scatter
 from ersatz.sim.uncertainty.intervals import components
 from ersatz.sim.validation.errors.anchored import DRAWS, anchored_errors, groups_of
@@ -93,6 +94,9 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     yield "## Kernels and collectives\n"
     yield _table(["group", "points", "median error", "90th percentile"], list(_micro()))
     yield from _jobs()
+    yield ("## Beside other simulators\n\nMean errors as published, by the authors or by others, and ersatz's on the same runs where the"
+           " table has them. Who times kernels on the device itself needs that device; ersatz is for devices that are not there.\n")  # fmt: skip
+    yield _table(COLUMNS, list(peer_rows(judged)))
     yield from memory_chapter()
     slow = [j for j in judged if j.stack == "nanotron"]
     off = sum(abs(j.family_error) > math.log(1.8) for j in slow)

@@ -23,7 +23,7 @@ from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.step.assemble import Assembler
 from ersatz.sim.step.build import BACKWARD, FORWARD, Ahead, StageBuilder, Turn
 from ersatz.sim.step.program import COMPUTE, HOST, INPUT, STREAMS, Op, overlap_blocks
-from ersatz.sim.step.weights import Bucket, Part
+from ersatz.sim.step.traffic.weights import Bucket, Part
 
 Matrix = npt.NDArray[np.float64]
 WIDTH = len(STREAMS)

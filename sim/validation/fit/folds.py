@@ -71,7 +71,7 @@ def load_folds() -> Folds:
     with PATH.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             source, model = row.pop("source"), row.pop("model_name")
-            values = {known[name]: float(cell) for name, cell in row.items()}
+            values = {known[n]: float(cell) for n, cell in row.items() if n in known}
             if model == "*":
                 lineages[source] = values
             else:

@@ -157,9 +157,13 @@ def _slopes(parameters: Sequence[Parameter], theta: Array, sample: Sample) -> tu
     return error, slopes
 
 
-def fit(rows: Sequence[Sample], tell: Callable[[str], None] = print) -> Linear:
-    """Fit all parameters to the samples; returns the linear problem at the solution."""
-    parameters = fitted_parameters()
+def fit(
+    rows: Sequence[Sample],
+    tell: Callable[[str], None] = print,
+    parameters: Sequence[Parameter] = (),
+) -> Linear:
+    """Fit all parameters, or those given, to the samples; returns the linear problem at the solution."""
+    parameters = parameters or fitted_parameters()
     everything = np.ones(len(rows), dtype=bool)
     linear = linearise(rows, parameters, np.log([p.prior for p in parameters]))
     trust = TRUST
@@ -231,6 +235,14 @@ def report_drift(values: Mapping[Parameter, float]) -> int:
     return int(drift[worst] > SAME)
 
 
+def write(values: Mapping[Parameter, float], folds: Folds, note: str) -> None:
+    """Write what was fitted into the catalogue."""
+    texts = {PATH: folds_text(folds), **fitted_texts(values, note)}
+    write_all_whole(texts)  # the values belong together: all on the disk before the first counts
+    for path in texts:
+        print("wrote", path.name)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Refit everything from a table and write the values into the catalogue."""
     dry = {"--dry", "--check"} & set(arguments)
@@ -252,7 +264,4 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(report_drift(values))
     if dry:
         return
-    texts = {PATH: folds_text(left_out(linear, everything)), **fitted_texts(values, note)}
-    write_all_whole(texts)  # the values belong together: all on the disk before the first counts
-    for path in texts:
-        print("wrote", path.name)
+    write(values, left_out(linear, everything), note)

@@ -23,7 +23,7 @@ WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says w
 # Keys of a rule that are patterns, and the columns in which they are searched.
 CELLS = {"framework": "framework", "source": "source", "vendor": "vendor", "device": "device",
          "model": "model_name", "attention": "attention_kind", "precision": "precision",
-         "sharding": "sharding", "recompute": "recompute", "notes": "notes"}  # fmt: skip
+         "sharding": "sharding", "recompute": "recompute", "notes": "notes", "ref": "source_ref"}  # fmt: skip
 
 
 class Refused(Exception):

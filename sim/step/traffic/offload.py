@@ -16,7 +16,7 @@ from ersatz.sim.plan.memory import kept_bytes, layer_kept
 from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Transfer
 from ersatz.sim.step.program import COPY, INPUT
-from ersatz.sim.step.weights import Bucket, Part
+from ersatz.sim.step.traffic.weights import Bucket, Part
 
 CATEGORY = "host copy"
 
@@ -58,7 +58,7 @@ class HostCopies:
     ) -> Iterator[int]:
         """Yield the places of a backward pass; each finds its activations on the device."""
         order = range(len(parts) - 1, -1, -1)
-        first = not parts[0].is_layer
+        first = bool(parts) and not parts[0].is_layer  # a stage may be left without any
         moves = {place: moved for place in order
                  if (moved := self.leaving(parts[place], place - first))}  # fmt: skip
         waits: dict[int, int] = {}
