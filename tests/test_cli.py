@@ -139,6 +139,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--judge",
             "--fleet",
             "--claims",
+            "--slurm-conf",
             "--scheduler",
             "--endpoint",
             "--speed",

@@ -243,3 +243,22 @@ def test_claims_hold_a_log_to_what_its_scheduler_promises(tmp_path: Path) -> Non
     assert [p.expected.partition(" ")[0] for p in caught.value.problems] == ["is"] + [
         "expected"
     ] * 3
+
+
+def test_a_job_of_one_partition_does_not_count_as_fitting_on_nodes_of_another(
+    tmp_path: Path,
+) -> None:
+    """n1 idles for three hours while a job of train waits for n0: only spot was seen on n1."""
+    rows = ["JobID|Account|Partition|Submit|Start|End|State|AllocTRES|NodeList",
+            "1|a@x|train|D00:00:00|D00:00:00|D04:00:00|COMPLETED|gres/gpu=8|n0",
+            "2_[1-3]|a@x|train|D00:10:00|D04:00:00|D05:00:00|COMPLETED|gres/gpu=8|n0",
+            "3|b|spot|D00:00:00|D00:00:00|D00:30:00|COMPLETED|gres/gpu=8|n1",
+            "4|b|spot|D05:00:00|D05:00:00|D05:30:00|COMPLETED|gres/gpu=8|n1"]  # fmt: skip
+    found = read_any_log(
+        write(tmp_path, "sacct.txt", "\n".join(rows).replace("D0", "2026-01-01T0"))
+    )
+    assert {job.types for job in found.log.jobs.values()} == {("node.train",), ("node.spot",)}
+    assert [job.tenant for job in found.log.jobs.values()] == ["a_x", "a_x", "b", "b"]
+    assert "2__1-3_" in found.log.jobs
+    findings = {f.number: f.severity for f in judge(found.log).findings}
+    assert findings[15] == ""  # not even worth a remark

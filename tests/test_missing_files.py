@@ -48,13 +48,19 @@ ASKED = {
     ("import", "files"): ("import", "FILE"),
     ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
     ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
+    ("schedule", "--slurm-conf"): ("schedule", "f.yaml", "--door", "slurm", "--slurm-conf", "FILE"),
+    ("plan", "scenario"): ("plan", "FILE"),
+    ("plan", "--on"): ("plan", "s.yaml", "--on", "FILE"),
+    ("plan", "--set"): ("plan", "s.yaml", "--set", "model=FILE"),
+    ("plan", "--stack"): ("plan", "s.yaml", "--stack", "FILE"),
+    ("report", "results"): ("report", "FILE"),
     ("schedule", "--fleet"): ("schedule", "--judge", "log.csv", "--fleet", "FILE"),
 }
 # ... and what takes no file to read: words, numbers, places to write to
 NO_FILES = {
     "--json", "--out", "--svg", "--seed", "--nodes", "--date", "--to", "--buyer", "--door", "--scheduler",
     "--endpoint", "--speed", "--twice", "--oddities", "--held-out", "--device", "--as", "--minutes",
-    "--claims",
+    "--claims", "--html",
     "--dtype", "--memory", "--watch", "--ranks", "--attach", "--help", "--kind", "--ops", "--timer",
 }  # fmt: skip
 NO_FILES_OF = {
@@ -83,6 +89,28 @@ NO_FILES_OF = {
     ("legal", "--from"),
     ("legal", "--set"),
     ("list", "kind"),
+    ("emulate", "--with"),
+    *(
+        ("plan", f"--{name}")
+        for name in (
+            "any",
+            "budget",
+            "by",
+            "devices",
+            "for",
+            "journal",
+            "keep",
+            "legal",
+            "most",
+            "shard",
+            "tokens",
+            "workers",
+        )
+    ),
+    ("run", "--trace"),  # a place to write to
+    ("schedule", "--timeline"),
+    ("schedule", "--exporter"),
+    ("serve", "--port"),
     ("calibrate", "--prove"),
 }
 KINDS = ("/no/such.yaml", "/no/such.csv", "/no/such.json", "no/such.py", "no/such")

@@ -44,11 +44,16 @@ def random_jobs(seed: int) -> BuildOut:
     return make_buildout(months, offers=offers, jobs=tuple(jobs), sites=sites, gap=0.1)
 
 
+def beyond_the_first(blocks: int) -> list[Any]:
+    """Blocks of seeds, of which only the first is no long check."""
+    return [0, *(pytest.param(b, marks=pytest.mark.slow) for b in range(1, blocks))]
+
+
 def planned(b: BuildOut) -> Purchase | None:
     return cheapest(purchase_problem(b, free), b.gap)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", beyond_the_first(10))
 def test_plans_of_several_jobs_meet_their_own_deadlines_to_the_day(block: int) -> None:
     # 200 random plans for two or three jobs, with nothing happening
     made = 0
@@ -62,7 +67,7 @@ def test_plans_of_several_jobs_meet_their_own_deadlines_to_the_day(block: int) -
         for job, end in zip(b.jobs, life.finish_months, strict=True):
             assert end <= job.deadline + DAY, (seed, job.name, end, job.deadline)
         assert life.total <= plan.cash * 1.001, seed
-    assert made >= 10
+    assert made >= 19  # one of the 200 has none
 
 
 def test_three_jobs_share_two_devices_as_planned() -> None:
@@ -114,27 +119,6 @@ def test_no_moment_asks_for_more_power_than_there_is() -> None:
     assert replay(b, plan, free).finish <= 6.0 + DAY
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_no_plan_is_cheaper_than_at_the_one_site_that_is_best_of_all(seed: int) -> None:
-    # and a plan made in two steps proves by it how far off it is
-    b = random_jobs(seed)
-    site = replace(b.sites[0], name="dear", energy_price=b.sites[0].energy_price + 1e-8)
-    problem = purchase_problem(replace(b, sites=(*b.sites, site)), free)
-    plan = cheapest(problem, 1e-4)
-    if plan is None:
-        return
-    least = cheapest(merged(problem), 1e-4)
-    assert least is not None
-    assert least.cost <= plan.cost * (1 + 1e-3)
-    steps = _in_two_steps(build_programme(problem), 1e-4, 60.0)
-    if steps is not None:
-        values, bound, gap = steps
-        cost = float(build_programme(problem).cost @ values)
-        assert bound <= plan.cost * (1 + 1e-3)
-        assert plan.cost * (1 - 1e-3) <= cost
-        assert gap == pytest.approx((cost - bound) / cost, abs=1e-6)
-
-
 def brute_force(b: BuildOut, most: int) -> float:
     """Cheapest of all orders and all shares: two jobs, one site, each on one device a month."""
     problem = purchase_problem(b, free)
@@ -175,21 +159,26 @@ def _can_be_done(problem: Any, there: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("block", range(5))
+def two_jobs(seed: int) -> BuildOut:
+    """Two jobs with their own speeds and deadlines, two devices, two months."""
+    rng = np.random.default_rng(seed)
+    offers = tuple(make_offer(n, 2, price=tuple(rng.integers(50, 150, 2).astype(float)),
+                              supply=(3.0, 3.0), transit_s=float(rng.choice([0, 0.4])) * MONTH_S)
+                   for n in "ab")  # fmt: skip
+    jobs = tuple(
+        Job(f"j{j}", float(rng.integers(10, 30)), float(rng.choice([1.0, 2.0, 2.0])),
+            tuple(throughput(n, monthly=float(rng.integers(4, 16))) for n in "ab"))
+        for j in range(2)
+    )  # fmt: skip
+    return make_buildout(2, offers=offers, jobs=jobs)
+
+
+@pytest.mark.parametrize("block", beyond_the_first(5))
 def test_the_optimum_for_two_jobs_equals_brute_force(block: int) -> None:
     # 50 instances: two jobs with their own speeds and deadlines, two devices, two months
     feasible = 0
     for seed in range(10 * block, 10 * block + 10):
-        rng = np.random.default_rng(seed)
-        offers = tuple(make_offer(n, 2, price=tuple(rng.integers(50, 150, 2).astype(float)),
-                                  supply=(3.0, 3.0), transit_s=float(rng.choice([0, 0.4])) * MONTH_S)
-                       for n in "ab")  # fmt: skip
-        jobs = tuple(
-            Job(f"j{j}", float(rng.integers(10, 30)), float(rng.choice([1.0, 2.0, 2.0])),
-                tuple(throughput(n, monthly=float(rng.integers(4, 16))) for n in "ab"))
-            for j in range(2)
-        )  # fmt: skip
-        b = make_buildout(2, offers=offers, jobs=jobs)
+        b = two_jobs(seed)
         plan, expected = planned(b), brute_force(b, 3)
         if plan is None:
             assert expected == math.inf, seed
@@ -197,3 +186,26 @@ def test_the_optimum_for_two_jobs_equals_brute_force(block: int) -> None:
         feasible += 1
         assert plan.cost == pytest.approx(expected, rel=1e-6), seed
     assert feasible >= 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_best_of_all_sites_bounds_every_plan(seed: int) -> None:
+    # of two equal sites the one in their place has the same best plan as one of them alone; a plan made
+    # in two steps costs no less than that, and proves by it how far off it is
+    b = two_jobs(seed)
+    alone = planned(b)
+    if alone is None:
+        return
+    problem = purchase_problem(
+        replace(b, sites=(*b.sites, replace(b.sites[0], name="there"))), free
+    )
+    together = cheapest(merged(problem), 0.0)
+    assert together is not None
+    assert together.cost == pytest.approx(alone.cost, rel=1e-6)
+    programme = build_programme(problem)
+    steps = _in_two_steps(programme, 1e-6, 60.0)
+    if steps is not None:
+        cost = float(programme.cost @ steps[0])
+        assert steps[1] <= together.cost * (1 + 1e-6)
+        assert steps[1] <= cost * (1 + 1e-6)
+        assert steps[2] == pytest.approx(max(cost - steps[1], 0.0) / cost, abs=1e-6)

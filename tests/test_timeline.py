@@ -16,14 +16,14 @@ from ersatz.sim.cli.output import captured
 from ersatz.sim.scenario.scenario import Scenario, Stragglers
 from ersatz.sim.step.operations import step_operations
 from ersatz.sim.step.program import COMPUTE, HOST
-from ersatz.sim.step.step import simulate_step
-from ersatz.sim.step.timeline import (
+from ersatz.sim.step.ranks.timeline import (
     MOST_RANKS,
     count_pieces,
     first_ranks,
     stage_stretches,
     step_timeline,
 )
+from ersatz.sim.step.step import simulate_step
 
 SMALL = ("llama3-70b-mi300x", {"training.global_batch": 256})
 

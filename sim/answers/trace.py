@@ -15,7 +15,7 @@ from ersatz.sim.records import RunResult
 from ersatz.sim.report.timelines.fleet_trace import fleet_trace
 from ersatz.sim.report.timelines.step_trace import calibrated_timer, step_trace
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.timeline import check_ranks, count_pieces
+from ersatz.sim.step.ranks.timeline import check_ranks, count_pieces
 
 MOST_EVENTS = 3_000_000
 

@@ -53,6 +53,9 @@ def schedule(
     speed: Annotated[
         float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
     ] = 200.0,
+    slurm_conf: Annotated[
+        str, typer.Option("--slurm-conf", metavar="FILE", help="Its partitions, priorities, preemption.")
+    ] = "",
     judge: Annotated[
         str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
     ] = "",
@@ -87,12 +90,21 @@ def schedule(
         raise Failure(
             2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
         )
+    if slurm_conf and door != "slurm":
+        raise Failure(2, ["--slurm-conf: expected together with --door slurm"])
     if fleet:
         raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
-    outcomes = _outcomes(contest, policy, door, scheduler, endpoint, speed, claims, twice=twice)
+    if slurm_conf:
+        from ersatz.sim.fleet.doors.slurm.given import read_conf
+
+        notes = read_conf(slurm_conf, contest.specs[0].cluster).notes
+        contest = replace(contest, assumptions=(*contest.assumptions, *notes))
+    outcomes = _outcomes(
+        contest, policy, door, scheduler, endpoint, speed, claims, slurm_conf, twice=twice
+    )
     asked = [n for n in (policy or "").split(",") if n]
     found = contest_answer(contest, outcomes, asked)
     conclude(found, json, out, html, _traced(timeline, found))
@@ -124,7 +136,7 @@ def _export(outcome: Outcome, port: int, speed: float) -> None:
 
 def _outcomes(
     contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float,
-    claims: str, *, twice: bool,
+    claims: str, conf: str, *, twice: bool,
 ) -> list[list[Outcome]]:  # fmt: skip
     """Run every policy on every draw."""
     from ersatz.sim.answers.schedule import contest_outcomes
@@ -144,11 +156,17 @@ def _outcomes(
     first = replace(contest, specs=contest.specs[:1])
     check_policies(names)
     beside = contest_outcomes(first, names) if policy else []
-    return [*beside, [_at_door(contest, door, command, endpoint, speed, claims)]]
+    return [*beside, [_at_door(contest, door, command, endpoint, speed, claims, conf)]]
 
 
 def _at_door(
-    contest: Contest, kind: str, command: str, endpoint: str, speed: float, claims: str
+    contest: Contest,
+    kind: str,
+    command: str,
+    endpoint: str,
+    speed: float,
+    claims: str,
+    conf: str,
 ) -> Outcome:
     """Run the first draw under a scheduler outside."""
     from ersatz.sim.fleet.compare import judged
@@ -157,7 +175,7 @@ def _at_door(
     from ersatz.sim.fleet.judge.claimed import read_claims
 
     promised = read_claims(claims) if claims else None
-    door = Door(kind, command, endpoint, speed=speed, claims=promised)  # type: ignore[arg-type]
+    door = Door(kind, command, endpoint, speed=speed, claims=promised, conf=conf)  # type: ignore[arg-type]
     spec = contest.specs[0]
     with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:
         try:

@@ -15,10 +15,11 @@ import numpy as np
 
 from ersatz.device_models.text.units import format_bytes
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.bounds import Bounds
-from ersatz.sim.search.pricing import NO_STEP, VERDICTS, InPlace, Price, Pricer, Row
+from ersatz.sim.search.pricing import NO_STEP, InPlace, Price, Pricer, Row
 from ersatz.sim.search.space import (
     COLUMNS,
     CP,
@@ -109,6 +110,9 @@ def search(
             plans[one.kind] = one
     if not plans:
         raise InfeasibleError(no_room(space, bounds, least))
+    if roomier is not None:  # the peak of all its stages
+        peak = plan_memory(layout_of(space.scenario, roomier.row), advise=False).peak_bytes
+        roomier = roomier._replace(price=roomier.price._replace(peak_bytes=peak))
     ranked = sorted(plans.values(), key=lambda one: (one.price.seconds, one.row))[:kinds]
     return Found(
         space.scenario, tuple(ranked), len(space.rows), len(order), checked, timed, roomier
@@ -166,9 +170,9 @@ def no_room(space: Space, bounds: Bounds, least: str) -> str:
     device = space.scenario.pools[0].node.device
     needs = bounds.bytes(space.rows)
     order = np.argsort(needs, kind="stable")[:SMALLEST]
-    pricer = InPlace(space.scenario, VERDICTS[2])
     tried = [
-        (pricer.price(tuple(row)).peak_bytes, tuple(row)) for row in space.rows[order].tolist()
+        (plan_memory(layout_of(space.scenario, row), advise=False).peak_bytes, tuple(row))
+        for row in space.rows[order].tolist()
     ]
     peak, row = min(tried)
     words = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, row, strict=True)

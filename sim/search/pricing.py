@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.plan.memory.peaks import stage_peaks
+from ersatz.sim.plan.memory.verdict import judge
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.space import layout_of
 from ersatz.sim.step.step import step_seconds
@@ -48,16 +49,22 @@ class Pricer(Protocol):
 def price_layout(
     scenario: Scenario, row: Row, least: str = "fits", timer: Timer = calibrated_time
 ) -> Price:
-    """Return what a layout takes; no step is timed where its memory is below the verdict `least`."""
+    """Return what a layout takes; no step is timed where its memory is below the verdict `least`.
+
+    Its peak is then that of the first stage that does not suffice: other stages may hold more.
+    """
     case = layout_of(scenario, row)
+    worst = Price(0.0, VERDICTS[-1], NO_STEP)
     try:
-        memory = plan_memory(case, advise=False)
-        seconds = NO_STEP
-        if VERDICTS.index(memory.verdict) >= VERDICTS.index(least):
-            seconds = step_seconds(case, timer)
+        for peak in stage_peaks(case):
+            verdict, _ = judge(peak.total, peak.pool.node.device.memory_bytes)
+            if peak.total > worst.peak_bytes:
+                worst = Price(peak.total, verdict, NO_STEP)
+            if VERDICTS.index(verdict) < VERDICTS.index(least):
+                return Price(peak.total, verdict, NO_STEP)
+        return worst._replace(seconds=step_seconds(case, timer))
     except (InfeasibleError, ValueError):
         return Price(NO_STEP, VERDICTS[0], NO_STEP)
-    return Price(memory.peak_bytes, memory.verdict, seconds)
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ def _text(name: str, overrides: Sequence[str]) -> tuple[YamlText, list[str]]:
         return text_of(found), []
     if name.lower() not in list_models():
         near = did_you_mean(name, [*shipped_scenarios(), *list_models()])
-        words = f"is neither a file, nor a shipped scenario, nor a model of the catalogue{near}"
+        words = f"no such file, nor a shipped scenario or a model of the catalogue{near}"
         raise InputError([Problem(name[:60], 0, 0, "", "", words)])
     return _of_model(name.lower())
 

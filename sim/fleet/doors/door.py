@@ -10,6 +10,7 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.batsim import BatsimScheduler
 from ersatz.sim.fleet.doors.peer import Peer
+from ersatz.sim.fleet.doors.slurm.given import read_conf
 from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
 from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
 from ersatz.sim.fleet.log import Claims, Log
@@ -28,6 +29,7 @@ class Door:
     forward: bool = False  # tell it of slow nodes as well
     preempt: bool = False  # Slurm may requeue jobs of lower priority
     claims: Claims | None = None
+    conf: str = ""  # a slurm.conf of the user's
 
 
 def run_at_door(
@@ -50,10 +52,11 @@ def run_at_door(
     if not 1.0 <= door.speed <= 1000.0:
         expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"
         raise InputError([Problem("--door slurm", 0, 0, "--speed", f"{door.speed:g}", expected)])
+    given = read_conf(door.conf, spec.cluster) if door.conf else None
     workload = at_rate(spec.cluster, spec.workload, spec.speed)
     return replay_on_slurm(
         spec.cluster, workload, speed=door.speed, rules=spec.rules, preempt=door.preempt,
-        outages=spec.outages, seed=spec.seed, advance=advance, about=dict(spec.about),
+        outages=spec.outages, seed=spec.seed, advance=advance, about=dict(spec.about), given=given,
     )  # fmt: skip
 
 

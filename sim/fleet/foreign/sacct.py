@@ -76,7 +76,8 @@ def read_sacct(path: Path, fleet: Cluster | None = None) -> Foreign:
 
 def _story(row: Row, size: Callable[[Row], int]) -> Story:
     """Return one row as a job with one attempt, or none."""
-    name, state = row.text("JobID"), row.text("State").split(" ")[0].rstrip("+")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", row.text("JobID"))  # an array's 7_[1-3], a part's 7+1
+    state = row.text("State").split(" ")[0].rstrip("+")
     submit, start, end = (_clock(row, key) for key in ("Submit", "Start", "End"))
     eligible = _clock(row, "Eligible")
     if submit == math.inf:

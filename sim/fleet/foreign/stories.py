@@ -10,6 +10,7 @@ and not convicted.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,11 +162,12 @@ def _by_place(
             len(seen) == len(fleet.nodes))):  # fmt: skip
         return fleet, {}
     kinds = {
-        n.name: "+".join(sorted(p or "any" for p in seen[n.name])) or "unused" for n in fleet.nodes
+        n.name: "-".join(sorted(_name(p) or "any" for p in seen[n.name])) or "unused"
+        for n in fleet.nodes
     }
     several = len(set(kinds.values())) > 1
     nodes = tuple(
-        FleetNode(n.name, f"{n.type}:{kinds[n.name]}" if several else n.type, n.devices, n.leaf, n.pod,
+        FleetNode(n.name, _name(f"{n.type}.{kinds[n.name]}") if several else n.type, n.devices, n.leaf, n.pod,
                   n.cpu_milli, n.memory_mib) for n in fleet.nodes)  # fmt: skip
     allowed = {
         place: tuple(dict.fromkeys(n.type for n in nodes if place in seen[n.name]))
@@ -178,10 +180,15 @@ def _job(path: Path, story: Story, origin: float, allowed: Mapping[str, tuple[st
     done = [r.end_s - r.start_s for r in story.attempts if r.end_s < math.inf]
     try:
         return Job(story.id, story.submit_s - origin, story.devices, done[-1] if done else 0.0,
-                   story.tenant, story.priority, allowed.get(story.place, ()),
+                   _name(story.tenant), story.priority, allowed.get(story.place, ()),
                    walltime_s=story.limit_s, mixed=True)  # fmt: skip
     except ValueError as error:
         raise InputError([Problem(str(path), story.line, 1, "", "", str(error))]) from error
+
+
+def _name(text: str) -> str:
+    """Return a name of somebody else's as one of ours: signs that ours do not have become a line."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("-.")
 
 
 def _told(story: Story, origin: float) -> list[tuple[float, int, Record]]:

@@ -40,6 +40,9 @@ def measure_trial(attached: Attached, kernel: Kernel, trial: Trial, engine_s: fl
     if attached.asynchronous:
         start = 0.0
     middle = statistics.median(cold)
+    if middle <= 0.0:
+        words = f"{operation_of(kernel)}: the clock did not move while it ran"
+        raise Unmeasurable(words)
     return Point(
         kernel, max(middle - start, middle * 0.1), max(statistics.median(warm) - start, middle * 0.05),
         _spread(cold), len(cold), issue,

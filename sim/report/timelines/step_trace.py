@@ -14,7 +14,7 @@ from ersatz.sim.report.setting import setting
 from ersatz.sim.report.timelines.chrome import counter, packed, process, span, text_of, thread
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.program import STREAMS, Sent
-from ersatz.sim.step.timeline import Piece, RankLine, step_timeline
+from ersatz.sim.step.ranks.timeline import Piece, RankLine, step_timeline
 
 GIB = 2.0**30
 

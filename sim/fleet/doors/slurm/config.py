@@ -17,6 +17,7 @@ from pathlib import Path
 from ersatz.device_models.text.names import EXPECTED, is_name
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.doors.slurm.given import Given, Settings, nodes_of
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 CPUS = 256  # of an emulated node; a job takes one for each device, so that they never run out
@@ -32,6 +33,7 @@ class Site:
     user: str
     speed: float = 1.0  # virtual seconds in a real one
     preempt: bool = False  # urgent partitions may requeue others' jobs
+    given: Given | None = None  # a slurm.conf of the user's
 
     @property
     def conf(self) -> Path:
@@ -125,8 +127,9 @@ def _daemons(site: Site) -> list[str]:
         f"JobCompLoc={folder}/jobcomp.txt",
         "AccountingStorageType=accounting_storage/none",
         "MaxJobCount=200000",
-        "EnforcePartLimits=ALL",  # what can never run is refused when it is submitted
-    ]
+        *([] if site.given and "enforcepartlimits" in map(str.lower, site.given.settings) else
+          ["EnforcePartLimits=ALL"]),  # what can never run is refused when it is submitted
+    ]  # fmt: skip
 
 
 def _scheduling(site: Site, workload: Workload) -> list[str]:
@@ -138,17 +141,25 @@ def _scheduling(site: Site, workload: Workload) -> list[str]:
         f"max_sched_time={10 * every},bf_window={2 * longest + 60},bf_resolution=60,"
         "bf_max_job_test=10000,default_queue_depth=10000"
     )
+    if site.given:
+        own = {k: v for k, v in site.given.settings.items() if k.lower() != "schedulerparameters"}
+        decides = [*(f"{key}={value}" for key, value in own.items()),
+                   f"SchedulerParameters={site.given.parameters(budgets)}"]  # fmt: skip
+    else:
+        decides = [
+            "SchedulerType=sched/backfill",
+            f"SchedulerParameters={budgets}",
+            "PriorityType=priority/basic",
+            f"PreemptType=preempt/{'partition_prio' if site.preempt else 'none'}",
+            f"PreemptMode={'REQUEUE' if site.preempt else 'OFF'}",
+        ]
     return [
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core",
         "GresTypes=gpu",
         "TopologyPlugin=topology/tree",
         "TopologyParam=TopoOptional",
-        "SchedulerType=sched/backfill",
-        f"SchedulerParameters={budgets}",
-        "PriorityType=priority/basic",
-        f"PreemptType=preempt/{'partition_prio' if site.preempt else 'none'}",
-        f"PreemptMode={'REQUEUE' if site.preempt else 'OFF'}",
+        *decides,
     ]
 
 
@@ -179,6 +190,8 @@ def _ports(first: int, last: int) -> str:
 
 
 def _partitions(site: Site, workload: Workload) -> list[str]:
+    if site.given:
+        return [_partition(site.given, partition) for partition in site.given.partitions]
     lines = []
     priorities = sorted({job.priority for job in workload.jobs} or {0})
     for tier, priority in enumerate(priorities, start=1):
@@ -186,6 +199,15 @@ def _partitions(site: Site, workload: Workload) -> list[str]:
         lines.append(f"PartitionName={name} Nodes=ALL Default={'YES' if tier == 1 else 'NO'}"
                      f" MaxTime=INFINITE PriorityTier={min(tier, 65533)} State=UP")  # fmt: skip
     return lines
+
+
+def _partition(given: Given, partition: Settings) -> str:
+    """Return a partition as the file has it, on the fleet's nodes."""
+    nodes = nodes_of(given, partition)
+    rest = [f"{key}={value}" for key, value in partition.items()
+            if key.lower() not in ("partitionname", "nodes")]  # fmt: skip
+    name = f"PartitionName={word(partition['PartitionName'])}"
+    return " ".join([name, f"Nodes={'ALL' if nodes is None else _names(nodes)}", *rest])
 
 
 def _gres(site: Site, cluster: Cluster) -> list[str]:
@@ -252,10 +274,11 @@ def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
                        f"--constraint={'|'.join(kinds)}")  # fmt: skip
     elif job.types and len(cluster.types) > 1:
         request.append(f"--constraint={kinds[0]}")
+    partition = site.given.partition_of(job) if site.given else partition_of(job.priority)
     if job.max_leaves == 1:
         request.append("--switches=1@30-00:00:00")  # wait for one leaf, however long
     return [
         "--parsable", "--output=/dev/null", "--requeue", f"--job-name={word(job.id)}",
-        f"--partition={partition_of(job.priority)}", f"--time={limit_minutes(job)}", *request,
+        f"--partition={partition}", f"--time={limit_minutes(job)}", *request,
         str(site.folder / "job.sh"), f"{job.duration_s:.3f}", str(site.folder / "taken"),
     ]  # fmt: skip

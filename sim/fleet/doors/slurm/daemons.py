@@ -24,6 +24,7 @@ from ersatz.device_models.text.private import private_folder
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, node_name
+from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.workload.jobs import Workload
 
 NEEDED = {
@@ -108,7 +109,12 @@ class Running:
 
 @contextmanager
 def running(
-    cluster: Cluster, workload: Workload, *, speed: float = 1.0, preempt: bool = False
+    cluster: Cluster,
+    workload: Workload,
+    *,
+    speed: float = 1.0,
+    preempt: bool = False,
+    given: Given | None = None,
 ) -> Iterator[Running]:
     """Bring a Slurm up that emulates a cluster, and take it down whatever happens.
 
@@ -119,7 +125,7 @@ def running(
         raise SlurmError(reason)
     folder = private_folder("slurm")
     site = Site(folder, free_ports(len(cluster.nodes) + 1), socket.gethostname().split(".")[0],
-                pwd.getpwuid(os.geteuid()).pw_name, speed, preempt)  # fmt: skip
+                pwd.getpwuid(os.geteuid()).pw_name, speed, preempt, given)  # fmt: skip
     guard = None
     try:
         _write_files(site, cluster, workload)

@@ -6,12 +6,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments
 from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
+from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.doors.slurm.records import (
     ENDS,
     WAITS_AGAIN,
@@ -117,14 +118,19 @@ class Replay:
     def log(self, about: dict[str, str], broken: str = "") -> Log:
         """Return what has happened so far."""
         site = self.slurm.site
-        return make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
-                        about, struck=self.struck, broken=broken, preempts=site.preempt)  # fmt: skip
+        preempts = site.preempt or site.given is not None
+        log = make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
+                       about, struck=self.struck, broken=broken, preempts=preempts)  # fmt: skip
+        if site.given:  # what its partitions and limits demand is not in the log
+            log.claims = replace(log.claims, own_rules="slurm.conf")
+        return log
 
 
 def replay_on_slurm(
     cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
     preempt: bool = False, outages: Sequence[Outage] = (), seed: int = 0,
     advance: Advance = lambda _: None, about: dict[str, str] | None = None,
+    given: Given | None = None,
 ) -> Log:  # fmt: skip
     """Run a workload on real Slurm with emulated nodes and return its event log.
 
@@ -132,7 +138,7 @@ def replay_on_slurm(
     for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
     """
     refuse_what_slurm_cannot(cluster, workload, rules or Rules(), outages)
-    with running(cluster, workload, speed=speed, preempt=preempt) as slurm:
+    with running(cluster, workload, speed=speed, preempt=preempt, given=given) as slurm:
         version = slurm.call("scontrol", "--version").strip()
         head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
                 "speed": f"{speed:g}", **(about or {})}  # fmt: skip

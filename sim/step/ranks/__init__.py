@@ -1,0 +1,1 @@
+"""What chosen ranks do over a step, piece by piece."""
