@@ -54,10 +54,6 @@ ASKED = {
     ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
     ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
     ("schedule", "--slurm-conf"): ("schedule", "f.yaml", "--door", "slurm", "--slurm-conf", "FILE"),
-    ("plan", "scenario"): ("plan", "FILE"),
-    ("plan", "--on"): ("plan", "s.yaml", "--on", "FILE"),
-    ("plan", "--set"): ("plan", "s.yaml", "--set", "model=FILE"),
-    ("plan", "--stack"): ("plan", "s.yaml", "--stack", "FILE"),
     ("report", "results"): ("report", "FILE"),
     ("schedule", "--fleet"): ("schedule", "--judge", "log.csv", "--fleet", "FILE"),
 }
