@@ -115,7 +115,6 @@ NO_FILES_OF = {
             "by",
             "devices",
             "for",
-            "journal",
             "keep",
             "legal",
             "most",
