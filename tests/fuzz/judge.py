@@ -308,7 +308,7 @@ def _files(
         if not (folder / name).is_file() or (folder / name).read_bytes() != raw:
             return "escape: an input was changed", name
     known = {"folder", "pipe", "o", *given.files, *asked}
-    if "calibrate" in given.argv:  # where PyTorch is, it measures, and writes where its help says (.part: not done yet)
+    if "calibrate" in given.argv:  # where PyTorch is, it measures (.part: not done yet)
         known |= {path.name for path in folder.glob("*.calibration.yaml*")}
     strange = [
         path
