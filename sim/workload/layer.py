@@ -286,6 +286,8 @@ class Layer:
         """Return how many entries the indexer scores for a token on average."""
         if not self.indexer or self.indexer.shared:
             return 0.0
+        if self.compressed and not self.compressed.ratio:
+            return 0.0  # a window alone holds no entries to choose from
         return span / 2 / (self.compressed.ratio if self.compressed else 1)
 
     def core_flop(self, span: float, *, causal: bool = True) -> float:
