@@ -46,6 +46,7 @@ from ersatz.sim.importing.shell.state import Array, Held, State, merged, plain_v
 MOST_STEPS = 50_000
 MOST_TURNS = 500
 MOST_CALLS = 20
+MOST_SOURCED = 100
 _SETS = frozenset({"export", "declare", "local", "readonly", "typeset"})
 _QUIET = frozenset({"set", "cd", "mkdir", "echo", "printf", "module", "ulimit", "trap", "wait", "sleep",
                     "rm", "cp", "mv", "ls", "pushd", "popd", "shopt", "hostname", "date", "chmod", "ln",
@@ -107,6 +108,7 @@ class _Machine:
     functions: dict[str, Block] = field(default_factory=dict)
     maybe: str = ""
     steps: int = 0
+    sourced: int = 0
     calls: int = 0
 
     @property
@@ -421,6 +423,9 @@ class _Machine:
         path = Path(self.file).parent / name
         if not name or self.calls >= MOST_CALLS:
             return True
+        self.sourced += 1
+        if self.sourced > MOST_SOURCED:
+            raise broken(self.file, node.line, f"sources more than {MOST_SOURCED} scripts")
         try:
             body = parse(read_text_file(path, "a shell script"), str(path))
         except InputError as error:
