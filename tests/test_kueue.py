@@ -206,6 +206,7 @@ def test_what_does_not_fit_the_fleet_is_named(tmp_path: Path) -> None:
         make_scheduler("kueue:nowhere.yaml")
 
 
+@pytest.mark.slow  # not counted there: counting slows one of the two more
 def test_a_thousand_workloads_a_second(tmp_path: Path) -> None:
     """A whole run of 1,500 jobs of two queues on 64 nodes, against EASY on the same ones.
 

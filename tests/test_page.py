@@ -15,6 +15,7 @@ from ersatz.sim.report.page.markup import bars, said, stacked, table
 from ersatz.sim.report.page.page import asset, script_hash
 from ersatz.sim.report.page.pictures import checked, within
 
+ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "br", "img"}
 
 
@@ -62,11 +63,27 @@ def test_the_first_screen_says_what_the_record_says(step: tuple[Path, str]) -> N
     case = record["cases"]["ascend-910b"]
     assert f"<b>{case['step']['duration_s']:.2f} s</b>" in first
     assert f"<b>{case['cost']['total'] / 1e6:.2f} M CNY</b>" in first
-    assert "80 %: 80.76 s – 120.48 s" in first  # the interval of the stored output
-    assert "fits: 55.6 GiB of 64.0 GiB" in first
-    assert "step 22 %, stops 1 %" in first  # what makes it wide
+    stored = (ROOT / "scenarios/ling-plus-substitution.out").read_text()
+
+    def cells(row: str) -> list[str]:
+        found = re.search(rf"^ *{row} {{2,}}(.*)", stored, re.M)
+        assert found
+        return re.split(r" {2,}", found[1])
+
+    for cell in re.findall(r"interval +(\S+ s) - (\S+ s) +(\S+ s) - (\S+ s)", stored)[0]:
+        assert cell in first
+    for wide in cells("made wide by"):
+        assert wide.replace(",", " %,") in first
+    for fits in cells("memory"):
+        assert f"fits: {fits.removesuffix(': fits')}" in first
     assert "denied to CN" in first  # the law of an H800
-    assert re.search(r"if it starts on 2026-06-30; 80 %: 2026-08-31 – 2026-10-01", first)
+    start, low, high = map(
+        date.fromisoformat,
+        re.search(r"if it starts on (\S+); 80 %: (\S+) – ([\d-]+)", first).groups(),
+    )  # type: ignore[union-attr]
+    shortest, longest = re.findall(r"interval +(\S+) days - (\S+) days", stored)[0]
+    assert (low - start).days == pytest.approx(float(shortest), abs=1)
+    assert (high - start).days == pytest.approx(float(longest), abs=1)
     assert case["setting"]["pools"][0]["device"] == "ascend-910b2"
 
 
