@@ -304,6 +304,9 @@ def test_rules_of_ones_own(tmp_path: Path) -> None:
     replaced = tmp_path / "replaced.yaml"
     replaced.write_text(OWN.replace("EU-2026-X", "US-2025-04-H20"))  # takes the shipped one's place
     assert judge(load_rules(replaced), "h20", "2024-06-15", "CN").rule_ids == ("US-2025-04-H20",)
+    assert load_rules(path) is own  # kept until the file changes
+    path.write_text(OWN.replace("EU-2026-X", "EU-2026-Y"))
+    assert judge(load_rules(path), "h20", "2024-06-15", "CN").rule_ids == ("EU-2026-Y",)
 
 
 @pytest.mark.parametrize(

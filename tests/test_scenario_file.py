@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ersatz.sim.errors import InputError
+from ersatz.sim.scenario.case_file import read_cases
 from ersatz.sim.scenario.file import load_cases
 
 GOOD = """# What?
@@ -190,3 +191,10 @@ def test_pools(tmp_path: Path) -> None:
     assert any("stage_pools[1]: 'c' - expected one of a, b" in line for line in wrong)
     replicas = text.replace("tp: 2, dp: 8", "tp: 2, dp: 8, mixed: replicas")
     assert load(tmp_path, replicas)[0].parallel.mixed == "replicas"
+
+
+def test_a_file_holds_at_most_a_thousand_cases(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("cases:\n" + "".join(f"  c{i}: {{}}\n" for i in range(1001)))
+    with pytest.raises(InputError, match="cases: expected at most 1,000 cases"):
+        read_cases(path)

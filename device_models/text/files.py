@@ -61,6 +61,11 @@ def read_file(path: Path | str, most: int = MAX_BYTES) -> bytes:
     return bytes(raw)
 
 
+def is_there(path: Path | str) -> bool:
+    """Return whether something has this name; one that no system could hold names nothing."""
+    return os.path.exists(path)  # a path's own `exists` raises where a name is too long
+
+
 def read_text_file(path: Path | str, kind: str, most: int = MAX_BYTES) -> str:
     """Return the text of a UTF-8 file, a byte order mark dropped; `kind` is what was expected."""
     try:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import load_node
+from ersatz.device_models.text.files import is_there
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster, make_cluster, make_pool
@@ -128,7 +129,7 @@ class _Reading:
             beside = self.folder / path
             self.assumptions.append("nodes of a list stand under one leaf unless it says otherwise, and"
                                     " do not fail unless rates are given")  # fmt: skip
-            return read_fleet(beside if beside.exists() else path, kind)
+            return read_fleet(beside if is_there(beside) else path, kind)
         pools = [
             make_pool(p.name, p.nodes, p.devices or (n.devices if n else 0),
                       nodes_per_leaf=p.nodes_per_leaf)
@@ -140,7 +141,7 @@ class _Reading:
         """Return a policy with its configuration looked for beside this file."""
         kind, _, path = name.partition(":")
         beside = self.folder / path
-        return f"kueue:{beside}" if kind == "kueue" and path and beside.is_file() else name
+        return f"kueue:{beside}" if kind == "kueue" and path and is_there(beside) else name
 
     # -- machines ----------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class _Reading:
             return ()
         kind, _, path = text.rpartition(":")
         found = self.folder / path
-        workload = read_trace(found if found.exists() else Path(path), kind)
+        workload = read_trace(found if is_there(found) else Path(path), kind)
         if ";" in workload.source:  # something was left out, or read in its own way
             self.assumptions.append(f"jobs of the trace: {workload.source}")
         jobs = workload.jobs

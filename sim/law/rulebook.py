@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.files import remembered
 from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
@@ -30,15 +31,22 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
     """Return the shipped rules, with a user's file (or folder) on top, and values overridden.
 
     `overrides` are texts like `rules.US-2025-04-H20.criterion.memory=4100` or
-    `knowledge.until=2027-12-31`. Raises `InputError` with every fault.
+    `knowledge.until=2027-12-31`. Raises `InputError` with every fault. The same question is answered
+    from memory until the file changes; a folder is read each time, since files may come into it.
     """
+    own = None if path is None else Path(path)
+    read = _read_rules if own is not None and own.is_dir() else _remembered_rules
+    return read(own, tuple(overrides))
+
+
+def _read_rules(path: Path | None, overrides: tuple[str, ...]) -> Rules:
     texts = [
         _entry(text, deepcopy(text.data), ()) for text in _shipped()
     ]  # overrides write into it
     texts += _listings()
     notes: list[str] = []
     if path is not None:
-        own = _user_rules(Path(path))
+        own = _user_rules(path)
         notes.append(f"rules of {path} are used: {', '.join(str(e.data.get('id')) for e in own)}")
         texts += own
     entries = {str(entry.data.get("id")): entry for entry in texts}
@@ -62,6 +70,9 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
     if days[1] > places.known_until:
         notes.append(f"rules after {places.known_until} are unknown and taken as unchanged")
     return Rules(found, days[0], days[1], tuple(notes), places.known_until)
+
+
+_remembered_rules = remembered(_read_rules)
 
 
 def _entry(text: YamlText, data: Any, prefix: Key) -> Entry:

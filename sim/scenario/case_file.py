@@ -31,6 +31,7 @@ from ersatz.device_models.text.yamltext import (
 
 T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
+MOST_CASES = 1000
 LONGEST_NAME = 100  # of a case
 
 
@@ -134,6 +135,9 @@ def _check_cases(text: YamlText, variants: Any) -> None:
         return
     if not isinstance(variants, dict):
         raise InputError([text.problem(("cases",), None, "expected a name and changed keys each")])
+    if len(variants) > MOST_CASES:
+        words = f"expected at most {MOST_CASES:,} cases"
+        raise InputError([text.problem(("cases",), len(variants), words, at_key=True)])
     problems = []
     for name, variant in variants.items():
         if not isinstance(variant, dict):

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from ersatz.device_models.shipped import SCENARIOS
+from ersatz.device_models.text.files import is_there
 from ersatz.sim.errors import InputError, Problem, did_you_mean
 
 
@@ -26,11 +27,8 @@ def find_scenario(name: str | Path) -> Path:
 def look_up(name: str) -> Path | None:
     """Return the path that a word of the command line means, if it means a file or a shipped name."""
     path = Path(name)
-    try:
-        if path.exists():
-            return path
-    except (OSError, ValueError):  # a name that no file can have
-        return None
+    if is_there(path):
+        return path
     if path.parts[:1] == ("scenarios",) and ".." not in path.parts:
         inside = SCENARIOS / path.relative_to("scenarios")
         return inside if inside.is_file() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ersatz.device_models.text.files import is_there
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.foreign.batsim import read_batsim_jobs
@@ -28,7 +29,7 @@ LOGS: dict[str, Callable[[Path, Cluster | None], Foreign]] = {
 def parted(text: str) -> tuple[str, Path]:
     """Return kind and path of KIND:PATH; the kind is empty where there is none or the path has a colon."""
     kind, colon, path = text.partition(":")
-    known = colon and (kind in LOGS or kind in NODE_LISTS) and not Path(text).exists()
+    known = colon and (kind in LOGS or kind in NODE_LISTS) and not is_there(text)
     return (kind, Path(path)) if known else ("", Path(text))
 
 

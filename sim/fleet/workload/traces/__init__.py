@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def read_trace(path: Path | str, kind: str = "") -> Workload:
 def kind_of(path: Path) -> str:
     """Return the kind of a trace by its name and first line; raises `InputError` if that is open."""
     name = path.name.removesuffix(".gz")
-    if path.is_dir() or name.startswith("pai_"):
+    if os.path.isdir(path) or name.startswith("pai_"):
         return "pai"
     if name.startswith("cluster_job_log"):
         return "philly"
