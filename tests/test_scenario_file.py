@@ -196,5 +196,5 @@ def test_pools(tmp_path: Path) -> None:
 def test_a_file_holds_at_most_a_thousand_cases(tmp_path: Path) -> None:
     path = tmp_path / "many.yaml"
     path.write_text("cases:\n" + "".join(f"  c{i}: {{}}\n" for i in range(1001)))
-    with pytest.raises(InputError, match="cases: expected at most 1,000 cases"):
+    with pytest.raises(InputError, match=r"cases: .*expected at most 1,000 cases"):
         read_cases(path)

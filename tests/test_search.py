@@ -134,3 +134,13 @@ def test_every_stack_has_a_row_of_what_it_runs() -> None:
         assert expected in chosen.schedules
     assert choices_of(scenario, everything=True).schedules == SCHEDULES
     assert divisors(12) == [1, 2, 3, 4, 6, 12]
+
+
+def test_a_search_that_ends_early_says_what_that_may_cost() -> None:
+    """After two exact steps: the proved winner lies within what is said to be left."""
+    space, _ = small_space(SMALL[0])
+    proved, early = search(space, kinds=1), search(space, kinds=1, most=2)
+    assert proved.left == 0.0
+    assert proved.timed > early.timed == 2
+    best, found = proved.plans[0].price.seconds, early.plans[0].price.seconds
+    assert found * (1 - early.left) <= best <= found

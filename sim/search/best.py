@@ -64,6 +64,7 @@ class Found:
     checked: int  # whose memory was worked out
     timed: int  # whose step was
     roomier: Priced | None  # of what the winner's proof met: the least bound that does not fit
+    left: float = 0.0  # share by which a layout that was not timed could be faster at most
 
     @property
     def best(self) -> Scenario:
@@ -73,10 +74,11 @@ class Found:
 
 def search(
     space: Space, bounds: Bounds | None = None, pricer: Pricer | None = None, *,
-    least: str = "fits", kinds: int = KINDS,
+    least: str = "fits", kinds: int = KINDS, most: int | None = None,
 ) -> Found:  # fmt: skip
     """Return the fastest layouts of a space whose memory is at least `least` (fits, tight).
 
+    After `most` exact steps it ends without a proof, and `left` says what that may cost.
     Raises `InfeasibleError` where no layout can be run, with what emptied the space.
     """
     if not len(space.rows):
@@ -86,6 +88,7 @@ def search(
     order, seconds = _order(space, bounds, least)
     plans: dict[tuple[int, ...], Priced] = {}
     checked = timed = others = 0
+    left = 0.0
     roomier: Priced | None = None
     best = NO_STEP
     for row, bound in _told_ahead(pricer, space.rows, order, seconds):
@@ -97,6 +100,9 @@ def search(
             if one.kind in plans:
                 continue
             others += 1
+        if most is not None and timed >= most and not proved:
+            left = 1.0 - bound / best
+            break
         one = one._replace(price=pricer.price(row))
         checked += 1
         if one.price.seconds == NO_STEP:
@@ -115,7 +121,7 @@ def search(
         roomier = roomier._replace(price=roomier.price._replace(peak_bytes=peak))
     ranked = sorted(plans.values(), key=lambda one: (one.price.seconds, one.row))[:kinds]
     return Found(
-        space.scenario, tuple(ranked), len(space.rows), len(order), checked, timed, roomier
+        space.scenario, tuple(ranked), len(space.rows), len(order), checked, timed, roomier, left
     )  # fmt: skip
 
 
