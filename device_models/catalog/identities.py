@@ -103,7 +103,7 @@ def _check_tpp(values: Mapping[str, Any], blame: Blame) -> None:
 
 def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
     """Shares are shares, links add up to the published total, a mesh reaches everybody."""
-    for key in ("efficiency", "all_to_all"):
+    for key in ("efficiency", "all_to_all", "quick_share"):
         _share(values, key, blame)
     _positive(values, "link_bandwidth", blame)
     in_switch = values.get("in_switch")
@@ -131,7 +131,7 @@ def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
 
 def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
     """Shares are shares; oversubscription starts at one."""
-    for key in ("efficiency", "all_to_all"):
+    for key in ("efficiency", "all_to_all", "quick_share"):
         _share(values, key, blame)
     _positive(values, "nic_bandwidth", blame)
     factor = values.get("oversubscription")
