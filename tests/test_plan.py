@@ -307,3 +307,11 @@ def test_the_page_on_plans_quotes_what_its_commands_print() -> None:
     text = (ROOT / "docs" / "plan.md").read_text()
     assert text.count("$ ersatz ") >= 3
     assert refreshed(text) == text, "python -m ersatz.sim.cli.generated, and read the difference"
+
+
+def test_what_the_search_took_for_granted_is_on_the_screen_and_in_the_record(small: Path) -> None:
+    """How far it looked bounds its proof; the screen shows few assumptions, the record lists all."""
+    answer = plan(small, keep=FEW)
+    (*_, reach) = answer.to_dict()["best"]["search"]["remarks"]
+    assert reach.endswith("beyond, nothing is proved")
+    assert reach in " ".join(str(answer).split())

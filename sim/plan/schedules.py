@@ -197,30 +197,7 @@ def _dualpipe_rank(p: int, m: int, rank: int) -> list[Slot]:
     for _ in range(near + 1):
         run.forward(0)
         run.forward(1)
-    for _ in range(outer):
-        run.backward(1, put_off=True)
-        run.weight()
-        run.forward(1)
-    for i in range(m - p + near + 1):
-        if i == 0 and not outer:
-            run.forward(0)
-            run.backward(1)
-        else:
-            run.both(0, 1)
-        run.both(1, 0)
-    for _ in range(outer):
-        run.backward(1)
-        run.both(1, 0)
-    for i in range(near + 1):
-        middle = (near + 1) // 2
-        run.backward(1, put_off=i > middle or (i == middle and near % 2 == 1))
-        run.backward(0, put_off=i >= middle)
-    for _ in range(outer):
-        run.weight()
-        run.backward(0, put_off=True)
-    while run.waiting:
-        run.weight()
-    return run.order
+    return _both_ways(run, outer, near, m - p + near + 1)
 
 
 def dualpipev(p: int, m: int, v: int) -> list[list[Slot]]:
@@ -242,25 +219,33 @@ def _dualpipev_rank(p: int, m: int, rank: int) -> list[Slot]:
     for _ in range(rank + 1):
         run.forward(0)
         run.forward(1)
-    for _ in range(after):
+    return _both_ways(run, after, rank, m - 2 * p + rank + 1)
+
+
+def _both_ways(run: _BothWays, outer: int, near: int, steady: int) -> list[Slot]:
+    """The last six parts of an order, alike in both: from the first way back to the last weights.
+
+    `outer` ranks stand between this one and where the directions meet, `near` on its other side.
+    """
+    for _ in range(outer):
         run.backward(1, put_off=True)
         run.weight()
         run.forward(1)
-    for i in range(m - 2 * p + rank + 1):
-        if i == 0 and not after:
+    for i in range(steady):
+        if i == 0 and not outer:
             run.forward(0)
             run.backward(1)
         else:
             run.both(0, 1)
         run.both(1, 0)
-    for _ in range(after):
+    for _ in range(outer):
         run.backward(1)
         run.both(1, 0)
-    for i in range(rank + 1):
-        middle = (rank + 1) // 2
-        run.backward(1, put_off=i > middle or (i == middle and rank % 2 == 1))
+    for i in range(near + 1):
+        middle = (near + 1) // 2
+        run.backward(1, put_off=i > middle or (i == middle and near % 2 == 1))
         run.backward(0, put_off=i >= middle)
-    for _ in range(after):
+    for _ in range(outer):
         run.weight()
         run.backward(0, put_off=True)
     while run.waiting:

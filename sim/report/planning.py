@@ -202,8 +202,7 @@ def _beyond(option: Option, plans: Sequence[Told]) -> Iterator[str]:
 
 
 def _notes(option: Option, failed: Sequence[str]) -> Iterator[str]:
-    remarks = [option.choices.remark] if option.choices.remark else []
-    words = [*failed, *remarks, *option.scenario.assumptions]
+    words = [*failed, *_remarks(option), *option.scenario.assumptions]
     if not words:
         return
     yield ""
@@ -213,6 +212,11 @@ def _notes(option: Option, failed: Sequence[str]) -> Iterator[str]:
     more = len(words) - MOST_NOTES
     if more > 0:
         yield f"    and {more} more (--json lists all)"
+
+
+def _remarks(option: Option) -> list[str]:
+    """Say what the search itself took for granted."""
+    return [*filter(None, [option.choices.remark]), option.choices.reach]
 
 
 def _nothing(planned: Planned) -> Iterator[str]:
@@ -255,7 +259,7 @@ def _record(option: Option) -> dict[str, Any]:
         "micro_batch": option.scenario.training.micro_batch,
         "result": plain(option.result),
         "search": {"layouts": found.layouts, "may_fit": found.may_fit, "checked": found.checked,
-                   "timed": found.timed},
+                   "timed": found.timed, "remarks": _remarks(option)},
     }  # fmt: skip
 
 

@@ -36,10 +36,24 @@ class Choices:
     recompute: tuple[str, ...] = RECOMPUTE
     remark: str = ""  # what of it is an assumption, in words
 
+    @property
+    def reach(self) -> str:
+        """How far degrees were tried, in words: a proof says nothing of what lies beyond."""
+        return (
+            f"tried are tp up to {self.most_tensor}, micro_batch up to {self.most_micro_batch},"
+            f" {self.most_chunks} chunks a stage, cp of {self.least_context_tokens:,} tokens a rank or"
+            " more; beyond, nothing is proved"
+        )
+
 
 @lru_cache(maxsize=1)
 def _data() -> Any:
     return read_yaml(DATA / "planning.yaml").data
+
+
+def usual(name: str) -> float:
+    """Return what is usual of a training of which nothing is said: tokens, or tokens per weight."""
+    return float(_data()["usual"][name]["value"])
 
 
 def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:

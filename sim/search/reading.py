@@ -25,12 +25,9 @@ from ersatz.sim.scenario.case_file import Case, cases_of
 from ersatz.sim.scenario.file import scenario_of
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.scenario.shipped import look_up, shipped_scenarios
-from ersatz.sim.search.choices import AXES, with_defaults
+from ersatz.sim.search.choices import AXES, usual, with_defaults
 from ersatz.sim.workload.model_file import list_models, load_model
 
-BATCH_TOKENS = 4_194_304  # of a step, where nothing is said
-SEQUENCE = 4096
-TOKENS_PER_WEIGHT = 20.0  # Hoffmann et al. 2022
 MOST_DEVICES = 1_000_000
 OF_A_CLUSTER = (("job", "spare_nodes"), ("job", "failures", "software_rate"),
                 ("job", "failures", "switch_rate"))  # fmt: skip
@@ -118,12 +115,15 @@ def _of_model(name: str) -> tuple[YamlText, list[str]]:
             )
             return YamlText(name, made, {}, {}), [note]
     model = load_model(name)
-    tokens = TOKENS_PER_WEIGHT * model.params(active=True)
-    training = {"sequence_length": SEQUENCE, "global_batch": BATCH_TOKENS // SEQUENCE,
+    sequence, batch, per_weight = (
+        usual(k) for k in ("sequence", "batch_tokens", "tokens_per_weight")
+    )
+    tokens, rows = per_weight * model.params(active=True), int(batch // sequence)
+    training = {"sequence_length": int(sequence), "global_batch": rows,
                 "tokens": f"{tokens / 1e12:.4g} T tokens"}  # fmt: skip
     notes = [
-        f"sequence {SEQUENCE:,} and a batch of {BATCH_TOKENS // SEQUENCE:,} are not given: as is usual",
-        f"{tokens / 1e12:.3g} T tokens: {TOKENS_PER_WEIGHT:g} for each active weight (Hoffmann et al. 2022)",
+        f"sequence {sequence:,.0f} and a batch of {rows:,} are not given: as is usual",
+        f"{tokens / 1e12:.3g} T tokens: {per_weight:g} for each active weight (Hoffmann et al. 2022)",
     ]  # fmt: skip
     made = {"question": f"How is {name} trained?", "model": name, "training": training}
     return YamlText(name, made, {}, {}), notes
@@ -246,7 +246,8 @@ def _move(
     precision = training.get("precision")
     if precision and not node.device.supports(str(precision)):
         training.pop("precision")
-        notes.append(f"training.precision {precision} is not had on {node.device.title}")
+        words = f"training.precision {precision} is not had on {node.device.title}"
+        notes.append(f"{words}: the usual one is taken")
         data["training"] = training
 
 

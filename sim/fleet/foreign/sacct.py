@@ -20,8 +20,8 @@ from pathlib import Path
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.foreign.hostlist import expand
-from ersatz.sim.fleet.foreign.stories import MOST_PROBLEMS, Foreign, Ran, Story, make_log
-from ersatz.sim.fleet.workload.traces.rows import CellError, Row, csv_rows, sound
+from ersatz.sim.fleet.foreign.stories import Foreign, Ran, Story, make_log
+from ersatz.sim.fleet.workload.traces.rows import CellError, Row, csv_rows, items_of
 
 NEEDED = ("JobID", "Submit", "Start", "End", "State", "NodeList")
 SIZES = ("AllocTRES", "ReqTRES", "AllocCPUS", "NCPUS", "ReqCPUS")
@@ -47,22 +47,10 @@ def read_sacct(path: Path, fleet: Cluster | None = None) -> Foreign:
                                   f"column is missing; expected one of {', '.join(SIZES)}")])  # fmt: skip
     gpus = any(_GPUS.search(row.text(key)) for row in rows for key in ("AllocTRES", "ReqTRES"))
     size = _gpus if gpus else _cpus
-    found: dict[str, list[tuple[Row, Story]]] = defaultdict(list)
-    problems: list[Problem] = []
-    for row in rows:
-        try:
-            story = _story(sound(row), size)
-            found[story.id].append((row, story))
-        except CellError as error:
-            problems.append(Problem(str(path), row.line, row.column(error.key), error.key,
-                                    error.value[:60], error.expected))  # fmt: skip
-        except ValueError as error:
-            problems.append(Problem(str(path), row.line, 1, "", "", str(error)))
-        if len(problems) >= MOST_PROBLEMS:
-            break
-    if problems:
-        raise InputError(problems)
-    stories = [_joined([story for _, story in parts]) for parts in found.values()]
+    parts: dict[str, list[Story]] = defaultdict(list)
+    for story in items_of(path, rows, lambda row: _story(row, size)):
+        parts[story.id].append(story)
+    stories = [_joined(found) for found in parts.values()]
     later = sum(row.text("Eligible") not in UNKNOWN and row.text("Eligible") > row.text("Submit")
                 for row in rows)  # fmt: skip
     notes = [
