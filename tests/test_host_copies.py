@@ -72,3 +72,13 @@ def test_copies_in_both_passes_of_a_pipeline() -> None:
     one = job(SLOW, activation_offload=1.0)
     two = replace(one, parallel=Parallel(dp=4, pp=2, zero=1))
     assert step_seconds(two) < 1.3 * step_seconds(one)
+
+
+def test_a_stage_without_layers_copies_nothing() -> None:
+    """Layers split 4, 0, 0, 4 over four stages: those between have no part to send away."""
+    pool = Pool("", make_node(), 1, make_stack(host_bandwidth=SLOW, activation_offload=1.0))
+    parallel = Parallel(pp=4, dp=2, chunk_layers=(4, 0, 0, 4))
+    split = make_scenario(pools=(pool,), parallel=parallel)
+    kept = layer_kept(split, pool, split.model.kinds[0], again=True)
+    batches = split.training.global_batch // 2
+    assert step_seconds(split) >= batches * 4 * 2 * kept / SLOW

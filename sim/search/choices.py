@@ -28,11 +28,11 @@ class Choices:
 
     schedules: tuple[str, ...]
     zero: tuple[int, ...]
+    most_tensor: int
+    least_context_tokens: int
+    most_micro_batch: int
+    most_chunks: int
     tensor: bool = True
-    most_tensor: int = 32
-    least_context_tokens: int = 2048
-    most_micro_batch: int = 64
-    most_chunks: int = 16
     recompute: tuple[str, ...] = RECOMPUTE
     remark: str = ""  # what of it is an assumption, in words
 
@@ -75,7 +75,11 @@ def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:
     guessed = row["confidence"] == "assumed"
     remark = f"what {stack.name} runs (schedules, ZeRO) is an assumption" if guessed else ""
     return Choices(
-        tuple(row["schedules"]), tuple(row["zero"]), row.get("tensor", True), **far, remark=remark
+        tuple(row["schedules"]),
+        tuple(row["zero"]),
+        tensor=row.get("tensor", True),
+        **far,
+        remark=remark,
     )
 
 
