@@ -315,3 +315,14 @@ def test_what_the_search_took_for_granted_is_on_the_screen_and_in_the_record(sma
     (*_, reach) = answer.to_dict()["best"]["search"]["remarks"]
     assert reach.endswith("beyond, nothing is proved")
     assert reach in " ".join(str(answer).split())
+
+
+def test_a_rent_that_is_said_stays_whatever_devices_are_looked_at(small: Path) -> None:
+    """The file's rent belongs to its H100; one on the command line to what is asked about."""
+    rented = "cost={currency: USD, rent: 3 USD/h}"
+    for node in ("h800-8", "ascend-910c-8"):
+        answer = plan(small, [rented], on=[node], devices=[16], keep=FEW).to_dict()
+        assert answer["best"]["result"]["cost"]["per_device_hour"] == pytest.approx(3.0)
+    silent = plan(small, on=["ascend-910c-8"], devices=[16], keep=FEW)
+    assert silent.to_dict()["best"]["result"]["cost"] is None
+    assert "no cost: no rent is known" in str(silent)

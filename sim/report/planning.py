@@ -215,8 +215,11 @@ def _notes(option: Option, failed: Sequence[str]) -> Iterator[str]:
 
 
 def _remarks(option: Option) -> list[str]:
-    """Say what the search itself took for granted."""
-    return [*filter(None, [option.choices.remark]), option.choices.reach]
+    """Say what the search itself took for granted, and what it could not say."""
+    unpriced = "no cost: no rent is known; --set 'cost={currency: USD, rent: 2 USD/h}' says one" * (
+        not option.result.cost
+    )
+    return [*filter(None, [unpriced, option.choices.remark]), option.choices.reach]
 
 
 def _nothing(planned: Planned) -> Iterator[str]:

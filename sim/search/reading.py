@@ -244,7 +244,8 @@ def _move(
         )
     training = dict(data.get("training") or {})
     precision = training.get("precision")
-    if precision and not node.device.supports(str(precision)):
+    said_so = _said(("training", "precision"), said)  # then it is refused by name
+    if precision and not said_so and not node.device.supports(str(precision)):
         training.pop("precision")
         words = f"training.precision {precision} is not had on {node.device.title}"
         notes.append(f"{words}: the usual one is taken")
@@ -252,8 +253,8 @@ def _move(
 
 
 def _said(path: Key, said: set[Key]) -> bool:
-    """Tell whether an override says a value, or something in it."""
-    return any(one[: len(path)] == path for one in said)
+    """Tell whether an override says a value, something in it, or what it is a part of."""
+    return any(one[: len(path)] == path[: len(one)] for one in said)
 
 
 def _without(
