@@ -123,6 +123,8 @@ def _daemons(site: Site) -> list[str]:
         "SlurmdParameters=config_overrides",
         "TreeWidth=64",
         f"MessageTimeout={timeout}",
+        # Half a minute of the machine's own time: what a busy one ends late is no broken node.
+        f"UnkillableStepTimeout={math.ceil(max(60, 30 * site.speed))}",
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={folder}/jobcomp.txt",
         "AccountingStorageType=accounting_storage/none",
