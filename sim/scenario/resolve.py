@@ -44,6 +44,7 @@ from ersatz.sim.scenario.scenario import (
     Pool,
     Precision,
     Published,
+    Ramp,
     Scenario,
     Stragglers,
     Training,
@@ -57,6 +58,7 @@ from ersatz.sim.scenario.schema import (
     JobSection,
     ParallelSection,
     PoolSection,
+    RampSection,
     ScenarioFile,
 )
 from ersatz.sim.workload.model import Model
@@ -92,6 +94,10 @@ def resolve(
     phases = [_phase(file, pools, model, assumptions, plans) for file in files]
     if failed() or not phases:
         return None
+    if spec.training.batch_ramp and not phases[0].training.tokens:
+        assumptions.append(
+            "training.batch_ramp: one step is of the full batch; without tokens there is no job"
+        )
     training = phases[0].training
     scenario = Scenario(
         name=name,
@@ -117,7 +123,7 @@ def resolve(
         open=phases[0].open,
     )  # fmt: skip
     if len(phases) > 1:
-        scenario = _in_phases(scenario, phases)
+        scenario = _in_phases(scenario, phases, spec.training.batch_ramp)
     for i, (file, part) in enumerate(zip(files, scenario.parts, strict=True)):
         check_keeping(spec.memory, model, part.parallel.zero, file.blame)
         check = check_scenario if i == scenario.main_phase else check_layout
@@ -140,10 +146,11 @@ def _phase(
     return Phase(file.name, training, parallel, open_, file.ramp)
 
 
-def _in_phases(scenario: Scenario, phases: list[Phase]) -> Scenario:
+def _in_phases(scenario: Scenario, phases: list[Phase], growth: RampSection | None) -> Scenario:
     """Return a job of several phases; what one step of it means is said."""
     whole = math.fsum(phase.training.tokens for phase in phases)
-    scenario = replace(scenario, phases=tuple(phases))
+    ramp = Ramp(growth.start, growth.increment, growth.sequences) if growth else None
+    scenario = replace(scenario, phases=tuple(phases), ramp=ramp)
     main = phases[scenario.main_phase]
     words = (f"the job has {len(phases)} phases; one step and what it sends are those of {main.name}, which"
              " has the most tokens; memory is that of the fullest phase")  # fmt: skip

@@ -108,6 +108,15 @@ class Parallel:
 
 
 @dataclass(frozen=True, slots=True)
+class Ramp:
+    """How a batch grows: its sizes follow as phases."""
+
+    start: int  # sequences per step
+    increment: int
+    sequences: int  # over which it grows
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """A part of a job with a length, a batch or a layout of its own; `training.tokens` are its own."""
 
@@ -268,6 +277,7 @@ class Scenario:
     assumptions: tuple[str, ...] = ()
     open: tuple[str, ...] = ()  # what is left to a search: parallel, micro_batch
     phases: tuple[Phase, ...] = ()  # in order; none: the whole job is alike
+    ramp: Ramp | None = None  # how the first of them came about
 
     @property
     def parts(self) -> tuple[Scenario, ...]:

@@ -83,7 +83,9 @@ def _for_all(scenario: Scenario, sizes: list[int]) -> tuple[Scenario, list[str]]
         common = math.gcd(batch, *sizes)
         small = replace(scenario, training=replace(scenario.training, global_batch=common))
         other = planned(small)
-        words = [*other.assumptions[: len(other.assumptions) - known],
-                 f"planned for a batch of {common:,}, of which all sizes of the ramp are multiples"]  # fmt: skip
+        words = list(other.assumptions[: len(other.assumptions) - known])
+        words.append(
+            f"planned for a batch of {common:,}, of which all sizes of the ramp are multiples"
+        )
         plan = replace(other, training=replace(other.training, global_batch=batch))
     return plan, words
