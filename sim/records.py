@@ -87,7 +87,7 @@ class MemoryResult:
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """One phase of a job whose steps are not all alike."""
+    """One phase of a job whose steps are not all alike; none where they are."""
 
     name: str = column("the phase's name")
     ramp: bool = column("it is a size of a growing batch")

@@ -27,6 +27,7 @@ from ersatz.device_models.text.units import UnitError, parse_quantity
 from ersatz.sim.plan.layout import chunk_loads, even_or_by_load, pipeline_length, shown_split
 from ersatz.sim.scenario.checks import check_layout, check_scenario
 from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.formats import cast_words
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.money import resolve_cost
@@ -61,6 +62,7 @@ from ersatz.sim.scenario.schema import (
     RampSection,
     ScenarioFile,
 )
+from ersatz.sim.workload.adapters import with_usual_targets
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
 
@@ -84,6 +86,7 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
+    model = with_usual_targets(model, pools[0].stack.name)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     if full := spec.training.expert_imbalance:
@@ -369,6 +372,8 @@ def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> 
     precision = _precision(spec, pools, assumptions)
     document = float(t.document_tokens or 0)
     recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
+    if words := cast_words(recipe, pools[0].stack.name):
+        assumptions.append(words)
     return Training(
         t.sequence_length, t.global_batch, t.micro_batch, precision, 0.0, document, recipe
     )
