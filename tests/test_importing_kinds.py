@@ -197,3 +197,52 @@ def test_mindspeeds_trainer_on_fsdp2(tmp_path: Path) -> None:
     assert "training.sequence_length" in [
         q.key for q in found(tmp_path, "run.sh", script).questions
     ]
+
+
+BRIDGE = """
+model: {_target_: x.Llama3ModelProvider, num_layers: 4, hidden_size: 1024, ffn_hidden_size: 4096,
+        num_attention_heads: 8, num_query_groups: 8, seq_length: 4096, vocab_size: 32000,
+        gated_linear_unit: true,        tensor_model_parallel_size: 2, share_embeddings_and_output_weights: false}
+train: {micro_batch_size: 1, global_batch_size: 64, train_samples: 100000, rampup_batch_size: [16, 16, 3000]}
+ddp: {use_distributed_optimizer: true}
+mixed_precision: bf16_mixed
+"""
+
+
+def test_bridges_adapters_and_growing_batch(tmp_path: Path) -> None:
+    kind = "megatron.bridge.peft.lora.LoRA"
+    lora = f"peft: {{_target_: {kind}, dim: 16, alpha: 32, target_modules: [linear_qkv]}}\n"
+    result = found(tmp_path, "run_config.yaml", BRIDGE + lora)
+    assert (result.scenario["model"]["lora_rank"], result.scenario["model"]["lora_targets"]) == (
+        16,
+        "q k v",
+    )
+    training = result.scenario["training"]
+    assert training["batch_ramp"] == {"start": 16, "increment": 16, "sequences": 3000}
+    assert training["tokens"] == f"{100000 * 4096} tokens"
+    assert not unknown(result)
+    with pytest.raises(InputError, match="adapters that are not simulated"):
+        found(tmp_path, "run_config.yaml", BRIDGE + lora.replace("lora.LoRA", "dora.DoRA"))
+
+
+def test_curricula_are_priced_in_words_that_name_phases(tmp_path: Path) -> None:
+    start = f"deepspeed --num_gpus 8 pretrain_gpt.py {SIZES} --deepspeed --zero-stage 1"
+    script = f"{start} --curriculum-learning"
+    told = {one.flag: one.effect for one in found(tmp_path, "d.sh", script).not_modelled}
+    assert "training.phases" in told["--curriculum-learning"]
+    settings = (
+        '{"train_batch_size": 64, "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}'
+        ', "curriculum_learning": {"enabled": true}, "progressive_layer_drop": {"theta": 0.5}}'
+    )
+    result = found(tmp_path, "ds.json", settings)
+    assert not unknown(result)
+    assert any("training.phases" in one.effect for one in result.not_modelled)
+
+
+def test_tokens_of_megatron_deepspeed_say_how_long_a_growing_batch_goes_on(tmp_path: Path) -> None:
+    sizes = SIZES.replace(" --train-iters 10", "")
+    script = (f"deepspeed --num_gpus 8 pretrain_gpt.py {sizes} --deepspeed --zero-stage 1"
+              " --train-samples 90000 --train-tokens 300000000 --rampup-batch-size 16 16 3000")  # fmt: skip
+    training = found(tmp_path, "d.sh", script).scenario["training"]
+    assert training["tokens"] == "300000000 tokens"
+    assert "steps" not in training

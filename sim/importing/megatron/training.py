@@ -119,9 +119,10 @@ def read_steps(flags: Flags) -> None:
     steps = flags.whole("training.steps", "train_iters")
     samples = flags.whole("training.steps", "train_samples")
     tokens = flags.whole("training.tokens", "train_tokens")
-    if not steps and tokens:
+    if not steps and tokens:  # Megatron-DeepSpeed's: samples beside them only bound the data
         draft.put("training.tokens", f"{tokens} tokens")
-    if grows and not tokens:
+        return
+    if grows:
         put_growing_length(flags, steps, samples)
         return
     if steps is None and samples and batch:
