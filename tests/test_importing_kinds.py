@@ -202,7 +202,8 @@ def test_mindspeeds_trainer_on_fsdp2(tmp_path: Path) -> None:
 BRIDGE = """
 model: {_target_: x.Llama3ModelProvider, num_layers: 4, hidden_size: 1024, ffn_hidden_size: 4096,
         num_attention_heads: 8, num_query_groups: 8, seq_length: 4096, vocab_size: 32000,
-        gated_linear_unit: true,        tensor_model_parallel_size: 2, share_embeddings_and_output_weights: false}
+        gated_linear_unit: true,
+        tensor_model_parallel_size: 2, share_embeddings_and_output_weights: false}
 train: {micro_batch_size: 1, global_batch_size: 64, train_samples: 100000, rampup_batch_size: [16, 16, 3000]}
 ddp: {use_distributed_optimizer: true}
 mixed_precision: bf16_mixed
