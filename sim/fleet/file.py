@@ -337,6 +337,11 @@ class _Reading:
                 file, kind, folder, own.blame, lambda: bool(own.problems), plans=True
             )
             self.reasons += [f"{problem.key}: {problem.expected}" for problem in own.problems]
+            if scenario and scenario.phases:
+                self.reasons.append(
+                    "training.phases: a class of jobs has one rate, steps that are alike"
+                )
+                return None
             if own.problems or scenario is None:
                 return None
             try:

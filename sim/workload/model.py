@@ -86,8 +86,8 @@ class Model:
     )
     lora_targets: str = field(
         default="",
-        metadata=says("modules with adapters among q, k, v, o, gate, up, down; none: all, and their"
-                      " own work is left out"),
+        metadata=says("modules with adapters among q, k, v, o, gate, up, down; by default those"
+                      " that the stack's framework takes"),
     )  # fmt: skip
     blocks: Runs = field(
         default=(),
