@@ -6,6 +6,7 @@ Each row: device, day, destination, buyer, the verdict, and the rule that decide
 import csv
 import math
 import random
+import re
 from datetime import date, timedelta
 from io import StringIO
 
@@ -14,6 +15,7 @@ from market import make_offer
 from test_cli import ersatz
 
 from ersatz.device_models.catalog.export import list_parts
+from ersatz.device_models.shipped import DATA
 from ersatz.sim.cli.output import captured
 from ersatz.sim.errors import InputError
 from ersatz.sim.law.legal import answer, ask, scheduled, watch
@@ -127,6 +129,17 @@ def test_verdicts_worked_out_by_hand(
         assert not verdict.may_buy
     if rule:
         assert rule in verdict.rule_ids
+
+
+def test_every_rule_says_where_it_is_written() -> None:
+    # the Federal Register's or a court's page, a section, a filing or an address; recall is no source
+    place = re.compile(r"\d+ FR \d+|\d+ CFR (part )?\d+|\d+ U\.S\.C\.|accession [\d-]{18,}|https?://\S+/\S|"
+                       r"Congressional Record, House, \d{4}-|Notification \d+/\d{4}")  # fmt: skip
+    for rule in RULES:
+        assert "recall" not in f"{rule.source} {rule.note} {rule.exceptions}", rule.id
+        assert place.search(rule.source) or "assumption" in rule.source, rule.id
+    for line in csv.reader((DATA / "policy" / "public_record.csv").open()):
+        assert "recall" not in " ".join(line), line
 
 
 def test_no_place_of_the_world_is_free_without_coverage() -> None:

@@ -129,7 +129,7 @@ def dated(quote: Quote) -> str:
 def unobserved(assumptions: Iterable[str]) -> int:
     """Count the assumptions whose value nobody published: of this project, as their text says.
 
-    >>> unobserved(["price: 3 M CNY (2 to 4 M; list, CN, 2025-03; high)", "life: 4 (3 to 6; estimate; assumed)"])
+    >>> unobserved(["3 M CNY (2 to 4 M; list, CN, 2025-03; high)", "4 years (3 to 6; books; assumed)"])
     1
     """
     return sum(bool(re.search(r"[(;] ?assumed\b", words)) for words in assumptions)
