@@ -356,7 +356,7 @@ def _assumed(answered: Answered) -> Iterator[RenderableType]:
         return
     yield Text("")
     guesses = unobserved(notes)
-    of = f" ({guesses} of {len(notes)} by this project, of nobody's observation)" if guesses else ""
+    of = f" ({guesses} of {len(notes)} rest on no observation)" if guesses else ""
     yield Text(f"assumed, because the scenario or the public record is silent{of}:")
     for number, text in enumerate(notes[:MOST_LINES], start=1):
         yield Text(f" {number:2}. {text}")
