@@ -89,6 +89,10 @@ class _Reading:
                 case.blame(("pools", i, "name"), name, "stands twice; each pool has its own name")
         self.policies = tuple(self._policy(name) for name in spec.policies)
         for i, name in enumerate(self.policies):
+            if name in self.policies[:i]:
+                case.blame(
+                    ("policies", i), name, "stands twice; a scheduler is compared with others"
+                )
             for expected in unknown_policy(name):
                 case.blame(("policies", i), name, expected)
         for i, drawn in enumerate(spec.jobs.drawn):

@@ -474,8 +474,8 @@ def _published(spec: ScenarioFile, blame: Blame) -> Iterator[Published]:
             except UnitError as error:
                 blame(("published", i, "value"), row.value, str(error))
                 continue
-        if value == 0:
-            blame(("published", i, "value"), row.value, "expected a value other than 0")
+        if value <= 0:
+            blame(("published", i, "value"), row.value, "expected a value above 0")
             continue
         yield Published(row.metric, value, row.source)
 
