@@ -15,13 +15,15 @@ from factories import make_scenario
 import ersatz
 from ersatz.sim.answers.cases import load
 from ersatz.sim.answers.plan import plan
-from ersatz.sim.errors import InputError
+from ersatz.sim.errors import BrokenAnswerError, InfeasibleError, InputError
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.importing.cases import load_any
 from ersatz.sim.importing.formats import import_file
+from ersatz.sim.invariants import check_run
 from ersatz.sim.job.conditions import ConditionPlan
 from ersatz.sim.job.job import simulate_job, simulate_phases
 from ersatz.sim.job.work import Work, starts_anew
+from ersatz.sim.purchase.rates import plan_throughputs
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.phases import ramp_steps
 from ersatz.sim.scenario.scenario import (
@@ -298,6 +300,18 @@ def test_a_ramp_of_one_step_alone_is_said_to_be_without_effect(tmp_path: Path) -
 def test_who_looks_for_one_layout_refuses_phases_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training.phases.*plan one phase"):
         plan(file(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG}))
+
+
+def test_a_purchase_refuses_a_plan_in_phases(tmp_path: Path) -> None:
+    case = one(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG})
+    with pytest.raises(InfeasibleError, match=r"training.phases; a purchase takes one rate"):
+        plan_throughputs([case], {"ours": case.pools[0].node.name})
+
+
+def test_a_result_whose_phases_do_not_add_up_is_no_answer(tmp_path: Path) -> None:
+    result = run_case(one(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG}))
+    with pytest.raises(BrokenAnswerError, match="other steps than the job"):
+        check_run(replace(result, phases=result.phases[:1]), 1e30, 0.0)
 
 
 SCRIPT = """#!/bin/bash
