@@ -247,3 +247,17 @@ def test_tokens_of_megatron_deepspeed_say_how_long_a_growing_batch_goes_on(tmp_p
     training = found(tmp_path, "d.sh", script).scenario["training"]
     assert training["tokens"] == "300000000 tokens"
     assert "steps" not in training
+
+
+def test_text_beside_pictures_has_its_own_length(tmp_path: Path) -> None:
+    script = f"torchrun --nproc_per_node 8 train.py {SIZES} --decoder-seq-length 1024"
+    result = found(
+        tmp_path,
+        "v.sh",
+        f"{script.replace('4096 --max', '576 --max')} --disable-vision-class-token",
+    )
+    assert result.scenario["training"]["sequence_length"] == 1024
+    assert any("tower" in one.effect for one in result.not_modelled)
+    assert not unknown(result)
+    with pytest.raises(InputError, match="layout of its own"):
+        found(tmp_path, "v.sh", f"{script} --llm-tp 2 --encoder-tp 2")

@@ -371,6 +371,24 @@ def test_steps_of_a_batch_at_given_tokens_are_phases(tmp_path: Path) -> None:
     assert [p.training.tokens for p in case.phases] == [10e6, 20e6, 20000 * 4096 - 30e6]
 
 
+def test_steps_over_sizes_that_grow_at_given_tokens(tmp_path: Path) -> None:
+    # 10 M tokens are 2,441 sequences of 4,096: 77 steps of 32, to 2,464. 20 M more are 4,882 (7,323 in
+    # all): 4,859 more are 76 steps of 64. What is left of 200 steps is of 128.
+    schedule = (
+        '--global-batch-size 128 --step-batch-size-schedule "0:32 10M:64 30M:128" --train-iters'
+    )
+    phases = imported(tmp_path, f"{schedule} 200").scenario["training"]["phases"]
+    assert [(p["global_batch"], p["steps"]) for p in phases] == [(32, 77), (64, 76), (128, 47)]
+    (case,) = load_any(tmp_path / "pretrain.sh", ["cluster.node=h100-8"])
+    job = run_case(replace(case, job=JobSpec(failures=FailureSpec(scale=0.0), replicas=1))).job
+    assert job
+    assert job.steps == 200
+    short = imported(tmp_path, f"{schedule} 100").scenario["training"]["phases"]
+    assert [(p["global_batch"], p["steps"]) for p in short] == [(32, 77), (64, 23)]
+    other = imported(tmp_path, schedule.replace("128 --", "512 --") + " 200")
+    assert any("--global-batch-size says 512" in words for words in other.wrong)
+
+
 @pytest.mark.parametrize(("more", "words"), [
     ("--global-batch-size 64 --rampup-batch-size 16 16 --train-samples 9", "three whole numbers"),
     ("--step-batch-size-schedule 0:32,5 --train-samples 9", "TOKENS:BATCH"),

@@ -158,6 +158,7 @@ _ELSE = frozenset({"inference", "evaluation", "evaluate", "eval", "generate", "g
                    "preprocess", "export", "quantize", "prune", "chat", "server", "validate", "mmlu",
                    "checkpoint"})  # fmt: skip
 _TRAINS = frozenset({"pretrain", "train", "finetune", "posttrain", "sft", "tune"})
+_APART = ("llm_tp", "encoder_tp", "llm_dp")  # layouts of the models of one job
 _LEARNING = frozenset({"grpo", "ppo", "dpo", "rlhf", "reinforce", "gspo", "dapo"})
 _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)", "ict": "a retriever",
                  "vision": "a model of images", "retro": "a retriever (RETRO)"}  # fmt: skip
@@ -172,6 +173,9 @@ def _refuse_other_models(draft: Draft, launch: Launch) -> None:
             launch.program,
             f"trains nothing ({min(found)}): training alone is simulated",
         )
+    if apart := next((launch.flags[key] for key in _APART if key in launch.flags), None):
+        draft.refuse(apart.line, apart.shown, "several models in one job, each with a layout of its own, are"
+                     " not simulated; say the language model's as a script of its own")  # fmt: skip
     if _LEARNING.intersection(words):
         draft.refuse(launch.line, launch.program, "reinforcement learning and preference training are not"
                      " simulated; what can be asked instead is the training step of the policy: its model,"

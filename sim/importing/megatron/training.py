@@ -18,7 +18,9 @@ def read_training(flags: Flags) -> None:
     """Put length, batch, precision and steps into the draft."""
     draft = flags.draft
     _refuse_reinforcement(flags)
-    length = flags.whole("training.sequence_length", "seq_length", "encoder_seq_length")
+    length = flags.whole(
+        "training.sequence_length", "decoder_seq_length", "seq_length", "encoder_seq_length"
+    )  # where the text has a length of its own, the others are those of pictures
     micro = flags.whole("training.micro_batch", "micro_batch_size", "batch_size")
     for key, value, name in (("sequence_length", length, "seq_length"),
                              ("micro_batch", micro, "micro_batch_size")):  # fmt: skip
