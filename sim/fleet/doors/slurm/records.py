@@ -10,7 +10,7 @@ it starts over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from ersatz.sim.fleet.cluster import Cluster, Placement
 from ersatz.sim.fleet.doors.slurm.daemons import SlurmError
 from ersatz.sim.fleet.doors.slurm.strikes import Struck
-from ersatz.sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Record, Rules
+from ersatz.sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Quota, Record, Rules
 from ersatz.sim.fleet.workload.jobs import Job
 
 # How Slurm ends an attempt, and the event that it is here. The others wait again afterwards.
@@ -108,11 +108,11 @@ def _numbers(text: str) -> Iterator[int]:
 def make_log(
     cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
     about: dict[str, str], *, struck: Sequence[Struck] = (), broken: str = "",
-    preempts: bool = False,
+    preempts: bool = False, quotas: Mapping[str, Quota] | None = None,
 ) -> Log:  # fmt: skip
     """Return the event log of a replay; `broken` says why it was broken off."""
     claims = Claims(preempts="any" if preempts else "never")
-    log = Log(cluster, Rules(slack_s=SLACK_S), claims, about)
+    log = Log(cluster, Rules(quotas or {}, slack_s=SLACK_S), claims, about)
     rows, ended = _node_rows(struck, completions, taken)
     attempts: dict[int, list[Completion]] = {}
     for completion in ended:

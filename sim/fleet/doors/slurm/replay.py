@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
-from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.accounts import Accounts, accounts_of_fleet
+from ersatz.sim.fleet.doors.slurm.carried import Rates, refuse_what_slurm_cannot
+from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments, seconds_file, seconds_text
 from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
 from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.doors.slurm.records import (
@@ -23,7 +24,7 @@ from ersatz.sim.fleet.doors.slurm.records import (
 )
 from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
 from ersatz.sim.fleet.engine.fleet import RunEndedError
-from ersatz.sim.fleet.engine.outages import Failures, Outage
+from ersatz.sim.fleet.engine.outages import Outage
 from ersatz.sim.fleet.log import Log, Rules
 from ersatz.sim.fleet.workload.jobs import Workload
 
@@ -40,6 +41,8 @@ class Replay:
     cluster: Cluster
     workload: Workload
     advance: Advance
+    rules: Rules = field(default_factory=Rules)
+    rates: Mapping[str, Rates] = field(default_factory=dict)  # of jobs whose rate is not 1
     strikes: Iterator[Strike] = field(default_factory=lambda: iter(()))
     struck: list[Struck] = field(default_factory=list)
     next_strike: Strike | None = None
@@ -54,7 +57,9 @@ class Replay:
                 self.strike_what_is_due()
                 self.slurm.check()
                 time.sleep(min(wait / self.slurm.site.speed, 0.1))
-            words = sbatch_arguments(self.slurm.site, self.cluster, job)
+            rates = self.rates.get(job.id, {})
+            words = sbatch_arguments(self.slurm.site, self.cluster, job, rates)
+            seconds_file(self.slurm.site, job).write_text(seconds_text(job, rates))
             if job.after:
                 names = ":".join(str(self.ids.get(name, 0)) for name in job.after)
                 words = [f"--dependency=afterok:{names}", "--kill-on-invalid-dep=yes", *words]
@@ -120,7 +125,8 @@ class Replay:
         site = self.slurm.site
         preempts = site.preempt or site.given is not None
         log = make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
-                       about, struck=self.struck, broken=broken, preempts=preempts)  # fmt: skip
+                       about, struck=self.struck, broken=broken, preempts=preempts,
+                       quotas=self.rules.quotas)  # fmt: skip
         if site.given:  # what its partitions and limits demand is not in the log
             log.claims = replace(log.claims, own_rules="slurm.conf")
         return log
@@ -130,50 +136,31 @@ def replay_on_slurm(
     cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
     preempt: bool = False, outages: Sequence[Outage] = (), seed: int = 0,
     advance: Advance = lambda _: None, about: dict[str, str] | None = None,
-    given: Given | None = None,
+    given: Given | None = None, accounts: Accounts | None = None,
+    rates: Mapping[str, Rates] | None = None,
 ) -> Log:  # fmt: skip
     """Run a workload on real Slurm with emulated nodes and return its event log.
 
-    `speed` is virtual seconds in a real one. Raises `SlurmError` where Slurm is missing, `InputError`
-    for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
+    Where the rules hold quotas or `given` needs them, and no `accounts` are given, each tenant has one.
+    `rates` are those of jobs that do not run at rate 1 everywhere (`carried`). `speed` is virtual seconds
+    in a real one. Raises `SlurmError` where Slurm is missing, `InputError` for what this door cannot
+    carry, and `RunEndedError` with the log so far when Slurm gives up.
     """
-    refuse_what_slurm_cannot(cluster, workload, rules or Rules(), outages)
-    with running(cluster, workload, speed=speed, preempt=preempt, given=given) as slurm:
+    rules = rules or Rules()
+    refuse_what_slurm_cannot(cluster, workload, rules)
+    if accounts is None and (rules.quotas or (given and given.needs_base)):
+        accounts = accounts_of_fleet(workload, rules.quotas)
+    with running(cluster, workload, speed=speed, preempt=preempt, given=given,
+                 accounts=accounts) as slurm:  # fmt: skip
         version = slurm.call("scontrol", "--version").strip()
         head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
                 "speed": f"{speed:g}", **(about or {})}  # fmt: skip
         slurm.begin()
-        replay = Replay(slurm, cluster, workload, advance, strikes(cluster, outages, seed))
+        replay = Replay(slurm, cluster, workload, advance, rules, rates or {},
+                        strikes(cluster, outages, seed))  # fmt: skip
         try:
             replay.submit_all()
             replay.wait_for_all()
         except SlurmError as error:
             raise RunEndedError(str(error), replay.log(head, str(error))) from error
         return replay.log(head)
-
-
-def refuse_what_slurm_cannot(
-    cluster: Cluster, workload: Workload, rules: Rules, outages: Sequence[Outage] = ()
-) -> None:
-    """Raise `InputError` with everything that this door cannot carry over."""
-    wrong = []
-    if any(isinstance(outage, Failures) and outage.slowdown < 1 for outage in outages):
-        wrong.append("slow nodes cannot be emulated: jobs only sleep")
-    if rules.max_failures:
-        wrong.append("slurm requeues a job however often its nodes fail: no 'max_failures'")
-    if rules.quotas:
-        wrong.append("quotas need Slurm's data base; run them in process")
-    if any(node.devices == 0 for node in cluster.nodes):
-        wrong.append("nodes without devices cannot be emulated")
-    for what, hit in (
-        ("shares of devices", lambda j: j.milli < 1000),
-        ("elastic sizes", lambda j: j.least < j.devices or j.most > j.devices),
-        ("jobs without devices", lambda j: j.devices == 0),
-        ("limits on pods or on several leaves", lambda j: j.max_pods or j.max_leaves > 1),
-        ("endless jobs", lambda j: not math.isfinite(j.duration_s)),
-    ):
-        first = next((job for job in workload.jobs if hit(job)), None)
-        if first is not None:
-            wrong.append(f"{what} cannot be carried over (job {first.id})")
-    if wrong:
-        raise InputError(Problem(workload.name, 0, 0, "", "", text) for text in wrong)
