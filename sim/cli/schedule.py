@@ -51,6 +51,9 @@ def schedule(
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
+    state_numbers: Annotated[
+        bool, typer.Option("--state-numbers", help="Tell it states of devices as numbers.")
+    ] = False,
     speed: Annotated[
         float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
     ] = 200.0,
@@ -96,6 +99,8 @@ def schedule(
         )
     if slurm_conf and door != "slurm":
         raise Failure(2, ["--slurm-conf: expected together with --door slurm"])
+    if state_numbers and door != "batsim":
+        raise Failure(2, ["--state-numbers: expected together with --door batsim"])
     if slurm_assoc and not slurm_conf:
         raise Failure(2, ["--slurm-assoc: expected together with --slurm-conf"])
     if fleet:
@@ -108,7 +113,7 @@ def schedule(
 
     promised = read_claims(claims) if claims else None
     outside = Door(door, scheduler, endpoint, speed=speed, claims=promised, conf=slurm_conf,  # type: ignore[arg-type]
-                   assoc=slurm_assoc)  # fmt: skip
+                   assoc=slurm_assoc, state_numbers=state_numbers)  # fmt: skip
     if door == "slurm":
         notes = told_to_slurm(contest.specs[0], outside).notes
         contest = replace(contest, assumptions=(*contest.assumptions, *notes))

@@ -28,6 +28,7 @@ class Door:
     timeout_s: float = 30.0  # of real time, for an answer
     speed: float = 200.0
     forward: bool = False  # tell it of slow nodes as well
+    state_numbers: bool = False  # and states of devices as numbers
     preempt: bool = False  # Slurm may requeue jobs of lower priority
     claims: Claims | None = None
     conf: str = ""  # a slurm.conf of the user's
@@ -49,7 +50,7 @@ def run_at_door(
             option = "--endpoint" if door.endpoint and not door.scheduler else "--scheduler"
             raise InputError([Problem("--door batsim", 0, 0, option, "", str(error))]) from None
         scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
-                                    forward=door.forward)  # fmt: skip
+                                    forward=door.forward, state_numbers=door.state_numbers)  # fmt: skip
         return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)
     if not 1.0 <= door.speed <= 1000.0:
         expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"

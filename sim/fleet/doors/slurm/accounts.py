@@ -21,8 +21,9 @@ from ersatz.sim.fleet.doors.slurm.given import MOST_LINES, Settings, sound
 from ersatz.sim.fleet.log import Quota
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
-LINE = re.compile(r"(\w+)\s+-\s+(?:'([^']*)'|([^:'\s]+))((?::\w+=(?:'[^']*'|[^:']*))*)\s*")
-OPTION = re.compile(r":(\w+)=(?:'([^']*)'|([^:']*))")
+PLAIN = r"(?:[^:']|(?<=gres/gpu):)*"  # a type of device stands behind a colon, too
+LINE = re.compile(rf"(\w+)\s+-\s+(?:'([^']*)'|([^:'\s]+))((?::\w+=(?:'[^']*'|{PLAIN}))*)\s*")
+OPTION = re.compile(rf":(\w+)=(?:'([^']*)'|({PLAIN}))")
 TRES = frozenset({"grptres", "grptresmins", "grptresrunmins", "maxtres", "maxtresperjob", "mintres",
                   "maxtrespernode", "maxtresmins", "maxtresminsperjob", "mintresperjob",
                   "maxtresperaccount"})  # fmt: skip
@@ -82,11 +83,7 @@ class Accounts:
 
 
 def _options(settings: Settings) -> str:
-    return "".join(f":{key}={_quoted(key, value)}" for key, value in settings.items())
-
-
-def _quoted(key: str, value: str) -> str:
-    return f"'{value}'" if key.lower() in ("qos", "defaultqos", "qoslevel") else value
+    return "".join(f":{key}='{value}'" for key, value in settings.items())
 
 
 def accounts_of_fleet(workload: Workload, quotas: Mapping[str, Quota]) -> Accounts:

@@ -202,7 +202,7 @@ def _scheduling(site: Site, workload: Workload) -> list[str]:
         f"bf_continue,bf_interval={every},bf_max_time={20 * every},sched_interval={every},"
         f"max_sched_time={10 * every},bf_window={2 * longest + 60},bf_resolution=60,"
         "bf_max_job_test=10000,default_queue_depth=10000,"
-        f"max_switch_wait={LEAVES_S:g}"
+        f"max_switch_wait={LEAVES_S:.0f}"
     )
     if site.given:
         own = {k: v for k, v in site.given.settings.items() if k.lower() != "schedulerparameters"}

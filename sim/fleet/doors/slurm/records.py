@@ -43,6 +43,7 @@ class Completion:
     submit_s: float
     start_s: float
     end_s: float
+    nodes: tuple[int, ...] = ()
     lost_node: int = -1  # by whose failure it ended
 
 
@@ -73,7 +74,9 @@ def _completion(line: str, origin: float) -> Completion:
             _seconds(fields[key], origin) for key in ("SubmitTime", "StartTime", "EndTime")
         )
         state = fields["JobState"].split("+")[0]
-        return Completion(int(fields["JobId"]), state, submit, start, end)
+        listed = fields.get("NodeList", "")
+        nodes = tuple(_numbers(listed.strip("n[]"))) if listed.startswith("n") else ()
+        return Completion(int(fields["JobId"]), state, submit, start, end, nodes)
     except (KeyError, ValueError) as error:
         raise SlurmError(f"its completion record cannot be read ({error}): {line[:80]!r}") from None
 
@@ -130,7 +133,7 @@ def make_log(
         for restarts, attempt in enumerate(mine):
             path = taken / f"{attempt.slurm_id}.{restarts}"
             rows += [(at, order, number, record)
-                     for at, order, record in _attempt(job, attempt, path)]  # fmt: skip
+                     for at, order, record in _attempt(cluster, job, attempt, path)]  # fmt: skip
     rows.sort(key=lambda row: row[:3])
     log.records = [row[3] for row in rows]
     how, why = (BROKEN_OFF, broken) if broken else (DONE, "all jobs are over")
@@ -176,8 +179,13 @@ def _places(completions: Sequence[Completion], taken: Path) -> list[set[int]]:
     return places
 
 
-def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float, int, Record]]:
-    """Yield start and end of one attempt, with their order within a second."""
+def _attempt(
+    cluster: Cluster, job: Job, attempt: Completion, path: Path
+) -> Iterator[tuple[float, int, Record]]:
+    """Yield start and end of one attempt, with their order within a second.
+
+    One that was broken off before it could note its devices held whole nodes, or did not begin.
+    """
     event = ENDS.get(attempt.state)
     if event is None:
         raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
@@ -187,6 +195,10 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
             yield end, _LATE, Record(end, "abandon", job.id, detail=f"slurm: {attempt.state}")
         return
     placement = parse_taken(path.read_text()) if path.exists() else ()
+    if not placement and event in WAITS_AGAIN:
+        placement = tuple((node, (1 << cluster.nodes[node].devices) - 1) for node in attempt.nodes)
+        if sum(mask.bit_count() for _, mask in placement) != job.devices:
+            return
     if not placement and job.devices:
         raise SlurmError(f"job {job.id} left no note of the devices that it got")
     work = {"finish": job.duration_s, "timeout": job.walltime_s}.get(event, 0.0)

@@ -77,10 +77,13 @@ class Replay:
         if self.next_strike is None:
             self.next_strike = next(self.strikes, None)
         while self.next_strike and self.next_strike.at_s <= self.slurm.now():
-            begin = self.slurm.now()
-            self.slurm.call("scontrol", *self.next_strike.orders())
-            end = math.ceil(self.slurm.now())
-            self.struck.append(Struck(self.next_strike, float(math.floor(begin)), float(end)))
+            begin = float(math.floor(self.slurm.now()))
+            if orders := self.next_strike.orders():
+                self.slurm.call("scontrol", *orders)
+            else:
+                begin = self.struck[-1].from_s
+            end = float(math.ceil(self.slurm.now()))
+            self.struck.append(Struck(self.next_strike, begin, end))
             gone = self.next_strike.action in ("down", "drain")
             (self.away.add if gone else self.away.discard)(self.next_strike.node)
             self.next_strike = next(self.strikes, None)
