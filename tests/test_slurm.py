@@ -145,13 +145,14 @@ def test_a_job_sleeps_as_long_as_where_it_is_takes(tmp_path: Path) -> None:
     site = replace(SITE, folder=tmp_path)
     assert str(seconds_file(site, job)) in sbatch_arguments(site, FLEET, job, rates)
     assert "20.000" in sbatch_arguments(site, FLEET, job, {("ppu", 1): 0.5})
+    assert "--switches=1@30-00:00:00" in sbatch_arguments(site, FLEET, replace(job, max_leaves=1))
     table = tmp_path / "table"
     table.write_text(seconds_text(job, rates))
     files = config_files(site, FLEET, WORK)
     for name in ("seconds.awk", "where"):
         (tmp_path / name).write_text(files[name])
     for got, seconds in (("n0", "10.000"), ("n[0-1]", "10.000"), ("n[1-2]", "15.000"), ("n[0,2]", "15.000"),
-                         ("n[3-4]", "20.000")):  # fmt: skip
+                         ("n[3-4]", "20.000"), ("n[2-4]", "20.000")):  # fmt: skip
         words = [
             "awk",
             "-v",
@@ -411,6 +412,19 @@ def test_a_replay_with_failing_nodes(place: Path) -> None:
     assert (events.count("down"), events.count("up"), events.count("finish")) == (1, 1, 2)
     assert [r.job for r in log.records if r.event == "fail"] == ["gang"]
     assert judge(log).holds, judge(log).first
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_job_waits_for_one_leaf_however_long(place: Path) -> None:
+    """Of each leaf one node is away for 1,500 s: longer than the five minutes that Slurm waits by itself."""
+    fleet = make_cluster(make_pool("h800", 4, nodes_per_leaf=2))
+    jobs = Workload((Job("x", 60.0, 16, 100.0, max_leaves=1, walltime_s=600.0),), "w")
+    away = Maintenance(1.0, 1500.0, (0, 2), cause="firmware")
+    log = replay_on_slurm(fleet, jobs, speed=200.0, outages=(away,))
+    (start,) = (r for r in log.records if r.event == "start")
+    assert start.time_s >= 1500.0
+    assert judge(log).holds, judge(log).first  # one leaf, and no drained node
 
 
 @pytest.mark.slow

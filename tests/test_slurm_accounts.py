@@ -53,7 +53,7 @@ User - 'bob':DefaultAccount='light':Fairshare=1
 JOBS = Workload((
     *(Job(f"ann-{i}", 1.0 * i, 8, 300.0, "ann", walltime_s=600.0) for i in range(5)),
     Job("bob-0", 60.0, 8, 300.0, "bob", walltime_s=600.0),
-    Job("urgent-0", 500.0, 16, 100.0, "light", walltime_s=600.0),
+    Job("urgent-0", 450.0, 8, 100.0, "light", walltime_s=600.0),
 ))  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_what_the_file_enforces_and_weighs_is_taken_over(tmp_path: Path) -> None
 @pytest.mark.slow
 @needs_slurm
 def test_real_slurm_shares_fairly_and_preempts_by_qos(tmp_path: Path) -> None:
-    """ann holds both nodes; bob's late job passes hers, as his account is light; urgent then takes all."""
+    """ann holds both nodes; bob's late job passes hers, as his account is light; urgent takes a node."""
     (tmp_path / "slurm.conf").write_text(CONF)
     (tmp_path / "mine.assoc").write_text(DUMP)
     door = Door(
@@ -154,10 +154,10 @@ def test_real_slurm_shares_fairly_and_preempts_by_qos(tmp_path: Path) -> None:
     starts = [r.job for r in log.records if r.event == "start"]
     assert starts[:2] == ["ann-0", "ann-1"]
     assert "bob-0" in starts[2:4]
-    preempted = [r for r in log.records if r.event == "preempt"]
     (urgent,) = (r for r in log.records if r.event == "start" and r.job == "urgent-0")
-    assert len(preempted) == 2
-    assert all(r.time_s <= urgent.time_s for r in preempted)
+    (preempted,) = (r for r in log.records if r.event == "preempt")
+    assert preempted.job.startswith("ann-")
+    assert preempted.time_s <= urgent.time_s < 600  # until when one of two nodes would not be free
     assert sum(r.event == "finish" for r in log.records) == len(JOBS.jobs)
     assert judge(log).holds, judge(log).first
 
