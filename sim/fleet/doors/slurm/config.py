@@ -126,9 +126,15 @@ FILENAME == ARGV[1] {
     if ($1 in mine) { types[$2] = 1; if (!($3 in leaves)) { leaves[$3] = 1; count++ } }
     next
 }
-($1 in types) && $2 == count && $3 + 0 > most + 0 { most = $3 }
-($1 in types) && $3 + 0 > any + 0 { any = $3 }
-END { print most == "" ? any : most }
+$2 == count { exact[$1] = $3 }
+$3 + 0 > any[$1] + 0 { any[$1] = $3 }
+END {
+    for (type in types) {
+        time = (type in exact) ? exact[type] : any[type]
+        if (time + 0 > most + 0) most = time
+    }
+    print most
+}
 """
 
 
