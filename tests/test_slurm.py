@@ -133,7 +133,7 @@ def test_a_machine_without_slurm_is_told_the_packages(monkeypatch: pytest.Monkey
     with pytest.raises(SlurmError, match="not found"):
         replay_on_slurm(FLEET, WORK)
     with pytest.raises(
-        SlurmError, match=r"mariadbd, slurmdbd.* mariadb-server.* slurm-wlm-mysql-plugin"
+        SlurmError, match=r"mariadbd, slurmdbd.* mariadb-server-core.* slurm-wlm-mysql-plugin"
     ):
         replay_on_slurm(FLEET, WORK, rules=Rules({"a": Quota(8, 8)}))
 

@@ -166,11 +166,11 @@ def test_real_slurm_shares_fairly_and_preempts_by_qos(tmp_path: Path) -> None:
 @needs_slurm
 def test_the_flagship_runs_on_real_slurm() -> None:
     """Four kinds of accelerators, tenants with limits, several leaves; fewer and shorter jobs."""
-    fewer = [f"jobs.drawn.{i}.{key}" for i, count in enumerate((2, 4, 12)) for key in
-             (f"count={count}", "every=4 min", "median=20 min")]  # fmt: skip
+    fewer = [f"jobs.drawn.{i}.{key}" for i, count in enumerate((1, 3, 8)) for key in
+             (f"count={count}", "every=2 min", "median=10 min")]  # fmt: skip
     (spec,) = load_contest(find_scenario("four-pools"), [*fewer, "draws=1"]).specs
     log = run_at_door(spec, Door("slurm", speed=300.0))
-    assert sum(r.event == "finish" for r in log.records) == 18
+    assert sum(r.event == "finish" for r in log.records) == 12
     assert log.rules.quotas == spec.rules.quotas
     assert judge(log).holds, judge(log).first
     for r in log.records:

@@ -14,8 +14,8 @@ from ersatz.sim.fleet.doors.slurm.accounts import Accounts
 from ersatz.sim.fleet.doors.slurm.config import Site, base_port, message_timeout
 
 NEEDED = {
-    "mariadb-install-db": "mariadb-server", "mariadbd": "mariadb-server-core",
-    "slurmdbd": "slurmdbd", "sacctmgr": "slurm-client",
+    "mariadb-install-db": "mariadb-server-core", "my_print_defaults": "mariadb-client-core",
+    "mariadbd": "mariadb-server-core", "slurmdbd": "slurmdbd", "sacctmgr": "slurm-client",
 }  # fmt: skip
 PLUGIN = "slurm-wlm-mysql-plugin"
 INSTALL_S = 180.0  # real seconds for MariaDB's own tables
