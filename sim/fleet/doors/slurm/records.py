@@ -111,12 +111,15 @@ def _numbers(text: str) -> Iterator[int]:
 def make_log(
     cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
     about: dict[str, str], *, struck: Sequence[Struck] = (), broken: str = "",
-    preempts: bool = False, quotas: Mapping[str, Quota] | None = None,
+    preempts: bool = False, quotas: Mapping[str, Quota] | None = None, clock_s: float = SLACK_S,
 ) -> Log:  # fmt: skip
-    """Return the event log of a replay; `broken` says why it was broken off."""
+    """Return the event log of a replay; `broken` says why it was broken off.
+
+    By `clock_s` our fast clock and Slurm's may differ.
+    """
     claims = Claims(preempts="any" if preempts else "never")
     log = Log(cluster, Rules(quotas or {}, slack_s=SLACK_S), claims, about)
-    rows, ended = _node_rows(struck, completions, taken)
+    rows, ended = _node_rows(struck, completions, taken, clock_s)
     attempts: dict[int, list[Completion]] = {}
     for completion in ended:
         attempts.setdefault(completion.slurm_id, []).append(completion)
@@ -142,7 +145,7 @@ def make_log(
 
 
 def _node_rows(
-    struck: Sequence[Struck], completions: Sequence[Completion], taken: Path
+    struck: Sequence[Struck], completions: Sequence[Completion], taken: Path, clock_s: float
 ) -> tuple[list[Row], list[Completion]]:
     """Return the records of nodes, and the completions with the node by whose failure they ended.
 
@@ -157,7 +160,8 @@ def _node_rows(
         at, order = (from_s, _UP) if strike.action in ("up", "undrain") else (to_s + 1, _DOWN)
         if strike.action == "down":
             hit = [i for i, c in enumerate(ended) if c.state == "NODE_FAIL" and c.lost_node < 0
-                   and from_s - 1 <= c.end_s <= to_s + 1 and strike.node in places[i]]  # fmt: skip
+                   and from_s - clock_s <= c.end_s <= to_s + clock_s
+                   and strike.node in places[i]]  # fmt: skip
             if hit:
                 at = min(ended[i].end_s for i in hit)
                 at += any(ended[i].start_s >= at for i in hit)  # ended as soon as it had started

@@ -16,6 +16,7 @@ from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
 from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.doors.slurm.records import (
     ENDS,
+    SLACK_S,
     WAITS_AGAIN,
     Completion,
     Submission,
@@ -29,6 +30,7 @@ from ersatz.sim.fleet.log import Log, Rules
 from ersatz.sim.fleet.workload.jobs import Workload
 
 LOOK_S = 10.0  # real seconds without an end of a job, after which to look whether any runs
+CLOCK_S = 0.05  # real seconds by which two readings of the fast clock may differ
 STALL_S = 60.0  # real seconds in which no job ends although none runs
 Advance = Callable[[str], None]
 
@@ -129,7 +131,7 @@ class Replay:
         preempts = site.preempt or site.given is not None
         log = make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
                        about, struck=self.struck, broken=broken, preempts=preempts,
-                       quotas=self.rules.quotas)  # fmt: skip
+                       quotas=self.rules.quotas, clock_s=max(SLACK_S, CLOCK_S * site.speed))  # fmt: skip
         if site.given:  # what its partitions and limits demand is not in the log
             log.claims = replace(log.claims, own_rules="slurm.conf")
         return log
