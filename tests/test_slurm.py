@@ -92,8 +92,11 @@ def test_files_of_a_fleet() -> None:
         (Job("a", 0, 12, 1, types=("h800",)), "--nodes=2 --gpus=h800:12 --constraint=h800"),
         (Job("a", 0, 8, 1), "--nodes=1 --gres=gpu:8 --constraint=[h800|ppu]"),  # of one type
         # two nodes of h800, or one ppu
-        (Job("a", 0, 16, 1, max_leaves=2),
-         "--nodes=1-2 --gpus=16 --constraint=[h800|ppu] --switches=2@30-00:00:00"),
+        (Job("a", 0, 16, 1, max_leaves=1),
+         "--nodes=1-2 --gpus=16 --constraint=[h800|ppu] --switches=1@30-00:00:00"),
+        # 32 of its 56 devices are ppu's: on those nodes alone, as Slurm spreads no range over leaves
+        (Job("a", 0, 32, 1, max_leaves=2),
+         "--nodes=2 --gres=gpu:16 --constraint=[h800|ppu] --switches=2@30-00:00:00"),
         (Job("a", 0, 8, 1, mixed=True), "--nodes=1 --gres=gpu:8 --constraint=h800|ppu"),
         (Job("a", 0, 32, 1, types=("ppu",), max_leaves=1),
          "--nodes=2 --gres=gpu:ppu:16 --constraint=ppu --switches=1@30-00:00:00"),

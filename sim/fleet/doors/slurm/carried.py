@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.doors.slurm.config import sizes_asked_for
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.engine.outages import Failures, Outage
 from ersatz.sim.fleet.log import Rules
@@ -62,6 +63,11 @@ def _kinds(cluster: Cluster, job: Job) -> Sequence[str]:
     return job.types or cluster.types
 
 
+def _sizes(cluster: Cluster, job: Job) -> set[int]:
+    kinds = _kinds(cluster, job)
+    return {node.devices for node in cluster.nodes if node.devices and node.type in kinds}
+
+
 def rates_of(cluster: Cluster, job: Job, speed: Speed) -> Rates:
     """Return a job's rate by type and leaves; types on which it does not run at all are left out."""
     rates: dict[tuple[str, int], float] = {}
@@ -85,10 +91,15 @@ def _notes(
     jobs = spec.workload.jobs
     elastic = sum(job.least < job.devices or job.most > job.devices for job in jobs)
     varied = sum(len(set(found.values())) > 1 for found in rates.values())
+    narrowed = sum(
+        len(_sizes(spec.cluster, job)) > len(sizes_asked_for(spec.cluster, job)) for job in jobs
+    )
     saved = any(job.checkpoint_s for job in jobs)
     return tuple(text for text in (
         f"slurm: {elastic} elastic jobs run at the size that they ask for" if elastic else "",
         f"slurm: the one limit of each of {varied} jobs is that on its slowest type" if varied else "",
+        f"slurm: {narrowed} jobs that may span several leaves ask for nodes of one size alone, as it would"
+        " look for a range of nodes on one leaf" if narrowed else "",
         "slurm: nodes do not become slow, since jobs sleep" if fast != spec.outages else "",
         "slurm: interrupted jobs start over: it keeps no checkpoints"
         if saved and any(isinstance(o, Failures) for o in fast) else "",

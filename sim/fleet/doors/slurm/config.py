@@ -9,6 +9,7 @@ Quotas, fair shares and QOS need Slurm's data base (`base`). What is not carried
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -341,8 +342,8 @@ def sbatch_arguments(
     between the places that it may get, the script is given its table of seconds, in `seconds_file`.
     """
     kinds = tuple(word(kind) for kind in job.types or cluster.types)
-    fits = [node.devices for node in cluster.nodes if node.type in kinds and node.devices]
-    size, least = max(fits, default=1), min(fits, default=1)
+    sizes = sizes_asked_for(cluster, job)
+    size, least = max(sizes), min(sizes)
     name = kinds[0] + ":" if len(kinds) == 1 else ""
     if size != least and job.devices > least:
         nodes = f"{math.ceil(job.devices / size)}-{math.ceil(job.devices / least)}"
@@ -372,6 +373,23 @@ def sbatch_arguments(
         f"--partition={partition}", f"--time={limit_minutes(job, min(found))}", *request,
         str(site.folder / "job.sh"), length, str(site.folder / "taken"),
     ]  # fmt: skip
+
+
+def sizes_asked_for(cluster: Cluster, job: Job) -> list[int]:
+    """Return the sizes of nodes that a job is asked for on: all of its types' but in one case.
+
+    Slurm 22.05 looks for a range of nodes on one leaf only where `--switches` allows several. So a job that
+    may span some is asked for on nodes of one size, that of most of its devices, if it fills them.
+    """
+    kinds = job.types or cluster.types
+    room = Counter[int]()
+    for node in cluster.nodes:
+        if node.type in kinds and node.devices:
+            room[node.devices] += node.devices
+    usual = max(room, key=lambda size: room[size], default=1)
+    if job.max_leaves > 1 and job.devices > min(room, default=1) and job.devices % usual == 0:
+        return [usual]
+    return sorted(room) or [1]
 
 
 def seconds_file(site: Site, job: Job) -> Path:
