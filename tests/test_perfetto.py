@@ -67,7 +67,9 @@ def perfetto(folder: Path) -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     """A browser that reaches this machine alone."""
     found = Browser()
-    found("Network.setBlockedURLs", urls=["https://*"])  # Perfetto's page asks whether you are Google's
+    found(
+        "Network.setBlockedURLs", urls=["https://*"]
+    )  # Perfetto's page asks whether you are Google's
     yield found
     found.close()
 
@@ -81,12 +83,14 @@ def loaded(browser: Browser, address: str, file: str) -> None:
 
 def asked(browser: Browser, query: str) -> list[dict[str, Any]]:
     """Return what a query of the trace processor gives."""
-    return list(browser.js(f"""(async () => {{
+    return list(
+        browser.js(f"""(async () => {{
         const rows = await app.trace.engine.query({json.dumps(query)}), found = [];
         for (const it = rows.iter({{}}); it.valid(); it.next())
             found.push(Object.fromEntries(rows.columns().map((c) => {{
                 const v = it.get(c); return [c, typeof v === 'bigint' ? Number(v) : v]; }})));
-        return found; }})()"""))
+        return found; }})()""")
+    )
 
 
 def test_deepseeks_step_adds_up_in_perfetto_to_the_microsecond(
@@ -112,13 +116,13 @@ def test_deepseeks_step_adds_up_in_perfetto_to_the_microsecond(
     held = asked(browser, "select count(*) as n, max(value) as most from counter")[0]
     assert held["n"] > 32
     memory = ersatz.run(case)[case.name].memory
-    tensors = memory.peak_bytes - memory.parts["fragmentation"]  # a trace shows what something holds
+    tensors = (
+        memory.peak_bytes - memory.parts["fragmentation"]
+    )  # a trace shows what something holds
     assert held["most"] == pytest.approx(tensors / 2**30, rel=1e-4)
 
 
-def test_a_fleet_loads_too(
-    browser: Browser, perfetto: str, folder: Path
-) -> None:
+def test_a_fleet_loads_too(browser: Browser, perfetto: str, folder: Path) -> None:
     fleet = ersatz.schedule("crosscheck", ["fifo"])
     (folder / "fleet.json.gz").write_bytes(ersatz.trace(fleet))
     loaded(browser, perfetto, "fleet.json.gz")

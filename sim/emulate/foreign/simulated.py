@@ -112,8 +112,8 @@ def count_entries(scenario: Scenario, timer: Timer = calibrated_time) -> int:
     )  # fmt: skip
 
 
-def unsaid_of(traces: Sequence[Trace], scenario: Scenario) -> tuple[str, ...]:
-    """Return what the traces leave out of a scenario, in words."""
+def unsaid_of(scenario: Scenario) -> tuple[str, ...]:
+    """Return what traces of a scenario leave out, in words."""
     _, (program, *_), _ = job_programs(scenario, calibrated_time)
     blocks = [*program.blocks.values(), *program.tails]
     kinds = {

@@ -34,7 +34,9 @@ class Walk:
     at: int = 0
     met: dict[Ranks, int] = field(default_factory=lambda: defaultdict(int))
     received: dict[Letter, int] = field(default_factory=lambda: defaultdict(int))  # by sender
-    sent: dict[Letter, list[float]] = field(default_factory=lambda: defaultdict(list))  # by receiver
+    sent: dict[Letter, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by receiver
     rows: dict[tuple[int, float], int] = field(default_factory=dict)  # of what waits
     drained: list[float] = field(default_factory=list)
 
