@@ -32,7 +32,8 @@ pytestmark = [
 ]
 SUMS = """select p.name as process, t.name as track, s.category as category, count(*) as events,
     sum(s.dur) as ns, min(s.ts) as first, max(s.ts + s.dur) as last, min(s.dur) as shortest
-    from slice s join thread_track tt on s.track_id = tt.id join thread t using (utid) join process p using (upid)
+    from slice s join thread_track tt on s.track_id = tt.id join thread t using (utid)
+    join process p using (upid)
     group by 1, 2, 3"""
 FAULTS = "select name, value from stats where value > 0 and severity in ('error', 'data_loss')"
 

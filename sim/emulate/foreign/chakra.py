@@ -1,8 +1,8 @@
 """Chakra execution traces as recordings: those of ersatz without a loss, those of others by what they say.
 
 A node of another's trace has a kind, a time, FLOPs and bytes at most: its kernel is then known by these
-alone. Read are the fields of MLCommons' `et_def.proto` (schema 0.0.4); a field that is not known is passed over, as
-protobuf has it.
+alone. Read are the fields of MLCommons' `et_def.proto` (schema 0.0.4); a field that is not known is passed
+over, as protobuf has it.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ def _fields(data: bytes) -> Fields:
             at += size
         elif wire == 2:
             size, at = _varint(data, at)
-            value, at = data[at : at + size], at + size
+            found.setdefault(key >> 3, []).append(data[at : at + size])
+            at += size
+            continue
         else:
             raise ValueError(f"wire type {wire}")
         found.setdefault(key >> 3, []).append(value)

@@ -18,6 +18,7 @@ import numpy as np
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.emulate.clock import HOST as HOST_STREAM
 from ersatz.sim.emulate.clock import Clock, Entry
+from ersatz.sim.emulate.foreign.step import facts_of
 from ersatz.sim.emulate.trace import Ranks, Task, Trace, ranks_of
 from ersatz.sim.emulate.virtual_device import host_defaults
 from ersatz.sim.job.checkpoint import saved_params
@@ -95,10 +96,15 @@ def simulated_traces(
     each = int(np.prod(rank_shape(scenario.parallel)))
     ranks = list(ranks) or list(range(each * program.stages))
     tapes = tapes_of(program, {rank // each for rank in ranks})
-    peaks = plan_memory(scenario, advise=False).by_stage
+    memory = plan_memory(scenario, advise=False)
+    held = (
+        1 - memory.parts.get("fragmentation", 0.0) / memory.peak_bytes
+    )  # by tensors and libraries
     facts = _facts(scenario)
     return tuple(
-        _trace(tapes[rank // each], rank, each, scenario, peaks[rank // each], facts)
+        _trace(
+            tapes[rank // each], rank, each, scenario, memory.by_stage[rank // each], held, facts
+        )
         for rank in ranks
     )
 
@@ -179,14 +185,20 @@ def _append(tape: Tape, op: Op, after: Sequence[int], to: int, tag: int) -> int:
 
 
 def _trace(
-    tape: Tape, rank: int, each: int, scenario: Scenario, peak: float, facts: Mapping[str, object]
+    tape: Tape,
+    rank: int,
+    each: int,
+    scenario: Scenario,
+    peak: float,
+    held: float,
+    facts: Mapping[str, object],
 ) -> Trace:
     table = tuple(_task(row, rank, each, scenario.parallel) for row in tape.rows)
     clock = Clock()
     for entry in tape.entries:
         task = table[entry.work] if entry.work >= 0 else None
         clock.again(entry, task.seconds if task else 0.0, talks=bool(task and task.talks))
-    memory = {"peak_allocated": peak, "peak_reserved": peak, "capacity": peak, "ooms": 0}
+    memory = {"peak_allocated": held * peak, "peak_reserved": peak, "capacity": peak, "ooms": 0}
     names = {STREAM.get(i, i): name for i, name in enumerate(STREAMS)}
     return Trace(rank, table, tuple(tape.entries), (0, len(tape.entries)), (clock.drained,), names,
                  memory, facts)  # fmt: skip
@@ -230,5 +242,4 @@ def members_of(parallel: Parallel, name: str, stage: int, index: int, each: int)
 
 
 def _facts(scenario: Scenario) -> Mapping[str, object]:
-    return {"policies": {}, "reads": {}, "notes": [], "steps": 1, "cpu_s": 0.0, "rss_bytes": 0.0,
-            "surface_assumed": "", "unknown": {}, "parameters": int(saved_params(scenario.model))}  # fmt: skip
+    return {**facts_of(), "parameters": int(saved_params(scenario.model))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ersatz.device_models.kernels.kernel import Kernel
@@ -24,6 +24,10 @@ class Step:
     world: int  # ranks of the job, as far as the trace tells
     measured_s: float  # from its begin to its end
     said: tuple[str, ...] = ()
+    causes: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds of the step; they add up to it
+    device: str = ""  # as its driver calls it
 
 
 def facts_of(notes: Sequence[str] = ()) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ simple that no library is needed. Times are whole microseconds there; `duration_
 
     data dependencies      the entry before on the same stream, and what is waited for
     COMP_NODE              a kernel, with num_ops and tensor_size
-    COMM_COLL_NODE         a collective, with comm_type, comm_size (what a rank gives) and the number of its group
+    COMM_COLL_NODE         a collective, with comm_type, comm_size (what a rank gives) and its group's number
     COMM_SEND, COMM_RECV   a message, with comm_src, comm_dst and comm_tag
 
 There are no nodes of the host, since ASTRA-sim takes none: what the host waits for, all later nodes wait for.

@@ -27,7 +27,7 @@ from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.records import EmulateResult, ReplayResult
+from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
 from ersatz.sim.emulate.replaying.together import together
 from ersatz.sim.emulate.timing import kernel_timer
