@@ -16,6 +16,7 @@ def page(form: Form, values: Mapping[str, str]) -> str:
     fields = "".join(_field(field, values.get(field.name, field.default)) for field in form.fields)
     button = (
         f'<button type="submit" id="ask">{said(form.button)}</button> <button type="button" id="cancel" hidden>Cancel</button>'
+        '<p id="progress" role="status" hidden><progress aria-label="How far it has come"></progress> <span></span></p>'
         if form.button
         else ""
     )
