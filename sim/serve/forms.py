@@ -27,6 +27,7 @@ class Field:
     choices: Callable[[], Sequence[str]] = tuple
     ends: tuple[float, float] = (0, 0)
     help: str = ""
+    empty: str = "as in the scenario"  # what no choice means
 
     def checked(self, text: str) -> str:
         """Return a value as it may be used; raises `ValueError` in words."""
@@ -150,7 +151,7 @@ FORMS: dict[str, Form] = {form.name: form for form in (
         Field("model", "Model", "choice", "", catalogue("models")),
         Field("node", "Devices", "choice", "", catalogue("nodes")),
         Field("nodes", "Nodes", "range", "", ends=(1, 2048), help="drag; empty: the scenario's"),
-        Field("second", "Second kind of devices", "choice", "", catalogue("nodes"), help="the batch is split by speed"),
+        Field("second", "Second kind of devices", "choice", "", catalogue("nodes"), help="the batch is split by speed", empty="none"),
         Field("seconds", "Nodes of the second kind", "range", "", ends=(1, 2048)),
         Field("second_stack", "Software of the second kind", "choice", "", catalogue("stacks")),
         Field("network", "Network", "choice", "", catalogue("networks")),

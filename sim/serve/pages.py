@@ -74,7 +74,7 @@ def _select(field: Field, value: str, name: str) -> str:
     empty = (
         ""
         if field.default or field.kind == "several"
-        else '<option value="">as in the scenario</option>'
+        else f'<option value="">{said(field.empty)}</option>'
     )
     many = ' multiple size="8"' if field.kind == "several" else ""
     return f"<select {name}{many}>{empty}{options}</select>"
