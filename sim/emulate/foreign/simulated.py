@@ -44,7 +44,8 @@ class Row(NamedTuple):
     work: Work | None  # none: the receipt of a message
     way: str = ""  # send, recv
     stage: int = -1  # at the other end of a message
-    tag: int = 0  # of a message
+    tag: int = 0  # of a message: its number from 1
+    nbytes: float = 0.0  # of a message that is received
 
 
 @dataclass(slots=True)
@@ -134,16 +135,21 @@ def unsaid_of(scenario: Scenario) -> tuple[str, ...]:
 def tapes_of(program: Program, stages: set[int]) -> dict[int, Tape]:
     """Walk the schedule once and return the tapes of some stages."""
     tapes = {stage: Tape() for stage in stages}
-    receiver, sender = {}, {}
+    receiver: dict[int, int] = {}
+    sender: dict[int, tuple[int, float]] = {}  # the stage, and the bytes of the message
     for visit in program.schedule.walk:
         receiver.update({m: visit.stage for m in visit.inputs if m >= 0})
-        sender.update({m: visit.stage for m in visit.outputs if m >= 0})
+        block = program.blocks[visit.stage, visit.block]
+        for index, part in block.sends:
+            sent = block.ops[index].work[-1].sent
+            if sent is not None and visit.outputs[part] >= 0:
+                sender[visit.outputs[part]] = visit.stage, sent.nbytes
     for visit in program.schedule.walk:
         if visit.stage not in tapes:
             continue
         block = program.blocks[visit.stage, visit.block]
-        sent = {index: visit.outputs[part] for index, part in block.sends}
-        _play(tapes[visit.stage], block, visit.inputs, sent, sender, receiver)
+        messages = {index: visit.outputs[part] for index, part in block.sends}
+        _play(tapes[visit.stage], block, visit.inputs, messages, sender, receiver)
     for stage, tape in tapes.items():
         tape.drain()
         _play(tape, program.tails[stage], (), {}, {}, {})
@@ -152,7 +158,7 @@ def tapes_of(program: Program, stages: set[int]) -> dict[int, Tape]:
 
 def _play(
     tape: Tape, block: Block, inputs: Sequence[int], sent: Mapping[int, int],
-    sender: Mapping[int, int], receiver: Mapping[int, int],
+    sender: Mapping[int, tuple[int, float]], receiver: Mapping[int, int],
 ) -> None:  # fmt: skip
     """Append a block; a message is received on the compute stream, where it is first needed."""
     ends: list[int] = []
@@ -162,12 +168,13 @@ def _play(
         for message in (inputs[INPUT - a] for a in op.after if a < 0 and INPUT - a < len(inputs)):
             if message >= 0 and message in sender:
                 if message not in came:
-                    row = Row("recv", None, "recv", sender[message], message)
+                    stage, nbytes = sender[message]
+                    row = Row("recv", None, "recv", stage, message + 1, nbytes)
                     came[message] = tape.add(0, row)
                 after.append(came[message])
         message = sent.get(number, -1)
         to = receiver.get(message, -1)
-        ends.append(_append(tape, op, after, to, max(message, 0)))
+        ends.append(_append(tape, op, after, to, message + 1))
         if op.host_waits:
             tape.wait([ends[-1]])
 
@@ -210,7 +217,7 @@ def _task(row: Row, rank: int, each: int, parallel: Parallel) -> Task:
     peer = row.stage * each + index if row.stage >= 0 else -1
     pair = Ranks(min(rank, peer), abs(rank - peer) or 1, 2) if peer >= 0 else None
     if row.work is None:
-        return Task("recv", "bubble", 0.0, None, "send", 0.0, pair, peer, tag=row.tag)
+        return Task("recv", "bubble", 0.0, None, "send", row.nbytes, pair, peer, tag=row.tag)
     work = row.work
     if work.kernel is not None:
         return Task(row.name, work.category, work.seconds, work.kernel)
