@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from ersatz.sim.processes import end_now
 from ersatz.sim.serve.asks import answered, ready, warm, wrong
 from ersatz.sim.serve.telling import forgotten
 
@@ -88,9 +89,7 @@ class Workers:
     def _renew(self, name: str) -> None:
         """Put new processes in place of those that hang or died."""
         old, self.pools[name] = self.pools[name], self._pool(name)
-        for process in list((old._processes or {}).values()):
-            process.terminate()
-        old.shutdown(wait=False, cancel_futures=True)
+        end_now(old)
 
     def _keep(self, key: Key, text: str) -> None:
         self.kept[key] = text
