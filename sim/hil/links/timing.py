@@ -22,6 +22,7 @@ class Timing:
     spread: float = 0.0  # (80th - 20th percentile) / median of the samples
     samples: int = 1
     span: str = ""  # pair, node or nodes
+    held_out: int = 0  # 1: no fit has seen it; what is fitted is held against it
 
 
 def timings_csv(rows: Iterable[Timing]) -> str:
