@@ -44,8 +44,8 @@ class LinkFit:
     exchanged: bool  # an all-to-all was measured
     knee_bytes: float = 0.0  # buffer from which on the rate falls; 0: it does not
     beyond_knee: float = 1.0  # share of the rate that buffers of twice that size sustain
-    held_out: float = math.nan  # mean |predicted / measured - 1| of rows that no fit has seen
-    held_out_worst: float = math.nan
+    held_out: float | None = None  # mean |predicted / measured - 1| of rows that no fit has seen
+    held_out_worst: float | None = None
 
     def apply(self, node: Node) -> Node:
         """Return a node with these links."""
@@ -82,9 +82,18 @@ def plain_node(node: Node, per_node: int) -> Node:
 
 def predicted_seconds(fit: LinkFit, node: Node, row: Timing) -> float:
     """Return what a fitted link says of a measured row."""
-    made = fit.apply(plain_node(node, row.per_node))
-    group = Group(row.members, row.per_node, 1)
-    return collective_time(row.kind, float(row.nbytes), group, made).seconds
+    return all_predicted(fit, node, [row])[0]
+
+
+def all_predicted(fit: LinkFit, node: Node, rows: Sequence[Timing]) -> list[float]:
+    """Return what a fitted link says of measured rows, in seconds."""
+    made = {per: fit.apply(plain_node(node, per)) for per in {r.per_node for r in rows}}
+    return [
+        collective_time(
+            r.kind, float(r.nbytes), Group(r.members, r.per_node, 1), made[r.per_node]
+        ).seconds
+        for r in rows
+    ]
 
 
 def fit_links(node: Node, rows: Sequence[Timing], tier: str) -> LinkFit:
@@ -168,8 +177,7 @@ def _least(
     measured = np.log([r.seconds for r in rows])
 
     def residuals(x: Array) -> Array:
-        fit = made(x)
-        return np.log([predicted_seconds(fit, node, r) for r in rows]) - measured
+        return np.log(all_predicted(made(x), node, rows)) - measured
 
     low, high = (np.array(side) for side in zip(*bounds, strict=True))
     inside = np.clip(start, low + 1e-6, high - 1e-6)
@@ -188,8 +196,8 @@ def _start(rows: Sequence[Timing]) -> list[float]:
 def _judged(fit: LinkFit, node: Node, rows: Sequence[Timing]) -> LinkFit:
     off: dict[str, list[float]] = {}
     held: list[float] = []
-    for row in rows:
-        error = abs(predicted_seconds(fit, node, row) / row.seconds - 1)
+    for row, seconds in zip(rows, all_predicted(fit, node, rows), strict=True):
+        error = abs(seconds / row.seconds - 1)
         (held if row.held_out else off.setdefault(row.kind, [])).append(error)
     means = {kind: float(np.mean(values)) for kind, values in off.items()}
     fit = replace(fit, errors=means, worst=max(x for values in off.values() for x in values))

@@ -23,6 +23,7 @@ class Timing:
     samples: int = 1
     span: str = ""  # pair, node or nodes
     held_out: int = 0  # 1: no fit has seen it; what is fitted is held against it
+    wall_s: float = 0.0  # lower decile by the wall, where the clock is another
 
 
 def timings_csv(rows: Iterable[Timing]) -> str:
