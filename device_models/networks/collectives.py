@@ -28,7 +28,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ersatz.device_models.catalog.device import Node
-from ersatz.device_models.networks.group import Group, Lanes, Wiring, beyond_knee, lanes_of, wiring_of
+from ersatz.device_models.networks.group import (
+    Group,
+    Lanes,
+    Wiring,
+    beyond_knee,
+    lanes_of,
+    wiring_of,
+)
 from ersatz.device_models.text.problems import did_you_mean
 
 

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ersatz.device_models.calibration.measured import Calibration, Point, kernel_key
+from ersatz.device_models.calibration.measured import IN_CACHE, Calibration, Point, kernel_key
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.kernels.operations import COMPUTE, operation_of
@@ -28,6 +28,7 @@ from ersatz.sim.hil.device.measure import (
 from ersatz.sim.hil.device.recipes import Trial
 
 CLASSES = ("compute", "others")
+PASSES, LOW = 5, 0.1  # over small steps in a turn; the quantile of their samples that counts
 TURNS, IN_A_ROW = 5, 2  # samples in a row after one that only warms, as a calibration takes them
 PLACES = (0.5, 0.85)  # quantiles of an operation's times at which its sentinels stand
 MOST_BYTES = 2.5e8  # of a sentinel's operands: all of them stay in the device's memory
@@ -91,12 +92,17 @@ class Sentinel:
 
 @dataclass(slots=True)
 class Watch:
-    """Sentinels on the attached device; where `in_order`, they run one after another as in a step."""
+    """Sentinels on the attached device; where `in_order`, they run one after another as in a step.
+
+    Of kernels of small steps a low `quantile` of many samples counts: they are shorter than the times
+    at which a host lets others run, and what these push out of its caches comes back slowly.
+    """
 
     attached: Attached
     points: Sequence[Point]
     seed: int
     in_order: bool = False
+    quantile: float = 0.5
     sentinels: list[Sentinel] = field(init=False)
     engine_s: float = field(init=False)
 
@@ -112,6 +118,12 @@ class Watch:
             return trial
         except (Unmeasurable, RuntimeError, MemoryError):
             return None
+
+    def passes(self) -> dict[str, list[float]]:
+        """Run several turns at once, of small steps; returns the samples of each sentinel."""
+        for _ in range(PASSES):
+            self.turn()
+        return {s.key: s.samples[-PASSES:] for s in self.sentinels}
 
     def turn(self) -> dict[str, float]:
         """Sample every sentinel, as the calibration did: its code warm, its cache alike."""
@@ -131,7 +143,7 @@ class Watch:
         for s in self.sentinels:
             if s.samples:
                 then = time_then(calibration, s.point)
-                ratio = math.log(statistics.median(s.samples) / then)
+                ratio = math.log(quantile(s.samples, self.quantile) / then)
                 found[class_of(s.point.kernel)].append((ratio, then))
         return pace_of(found)
 
@@ -142,10 +154,19 @@ def watch_of(attached: Attached, calibration: Calibration) -> Watch:
     Own ops on a host were timed in the order of their step, and so are their sentinels.
     """
     origin, points = calibration.origin, calibration.points
+    if origin.scope == IN_CACHE:
+        return Watch(attached, points, origin.seed, in_order=True, quantile=LOW)
     if origin.scope and not attached.asynchronous:
         return Watch(attached, points, origin.seed, in_order=True)
     same = [p for p in points if kernel_key(p.kernel) in calibration.sentinels]
     return Watch(attached, same or chosen_points(points), origin.seed)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below which a share of the values lies; of a half the median."""
+    if share == 0.5:
+        return statistics.median(values)
+    return sorted(values)[int(share * len(values))]
 
 
 def time_then(calibration: Calibration, point: Point) -> float:
@@ -224,5 +245,5 @@ def watched_pace(attached: Attached, calibration: Calibration, turns: int = TURN
     """Run the sentinels of a calibration now and return the pace."""
     watch = watch_of(attached, calibration)
     for _ in range(turns):
-        watch.turn()
+        watch.passes() if watch.quantile == LOW else watch.turn()
     return watch.pace(calibration)

@@ -31,7 +31,8 @@ LIBRARIES = {"cpu": "gloo", "cuda": "nccl", "rocm": "rccl", "npu": "hccl"}
 BACKENDS = {**LIBRARIES, "rocm": "nccl"}  # PyTorch calls RCCL by the name of NCCL
 WAIT = timedelta(seconds=120)  # for processes that do not come
 ROUNDS, SAMPLES = 8, 4  # batches of samples, and at least so many in each
-TURN_S, MOST_SAMPLES = 0.02, 16  # short ones are sampled more often, for this long
+SHORT_S = 3e-3  # an all-reduce of less is sampled in a longer row: only there its code is warm
+ROW, SEEN_EVERY = 12, 2  # samples of that row; turns at which the other collectives are sampled
 POWERS, LARGE_POWERS = (
     range(6, 13),
     range(6, 15),
@@ -122,12 +123,14 @@ class Session:
         for turn in range(ROUNDS):
             for case in random.Random(turn).sample(cases, len(cases)):
                 kind, nbytes, _ = case
-                if kind in lacking:
+                if kind in lacking or (kind != "all_reduce" and turn % SEEN_EVERY):
                     continue
                 self.tell(f"{kind} of {nbytes:,} bytes among {len(ranks)}, {turn + 1} of {ROUNDS}")
                 try:
                     call = EXERCISES[kind](self, group, ranks, nbytes)
-                    samples[case] += self._samples(call, group)
+                    samples[case] += self._samples(
+                        call, group, ROW if kind == "all_reduce" else SAMPLES
+                    )
                 except (RuntimeError, ValueError, NotImplementedError) as error:
                     self.missing.append(f"{kind}: {str(error).splitlines()[0][:90]}")
                     lacking.add(kind)
@@ -162,15 +165,12 @@ class Session:
         """Return the slowest member's seconds by the wall."""
         return [s.wall_s for s in self._samples(call, group)]
 
-    def _samples(self, call: Callable[[], object], group: Any) -> list[Sample]:
-        """Return samples of all members together, the same on every rank."""
+    def _samples(self, call: Callable[[], object], group: Any, row: int = SAMPLES) -> list[Sample]:
+        """Return samples of all members together, the same on every rank; short ones with a `row` more."""
         self._sample(call, group)  # touches the buffers
-        found: list[Sample] = []
-        while len(found) < SAMPLES or (
-            len(found) < MOST_SAMPLES and sum(self._own(s) for s in found) < TURN_S
-        ):
-            mine = [self._sample(call, group) for _ in range(SAMPLES)]
-            found += self._together(mine, group)
+        found = self._together([self._sample(call, group) for _ in range(SAMPLES)], group)
+        if min(self._own(s) for s in found) < SHORT_S:
+            found += self._together([self._sample(call, group) for _ in range(row)], group)
         return found
 
     def _sample(self, call: Callable[[], object], group: Any) -> Sample:
