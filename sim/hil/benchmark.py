@@ -17,6 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ersatz.device_models.calibration.measured import (
     Origin,
     Point,
@@ -32,7 +34,7 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.attached import Attached, unusable
 from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
-from ersatz.sim.hil.sentinels import LOW, Watch, chosen_points, quantile
+from ersatz.sim.hil.sentinels import Watch, chosen_points, steps_of, undisturbed
 from ersatz.sim.hil.shapes import kernel_rounds, ranges_of, small_kernels
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted
@@ -100,13 +102,16 @@ class Journal:
     def small_points(self) -> list[Point]:
         """Return the kernels of small steps as they were measured in the order of a step."""
         found = []
-        for dtype in dict.fromkeys(p.kernel.dtype for p in self.points):
-            for kernel in small_kernels(dtype, self.identity["seed"]):
-                times = self.small.get(kernel_key(kernel))
-                if times:
-                    seconds, middle = quantile(times, LOW), statistics.median(times)
-                    spread = (quantile(times, 0.8) - quantile(times, 0.2)) / middle
-                    found.append(Point(kernel, seconds, seconds, spread, len(times)))
+        dtypes = dict.fromkeys(p.kernel.dtype for p in self.points)
+        drawn = (k for dtype in dtypes for k in small_kernels(dtype, self.identity["seed"]))
+        timed = (k for k in drawn if self.small.get(kernel_key(k)))
+        for step in steps_of(timed, lambda kernel: kernel):
+            samples = [self.small[kernel_key(k)] for k in step]
+            for kernel, own, seconds in zip(step, samples, undisturbed(samples), strict=True):
+                low, middle, high = np.quantile(own, [0.2, 0.5, 0.8])
+                found.append(
+                    Point(kernel, seconds, seconds, float((high - low) / middle), len(own))
+                )
         return found
 
     def sentinels(self) -> dict[str, float]:
@@ -249,7 +254,7 @@ class Sentry:
         if self.small is None:
             kernels = (k for dtype in self.dtypes for k in small_kernels(dtype, self.seed))
             points = [Point(kernel, 1.0, 1.0, 0.0, 1) for kernel in kernels]
-            self.small = Watch(self.attached, points, self.seed, in_order=True, quantile=LOW)
+            self.small = Watch(self.attached, points, self.seed, in_order=True, small=True)
         passes = {k: [float(f"{s:.4g}") for s in v] for k, v in self.small.passes().items()}
         self.journal.add_small(passes, time.monotonic() - start)
 

@@ -50,7 +50,7 @@ SMALL = Ranges((128, 896), (64, 2048), (32, 1024), (512, 16384), (32, 64, 96, 12
                8e9, 2e8, False)  # fmt: skip
 # Of steps that stay in the cache of a host, where calls and not bytes decide.
 TINY = Ranges((32, 192), (16, 128), (16, 64), (128, 1024), (16, 32), (16, 64), 8e9, 2e8, False)
-SMALL_STEPS = 4  # drawn of each kind, gated and plain; every operation is fitted from as many
+SMALL_STEPS = 5  # drawn of each kind, gated and plain; every operation is fitted from as many
 LARGE = Ranges((1024, 16384), (512, 16384), (512, 16384), (16384, 262144), (64, 128), (512, 4096),
                2e14, 1.5e10, True)  # fmt: skip
 

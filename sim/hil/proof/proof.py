@@ -3,13 +3,14 @@
 Every model is simulated as `ersatz run` would, one device, plain PyTorch, with the calibrated kernel
 times alone; nothing is fitted to a step. Steps of all models take turns, so that what else runs on
 the machine meets all of them; the median step is compared, its spread is the noise. Short steps run
-several in a row, as they do in training; of those that stay in a host's cache the lower decile counts,
-as it does for their kernels.
+several in a row, as they do in training; of those that stay in a host's cache the quickest tenth
+counts, as it does for passes over their kernels.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from ersatz.sim.hil.cached import cached_share, step_timer
 from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
 from ersatz.sim.hil.proof.subjects import Subject, precision_of, subjects_of
 from ersatz.sim.hil.proof.transformer import training_step
-from ersatz.sim.hil.sentinels import CLASSES, LOW, Pace, Watch, quantile, watch_of
+from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, undisturbed, watch_of
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.step import step_seconds
 
@@ -44,7 +45,9 @@ class Judgement:
 
     name: str
     parameters: int
-    measured_s: float  # median step; the lower decile of those that stay in a host's cache
+    measured_s: (
+        float  # median step; the mean of the quickest tenth of those that stay in a host's cache
+    )
     predicted_s: float  # by the calibrated timer
     table_s: float  # by the table timer
     times: tuple[float, ...]  # of its steps
@@ -164,7 +167,7 @@ class Forecasts:
             for make in (calibrated_timer, table_timer)
         )  # fmt: skip
         return Judgement(
-            subject.name, subject.model.params(), quantile(times, LOW if cached else 0.5),
+            subject.name, subject.model.params(), _step_of(times, cached),
             by_fit, by_table, tuple(times), len(asked), len(asked & self.known),
             small_pace if cached and small_pace else pace, unpaced,
         )  # fmt: skip
@@ -184,7 +187,7 @@ def _steps(
     samples: list[list[float]] = [[] for _ in runs]
     for number in range(MOST_STEPS):
         for watch in watches:
-            watch.passes() if watch.quantile == LOW else watch.turn()
+            watch.passes() if watch.small else watch.turn()
         for place, run in enumerate(runs):
             if progress:
                 progress(time.monotonic() - start, group[place].name)
@@ -192,6 +195,11 @@ def _steps(
         if number + 1 >= FEWEST_STEPS and time.monotonic() - start > budget_s:
             break
     return samples
+
+
+def _step_of(times: Sequence[float], cached: bool) -> float:
+    """Return what counts of the times of a step."""
+    return undisturbed([times])[0] if cached else statistics.median(times)
 
 
 def _in_a_row(attached: Attached, run: Callable[[], float]) -> list[float]:

@@ -41,7 +41,7 @@ def _moe(hidden: int, layers: int, heads: int, kv: int, vocab: int, experts: Exp
 # Shapes of no calibration: they were written down, not drawn. The first two stay in a host's cache:
 # what it needs to call each operation bounds their steps.
 SMALL = (
-    Subject(_gpt(64, 2, 2, 256), 1, 16), Subject(_llama(96, 3, 3, 3, 256, 512), 1, 32),
+    Subject(_gpt(64, 2, 2, 256), 1, 16), Subject(_llama(96, 3, 3, 3, 256, 512), 1, 24),
     Subject(_gpt(192, 3, 6, 2048), 4, 128), Subject(_gpt(256, 4, 4, 5000), 2, 256),
     Subject(_gpt(384, 4, 6, 4096), 3, 160), Subject(_gpt(448, 3, 7, 8000), 1, 512),
     Subject(_gpt(512, 3, 8, 8192), 4, 128), Subject(_gpt(640, 2, 10, 3000), 2, 192),
