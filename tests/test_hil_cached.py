@@ -132,3 +132,48 @@ def test_the_passes_that_were_quickest_as_a_whole_count() -> None:
     first[2] = second[4] = 1.0
     first[18:], second[18:] = [2.0, 3.0], [2.0, 2.0]
     assert undisturbed([first, second]) == [2.5, 2.0]
+
+
+def test_a_launch_bound_step_is_predicted_by_calls_that_find_their_code(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A host on which whatever is called after the cache was emptied takes three times as long."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hil])")
+    from pretended import HostClock
+
+    from ersatz.device_models.catalog.reading import load_device
+    from ersatz.sim.hil import benchmark, sentinels
+    from ersatz.sim.hil.device import attached as attached_module
+    from ersatz.sim.hil.device.attached import attach
+    from ersatz.sim.hil.fit import fit_calibration, with_small_steps
+    from ersatz.sim.hil.proof.proof import prove
+    from ersatz.sim.hil.shapes import SMALL as RANGES
+
+    class Host(HostClock):
+        left = 0  # operations that still find nothing in the cache
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            before = self.seconds
+            result = super().__torch_dispatch__(func, types, args, kwargs)
+            if self.left:
+                self.seconds += 2 * (self.seconds - before)
+                self.left -= 1
+            if func.overloadpacket.__name__ == "add_" and args[0] is cpu.flush:
+                self.left = 40
+            return result
+
+    cpu = attach("cpu")
+    cpu.flush = torch.zeros(1024)
+    few = replace(RANGES, hidden=(64, 192), tokens=(32, 128), sequence=(16, 64), vocab=(256, 512))
+    monkeypatch.setattr(benchmark, "ranges_of", lambda backend: few)
+    monkeypatch.setattr(benchmark, "WATCH_TURNS", 1)  # on this clock every pass is alike
+    monkeypatch.setattr(sentinels, "PASSES", 2)
+    with Host() as clock:
+        monkeypatch.setattr(attached_module, "time", clock.module())
+        journal = benchmark.run_benchmark(cpu, ["fp32"], 1e-4)
+        device = load_device("cpu")
+        plain, _ = fit_calibration(benchmark.origin_of(cpu, journal), device, journal.points)
+        whole = with_small_steps(plain, device, journal.small_points())
+        assert whole.small is not None
+        (judged,) = prove(cpu, whole, 0.0, [SMALL[0]])
+        (without,) = prove(cpu, plain, 0.0, [SMALL[0]])
+    assert judged.error == pytest.approx(0.0, abs=0.06)
+    assert without.error > 1.0

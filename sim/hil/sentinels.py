@@ -29,7 +29,7 @@ from ersatz.sim.hil.device.measure import (
 from ersatz.sim.hil.device.recipes import Trial
 
 CLASSES = ("compute", "others")
-PASSES = 8  # over each small step in a turn
+PASSES = 16  # over each small step in a turn
 TURNS, IN_A_ROW = 5, 2  # samples in a row after one that only warms, as a calibration takes them
 PLACES = (0.5, 0.85)  # quantiles of an operation's times at which its sentinels stand
 MOST_BYTES = 2.5e8  # of a sentinel's operands: all of them stay in the device's memory
