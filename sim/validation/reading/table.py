@@ -23,6 +23,7 @@ NUMBERS = (
     "shared_experts", "moe_ffn_hidden", "global_batch_seqs", "micro_batch", "tp", "pp", "vpp", "cp",
     "ep", "dp", "metric_value", "peak_memory",
 )  # fmt: skip
+MEASURED = ("params_total_b", "params_active_b", "metric_value", "peak_memory")  # the others count
 TEXTS = (
     "id", "source", "source_ref", "confidence", "vendor", "device", "model_name", "attention_kind",
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
@@ -176,9 +177,11 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
             continue
         if name in NUMBERS:
             value = _number(cell, MOST.get(name, 1e15))
-            if value is None:
+            whole = name not in MEASURED
+            if value is None or (whole and not value.is_integer()):
                 most = f" and at most {MOST[name]:g}" if name in MOST else ""
-                expected = f"expected a number above 0{most}, or a blank cell"
+                kind = "whole number" if whole else "number"
+                expected = f"expected a {kind} above 0{most}, or a blank cell"
                 problems.append(Problem(file, line, column, name, cell[:60], expected))
             else:
                 numbers[name] = value
