@@ -102,7 +102,9 @@ def test_a_crowded_network_slows_with_its_nodes() -> None:
     assert eight / two == pytest.approx((7 / 8) / (1 / 2) * 2)
 
 
-@pytest.mark.parametrize(("nbytes", "share"), [(1e6, 1.0), (2**0.5 * 1e6, 0.5), (2e6, 0.25), (1e9, 0.25)])
+@pytest.mark.parametrize(
+    ("nbytes", "share"), [(1e6, 1.0), (2**0.5 * 1e6, 0.5), (2e6, 0.25), (1e9, 0.25)]
+)
 def test_buffers_beyond_the_knee_go_slower(nbytes: float, share: float) -> None:
     # a share of 1/4 from twice the knee on; half way in logarithms it is 1/2
     plain = make_node(scale_up(), scale_out(latency_s=0.0))
