@@ -9,7 +9,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from ersatz.sim.emulate.standins import attention, fused
+from ersatz.sim.emulate.standins import attention, fused, grouped
 from ersatz.sim.emulate.standins.pattern import Rule
 from ersatz.sim.emulate.virtual.machine import Machine
 
@@ -17,7 +17,7 @@ from ersatz.sim.emulate.virtual.machine import Machine
 def install(machine: Machine, wanted: Sequence[str]) -> None:
     """Put the packages of these names in place; the report says that they are no more than that."""
     Rule.machine = machine
-    packages = {**attention.PACKAGES, **fused.PACKAGES}
+    packages = {**attention.PACKAGES, **fused.PACKAGES, **grouped.PACKAGES}
     for name, content in packages.items():
         if name.partition(".")[0] in wanted:
             _put(name, content)
