@@ -15,6 +15,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision, ShardingStrategy
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.utils.checkpoint import set_checkpoint_early_stop
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--layers", type=int, default=24)
@@ -73,6 +74,7 @@ model = FullyShardedDataParallel(
     param_init_fn=lambda module: module.to_empty(device=device, recurse=False), limit_all_gathers=True,
 )  # fmt: skip
 if args.recompute:
+    set_checkpoint_early_stop(False).__enter__()  # PyTorch of 2023 computed whole blocks again
     apply_activation_checkpointing(
         model, functools.partial(checkpoint_wrapper), lambda m: isinstance(m, Block)
     )

@@ -181,6 +181,8 @@ class Linear(TransformerEngineBaseModule):
 
     def forward(self, given: Any, is_first_microbatch: bool | None = None, **options: Any) -> Any:
         """Return the product; with its bias apart, where that was asked for."""
+        if given.shape[-1] != self.in_features:
+            raise ValueError(f"te.Linear: {given.shape[-1]} features, expected {self.in_features}")
         bias = None if self.return_bias else self.bias
         out = _Products.apply(self, given, self.weight, bias, is_first_microbatch)
         return (out, self.bias) if self.return_bias else out

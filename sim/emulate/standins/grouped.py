@@ -233,6 +233,13 @@ def _moves(name: str, tensors: Sequence[Any], times: float) -> None:
     Rule.machine.run_kernel(memory_kernel(name, nbytes), name, known=True)
 
 
+def wgrad_gemm_accum(rows: Any, grad: Any, main_grad: Any) -> None:
+    """Add a weight's gradient to what is there: apex's kernel for Megatron's own layers."""
+    size = rows.reshape(-1, rows.shape[-1]).shape[0]
+    engine.product("added weight gradient", main_grad.shape[0], main_grad.shape[1], size, rows,
+                   narrow=False, added=True)  # fmt: skip
+
+
 def _refused(name: str) -> type:
     def refuse(*args: Any, **options: Any) -> Any:
         raise NotImplementedError(
@@ -268,6 +275,9 @@ _FP8 = {"fp8_autocast": narrow.fp8_autocast, "FP8GlobalStateManager": narrow.FP8
 _DISTRIBUTED = {"checkpoint": checkpoint, "CudaRNGStatesTracker": CudaRNGStatesTracker,
                 "activation_recompute_forward": activation_recompute_forward}  # fmt: skip
 PACKAGES: dict[str, dict[str, Any]] = {
+    "fused_weight_gradient_mlp_cuda": {
+        "wgrad_gemm_accum_fp32": wgrad_gemm_accum, "wgrad_gemm_accum_fp16": wgrad_gemm_accum,
+    },
     "transformer_engine": {"__version__": VERSION},
     "transformer_engine.common": {},
     "transformer_engine.common.recipe": _RECIPES,

@@ -146,6 +146,11 @@ def machine_of(seat: Seat) -> Any:
     if own:
         machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
     machine.real_clock = time.process_time
+    if stack.step_host_s:
+        machine.note(
+            f"{1e3 * stack.step_host_s:.0f} ms of the host beside the operators of each step (data, logs), as the"
+            f" stack {stack.name} says, where the host next waits for the device"
+        )
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     return machine
