@@ -15,6 +15,7 @@ from megatron.core.distributed import (
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -31,6 +32,9 @@ parser.add_argument("--sequence", type=int, default=4096)
 parser.add_argument("--micro-batch", type=int, default=1)
 parser.add_argument("--micros", type=int, default=4, help="micro-batches of a step")
 parser.add_argument("--fp8", default="", help="recipe: delayed, tensorwise, blockwise, mxfp8")
+parser.add_argument(
+    "--document", type=int, default=0, help="tokens of each of the packed documents"
+)
 args = parser.parse_args()
 
 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -47,8 +51,9 @@ config = TransformerConfig(
     gradient_accumulation_fusion=True, apply_rope_fusion=True, cross_entropy_loss_fusion=True,
     cross_entropy_fusion_impl="te", bias_activation_fusion=False, **fp8,
 )  # fmt: skip
+layer = get_gpt_layer_with_transformer_engine_spec(use_te_activation_func=True)
 model = GPTModel(
-    config, get_gpt_layer_with_transformer_engine_spec(use_te_activation_func=True), args.vocab, args.sequence,
+    config, layer, args.vocab, args.sequence,
     position_embedding_type="rope", share_embeddings_and_output_weights=False,
 ).cuda()  # fmt: skip
 model = DistributedDataParallel(
@@ -75,7 +80,18 @@ def loss_of(mask, output):
 
 def forward(data, model):
     ids, places, mask = next(data)
-    return model(ids, places, None, labels=ids), partial(loss_of, mask)
+    return model(ids, places, None, labels=ids, packed_seq_params=packed()), partial(loss_of, mask)
+
+
+def packed():
+    """Say where the documents of a sequence begin, if there are several."""
+    if not args.document:
+        return None
+    ends = [*range(0, args.sequence, args.document), args.sequence]
+    ends = torch.tensor(ends, dtype=torch.int32, device="cuda")
+    return PackedSeqParams(
+        "thd", ends, ends, max_seqlen_q=args.document, max_seqlen_kv=args.document
+    )
 
 
 def batches():

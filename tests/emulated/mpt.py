@@ -74,7 +74,8 @@ model = FullyShardedDataParallel(
     param_init_fn=lambda module: module.to_empty(device=device, recurse=False), limit_all_gathers=True,
 )  # fmt: skip
 if args.recompute:
-    set_checkpoint_early_stop(False).__enter__()  # PyTorch of 2023 computed whole blocks again
+    whole = set_checkpoint_early_stop(False)  # PyTorch of 2023 computed whole blocks again
+    whole.__enter__()
     apply_activation_checkpointing(
         model, functools.partial(checkpoint_wrapper), lambda m: isinstance(m, Block)
     )

@@ -60,6 +60,7 @@ class Machine:
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
     capturing: bool = False  # a graph
+    silent: int = 0  # inside a kernel that is charged as a whole
     history: list[dict[str, Any]] | None = None  # of memory, while the script records it
     history_length: int = 0
     phase: str = ""  # "optimizer" inside an optimizer's step
