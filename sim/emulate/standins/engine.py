@@ -162,17 +162,17 @@ class Linear(TransformerEngineBaseModule):
         if init_method is not None:
             init_method(made)
         axis = {"column": 0, "row": 1}.get(self.parallel_mode or "", -1)
-        made.tensor_model_parallel = axis >= 0  # type: ignore[attr-defined]
-        made.partition_dim, made.partition_stride = axis, 1  # type: ignore[attr-defined]
+        made.tensor_model_parallel = axis >= 0
+        made.partition_dim, made.partition_stride = axis, 1
         return made
 
     def _bias(self, dtype: torch.dtype, device: Any) -> Any:
         made = torch.nn.Parameter(torch.zeros(self.out_features, dtype=dtype, device=device))
         if self.parallel_mode == "row":
-            made.sequence_parallel = self.sequence_parallel  # type: ignore[attr-defined]
+            made.sequence_parallel = self.sequence_parallel
         elif self.parallel_mode == "column":
-            made.tensor_model_parallel, made.partition_dim = True, 0  # type: ignore[attr-defined]
-            made.partition_stride = 1  # type: ignore[attr-defined]
+            made.tensor_model_parallel, made.partition_dim = True, 0
+            made.partition_stride = 1
         return made
 
     def set_tensor_parallel_group(self, group: Any) -> None:
@@ -264,7 +264,7 @@ def norm_weights(
         torch.nn.Parameter(torch.ones(size, dtype=dtype, device=device)) for _ in range(1 + bias)
     ]
     for made in found:
-        made.sequence_parallel = sequence_parallel  # type: ignore[attr-defined]
+        made.sequence_parallel = sequence_parallel
     return found[0], found[1] if bias else None
 
 

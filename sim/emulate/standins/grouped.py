@@ -75,7 +75,7 @@ class GroupedLinear(engine.Linear):
         for i in range(self.num_gemms):
             self.register_parameter(f"weight{i}", self._weight(dtype, device, init_method))
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         given: Any,
         m_splits: Any = (),

@@ -73,9 +73,8 @@ def install(machine: Machine, mode: Emulation) -> None:
         if isinstance(model, torch.nn.Module):
             model.forward = compiled(model.forward, machine, backend)
         elif isinstance(owner, torch.nn.Module) and model.__name__ == "_call_impl":
-            owner.forward = compiled(
-                owner.forward, machine, mode
-            )  # hooks stay outside, as FSDP's must
+            # hooks stay outside, as FSDP's must
+            owner.forward = compiled(owner.forward, machine, backend)
         else:
             return compiled(model, machine, backend)
         return model
