@@ -22,8 +22,8 @@ from ersatz.sim.emulate.clock import Clock, Entry
 
 CONTENTION = "contention"  # what collectives take from the kernels beside them
 UNCOMPILED = (  # stands first in a report
-    "TORCH.COMPILE IS SWITCHED OFF: operators are not fused and activations not recomputed, so that time and"
-    " memory are above those of the compiled script"
+    "TORCH.COMPILE COULD NOT TRACE A FUNCTION: its operators are not fused and its activations not chosen, so"
+    " that time and memory are above those of the compiled script"
 )
 
 
