@@ -30,6 +30,7 @@ from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.money import resolve_cost
+from ersatz.sim.scenario.own import own_layouts
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -88,9 +89,15 @@ def resolve(
             blame(("training", "expert_imbalance"), full, f"{model.name} has no experts")
     open_ = _open(spec, pools) if plans else ()
     parallel = _parallel(spec.parallel, pools, model, [] if open_ else assumptions)
+    if spec.parallel.pools and not open_:
+        parallel = own_layouts(parallel, spec, pools, blame)
+        if failed():
+            return None
     check_keeping(spec.memory, model, parallel.zero, blame)
     assumptions += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
     training = _training(spec, pools, assumptions)
+    if parallel.pools:
+        training = replace(training, micro_batch=parallel.pools[0].micro_batch)
     scenario = Scenario(
         name=name,
         question=spec.question,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.plan.layout import split_layers
+from ersatz.sim.plan.layout import on_pool, split_layers
 from ersatz.sim.plan.memory.moments import (
     KINDS,
     WORDS,
@@ -53,23 +53,24 @@ class StagePeak:
 def stage_peaks(scenario: Scenario) -> Iterator[StagePeak]:
     """Yield the peak of every stage on every pool that has it."""
     for stage, pool, bytes_ in held_stages(scenario):
-        yield stage_peak(scenario, stage, pool, bytes_)
+        yield stage_peak(on_pool(scenario, pool), stage, pool, bytes_)
 
 
 def held_stages(scenario: Scenario) -> Iterator[tuple[int, Pool, StageBytes]]:
     """Yield each stage with its pool and what its chunks take there."""
-    parallel = scenario.parallel
-    chunks = split_layers(scenario.model, parallel)
-    places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
     known: dict[object, StageBytes] = {}
     for stage, pool in _stages(scenario):
+        own = on_pool(scenario, pool)
+        parallel = own.parallel
+        chunks = split_layers(own.model, parallel)
+        places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
         held = [chunks[place.position] for place in places[stage]]
         alike = (
             pool.name,
             *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held),
         )
         if alike not in known:
-            known[alike] = stage_bytes(scenario, pool, held)
+            known[alike] = stage_bytes(own, pool, held)
         yield stage, pool, known[alike]
 
 
@@ -106,4 +107,5 @@ def _stages(scenario: Scenario) -> Iterator[tuple[int, Pool]]:
         yield from ((s, by_name[name]) for s, name in enumerate(parallel.stage_pools))
         return
     for pool in scenario.pools:
-        yield from ((stage, pool) for stage in range(parallel.pp))
+        own = on_pool(scenario, pool).parallel
+        yield from ((stage, pool) for stage in range(own.pp))
