@@ -238,7 +238,8 @@ def _parallel(
     dp = section.dp
     if dp is None:
         dp = max(devices // column, 1)
-        assumptions.append(f"parallel.dp is not given: {dp}, what {devices} devices leave")
+        if not section.pools:
+            assumptions.append(f"parallel.dp is not given: {dp}, what {devices} devices leave")
 
     def default(key: str, given: Any, fallback: str) -> str:
         if given is not None:
