@@ -13,12 +13,14 @@ from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 from ersatz.sim.answers.answer import Answer, Overrides, override_texts
 from ersatz.sim.answers.legal import legal
+from ersatz.sim.answers.mixes import is_mix, plan_mix
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.report.pictures.plan_plot import plan_pictures
 from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
+from ersatz.sim.search.mix.choice import MixOption
 from ersatz.sim.search.pricing import VERDICTS
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.wish import (
@@ -47,8 +49,8 @@ def plan(
     most: int = MOST_DEVICES, memory: str = "fits", everything: bool = False,
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
-    tell: Tell = lambda words: None,
-) -> Answer[Option]:  # fmt: skip
+    tell: Tell = lambda words: None, mix: str | None = None, some: bool = False,
+) -> Answer[Option] | Answer[MixOption]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
     Takes a scenario, a launch file or the name of a model. `on` names nodes or devices, `devices` how
@@ -62,10 +64,22 @@ def plan(
     where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
     n-th layout alone; a search that reads the journals of all shards merges them.
 
+    `mix` names several kinds of node that share one job, and how many of each ("h800:64,910B2:64"); so
+    does a scenario with `cluster.pools`. With `some` any number of each up to that may be taken.
+
     Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
     """
     texts = override_texts(overrides)
-    question = read_question(str(scenario), texts, seed, on=on, keep=keep, tokens=tokens)
+    question = read_question(
+        str(scenario), texts, seed, on=on, keep=keep, tokens=tokens, placed_later=bool(mix)
+    )
+    if is_mix(question, mix):
+        _plain({"--on": on, "--devices": devices, "--keep": keep, "--journal": journals, "--shard": shard,
+                "--legal": legal_on, "--workers": workers > 1})  # fmt: skip
+        wish = _wish(by, budget, objective or "time", most, memory, everything)
+        return plan_mix(question, wish, mix, some=some, tell=tell)
+    if some:
+        raise InputError([Problem("--some", 0, 0, "", "", "needs several pools: say --mix")])
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
     with _pricers(workers, journals, tell) as pricers:
@@ -83,6 +97,14 @@ def plan(
         files=lambda: {**_layout_files(planned, plans), **plan_pictures(planned, plans)},
         reasons=() if planned.options else ("infeasible: nothing keeps to what was asked",),
     )  # fmt: skip
+
+
+def _plain(options: Mapping[str, object]) -> None:
+    """Refuse what a mix does not go with, all at once."""
+    problems = [Problem(name, 0, 0, "", "", "does not go with a mix of devices")
+                for name, value in options.items() if value]  # fmt: skip
+    if problems:
+        raise InputError(problems)
 
 
 def _wish(

@@ -19,17 +19,17 @@ from ersatz.sim.plan.memory.verdict import judge, room_for_sure
 from ersatz.sim.scenario.own import joined_layout
 from ersatz.sim.scenario.scenario import Parallel, PoolLayout, Scenario
 from ersatz.sim.search.best import search
-from ersatz.sim.search.choices import divisors
+from ersatz.sim.search.choices import choices_of, divisors
 from ersatz.sim.search.mix.parts import Part, parts_of
 from ersatz.sim.search.mix.stages import Chain, Pipelines, pipelines
 from ersatz.sim.search.pricing import VERDICTS
 from ersatz.sim.search.space import PLAIN, PP, SCHEDULE, M, Rows, layout_of, make_space
 from ersatz.sim.step.step import step_seconds
 
-MOST_TIMED = 40  # of each way to mix
+MOST_TIMED = 30  # of each way to mix
 MOST_SPLITS = 6  # of one chain, until its memory suits
-MOST_ALONE = 100  # exact steps of a pool alone at its share of the batch
-KINDS_ALONE = 4
+MOST_ALONE = 60  # exact steps of a pool alone at its share of the batch
+KINDS_ALONE = 3
 MANY = 1_000_000  # micro-batches, with which the way through a pipeline does not count
 
 
@@ -41,6 +41,8 @@ class Alone:
     scenario: Scenario | None
     seconds: float
     why_not: str = ""
+    timed: int = 0
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,23 @@ def _alone(part: Part, least: str) -> Alone:
     """Return the fastest layout of a pool as the whole job."""
     base = part.scenario
     try:
-        space = make_space(base, part.choices)
-        found = search(space, part.bounds(base.training.global_batch), least=least, kinds=1,
+        space = make_space(base, choices_of(base, everything=part.everything))
+        found = search(space, part.bounds, least=least, kinds=1,
                        most=2 * MOST_ALONE)  # fmt: skip
-        return Alone(part.pool.name, replace(found.best, open=()), found.plans[0].price.seconds)
+        seconds = found.plans[0].price.seconds
+        return Alone(part.pool.name, replace(found.best, open=()), seconds, "", found.timed,
+                     (1.0 - found.left) * seconds)  # fmt: skip
     except InfeasibleError as error:
         return Alone(part.pool.name, None, float("inf"), str(error))
+
+
+def alone_mix(scenario: Scenario, *, least: str = "fits", everything: bool = False) -> FoundMix:
+    """Return the fastest layout of a scenario that has one pool, told as a mix of one."""
+    (part,) = parts_of(scenario, everything=everything)
+    one = _alone(part, least)
+    if one.scenario is None:
+        raise InfeasibleError(one.why_not)
+    return FoundMix((Mixed(one.scenario, one.seconds),), (one,), one.timed, one.least_s)
 
 
 Found = tuple[list[Mixed], int, float, str]
@@ -183,7 +196,7 @@ def _by_replicas(
         share = _round_batch(batch * rate / sum(rates), part.pool.devices)
         try:
             space = make_space(part.at(share), part.choices)
-            found = search(space, part.bounds(share), least=least, kinds=KINDS_ALONE, most=MOST_ALONE)
+            found = search(space, part.bounds, least=least, kinds=KINDS_ALONE, most=MOST_ALONE)
         except InfeasibleError as error:
             return [], 0, float("inf"), f"{part.pool.name}: {error}"
         cases = [layout_of(part.scenario, plan.row) for plan in found.plans]
@@ -235,7 +248,7 @@ def _most_rate(part: Part, least: str) -> float:
     long, full = rows.copy(), rows.copy()
     long[:, M] = MANY
     full[:, M] = np.maximum(rows[:, PP], 2 * (rows[:, SCHEDULE] != PLAIN))
-    bounds = part.bounds(batch)
+    bounds = part.bounds
     seconds = bounds.seconds(long) / MANY * rows[:, M]
     room = room_for_sure(1.0) if least == "fits" else 1.0 / room_for_sure(1.0)
     fits = bounds.bytes(full) * room <= part.pool.node.device.memory_bytes

@@ -50,15 +50,20 @@ class Part:
     scenario: Scenario  # on this pool alone
     choices: Choices
     prices: ShardPrices
+    everything: bool = False
+    bound: Bounds | None = None
     seen: dict[tuple[int, ...], Array] = field(default_factory=dict)
 
     def at(self, batch: int) -> Scenario:
         """Return the job with so many sequences a step."""
         return replace(self.scenario, training=replace(self.scenario.training, global_batch=batch))
 
-    def bounds(self, batch: int) -> Bounds:
-        """Return bounds on layouts with so many sequences a step."""
-        return Bounds(self.at(batch), prices=self.prices)
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds on layouts with any number of sequences a step: rows have their micro-batches."""
+        if self.bound is None:
+            self.bound = Bounds(self.scenario, prices=self.prices)
+        return self.bound
 
 
 def parts_of(scenario: Scenario, *, everything: bool = False) -> list[Part]:
@@ -73,7 +78,7 @@ def parts_of(scenario: Scenario, *, everything: bool = False) -> list[Part]:
         choices = choices_of(alone, everything=everything)
         zero = tuple(z for z in choices.zero if z <= MOST_ZERO)
         found.append(Part(pool, alone, replace(choices, zero=zero),
-                          ShardPrices(scenario.model, pool, calibrated_time)))  # fmt: skip
+                          ShardPrices(scenario.model, pool, calibrated_time), everything))  # fmt: skip
     return found
 
 
@@ -108,7 +113,7 @@ def stages_of(part: Part) -> Stages:
     rows = space.rows[space.rows[:, SHARD] == 0] if len(space.rows) else space.rows
     if len(rows):
         rows = rows[rows[:, ZERO] == rows[:, ZERO].max()]
-    bounds = Bounds(part.scenario, prices=part.prices)
+    bounds = part.bounds
     shards, which = distinct(rows, SHARD_COLUMNS)
     table = np.stack([bounds.priced(tuple(shard)) for shard in shards.tolist()]) if len(rows) else (
         np.zeros((0, 5, 3, len(part_chunks(part.scenario.model))))
@@ -164,4 +169,3 @@ def layer_kinds(scenario: Scenario) -> tuple[list[int], Array]:
     kinds = list(scenario.model.kinds)
     order = [kinds.index(kind) for kind, count in scenario.model.runs for _ in range(count)]
     return order, _counts(scenario)
-

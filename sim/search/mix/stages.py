@@ -15,16 +15,21 @@ from dataclasses import dataclass, replace
 from itertools import permutations, product
 
 import numpy as np
+import numpy.typing as npt
 
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.own import joined_layout
 from ersatz.sim.scenario.scenario import Parallel, PoolLayout, Scenario
 from ersatz.sim.search.mix.parts import Part, Stages, layer_kinds, stages_of
 from ersatz.sim.search.prices import Array
-from ersatz.sim.search.space import PP, M, layout_of
+from ersatz.sim.search.space import PP, M, Rows, layout_of
 
-MOST_ROWS = {2: 120, 3: 24}  # of a pool and number of micro-batches, the fastest of each use of memory
+MOST_ROWS = {
+    2: 120,
+    3: 24,
+}  # of a pool and number of micro-batches, the fastest of each use of memory
 FEW_ROWS = 10
+Places = npt.NDArray[np.intp]  # of rows
 MOST_CHAINS = 200  # of an order of the pools and a number of micro-batches
 
 
@@ -95,7 +100,9 @@ def pipelines(scenario: Scenario, parts: Sequence[Part]) -> Pipelines:
     chains: list[Chain] = []
     least = float("inf")
     for m in sorted(set.intersection(*(set(one.rows[:, M].tolist()) for one in stages))):
-        few = [_front(one, np.flatnonzero(one.rows[:, M] == m), counts, len(stages)) for one in stages]
+        few = [
+            _front(one, np.flatnonzero(one.rows[:, M] == m), counts, len(stages)) for one in stages
+        ]
         for order in permutations(range(len(stages))):
             found, bound = _chains(stages, few, order, int(m), counts)
             chains += found
@@ -104,7 +111,7 @@ def pipelines(scenario: Scenario, parts: Sequence[Part]) -> Pipelines:
     return Pipelines(scenario, parts, stages, chains, least)
 
 
-def _front(one: Stages, rows: Array, counts: Array, pools: int) -> Array:
+def _front(one: Stages, rows: Places, counts: Array, pools: int) -> Places:
     """Return the rows that no other of as many stages beats in both time and memory, the best of them."""
     mean = one.mean(counts)
     found: list[int] = []
@@ -121,7 +128,7 @@ def _front(one: Stages, rows: Array, counts: Array, pools: int) -> Array:
     return np.array(found[:most], dtype=np.intp)
 
 
-def _cap(one: Stages, rows: Array, flying: Array) -> Array:
+def _cap(one: Stages, rows: Places, flying: Rows) -> Array:
     """Return how many mean layers a stage of each row can hold with so many micro-batches in flight."""
     room = one.part.pool.node.device.memory_bytes / room_for_sure(1.0) - one.fixed[rows]
     each = one.state[rows] + flying * one.kept[rows]
@@ -130,7 +137,7 @@ def _cap(one: Stages, rows: Array, flying: Array) -> Array:
 
 
 def _chains(
-    stages: Sequence[Stages], few: Sequence[Array], order: tuple[int, ...], m: int, counts: Array
+    stages: Sequence[Stages], few: Sequence[Places], order: tuple[int, ...], m: int, counts: Array
 ) -> tuple[list[Chain], float]:
     """Return the best combinations of rows in one order of the pools, and a bound on all of them."""
     if not all(len(few[pool]) for pool in order):
@@ -165,7 +172,7 @@ def _chains(
 
 
 def _rooms(
-    stages: Sequence[Stages], grid: Array, order: tuple[int, ...], pp: Array, m: int
+    stages: Sequence[Stages], grid: Places, order: tuple[int, ...], pp: Rows, m: int
 ) -> Array:
     """Return how many mean layers the stages of each pool can hold together, by combination."""
     behind = pp.sum(axis=1)[:, None] - np.cumsum(pp, axis=1)  # stages after those of each pool
@@ -177,7 +184,7 @@ def _rooms(
     return room
 
 
-def _filled(pp: Array, mean: Array, m: int) -> Array:
+def _filled(pp: Rows, mean: Array, m: int) -> Array:
     """Return what a mean layer adds at least, the way through the pipeline counted, for any split.
 
     With v_s = 1 / t_s and c = m / sum of v_s (1 - 1/m)^s over stages from the first, weights
@@ -240,4 +247,3 @@ def _fill(
         if spent > limit:
             return None
     return tuple(counts) if at == 0 else None
-
