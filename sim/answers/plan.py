@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -23,6 +23,7 @@ from ersatz.sim.search.journal import Journal, Remembering, question_key
 from ersatz.sim.search.mix.choice import MixOption
 from ersatz.sim.search.pricing import VERDICTS
 from ersatz.sim.search.reading import Question, read_question
+from ersatz.sim.search.remote import on_cluster
 from ersatz.sim.search.wish import (
     MOST_DEVICES,
     Objective,
@@ -50,6 +51,7 @@ def plan(
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
     tell: Tell = lambda words: None, mix: str | None = None, some: bool = False,
+    ray: str | None = None,
 ) -> Answer[Option] | Answer[MixOption]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
@@ -62,7 +64,8 @@ def plan(
 
     `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
     where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
-    n-th layout alone; a search that reads the journals of all shards merges them.
+    n-th layout alone; a search that reads the journals of all shards merges them. `ray` is the address of a
+    running Ray cluster that prices layouts instead, by `workers` or all of its processors.
 
     `mix` names several kinds of node that share one job, and how many of each ("h800:64,910B2:64"); so
     does a scenario with `cluster.pools`. With `some` any number of each up to that may be taken.
@@ -75,14 +78,14 @@ def plan(
     )
     if is_mix(question, mix):
         _plain({"--on": on, "--devices": devices, "--keep": keep, "--journal": journals, "--shard": shard,
-                "--legal": legal_on, "--workers": workers > 1})  # fmt: skip
+                "--legal": legal_on, "--workers": workers > 1, "--ray": ray})  # fmt: skip
         wish = _wish(by, budget, objective or "time", most, memory, everything)
         return plan_mix(question, wish, mix, some=some, tell=tell)
     if some:
         raise InputError([Problem("--some", 0, 0, "", "", "needs several pools: say --mix")])
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    with _pricers(workers, journals, tell) as pricers:
+    with _pricers(workers, journals, tell, ray) as pricers:
         planned = seek(question, wish, devices, pricers)
     if barred:
         planned = replace(planned, failed=(*barred, *planned.failed))
@@ -164,17 +167,20 @@ def _barred(question: Question, day: str | None, to: str) -> list[str]:
 
 
 @contextmanager
-def _pricers(workers: int, journals: Sequence[Path], tell: Tell) -> Iterator[Pricers]:
-    """Give what prices layouts: here or in processes, remembered in journals."""
-    make = in_place if workers == 1 else many(workers, tell)
-    if not journals:
-        yield make
-        return
-    journal = Journal(journals)
-    try:
+def _pricers(
+    workers: int, journals: Sequence[Path], tell: Tell, ray: str | None
+) -> Iterator[Pricers]:
+    """Give what prices layouts: here, in processes or on a cluster, remembered in journals."""
+    with ExitStack() as open_:
+        make = in_place if workers == 1 else many(workers, tell)
+        if ray:
+            make = open_.enter_context(on_cluster(ray, workers, tell))
+        if not journals:
+            yield make
+            return
+        journal = Journal(journals)
+        open_.callback(journal.close)
         yield lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
-    finally:
-        journal.close()
 
 
 def _given(question: Question, planned: Planned) -> float | None:

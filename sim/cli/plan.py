@@ -72,6 +72,10 @@ def plan(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Every N-th layout, for an array job.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="A running Ray cluster that prices: auto, HOST:PORT."),
+    ] = None,
     mix: Annotated[
         str | None,
         typer.Option("--mix", metavar="NODE:N[,NODE:N]",
@@ -96,7 +100,7 @@ def plan(
             by=by, budget=budget, objective=objective, keep=_words(keep), most=most, memory=memory,
             everything=any_, tokens=tokens, legal_on=legal, to=to, workers=workers,
             journals=journal or (), shard=_shard(shard), tell=say,
-            mix=mix, some=some,
+            mix=mix, some=some, ray=ray,
         ),
         json, out, html,
     )  # fmt: skip
