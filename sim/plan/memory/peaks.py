@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.plan.layout import on_pool, split_layers
+from ersatz.sim.plan.layout import Chunk, on_pool, split_layers
 from ersatz.sim.plan.memory.moments import (
     KINDS,
     WORDS,
@@ -58,20 +58,28 @@ def stage_peaks(scenario: Scenario) -> Iterator[StagePeak]:
 
 def held_stages(scenario: Scenario) -> Iterator[tuple[int, Pool, StageBytes]]:
     """Yield each stage with its pool and what its chunks take there."""
+    cut: dict[str, tuple[Scenario, list[list[Chunk]]]] = {}
     known: dict[object, StageBytes] = {}
     for stage, pool in _stages(scenario):
-        own = on_pool(scenario, pool)
-        parallel = own.parallel
-        chunks = split_layers(own.model, parallel)
-        places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
-        held = [chunks[place.position] for place in places[stage]]
+        if pool.name not in cut:
+            own = on_pool(scenario, pool)
+            cut[pool.name] = own, _held(own)
+        own, held = cut[pool.name]
         alike = (
             pool.name,
-            *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held),
+            *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held[stage]),
         )
         if alike not in known:
-            known[alike] = stage_bytes(own, pool, held)
+            known[alike] = stage_bytes(own, pool, held[stage])
         yield stage, pool, known[alike]
+
+
+def _held(scenario: Scenario) -> list[list[Chunk]]:
+    """Return the chunks of each stage."""
+    parallel = scenario.parallel
+    chunks = split_layers(scenario.model, parallel)
+    places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
+    return [[chunks[place.position] for place in row] for row in places]
 
 
 def stage_peak(scenario: Scenario, stage: int, pool: Pool, bytes_: StageBytes) -> StagePeak:
