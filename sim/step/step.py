@@ -15,9 +15,9 @@ import numpy as np
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.borders import stage_ranks
-from ersatz.sim.plan.layout import on_pool, share_of
+from ersatz.sim.plan.layout import on_pool, share_of, turn_of
 from ersatz.sim.records import StepResult
-from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
 from ersatz.sim.step.build import build_program, stage_pools
 from ersatz.sim.step.coupled import coupled_times
@@ -108,7 +108,7 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
         replace(one, parallel=share_of(one.parallel, one.pools[0], scenario.pools))
         for one in _by_pool(scenario)
     ]
-    turns = [_turn(one) for one in alone]
+    turns = [turn_of(one.parallel, one.training.micro_batch) for one in alone]
     unit = math.gcd(*turns)
     counts = share_microbatches(
         total // unit, [turn // unit for turn in turns], replica_speeds(scenario, timer)
@@ -119,27 +119,16 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
     ]
 
 
-WHOLE = {
-    "interleaved": 0,
-    "dualpipe": 2,
-}  # micro-batches that a schedule takes at once; 0: one a stage
-
-
-def _turn(alone: Scenario) -> int:
-    """Return the sequences by which the share of a pool of replicas grows."""
-    return _whole(alone.parallel) * alone.parallel.dp * alone.training.micro_batch
-
-
-def _whole(parallel: Parallel) -> int:
-    """Return the micro-batches that a pool's own schedule takes at once."""
-    return (WHOLE.get(parallel.schedule, 1) or parallel.pp) if parallel.own else 1
-
-
 def replica_speeds(scenario: Scenario, timer: Timer = calibrated_time) -> list[float]:
     """Return how fast a replica of each pool is, as its share of the batch sees it."""
     if scenario.parallel.batch_split == "equal":
         return [1.0] * len(scenario.pools)
-    return [1 / (_whole(alone.parallel) * _pace(alone, timer)) for alone in _by_pool(scenario)]
+    return [1 / (_rounds(alone) * _pace(alone, timer)) for alone in _by_pool(scenario)]
+
+
+def _rounds(alone: Scenario) -> int:
+    """Return the micro-batches that a pool's own schedule takes at once."""
+    return turn_of(alone.parallel, 1) // alone.parallel.dp
 
 
 def _by_pool(scenario: Scenario) -> list[Scenario]:
