@@ -21,6 +21,7 @@ from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
 from ersatz.sim.report.setting import own_layouts
+from ersatz.sim.report.tables.phases import phase_tables, phases_words
 from ersatz.sim.scenario.scenario import Scenario
 
 NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
@@ -84,6 +85,11 @@ def _answers(
             for s in steps
         ],
     )
+    if any(r.phases for r in results):
+        yield (
+            "phases, share of time",
+            [phases_words(r.phases) if r.phases else "-" for r in results],
+        )
     yield "memory", [_memory(r) for r in results]
     if any(r.job for r in results):
         yield (
@@ -192,6 +198,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
     if titled:
         parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
     parts += [Text(line) for line in _setting(scenario)]
+    parts += phase_tables(result.phases)
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
     parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
     parts += job_tables(result)

@@ -95,13 +95,15 @@ def _stepped(scenario: str, changes: tuple[str, ...]) -> tuple[Any, float, float
 
 def _quick(values: Values) -> str:
     """Return what needs no draws: a step with its interval, the job without stops, memory, law."""
+    from ersatz.sim.run import work_seconds
+
     case, seconds, low, high, memory = _stepped(values["scenario"], tuple(overrides(values)))
     t = case.training
     tokens = float(t.global_batch * t.sequence_length)
     facts = [Fact("step", format_duration(seconds), f"80 %: {format_duration(low)} – {format_duration(high)};"
                   f" {tokens / seconds / case.devices:,.0f} tokens/s per device")]  # fmt: skip
     if t.tokens:
-        wall = t.tokens / tokens * seconds
+        wall = work_seconds(case, seconds)
         facts.append(Fact("job, without stops", format_duration(wall)))
         if rent := _rented(case, wall, values):
             facts.append(Fact("money, without stops", rent))

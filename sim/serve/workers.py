@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from ersatz.sim.processes import end_now
 from ersatz.sim.serve.asks import answered, ready, warm, wrong
 
 MOST_KEPT = 400  # answers
@@ -80,9 +81,7 @@ class Workers:
     def _renew(self, name: str) -> None:
         """Put new processes in place of those that hang or died."""
         old, self.pools[name] = self.pools[name], self._pool(name)
-        for process in list((old._processes or {}).values()):
-            process.terminate()
-        old.shutdown(wait=False, cancel_futures=True)
+        end_now(old)
 
     def _keep(self, key: Key, text: str) -> None:
         self.kept[key] = text

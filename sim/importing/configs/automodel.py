@@ -11,7 +11,8 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.known import flag_table, sort_rest
-from ersatz.sim.importing.models import put_model, put_targets
+from ersatz.sim.importing.models import assume_targets, put_model, put_targets
+from ersatz.sim.workload.adapters import MODULES
 
 D = "distributed."
 _MODELS = ("model.config.pretrained_model_name_or_path", "model.pretrained_model_name_or_path")
@@ -31,7 +32,7 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     _training(flags)
     _pipeline(flags)
     _sharding(flags)
-    put_targets(flags, "peft.target_modules")
+    _targets(flags)
     if flags.on("memory.frozen_weights", "quantization.load_in_4bit"):
         draft.put("memory.frozen_weights", "4-bit")
     draft.put("stack", "automodel")
@@ -42,6 +43,17 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     )
     sort_rest(flags, flag_table("automodel"))
     return draft
+
+
+def _targets(flags: Flags) -> None:
+    """Which modules have adapters: by name, all, or all but some."""
+    draft, key = flags.draft, "model.lora_targets"
+    if not draft.values.get("model.lora_rank"):
+        return
+    if flags.on(key, "peft.match_all_linear"):
+        draft.put(key, " ".join(MODULES))
+    put_targets(flags, "peft.target_modules")
+    assume_targets(draft, "Automodel")
 
 
 def _degrees(flags: Flags) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.importing.configs.stages import split_weighted
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -273,7 +274,7 @@ def _recompute(flags: Flags) -> None:
     if mode in ("none", "full"):
         draft.put(key, mode)
         return
-    if mode == "selective" and option.isdigit():
+    if mode == "selective" and is_whole(option):
         _every_layer(flags, int(option))
         return
     draft.put(key, "selective")

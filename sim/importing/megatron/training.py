@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ersatz.sim.importing.flags import Flags
+from ersatz.sim.importing.megatron.growing import put_growing_length, read_growth
 
 RECIPES = {"delayed": "delayed", "tensorwise": "tensorwise", "current": "tensorwise",
            "rowwise": "rowwise", "blockwise": "blockwise", "mxfp8": "mxfp8"}  # fmt: skip
@@ -113,15 +114,19 @@ def _documents(flags: Flags) -> None:
 def read_steps(flags: Flags) -> None:
     """Put how long the job goes on into the draft; needs the global batch."""
     draft = flags.draft
+    grows = read_growth(flags)
     batch = draft.values.get("training.global_batch")
     steps = flags.whole("training.steps", "train_iters")
     samples = flags.whole("training.steps", "train_samples")
-    if steps is None and samples and batch:
-        steps = samples // batch
-    draft.put("training.steps", steps or None)
     tokens = flags.whole("training.tokens", "train_tokens")
     if not steps and tokens:
         draft.put("training.tokens", f"{tokens} tokens")
+    if grows and not tokens:
+        put_growing_length(flags, steps, samples)
+        return
+    if steps is None and samples and batch:
+        steps = samples // batch
+    draft.put("training.steps", steps or None)
 
 
 def settle_batch(flags: Flags) -> None:

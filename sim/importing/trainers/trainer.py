@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.importing.cluster import read_machines
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -249,7 +250,7 @@ def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
 
 
 def _fixed(given: Given | None, otherwise: int | None) -> int | None:
-    if given is None or automatic(given) or not given.value.isdigit():
+    if given is None or automatic(given) or not is_whole(given.value):
         return otherwise
     return int(given.value)
 

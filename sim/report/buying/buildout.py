@@ -17,6 +17,7 @@ from ersatz.sim.purchase.buildout import works_from
 from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import LogLine, Replayed
+from ersatz.sim.purchase.reading.reading import unobserved
 from ersatz.sim.report.buying.words import (
     NOTICE,
     band,
@@ -354,7 +355,9 @@ def _assumed(answered: Answered) -> Iterator[RenderableType]:
     if not notes:
         return
     yield Text("")
-    yield Text("assumed, because the scenario or the public record is silent:")
+    guesses = unobserved(notes)
+    of = f" ({guesses} of {len(notes)} rest on no observation)" if guesses else ""
+    yield Text(f"assumed, because the scenario or the public record is silent{of}:")
     for number, text in enumerate(notes[:MOST_LINES], start=1):
         yield Text(f" {number:2}. {text}")
     if len(notes) > MOST_LINES:

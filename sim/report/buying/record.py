@@ -14,6 +14,7 @@ from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import Replayed
 from ersatz.sim.purchase.purchase import Purchase
+from ersatz.sim.purchase.reading.reading import unobserved
 from ersatz.sim.report.buying.words import NOTICE, savings, spent
 from ersatz.sim.report.json_out import plain
 
@@ -40,6 +41,7 @@ def _case(answered: Answered) -> dict[str, Any]:
         "turns": plain(answered.turns), "in_time_by_speed": answered.in_time,
         "flips": plain(answered.flips), "tornado": plain(answered.swings), "monte_carlo": _cloud(answered),
         "assumptions": list(answered.inquiry.assumptions),
+        "assumptions_unobserved": unobserved(answered.inquiry.assumptions),
     }  # fmt: skip
     if answered.renewed:
         record["planned_anew"] = {"month": answered.renewed.month, "late": answered.renewed.late,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ersatz.sim.report.pictures.charts import dot_chart
 from ersatz.sim.report.pictures.frame import COLOURS, Frame, frame_of
 from ersatz.sim.report.planning import DAY, Told
-from ersatz.sim.search.planned import layout_words
+from ersatz.sim.scenario.scenario import layout_words
 from ersatz.sim.search.wish import Planned, front
 
 GIB = 2.0**30

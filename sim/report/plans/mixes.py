@@ -14,8 +14,8 @@ from ersatz.sim.records import Difference
 from ersatz.sim.report.json_out import plain
 from ersatz.sim.report.run import NOTICE
 from ersatz.sim.report.setting import own_layouts
+from ersatz.sim.scenario.scenario import layout_words
 from ersatz.sim.search.mix.choice import MixOption, PlannedMix, keeps
-from ersatz.sim.search.planned import layout_words
 from ersatz.sim.search.writing import parallel_keys
 
 DAY = 86_400.0
