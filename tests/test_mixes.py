@@ -229,3 +229,18 @@ def test_a_pool_named_in_a_scenario_of_its_own_is_still_planned_by_on(tmp_path: 
     path.write_text(FILE.replace("cost: {currency: CNY, rent: {h: 27.5 CNY/h, a: 7 CNY/h}}\n", ""))
     (best,) = plan(path, on=["h800"], devices=[8]).values()
     assert best.devices == 8
+
+
+def test_the_story_quotes_the_stored_mix() -> None:
+    root = Path(__file__).resolve().parents[1]
+    out, story = (
+        (root / "scenarios/ling-plus-mix.out").read_text("utf-8"),
+        " ".join((root / "docs/story-ant.md").read_text("utf-8").split()),
+    )
+    row = {line[:22].strip(): line for line in out.splitlines()[:27]}
+    assert "39.41 s (-21 %)" in row["step"]
+    assert "take a step in 39.41 s, 21 % sooner than 512 H800 alone" in story
+    assert "(+2 %)" in row["per 1e12 tokens"]
+    assert row["P(saves 20 %)"].split()[-4:] == ["5", "%", "25", "%"]
+    assert "a fifth is saved with 5 % probability" in story
+    assert "together save it with 25 %" in story
