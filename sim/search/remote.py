@@ -105,8 +105,13 @@ def on_cluster(
     except ImportError as error:
         words = "needs Ray, which is not installed; pip install 'ersatz[dist]'"
         raise InputError([Problem("--ray", 0, 0, "", address[:60], words)]) from error
+    alone = {
+        "_node_ip_address": "127.0.0.1",
+        "include_dashboard": False,
+    }  # one of its own: nobody else's
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
+                 **(alone if address == "local" else {}))  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         words = f"cannot be joined: {str(error).splitlines()[0][:160]}"
         raise InputError([Problem("--ray", 0, 0, "", address[:60], words)]) from error
