@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plan
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
 from ersatz.sim.search.mix.choice import MixOption
-from ersatz.sim.search.pricing import VERDICTS
+from ersatz.sim.search.pricing import VERDICTS, Price, Watched
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.remote import on_cluster
 from ersatz.sim.search.wish import (
@@ -50,8 +50,8 @@ def plan(
     most: int = MOST_DEVICES, memory: str = "fits", everything: bool = False,
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
-    tell: Tell = lambda words: None, mix: str | None = None, some: bool = False,
-    ray: str | None = None,
+    tell: Tell = lambda words: None, seen: Callable[[Price], None] | None = None,
+    mix: str | None = None, some: bool = False, ray: str | None = None,
 ) -> Answer[Option] | Answer[MixOption]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
@@ -65,7 +65,8 @@ def plan(
     `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
     where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
     n-th layout alone; a search that reads the journals of all shards merges them. `ray` is the address of a
-    running Ray cluster that prices layouts instead, by `workers` or all of its processors.
+    running Ray cluster that prices layouts instead, by `workers` or all of its processors. `tell` hears what
+    goes wrong with processes, `seen` each price of a layout as the search goes on.
 
     `mix` names several kinds of node that share one job, and how many of each ("h800:64,910B2:64"); so
     does a scenario with `cluster.pools`. With `some` any number of each up to that may be taken.
@@ -85,7 +86,11 @@ def plan(
         raise InputError([Problem("--some", 0, 0, "", "", "needs several pools: say --mix")])
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    with _pricers(workers, journals, tell, ray) as pricers:
+    with _pricers(workers, journals, tell, ray) as made:
+        pricers: Pricers = made
+        if seen is not None:
+            hears = seen  # the name is bound anew, for the function below
+            pricers = lambda case, least: Watched(made(case, least), hears)  # noqa: E731
         planned = seek(question, wish, devices, pricers)
     if barred:
         planned = replace(planned, failed=(*barred, *planned.failed))

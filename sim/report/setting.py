@@ -21,7 +21,8 @@ def setting(scenario: Scenario) -> dict[str, Any]:
                  f" {format_count(model.params(active=True))} active; {t.precision}",
         "layout": "; ".join(own_layouts(scenario)) if p.pools else layout,
         "batch": f"{t.global_batch:,} sequences of {t.sequence_length:,}, micro-batch {t.micro_batch}"
-                 + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""),
+                 + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else "")
+                 + (f", in {len(scenario.phases)} phases of which this is one" if scenario.phases else ""),
         "pools": [{"name": pool.name, "device": pool.node.device.name, "devices": pool.devices,
                    "node": pool.node.title, "stack": pool.stack.title} for pool in scenario.pools],
     }  # fmt: skip
