@@ -15,13 +15,15 @@ from factories import make_scenario
 import ersatz
 from ersatz.sim.answers.cases import load
 from ersatz.sim.answers.plan import plan
-from ersatz.sim.errors import InputError
+from ersatz.sim.errors import BrokenAnswerError, InfeasibleError, InputError
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.importing.cases import load_any
 from ersatz.sim.importing.formats import import_file
+from ersatz.sim.invariants import check_run
 from ersatz.sim.job.conditions import ConditionPlan
 from ersatz.sim.job.job import simulate_job, simulate_phases
 from ersatz.sim.job.work import Work, starts_anew
+from ersatz.sim.purchase.rates import plan_throughputs
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.phases import ramp_steps
 from ersatz.sim.scenario.scenario import (
@@ -300,6 +302,18 @@ def test_who_looks_for_one_layout_refuses_phases_by_name(tmp_path: Path) -> None
         plan(file(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG}))
 
 
+def test_a_purchase_refuses_a_plan_in_phases(tmp_path: Path) -> None:
+    case = one(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG})
+    with pytest.raises(InfeasibleError, match=r"training.phases; a purchase takes one rate"):
+        plan_throughputs([case], {"ours": case.pools[0].node.name})
+
+
+def test_a_result_whose_phases_do_not_add_up_is_no_answer(tmp_path: Path) -> None:
+    result = run_case(one(tmp_path, {"tokens": "10 B tokens", "phases": SHORT_LONG}))
+    with pytest.raises(BrokenAnswerError, match="other steps than the job"):
+        check_run(replace(result, phases=result.phases[:1]), 1e30, 0.0)
+
+
 SCRIPT = """#!/bin/bash
 torchrun --nproc_per_node 8 --nnodes 2 pretrain_gpt.py --num-layers 8 --hidden-size 1024 \\
   --num-attention-heads 16 --vocab-size 32000 --seq-length 4096 --max-position-embeddings 4096 \\
@@ -355,6 +369,24 @@ def test_steps_of_a_batch_at_given_tokens_are_phases(tmp_path: Path) -> None:
     (case,) = load_any(tmp_path / "pretrain.sh", ["cluster.node=h100-8"])
     assert case.training.global_batch == 128
     assert [p.training.tokens for p in case.phases] == [10e6, 20e6, 20000 * 4096 - 30e6]
+
+
+def test_steps_over_sizes_that_grow_at_given_tokens(tmp_path: Path) -> None:
+    # 10 M tokens are 2,441 sequences of 4,096: 77 steps of 32, to 2,464. 20 M more are 4,882 (7,323 in
+    # all): 4,859 more are 76 steps of 64. What is left of 200 steps is of 128.
+    schedule = (
+        '--global-batch-size 128 --step-batch-size-schedule "0:32 10M:64 30M:128" --train-iters'
+    )
+    phases = imported(tmp_path, f"{schedule} 200").scenario["training"]["phases"]
+    assert [(p["global_batch"], p["steps"]) for p in phases] == [(32, 77), (64, 76), (128, 47)]
+    (case,) = load_any(tmp_path / "pretrain.sh", ["cluster.node=h100-8"])
+    job = run_case(replace(case, job=JobSpec(failures=FailureSpec(scale=0.0), replicas=1))).job
+    assert job
+    assert job.steps == 200
+    short = imported(tmp_path, f"{schedule} 100").scenario["training"]["phases"]
+    assert [(p["global_batch"], p["steps"]) for p in short] == [(32, 77), (64, 23)]
+    other = imported(tmp_path, schedule.replace("128 --", "512 --") + " 200")
+    assert any("--global-batch-size says 512" in words for words in other.wrong)
 
 
 @pytest.mark.parametrize(("more", "words"), [

@@ -221,7 +221,8 @@ def _setting(scenario: Scenario) -> Iterator[str]:
            f" ZeRO {p.zero}, {p.schedule}, recompute {p.recompute}")  # fmt: skip
     yield (f"batch    {t.global_batch:,} sequences of {t.sequence_length:,}"
            f" ({format_count(t.global_batch * t.sequence_length)} tokens), micro-batch {t.micro_batch}"
-           + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""))  # fmt: skip
+           + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else "")
+           + (f", in {len(scenario.phases)} phases" if scenario.phases else ""))  # fmt: skip
 
 
 def _breakdown(result: RunResult) -> Table:

@@ -33,8 +33,14 @@ def _ramp(flags: Flags, given: Given) -> None:
         words_ = "expected three whole numbers: first batch, increment, samples over which it grows"
         flags.draft.blame(RAMP, given.line, given.shown, given.value, words_)
         return
+    draft = flags.draft
+    draft.assume(
+        RAMP,
+        given.value,
+        "as Megatron counts it until it called it --step-batch-size-schedule (2026)",
+    )
     for key, number in zip(("start", "increment", "sequences"), numbers, strict=True):
-        flags.draft.put(f"{RAMP}.{key}", number)
+        draft.put(f"{RAMP}.{key}", number)
 
 
 def _steps(flags: Flags, given: Given) -> None:
@@ -59,17 +65,39 @@ def _steps(flags: Flags, given: Given) -> None:
             "global_batch": batch,
         }
         phases.append(own | ({"tokens": f"{end - start:.12g} tokens"} if end is not None else {}))
-    draft.put("training.global_batch", max(batch for _, batch in rows))
+    largest = max(batch for _, batch in rows)
+    stated = flags.find("global_batch_size")
+    if stated and whole_number(stated.value) not in (None, largest):
+        draft.contradict(
+            f"{given.shown} ends at a batch of {largest}, {stated.shown} says {stated.value}"
+        )
+    draft.assumed.pop("training.global_batch", None)
+    draft.put("training.global_batch", largest)
     if len(phases) > 1:
         draft.put(PHASES, phases)
 
 
+def _in_steps(phases: list[dict[str, Any]], steps: int, length: int) -> list[dict[str, Any]]:
+    """Return phases by steps, so many in all: a size lasts until its samples are done."""
+    done, due, found = 0, 0, []
+    for phase in phases:
+        batch, tokens = phase["global_batch"], phase.get("tokens")
+        due += int(float(str(tokens).split()[0])) // length if tokens else 0
+        own = min(max(-((done - due) // batch), 0), steps) if tokens else steps
+        done, steps = done + own * batch, steps - own
+        if own:
+            found.append({"name": phase["name"], "global_batch": batch, "steps": own})
+    return found
+
+
 def put_growing_length(flags: Flags, steps: int | None, samples: int | None) -> None:
-    """Put how long a job with a growing batch goes on: samples count, steps would not say it."""
+    """Put how long a job with a growing batch goes on: samples count, or steps over the sizes."""
     draft = flags.draft
     length = draft.values.get("training.sequence_length")
     if samples and isinstance(length, int):
         draft.put(TOKENS, f"{samples * length} tokens")
+    elif steps and isinstance(length, int) and PHASES in draft.values:
+        draft.put(PHASES, _in_steps(draft.values[PHASES], steps, length))
     elif steps:
         draft.contradict("a batch that grows is counted in samples: Megatron takes --train-samples with"
                          " it, no --train-iters")  # fmt: skip

@@ -18,7 +18,9 @@ def read_training(flags: Flags) -> None:
     """Put length, batch, precision and steps into the draft."""
     draft = flags.draft
     _refuse_reinforcement(flags)
-    length = flags.whole("training.sequence_length", "seq_length", "encoder_seq_length")
+    length = flags.whole(
+        "training.sequence_length", "decoder_seq_length", "seq_length", "encoder_seq_length"
+    )  # where the text has a length of its own, the others are those of pictures
     micro = flags.whole("training.micro_batch", "micro_batch_size", "batch_size")
     for key, value, name in (("sequence_length", length, "seq_length"),
                              ("micro_batch", micro, "micro_batch_size")):  # fmt: skip
@@ -119,9 +121,10 @@ def read_steps(flags: Flags) -> None:
     steps = flags.whole("training.steps", "train_iters")
     samples = flags.whole("training.steps", "train_samples")
     tokens = flags.whole("training.tokens", "train_tokens")
-    if not steps and tokens:
+    if not steps and tokens:  # Megatron-DeepSpeed's: samples beside them only bound the data
         draft.put("training.tokens", f"{tokens} tokens")
-    if grows and not tokens:
+        return
+    if grows:
         put_growing_length(flags, steps, samples)
         return
     if steps is None and samples and batch:

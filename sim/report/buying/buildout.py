@@ -18,6 +18,7 @@ from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import LogLine, Replayed
 from ersatz.sim.purchase.reading.reading import unobserved
+from ersatz.sim.report.buying.needs import need_lines
 from ersatz.sim.report.buying.words import (
     NOTICE,
     band,
@@ -91,6 +92,8 @@ def _savings(answers: Sequence[Answered]) -> Iterator[RenderableType]:
         table.add_row(s.case, _saved(s.mid), f"{_saved(s.low)} to {_saved(s.high)}",
                       f"{100 * s.any:.0f} % of lives", f"{100 * s.enough:.0f} % of lives")  # fmt: skip
     yield table
+    yield Text("")
+    yield from (Text(line) for line in need_lines(answers))
 
 
 def _saved(share: float) -> str:

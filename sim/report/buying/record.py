@@ -15,6 +15,7 @@ from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import Replayed
 from ersatz.sim.purchase.purchase import Purchase
 from ersatz.sim.purchase.reading.reading import unobserved
+from ersatz.sim.report.buying.needs import needs
 from ersatz.sim.report.buying.words import NOTICE, savings, spent
 from ersatz.sim.report.json_out import plain
 
@@ -25,7 +26,8 @@ def buy_record(answers: Sequence[Answered]) -> dict[str, Any]:
     """Return all cases by name; the question and the notice at the top."""
     return {"question": answers[0].inquiry.buildout.question, "notice": NOTICE,
             "cases": {a.inquiry.name: _case(a) for a in answers},
-            "savings": [plain(s) for s in savings(answers)]}  # fmt: skip
+            "savings": [plain(s) for s in savings(answers)],
+            "needs": [plain(n) for n in needs(answers)]}  # fmt: skip
 
 
 def _case(answered: Answered) -> dict[str, Any]:

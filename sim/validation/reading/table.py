@@ -7,7 +7,6 @@ are unknown and become None.
 from __future__ import annotations
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ TEXTS = (
 SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden", "n_experts", "top_k",
          "shared_experts")  # fmt: skip
 MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
+LEAST = 1e-15  # what is smaller is no measurement: times made of it are beyond any number
 MAX_ROWS = 1_000_000
 
 
@@ -195,4 +195,4 @@ def _number(cell: str, most: float) -> float | None:
         value = float(cell.replace(",", ""))
     except ValueError:
         return None
-    return value if math.isfinite(value) and 0 <= value <= most else None
+    return value if value == 0 or LEAST <= value <= most else None
