@@ -70,6 +70,7 @@ ORDER = [
         "sim.purchase.rates",
         "sim.purchase.rounding",
     ],
+    ["sim.purchase.caps", "sim.purchase.needs"],
     ["sim.purchase.buildout", "sim.purchase.events", "sim.purchase.gate", "sim.purchase.diagnose"],
     ["sim.purchase.life"],
     ["sim.purchase.holds", "sim.purchase.decide"],

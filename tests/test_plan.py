@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,9 +21,9 @@ from ersatz.sim.cli.output import captured
 from ersatz.sim.cli.pages.tours import refreshed
 from ersatz.sim.errors import InfeasibleError, InputError
 from ersatz.sim.scenario.scenario import layout_words
-from ersatz.sim.search.journal import Journal, Remembering
+from ersatz.sim.search.journal import KEEP, Journal, Remembering
 from ersatz.sim.search.planned import planned
-from ersatz.sim.search.pricing import InPlace, Price
+from ersatz.sim.search.pricing import InPlace, Price, Row
 from ersatz.sim.search.reading import find_node, read_question
 from ersatz.sim.search.wish import Wish, front, in_place, round_numbers, seek
 from ersatz.sim.search.workers import Pooled, many
@@ -224,6 +226,51 @@ def test_shards_merge_into_the_answer_of_one(small: Path, tmp_path: Path) -> Non
     assert answer.to_json() == plan(small, keep=FEW).to_json()
     known = Journal([merged])
     assert known.count() < 10  # beside the winner's proof, which the shards hold
+
+
+def _dies_at(keep: int, when: str) -> None:
+    """Let the process kill itself at the so many-th price: before it is noted, half-way, or after."""
+    whole, count = Journal.keep, iter(range(1, keep))
+
+    def noting(self: Journal, question: str, row: Row, price: Price) -> None:
+        if next(count, None) is not None:
+            return whole(self, question, row, price)
+        if when == "half-way":  # written, but not committed
+            self._open[0].execute(KEEP, (question, " ".join(map(str, row)), *price))
+        if when == "after":
+            whole(self, question, row, price)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    Journal.keep = noting  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_killed_ten_times_a_sharded_search_ends_with_the_same_bytes(
+    small: Path, tmp_path: Path
+) -> None:
+    rng, kills = random.Random(10), 0
+    journals = [tmp_path / f"{part}.db" for part in (1, 2, 3)]
+    for part, journal in enumerate(journals, start=1):
+        ended = False
+        while not ended:
+            dies = kills < (4, 7, 10)[part - 1]
+            at, when = rng.choice((1, 1, 1, 2, 3)), rng.choice(("before", "half-way", "after"))
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    if dies:
+                        _dies_at(at, when)
+                    plan(small, journals=[journal], shard=(part, 3), keep=FEW)
+                    os._exit(0)
+                os._exit(1)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status in (0, -signal.SIGKILL)
+            kills += status != 0
+            ended = status == 0
+    assert kills == 10
+    merged = plan(small, journals=[tmp_path / "merged.db", *journals], keep=FEW)
+    assert merged.to_json() == plan(small, keep=FEW).to_json()
 
 
 def test_workers_price_the_same_and_one_that_dies_is_replaced(small: Path) -> None:

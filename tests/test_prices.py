@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ersatz.device_models.catalog.reading import list_devices, load_device, load_node
+from ersatz.device_models.text.units import CURRENCIES
 from ersatz.sim.errors import InputError
 from ersatz.sim.job.cost import (
     HOURS_PER_YEAR,
@@ -38,6 +40,7 @@ from ersatz.sim.market.supply import (
     month_text,
     ramp,
 )
+from ersatz.sim.purchase.reading.schema import BuyFile
 
 PRICES = load_prices()
 
@@ -54,6 +57,13 @@ def test_the_prices_of_the_ling_report() -> None:
         assert PRICES.at("rent", device, "CN", "2025-03-24", currency="CNY") == price
     # 6.35 M CNY were 875,952 USD
     assert 6.35e6 * PRICES.rate("CNY", "USD", "2025-03-24") == pytest.approx(875_952, rel=1e-4)
+
+
+def test_every_currency_that_is_understood_has_a_rate_and_may_be_that_of_a_purchase() -> None:
+    currency = BuyFile.model_fields["currency"].annotation
+    assert set(get_args(currency)) == set(CURRENCIES) == set(PRICES.currencies())
+    # what is fixed by law: 3.6725 AED and 3.75 SAR a dollar
+    assert PRICES.rate("AED", "SAR", "2026-01-01") == pytest.approx(3.75 / 3.6725)
 
 
 def test_the_break_even_price_follows_from_the_data() -> None:

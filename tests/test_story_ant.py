@@ -90,11 +90,14 @@ def test_the_answer_says_at_which_price_it_turns() -> None:
     sample = re.search(r"<!-- sample: ant-march-2025 turns -->\n```text\n(.*?)```", PAGE, re.S)
     assert sample
     assert sample[1] in OUT
-    costs = per_trillion()  # all of a rented case is rent: its factor is what a fifth less is of its cost
+    # all of a rented case is rent: its factor is what a fifth less is of its cost
+    costs = per_trillion()
     for case, rent in (("910b-rented", 7.0), ("ppu-rented", 4.5), ("mi308x-rented", 8.0)):
         factor = 0.8 * costs["h800-rented"] / costs[case]
         name = case.split("-")[0]
-        found = re.search(rf"- {case} .*?{name} at ([\d.]+) CNY/h \(([\d.]+) of the price\)", sample[1])
+        found = re.search(
+            rf"- {case} .*?{name} at ([\d.]+) CNY/h \(([\d.]+) of the price\)", sample[1]
+        )
         assert found
         assert float(found[1]) == pytest.approx(rent * factor, rel=2e-3)
         assert float(found[2]) == pytest.approx(factor, abs=6e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -13,14 +13,17 @@ from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 from ersatz.sim.answers.answer import Answer, Overrides, override_texts
 from ersatz.sim.answers.legal import legal
+from ersatz.sim.answers.mixes import is_mix, plan_mix
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.report.pictures.plan_plot import plan_pictures
 from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
+from ersatz.sim.search.mix.choice import MixOption
 from ersatz.sim.search.pricing import VERDICTS, Price, Watched
 from ersatz.sim.search.reading import Question, read_question
+from ersatz.sim.search.remote import on_cluster
 from ersatz.sim.search.wish import (
     MOST_DEVICES,
     Objective,
@@ -48,7 +51,8 @@ def plan(
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
     tell: Tell = lambda words: None, seen: Callable[[Price], None] | None = None,
-) -> Answer[Option]:  # fmt: skip
+    mix: str | None = None, some: bool = False, ray: str | None = None,
+) -> Answer[Option] | Answer[MixOption]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
     Takes a scenario, a launch file or the name of a model. `on` names nodes or devices, `devices` how
@@ -60,16 +64,29 @@ def plan(
 
     `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
     where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
-    n-th layout alone; a search that reads the journals of all shards merges them. `tell` hears what goes
-    wrong with processes, `seen` each price of a layout as the search goes on.
+    n-th layout alone; a search that reads the journals of all shards merges them. `ray` is the address of a
+    running Ray cluster that prices layouts instead, by `workers` or all of its processors. `tell` hears what
+    goes wrong with processes, `seen` each price of a layout as the search goes on.
+
+    `mix` names several kinds of node that share one job, and how many of each ("h800:64,910B2:64"); so
+    does a scenario with `cluster.pools`. With `some` any number of each up to that may be taken.
 
     Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
     """
     texts = override_texts(overrides)
-    question = read_question(str(scenario), texts, seed, on=on, keep=keep, tokens=tokens)
+    question = read_question(
+        str(scenario), texts, seed, on=on, keep=keep, tokens=tokens, placed_later=bool(mix)
+    )
+    if is_mix(question, mix):
+        _plain({"--on": on, "--devices": devices, "--keep": keep, "--journal": journals, "--shard": shard,
+                "--legal": legal_on, "--workers": workers > 1, "--ray": ray})  # fmt: skip
+        wish = _wish(by, budget, objective or "time", most, memory, everything)
+        return plan_mix(question, wish, mix, some=some, tell=tell)
+    if some:
+        raise InputError([Problem("--some", 0, 0, "", "", "needs several pools: say --mix")])
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    with _pricers(workers, journals, tell) as made:
+    with _pricers(workers, journals, tell, ray) as made:
         pricers: Pricers = made
         if seen is not None:
             hears = seen  # the name is bound anew, for the function below
@@ -88,6 +105,14 @@ def plan(
         files=lambda: {**_layout_files(planned, plans), **plan_pictures(planned, plans)},
         reasons=() if planned.options else ("infeasible: nothing keeps to what was asked",),
     )  # fmt: skip
+
+
+def _plain(options: Mapping[str, object]) -> None:
+    """Refuse what a mix does not go with, all at once."""
+    problems = [Problem(name, 0, 0, "", "", "does not go with a mix of devices")
+                for name, value in options.items() if value]  # fmt: skip
+    if problems:
+        raise InputError(problems)
 
 
 def _wish(
@@ -147,17 +172,20 @@ def _barred(question: Question, day: str | None, to: str) -> list[str]:
 
 
 @contextmanager
-def _pricers(workers: int, journals: Sequence[Path], tell: Tell) -> Iterator[Pricers]:
-    """Give what prices layouts: here or in processes, remembered in journals."""
-    make = in_place if workers == 1 else many(workers, tell)
-    if not journals:
-        yield make
-        return
-    journal = Journal(journals)
-    try:
+def _pricers(
+    workers: int, journals: Sequence[Path], tell: Tell, ray: str | None
+) -> Iterator[Pricers]:
+    """Give what prices layouts: here, in processes or on a cluster, remembered in journals."""
+    with ExitStack() as open_:
+        make = in_place if workers == 1 else many(workers, tell)
+        if ray:
+            make = open_.enter_context(on_cluster(ray, workers, tell))
+        if not journals:
+            yield make
+            return
+        journal = Journal(journals)
+        open_.callback(journal.close)
         yield lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
-    finally:
-        journal.close()
 
 
 def _given(question: Question, planned: Planned) -> float | None:

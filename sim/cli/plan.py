@@ -21,7 +21,8 @@ from ersatz.sim.cli.cases import conclude
 
 
 @app.command(epilog="Examples: ersatz plan llama3-405b-h100; ersatz plan deepseek-v3 --on 910C --by 60;"
-             " ersatz plan llama3-70b --on h100,mi300x --devices 512,1024 --for money")  # fmt: skip
+             " ersatz plan llama3-70b --on h100,mi300x --devices 512,1024 --for money;"
+             " ersatz plan llama3-70b --mix h800:64,910B2:64")  # fmt: skip
 def plan(
     scenario: Annotated[
         str, typer.Argument(help="Scenario or launch file, name of a shipped one, or of a model.")
@@ -71,6 +72,18 @@ def plan(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Every N-th layout, for an array job.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="A running Ray cluster that prices: auto, HOST:PORT."),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option("--mix", metavar="NODE:N[,NODE:N]",
+                     help="Several kinds of node in one job, and how many: h800:64,910B2:64."),
+    ] = None,
+    some: Annotated[
+        bool, typer.Option("--some", help="Of a mix any number of nodes up to that.")
+    ] = False,
     stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Find the best layout of a job: degrees, schedule, recomputation, sharding, micro-batch.
@@ -87,6 +100,7 @@ def plan(
             by=by, budget=budget, objective=objective, keep=_words(keep), most=most, memory=memory,
             everything=any_, tokens=tokens, legal_on=legal, to=to, workers=workers,
             journals=journal or (), shard=_shard(shard), tell=say,
+            mix=mix, some=some, ray=ray,
         ),
         json, out, html,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ersatz.device_models.networks.group import Group, lanes_of, nic_share, wiring_of
 from ersatz.device_models.networks.traffic import message_shares
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.layout import Communicator
+from ersatz.sim.plan.layout import Communicator, on_pool
 from ersatz.sim.plan.network import (
     Seat,
     fabric_of,
@@ -66,20 +66,46 @@ def stage_borders(
     Raises `InfeasibleError` when a fault cuts off a rank.
     """
     found: dict[Step, Border] = {}
+    ranks = {pool.name: stage_ranks(scenario, pool) for pool in pools}
     for pool in {id(pool): pool for pool in pools}.values():
         stages = [stage for stage, own in enumerate(pools) if own is pool]
         own_steps = [(a, b) for a, b in steps if a != b and pools[a] is pools[b] is pool]
         if own_steps:
             columns = [(stages.index(a), stages.index(b)) for a, b in own_steps]
-            borders = _pool_borders(scenario, pool, len(stages), columns)
+            borders = _pool_borders(on_pool(scenario, pool), pool, len(stages), columns)
             found |= dict(zip(own_steps, borders, strict=True))
     for step in steps:
         if step[0] == step[1]:
             found[step] = NOWHERE
         elif step not in found:
             ends = [pools[stage] for stage in step]
-            ranks = scenario.parallel.tp * scenario.parallel.cp * scenario.parallel.dp
-            found[step] = joint_border(ends, scenario.joint or Joint(), ranks)
+            both = [ranks[pool.name] for pool in ends]
+            found[step] = joint_border(ends, scenario.joint or Joint(), both)
+    return found
+
+
+def stage_ranks(scenario: Scenario, pool: Pool) -> int:
+    """Return how many ranks of a pool hold the same stage."""
+    own = on_pool(scenario, pool).parallel
+    return own.tp * own.cp * own.dp
+
+
+def seen_by(
+    borders: Mapping[Step, Border], scenario: Scenario, pools: Sequence[Pool], pool: Pool
+) -> Mapping[Step, Border]:
+    """Return borders with rates per rank of a pool: those to a stage of more or fewer ranks change.
+
+    A border's own rate is that of the end with the fewest ranks, so that the way as a whole carries the same.
+    """
+    if not scenario.parallel.pools:
+        return borders
+    ranks = [stage_ranks(scenario, each) for each in pools]
+    own = stage_ranks(scenario, pool)
+    found = {}
+    for (a, b), border in borders.items():
+        share = min(ranks[a], ranks[b]) / own
+        crosses = pools[a] is not pools[b]
+        found[a, b] = replace(border, rate=border.rate * share) if crosses else border
     return found
 
 
@@ -134,19 +160,24 @@ def network_border(pool: Pool) -> Border:
     return Border(out.latency_s + out.start_s, rate, cards)
 
 
-def joint_border(pools: Sequence[Pool], joint: Joint, ranks: int) -> Border:
-    """Return the way of messages of `ranks` ranks at once from one pool to another.
+def joint_border(pools: Sequence[Pool], joint: Joint, ranks: Sequence[int]) -> Border:
+    """Return the way of messages from one pool to another, `ranks` of each talking at once.
 
     Direct, they go from card to card at the slower end's rate. Through the hosts, they are copied
-    down and up again beside the way itself. Either way they get no more than the joint carries.
+    down and up again beside the way itself. Either way they get no more than the joint carries. The
+    rate is that of each rank of the pool that has the fewest: more of them share the same way.
     """
     ends = [network_border(pool) for pool in pools]
-    rate = joint_rate(pools, joint, ranks)
-    if joint.path == "host":
-        each = 1.0 / rate + 2.0 / joint.copy_bandwidth
-        rate = 1.0 / each
+    fewest = min(ranks)
+    rate = min(_end_rate(pools, joint, count) * (count / fewest) for count in set(ranks))
     latency_s = max(end.latency_s for end in ends) + joint.latency_s
     return Border(latency_s, rate, min(end.link_rate for end in ends))
+
+
+def _end_rate(pools: Sequence[Pool], joint: Joint, ranks: int) -> float:
+    """Return what each of `ranks` ranks at one end gets of the way, its copies included."""
+    rate = joint_rate(pools, joint, ranks)
+    return 1.0 / (1.0 / rate + 2.0 / joint.copy_bandwidth) if joint.path == "host" else rate
 
 
 def joint_rate(pools: Sequence[Pool], joint: Joint, ranks: int) -> float:

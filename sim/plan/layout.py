@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
 from ersatz.sim.plan.schedules import chunk_places, stage_chunks
-from ersatz.sim.scenario.scenario import Parallel, Pool
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model, Runs
 
@@ -139,9 +139,41 @@ def group_extents(parallel: Parallel, dp: int) -> dict[str, tuple[int, int, int]
 
 def share_of(parallel: Parallel, pool: Pool, pools: Sequence[Pool]) -> Parallel:
     """Return the degrees of a pool's own ranks: where pools run whole replicas, dp counts its own."""
+    for one in parallel.pools:
+        if one.pool == pool.name:
+            return one.parallel
     if len(pools) == 1 or parallel.mixed == "stages":
         return parallel
     return replace(parallel, dp=pool.devices // (parallel.tp * parallel.cp * parallel.pp))
+
+
+WHOLE = {
+    "interleaved": 0,
+    "dualpipe": 2,
+}  # micro-batches that a schedule takes at once; 0: one a stage
+
+
+def turn_of(parallel: Parallel, micro_batch: int) -> int:
+    """Return the sequences by which the share of a pool of replicas grows: whole rounds of its schedule."""
+    whole = (WHOLE.get(parallel.schedule, 1) or parallel.pp) if parallel.own else 1
+    return whole * parallel.dp * micro_batch
+
+
+def on_pool(scenario: Scenario, pool: Pool) -> Scenario:
+    """Return the scenario with the layout and the micro-batch that a pool has of its own, if any.
+
+    Where pools hold replicas each has whole rounds of the batch, as many as if all were as fast.
+    """
+    batch, turns = scenario.training.global_batch, {
+        one.pool: turn_of(one.parallel, one.micro_batch) for one in scenario.parallel.pools
+    }  # fmt: skip
+    for one in scenario.parallel.pools:
+        if one.pool == pool.name:
+            if scenario.parallel.mixed == "replicas":
+                batch = turns[pool.name] * max(round(batch / sum(turns.values())), 1)
+            training = replace(scenario.training, micro_batch=one.micro_batch, global_batch=batch)
+            return replace(scenario, parallel=one.parallel, training=training)
+    return scenario
 
 
 def _twice(group: Group, stages: int) -> Group:

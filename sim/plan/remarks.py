@@ -20,8 +20,8 @@ from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 def network_remarks(scenario: Scenario) -> Iterator[str]:
     """Say which groups straddle domains, which pass between sites, and which cards are dead."""
     for pool in scenario.pools:
-        replicas = scenario.parallel.dp
         own = share_of(scenario.parallel, pool, scenario.pools)
+        replicas = own.dp if own.own else scenario.parallel.dp
         groups = placed_communicators(own, pool, replicas, scenario.fabric, scenario.seed)
         found = {name: c.group for name, c in groups.items() if name not in ("world", "pp")}
         yield from _straddling(scenario, pool, found)
@@ -37,7 +37,7 @@ def network_remarks(scenario: Scenario) -> Iterator[str]:
 def _straddling(scenario: Scenario, pool: Pool, groups: dict[str, Group]) -> Iterator[str]:
     """Name groups that would fit into a domain but lie across two."""
     domain = wiring_of(pool.node).domain
-    parallel = scenario.parallel
+    parallel = share_of(scenario.parallel, pool, scenario.pools)
     strides = {"tp": 1, "cp": parallel.tp, "ep": parallel.etp}
     packed = communicators(parallel, used_node(pool), parallel.dp)
     for name, stride in strides.items():

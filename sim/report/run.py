@@ -20,6 +20,7 @@ from ersatz.device_models.text.units import (
 from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
+from ersatz.sim.report.setting import own_layouts
 from ersatz.sim.report.tables.phases import phase_tables, phases_words
 from ersatz.sim.scenario.scenario import Scenario
 
@@ -217,8 +218,11 @@ def _setting(scenario: Scenario) -> Iterator[str]:
         name = f"{pool.name}: " if pool.name else ""
         yield f"cluster  {name}{pool.nodes:,} x {pool.node.title}, {pool.node.scale_out.title}"
         yield f"         software: {pool.stack.title}"
-    yield (f"layout   tp {p.tp}, pp {p.pp} x {p.vp} chunks, cp {p.cp}, ep {p.ep}, dp {p.dp},"
-           f" ZeRO {p.zero}, {p.schedule}, recompute {p.recompute}")  # fmt: skip
+    layout = own_layouts(scenario) if p.pools else [
+        f"tp {p.tp}, pp {p.pp} x {p.vp} chunks, cp {p.cp}, ep {p.ep}, dp {p.dp}, ZeRO {p.zero},"
+        f" {p.schedule}, recompute {p.recompute}"
+    ]  # fmt: skip
+    yield from (f"{'' if number else 'layout':9}{words}" for number, words in enumerate(layout))
     yield (f"batch    {t.global_batch:,} sequences of {t.sequence_length:,}"
            f" ({format_count(t.global_batch * t.sequence_length)} tokens), micro-batch {t.micro_batch}"
            + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else "")

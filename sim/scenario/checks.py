@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
-from ersatz.sim.plan.layout import even_split, pipeline_length
+from ersatz.sim.plan.layout import even_split, on_pool, pipeline_length
 from ersatz.sim.plan.placement import PLACEMENTS
 from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
 from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.formats import recipes
+from ersatz.sim.scenario.own import check_own
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.workload.layer import Layer
@@ -41,6 +43,9 @@ def check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
     """Degrees, schedule and batch must go with model and devices, unless they are open."""
     if scenario.open:
         return
+    if scenario.parallel.pools:
+        _check_own(scenario, spec, blame)
+        return
     fine = _check_schedule_name(scenario, blame)
     _check_degrees(scenario, spec, blame)
     _check_model_split(scenario, blame)
@@ -50,6 +55,45 @@ def check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
             _check_schedule(scenario, blame)
     _check_pools(scenario, blame)
     _check_recompute(scenario, blame)
+
+
+def _check_own(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    """Check the layout of each pool as that of a job of its own, and all of them together."""
+    stages = scenario.parallel.mixed == "stages"
+    check_own(scenario, blame)
+    for pool in scenario.pools:
+        own = replace(on_pool(scenario, pool), pools=(pool,))
+        given = spec.parallel.pools.get(pool.name)
+        said = given.model_fields_set if given else set()
+
+        def told(
+            path: tuple[Any, ...], value: object, words: str,
+            said: set[str] = said, name: str = pool.name,
+        ) -> None:  # fmt: skip
+            """Place a fault where the pool says it, or where it was taken from."""
+            here = path[0] == "parallel" and len(path) > 1 and path[1] in said
+            blame(("parallel", "pools", name, *path[1:]) if here else path, value, words)
+
+        fine = _check_schedule_name(own, told)
+        _check_degrees(own, spec, told)
+        _check_model_split(own, told)
+        _check_recompute(own, told)
+        if fine:
+            _check_layers(own, told)
+            if stages and _check_batch(own, told):
+                _check_schedule(own, told)
+    if stages:
+        _check_pools(scenario, blame)
+    elif not _divides(scenario):
+        blame(("training", "global_batch"), scenario.training.global_batch,
+              "cannot be split over replicas of these micro-batches in whole numbers")  # fmt: skip
+
+
+def _divides(scenario: Scenario) -> bool:
+    """Tell whether replicas can share the batch at all."""
+    turns = [one.micro_batch * one.parallel.dp for one in scenario.parallel.pools]
+    batch = scenario.training.global_batch
+    return batch % math.gcd(*turns) == 0 and sum(turns) <= batch
 
 
 def _check_recompute(scenario: Scenario, blame: Blame) -> None:
@@ -104,7 +148,7 @@ def _check_schedule_name(scenario: Scenario, blame: Blame) -> bool:
 def _check_degrees(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
     parallel, devices = scenario.parallel, scenario.devices
     column = parallel.tp * parallel.pp * parallel.cp
-    if parallel.world != devices:
+    if parallel.world != devices and not parallel.own:
         at = ("parallel", "dp") if spec.parallel.dp else ("parallel",)
         fits = f"; dp {devices // column} would" if devices % column == 0 else ""
         blame(at, None, f"tp {parallel.tp} x pp {parallel.pp} x cp {parallel.cp} x dp {parallel.dp}"
@@ -253,13 +297,13 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
         blame(("parallel", "stage_pools"), None, f"has {len(parallel.stage_pools)} entries; expected"
               f" the pool of each of the {parallel.pp} stages")  # fmt: skip
         return
-    per_stage = parallel.tp * parallel.cp * parallel.dp
     for i, name in enumerate(parallel.stage_pools):
         if name not in names:
             named = f"one of {', '.join(names)}" if any(names) else "none: all nodes are alike"
             blame(("parallel", "stage_pools", i), name, f"expected {named}")
     for i, pool in enumerate(pools):
-        needed = parallel.stage_pools.count(pool.name) * per_stage
+        own = on_pool(scenario, pool).parallel
+        needed = parallel.stage_pools.count(pool.name) * own.tp * own.cp * own.dp
         if needed != pool.devices:
             blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices; its"
                   f" stages need {needed}")  # fmt: skip

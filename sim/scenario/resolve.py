@@ -31,6 +31,7 @@ from ersatz.sim.scenario.formats import cast_words
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.money import resolve_cost
+from ersatz.sim.scenario.own import own_layouts
 from ersatz.sim.scenario.phases import PhaseFile, phase_files
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
@@ -141,8 +142,12 @@ def _phase(
     said: list[str] = []
     open_ = _open(file.spec, pools) if plans else ()
     parallel = _parallel(file.spec.parallel, pools, model, [] if open_ else said)
+    if file.spec.parallel.pools and not open_:
+        parallel = own_layouts(parallel, file.spec, pools, file.blame)
     said += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
     training = replace(_training(file.spec, pools, said), tokens=file.tokens)
+    if parallel.pools:
+        training = replace(training, micro_batch=parallel.pools[0].micro_batch)
     new = [words for words in said if words not in assumptions]
     if not file.ramp:
         assumptions += [f"{file.name}: {words}" if file.later else words for words in new]
@@ -276,7 +281,8 @@ def _parallel(
     dp = section.dp
     if dp is None:
         dp = max(devices // column, 1)
-        assumptions.append(f"parallel.dp is not given: {dp}, what {devices} devices leave")
+        if not section.pools:
+            assumptions.append(f"parallel.dp is not given: {dp}, what {devices} devices leave")
 
     def default(key: str, given: Any, fallback: str) -> str:
         if given is not None:

@@ -100,11 +100,26 @@ class Parallel:
     recompute_modules: tuple[str, ...] = ()  # what `selective` repeats; empty: the stack's list
     recompute_layers: int = 0  # of each chunk that are computed again, the first ones; 0: all
     recompute_group: int = 1  # layers between two boundaries that `full` keeps
+    pools: tuple[PoolLayout, ...] = ()  # of pools that have a layout of their own; empty: all alike
+    own: bool = False  # this is the layout of one pool among several
 
     @property
     def world(self) -> int:
         """Ranks of the layout."""
         return self.tp * self.pp * self.cp * self.dp
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLayout:
+    """The layout of one pool of a job: its own degrees, within what all pools share.
+
+    Where pools hold stages, `pp`, schedule and split are the job's, and micro-batch x dp is the same in
+    all: each stage sees the same sequences. Where they hold replicas, all but the model is their own.
+    """
+
+    pool: str
+    parallel: Parallel
+    micro_batch: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,31 @@ class ClusterSection(Section):
         return self
 
 
+class PoolLayoutSection(Section):
+    """What of a layout is a pool's own; the rest is as `parallel` says.
+
+    Where pools hold stages, micro_batch x dp must be the same in all of them. Where they hold replicas,
+    stages, chunks and schedule may differ, too, and dp follows from the devices.
+    """
+
+    tp: Degree | None = Field(None, description="tensor-parallel degree")
+    pp: Degree | None = Field(None, description="stages, where pools hold replicas")
+    vp: Degree | None = Field(None, description="chunks per stage, where pools hold replicas")
+    cp: Degree | None = Field(None, description="context-parallel degree")
+    ep: Degree | None = Field(None, description="expert-parallel degree")
+    etp: Degree | None = Field(None, description="tensor-parallel degree inside an expert")
+    sequence_parallel: bool | None = Field(None, description="spread norms and residuals over tp")
+    zero: Literal[0, 1, 2] | None = Field(None, description="ZeRO stage")
+    schedule: str | None = Field(None, description="where pools hold replicas")
+    recompute: Literal["none", "selective", "full"] | None = Field(
+        None, description="activations computed again in the backward pass"
+    )
+    chunk_layers: tuple[Count, ...] | None = Field(
+        None, description="layers per chunk, where pools hold replicas"
+    )
+    micro_batch: Degree | None = Field(None, description="sequences per micro-batch and replica")
+
+
 class ParallelSection(Section):
     """Degrees and schedule of the layout."""
 
@@ -245,6 +270,9 @@ class ParallelSection(Section):
     stage_pools: tuple[str, ...] = Field((), description="pool of each stage")
     batch_split: Literal["speed", "equal"] = Field(
         "speed", description="how replicas on different pools share the batch"
+    )
+    pools: dict[str, PoolLayoutSection] = Field(
+        {}, description="what each pool has of its own, by its name; see below"
     )
 
 

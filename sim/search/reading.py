@@ -55,10 +55,12 @@ class Question:
 def read_question(
     name: str, overrides: Sequence[str] = (), seed: int | None = None, *,
     on: Sequence[str] = (), keep: Sequence[str] = (), tokens: str | None = None,
+    placed_later: bool = False,
 ) -> Question:  # fmt: skip
     """Return the question that a scenario, a launch file or a model's name asks; the first case counts.
 
-    `on` names nodes or devices, `keep` axes of the layout (`AXES`) that the file fixes. Raises
+    `on` names nodes or devices, `keep` axes of the layout (`AXES`) that the file fixes; a question that is
+    `placed_later` need not say where it runs. Raises
     `InputError` with everything that is wrong.
     """
     text, notes = _text(name, overrides)
@@ -74,7 +76,7 @@ def read_question(
         question.given = scenario_of(own, question.folder) if _whole(own) else None
     _one_phase(question.case)
     _open(question, keep)
-    if not question.nodes and not case.data.get("cluster"):
+    if not question.nodes and not case.data.get("cluster") and not placed_later:
         words = "which devices? say --on NODE (ersatz list nodes) and --devices N, --by DAYS or --budget"
         raise InputError([Problem(name, 0, 0, "cluster", "", words)])
     return question
@@ -260,6 +262,21 @@ def _move(
         words = f"training.precision {precision} is not had on {node.device.title}"
         notes.append(f"{words}: the usual one is taken")
         data["training"] = training
+
+
+def without_cluster(question: Question, pools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a cluster of these pools; what of the case belongs to another goes, but for what was said."""
+    data, said = question.case.data, question.case.overridden
+    notes = list(question.notes)
+    given = data.get("cluster")
+    joint = given.get("joint") if isinstance(given, dict) else None
+    notes += [f"{key} of the file belongs to its cluster and is left out"
+              for key in ("fabric", "stragglers", "stack")
+              if not _said((key,), said) and data.pop(key, None)]  # fmt: skip
+    for *path, key in (*OF_A_CLUSTER, ("cost", "rent"), ("cost", "server_price")):
+        _without(data, path, key, notes, said)
+    question.notes = tuple(notes)
+    return {"pools": pools, **({"joint": joint} if joint else {})}
 
 
 def _said(path: Key, said: set[Key]) -> bool:

@@ -23,6 +23,8 @@ def scenario_text(data: Mapping[str, Any], scenario: Scenario, step_s: float) ->
 
 def parallel_keys(p: Parallel) -> dict[str, Any]:
     """Return a layout as the keys of a scenario's `parallel`; what is 1 is left out."""
+    if p.pools:
+        return _pool_keys(p)
     degrees = {"tp": p.tp, "pp": p.pp, "vp": p.vp, "cp": p.cp, "ep": p.ep, "etp": p.etp}
     found: dict[str, Any] = {name: value for name, value in degrees.items() if value > 1}
     found |= {"dp": p.dp, "zero": p.zero, "recompute": p.recompute}
@@ -37,3 +39,21 @@ def parallel_keys(p: Parallel) -> dict[str, Any]:
     if p.ep > 1 and p.tp * p.cp > 1:
         found["expert_layout"] = p.expert_layout
     return found
+
+
+def _pool_keys(p: Parallel) -> dict[str, Any]:
+    """Return layouts that pools have of their own as keys: what they share, then each pool's."""
+    stages = p.mixed == "stages"
+    shared: dict[str, Any] = {"mixed": p.mixed}
+    if stages:
+        shared |= {"pp": p.pp, "schedule": p.schedule, "stage_pools": list(p.stage_pools)}
+        shared |= {"chunk_layers": list(p.chunk_layers)} if p.chunk_layers else {}
+    own = {}
+    for one in p.pools:
+        keys = parallel_keys(one.parallel)
+        gone = {"dp", "shard", "cp_comm", "expert_layout"} | (
+            {"pp", "schedule"} if stages else set()
+        )
+        own[one.pool] = {key: value for key, value in keys.items() if key not in gone}
+        own[one.pool]["micro_batch"] = one.micro_batch
+    return {**shared, "pools": own}

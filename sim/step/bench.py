@@ -55,8 +55,12 @@ class Bench:
         elsewhere = tuple(self._times(share, share.pools[0]) for share in others)
         joint = None
         if elsewhere:
-            ranks = min(share.parallel.world for share in self.shares)
+            ranks = [share.parallel.world for share in self.shares]
+            if not parallel.own:  # as many of each talk as the smallest pool has
+                ranks = [min(ranks)]
             joint = joint_border([x.pools[0] for x in self.shares], s.joint or Joint(), ranks)
+            if parallel.own:
+                joint = replace(joint, rate=joint.rate * min(ranks) / parallel.world)
         self.traffic = WeightTraffic(s, self.pool.stack, self.times, elsewhere, joint)
         tokens = s.training.micro_batch * s.training.sequence_length / parallel.cp
         self.shard = Shard(
@@ -70,6 +74,11 @@ class Bench:
     def _times(self, share: Scenario, pool: Pool) -> Times:
         """Return the times on a pool; groups of replicas on several pools are slowed by the joint."""
         parallel = share.parallel
+        if parallel.own:  # shards of another layout cannot be in one ring with these
+            groups = self.groups or placed_communicators(
+                parallel, pool, parallel.dp, share.fabric, share.seed
+            )
+            return Times(pool.node, pool.stack, groups, self.timer)
         replicas = sum(other.parallel.dp for other in self.shares) or parallel.dp
         groups = dict(self.groups or placed_communicators(
             parallel, pool, replicas, share.fabric, share.seed

@@ -27,6 +27,7 @@ from ersatz.sim.plan.borders import (
     Border,
     Step,
     schedule_steps,
+    seen_by,
     stage_borders,
 )
 from ersatz.sim.plan.layout import (
@@ -34,6 +35,7 @@ from ersatz.sim.plan.layout import (
     chunk_params,
     chunk_whole_params,
     copies_table,
+    on_pool,
     rank_shape,
 )
 from ersatz.sim.plan.schedules import Schedule, Variant, chunk_places, make_schedule
@@ -83,8 +85,9 @@ def build_program(
         if key not in blocks:
             blocks[key] = builders[visit.stage].block(schedule, *key)
     tails = tuple(builders[s].tail(schedule, s) for s in range(parallel.pp))
-    flop = _executed_flop(schedule, builders) * parallel.tp * parallel.cp * parallel.dp
-    return Program(schedule, rank_shape(parallel), blocks, tails), flop
+    flop = _executed_flop(schedule, builders)
+    shape = (1, 1, 1, 1) if parallel.pools else rank_shape(parallel)  # pools' ranks are alike
+    return Program(schedule, shape, blocks, tails), flop
 
 
 def stage_builders(
@@ -92,10 +95,10 @@ def stage_builders(
     borders: Mapping[Step, Border],
 ) -> list[StageBuilder]:  # fmt: skip
     """Return the builder of each stage, one for all stages of a pool."""
-    made = {
-        key: StageBuilder(scenario, bench_of(scenario, pool, timer, shares), borders)
-        for key, pool in {id(pool): pool for pool in pools}.items()
-    }
+    made = {}
+    for key, pool in {id(pool): pool for pool in pools}.items():
+        own, ways = on_pool(scenario, pool), seen_by(borders, scenario, pools, pool)
+        made[key] = StageBuilder(own, bench_of(own, pool, timer, shares), ways)
     return [made[id(pool)] for pool in pools]
 
 
@@ -109,12 +112,15 @@ def stage_pools(scenario: Scenario) -> list[Pool]:
 
 
 def _executed_flop(schedule: Schedule, builders: list[StageBuilder]) -> float:
-    total = 0.0
+    total: dict[int, float] = {}  # by the ranks of a stage
     for visit in schedule.walk:
+        builder = builders[visit.stage]
+        p = builder.scenario.parallel
+        ranks = p.tp * p.cp * p.dp
         for phase, chunk, _ in visit.block:
             position = schedule.places[visit.stage][chunk].position
-            total += builders[visit.stage].flop.get((phase, position), 0.0)
-    return total
+            total[ranks] = total.get(ranks, 0.0) + builder.flop.get((phase, position), 0.0)
+    return sum(flop * ranks for ranks, flop in total.items())
 
 
 class Ahead(NamedTuple):

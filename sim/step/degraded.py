@@ -21,6 +21,8 @@ from ersatz.sim.step.stragglers import kept_stragglers, named_stragglers, stragg
 def replicas_left(scenario: Scenario, lost: Sequence[int]) -> tuple[int, ...]:
     """Return the replicas that `lost` nodes (of each pool) leave: in all, or of each pool of replicas."""
     parallel, pools = scenario.parallel, scenario.pools
+    if parallel.pools:  # layouts of pools' own are not dealt out anew
+        return (0 if any(lost) else parallel.dp,)
     devices = [(p.nodes - n) * p.node.devices for p, n in zip(pools, lost, strict=True)]
     slice_ = parallel.tp * parallel.cp
     if len(pools) > 1 and parallel.mixed == "replicas":

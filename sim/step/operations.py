@@ -13,6 +13,7 @@ from math import fsum
 from typing import NamedTuple, TypeVar
 
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
+from ersatz.sim.plan.borders import stage_ranks
 from ersatz.sim.records import CollectiveRow, FlopRow, OperationsResult
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.build import stage_pools
@@ -40,7 +41,7 @@ def step_operations(scenario: Scenario, timer: Timer = calibrated_time) -> Opera
     sent: list[CollectiveRow] = []
     done: list[FlopRow] = []
     for share, program in zip(shares, programs, strict=True):
-        pools = [pool.name for pool in stage_pools(share)]
+        pools = [(pool.name, stage_ranks(share, pool)) for pool in stage_pools(share)]
         sent += by_stages(program, pools, collective_counts, _collective_row)
         done += by_stages(program, pools, flop_counts, _flop_row)
     return OperationsResult(
@@ -119,17 +120,19 @@ def _computed(phase: str, kernel: Kernel) -> _Computed:
 
 
 def by_stages(
-    program: Program, pools: list[str],
+    program: Program, pools: list[tuple[str, int]],
     count: Callable[[Iterable[tuple[Block, int]]], Mapping[Thing, int]],
     row: Callable[[str, tuple[int, ...], int, Thing, int], Row],
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield a row for each thing that stages of one pool do equally often."""
-    stages: dict[tuple[str, Thing, int], list[int]] = defaultdict(list)
+    """Yield a row for each thing that stages of one pool do equally often.
+
+    `pools` has the name of each stage's pool and how many ranks hold the stage there.
+    """
+    stages: dict[tuple[tuple[str, int], Thing, int], list[int]] = defaultdict(list)
     for stage in range(program.stages):
         for thing, times in count(blocks_of(program, stage)).items():
             stages[pools[stage], thing, times].append(stage)
-    per_stage = program.ranks // program.stages
-    for (pool, thing, times), found in stages.items():
+    for ((pool, per_stage), thing, times), found in stages.items():
         yield row(pool, tuple(found), per_stage * len(found), thing, times)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
 from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.layout import share_of
+from ersatz.sim.plan.borders import stage_ranks
+from ersatz.sim.plan.layout import on_pool, share_of, turn_of
 from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
@@ -102,18 +103,19 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
     """Return one scenario per kind of device that runs whole replicas, with its share of the batch."""
     if len(scenario.pools) == 1 or scenario.parallel.mixed == "stages":
         return [scenario]
-    training = scenario.training
-    own = [share_of(scenario.parallel, pool, scenario.pools) for pool in scenario.pools]
-    replicas = [parallel.dp for parallel in own]
-    microbatches = training.global_batch // training.micro_batch
-    counts = share_microbatches(microbatches, replicas, replica_speeds(scenario, timer))
+    total = scenario.training.global_batch
+    alone = [
+        replace(one, parallel=share_of(one.parallel, one.pools[0], scenario.pools))
+        for one in _by_pool(scenario)
+    ]
+    turns = [turn_of(one.parallel, one.training.micro_batch) for one in alone]
+    unit = math.gcd(*turns)
+    counts = share_microbatches(
+        total // unit, [turn // unit for turn in turns], replica_speeds(scenario, timer)
+    )
     return [
-        replace(
-            alone,
-            parallel=parallel,
-            training=replace(training, global_batch=count * parallel.dp * training.micro_batch),
-        )
-        for alone, parallel, count in zip(_by_pool(scenario), own, counts, strict=True)
+        replace(one, training=replace(one.training, global_batch=count * turn))
+        for one, turn, count in zip(alone, turns, counts, strict=True)
     ]
 
 
@@ -121,7 +123,12 @@ def replica_speeds(scenario: Scenario, timer: Timer = calibrated_time) -> list[f
     """Return how fast a replica of each pool is, as its share of the batch sees it."""
     if scenario.parallel.batch_split == "equal":
         return [1.0] * len(scenario.pools)
-    return [1 / _pace(alone, timer) for alone in _by_pool(scenario)]
+    return [1 / (_rounds(alone) * _pace(alone, timer)) for alone in _by_pool(scenario)]
+
+
+def _rounds(alone: Scenario) -> int:
+    """Return the micro-batches that a pool's own schedule takes at once."""
+    return turn_of(alone.parallel, 1) // alone.parallel.dp
 
 
 def _by_pool(scenario: Scenario) -> list[Scenario]:
@@ -129,7 +136,7 @@ def _by_pool(scenario: Scenario) -> list[Scenario]:
     found, first = [], 0
     for pool in scenario.pools:
         slow = stragglers_between(scenario.stragglers.ranks, first, pool.devices)
-        found.append(replace(scenario, pools=(pool,), stragglers=slow))
+        found.append(replace(on_pool(scenario, pool), pools=(pool,), stragglers=slow))
         first += pool.devices
     return found
 
@@ -236,11 +243,11 @@ def _result(
 
 def _peak(scenario: Scenario, shares: Sequence[Scenario]) -> float:
     """Dense matrix peak of all devices by which MFU divides."""
-    parallel, dtype = scenario.parallel, scenario.training.precision
+    dtype = scenario.training.precision
     if len(shares) > 1:
         return math.fsum(utilisation_peak(p.node.device, dtype) * p.devices for p in scenario.pools)
-    ranks = parallel.tp * parallel.cp * parallel.dp
-    return math.fsum(utilisation_peak(p.node.device, dtype) * ranks for p in stage_pools(scenario))
+    return math.fsum(utilisation_peak(p.node.device, dtype) * stage_ranks(scenario, p)
+                     for p in stage_pools(scenario))  # fmt: skip
 
 
 def busy_share(result: StepResult) -> float:

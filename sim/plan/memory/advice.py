@@ -39,6 +39,8 @@ def remedies(scenario: Scenario) -> list[tuple[str, Scenario]]:
     slow ones, pairs of other kinds are named beside them.
     """
     found: dict[str, Scenario] = {}
+    if scenario.parallel.pools:
+        return []  # each pool has its own: a search finds what fits
     left = [(kind, change) for kind, change in CHANGES if change(scenario) is not None]
     for size in range(1, LARGEST + 1):
         if len(found) >= ENOUGH or (found and size > 2):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.plan.layout import split_layers
+from ersatz.sim.plan.layout import Chunk, on_pool, split_layers
 from ersatz.sim.plan.memory.moments import (
     KINDS,
     WORDS,
@@ -53,24 +53,33 @@ class StagePeak:
 def stage_peaks(scenario: Scenario) -> Iterator[StagePeak]:
     """Yield the peak of every stage on every pool that has it."""
     for stage, pool, bytes_ in held_stages(scenario):
-        yield stage_peak(scenario, stage, pool, bytes_)
+        yield stage_peak(on_pool(scenario, pool), stage, pool, bytes_)
 
 
 def held_stages(scenario: Scenario) -> Iterator[tuple[int, Pool, StageBytes]]:
     """Yield each stage with its pool and what its chunks take there."""
+    cut: dict[str, tuple[Scenario, list[list[Chunk]]]] = {}
+    known: dict[object, StageBytes] = {}
+    for stage, pool in _stages(scenario):
+        if pool.name not in cut:
+            own = on_pool(scenario, pool)
+            cut[pool.name] = own, _held(own)
+        own, held = cut[pool.name]
+        alike = (
+            pool.name,
+            *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held[stage]),
+        )
+        if alike not in known:
+            known[alike] = stage_bytes(own, pool, held[stage])
+        yield stage, pool, known[alike]
+
+
+def _held(scenario: Scenario) -> list[list[Chunk]]:
+    """Return the chunks of each stage."""
     parallel = scenario.parallel
     chunks = split_layers(scenario.model, parallel)
     places = chunk_places(parallel.schedule, parallel.pp, parallel.vp)
-    known: dict[object, StageBytes] = {}
-    for stage, pool in _stages(scenario):
-        held = [chunks[place.position] for place in places[stage]]
-        alike = (
-            pool.name,
-            *((c.runs, c.embedding, c.head, c.predict, c.table) for c in held),
-        )
-        if alike not in known:
-            known[alike] = stage_bytes(scenario, pool, held)
-        yield stage, pool, known[alike]
+    return [[chunks[place.position] for place in row] for row in places]
 
 
 def stage_peak(scenario: Scenario, stage: int, pool: Pool, bytes_: StageBytes) -> StagePeak:
@@ -106,4 +115,5 @@ def _stages(scenario: Scenario) -> Iterator[tuple[int, Pool]]:
         yield from ((s, by_name[name]) for s, name in enumerate(parallel.stage_pools))
         return
     for pool in scenario.pools:
-        yield from ((stage, pool) for stage in range(parallel.pp))
+        own = on_pool(scenario, pool).parallel
+        yield from ((stage, pool) for stage in range(own.pp))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ersatz.sim.plan.layout import on_pool
 from ersatz.sim.plan.memory.moments import (
     BACKWARD,
     FORWARD,
@@ -54,7 +55,7 @@ class Timeline:
 def fullest_timeline(scenario: Scenario) -> Timeline:
     """Return the timeline of the stage with the least room; raises as `plan_memory` does."""
     stages = list(held_stages(scenario))
-    peaks = [stage_peak(scenario, stage, pool, held) for stage, pool, held in stages]
+    peaks = [stage_peak(on_pool(scenario, pool), stage, pool, held) for stage, pool, held in stages]
     worst = min(range(len(peaks)), key=lambda i: peaks[i].spare)
     return _timeline(scenario, worst, *stages[worst])
 
@@ -68,6 +69,7 @@ def stage_timelines(scenario: Scenario, numbers: Sequence[int]) -> list[Timeline
 def _timeline(
     scenario: Scenario, number: int, stage: int, pool: Pool, bytes_: StageBytes
 ) -> Timeline:
+    scenario = on_pool(scenario, pool)
     moments = stage_moments(scenario, stage, whole=True)
     found = alive(moments, bytes_)
     rest = beside(pool.stack, scenario.parallel, scenario.model)

@@ -243,7 +243,9 @@ class BuyFile(Section):
 
     question: str = Field(description="what the scenario answers")
     seed: Seed = Field(0, description="of all random draws")
-    currency: Literal["CNY", "USD", "EUR"] = Field("CNY", description="of all results")
+    currency: Literal[
+        "CNY", "USD", "EUR", "GBP", "JPY", "INR", "MYR", "SGD", "KRW", "TWD", "AED", "SAR"
+    ] = Field("CNY", description="of all results")
     start: str | None = Field(None, description="day of the plan, like 2025-03-24")
     buyer: BuyerSection = Field(BuyerSection(), description="see below")
     rules: RulesSection = Field(RulesSection(), description="see below")

@@ -27,6 +27,10 @@ def _layout(plan: Record) -> str:
 
 def _proof(record: Record) -> Iterator[Fact]:
     search = record["best"]["search"]
+    if "left" in search:
+        yield Fact("searched", f"{search['timed']:,} layouts were timed exactly",
+                   f"another could be {100 * search['left']:.0f} % faster at most")  # fmt: skip
+        return
     yield Fact("proved", f"of {search['layouts']:,} layouts {search['may_fit']:,} may fit",
                f"{search['timed']:,} were timed exactly, and no other can be better")  # fmt: skip
     given, step = record.get("given_step_s"), record["best"]["result"]["step"]["duration_s"]

@@ -153,7 +153,11 @@ def count_pieces(
 
 
 def check_ranks(scenario: Scenario, ranks: Sequence[int]) -> None:
-    """Raise `ValueError` for too many ranks and for one that the job does not have."""
+    """Raise `ValueError` for too many ranks, for one that the job does not have, and where all differ."""
+    if scenario.parallel.pools:
+        raise ValueError(
+            "pools with layouts of their own (parallel.pools) are not told rank by rank"
+        )
     if len(ranks) > MOST_RANKS:
         raise ValueError(f"{len(ranks)} ranks: expected at most {MOST_RANKS}")
     wrong = [rank for rank in ranks if not 0 <= rank < scenario.devices]

@@ -165,6 +165,8 @@ class WeightTraffic:
         Then it goes around one ring through all pools, or by levels, whichever is quicker: inside each
         pool, and between the pools with what each member holds of it.
         """
+        if self.scenario.parallel.own:
+            return self._apart(kind, nbytes, group)
         everywhere = (self.times, *self.elsewhere)
         flat = max((times.collective(kind, nbytes, group) for times in everywhere),
                    key=lambda moved: moved.seconds)  # fmt: skip
@@ -177,3 +179,20 @@ class WeightTraffic:
         crossing = 2.0 * (pools - 1) / pools * nbytes / fewest
         levels = inside + self.joint.latency_s + crossing / self.joint.rate
         return flat._replace(seconds=levels) if levels < flat.seconds else flat
+
+    def _apart(self, kind: str, nbytes: float, group: str) -> Transfer:
+        """Return a collective of a pool whose layout is its own: by levels, for shards are not alike.
+
+        Gradients are summed inside the pool, then each rank exchanges what it holds of the sum with the
+        other pools; weights are gathered inside alone.
+        """
+        own = self.times.collective(kind, nbytes, group)
+        if self.joint is None or kind == "all_gather" or group not in ("dp", "edp"):
+            return own
+        groups = self.times.communicators
+        copies = groups[{"dp": "rep", "edp": "erep"}[group]].group.size
+        pools = 1 + len(self.elsewhere)
+        held = nbytes / (groups[group].group.size * copies)
+        crossing = 2.0 * (pools - 1) / pools * held
+        between = self.joint.latency_s + crossing / self.joint.rate
+        return own._replace(seconds=own.seconds + between)

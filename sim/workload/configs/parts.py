@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ersatz.sim.workload.configs.config import Config
@@ -210,7 +211,22 @@ def _indexer(config: Config, word: str) -> Indexer:
 
 
 def recurrence(config: Config, hidden: int) -> Recurrence | None:
-    """Return the recurrence of a configuration's linear layers, by whichever sizes it has."""
+    """Return the recurrence of a configuration's linear layers; sizes of nothing are faults."""
+    found = _recurrence(config, hidden)
+    if found is None:
+        return None
+    sizes = {name: getattr(found, name) for name in ("heads", "key_dim", "value_dim", "chunk")}
+    for name, size in sizes.items():
+        if size < 1:
+            words = (
+                f"{name.replace('_', ' ')} of its {found.kind} layers is {size}; expected 1 or more"
+            )
+            config.blame((), "", words)
+    return replace(found, **{name: max(size, 1) for name, size in sizes.items()})
+
+
+def _recurrence(config: Config, hidden: int) -> Recurrence | None:
+    """Return the recurrence by whichever sizes the configuration has."""
     kind = config.family.recurrence
     if config.family.name == "olmo_hybrid" and not config.given("linear_num_value_heads"):
         return _of_attention(config, hidden)
