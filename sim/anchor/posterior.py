@@ -80,7 +80,8 @@ def _not_own(slope: Array, covariance: Array, precisions: Array) -> Array:
     An error divided by it is that of the row predicted from the others alone.
     """
     leverage = precisions * np.einsum("ij,jk,ik->i", slope, covariance, slope)
-    return np.maximum(1.0 - leverage, LEAST)
+    found: Array = np.maximum(1.0 - leverage, LEAST)
+    return found
 
 
 def _weights(errors: Array, spread: float) -> Array:
