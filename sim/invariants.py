@@ -19,6 +19,7 @@ from ersatz.sim.records import (
     EnergyResult,
     JobResult,
     MemoryResult,
+    PhaseResult,
     RunResult,
     StepResult,
 )
@@ -105,6 +106,8 @@ def check_run(result: RunResult, fastest_peak: float, weight_bytes: float) -> Ru
                  result.memory.peak_bytes * result.step.devices, weight_bytes)  # fmt: skip
     if result.job:
         _check_job(holds, result.job)
+    if result.job and result.phases:
+        _check_phases(holds, result.phases, result.job)
     if result.energy:
         _check_energy(holds, result.energy)
     if result.cost:
@@ -163,6 +166,17 @@ def _check_job(holds: Holds, job: JobResult) -> None:
     holds.within("job.device_hours", job.device_hours)
     holds.sums("job.interruptions", job.interruptions_by_cause, job.interruptions)
     holds.above("job.checkpoint_interval_s", job.checkpoint_interval_s)
+
+
+def _check_phases(holds: Holds, phases: Sequence[PhaseResult], job: JobResult) -> None:
+    spent = {f"{i} {phase.name}": phase.productive_s for i, phase in enumerate(phases)}
+    holds.sums("job.productive_s by phase", spent, job.productive_s)
+    holds.true(
+        "the phases have other steps than the job", sum(p.steps for p in phases) == job.steps
+    )
+    for phase in phases:
+        holds.above(f"phases, {phase.name}: step_s", phase.step_s)
+        holds.above(f"phases, {phase.name}: tokens", phase.tokens)
 
 
 def _check_energy(holds: Holds, energy: EnergyResult) -> None:

@@ -86,6 +86,26 @@ class MemoryResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """One phase of a job whose steps are not all alike; none where they are."""
+
+    name: str = column("the phase's name")
+    ramp: bool = column("it is a size of a growing batch")
+    tokens: float = column("of the phase", "tokens")
+    steps: int = column("steps to be done")
+    global_batch: int = column("sequences per step")
+    sequence_length: int = column("tokens per sequence")
+    layout: str = column("its layout in words")
+    step_s: float = column("duration of a step", "s")
+    tokens_per_s_per_device: float = column("tokens per second and device", "tokens/s")
+    mfu: float = column("as step.mfu")
+    productive_s: float = column("time of the steps that count", "s")
+    peak_bytes: float = column("what the device must hold at the peak of the fullest rank", "B")
+    verdict: str = column("as memory.verdict")
+    anew: bool = column("the job saves and is started again before it")
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """A whole training job; times and counts are means over the simulated replicas."""
 
@@ -259,6 +279,9 @@ class RunResult:
     )
     operations: OperationsResult | None = field(
         default=None, metadata={"meaning": "what ranks send and compute, where it was asked for"}
+    )
+    phases: tuple[PhaseResult, ...] = field(
+        default=(), metadata={"meaning": "the phases of a job that has several, in order"}
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
@@ -17,12 +17,21 @@ from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.conditions import plan_conditions
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
-from ersatz.sim.job.job import StepWithout, simulate_job
+from ersatz.sim.job.job import simulate_phases
+from ersatz.sim.job.work import StepWithout, Work, starts_anew, step_count
 from ersatz.sim.plan.memory import least_capacity, plan_memory, remedies
 from ersatz.sim.plan.remarks import network_remarks
-from ersatz.sim.records import Comparison, JobResult, RunResult, StepResult, wrong_metric
+from ersatz.sim.records import (
+    Comparison,
+    JobResult,
+    MemoryResult,
+    PhaseResult,
+    RunResult,
+    StepResult,
+    wrong_metric,
+)
 from ersatz.sim.scenario.joint import other_reading
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Scenario, layout_words
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
 from ersatz.sim.uncertainty.intervals import why_wide, with_interval
@@ -41,25 +50,23 @@ def run_case(
     for row in scenario.published:
         if words := wrong_metric(row.metric):
             raise ValueError(f"published: {row.metric!r}: {words}")
-    memory = plan_memory(scenario, advise=False)
-    anchored = anchored_width(scenario, timer) if width is None else None
+    parts, main = scenario.parts, scenario.main_phase
+    anchored = anchored_width(parts[main], timer) if width is None else None
     if anchored:
         width = anchored[0]
-    step = with_interval(scenario, simulate_step(scenario, timer), width)
+    steps = [with_interval(part, simulate_step(part, timer), width) for part in parts]
+    memories = [plan_memory(part, advise=False) for part in parts]
+    fullest = min(range(len(parts)), key=lambda i: _room(memories[i]))
+    step, memory = steps[main], memories[fullest]
     if memory.verdict != "fits":
-        memory = replace(memory, advice=tuple(_advice(scenario, step, timer)))
+        advice = _advice(parts[fullest], steps[fullest], timer)
+        memory = replace(memory, advice=tuple(advice))
     job = energy = cost = None
+    works: tuple[Work, ...] = ()
     if scenario.training.tokens:
-        job = simulate_job(
-            scenario,
-            step.duration_s,
-            degraded_step_s=_degraded(scenario, step, timer),
-            conditions=plan_conditions(
-                scenario, step.duration_s, lambda worse: step_seconds(worse, timer)
-            ),
-            model_params=saved_params(scenario.model),
-        )
-        energy = job_energy(scenario, job, busy_share(step))
+        works = tuple(_works(parts, steps, timer))
+        job = simulate_phases(scenario, works, saved_params(scenario.model))
+        energy = job_energy(scenario, job, _busy(works, steps))
         cost = job_cost(scenario, job, energy) if scenario.cost else None
     chance = job_chance(scenario, step, job, cost) if job else None
     result = RunResult(
@@ -70,10 +77,55 @@ def run_case(
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
             *_job_remarks(scenario, job), *scenario.assumptions,
         ),
+        phases=tuple(_phases(scenario, works, steps, memories)),
         sources=tuple(_sources(scenario)),
         chance=chance,
     )  # fmt: skip
     return check_run(_with_published(scenario, result), *_limits(scenario))
+
+
+def _room(memory: MemoryResult) -> tuple[float, float]:
+    """Return how surely a plan fits and how much of the device it leaves, both small where it is full."""
+    return memory.fit_probability, 1.0 - memory.peak_bytes / memory.capacity_bytes
+
+
+def _works(parts: Sequence[Scenario], steps: Sequence[StepResult], timer: Timer) -> Iterator[Work]:
+    """Yield what the job does in each phase; the step engine is asked for steps that are slowed."""
+    for before, part, step in zip((None, *parts), parts, steps, strict=False):
+        weather = plan_conditions(part, step.duration_s, lambda worse: step_seconds(worse, timer))
+        anew = before is not None and starts_anew(before, part)
+        slowed = _degraded(part, step, timer)
+        yield Work(step_count(part), step.duration_s, slowed, weather, anew)
+
+
+def work_seconds(scenario: Scenario, step_s: float) -> float:
+    """Return the time of a job's steps without stops, where one step of it takes `step_s`."""
+    if not scenario.phases:
+        t = scenario.training
+        return t.tokens / (t.global_batch * t.sequence_length) * step_s
+    return math.fsum(step_count(part) * step_seconds(part) for part in scenario.parts)
+
+
+def _busy(works: Sequence[Work], steps: Sequence[StepResult]) -> float:
+    """Return the share of all steps together during which the mean device is busy."""
+    whole = math.fsum(work.seconds for work in works)
+    return math.fsum(
+        work.seconds / whole * busy_share(step) for work, step in zip(works, steps, strict=True)
+    )
+
+
+def _phases(
+    scenario: Scenario, works: Sequence[Work], steps: Sequence[StepResult],
+    memories: Sequence[MemoryResult],
+) -> Iterator[PhaseResult]:  # fmt: skip
+    """Yield the phases of a job that has several."""
+    for phase, work, step, memory in zip(scenario.phases, works, steps, memories, strict=False):
+        t = phase.training
+        yield PhaseResult(
+            phase.name, phase.ramp, t.tokens, work.steps, t.global_batch, t.sequence_length,
+            layout_words(phase), step.duration_s, step.tokens_per_s_per_device, step.mfu,
+            work.seconds, memory.peak_bytes, memory.verdict, work.anew,
+        )  # fmt: skip
 
 
 def _advice(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:

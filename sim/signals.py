@@ -55,16 +55,6 @@ def raise_on_signals() -> None:
             signal.signal(number, stop)
 
 
-def obey_parent() -> None:
-    """Begin a forked helper: an interrupt is its parent's, and SIGTERM ends it at once.
-
-    A handler written in Python would not: what arrives just before a wait is not seen until the wait
-    is over, and whoever ends the helper waits for it.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def ignore_signals() -> None:
     """Let the interpreter end in peace: the answer was given, only memory is left to tidy."""
     for number in _ASKED:

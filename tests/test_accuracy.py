@@ -83,10 +83,10 @@ def test_outliers_count_as_a_bounded_error() -> None:
 
 
 def test_layers_that_the_host_holds_up_are_a_reason() -> None:
-    """Llama 3 8B, 4,096 tokens on one H100: a layer has 218 M weights, so 2 x 0.218e9 x 4,096 = 1.8 TFLOP.
+    """Llama 3 8B, 4,096 tokens on one H100: a layer has 218 M weights: 1.79 TFLOP forward.
 
-    Causal attention adds 4 x 2,048 x 4,096 per token: 0.14; a share of the head 2 x 525e6 / 32: 0.13. Together
-    2.06 TFLOP, at 0.6 of 989 TFLOP/s 3.47 ms; over eight ranks 0.43.
+    Causal attention adds 4 x 2,048 x 4,096 per token: 0.14; a share of the head 2 x 525e6 / 32: 0.13.
+    Together 2.06 TFLOP, at 0.6 of 989 TFLOP/s 3.47 ms; over eight ranks 0.43.
     """
     (case,) = load_cases(ROOT / "scenarios" / "llama3-70b-mi300x.yaml")
     node, model = load_node("h100-8"), load_model("llama3-8b")

@@ -1,11 +1,16 @@
 """LoRA: weights, work and memory of adapters by the modules that have them, worked out by hand."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ersatz.device_models.text.problems import InputError
+from ersatz.sim.importing.formats import import_file
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.scenario.file import load_cases
+from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.workload.adapters import adapter_params, adapter_work
 from ersatz.sim.workload.model import Experts
@@ -68,3 +73,67 @@ def test_unknown_modules_are_refused() -> None:
     with pytest.raises(InputError, match=r"lora_targets.*'q proj'.*expected words among q, k, v"):
         load_model({**SIZES, "lora_targets": "q proj"})
     assert load_model({**SIZES, "lora_targets": "q, v"}).lora_targets == "q, v"
+
+
+def _scenario(tmp_path: Path, stack: str, model: object) -> Scenario:
+    data = {"question": "q", "model": model, "stack": stack, "cluster": {"node": "h100-8", "nodes": 1},
+            "training": {"sequence_length": 4096, "global_batch": 8}, "parallel": {"dp": 8}}  # fmt: skip
+    path = tmp_path / "lora.yaml"
+    path.write_text(json.dumps(data))
+    (case,) = load_cases(path)
+    return case
+
+
+@pytest.mark.parametrize(("stack", "targets"), [
+    ("megatron-core", "q k v o gate up down"), ("mindspeed", "q k v o gate up down"),
+    ("primus-deepep", "q k v o gate up down"), ("automodel", "q k v o gate up down"),
+    ("fsdp", "q v"), ("deepspeed", "q v"), ("torch-eager", "q v"),
+])  # fmt: skip
+def test_modules_that_nobody_names_are_the_frameworks_and_take_time(
+    tmp_path: Path, stack: str, targets: str
+) -> None:
+    silent = _scenario(tmp_path, stack, SIZES)
+    named = _scenario(tmp_path, stack, {**SIZES, "lora_targets": targets})
+    assert silent.model.lora_targets == targets
+    assert any("lora_targets is not given" in words for words in silent.assumptions)
+    assert not any("lora_targets" in words for words in named.assumptions)
+    assert step_seconds(silent) == step_seconds(named)
+    untimed = replace(silent, model=replace(silent.model, lora_targets=""))
+    assert step_seconds(silent) > step_seconds(untimed)
+
+
+@pytest.mark.parametrize(("text", "targets", "assumed"), [
+    ("target_modules: '*_proj'", "q k v o gate up down", False),
+    ("target_modules: [q_proj, v_proj]", "q v", False),
+    ("match_all_linear: true", "q k v o gate up down", False),
+    ("alpha: 16", "q k v o gate up down", True),
+    ("target_modules: ['*.layers.*.self_attn.q_proj', '*k_proj']", "q k", False),
+])  # fmt: skip
+def test_automodels_names_may_have_stars(
+    tmp_path: Path, text: str, targets: str, assumed: bool
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "step_scheduler: {global_batch_size: 8, local_batch_size: 1, max_steps: 5}\n"
+        "distributed: {strategy: fsdp2, tp_size: 1}\n"
+        "model: {pretrained_model_name_or_path: meta-llama/Meta-Llama-3-8B}\n"
+        f"dataset: {{seq_len: 4096}}\npeft:\n  dim: 8\n  {text}\n"
+    )
+    found = import_file(path)
+    assert found.scenario["model"]["lora_targets"] == targets
+    assert any(a.key == "model.lora_targets" for a in found.assumed) == assumed
+
+
+def test_trainers_take_the_defaults_of_their_library(tmp_path: Path) -> None:
+    for text, targets in (
+        ("python sft.py --model_name_or_path meta-llama/Meta-Llama-3-8B --use_peft --lora_r 16"
+         " --per_device_train_batch_size 1 --max_seq_length 2048 --bf16 --max_steps 10", "q v"),
+        ("torchrun --nproc_per_node 8 posttrain_gpt.py --num-layers 4 --hidden-size 512 --seq-length 4096"
+         " --num-attention-heads 8 --vocab-size 32000 --micro-batch-size 1 --bf16 --lora-r 8"
+         " --max-position-embeddings 4096", "q k v o gate up down"),
+    ):  # fmt: skip
+        path = tmp_path / "run.sh"
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        found = import_file(path)
+        assert found.scenario["model"]["lora_targets"] == targets
+        assert any(a.key == "model.lora_targets" for a in found.assumed)

@@ -23,7 +23,7 @@ from ersatz.sim.anchor.factors import (
 )
 from ersatz.sim.anchor.posterior import Posterior, learned_spread, posterior, still_open
 from ersatz.sim.anchor.width import anchored_half, anchored_width
-from ersatz.sim.answers.anchor import anchor
+from ersatz.sim.answers.anchor import MOST, anchor
 from ersatz.sim.errors import InputError
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.file import load_cases
@@ -252,6 +252,15 @@ def test_rows_that_an_anchor_leaves_out_are_said(tmp_path: Path) -> None:
     assert len(record.runs) == 2
     assert "nowhere" in " ".join(record.left_out)
     assert "not used:" in str(answer)
+
+
+def test_of_very_many_steps_the_first_are_used_and_it_is_said(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, TRUE)[:1]
+    head, row = path.read_text().rstrip("]\n").rsplit("[", 1)
+    path.write_text(f"{head}[{', '.join([row] * (MOST + 5))}]\n")
+    (record,) = anchor(path).values()
+    assert len(record.runs) == MOST
+    assert f"steps after the first {MOST}" in " ".join(record.left_out)
 
 
 def ask(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -126,6 +126,7 @@ def placed(lines: list[str], words: str) -> bool:
         ('published=[{metric: step.mfv, value: 1, source: x}]', "did you mean 'step.mfu'"),
         ('published=[{metric: step.breakdown.bubbel, value: 1, source: x}]', "did you mean"),
         ('published=[{metric: step.duration_s, value: 0, source: x}]', "published"),
+        ('published=[{metric: step.duration_s, value: -0.2 s, source: x}]', "published"),
         ('published=[{metric: step.mfu, value: 1e-300, source: x}]', "published"),
         ('cases={"\\e[31mred": {}}', "a key holds the character U+001B"),
         ("cases={" + "x" * 101 + ": {}}", "1 to 100 printable characters"),

@@ -219,6 +219,27 @@ def test_a_killed_job_comes_back_under_a_new_name(tmp_path: Path) -> None:
     assert told == "w0!1000000000 COMPLETED_KILLED\nw0!1000000000#1 COMPLETED_SUCCESSFULLY\n"
 
 
+@pytest.mark.parametrize(("numbers", "kind"), [(False, "str"), (True, "int")])
+def test_states_of_devices_are_told_as_text_or_as_numbers(
+    numbers: bool, kind: str, tmp_path: Path
+) -> None:
+    answer = """
+    for e in message["events"]:
+        if e["type"] == "RESOURCE_STATE_CHANGED":
+            data = e["data"]
+            print(data["resources"], type(data["state"]).__name__, file=open(sys.argv[0] + ".txt", "a"))
+    if any(e["type"] == "JOB_SUBMITTED" for e in message["events"]):
+        job = message["events"][0]["data"]["job_id"]
+        socket.send(reply(message["now"], ("EXECUTE_JOB", {"job_id": job, "alloc": "0-7"}),
+            ("SET_RESOURCE_STATE", {"resources": "8-15", "state": "3"})))
+    else:
+        socket.send(reply(message["now"]))"""
+    mine = scheduler(tmp_path, answer.strip())
+    mine.state_numbers = numbers
+    run(mine, jobs(8))
+    assert (tmp_path / "mine.py.txt").read_text() == f"8-15 {kind}\n"
+
+
 def test_the_example_stays_alive_when_nodes_fail() -> None:
     # node 0 is down from 50 to 500 s: its job fails, starts over on node 1 at 50 s and ends at 150 s
     outage = Maintenance(50.0, 450.0, nodes=(0,))
@@ -355,14 +376,15 @@ def pybatsim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
     "easyBackfill", "fillerSched", "fillerSchedWithEvents", "schedFcfs", "schedFiller",
-    "schedEasySjfBackfill", "schedSendRecv",
+    "schedEasySjfBackfill", "schedSendRecv", "fcfsSchedSleep",
 ])  # fmt: skip
 def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
     name: str, pybatsim: Path
 ) -> None:
     workload = read_trace(GOLDEN / "medium_late.json.gz")
     assert len(workload.jobs) == 801
-    door = BatsimScheduler(Peer(f"{pybatsim} {name} -v error -s {{endpoint}}"), jobs=801)
+    door = BatsimScheduler(Peer(f"{pybatsim} {name} -v error -s {{endpoint}}"), jobs=801,
+                           state_numbers=name == "fcfsSchedSleep")  # fmt: skip
     log = run_fleet(FleetSpec(make_cluster(make_pool("cpu", 32, 1)), workload), door)
     assert sum(record.event == "finish" for record in log.records) == 801
     assert log.end_s == pytest.approx(

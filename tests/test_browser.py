@@ -150,6 +150,7 @@ def test_a_search_of_layouts_is_cancelled_and_run(browser: Browser, site: str) -
     browser.open(f"{site}/plan?scenario=deepseek-v3-h800&devices=1024,2048,4096")
     browser.js("document.getElementById('ask').click()")
     browser.until("!document.getElementById('cancel').hidden")
+    browser.until("document.getElementById('progress').textContent.includes('layouts priced')")
     browser.js("document.getElementById('cancel').click()")
     browser.until(f"{DONE} && document.querySelector('#answer .wrong')")
     assert "ended before it was done" in text_of(browser)

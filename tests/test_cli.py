@@ -140,6 +140,8 @@ def test_verbs_and_options_are_frozen() -> None:
             "--fleet",
             "--claims",
             "--slurm-conf",
+            "--slurm-assoc",
+            "--state-numbers",
             "--scheduler",
             "--endpoint",
             "--speed",

@@ -102,6 +102,21 @@ def test_a_crowded_network_slows_with_its_nodes() -> None:
     assert eight / two == pytest.approx((7 / 8) / (1 / 2) * 2)
 
 
+@pytest.mark.parametrize(
+    ("nbytes", "share"), [(1e6, 1.0), (2**0.5 * 1e6, 0.5), (2e6, 0.25), (1e9, 0.25)]
+)
+def test_buffers_beyond_the_knee_go_slower(nbytes: float, share: float) -> None:
+    # a share of 1/4 from twice the knee on; half way in logarithms it is 1/2
+    plain = make_node(scale_up(), scale_out(latency_s=0.0))
+    bent = make_node(scale_up(), scale_out(latency_s=0.0, knee_bytes=1e6, beyond_knee=0.25))
+    for kind in ("all_reduce", "all_gather", "all_to_all", "send"):
+        slower = seconds(kind, nbytes, Group(4, 1, 1), bent)
+        assert slower == pytest.approx(seconds(kind, nbytes, Group(4, 1, 1), plain) / share)
+    assert seconds("all_reduce", nbytes, inside(8), bent) == seconds(
+        "all_reduce", nbytes, inside(8), plain
+    )
+
+
 def test_tree_has_fewer_hops_and_twice_the_bytes() -> None:
     # 8 members in 2 nodes of 4: 2 levels inside and 1 across, up and down: 2 x (2 + 10) us.
     group = Group(8, 4, 2)

@@ -318,3 +318,32 @@ def test_uneven_layers_are_dealt_out_by_load_and_said(tmp_path: Path) -> None:
     assert any("61 layers do not divide over 16 chunks and are dealt out by load" in words
                for words in scenario.assumptions)  # fmt: skip
     assert len(plan_memory(scenario, advise=False).by_stage) == 16
+
+
+def test_prediction_modules_are_as_many_as_are_used(tmp_path: Path) -> None:
+    """MiniMax-M2.5 has three modules of one layer; they may be off, or have two layers each."""
+    config = config_of("MiniMaxAI--MiniMax-M2.5")
+    assert read(tmp_path, config).predict_layers == 3
+    assert read(tmp_path, config | {"use_mtp": False}).predict_layers == 0
+    assert read(tmp_path, config | {"mtp_transformer_layers": 2}).predict_layers == 6
+
+
+def test_what_a_family_does_not_heed_is_said_or_refused(tmp_path: Path) -> None:
+    """Classes that always gate, or never tie, whatever a key says."""
+    qwen = config_of("Qwen--Qwen3.5-27B")
+    inner = qwen.get("text_config", qwen)
+    inner["attn_output_gate"] = False
+    assert "attention of this family always has a gate" in refusal(tmp_path, qwen)
+    hybrid = config_of("nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-BF16") | {
+        "tie_word_embeddings": True
+    }
+    said = read(tmp_path, hybrid)
+    assert not said.tied
+    assert any("does not heed" in words for words in said.notes)
+
+
+def test_ratios_of_compression_are_as_many_as_layers(tmp_path: Path) -> None:
+    config = config_of("deepseek-ai--DeepSeek-V4-Flash")
+    rows = config["compress_ratios"]
+    assert "for each of" in refusal(tmp_path, config | {"compress_ratios": [*rows, 4, 4]})
+    assert "for each of" in refusal(tmp_path, config | {"compress_ratios": rows[:-5]})

@@ -8,10 +8,11 @@ import pytest
 
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
-from ersatz.sim.fleet.doors.door import Door, at_rate, run_at_door
+from ersatz.sim.fleet.doors.door import Door, run_at_door, told_to_slurm
 from ersatz.sim.fleet.doors.slurm.daemons import SlurmError, missing
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.engine.outages import Failures
+from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,9 +42,6 @@ def test_doors_say_what_they_cannot_do() -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             run_at_door(SPEC, door)
-    slow = Failures("node", 1e-3, 60.0, slowdown=0.5)
-    with pytest.raises(InputError, match="slow nodes cannot be emulated"):
-        run_at_door(replace(SPEC, outages=(slow,)), Door("slurm"))
 
 
 @pytest.mark.skipif(not missing(200.0), reason="Slurm is installed")
@@ -52,10 +50,42 @@ def test_slurm_is_missing() -> None:
         run_at_door(SPEC, Door("slurm"))
 
 
-def test_jobs_for_slurm_last_as_long_as_on_their_type() -> None:
-    # a PPU does half the work in a second: 200 s instead of 100, and a limit of 400
-    (job,) = at_rate(FLEET, WORK, halved).jobs
-    assert (job.duration_s, job.walltime_s) == (200.0, 400.0)
+def test_jobs_for_slurm_last_as_long_as_where_they_run() -> None:
+    # a PPU does half the work in a second: 200 s instead of 100; the one limit is that on the slower, 400
+    spec = replace(SPEC, speed=halved)
+    (rates,) = told_to_slurm(spec, Door("slurm")).carried.rates.values()
+    assert rates == {("ppu", 1): 0.5}
+    anywhere = replace(spec, workload=Workload((replace(WORK.jobs[0], types=()),), "w"))
+    told = told_to_slurm(anywhere, Door("slurm")).carried
+    assert told.rates["a"] == {("h800", 1): 1.0, ("ppu", 1): 0.5}
+    assert told.notes == ("slurm: the one limit of each of 1 jobs is that on its slowest type",)
+    ends = replace(WORK.jobs[0], types=(), walltime_s=50.0)  # at 50 s of work, wherever it runs
+    with pytest.raises(InputError, match="ends at its limit, which differs between the types"):
+        told_to_slurm(replace(spec, workload=Workload((ends,), "w")), Door("slurm"))
+
+
+def test_a_type_on_which_a_job_does_not_run_is_not_asked_for() -> None:
+    def never(job: Job, kind: str, devices: int, nodes: int, leaves: int) -> float:
+        return 0.0 if kind == "ppu" else 2.0
+
     anywhere = Workload((replace(WORK.jobs[0], types=()),), "w")
-    with pytest.raises(InputError, match="depends on the accelerator type"):
-        at_rate(FLEET, anywhere, halved)
+    told = told_to_slurm(replace(SPEC, workload=anywhere, speed=never), Door("slurm")).carried
+    assert told.workload.jobs[0].types == ("h800",)
+    with pytest.raises(InputError, match="runs on none of the types"):
+        told_to_slurm(replace(SPEC, speed=never), Door("slurm"))
+
+
+def test_what_slurm_is_told_otherwise_is_said() -> None:
+    slow = Failures("node", 1e-3, 60.0, slowdown=0.5)
+    fails = Failures("node", 1e-3, 60.0)
+    elastic = Workload((replace(WORK.jobs[0], min_devices=4, checkpoint_s=60.0, tenant="a"),), "w")
+    spec = replace(SPEC, workload=elastic, outages=(slow, fails), rules=Rules({"a": Quota(8, 8)}))
+    told = told_to_slurm(spec, Door("slurm"))
+    assert told.carried.outages == (fails,)
+    assert told.carried.workload.jobs[0].least == 8
+    for words, note in zip(
+        ("1 elastic jobs run at the size", "do not become slow", "start over", "GrpTRES"),
+        told.notes,
+        strict=True,
+    ):
+        assert words in note

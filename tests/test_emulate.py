@@ -316,3 +316,20 @@ def test_ticks_are_what_both_clocks_count_in() -> None:
     clock.run(0, 0, 1e-6, 3e-6)
     assert clock.ends[0] == ticks(1e-6) + ticks(3e-6)
     assert matmul("x", 2, 3, 4, "bf16").flop == 48
+
+
+def test_a_rank_whose_asker_was_killed_ends_without_a_word() -> None:
+    code = """
+import os
+from ersatz.sim.emulate.starting.nursery import _tell
+heard, news = os.pipe()
+_tell(news, 7)
+print(os.read(heard, 9))
+os.close(heard)
+_tell(news, 8)
+print("goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "goes on" not in done.stdout

@@ -10,7 +10,7 @@ import yaml
 from ersatz.device_models.kernels.kernel import calibrated_time, matmul
 from ersatz.sim.answers.emulate import replay
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.replaying.chakra import chakra_bytes
+from ersatz.sim.emulate.replaying.chakra import chakra_files
 from ersatz.sim.emulate.replaying.replay import recording_text
 from ersatz.sim.emulate.replaying.together import together
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace
@@ -212,7 +212,7 @@ def attributes(node: Fields) -> dict[str, int | bytes]:
 def test_chakra_traces_hold_every_piece_of_work_with_its_dependencies() -> None:
     """Work, a sum over two ranks, a message there and one back: types 4, 7, 5, 6 by MLCommons' schema."""
     trace = trace_of(0, [("work", 1.0), ("meet", 2.0), ("send 1", 1.0), ("recv 1", 1.0)])
-    nodes = nodes_of(chakra_bytes(trace))
+    nodes = nodes_of(chakra_files([trace])[0])
     assert [n[3] for n in nodes] == [[4], [7], [5], [6]]
     assert [n[1] for n in nodes] == [[0], [1], [2], [3]]
     assert [n.get(5) for n in nodes] == [None, [b"\0"], [b"\1"], [b"\2"]]  # one stream, in order

@@ -17,11 +17,15 @@ from typing import Any
 
 import pytest
 
+from ersatz.device_models.shipped import DATA
 from ersatz.sim.answers.answer import Answer
 from ersatz.sim.answers.cases import run
 from ersatz.sim.answers.emulate import emulate as answer
 from ersatz.sim.emulate.records import EmulateResult
 from ersatz.sim.errors import InfeasibleError, InputError
+from ersatz.sim.step.step import simulate_step
+from ersatz.sim.validation.reading.rows import scenario_of
+from ersatz.sim.validation.reading.table import read_table
 
 pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
 
@@ -300,6 +304,7 @@ def never(x):
     return x
 @torch.compile
 def doubled(x):
+    print(x.sum().item())
     return 2 * x
 p = torch.nn.Parameter(torch.ones(1 << 20, device='cuda'))
 optimizer = torch.optim.SGD([p])
@@ -315,7 +320,7 @@ def test_what_is_not_as_in_life_is_said(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", "doubled"))
     result, _ = emulated(tmp_path, ["--node", "h800-8", "--steps", "0"], ["train.py"])
     said = result["assumptions"]
-    assert said[0].startswith("TORCH.COMPILE IS SWITCHED OFF")
+    assert said[0].startswith("TORCH.COMPILE COULD NOT TRACE")
     assert any("without a rule" in line and "mine.twist" in line for line in said)
     assert any("not written: /nowhere/else.pt" in line for line in said)
     (tmp_path / "train.py").write_text(UNUSUAL.replace("COMPILED", ""))
@@ -387,6 +392,97 @@ def test_mixtures_of_experts_route_real_tokens(model: str, routed: int) -> None:
     assert max(counts) > min(counts) > 0
     assert any("grouped" in name for name, *_ in result["operators"])
     assert not any("cannot run on real values" in line for line in result["assumptions"])
+
+
+def blocks(*options: str) -> Any:
+    """Return the record of two blocks on one device."""
+    words = [str(SCRIPTS / "compiled.py"), *options]
+    return emulated(SCRIPTS, ["--node", "h800-8", "--steps", "1"], words)[0]
+
+
+def test_a_compiled_script_has_the_products_of_eager_and_fewer_kernels() -> None:
+    """What Dynamo cannot trace runs operator by operator, as if it were not compiled, and is said first."""
+    eager, compiled = blocks(), blocks("--compile")
+    assert compiled["ranks"][0]["flop"] == pytest.approx(eager["ranks"][0]["flop"], rel=1e-9)
+    assert compiled["breakdown"]["elementwise"] < eager["breakdown"]["elementwise"]
+    assert not any("COMPILE" in line for line in compiled["assumptions"])
+    assert any(name.startswith("fused ") for name, *_ in compiled["operators"])
+    refused = blocks("--compile", "--print")
+    assert refused["assumptions"][0].startswith("TORCH.COMPILE COULD NOT TRACE")
+    assert refused["ranks"][0]["flop"] == eager["ranks"][0]["flop"]
+
+
+def kernels(function: Any, *given: Any) -> list[float]:
+    """Return the bytes of each fused kernel of a function."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from ersatz.sim.emulate.virtual.fusing import fused
+
+    groups = dict.fromkeys(fused(make_fx(function, tracing_mode="fake")(*given)).values())
+    return [g.kernel.nbytes for g in groups if g.kernel is not None]
+
+
+def test_a_fused_kernel_reads_and_writes_once_what_others_need() -> None:
+    """1,000 rows of 100 numbers of 4 bytes: chains, a norm, a product between, and what is computed twice."""
+    import torch
+
+    x, w = torch.ones(1000, 100), torch.ones(100, 100)
+    size = 4 * 1000 * 100
+    assert kernels(lambda x: (x.exp() + 1).tanh(), x) == [2 * size]
+    assert kernels(lambda x: x * (x * x).sum(1, keepdim=True).rsqrt(), x) == [2 * size]
+    assert kernels(lambda x, w: ((x.exp() @ w) + 1).tanh(), x, w) == [2 * size, 2 * size]
+    columns_then_rows = kernels(lambda x: x.sum(0).sum() + x.sum(1).sum(), x)
+    assert sum(columns_then_rows) == pytest.approx(2 * size, rel=0.03)  # each reads x: two ways
+    twice = kernels(lambda x, w: ((x.exp() @ w) + x.exp(), (x.exp() @ w).sum(1)), x, w)
+    assert sum(twice) == 3 * 2 * size + 3 * size + size + 4 * 1000
+
+
+def test_layers_of_transformer_engine_are_their_products() -> None:
+    """Each product three times; queries see themselves and what is before; eight bits change no count."""
+    found = {}
+    for name in ("", "--fp8"):
+        words = [str(SCRIPTS / "layers.py"), *([name] if name else [])]
+        options = ["--node", "h800-8", "--steps", "1", "--with", "transformer_engine"]
+        found[name], _ = emulated(SCRIPTS, options, words)
+    flop = 3 * 2 * 2 * 512 * 256 * 1024 + 4 * (512 * 513 / 2) * 256 * 3.5
+    for result in found.values():
+        assert result["ranks"][0]["flop"] == pytest.approx(flop, rel=1e-9)
+    casts = {name: count for name, count, _ in found["--fp8"]["operators"]}["cast to fp8"]
+    assert casts == 2 * 3  # of each layer: what comes in, the weight, the gradient
+    assert found["--fp8"]["ranks"][0]["peak_allocated"] != found[""]["ranks"][0]["peak_allocated"]
+
+
+ROWS = {  # of the measured table: the script in the style of what ran, its stand-ins, what it needs
+    "mosaic-0018": ("mpt.py", "flash_attn", "torch"),
+    "titan-0001": ("titan.py --compile", "", "torch"),
+    "dgxc-0229": ("mcore_llama.py --document 200", "apex,transformer_engine", "megatron"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", list(ROWS))
+def test_an_emulated_row_is_the_row_predicted_from_its_columns(row: str) -> None:
+    """Two ways to one number: operators that a framework emits, and the engine's list of a layer."""
+    script, standins, package = ROWS[row]
+    pytest.importorskip(package)
+    table = read_table(DATA / "measured" / "training_runs.csv")
+    scenario = scenario_of(next(r for r in table.runs if r.id == row))
+    (pool,) = scenario.pools
+    name, *rest = script.split()
+    words = ["torchrun", "--nproc-per-node", "8", str(SCRIPTS / name), *rest]
+    options = [
+        "--node",
+        pool.node.name,
+        "--nodes",
+        str(pool.nodes),
+        "--stack",
+        pool.stack.name,
+        "--steps",
+        "1",
+    ]
+    options += ["--with", standins] if standins else []
+    result, _ = emulated(SCRIPTS, options, words)
+    assert result["step_s"] == pytest.approx(simulate_step(scenario).duration_s, rel=0.10)
 
 
 def megatron(*options: str) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -141,16 +142,54 @@ def test_help_and_readme_name_every_status() -> None:
         assert f" {status}" in " ".join(readme.split())
 
 
+def of_helpers(code: str) -> subprocess.Popen[str]:
+    """Start a program that has helpers."""
+    head = "import os, signal, time\nfrom ersatz.sim.processes import side_by_side\n"
+    return subprocess.Popen([sys.executable, "-c", head + code], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE)  # fmt: skip
+
+
 def test_helpers_of_a_run_can_always_be_ended() -> None:
     # with the parent's deaf ear for SIGTERM the end of the pool would wait for its workers for ever
     code = """
-import signal
-from multiprocessing import get_context
-from ersatz.sim.signals import obey_parent
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-with get_context("fork").Pool(2, obey_parent) as pool:
-    print(pool.map(abs, [-1, 2]))
+for n in side_by_side(abs, [-1, 2, -3]):
+    print(n)
+    if n == 2:
+        raise SystemExit
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
-                          timeout=60, check=True)  # fmt: skip
-    assert done.stdout == "[1, 2]\n"
+    assert of_helpers(code).communicate(timeout=60)[0] == "1\n2\n"
+
+
+def test_what_a_killed_helper_had_is_done_again() -> None:
+    code = """
+me = os.getpid()
+def work(n):
+    if n == 5 and os.getpid() != me:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n * n
+print(list(side_by_side(work, range(12), 2)))
+"""
+    told = of_helpers(code).communicate(timeout=60)[0]
+    assert told == f"{[n * n for n in range(12)]}\n"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+def test_helpers_end_with_their_parent() -> None:
+    code = """
+def work(n):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(300)
+list(side_by_side(work, [0, 1]))
+"""
+    parent = of_helpers(code)
+    assert parent.stdout
+    helpers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    assert parent.wait(60) == -signal.SIGKILL
+    assert parent.stdout.read() == ""  # both have let go of it
+    for pid in helpers:
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"

@@ -16,6 +16,7 @@ ORDER = [
     [
         "sim.errors",
         "sim.records",
+        "sim.processes",
         "sim.signals",
         "sim.kept",
         "sim.scenario.case_file",

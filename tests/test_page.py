@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from ersatz.sim.cli.output import captured
 from ersatz.sim.report.page.markup import bars, said, stacked, table
 from ersatz.sim.report.page.page import asset, script_hash
 from ersatz.sim.report.page.pictures import checked, within
+from tests.test_recorded_steps import KINETO, written
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "br", "img"}
@@ -303,10 +305,15 @@ def test_the_commands_of_its_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()
     ]
     monkeypatch.chdir(tmp_path)
+    for name, rank in (("trace", 3), ("rank0", 0), ("rank8", 8)):  # of a run of one's own
+        about = {"rank": rank, "world_size": 16}
+        written(tmp_path, {**KINETO, "distributedInfo": about}, f"{name}.json.gz")
+    own = {path.name for path in tmp_path.iterdir()} | {"mine.yaml"}
+    shutil.copy(ROOT / "scenarios/qwen2.5-72b-16x80.yaml", tmp_path / "mine.yaml")
     assert lines[-1] == "ersatz serve"  # tests/test_browser.py runs it
     for line in lines[:-1]:
         assert "exit status" not in captured(line.split()[1:]), line
-    made = {path.name for path in tmp_path.iterdir()}
+    made = {path.name for path in tmp_path.iterdir()} - own
     assert made == {
         "ling.html",
         "law.html",
@@ -314,4 +321,7 @@ def test_the_commands_of_its_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         "report.html",
         "step.json.gz",
         "fleet.json.gz",
+        "step.yaml",
+        "step.ranks.json",
+        "step",
     }

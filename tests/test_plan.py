@@ -18,8 +18,9 @@ from ersatz.sim.answers.plan import plan
 from ersatz.sim.cli.output import captured
 from ersatz.sim.cli.pages.tours import refreshed
 from ersatz.sim.errors import InfeasibleError, InputError
+from ersatz.sim.scenario.scenario import layout_words
 from ersatz.sim.search.journal import Journal, Remembering
-from ersatz.sim.search.planned import layout_words, planned
+from ersatz.sim.search.planned import planned
 from ersatz.sim.search.pricing import InPlace, Price
 from ersatz.sim.search.reading import find_node, read_question
 from ersatz.sim.search.wish import Wish, front, in_place, round_numbers, seek

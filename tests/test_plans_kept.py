@@ -49,25 +49,52 @@ def beyond_the_first(blocks: int) -> list[Any]:
     return [0, *(pytest.param(b, marks=pytest.mark.slow) for b in range(1, blocks))]
 
 
+def most_work(b: BuildOut, job: Job) -> float:
+    """Tokens of a job by its deadline that no plan beats: all that can stand works for it alone.
+
+    Hour by hour the fastest devices that may have arrived and are ported, as many as the power of all
+    sites feeds; without wear, money, whole nodes or what working together costs.
+    """
+    hour, done = DAY / 24, 0.0
+    speeds = sorted(((max(t.tokens_per_s[o.name] for t in job.throughputs if o.name in t.devices), o)
+                     for o in b.offers), key=lambda pair: -pair[0])  # fmt: skip
+    for start in np.arange(0.0, job.deadline, hour):
+        now, fed = start + hour, sum(site.power_w for site in b.sites)
+        for speed, offer in speeds:
+            if now >= offer.porting_s / MONTH_S:
+                orders = math.floor(now - offer.delay_s / MONTH_S) + 1
+                nodes = min(offer.supply[0] * orders if orders > 0 else 0.0, fed / offer.watts)
+                fed -= nodes * offer.watts if math.isfinite(nodes) else 0.0
+                done += nodes * speed * hour * MONTH_S
+    return done
+
+
 def planned(b: BuildOut) -> Purchase | None:
     return cheapest(purchase_problem(b, free), b.gap)
 
 
 @pytest.mark.parametrize("block", beyond_the_first(10))
 def test_plans_of_several_jobs_meet_their_own_deadlines_to_the_day(block: int) -> None:
-    # 200 random plans for two or three jobs, with nothing happening
-    made = 0
+    # 200 random plans for two or three jobs, with nothing happening; where there is none, a job could
+    # not be done by all machines that can stand (seed 147: j0 has 4.7 % more tokens than that)
     for seed in range(20 * block, 20 * block + 20):
         b = random_jobs(seed)
         plan = planned(b)
         if plan is None:
+            assert any(most_work(b, job) < job.tokens for job in b.jobs), seed
             continue
-        made += 1
+        assert all(most_work(b, job) >= job.tokens * (1 - 1e-6) for job in b.jobs), seed
         life = replay(b, plan, free)
         for job, end in zip(b.jobs, life.finish_months, strict=True):
             assert end <= job.deadline + DAY, (seed, job.name, end, job.deadline)
         assert life.total <= plan.cash * 1.001, seed
-    assert made >= 19  # one of the 200 has none
+
+
+def test_the_one_random_plan_that_does_not_exist_is_impossible() -> None:
+    b = random_jobs(147)
+    assert planned(b) is None
+    shares = [most_work(b, job) / job.tokens for job in b.jobs]
+    assert shares[0] < 1.0 < shares[1]
 
 
 def test_three_jobs_share_two_devices_as_planned() -> None:

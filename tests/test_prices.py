@@ -1,5 +1,6 @@
 """Prices and supply: worked observations, straight lines between them, reach, and bad input."""
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,16 @@ from ersatz.sim.job.cost import (
     straight_line_per_hour,
     value_after,
 )
-from ersatz.sim.market.prices import COLUMNS, ITEMS, KINDS, Quote, load_prices
+from ersatz.sim.market.prices import (
+    COLUMNS,
+    CONFIDENCES,
+    ITEMS,
+    KINDS,
+    Observation,
+    Prices,
+    Quote,
+    load_prices,
+)
 from ersatz.sim.market.supply import (
     deliverable,
     dies_per_wafer,
@@ -96,7 +106,7 @@ def test_the_closest_series_wins() -> None:
     assert at("power", "ascend-910c", "CN-west", "2025-10-01") == 0.5
     # a province without a price asks the region around it
     assert at("power", "h20", "CN-guizhou", "2025-06-15") == 0.5
-    assert at("carbon", "h20", "CN-yunnan", "2025-06-15") == 0.11
+    assert at("carbon", "h20", "CN-yunnan", "2025-06-15") == 0.107
     assert at("network_share", "ascend-910b2", "CN", "2025-06-15") == 0.2
     # the price of a supernode holds its scale-up network already
     assert at("network_share", "ascend-910c", "CN", "2025-06-15") == 0.07
@@ -113,17 +123,37 @@ def test_fees_and_duties_come_from_the_rules() -> None:
 def test_every_item_has_data_with_sources(item: str) -> None:
     rows = [row for series in PRICES.series for row in series if row.item == item]
     assert rows
-    assert all(row.source and row.confidence in ("high", "medium", "low") for row in rows)
+    assert all(row.source and row.confidence in CONFIDENCES for row in rows)
 
 
-def test_what_cannot_be_opened_is_of_low_confidence() -> None:
-    marks = ("http", "Form 10-K", "arXiv", "pegged")
-    for series in PRICES.series:
-        for row in series:
-            opened = any(mark in row.source for mark in marks)
-            assert opened or row.confidence == "low", row
-            assert "recall" not in row.source or row.confidence == "low", row
-            assert row.low <= row.mid <= row.high, row
+def test_every_price_can_be_opened_or_is_an_assumption_in_words() -> None:
+    for row in (row for series in PRICES.series for row in series):
+        assert "recall" not in row.source, row  # is no source
+        assert row.low <= row.mid <= row.high, row
+        assert row.source.startswith("assumption: ") == (row.confidence == "assumed"), row
+        if row.confidence == "assumed":
+            assert row.high >= 1.35 * row.low, row  # nobody's observation: wide
+        else:
+            assert re.search(r"https?://[\w.-]+\.[a-z]+/\S", row.source), row
+
+
+def test_an_assumption_is_used_only_where_nothing_was_observed() -> None:
+    # an assumed tender beats neither a list price of low confidence nor one of high confidence
+    rows = {name: _row(kind, name) for kind, name in
+            (("tender", "assumed"), ("list", "low"), ("estimate", "high"))}  # fmt: skip
+
+    def taken(*names: str) -> str:
+        prices = Prices(tuple((rows[name],) for name in names), PRICES.rules)
+        return prices.quote("rent", "h20", "CN", "2025-03-24", "CNY").confidence
+
+    assert taken("assumed", "low", "high") == "high"
+    assert taken("assumed", "low") == "low"
+    assert taken("assumed") == "assumed"
+
+
+def _row(kind: str, confidence: str) -> Observation:
+    return Observation("rent", "h20", "CN", date(2025, 3, 1), 5, 6, 7, "CNY/h", "", 1, kind, "-",
+                       confidence, "")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list_devices())

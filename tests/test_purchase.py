@@ -2,15 +2,20 @@
 
 import itertools
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from market import make_buildout, make_offer, throughput
 
+from ersatz.sim.law.rules import load_rules
+from ersatz.sim.purchase.buildout import Job, Site, purchase_problem
 from ersatz.sim.purchase.diagnose import diagnose, families, shadows
-from ersatz.sim.purchase.programme import Held, PurchaseProblem
+from ersatz.sim.purchase.gate import rule_gate
+from ersatz.sim.purchase.programme import Cap, Held, PurchaseProblem
 from ersatz.sim.purchase.purchase import cheapest, done_by, fastest, front, hurried, is_feasible
 
 INF = np.inf
@@ -135,6 +140,38 @@ def test_porting_is_paid_once() -> None:
                   fixed=np.array([0.0, 60.0]), deadline=np.array([2]))  # fmt: skip
     assert cheapest(two).cost == pytest.approx(160.0)  # type: ignore[union-attr]
     assert cheapest(replace(two, deadline=np.array([4]))).cost == pytest.approx(100.0)  # type: ignore[union-attr]
+
+
+def test_a_cap_that_a_law_counts_over_devices_is_one_sum() -> None:
+    # 80 of work in four months: two nodes. a costs 100 and counts 2, b costs 150 and counts 1; of 3 in
+    # all two of a are too much, and one of each (250) is the cheapest; of 2 only b is left (300)
+    two = problem(2, price=np.array([100.0, 150.0])[:, None, None] * np.ones((2, 1, 4)),
+                  work=np.array([80.0]), groups=((0,), (1,), (0, 1)))  # fmt: skip
+    weight = np.array([2.0, 1.0])[:, None, None] * np.ones((2, 1, 4))
+    costs = {
+        most: cheapest(replace(two, caps=(Cap("R", weight, most),))) for most in (4.0, 3.0, 2.0)
+    }
+    assert [plan and round(plan.cost, 6) for plan in costs.values()] == [200.0, 250.0, 300.0]
+    short = replace(two, caps=(Cap("R", weight, 1.0),))  # one node of b: half the work
+    assert cheapest(short) is None
+    remedy = diagnose(short)[0]
+    assert (remedy.constraint, remedy.increase) == ("quota R", pytest.approx(1.0))
+
+
+def test_the_licences_of_a_party_are_counted_over_all_that_it_buys() -> None:
+    # G42: as much compute as 35,000 GB300 of TPP 60,000, of whatever devices, at all of its sites
+    offers = tuple(make_offer(n, device=n, per_node=8, price=(p,) * 12)
+                   for n, p in (("gb300", 4.0), ("h200", 1.0)))  # fmt: skip
+    site = Site("uae", "AE", INF, INF, 0.0, 1.0, 0.0)
+    jobs = (Job("job", 1.0, 12, (throughput("gb300"), throughput("h200"))),)
+    of_g42 = make_buildout(offers=offers, sites=(site,), start=date(2026, 1, 1), jobs=jobs)
+    gate = rule_gate(load_rules(), "G42", "AE")
+    (cap,) = purchase_problem(of_g42, gate).caps
+    assert (cap.name, cap.most) == ("US-2025-11-19-GULF", 35_000 * 60_000)
+    assert cap.weight[0, 0, 0] == 8 * 60_000
+    assert cap.weight[1, 0, 0] == pytest.approx(8 * 15_831, rel=1e-4)
+    # any other company has no such licence, and no sum is counted
+    assert purchase_problem(of_g42, rule_gate(load_rules(), "company", "AE")).caps == ()
 
 
 def test_wear_is_bought_in_advance() -> None:

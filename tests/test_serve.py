@@ -15,9 +15,10 @@ from ersatz.device_models.text import files
 from ersatz.sim.errors import InputError
 from ersatz.sim.serve import guard as guard_module
 from ersatz.sim.serve.asks import answered, overrides
-from ersatz.sim.serve.forms import FORMS
+from ersatz.sim.serve.forms import FORMS, SHRINKS
 from ersatz.sim.serve.guard import MOST_BODY, Guard
 from ersatz.sim.serve.pages import page
+from ersatz.sim.serve.telling import Telling, forgotten, heard, told
 
 HOST = "127.0.0.1:8000"
 Pieces = list[tuple[bytes, float]]  # of a body: bytes, and seconds before them
@@ -314,3 +315,59 @@ def test_routes_answer_behind_the_guard(monkeypatch: pytest.MonkeyPatch, tmp_pat
     finally:
         site.close()
     assert not site.folder.exists()
+
+
+def test_two_kinds_of_device_an_embargo_and_prices(confined: Path) -> None:
+    """The same job on 16 H800 nodes and 32 nodes of 910B2 at once, as the command line would say it."""
+    given = {"scenario": "mixed-h800-910b", "node": "h800-8", "nodes": "16", "second": "ascend-910b2-8",
+             "seconds": "32", "second_stack": "ling-ascend"}  # fmt: skip
+    changes = overrides(FORMS["what-if"].values(given))
+    assert changes[0] == (
+        "cluster={pools: [{name: first, node: h800-8, nodes: 16, stack: ling},"
+        " {name: second, node: ascend-910b2-8, nodes: 32, stack: ling-ascend}]}"
+    )
+    case = ersatz.load("mixed-h800-910b", changes)[0]
+    assert [(p.nodes, p.stack.name) for p in case.pools] == [(16, "ling"), (32, "ling-ascend")]
+    quick = say("what-if", confined, exact=False, **given)
+    assert "law: h800" in quick
+    assert "law: ascend-910b2" in quick
+    wished = {"scenario": "ling-plus-substitution", "embargo": SHRINKS, "energy": "0.7"}
+    spared = ersatz.load("ling-plus-substitution", overrides(wished))[0]
+    assert spared.job.on_loss == "shrink"
+    assert spared.job.spare_nodes == 0
+    assert spared.cost is not None
+    assert spared.cost.energy_price == pytest.approx(0.7 / 3.6e6)
+    with pytest.raises(ValueError, match="expected one of those listed"):
+        FORMS["what-if"].values({"embargo": "cluster.nodes=1"})
+
+
+def test_a_search_says_how_far_it_has_come(confined: Path) -> None:
+    text = say("plan", confined, scenario="llama3-70b-mi300x", devices="64")
+    assert "no other can be better" in text
+    heard_ = json.loads(heard(confined))
+    assert re.fullmatch(
+        r"[\d,]+ layouts priced, [\d,]+ of them fit(; the fastest so far takes .*)?",
+        heard_["words"],
+    )
+    answers = iter([True, True, False])
+
+    async def events() -> list[str]:
+        return [event async for event in told(confined, lambda: next(answers))]
+
+    first, last = asyncio.run(events())  # the same word is told once
+    assert json.loads(first.removeprefix("data: "))["what"] == "plan of llama3-70b-mi300x"
+    assert last.startswith("event: over")
+    forgotten(confined)
+    assert heard(confined) == ""
+    telling = Telling(confined, "fleet")
+    with telling.watch(2) as advance:
+        advance("fifo")
+        advance("easy")
+    assert json.loads(heard(confined)) == {
+        "what": "fleet",
+        "words": "2 of 2: easy",
+        "done": 2,
+        "total": 2,
+    }
+    with Telling(confined / "nowhere", "x").watch(1) as advance:
+        advance("silent")

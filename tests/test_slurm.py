@@ -16,7 +16,15 @@ import pytest
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
 from ersatz.sim.fleet.doors.slurm import daemons, guard
-from ersatz.sim.fleet.doors.slurm.config import Site, config_files, limit_minutes, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.carried import refuse_what_slurm_cannot
+from ersatz.sim.fleet.doors.slurm.config import (
+    Site,
+    config_files,
+    limit_minutes,
+    sbatch_arguments,
+    seconds_file,
+    seconds_text,
+)
 from ersatz.sim.fleet.doors.slurm.daemons import SlurmError, missing, running
 from ersatz.sim.fleet.doors.slurm.records import (
     Completion,
@@ -25,7 +33,7 @@ from ersatz.sim.fleet.doors.slurm.records import (
     parse_taken,
     read_completions,
 )
-from ersatz.sim.fleet.doors.slurm.replay import refuse_what_slurm_cannot, replay_on_slurm
+from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
 from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Failures, Maintenance
@@ -36,7 +44,7 @@ from ersatz.sim.fleet.policies.queue import QueueScheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE = Site(Path("x"), 20000, "host", "me", speed=200.0)
+SITE = Site(Path("x"), 20000, "host", "me", speed=200.0, nodes=5, kinds=("h800", "ppu"))
 FLEET = make_cluster(make_pool("h800", 3, nodes_per_leaf=2), make_pool("ppu", 2, 16))
 WORK = Workload((Job("a", 0.0, 8, 100.0, walltime_s=120.0), Job("b", 5.0, 16, 50.0, priority=-3)))
 NO_SLURM = missing(200.0)
@@ -83,6 +91,12 @@ def test_files_of_a_fleet() -> None:
         (Job("a", 0, 16, 1, types=("h800",)), "--nodes=2 --gres=gpu:h800:8 --constraint=h800"),
         (Job("a", 0, 12, 1, types=("h800",)), "--nodes=2 --gpus=h800:12 --constraint=h800"),
         (Job("a", 0, 8, 1), "--nodes=1 --gres=gpu:8 --constraint=[h800|ppu]"),  # of one type
+        # two nodes of h800, or one ppu
+        (Job("a", 0, 16, 1, max_leaves=1),
+         "--nodes=1-2 --gpus=16 --constraint=[h800|ppu] --switches=1@30-00:00:00"),
+        # 32 of its 56 devices are ppu's: on those nodes alone, as Slurm spreads no range over leaves
+        (Job("a", 0, 32, 1, max_leaves=2),
+         "--nodes=2 --gres=gpu:16 --constraint=[h800|ppu] --switches=2@30-00:00:00"),
         (Job("a", 0, 8, 1, mixed=True), "--nodes=1 --gres=gpu:8 --constraint=h800|ppu"),
         (Job("a", 0, 32, 1, types=("ppu",), max_leaves=1),
          "--nodes=2 --gres=gpu:ppu:16 --constraint=ppu --switches=1@30-00:00:00"),
@@ -101,16 +115,14 @@ def test_limits_leave_room_for_launching() -> None:
 
 
 def test_what_slurm_cannot_carry_is_said_at_once() -> None:
-    jobs = Workload((Job("a", 0, 1, 1.0, milli=500), Job("b", 0, 8, 1.0, min_devices=4)), "w")
+    jobs = Workload((Job("a", 0, 1, 1.0, milli=500), Job("b", 0, 8, 1.0, max_pods=1)), "w")
     with pytest.raises(InputError) as caught:
-        refuse_what_slurm_cannot(
-            Cluster((FleetNode("c", "cpu", 0),)), jobs, Rules(quotas={"a": Quota(8, 8)})
-        )
+        refuse_what_slurm_cannot(Cluster((FleetNode("c", "cpu", 0),)), jobs, Rules(max_failures=3))
     text = str(caught.value)
     for words in (
-        "quotas need",
+        "no 'max_failures'",
         "shares of devices",
-        "elastic sizes",
+        "on pods",
         "(job b)",
         "without devices",
     ):
@@ -123,6 +135,37 @@ def test_a_machine_without_slurm_is_told_the_packages(monkeypatch: pytest.Monkey
     assert "apt-get install --no-install-recommends faketime munge" in missing(200.0)
     with pytest.raises(SlurmError, match="not found"):
         replay_on_slurm(FLEET, WORK)
+    with pytest.raises(
+        SlurmError, match=r"mariadbd, slurmdbd.* mariadb-server-core.* slurm-wlm-mysql-plugin"
+    ):
+        replay_on_slurm(FLEET, WORK, rules=Rules({"a": Quota(8, 8)}))
+
+
+def test_a_job_sleeps_as_long_as_where_it_is_takes(tmp_path: Path) -> None:
+    # n0 and n1 are one leaf, n2 another, n3 and n4 ppu's: on one leaf of h800 10 s, on two 15 s, on ppu 20 s
+    job = Job("a", 0.0, 16, 10.0)
+    rates = {("h800", 1): 1.0, ("h800", 2): 2 / 3, ("ppu", 1): 0.5}
+    site = replace(SITE, folder=tmp_path)
+    assert str(seconds_file(site, job)) in sbatch_arguments(site, FLEET, job, rates)
+    assert "20.000" in sbatch_arguments(site, FLEET, job, {("ppu", 1): 0.5})
+    assert "--switches=1@30-00:00:00" in sbatch_arguments(site, FLEET, replace(job, max_leaves=1))
+    table = tmp_path / "table"
+    table.write_text(seconds_text(job, rates))
+    files = config_files(site, FLEET, WORK)
+    for name in ("seconds.awk", "where"):
+        (tmp_path / name).write_text(files[name])
+    for got, seconds in (("n0", "10.000"), ("n[0-1]", "10.000"), ("n[1-2]", "15.000"), ("n[0,2]", "15.000"),
+                         ("n[3-4]", "20.000"), ("n[2-4]", "20.000")):  # fmt: skip
+        words = [
+            "awk",
+            "-v",
+            f"got={got}",
+            "-f",
+            tmp_path / "seconds.awk",
+            tmp_path / "where",
+            table,
+        ]
+        assert subprocess.run(words, capture_output=True, text=True).stdout.strip() == seconds
 
 
 # -- records ---------------------------------------------------------------------------------------------
@@ -151,7 +194,7 @@ def test_an_unfinished_line_is_left_for_later(tmp_path: Path) -> None:
     path = tmp_path / "jobcomp.txt"
     assert read_completions(path, ORIGIN) == []
     path.write_text(line(7, "COMPLETED", "00:05", "00:07", "01:07") + "JobId=8 JobSta")
-    assert read_completions(path, ORIGIN) == [Completion(7, "COMPLETED", 5.0, 7.0, 67.0)]
+    assert read_completions(path, ORIGIN) == [Completion(7, "COMPLETED", 5.0, 7.0, 67.0, (0,))]
     path.write_text("JobId=8 rubbish\n")
     with pytest.raises(SlurmError, match="cannot be read"):
         read_completions(path, ORIGIN)
@@ -213,6 +256,19 @@ def test_limits_and_preemptions_stand_before_the_judge(tmp_path: Path) -> None:
     assert not judge(make_log(FLEET, submissions, done, tmp_path, {})).holds  # it claimed not to
 
 
+def test_a_job_that_was_broken_off_before_it_could_tell_its_devices(tmp_path: Path) -> None:
+    # on whole nodes they are known; on parts of one they are not, and it counts as not begun
+    early = [
+        Completion(1, "PREEMPTED", 0.0, 1.0, 3.0, (0,)),
+        Completion(2, "PREEMPTED", 0.0, 1.0, 3.0, (1,)),
+    ]
+    jobs = [Submission(Job("a", 0.0, 8, 40.0), 0.0, 1), Submission(Job("b", 0.0, 4, 40.0), 0.0, 2)]
+    log = make_log(FLEET, jobs, early, tmp_path, {}, preempts=True)
+    assert [(r.event, r.job, r.placement) for r in log.records if r.event != "submit"] == [
+        ("start", "a", ((0, 255),)), ("preempt", "a", ((0, 255),)), ("end", "", ()),
+    ]  # fmt: skip
+
+
 def test_a_job_that_hid_its_devices_is_an_error(tmp_path: Path) -> None:
     done = [Completion(1, "COMPLETED", 0.0, 1.0, 2.0)]
     with pytest.raises(SlurmError, match="no note of the devices"):
@@ -223,8 +279,10 @@ def test_strikes_are_those_of_the_fleet() -> None:
     # node 1 is drained from 40 s and down from 100 to 150 s; failures come at the fleet's own times
     plan = Maintenance(100.0, 50.0, (1,), drain_s=60.0, cause="firmware")
     found = [(s.at_s, s.action, s.node) for s in strikes(FLEET, (plan,), 0)]
-    assert found == [(40.0, "drain", 1), (100.0, "down", 1), (150.0, "up", 1), (150.0, "drain", 1),
+    assert found == [(40.0, "drain", 1), (100.0, "down", 1), (150.0, "up", 1),
                      (150.0, "undrain", 1)]  # fmt: skip
+    *_, back, undrained = strikes(FLEET, (plan,), 0)  # one order does both
+    assert (back.orders()[-1], undrained.orders()) == ("state=resume", [])
     assert next(strikes(FLEET, (plan,), 0)).orders() == [
         "update", "nodename=n1", "state=drain", "reason=firmware",
     ]  # fmt: skip
@@ -357,6 +415,19 @@ def test_a_replay_with_failing_nodes(place: Path) -> None:
     assert (events.count("down"), events.count("up"), events.count("finish")) == (1, 1, 2)
     assert [r.job for r in log.records if r.event == "fail"] == ["gang"]
     assert judge(log).holds, judge(log).first
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_job_waits_for_one_leaf_however_long(place: Path) -> None:
+    """Of each leaf one node is away for 1,500 s: longer than the five minutes that Slurm waits by itself."""
+    fleet = make_cluster(make_pool("h800", 4, nodes_per_leaf=2))
+    jobs = Workload((Job("x", 60.0, 16, 100.0, max_leaves=1, walltime_s=600.0),), "w")
+    away = Maintenance(1.0, 1500.0, (0, 2), cause="firmware")
+    log = replay_on_slurm(fleet, jobs, speed=200.0, outages=(away,))
+    (start,) = (r for r in log.records if r.event == "start")
+    assert start.time_s >= 1500.0
+    assert judge(log).holds, judge(log).first  # one leaf, and no drained node
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from ersatz.sim.fleet.workload.jobs import Job, Workload
 
 FLEET = make_cluster(make_pool("h800", 3))
 SITE = Site(Path("x"), 20000, "host", "me", speed=200.0)
-NO_SLURM = missing(200.0)
+NO_SLURM = missing(200.0, accounts=True)
 CONF = """\
 ClusterName=mine
 NodeName=g[01-03] Gres=gpu:8 CPUs=128   # ours
@@ -62,8 +62,11 @@ def test_partitions_priorities_and_preemption_are_taken_over(tmp_path: Path) -> 
     assert "bf_interval=30,bf_max_time=600" in parameters  # a budget: 0.15 s at 200 times the speed
     assert "Prolog" not in files["slurm.conf"]
     assert "ClusterName=mine" not in files["slurm.conf"]
-    assert "PriorityWeightFairshare: need Slurm's data base" in found.notes[0]
-    assert found.notes[1].endswith("AllowGroups, ClusterName, Prolog")
+    assert found.needs_base
+    assert found.notes == (
+        "slurm.conf: not carried over, as nodes are emulated: AllowGroups, ClusterName, Prolog",
+    )
+    assert "AccountingStorageType=accounting_storage/none" in lines  # no accounts were given
 
 
 def test_jobs_go_to_the_partition_of_their_tenant_their_class_or_the_default(

@@ -292,6 +292,15 @@ def test_programs_of_packed_sequences_execute_fewer_flop() -> None:
     assert build_program(packed)[1] < build_program(scenario)[1]
 
 
+def test_utilisation_counts_no_attention_between_packed_documents() -> None:
+    """Documents of 8 tokens hardly look back: six FLOPs a weight are left, whatever the sequence is."""
+    scenario = make_scenario()
+    packed = replace(scenario, training=replace(scenario.training, document_tokens=8.0))
+    step = simulate_step(packed)
+    assert step.mfu == pytest.approx(step.mfu_6n, rel=0.02)
+    assert step.mfu_noncausal > step.mfu
+
+
 def test_a_note_states_the_rate_of_a_node_s_cards_and_rates_state_recomputation() -> None:
     """400 Gbit/s for the eight cards of a node; HFU a third above MFU: everything is computed again."""
     run = row(

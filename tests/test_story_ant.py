@@ -86,6 +86,24 @@ def test_what_would_make_it_exactly_a_fifth() -> None:
     says(f"{100 * (1 - PUBLISHED[1] / huawei):.0f} % below ours")
 
 
+def test_the_answer_says_at_which_price_it_turns() -> None:
+    sample = re.search(r"<!-- sample: ant-march-2025 turns -->\n```text\n(.*?)```", PAGE, re.S)
+    assert sample
+    assert sample[1] in OUT
+    costs = (
+        per_trillion()
+    )  # all of a rented case is rent: its factor is what a fifth less is of its cost
+    for case, rent in (("910b-rented", 7.0), ("ppu-rented", 4.5), ("mi308x-rented", 8.0)):
+        factor = 0.8 * costs["h800-rented"] / costs[case]
+        name = case.split("-")[0]
+        found = re.search(
+            rf"- {case} .*?{name} at ([\d.]+) CNY/h \(([\d.]+) of the price\)", sample[1]
+        )
+        assert found
+        assert float(found[1]) == pytest.approx(rent * factor, rel=2e-3)
+        assert float(found[2]) == pytest.approx(factor, abs=6e-3)
+
+
 def test_the_rules_of_that_day() -> None:
     # what is bought abroad on that day does not arrive: the letter of 9 April stops it
     case = OUT.split("== mi308x-bought ==")[1]

@@ -1,9 +1,12 @@
 """Quantities cross the border once, and wrong ones say what was expected."""
 
+import re
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ersatz.device_models.text.digits import DECIMAL, is_whole, whole
 from ersatz.device_models.text.units import (
     BOUNDS,
     UNITS,
@@ -88,3 +91,20 @@ def test_formats_people_read() -> None:
     assert format_duration(0.0032) == "3.20 ms"
     assert format_si(9.894e14, "FLOP/s") == "989 TFLOP/s"
     assert format_money(6.35e6, "CNY") == "6.35 M CNY"
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [("4.31s", "4.31"), ("4.31, 5", "4.31"), ("7 s", "7"), ("5.", "5"), ("1..2", None), ("1.2.3", None),
+     (".", None), ("9" * 16, None), ("\u00b2", None)],
+)  # fmt: skip
+def test_a_decimal_is_what_float_takes(text: str, caught: str | None) -> None:
+    found = re.match(DECIMAL, text)
+    assert (found and found[0]) == caught
+
+
+@pytest.mark.parametrize("text", ["", "\u00b2", "-1", "1.0", "9" * 5000, "1_000"])
+def test_words_that_are_no_whole_numbers(text: str) -> None:
+    assert whole(text) is None
+    assert not is_whole(text)
+    assert whole("0017") == 17

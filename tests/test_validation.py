@@ -119,7 +119,7 @@ def test_bad_cells_are_named_and_good_rows_kept(tmp_path: Path) -> None:
     assert len(found.runs) == 1
     column = list(ROW).index("tp") + 1
     assert str(found.problems[0]).endswith(
-        f"runs.csv:3:{column}: tp: 'two' - expected a number above 0, or a blank cell"
+        f"runs.csv:3:{column}: tp: 'two' - expected a whole number above 0, or a blank cell"
     )
 
 

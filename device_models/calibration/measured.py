@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ TITLE = "# Written by ersatz calibrate"  # how the file begins
 LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
+IN_CACHE = "steps that stay in the cache"  # scope of their kernels
 OWN_STACK = "torch-eager"  # the software whose kernels are measured
 
 
@@ -79,6 +80,7 @@ class Calibration:
     sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
     launches: Mapping[str, float] = field(default_factory=dict)  # host seconds, by operation
     operators: Mapping[str, float] = field(default_factory=dict)  # seconds, by a script's operators
+    small: Calibration | None = None  # kernels of steps that stay in the cache, in their order
     file: str = ""
 
     def slowdown(self, kernel: Kernel) -> float:
@@ -222,8 +224,6 @@ def _cell(name: str, raw: Any) -> Any:
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write the file; raises `OSError`."""
-    import yaml
-
     head: dict[str, Any] = {
         "format": FORMAT,
         "origin": _told(asdict(calibration.origin)),
@@ -243,17 +243,31 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
         },
         "fits": [_fit_record(fit) for fit in calibration.fits.values()],
     }
+    text = f"{TITLE}: measured kernels and what was fitted to them; SI units.\n{_yaml(head)}"
+    text += _table(calibration.points)
+    if calibration.small:
+        fits = {"fits": [_fit_record(fit) for fit in calibration.small.fits.values()]}
+        inner = _yaml(fits) + _table(calibration.small.points)
+        text += "small:\n" + "".join(f"  {line}\n" for line in inner.splitlines())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(data, sort_keys=False, width=100, default_flow_style=None))
+
+
+def _table(points: Sequence[Point]) -> str:
+    """Return points as CSV inside YAML."""
     table = io.StringIO()
     writer = csv.DictWriter(table, [*_KERNEL, *_POINT], lineterminator="\n")
     writer.writeheader()
-    for point in calibration.points:
+    for point in points:
         row = point_row(point)
         writer.writerow({k: v if k in _WORDS else _short(float(v)) for k, v in row.items()})
-    lines = "".join(f"  {line}\n" for line in table.getvalue().splitlines())
-    text = f"{TITLE}: measured kernels and what was fitted to them; SI units.\n"
-    text += yaml.safe_dump(head, sort_keys=False, width=100, default_flow_style=None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f"{text}points: |\n{lines}")
+    return "points: |\n" + "".join(f"  {line}\n" for line in table.getvalue().splitlines())
 
 
 def _told(origin: dict[str, Any]) -> dict[str, Any]:
@@ -314,14 +328,31 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     soak = _soak(data.get("soak", {}), blame)
     kinds = ("sentinels", "launches", "operators")
     sentinels, launches, operators = (_times(data, name, blame) for name in kinds)
-    fits = _fits(data.get("fits"), blame)
-    points = _points(text, problems)
+    fits = _fits(data.get("fits"), ("fits",), blame)
+    points = _points(text, data, ("points",), problems)
+    small = data.get("small")
+    if small is not None and not isinstance(small, dict):
+        blame(("small",), None, "expected keys and values")
+    inner = small if isinstance(small, dict) else {}
+    small_fits = _fits(inner.get("fits", []), ("small", "fits"), blame)
+    small_points = _points(text, inner, ("small", "points"), problems) if inner else ()
     if problems or origin is None or machine is None:
         return None
-    return Calibration(
+    found = Calibration(
         origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches,
         operators,
     )  # fmt: skip
+    return with_small(found, small_fits, small_points) if small_points else found
+
+
+def with_small(
+    calibration: Calibration, fits: Mapping[tuple[str, str], OperationFit], points: Sequence[Point]
+) -> Calibration:
+    """Return a calibration that knows kernels of steps that stay in the cache, too."""
+    origin = replace(calibration.origin, scope=IN_CACHE)
+    small = replace(calibration, origin=origin, fits=fits, points=tuple(points), sentinels={},
+                    small=None)  # fmt: skip
+    return replace(calibration, small=small)
 
 
 def _parameters(raw: Any, blame: Blame) -> dict[str, float]:
@@ -340,22 +371,22 @@ def _parameters(raw: Any, blame: Blame) -> dict[str, float]:
     return found
 
 
-def _fits(raw: Any, blame: Blame) -> dict[tuple[str, str], OperationFit]:
+def _fits(raw: Any, path: Key, blame: Blame) -> dict[tuple[str, str], OperationFit]:
     """Return what was fitted, by operation and dtype."""
     found: dict[tuple[str, str], OperationFit] = {}
     if not isinstance(raw, list):
-        blame(("fits",), None, "expected a list of fits")
+        blame(path, None, "expected a list of fits")
         return found
     for number, row in enumerate(raw):
-        fit = made(OperationFit, row, ("fits", number), blame)
+        fit = made(OperationFit, row, (*path, number), blame)
         if fit is None:
             continue
         if fit.dtype not in DTYPE_BYTES:
-            blame(("fits", number, "dtype"), fit.dtype, f"expected one of {', '.join(DTYPE_BYTES)}")
+            blame((*path, number, "dtype"), fit.dtype, f"expected one of {', '.join(DTYPE_BYTES)}")
         for name, cost in fit.seconds_per.items():
             if name not in TERMS or cost < 0:
                 expected = f"expected one of {', '.join(TERMS)}, and seconds that are not negative"
-                blame(("fits", number, "seconds_per", name), cost, expected)
+                blame((*path, number, "seconds_per", name), cost, expected)
         found[(fit.operation, fit.dtype)] = fit
     return found
 
@@ -377,12 +408,14 @@ def _times(data: Mapping[str, Any], name: str, blame: Blame) -> dict[str, float]
     return found
 
 
-def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:
+def _points(
+    text: YamlText, data: Mapping[str, Any], path: Key, problems: list[Problem]
+) -> tuple[Point, ...]:
     found = []
-    line = text.values.get(("points",), (0, 0))[0]
-    lines = str(text.data.get("points", "")).splitlines()
+    line = text.values.get(path, (0, 0))[0]
+    lines = str(data.get("points", "")).splitlines()
     if max(map(len, lines), default=0) > LONGEST_LINE:
-        problems.append(text.problem(("points",), None, "holds a line that is too long"))
+        problems.append(text.problem(path, None, "holds a line that is too long"))
         return ()
     for number, row in enumerate(csv.DictReader(lines)):
         try:
@@ -394,7 +427,11 @@ def _points(text: YamlText, problems: list[Problem]) -> tuple[Point, ...]:
             found.append(point)
         except ValueError as error:
             place = line + 2 + number
-            problems.append(Problem(text.file, place, 1, f"points[{number}]", "", str(error)))
+            problems.append(
+                Problem(
+                    text.file, place, 1, f"{'.'.join(map(str, path))}[{number}]", "", str(error)
+                )
+            )
     if not found and not problems:
-        problems.append(text.problem(("points",), None, "holds no measured kernel"))
+        problems.append(text.problem(path, None, "holds no measured kernel"))
     return tuple(found)

@@ -96,6 +96,7 @@ def transfer_calibration(calibration: Calibration, source: Device, target: Devic
         missing=(*calibration.missing, *(f"{d}: {target.title} does not multiply it" for d in lacking)),
         proof={"half_width": widened},
         sentinels={},
+        small=None,  # of the host that it was timed on
         file="",
     )  # fmt: skip
 

@@ -165,6 +165,10 @@ class ScaleOut:
     pat_gather: bool = False  # its library gathers in log2 hops where a node has one member
     level_gather: bool = False  # its library gathers across nodes first, then inside them
     crowding: float = 0.0  # rings over m nodes sustain (2/m)^crowding of what two nodes do
+    knee_bytes: float = (
+        0.0  # buffer of a collective up to which hosts move it at the full rate; 0: any
+    )
+    beyond_knee: float = 1.0  # share of the rate that buffers of twice that size and more sustain
     group_stall_s: float = 0.0  # of the host per member and tensor collective while messages travel
     message_stall_s: float = 0.0  # per pipeline message, an oddity of one cluster
     piece_s: float = 0.0  # of the host per piece of a ring that crosses a node's border

@@ -131,7 +131,7 @@ def check_scale_up(values: Mapping[str, Any], kind: str, blame: Blame) -> None:
 
 def check_scale_out(values: Mapping[str, Any], blame: Blame) -> None:
     """Shares are shares; oversubscription starts at one."""
-    for key in ("efficiency", "all_to_all", "quick_share"):
+    for key in ("efficiency", "all_to_all", "quick_share", "beyond_knee"):
         _share(values, key, blame)
     _positive(values, "nic_bandwidth", blame)
     factor = values.get("oversubscription")

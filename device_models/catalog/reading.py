@@ -85,13 +85,14 @@ SCALE_OUT = Schema(
         "core_latency_s": "time", "switch_price": "number", "cable_price": "number",
         "switch_power_w": "power", "cable_power_w": "power", "start_s": "time",
         "quick_latency_s": "time", "quick_share": "fraction", "peer_s": "time",
-        "pat_gather": "boolean", "level_gather": "boolean",
+        "pat_gather": "boolean", "level_gather": "boolean", "knee_bytes": "bytes",
+        "beyond_knee": "fraction",
     },
     optional=frozenset({
         "piece_s", "group_stall_s", "message_stall_s", "crowding", "leaf_nodes", "ports", "planes", "uplinks",
         "pod_nodes", "core_oversubscription", "core_bandwidth", "core_latency_s", "switch_price",
         "cable_price", "switch_power_w", "cable_power_w", "start_s", "quick_latency_s", "quick_share",
-        "peer_s", "pat_gather", "level_gather",
+        "peer_s", "pat_gather", "level_gather", "knee_bytes", "beyond_knee",
     }),
 )  # fmt: skip
 NODE = Schema(

@@ -14,7 +14,8 @@ Each algorithm is a closed form in the Hockney model: hops cost a latency, bytes
     two-hop         all-to-all where a token crosses to a node once and is handed on there
 
 A library picks the fastest that it has. Plug-ins are functions `(nbytes, lanes) -> Cost`.
-Messages use the quicker of a library's protocols (`group.lanes_of`). Contention with other traffic
+Messages use the quicker of a library's protocols (`group.lanes_of`). Buffers that outgrow what hosts
+move at the full rate go slower (`group.beyond_knee`). Contention with other traffic
 and broken links are the fabric's (`fabric.py`).
 """
 
@@ -27,7 +28,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ersatz.device_models.catalog.device import Node
-from ersatz.device_models.networks.group import Group, Lanes, Wiring, lanes_of, wiring_of
+from ersatz.device_models.networks.group import (
+    Group,
+    Lanes,
+    Wiring,
+    beyond_knee,
+    lanes_of,
+    wiring_of,
+)
 from ersatz.device_models.text.problems import did_you_mean
 
 
@@ -314,7 +322,7 @@ def _time(
     candidates = _candidates(kind, algorithm, wiring)
     if not 0.0 <= nbytes < math.inf:
         raise ValueError(f"{kind} of {nbytes} bytes: expected a size of 0 or more")
-    lanes = lanes_of(group, wiring)
+    lanes = lanes_of(group, beyond_knee(wiring, nbytes) if group.nodes > 1 else wiring)
     if kind == "node_limited_all_to_all":
         lanes = _crossing_lanes(lanes, crossing)
     if group.size == 1 or nbytes == 0:

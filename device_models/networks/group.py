@@ -184,6 +184,21 @@ class Lanes:
         return min(levels, ceil_div(self.crossings, 2)) * self.core_s
 
 
+def beyond_knee(wiring: Wiring, nbytes: float) -> Wiring:
+    """Return the wiring as a collective of this many bytes finds it.
+
+    Where hosts move the bytes themselves, a buffer that stays in their caches from pass to pass goes
+    at the full rate, and one that does not is missed as a whole: between the knee and twice its size
+    the rate falls to the share `beyond_knee`, evenly in logarithms, and stays there.
+    """
+    out = wiring.scale_out
+    if not out.knee_bytes or nbytes <= out.knee_bytes:
+        return wiring
+    share = out.beyond_knee ** min(math.log2(nbytes / out.knee_bytes), 1.0)
+    slower = replace(out, efficiency=out.efficiency * share, all_to_all=out.all_to_all * share)
+    return wiring._replace(scale_out=slower)
+
+
 @lru_cache(maxsize=4096)
 def lanes_of(group: Group, wiring: Wiring) -> Lanes:
     """Return the lanes of each member of `group`, under both protocols where a library has two.

@@ -32,7 +32,7 @@ from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import read_table
 
-MOST = 200  # runs that are asked about
+MOST = 60  # runs that are asked about
 PUBLISHED = "step.duration_s"
 
 
@@ -83,7 +83,8 @@ def _read(
     path: Path, base: Stack | None, overrides: Sequence[str], left_out: list[str]
 ) -> Iterator[Measured]:
     """Yield the measured steps of a table or of a scenario file."""
-    for m in _of_table(path, left_out) if path.suffix == ".csv" else _of_scenario(path, overrides):
+    for m in (_of_table(path, left_out) if path.suffix == ".csv" else
+              _of_scenario(path, overrides, left_out)):  # fmt: skip
         if base is None:
             yield m
         else:
@@ -118,13 +119,15 @@ def _of_table(path: Path, left_out: list[str]) -> Iterator[Measured]:
     yield from found
 
 
-def _of_scenario(path: Path, overrides: Sequence[str]) -> Iterator[Measured]:
+def _of_scenario(path: Path, overrides: Sequence[str], left_out: list[str]) -> Iterator[Measured]:
     cases = load_any(path, overrides)
     found = [Measured(case.name, case, row.value)
              for case in cases for row in case.published if row.metric == PUBLISHED]  # fmt: skip
     if not found:
         raise InputError([_problem(str(path), f"expected `published` with {PUBLISHED}")])
-    yield from found
+    if len(found) > MOST:
+        left_out.append(f"{path}: steps after the first {MOST}")
+    yield from found[:MOST]
 
 
 def _common(measured: Sequence[Measured], paths: Sequence[Path]) -> tuple[Stack, str]:

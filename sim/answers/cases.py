@@ -140,10 +140,17 @@ def case_pictures(
     Live kernel times (`times`) are measured once and not again for a picture: no stages are drawn.
     """
     named = [replace(c, name=r.name) for c, r in zip(cases, results, strict=True)]
+    held = [_fullest(c, r) for c, r in zip(named, results, strict=True)]
     if times is None:
-        return {**memory_pictures(named), **timeline_pictures(named)}
+        return {**memory_pictures(held), **timeline_pictures(named)}
     live = times.sources is not None
-    return {**memory_pictures(named), **({} if live else timeline_pictures(named, times.timer_for))}
+    return {**memory_pictures(held), **({} if live else timeline_pictures(named, times.timer_for))}
+
+
+def _fullest(case: Scenario, result: RunResult) -> Scenario:
+    """Return the phase of a job whose memory its result tells."""
+    peaks = [phase.peak_bytes for phase in result.phases]
+    return case.parts[peaks.index(result.memory.peak_bytes)] if peaks else case
 
 
 def infeasible(results: Sequence[RunResult], reasons: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from ersatz.sim.answers.answer import Answer, Overrides, by_name, override_texts
 from ersatz.sim.emulate.emulate import STACK, Emulation, Request
 from ersatz.sim.emulate.emulate import emulate as emulated
 from ersatz.sim.emulate.records import EmulateResult, ReplayResult
-from ersatz.sim.emulate.replaying.chakra import chakra_bytes
+from ersatz.sim.emulate.replaying.chakra import chakra_files, groups_text
 from ersatz.sim.emulate.replaying.export import perfetto_text
 from ersatz.sim.emulate.replaying.replay import (
     load_replays,
@@ -52,9 +52,12 @@ def _files(made: Emulation) -> dict[str, str | bytes]:
     result, asked = made.result, made.request
     return {
         "trace.json": perfetto_text(made.traces, result.script),
-        **{f"chakra.{t.rank}.et": chakra_bytes(t) for t in made.traces},
+        "groups.json": groups_text(made.traces),
+        **{f"chakra.{rank}.et": data for rank, data in chakra_files(made.traces).items()},
         "ranks.json": recording_text(result.script, result.world, made.traces),
-        "replay.yaml": replay_text(result, asked.node, asked.nodes, asked.stack, made.traces),
+        "replay.yaml": replay_text(
+            result.script, asked.node, asked.nodes, asked.stack, made.traces[0].facts["parameters"]
+        ),
     }
 
 

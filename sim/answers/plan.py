@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ersatz.sim.report.pictures.plan_plot import plan_pictures
 from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
-from ersatz.sim.search.pricing import VERDICTS
+from ersatz.sim.search.pricing import VERDICTS, Price, Watched
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.wish import (
     MOST_DEVICES,
@@ -47,7 +47,7 @@ def plan(
     most: int = MOST_DEVICES, memory: str = "fits", everything: bool = False,
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
-    tell: Tell = lambda words: None,
+    tell: Tell = lambda words: None, seen: Callable[[Price], None] | None = None,
 ) -> Answer[Option]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
@@ -60,7 +60,8 @@ def plan(
 
     `workers` processes price layouts. `journals` keep what was priced: a search that was killed goes on
     where it was, with the same answer; the first is written, all are read. `shard` (i, n) looks at every
-    n-th layout alone; a search that reads the journals of all shards merges them.
+    n-th layout alone; a search that reads the journals of all shards merges them. `tell` hears what goes
+    wrong with processes, `seen` each price of a layout as the search goes on.
 
     Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
     """
@@ -68,7 +69,11 @@ def plan(
     question = read_question(str(scenario), texts, seed, on=on, keep=keep, tokens=tokens)
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    with _pricers(workers, journals, tell) as pricers:
+    with _pricers(workers, journals, tell) as made:
+        pricers: Pricers = made
+        if seen is not None:
+            hears = seen  # the name is bound anew, for the function below
+            pricers = lambda case, least: Watched(made(case, least), hears)  # noqa: E731
         planned = seek(question, wish, devices, pricers)
     if barred:
         planned = replace(planned, failed=(*barred, *planned.failed))

@@ -65,7 +65,7 @@ def outputs_markdown() -> str:
         "Generated from `sim/records.py`. `--json` gives the records nested as below, the baseline's at",
         "the top and all cases under `cases`; `--out DIR` writes the same as CSV, one file per record.",
     ]
-    named = {"published": "Comparison", "operations.collectives": "CollectiveRow",
+    named = {"phases": "PhaseResult", "published": "Comparison", "operations.collectives": "CollectiveRow",
              "operations.flops": "FlopRow"}  # fmt: skip
     for name in ("step", "memory", "job", "cost", "energy", "operations", *named):
         record = named.get(name, f"{name.capitalize()}Result")

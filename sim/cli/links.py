@@ -35,7 +35,7 @@ def time_links(device: str, as_: str, pretend: bool, out: Path | None, json: str
         return
     layout = f"{world.hosts} x {world.local_size} processes"
     origin = LinkOrigin(LIBRARIES[attached.backend], attached.hardware, attached.framework, layout,
-                        date.today().isoformat(), session.contention)  # fmt: skip
+                        date.today().isoformat(), session.contention, session.clock)  # fmt: skip
     _finish(session.rows, session.missing, attached.catalog_name, origin, out, json)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ersatz.sim.answers.answer import Answer
     from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
+    from ersatz.sim.fleet.doors.door import Door
     from ersatz.sim.fleet.file import Contest
 
 DOORS = ("process", "batsim", "slurm")
@@ -50,11 +51,17 @@ def schedule(
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="ADDRESS", help="Where a running Batsim scheduler listens.")
     ] = "",
+    state_numbers: Annotated[
+        bool, typer.Option("--state-numbers", help="Tell it states of devices as numbers.")
+    ] = False,
     speed: Annotated[
         float, typer.Option("--speed", min=1, help="Of Slurm's clock, or the exporter's.")
     ] = 200.0,
     slurm_conf: Annotated[
         str, typer.Option("--slurm-conf", metavar="FILE", help="Its partitions, priorities, preemption.")
+    ] = "",
+    slurm_assoc: Annotated[
+        str, typer.Option("--slurm-assoc", metavar="FILE", help="Its accounts: a dump of sacctmgr.")
     ] = "",
     judge: Annotated[
         str, typer.Option("--judge", metavar="[KIND:]LOG", help="Judge a log: sacct, batsim, kubernetes.")
@@ -92,19 +99,25 @@ def schedule(
         )
     if slurm_conf and door != "slurm":
         raise Failure(2, ["--slurm-conf: expected together with --door slurm"])
+    if state_numbers and door != "batsim":
+        raise Failure(2, ["--state-numbers: expected together with --door batsim"])
+    if slurm_assoc and not slurm_conf:
+        raise Failure(2, ["--slurm-assoc: expected together with --slurm-conf"])
     if fleet:
         raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
     if not scenario:
         raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
-    if slurm_conf:
-        from ersatz.sim.fleet.doors.slurm.given import read_conf
+    from ersatz.sim.fleet.doors.door import Door, told_to_slurm
+    from ersatz.sim.fleet.judge.claimed import read_claims
 
-        notes = read_conf(slurm_conf, contest.specs[0].cluster).notes
+    promised = read_claims(claims) if claims else None
+    outside = Door(door, scheduler, endpoint, speed=speed, claims=promised, conf=slurm_conf,  # type: ignore[arg-type]
+                   assoc=slurm_assoc, state_numbers=state_numbers)  # fmt: skip
+    if door == "slurm":
+        notes = told_to_slurm(contest.specs[0], outside).notes
         contest = replace(contest, assumptions=(*contest.assumptions, *notes))
-    outcomes = _outcomes(
-        contest, policy, door, scheduler, endpoint, speed, claims, slurm_conf, twice=twice
-    )
+    outcomes = _outcomes(contest, policy, outside, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
     found = contest_answer(contest, outcomes, asked)
     conclude(found, json, out, html, _traced(timeline, found))
@@ -135,53 +148,41 @@ def _export(outcome: Outcome, port: int, speed: float) -> None:
 
 
 def _outcomes(
-    contest: Contest, policy: str | None, door: str, command: str, endpoint: str, speed: float,
-    claims: str, conf: str, *, twice: bool,
-) -> list[list[Outcome]]:  # fmt: skip
+    contest: Contest, policy: str | None, door: Door, *, twice: bool
+) -> list[list[Outcome]]:
     """Run every policy on every draw."""
     from ersatz.sim.answers.schedule import contest_outcomes
     from ersatz.sim.fleet.policies.registry import check_policies
 
-    if door not in DOORS:
-        raise Failure(2, [f"--door: {door!r} - expected one of {', '.join(DOORS)}"])
-    if (command or endpoint) and door != "batsim":
+    if door.kind not in DOORS:
+        raise Failure(2, [f"--door: {door.kind!r} - expected one of {', '.join(DOORS)}"])
+    if (door.scheduler or door.endpoint) and door.kind != "batsim":
         raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
-    if twice and door != "process":
+    if twice and door.kind != "process":
         raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
     names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
     if not names:
         raise Failure(2, ["--policy: names nothing; expected at least one policy"])
-    if door == "process":
+    if door.kind == "process":
         return contest_outcomes(contest, names, twice=twice, watch=progress)
     first = replace(contest, specs=contest.specs[:1])
     check_policies(names)
     beside = contest_outcomes(first, names) if policy else []
-    return [*beside, [_at_door(contest, door, command, endpoint, speed, claims, conf)]]
+    return [*beside, [_at_door(contest, door)]]
 
 
-def _at_door(
-    contest: Contest,
-    kind: str,
-    command: str,
-    endpoint: str,
-    speed: float,
-    claims: str,
-    conf: str,
-) -> Outcome:
+def _at_door(contest: Contest, door: Door) -> Outcome:
     """Run the first draw under a scheduler outside."""
     from ersatz.sim.fleet.compare import judged
-    from ersatz.sim.fleet.doors.door import Door, run_at_door
+    from ersatz.sim.fleet.doors.door import run_at_door
     from ersatz.sim.fleet.engine.fleet import RunEndedError
-    from ersatz.sim.fleet.judge.claimed import read_claims
 
-    promised = read_claims(claims) if claims else None
-    door = Door(kind, command, endpoint, speed=speed, claims=promised, conf=conf)  # type: ignore[arg-type]
     spec = contest.specs[0]
-    with progress(len(spec.workload.jobs) if kind == "slurm" else 0) as advance:
+    with progress(len(spec.workload.jobs) if door.kind == "slurm" else 0) as advance:
         try:
             log = run_at_door(spec, door, advance)
             reason = ""
         except RunEndedError as ended:
             log, reason = ended.log, str(ended)
-    name = "slurm" if kind == "slurm" else f"{log.about['policy']}-batsim"
+    name = "slurm" if door.kind == "slurm" else f"{log.about['policy']}-batsim"
     return judged(name, log, reason)

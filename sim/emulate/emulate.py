@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.text.digits import is_whole
 from ersatz.device_models.text.units import format_duration
 from ersatz.sim.emulate.records import EmulateResult
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
@@ -124,7 +125,7 @@ def seats_of(request: Request) -> tuple[list[Seat], Command]:
 def _ranks(words: str, world: int, problems: list[Problem]) -> tuple[int, ...]:
     if words == "all":
         found = tuple(range(world))
-    elif all(part.strip().isdigit() for part in words.split(",")):
+    elif all(is_whole(part.strip()) for part in words.split(",")):
         found = tuple(sorted({int(part) for part in words.split(",")}))
     else:
         problems.append(Problem("--ranks", 0, 0, "", words, "expected numbers by comma, or all"))

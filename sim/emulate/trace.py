@@ -22,8 +22,8 @@ from ersatz.sim.emulate.clock import Clock, Entry
 
 CONTENTION = "contention"  # what collectives take from the kernels beside them
 UNCOMPILED = (  # stands first in a report
-    "TORCH.COMPILE IS SWITCHED OFF: operators are not fused and activations not recomputed, so that time and"
-    " memory are above those of the compiled script"
+    "TORCH.COMPILE COULD NOT TRACE A FUNCTION: its operators are not fused and its activations not chosen, so"
+    " that time and memory are above those of the compiled script"
 )
 
 
@@ -51,6 +51,7 @@ class Task:
     waited: float = 0.0  # seconds of it in which other ranks were not there yet
     known: bool = True  # there is a rule for its time; else it is taken by its bytes
     signature: str = ""  # of an operator of PyTorch, as `sim/hil/device/operators.py` tells it
+    tag: int = 0  # of a message that travels on its sender's time alone, numbered from 1
 
     @property
     def talks(self) -> bool:

@@ -18,7 +18,7 @@ from ersatz.sim.scenario.scenario import Pool
 
 TESTED = ("2.13", "2.14")  # minors of PyTorch that the tests ran with
 OLDEST = (2, 13)
-STANDINS = ("apex", "flash_attn", "liger_kernel", "xformers")  # packages that have one
+STANDINS = ("apex", "flash_attn", "liger_kernel", "transformer_engine", "xformers")  # that have one
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ersatz.sim.exporting.megatron import (
     training_options,
     unsaid,
 )
+from ersatz.sim.exporting.phases import grows, phases_unsaid, tokens_said
 from ersatz.sim.exporting.record import Exported, remarks
 from ersatz.sim.importing.models import name_of_model
 from ersatz.sim.plan.layout import even_split, pipeline_length
@@ -38,6 +39,9 @@ def to_primus(scenario: Scenario) -> Exported:
         "swiglu",
     ):
         given.setdefault(switch, "false")  # on by Primus's defaults
+    if ramp := grows(scenario):
+        given["rampup_batch_size"] = f"[{ramp.start}, {ramp.increment}, {ramp.sequences}]"
+        given["train_iters"] = "null"
     given.setdefault("train_iters", "1000")
     lost = [*unsaid(scenario), "cluster: nodes are given where Primus is started"]
     lines = ["modules:", "  pre_trainer:", "    framework: megatron", "    config: pre_trainer.yaml",
@@ -105,7 +109,7 @@ def _experts(scenario: Scenario) -> dict[str, Any]:
 
 def _steps(scenario: Scenario, key: str) -> dict[str, int]:
     training = scenario.training
-    steps = training.tokens / training.sequence_length / training.global_batch
+    steps = tokens_said(scenario) / training.sequence_length / training.global_batch
     return {key: round(steps)} if steps >= 1 else {}
 
 
@@ -115,6 +119,7 @@ def _toml(value: object) -> str:
 
 def _titan_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
     parallel = scenario.parallel
+    yield from phases_unsaid(scenario)
     if not name:
         yield "model: no flavor of these sizes is known; add one"
     if parallel.schedule not in SCHEDULES:
@@ -160,6 +165,7 @@ def to_automodel(scenario: Scenario) -> Exported:
 
 def _automodel_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
     parallel = scenario.parallel
+    yield from phases_unsaid(scenario)
     if not name:
         yield "model: no name of these sizes is known"
     if parallel.zero < 2:
@@ -194,6 +200,7 @@ def to_deepspeed(scenario: Scenario) -> Exported:
     if stack.activation_offload == 1:
         settings["activation_checkpointing"] = {"cpu_checkpointing": True}
     lost = ["model, training.sequence_length and cluster: they stand in the command"]
+    lost += phases_unsaid(scenario)
     lost += [f"parallel.{key} {getattr(parallel, key)}" for key in ("tp", "pp", "cp", "ep")
              if getattr(parallel, key) > 1]  # fmt: skip
     lost += [f"parallel.recompute {parallel.recompute}: the model's own business"] * (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ersatz.sim.exporting.phases import grows, phases_unsaid, tokens_said
 from ersatz.sim.exporting.record import Option
 from ersatz.sim.plan.layout import even_split, pipeline_length
 from ersatz.sim.plan.schedules import V_SHAPED
@@ -104,9 +105,12 @@ def training_options(scenario: Scenario) -> Iterator[Option]:
     yield Option("max_position_embeddings", training.sequence_length)
     yield Option("micro_batch_size", training.micro_batch)
     yield Option("global_batch_size", training.global_batch)
-    steps = training.tokens / training.sequence_length / training.global_batch
-    if training.tokens and steps >= 1:
-        yield Option("train_iters", round(steps))
+    samples = tokens_said(scenario, ramp=True) / training.sequence_length
+    if ramp := grows(scenario):
+        yield Option("rampup_batch_size", f"{ramp.start} {ramp.increment} {ramp.sequences}")
+        yield Option("train_samples", round(samples))
+    elif samples >= training.global_batch:
+        yield Option("train_iters", round(samples / training.global_batch))
     if training.precision in ("bf16", "fp16", "fp8", "fp4"):
         yield Option("fp16" if training.precision == "fp16" else "bf16")
     if training.precision == "fp8":
@@ -209,6 +213,7 @@ def _recompute(scenario: Scenario) -> Iterator[Option]:
 def unsaid(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[str]:
     """Yield what of model, training and layout Megatron's flags cannot say."""
     parallel, model, stack = scenario.parallel, scenario.model, scenario.pools[0].stack
+    yield from phases_unsaid(scenario, ramp=True)
     if (
         len(model.kinds) > 1 + bool(model.experts and model.experts.dense_layers)
         and not model.window

@@ -69,7 +69,7 @@ def _blocks(scenario: Scenario, *, mindspeed: bool = False) -> Iterator[str]:
         yield ")"
 
 
-LISTS = ("recompute_modules", "lora_target_modules")  # flags of several words
+LISTS = ("recompute_modules", "lora_target_modules", "rampup_batch_size")  # flags of several words
 
 
 def command_words(option: Option) -> str:

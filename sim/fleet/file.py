@@ -89,6 +89,10 @@ class _Reading:
                 case.blame(("pools", i, "name"), name, "stands twice; each pool has its own name")
         self.policies = tuple(self._policy(name) for name in spec.policies)
         for i, name in enumerate(self.policies):
+            if name in self.policies[:i]:
+                case.blame(
+                    ("policies", i), name, "stands twice; a scheduler is compared with others"
+                )
             for expected in unknown_policy(name):
                 case.blame(("policies", i), name, expected)
         for i, drawn in enumerate(spec.jobs.drawn):
@@ -333,6 +337,11 @@ class _Reading:
                 file, kind, folder, own.blame, lambda: bool(own.problems), plans=True
             )
             self.reasons += [f"{problem.key}: {problem.expected}" for problem in own.problems]
+            if scenario and scenario.phases:
+                self.reasons.append(
+                    "training.phases: a class of jobs has one rate, steps that are alike"
+                )
+                return None
             if own.problems or scenario is None:
                 return None
             try:

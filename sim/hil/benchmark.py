@@ -17,6 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ersatz.device_models.calibration.measured import (
     Origin,
     Point,
@@ -32,8 +34,8 @@ from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.attached import Attached, unusable
 from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
-from ersatz.sim.hil.sentinels import Watch, chosen_points
-from ersatz.sim.hil.shapes import kernel_rounds, ranges_of
+from ersatz.sim.hil.sentinels import Watch, chosen_points, steps_of, undisturbed
+from ersatz.sim.hil.shapes import kernel_rounds, ranges_of, small_kernels
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted
 WATCH_TURNS = 12  # of the sentinels, evenly over the time
@@ -50,6 +52,7 @@ class Journal:
     missing: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     turns: list[dict[str, float]] = field(default_factory=list)  # seconds of each sentinel
+    small: dict[str, list[float]] = field(default_factory=dict)  # of each kernel of small steps
     spent_s: float = 0.0
     resumed: int = 0  # kernels that an earlier run had finished
 
@@ -90,6 +93,27 @@ class Journal:
         self._append(line)
         self._take(line)
 
+    def add_small(self, seconds: dict[str, list[float]], spent_s: float) -> None:
+        """Keep some passes over the kernels of small steps."""
+        line: dict[str, Any] = {"small": seconds, "spent_s": round(spent_s, 3)}
+        self._append(line)
+        self._take(line)
+
+    def small_points(self) -> list[Point]:
+        """Return the kernels of small steps as they were measured in the order of a step."""
+        found = []
+        dtypes = dict.fromkeys(p.kernel.dtype for p in self.points)
+        drawn = (k for dtype in dtypes for k in small_kernels(dtype, self.identity["seed"]))
+        timed = (k for k in drawn if self.small.get(kernel_key(k)))
+        for step in steps_of(timed, lambda kernel: kernel):
+            samples = [self.small[kernel_key(k)] for k in step]
+            for kernel, own, seconds in zip(step, samples, undisturbed(samples), strict=True):
+                low, middle, high = np.quantile(own, [0.2, 0.5, 0.8])
+                found.append(
+                    Point(kernel, seconds, seconds, float((high - low) / middle), len(own))
+                )
+        return found
+
     def sentinels(self) -> dict[str, float]:
         """Return what each sentinel took, the median of all turns."""
         keys = dict.fromkeys(key for turn in self.turns for key in turn)
@@ -104,6 +128,10 @@ class Journal:
         self.spent_s += line["spent_s"]
         if "turn" in line:
             self.turns.append(line["turn"])
+            return
+        if "small" in line:
+            for key, seconds in line["small"].items():
+                self.small.setdefault(key, []).extend(seconds)
             return
         self.done.add(line["kernel"])
         if "point" in line:
@@ -177,7 +205,7 @@ def run_benchmark(
     journal.open()
     engine_s = engine_start(attached)
     budget = minutes * 60.0
-    sentry = Sentry(journal, attached, seed, budget)
+    sentry = Sentry(journal, attached, seed, budget, dtypes)
     seen: set[str] = set()
     for number, kernels in enumerate(kernel_rounds(ranges_of(attached.backend), dtypes, seed)):
         known = number >= FEWEST_ROUNDS * len(dtypes)
@@ -206,7 +234,9 @@ class Sentry:
     attached: Attached
     seed: int
     budget_s: float
+    dtypes: Sequence[str] = ()
     watch: Watch | None = None
+    small: Watch | None = None
 
     def look(self) -> None:
         """Run a turn if one is due."""
@@ -216,6 +246,17 @@ class Sentry:
         if self.watch is None:
             self.watch = Watch(self.attached, self._chosen(), self.seed)
         self.journal.add_turn(self.watch.turn(), time.monotonic() - start)
+        if not self.attached.asynchronous:
+            self._look_at_small_steps()
+
+    def _look_at_small_steps(self) -> None:
+        start = time.monotonic()
+        if self.small is None:
+            kernels = (k for dtype in self.dtypes for k in small_kernels(dtype, self.seed))
+            points = [Point(kernel, 1.0, 1.0, 0.0, 1) for kernel in kernels]
+            self.small = Watch(self.attached, points, self.seed, in_order=True, small=True)
+        passes = {k: [float(f"{s:.4g}") for s in v] for k, v in self.small.passes().items()}
+        self.journal.add_small(passes, time.monotonic() - start)
 
     def _chosen(self) -> list[Point]:
         """Return the sentinels of an earlier run, or of the kernels that are known by now."""

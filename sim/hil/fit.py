@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ersatz.device_models.calibration.measured import Calibration, Origin, Point, calibrated_device
+from ersatz.device_models.calibration.measured import (
+    Calibration,
+    Origin,
+    Point,
+    calibrated_device,
+    with_small,
+)
 from ersatz.device_models.calibration.table_timer import sizes_of, tables_of
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import calibrated_time
@@ -83,6 +89,16 @@ def fit_calibration(
     calibration = Calibration(origin, machine, parameters, fits, tuple(points), tuple(missing),
                               launches=host_times(points))  # fmt: skip
     return calibration, held
+
+
+def with_small_steps(
+    calibration: Calibration, device: Device, points: Sequence[Point]
+) -> Calibration:
+    """Return the calibration with kernels of steps that stay in the cache, where there are any."""
+    if not points:
+        return calibration
+    fitted, _ = fit_calibration(calibration.origin, device, points)
+    return with_small(calibration, fitted.fits, points)
 
 
 def host_times(points: Sequence[Point]) -> dict[str, float]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from ersatz.device_models.calibration.measured import Calibration, Point, kernel_key
+from ersatz.device_models.calibration.measured import IN_CACHE, Calibration, Point, kernel_key
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.kernels.operations import COMPUTE, operation_of
@@ -28,12 +29,16 @@ from ersatz.sim.hil.device.measure import (
 from ersatz.sim.hil.device.recipes import Trial
 
 CLASSES = ("compute", "others")
+PASSES = 16  # over each small step in a turn
 TURNS, IN_A_ROW = 5, 2  # samples in a row after one that only warms, as a calibration takes them
 PLACES = (0.5, 0.85)  # quantiles of an operation's times at which its sentinels stand
 MOST_BYTES = 2.5e8  # of a sentinel's operands: all of them stay in the device's memory
 FEWEST = 3  # sentinels of a class below which it is taken as unchanged
 SURE = 2.0  # standard errors by which a ratio has to differ from 1
 MEDIAN_ERROR = 1.2533 * 1.4826  # standard error of a median x sqrt(n), over the median deviation
+
+
+Item = TypeVar("Item")
 
 
 def class_of(kernel: Kernel) -> str:
@@ -91,12 +96,17 @@ class Sentinel:
 
 @dataclass(slots=True)
 class Watch:
-    """Sentinels on the attached device; where `in_order`, they run one after another as in a step."""
+    """Sentinels on the attached device; where `in_order`, they run one after another as in a step.
+
+    Of `small` steps the passes that were disturbed least count: such steps are shorter than the times
+    at which a host lets others run, and what these push out of its caches comes back slowly.
+    """
 
     attached: Attached
     points: Sequence[Point]
     seed: int
     in_order: bool = False
+    small: bool = False
     sentinels: list[Sentinel] = field(init=False)
     engine_s: float = field(init=False)
 
@@ -113,6 +123,14 @@ class Watch:
         except (Unmeasurable, RuntimeError, MemoryError):
             return None
 
+    def passes(self) -> dict[str, list[float]]:
+        """Run each small step some times in a row, as in training; returns each sentinel's samples."""
+        for step in steps_of(self.sentinels, lambda s: s.point.kernel):
+            for _ in range(PASSES):
+                for sentinel in step:
+                    sentinel.samples.append(self._sample(sentinel))
+        return {s.key: s.samples[-PASSES:] for s in self.sentinels}
+
     def turn(self) -> dict[str, float]:
         """Sample every sentinel, as the calibration did: its code warm, its cache alike."""
         for sentinel in self.sentinels:
@@ -128,12 +146,19 @@ class Watch:
     def pace(self, calibration: Calibration) -> Pace:
         """Return the ratios found so far."""
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in CLASSES}
-        for s in self.sentinels:
-            if s.samples:
-                then = time_then(calibration, s.point)
-                ratio = math.log(statistics.median(s.samples) / then)
-                found[class_of(s.point.kernel)].append((ratio, then))
+        for s, seconds in self._seconds():
+            then = time_then(calibration, s.point)
+            found[class_of(s.point.kernel)].append((math.log(seconds / then), then))
         return pace_of(found)
+
+    def _seconds(self) -> Iterator[tuple[Sentinel, float]]:
+        """Yield the sentinels that have run, each with what it takes."""
+        ran = [s for s in self.sentinels if s.samples]
+        if not self.small:
+            yield from ((s, statistics.median(s.samples)) for s in ran)
+            return
+        for step in steps_of(ran, lambda s: s.point.kernel):
+            yield from zip(step, undisturbed([s.samples for s in step]), strict=True)
 
 
 def watch_of(attached: Attached, calibration: Calibration) -> Watch:
@@ -142,10 +167,36 @@ def watch_of(attached: Attached, calibration: Calibration) -> Watch:
     Own ops on a host were timed in the order of their step, and so are their sentinels.
     """
     origin, points = calibration.origin, calibration.points
+    if origin.scope == IN_CACHE:
+        return Watch(attached, points, origin.seed, in_order=True, small=True)
     if origin.scope and not attached.asynchronous:
         return Watch(attached, points, origin.seed, in_order=True)
     same = [p for p in points if kernel_key(p.kernel) in calibration.sentinels]
     return Watch(attached, same or chosen_points(points), origin.seed)
+
+
+def steps_of(items: Iterable[Item], kernel: Callable[[Item], Kernel]) -> Iterator[list[Item]]:
+    """Yield what belongs to each small step; its optimiser is its last kernel."""
+    step: list[Item] = []
+    for item in items:
+        step.append(item)
+        if operation_of(kernel(item)) == "optimizer":
+            yield step
+            step = []
+    if step:
+        yield step
+
+
+def undisturbed(samples: Sequence[Sequence[float]]) -> list[float]:
+    """Return what each kernel of a step takes, from its samples in passes over the whole step.
+
+    The mean of the tenth of the passes that were quickest as a whole: were each kernel's own quickest
+    samples taken, their sum were less than any step.
+    """
+    count = min(map(len, samples))
+    order = sorted(range(count), key=lambda number: math.fsum(row[number] for row in samples))
+    best = order[: max(count // 10, 1)]
+    return [statistics.fmean(row[number] for number in best) for row in samples]
 
 
 def time_then(calibration: Calibration, point: Point) -> float:
@@ -224,5 +275,5 @@ def watched_pace(attached: Attached, calibration: Calibration, turns: int = TURN
     """Run the sentinels of a calibration now and return the pace."""
     watch = watch_of(attached, calibration)
     for _ in range(turns):
-        watch.turn()
+        watch.passes() if watch.small else watch.turn()
     return watch.pace(calibration)

@@ -27,6 +27,7 @@ from ersatz.sim.workload.ops import embedding_work, head_work, layer_work
 from ersatz.sim.workload.pieces import PartWork, Shard
 
 PER_ROUND = 2  # products of each operation in one round; one of everything else
+NOT_OF_A_STEP = ("copy", "to device", "to host")  # beside those of a model
 MOST_WEIGHTS = 5e8  # of one optimiser step that is measured
 
 
@@ -47,6 +48,9 @@ class Ranges:
 
 SMALL = Ranges((128, 896), (64, 2048), (32, 1024), (512, 16384), (32, 64, 96, 128), (64, 512),
                8e9, 2e8, False)  # fmt: skip
+# Of steps that stay in the cache of a host, where calls and not bytes decide.
+TINY = Ranges((32, 192), (16, 128), (16, 64), (128, 1024), (16, 32), (16, 64), 8e9, 2e8, False)
+SMALL_STEPS = 5  # drawn of each kind, gated and plain; every operation is fitted from as many
 LARGE = Ranges((1024, 16384), (512, 16384), (512, 16384), (16384, 262144), (64, 128), (512, 4096),
                2e14, 1.5e10, True)  # fmt: skip
 
@@ -62,6 +66,15 @@ def kernel_rounds(ranges: Ranges, dtypes: Sequence[str], seed: int) -> Iterator[
     while True:
         for dtype in dtypes:
             yield _round(rng, ranges, dtype)
+
+
+def small_kernels(dtype: str, seed: int) -> list[Kernel]:
+    """Return the distinct kernels of a few drawn steps that stay in the cache, step by step."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(8,)))
+    shards = [_draw_shard(rng, TINY, dtype, gated=gated, moe=False)
+              for gated in (True, False) for _ in range(SMALL_STEPS)]  # fmt: skip
+    drawn = (k for shard in shards for k in _kernels(rng, shard, TINY))
+    return list(dict.fromkeys(k for k in drawn if k.name not in NOT_OF_A_STEP))
 
 
 def _round(rng: np.random.Generator, ranges: Ranges, dtype: str) -> list[Kernel]:

@@ -18,6 +18,7 @@ from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time
 from ersatz.device_models.text.units import format_duration
 from ersatz.sim.errors import InputError, Problem
+from ersatz.sim.hil.cached import step_timer
 from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.live import LiveTimer, LocalSource, Source
 from ersatz.sim.hil.sentinels import Pace, watched_pace
@@ -39,6 +40,7 @@ class Chosen:
     sources: Mapping[str, Source] | None = None
     tell: Callable[[str], None] | None = None
     pace: Pace | None = None  # of the calibration's sentinels, where the device is attached
+    small_pace: Pace | None = None  # of those of steps that stay in the cache
 
     def prepare(self, cases: Sequence[Scenario]) -> list[Scenario]:
         """Return the cases on calibrated devices; raises `InputError` when no case has them."""
@@ -81,8 +83,7 @@ class Chosen:
             return calibrated_time
         make = table_timer if self.name == "table" else calibrated_timer
         stack = _stacks(scenario).get(self.calibration.origin.device, OWN_STACK)
-        made = make(self.calibration, stack)
-        return self.pace.timer(made, self.calibration.origin.device) if self.pace else made
+        return step_timer(make, self.calibration, scenario, stack, self.pace, self.small_pace)
 
     def apply(self, scenario: Scenario) -> Scenario:
         """Return the case with the calibrated device in the place of the catalogue's."""
@@ -177,15 +178,16 @@ def choose(
         raise _fault(name, f"runs nothing on a device: {words}")
     read = read_calibration(find_calibration(calibration)) if calibration else None
     if not lives:
-        return Chosen(name, read, pace=_pace(read, attach, tell) if read and attach else None)
+        paces = _paces(read, attach, tell) if read and attach else (None, None)
+        return Chosen(name, read, pace=paces[0], small_pace=paces[1])
     from ersatz.sim.hil.sources import open_sources
 
     return Chosen(name, read, open_sources(attach or ["auto"]), tell)
 
 
-def _pace(
+def _paces(
     calibration: Calibration, words: Sequence[str], tell: Callable[[str], None] | None
-) -> Pace:
+) -> tuple[Pace, Pace | None]:
     """Run the sentinels on the device that the calibration is of; raises `InputError`."""
     from ersatz.sim.hil.sources import open_sources
 
@@ -200,7 +202,10 @@ def _pace(
         raise _fault(", ".join(words), expected)
     if tell:
         tell("sentinels of the calibration")
-    return watched_pace(source.attached, calibration)
+    small = calibration.small
+    return watched_pace(source.attached, calibration), (
+        watched_pace(source.attached, small) if small else None
+    )
 
 
 def check_devices(chosen: Chosen, scenarios: Sequence[Scenario]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from ersatz.device_models.text.problems import did_you_mean
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import known_names, named_model
-from ersatz.sim.workload.adapters import MODULES
+from ersatz.sim.workload.adapters import MODULES, usual_targets
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
 
@@ -37,14 +38,31 @@ def put_targets(flags: Flags, *names: str) -> None:
     if given is None or given.unknown:
         return
     words = given.value.strip("[]").replace(",", " ").replace("'", " ").replace('"', " ").split()
-    plain = {word: word.lower().replace("-", "_").rsplit(".", 1)[-1] for word in words}
-    lost = [word for word, name in plain.items() if name not in TARGETS]
+    plain = {word: _meant(word) for word in words}
+    lost = [word for word, meant in plain.items() if not meant]
     if lost:
         draft.leave_out(given.shown, " ".join(lost), given.line, "products that no name here means, so"
                         " without adapters", given.file)  # fmt: skip
-    found = {part for name in plain.values() for part in TARGETS.get(name, "").split()}
+    found = {module for meant in plain.values() for module in meant}
     if found:
         draft.put(key, " ".join(module for module in MODULES if module in found))
+
+
+def _meant(word: str) -> set[str]:
+    """Return the modules that a name of products means; `*` stands for anything."""
+    name = word.lower().replace("-", "_").rsplit(".", 1)[-1]
+    names = fnmatch.filter(TARGETS, name) if "*" in name else [name]
+    return {module for one in names for module in TARGETS.get(one, "").split()}
+
+
+def assume_targets(draft: Draft, launch: str) -> None:
+    """Put the modules that a framework gives adapters where the file names none, and say so."""
+    key = "model.lora_targets"
+    if not draft.values.get("model.lora_rank") or key in draft.values or draft.asked(key):
+        return
+    usual = usual_targets(launch=launch)
+    draft.put(key, usual.targets)
+    draft.assume(key, usual.targets, f"no modules are named: the default of {usual.framework}")
 
 
 def put_model(draft: Draft, given: Given | None, *, gated: bool = False) -> None:

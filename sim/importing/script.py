@@ -20,6 +20,7 @@ from ersatz.sim.importing.shell.machine import Followed, follow
 from ersatz.sim.importing.shell.pieces import text_of, unknown_of
 from ersatz.sim.importing.shell.slurm import device_type, slurm_head, slurm_variables
 from ersatz.sim.importing.trainers.deepspeed import settings_beside
+from ersatz.sim.importing.trainers.fsdp2 import PROGRAM, read_fsdp2
 
 CORE_2026 = "megatron core, August 2026"
 # Marks of a framework: flags that only it has. The first that fits counts.
@@ -114,6 +115,8 @@ def _training(found: Sequence[Launch]) -> list[Launch]:
 def _marks(launch: Launch) -> int:
     table = flag_table("megatron")
     known = sum(key in _LAYOUT or key in TRAINER for key in launch.flags)
+    if launch.program.endswith(PROGRAM):
+        known += sum(key.startswith(("parallel.", "training.")) for key in launch.flags)
     return known or int(len(launch.flags) > 5 and sum(table.kind(k)[0] != "unknown"
                                                       for k in launch.flags) > 5)  # fmt: skip
 
@@ -150,6 +153,12 @@ def _tell_taken(draft: Draft, followed: Followed, launch: Launch) -> None:
         draft.assume(f"line {line}", "passed over", remark)
 
 
+# Words of programs that work on a model, and do not train it.
+_ELSE = frozenset({"inference", "evaluation", "evaluate", "eval", "generate", "generation", "convert",
+                   "preprocess", "export", "quantize", "prune", "chat", "server", "validate", "mmlu",
+                   "checkpoint"})  # fmt: skip
+_TRAINS = frozenset({"pretrain", "train", "finetune", "posttrain", "sft", "tune"})
+_APART = ("llm_tp", "encoder_tp", "llm_dp")  # layouts of the models of one job
 _LEARNING = frozenset({"grpo", "ppo", "dpo", "rlhf", "reinforce", "gspo", "dapo"})
 _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)", "ict": "a retriever",
                  "vision": "a model of images", "retro": "a retriever (RETRO)"}  # fmt: skip
@@ -158,6 +167,15 @@ _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)
 def _refuse_other_models(draft: Draft, launch: Launch) -> None:
     """Encoders and learning by reward are not simulated: the name of the program tells them."""
     words = launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower().split("_")
+    if not _TRAINS.intersection(words) and (found := _ELSE.intersection(words)):
+        draft.refuse(
+            launch.line,
+            launch.program,
+            f"trains nothing ({min(found)}): training alone is simulated",
+        )
+    if apart := next((launch.flags[key] for key in _APART if key in launch.flags), None):
+        draft.refuse(apart.line, apart.shown, "several models in one job, each with a layout of its own, are"
+                     " not simulated; say the language model's as a script of its own")  # fmt: skip
     if _LEARNING.intersection(words):
         draft.refuse(launch.line, launch.program, "reinforcement learning and preference training are not"
                      " simulated; what can be asked instead is the training step of the policy: its model,"
@@ -176,6 +194,8 @@ def _translated(
     given = {
         key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()
     }
+    if launch.program.endswith(PROGRAM):
+        return read_fsdp2(draft, path, launch, head)
     if "job.config_file" in keys or "job.config-file" in keys:
         return _job_file(draft, path, launch, head)
     if launch.tools[-1:] == ("megatron",) or "swift" in launch.tools:

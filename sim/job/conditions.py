@@ -54,6 +54,10 @@ class Conditions:
         """The factor of the worst one; 1 when all is well."""
         return max([1.0, *(self.slowdowns[name] for name, n in self.lasting.items() if n)])
 
+    def stopped_by(self, plan: ConditionPlan) -> str:
+        """Return the name of a condition that stops the job as it is now; of others nothing."""
+        return plan.name if plan.restarts or self.slowdowns[plan.name] == math.inf else ""
+
     @property
     def stops(self) -> bool:
         """Whether no step can be made."""
@@ -103,7 +107,7 @@ def come_and_go(
     while True:
         yield env.timeout(rng.exponential(1.0 / plan.rate))
         now.lasting[plan.name] += 1
-        if not changed(plan.name if plan.interrupts else ""):
+        if not changed(now.stopped_by(plan)):
             return
         yield env.timeout(plan.duration_s)
         now.lasting[plan.name] -= 1

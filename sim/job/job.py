@@ -4,7 +4,8 @@ Between events the job advances in closed form; a failure interrupts it, the wor
 safe checkpoint is lost, and detection, a spare (or waiting, or going on with fewer replicas),
 restart and loading follow; a failure in the meantime starts that again. A node that fails is replaced by
 a spare of its own pool. When the network gets worse or better the job goes on at another pace; to take
-repaired nodes back it saves and starts anew, as soon as they make another replica. Many independent
+repaired nodes back it saves and starts anew, as soon as they make another replica. Between phases with
+another length of sequences or layout it does so, too; a batch changes while it runs. Many independent
 replicas give a distribution. Not modelled: failures of idle spares, a queue for the storage.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,6 @@ import simpy
 
 from ersatz.sim.errors import InfeasibleError, InputError, Problem
 from ersatz.sim.job.checkpoint import (
-    CheckpointCost,
     checkpoint_cost,
     chosen_interval,
     daly_interval,
@@ -36,72 +36,24 @@ from ersatz.sim.job.failures import (
     pool_stream,
     streams,
 )
+from ersatz.sim.job.work import (
+    JobPlan,
+    StepWithout,
+    Stretch,
+    Work,
+    phase_ends,
+    step_count,
+    worst_conditions,
+)
 from ersatz.sim.records import JobResult
-from ersatz.sim.scenario.scenario import JobSpec, Scenario
+from ersatz.sim.scenario.scenario import Scenario
 
 Events = Generator[simpy.Event, Any, None]
 LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",
           "waiting")  # fmt: skip
-StepWithout = Callable[[tuple[int, ...]], float]  # nodes lost of each pool -> seconds of a step
 MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
 MOST_EVENTS = 10_000_000  # of all draws: some half a minute
 DRAW_EVENTS = 300  # that take as long as to set up a draw
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlan:
-    """Everything that the replicas of a job share."""
-
-    spec: JobSpec
-    work_s: float  # productive time at full speed
-    interval_s: float
-    cost: CheckpointCost
-    slowdown: StepWithout  # step time / full step time; infinite when no step can be made
-    nodes: tuple[int, ...]  # of each pool
-    spares: tuple[int, ...]  # nodes of each pool
-    rates: dict[str, float]
-    shares: dict[str, tuple[float, ...]]  # of the causes that take a node: the pools' shares
-    conditions: tuple[ConditionPlan, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Undisturbed cycles of work and checkpoint from a given state, in closed form."""
-
-    plan: JobPlan
-    done: float  # work at the start
-    saved: float  # work at the latest checkpoint before the start
-    slowdown: float
-
-    @property
-    def _cycle(self) -> tuple[float, float, float]:
-        """Seconds of work in a cycle, of the whole cycle, and how far into one the start is."""
-        work = self.plan.interval_s * self.slowdown
-        return work, work + self.plan.cost.stop_s, (self.done - self.saved) * self.slowdown
-
-    def seconds_to_end(self) -> float:
-        """Return the time until all work is done; nothing is saved at the very end."""
-        left = self.plan.work_s - self.saved
-        cycles = max(math.ceil(left / self.plan.interval_s) - 1, 0)
-        _, _, into = self._cycle
-        return left * self.slowdown + cycles * self.plan.cost.stop_s - into
-
-    def after(self, elapsed: float) -> tuple[float, float, float, float]:
-        """Return (work done, seconds stopped, work saved, work safe) after `elapsed` seconds."""
-        work_s, cycle, into = self._cycle
-        if elapsed >= self.seconds_to_end():
-            elapsed = self.seconds_to_end()
-            cycles = max(math.ceil((self.plan.work_s - self.saved) / self.plan.interval_s) - 1, 0)
-            done = self.plan.work_s
-            return done, cycles * self.plan.cost.stop_s, done, done
-        cycles = int((elapsed + into) // cycle)
-        rest = elapsed + into - cycles * cycle
-        interval = self.plan.interval_s
-        done = self.saved + cycles * interval + min(rest, work_s) / self.slowdown
-        stopped = cycles * self.plan.cost.stop_s + max(rest - work_s, 0.0)
-        durable = int(max(elapsed + into - self.plan.cost.durable_after_s, 0.0) // cycle)
-        saved = self.saved + cycles * interval
-        return min(done, self.plan.work_s), stopped, saved, self.saved + durable * interval
 
 
 @dataclass(slots=True)
@@ -118,6 +70,7 @@ class Replica:
     spares: list[int] = field(default_factory=list)  # nodes of each pool
     missing: list[int] = field(default_factory=list)  # nodes of each pool that nothing replaces
     running: tuple[int, ...] = ()  # nodes that were missing when the job was last started
+    phase: int = 0
     lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     causes: Counter[str] = field(default_factory=Counter)
     process: simpy.Process | None = None
@@ -143,10 +96,12 @@ class Replica:
 
     def _work(self) -> Events:
         """Work and save in cycles until the next pause or the end: one event, whatever happens."""
+        if self.plan.phase_at(self.done) != self.phase:
+            yield from self._next_phase()
         if self._gains():
             yield from self._take_back()
-        pace = self.plan.slowdown(self.running) * self.conditions.slowdown
-        stretch = Stretch(self.plan, self.done, self.saved, pace)
+        pace = self._slowdown(self.running) * self.conditions.slowdown
+        stretch = Stretch(self.plan, self.done, self.saved, pace, self.plan.ends[self.phase])
         pause = min(self.next_evaluation, self.next_maintenance)
         start = self.env.now
         planned = elapsed = min(stretch.seconds_to_end(), max(pause - start, 0.0))
@@ -166,7 +121,24 @@ class Replica:
     def _gains(self) -> bool:
         """Whether the nodes that are back make the job faster than it was last started."""
         back = tuple(self.missing)
-        return back != self.running and self.plan.slowdown(back) < self.plan.slowdown(self.running)
+        return back != self.running and self._slowdown(back) < self._slowdown(self.running)
+
+    def _slowdown(self, lost: tuple[int, ...]) -> float:
+        return self.plan.phases[self.phase].slowdown(lost)
+
+    def _next_phase(self) -> Events:
+        """Go on to the next phase, which may need a new start."""
+        self.turn_to(self.phase + 1)
+        while self._waits or self.conditions.stops:
+            yield from self._wait()
+        if self.plan.phases[self.phase].anew:
+            yield from self._take_back()
+
+    def turn_to(self, phase: int) -> None:
+        """Be in a phase: steps and what slows them are its own."""
+        self.phase = phase
+        slowed = self.plan.phases[phase].conditions
+        self.conditions.slowdowns = {c.name: c.slowdown for c in slowed}
 
     def _take_back(self) -> Events:
         """Save, and start anew on all nodes that are there; nothing is lost."""
@@ -209,6 +181,7 @@ class Replica:
         """Lose what is not safe, then detect, replace, restart and load; start over if it fails."""
         while cause:
             self._fall_back(cause)
+            self.turn_to(self.plan.phase_at(self.done))
             spec = self.plan.spec
             try:
                 yield from self._spend("detection", spec.detection_s)
@@ -224,7 +197,7 @@ class Replica:
         """Whether too few nodes are there to go on."""
         if self.plan.spec.on_loss == "wait":
             return any(self.missing)
-        return self.plan.slowdown(tuple(self.missing)) == math.inf
+        return self._slowdown(tuple(self.missing)) == math.inf
 
     def _wait(self) -> Events:
         """Wait until something is repaired or over."""
@@ -297,7 +270,7 @@ def run_replica(plan: JobPlan, seed: int, number: int) -> tuple[float, Replica]:
     process = replica.process = env.process(replica.run())
     for cause in CAUSES:
         env.process(replica.strike(cause))
-    replica.conditions.slowdowns = {c.name: c.slowdown for c in plan.conditions}
+    replica.turn_to(0)
     rngs = condition_streams(seed, number, len(plan.conditions))
     for condition, rng in zip(plan.conditions, rngs, strict=True):
         env.process(come_and_go(env, condition, replica.conditions, rng, replica.pace_changed))
@@ -313,19 +286,26 @@ def simulate_job(
     conditions: tuple[ConditionPlan, ...] = (),
     model_params: float,
 ) -> JobResult:
-    """Simulate a whole job of `scenario.training.tokens` and summarise its replicas.
+    """Simulate a whole job of `scenario.training.tokens` whose steps are all alike.
 
     `step_s` is the duration of a step, `degraded_step_s(lost)` that with so many nodes of each pool
     lost (infinite when none can be made), `conditions` what slows or stops the job now and then;
-    `model_params` are the weights that a checkpoint saves. Raises `InfeasibleError` when failures
-    leave no headway, `InputError` when there are more draws, or stops in each, than can be walked.
+    `model_params` are the weights that a checkpoint saves. Raises as `simulate_phases` does.
     """
-    training = scenario.training
-    steps = math.ceil(training.tokens / (training.global_batch * training.sequence_length))
-    plan = _plan(scenario, steps * step_s, step_s, degraded_step_s, conditions, model_params)
+    work = Work(step_count(scenario), step_s, degraded_step_s, conditions)
+    return simulate_phases(scenario, (work,), model_params)
+
+
+def simulate_phases(scenario: Scenario, phases: tuple[Work, ...], model_params: float) -> JobResult:
+    """Simulate a whole job, phase by phase, and summarise its replicas.
+
+    Raises `InfeasibleError` when failures leave no headway, `InputError` when there are more draws, or
+    stops in each, than can be walked.
+    """
+    plan = _plan(scenario, phases, model_params)
     _check_events(scenario, plan)
     runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
-    return _summary(scenario, plan, steps, runs)
+    return _summary(scenario, plan, runs)
 
 
 def _check_events(scenario: Scenario, plan: JobPlan) -> None:
@@ -342,36 +322,18 @@ def _check_events(scenario: Scenario, plan: JobPlan) -> None:
         raise InputError([Problem(scenario.name, 0, 0, "job.replicas", str(job.replicas), words)])
 
 
-def _plan(
-    scenario: Scenario, work_s: float, step_s: float, degraded_step_s: StepWithout | None,
-    conditions: tuple[ConditionPlan, ...], params: float,
-) -> JobPlan:  # fmt: skip
-    spec = scenario.job
+def _plan(scenario: Scenario, phases: tuple[Work, ...], params: float) -> JobPlan:
+    spec, conditions = scenario.job, worst_conditions(phases)
     rates = dict(cluster_failure_rates(scenario.pools, spec.failures))
-    nodes = sum(pool.nodes for pool in scenario.pools)
-    cost = checkpoint_cost(spec.checkpoint, params, nodes)
+    nodes = tuple(pool.nodes for pool in scenario.pools)
+    cost = checkpoint_cost(spec.checkpoint, params, sum(nodes))
     between = mean_time_between(rates, conditions)
-    interval = min(chosen_interval(spec.checkpoint, cost, between, step_s), work_s)
-
-    def slowdown(lost: tuple[int, ...]) -> float:
-        if not any(lost) or degraded_step_s is None:
-            return 1.0
-        return max(
-            degraded_step_s(lost) / step_s, 1.0
-        )  # fewer nodes are no gain: they were paid for
-
+    longest = max(phase.step_s for phase in phases)
+    ends = phase_ends(phases)
+    interval = min(chosen_interval(spec.checkpoint, cost, between, longest), ends[-1])
     shares = pool_shares(scenario.pools, spec.failures)
     return JobPlan(
-        spec,
-        work_s,
-        interval,
-        cost,
-        slowdown,
-        tuple(pool.nodes for pool in scenario.pools),
-        scenario.spares,
-        rates,
-        shares,
-        conditions,
+        spec, phases, interval, cost, nodes, scenario.spares, rates, shares, conditions, ends
     )
 
 
@@ -384,9 +346,7 @@ def mean_time_between(rates: dict[str, float], conditions: tuple[ConditionPlan, 
     return 1.0 / total if total else math.inf
 
 
-def _summary(
-    scenario: Scenario, plan: JobPlan, steps: int, runs: list[tuple[float, Replica]]
-) -> JobResult:
+def _summary(scenario: Scenario, plan: JobPlan, runs: list[tuple[float, Replica]]) -> JobResult:
     walls = np.array([wall for wall, _ in runs])
     spares = scenario.spare_devices
     count = len(runs)
@@ -394,7 +354,7 @@ def _summary(
     causes = {c: math.fsum(r.causes[c] for _, r in runs) / count for c in known}
     wall, between = float(walls.mean()), mean_time_between(plan.rates, plan.conditions)
     return JobResult(
-        steps=steps,
+        steps=sum(phase.steps for phase in plan.phases),
         wall_s=wall,
         wall_low80_s=float(np.quantile(walls, 0.1)),
         wall_high80_s=float(np.quantile(walls, 0.9)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -67,7 +68,11 @@ def parse_expression(text: str, kinds: Mapping[str, Kind]) -> Expression:
     flat = text.replace("\n", " ").replace("\t", " ")
     lead = len(flat) - len(flat.lstrip())
     try:
-        tree = ast.parse(flat.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", SyntaxWarning
+            )  # `9or` is two words to Python, not to a reader
+            tree = ast.parse(flat.strip(), mode="eval").body
     except SyntaxError as error:
         early = (error.lineno or 1) > 1 or not error.offset  # the text ends too early
         position = len(flat.rstrip()) + 1 if early else (error.offset or 1) + lead

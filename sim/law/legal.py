@@ -8,6 +8,7 @@ change, and where the public record says otherwise.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -235,6 +236,38 @@ def scheduled(answer: LegalAnswer, months: int = 12) -> list[tuple[Turn, tuple[s
             if start < turn.day <= end:
                 found.setdefault(turn, []).append(name)
     return [(turn, tuple(found[turn])) for turn in sorted(found, key=lambda t: (t.day, t.rule))]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What is asked of several devices that a rule counts in one sum."""
+
+    day: date
+    rule: str
+    counted: str  # devices, or TPP
+    asked: float
+    most: float
+    devices: tuple[str, ...]
+
+    @property
+    def over(self) -> bool:
+        """Tell whether more is asked for than the sum leaves."""
+        return self.asked > self.most
+
+
+def together(answer: LegalAnswer) -> list[Together]:
+    """Return the sums in which rules count several of the devices that are asked for, by day and rule.
+
+    Each device is asked for as often as the question says; without a number nothing is counted.
+    """
+    units = answer.question.units
+    found: dict[tuple[date, str, str, float], dict[str, float]] = {}
+    for verdict in (v for row in answer.verdicts.values() for v in row if units):
+        for quota in verdict.quotas:
+            key = (verdict.day, quota.rule, quota.counted, quota.most)
+            found.setdefault(key, {})[verdict.device] = quota.weight
+    return [Together(day, rule, counted, math.fsum(devices.values()) * (units or 0.0), most, tuple(devices))
+            for (day, rule, counted, most), devices in sorted(found.items()) if len(devices) > 1]  # fmt: skip
 
 
 def disagreements(question: LegalQuestion) -> list[tuple[PublicRecord, str]]:

@@ -127,6 +127,7 @@ class Party:
     names: tuple[str, ...]
     buyer: Buyer
     listed: tuple[date, date | None] | None  # from, and until (None: still); None: never listed
+    review: str  # the policy by which applications for it are reviewed
     source: str
     note: str
 
@@ -144,7 +145,8 @@ def _party(name: str, row: Mapping[str, Any]) -> Party:
                     owned_by_listed=float(row.get("owned_by_listed", base.owned_by_listed)))  # fmt: skip
     start, end = row.get("listed"), row.get("delisted")
     listed = (parse_day(start), parse_day(end) if end else None) if start else None
-    return Party(name, (name, *row["names"]), buyer, listed, row["source"], row.get("note", ""))
+    return Party(name, (name, *row["names"]), buyer, listed, row.get("review", "denied"), row["source"],
+                 row.get("note", ""))  # fmt: skip
 
 
 def find_buyer(kind: str | Buyer) -> Buyer:

@@ -186,10 +186,20 @@ def decide(question: Question, gate: str, found: Iterable[Finding], day: date) -
     terms = tuple(f.term for o in deciding for f in o.findings)
     other = max((o.alternative for o in outcomes), key=STRICTNESS.__getitem__, default=policy)
     disputed = other != policy
+    if _leaves(policy) and not _leaves(
+        other
+    ):  # a reading by which it is stopped: not free for all that
+        doubts = unique(t.doubt for t in terms if t.doubt)
+        rules = unique(f.rule.id for o in deciding for f in o.findings)
+        return GateVerdict(gate, "unknown", rules, other, doubts)
     return GateVerdict(
         gate, policy, unique(f.rule.id for o in deciding for f in o.findings),
         other if disputed else "", unique(t.doubt for t in terms if t.doubt and disputed), terms,
     )  # fmt: skip
+
+
+def _leaves(policy: str) -> bool:
+    return ORDER[policy] in ("free", "notify")
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ class Term:
     quota: str = ""
     units: float | None = None  # the quota of one buyer in devices
     total_tpp: float | None = None  # or in total processing performance
+    per: str = "buyer"  # whose sum is counted: that of a buyer or of a country
+    yearly: bool = False  # each calendar year anew
     power_discount: float = 0.0  # share of the electricity price
     note: str = ""
 
@@ -87,6 +89,28 @@ class Term:
         if self.total_tpp is not None and tpp > 0:
             quotas.append(self.total_tpp // tpp)
         return min(quotas, default=None)
+
+    def quotas(self, rule: str, tpp: float) -> tuple[Quota, ...]:
+        """Return what a rule counts over all devices that leave on these terms.
+
+        >>> Term("licensed", units=5.0).quotas("R", 40.0)
+        (Quota(rule='R', most=5.0, counted='devices', weight=1.0, per='buyer', yearly=False),)
+        """
+        sums = (("devices", self.units, 1.0), ("TPP", self.total_tpp, tpp))
+        return tuple(Quota(rule, most, what, weight, self.per, self.yearly)
+                     for what, most, weight in sums if most is not None and weight > 0)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A sum that a rule counts over the devices of a buyer or a country."""
+
+    rule: str
+    most: float
+    counted: str  # devices, or TPP
+    weight: float  # of one device
+    per: str = "buyer"
+    yearly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

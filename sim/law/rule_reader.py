@@ -21,8 +21,8 @@ KEYS = ("id", "title", "issuer", "gates", "kind", "status", "announced", "binds"
 MOST = 1e30  # of a threshold
 NEEDED = ("id", "title", "issuer", "gates", "announced", "destinations", "criterion", "policy",
           "source", "confidence")  # fmt: skip
-TERM_KEYS = ("is", "alternative", "doubt", "wait", "fee", "duty", "quota", "units", "tpp",
-             "power_discount", "note")  # fmt: skip
+TERM_KEYS = ("is", "alternative", "doubt", "wait", "fee", "duty", "quota", "units", "tpp", "per",
+             "every", "power_discount", "note")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,9 @@ class RuleReader:
                 self.blame(
                     ("policy", name, key), row.get(key), f"expected one of {', '.join(known)}"
                 )
+        for key, choices in (("per", ("buyer", "country")), ("every", ("year",))):
+            if key in row and row[key] not in choices:
+                self.blame(("policy", name, key), row[key], f"expected {' or '.join(choices)}")
         shares = {key: self._quantity(name, row, key, "fraction")
                   for key in ("fee", "duty", "power_discount")}  # fmt: skip
         return Term(
@@ -193,6 +196,7 @@ class RuleReader:
             wait_days=self._quantity(name, row, "wait", "time") / 86400.0,
             units=self._count(name, row, "units", "a number of devices"),
             total_tpp=self._count(name, row, "tpp", "a sum of TPP"),
+            per=str(row.get("per", "buyer")), yearly="every" in row,
             note=str(row.get("note", "")), **shares,
         )  # fmt: skip
 

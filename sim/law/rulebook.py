@@ -86,6 +86,9 @@ def _shipped() -> tuple[YamlText, ...]:
     return tuple(_read_folder(POLICY / "rules"))
 
 
+REVIEWS = {"denied": "presumption of denial", "case_by_case": "reviewed case by case"}
+
+
 def _listings() -> list[Entry]:
     """Return one rule for each party that the US Entity List names."""
     text = read_yaml(POLICY / "parties.yaml")
@@ -98,7 +101,7 @@ def _listings() -> list[Entry]:
                 "title": f"{party.names[1]} on the Entity List", "kind": "entity list",
                 "reach": "worldwide", "announced": start, "binds": start, "ends": end,
                 "destinations": ["all"], "criterion": {"named": f"party == '{party.name}'"},
-                "policy": {"named": {"is": "denied", "note": "presumption of denial"}},
+                "policy": {"named": {"is": party.review, "note": REVIEWS[party.review]}},
                 "source": party.source, "confidence": "high", "note": party.note,
             }  # fmt: skip
             found.append(Entry(text, data, ("parties", party.name)))

@@ -21,7 +21,7 @@ from ersatz.sim.law.course import Change, history, put, strictest, timeline, who
 from ersatz.sim.law.expression import Value
 from ersatz.sim.law.places import Buyer, find_date, load_places
 from ersatz.sim.law.question import Finding, GateVerdict, Question, reasons, unique
-from ersatz.sim.law.rule import GATES, ORDER, POLICIES, Rule, Rules, Term
+from ersatz.sim.law.rule import GATES, ORDER, POLICIES, Quota, Rule, Rules, Term
 from ersatz.sim.law.rulebook import load_rules
 
 __all__ = [
@@ -62,6 +62,7 @@ class Verdict:
     duty: float  # share of the customs value
     quota: str
     quota_units: float | None  # devices that this buyer may have
+    quotas: tuple[Quota, ...]  # sums that the rules count over all devices together
     power_discount: float
     assumptions: tuple[str, ...]
 
@@ -136,6 +137,7 @@ def judge(
         duty=max((term.duty for term in gates["duty"].terms), default=0.0),
         quota="; ".join(dict.fromkeys(term.quota for term in buying if term.quota)),
         quota_units=_quota(buying, question.part.tpp),
+        quotas=unique_quotas(question, gates, found),
         power_discount=max((term.power_discount for term in gates["power"].terms), default=0.0),
         assumptions=(*_beyond(rules, on), *rules.assumptions, *_covered_by_reports(question),
                      *_assumed_groups(question.place), *_assumed(question.part)),
@@ -146,6 +148,17 @@ def _quota(terms: Sequence[Term], tpp: float) -> float | None:
     """Return the least quota in devices, or None without one."""
     quotas = (term.most(tpp) for term in terms)
     return min((most for most in quotas if most is not None), default=None)
+
+
+def unique_quotas(
+    question: Question, gates: Mapping[str, GateVerdict], found: Mapping[str, list[Finding]]
+) -> tuple[Quota, ...]:
+    """Return the sums of the terms that decide, each once, with the rule that counts it."""
+    return tuple(dict.fromkeys(
+        quota for gate in question.buying for f in found[gate]
+        if f.rule.id in gates[gate].rules and f.term in gates[gate].terms
+        for quota in f.term.quotas(f.rule.id, question.part.tpp)
+    ))  # fmt: skip
 
 
 def check_day(rules: Rules, day: date) -> None:

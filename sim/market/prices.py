@@ -77,7 +77,7 @@ ITEMS = {
 MOST = 1e15  # of a price
 KINDS = ("channel", "market", "direct", "tender", "list", "fair cost", "grey", "assumed", "on demand",
          "estimate")  # fmt: skip  # of several series the first of these is taken
-CONFIDENCES = ("high", "medium", "low")
+CONFIDENCES = ("high", "medium", "low", "assumed")  # the last: of this project, in words
 STARTS = ("subsidised",)  # kinds whose first observation is the day on which they begin
 REGIONS = {  # where a region has no series of its own, the next wider one is asked
     "CN": "global", "US": "global", "CN-west": "CN", "CN-coast": "CN", "global": "",
@@ -255,8 +255,9 @@ class Prices:
     ) -> list[tuple[Observation, ...]]:  # fmt: skip
         """Return the series that fit, the best first.
 
-        Region and device decide; then whether it is trusted at all (not of low confidence), its kind,
-        servers before cards, its confidence, and the series observed nearest to the day.
+        Region and device decide; then whether it is trusted at all (low confidence after all others,
+        assumptions last), its kind, servers before cards, its confidence, and the series observed
+        nearest to the day.
         """
         chain = _chain(region, item)
         fit = []
@@ -281,7 +282,15 @@ class Prices:
                 gap = max((series[0].day - day).days, (day - series[-1].day).days, 0) if day else 0
                 fit.append(
                     (
-                        (chain.index(head.region), distance, trust > 1, order, basis, trust, gap),
+                        (
+                            chain.index(head.region),
+                            distance,
+                            max(trust - 1, 0),
+                            order,
+                            basis,
+                            trust,
+                            gap,
+                        ),
                         series,
                     )
                 )

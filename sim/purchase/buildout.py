@@ -8,13 +8,15 @@ asks it with what is known on the day of planning.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
 
 from ersatz.sim.job.cost import YEAR_S, value_after
+from ersatz.sim.law.rule import Quota
+from ersatz.sim.purchase.caps import Counted, shared_caps
 from ersatz.sim.purchase.periods import Floats, arrival_cuts, given, next_turn, period_bounds
 from ersatz.sim.purchase.programme import Bools, PurchaseProblem
 from ersatz.sim.purchase.rates import Throughput
@@ -35,6 +37,7 @@ class Answer:
     notice_days: float = 0.0  # before which nothing may leave
     presumed: bool = False  # a licence that is presumed to be approved
     quota: float = math.inf  # devices in all that leave on these terms
+    sums: tuple[Quota, ...] = ()  # that the rules count over all devices together
 
 
 Gate = Callable[["Offer", "Site", date], Answer]
@@ -246,7 +249,17 @@ def purchase_problem(buildout: BuildOut, gate: Gate) -> PurchaseProblem:
         work=np.array([j.tokens for j in jobs]), deadline=np.array([j.deadline for j in jobs]),
         fixed=np.array([o.porting_cost for o in offers]),
         left=np.tile(worth, (len(offers), 1)),
+        caps=shared_caps(_counted(buildout, gate, allowed, wait), allowed.shape),
     )  # fmt: skip
+
+
+def _counted(buildout: BuildOut, gate: Gate, allowed: Bools, wait: Floats) -> Iterator[Counted]:
+    """Yield each order that may leave with each sum in which the rules count it."""
+    for d, s, t in np.argwhere(allowed).tolist():
+        offer, site = buildout.offers[d], buildout.sites[s]
+        left = buildout.date_at(t * MONTH_DAYS + offer.lead_s / DAY_S + wait[d, s, t])
+        for quota in gate(offer, site, left).sums:
+            yield Counted((d, s, t), quota, site.country, left.year, offer.per_node)
 
 
 def standing(buildout: BuildOut, allowed: Bools, wait: Floats) -> tuple[Floats, Floats]:

@@ -94,4 +94,5 @@ def _answer(verdict: Verdict) -> Answer:
     notice = verdict.wait_days if verdict.order == "notify" else 0.0
     return Answer(verdict.order, verdict.rule_ids, words, verdict.fee + verdict.duty, notice,
                   verdict.policy == "approval",
-                  math.inf if verdict.quota_units is None else verdict.quota_units)  # fmt: skip
+                  min((q.most // q.weight for q in verdict.quotas if q.per == "buyer" and not q.yearly),
+                      default=math.inf), verdict.quotas)  # fmt: skip

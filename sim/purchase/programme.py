@@ -23,6 +23,15 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """A limit on a weighted sum of orders: sum(weight x nodes) <= most."""
+
+    name: str
+    weight: Floats  # (D, S, T) per node
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
 class PurchaseProblem:
     """What may be bought, what for, and within which limits; all money in one currency.
 
@@ -56,6 +65,7 @@ class PurchaseProblem:
     deadline: Floats  # (J,) moments
     fixed: Floats  # (D,) paid once in the first month when any job uses the device
     left: Floats  # (D, T) share of the price that an order of month t is still worth at the end
+    caps: tuple[Cap, ...] = ()  # that a rule counts over several devices
 
     @property
     def months(self) -> int:
@@ -272,6 +282,11 @@ def _bind_sites_and_supply(p: Programme) -> None:
                        float(problem.supply[d, t]))  # fmt: skip
         if np.isfinite(problem.quota[d]):
             p.rows.add(f"quota {name}", [(p.order[d], lot[d])], -np.inf, float(problem.quota[d]))
+    for cap in problem.caps:
+        share = cap.weight * lot[:, None, None] / max(cap.most, 1.0)
+        some = share > 0
+        p.rows.add(f"quota {cap.name}", [(p.order[some], share[some])], -np.inf,
+                   min(cap.most, 1.0))  # fmt: skip
 
 
 def _bind_jobs(p: Programme, tight: bool) -> None:

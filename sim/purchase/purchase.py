@@ -20,7 +20,7 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.purchase.periods import CLOSE, Floats
 from ersatz.sim.purchase.programme import Held, Programme, PurchaseProblem, build_programme
-from ersatz.sim.purchase.rounding import HUGE, LARGE, merged, restrictions
+from ersatz.sim.purchase.rounding import HUGE, LARGE, groups_of, merged, restrictions
 
 GAP = 0.01
 TIME_LIMIT_S = 60.0
@@ -105,15 +105,33 @@ def _in_two_steps(
     if best is None:
         return None
     if best[0] - bound > gap * abs(best[0]) and len(programme.problem.sites) > 1:
-        bound = max(bound, _at_one_site(programme, gap / 2, time_limit_s / 2))
+        bound, best = _at_one_site(programme, bound, best, gap, time_limit_s / 2)
     return best[1], bound, max(best[0] - bound, 0.0) / max(abs(best[0]), 1e-300)
 
 
-def _at_one_site(programme: Programme, gap: float, time_limit_s: float) -> float:
-    """Return what no plan costs less than: a bound on the plans at a site that is the best of all."""
+def _at_one_site(
+    programme: Programme, bound: float, best: tuple[float, Floats], gap: float, time_limit_s: float
+) -> tuple[float, tuple[float, Floats]]:
+    """Return a better bound and plan, from the plans at one site that has what is best of all.
+
+    No plan costs less than the best of those. Only what is cheaper by more than the gap is looked for:
+    that there is none is the proof, and quickly found. Otherwise the groups that it runs when, spread
+    over the sites that there are, may be the better plan.
+    """
     one = build_programme(merged(programme.problem))
-    found = _or_none(one, gap, time_limit_s, True)
-    return -math.inf if found is None else found[1]
+    enough = best[0] - gap * (1.0 - 1e-6) * abs(best[0])
+    one.rows.add("cheaper", [(np.arange(one.width), one.cost)], -np.inf, enough)
+    try:
+        found = solve(one, one.cost, gap=gap / 2, time_limit_s=time_limit_s)
+    except InfeasibleError:  # the clock
+        return bound, best
+    if found is None:
+        return max(bound, enough), best
+    limited = groups_of(programme, found[0][one.runs][:, :, 0])
+    spread = _or_none(limited, gap / 2, time_limit_s, True)
+    if spread is not None and float(programme.cost @ spread[0]) < best[0]:
+        best = float(programme.cost @ spread[0]), spread[0]
+    return max(bound, found[1]), best
 
 
 def _settled(programme: Programme, values: Floats) -> Floats:

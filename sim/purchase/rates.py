@@ -85,6 +85,9 @@ def _offer(pool: Pool, offers: Mapping[str, str]) -> str | None:
 def _throughput(
     case: Scenario, group: tuple[str, ...], alone: Mapping[str, Throughput]
 ) -> Throughput:
+    if case.phases:
+        raise InfeasibleError(f"plan {case.name} has training.phases; a purchase takes one rate of a plan, of"
+                              " steps that are alike: give a plan for each phase")  # fmt: skip
     memory = plan_memory(case)
     if not memory.fits:
         raise InfeasibleError(f"plan {case.name} does not fit into memory; would fit with:"

@@ -54,20 +54,38 @@ def merged(problem: PurchaseProblem) -> PurchaseProblem:
     The site has the least prices, rents and power of each device, the earliest arrivals, and all sites'
     power, space and rentable nodes together.
     """
-    price = np.where(problem.allowed, problem.price, np.inf).min(axis=1, keepdims=True)
+    price = _least(problem.price, problem.allowed)
     rentable = problem.rentable.sum(axis=1, keepdims=True)
     rent = np.where(problem.rentable > 0, problem.rent, np.inf).min(axis=1, keepdims=True)
     works = np.where(problem.allowed[..., None], problem.works, 0.0)
+    caps = tuple(replace(cap, weight=_least(cap.weight, problem.allowed)) for cap in problem.caps)
     return replace(
-        problem, sites=("all",), price=np.where(np.isfinite(price), price, 0.0),
+        problem, sites=("all",), price=price,
         allowed=np.asarray(problem.allowed.any(axis=1, keepdims=True)),
         works=works.max(axis=1, keepdims=True),
         rent=np.where(np.isfinite(rent), rent, 0.0), rentable=rentable,
         running=problem.running.min(axis=1, keepdims=True),
         power_w=problem.power_w.min(axis=1, keepdims=True),
         site_power_w=problem.site_power_w.sum(axis=0, keepdims=True),
-        space=problem.space.sum(axis=0, keepdims=True),
+        space=problem.space.sum(axis=0, keepdims=True), caps=caps,
     )  # fmt: skip
+
+
+def groups_of(programme: Programme, runs: Floats) -> Programme:
+    """Return the programme in which each job runs on the groups (J, G, P) that it `runs` on, at any site.
+
+    In a period in which it rests it may run on any of those that it runs on at other times.
+    """
+    on = runs > 0.5
+    ever = np.broadcast_to(on.any(axis=2, keepdims=True), on.shape)
+    may = np.where(on.any(axis=1, keepdims=True), on, ever)
+    return _limited(programme, np.broadcast_to(may[:, :, None, :], programme.runs.shape))
+
+
+def _least(values: Floats, allowed: NDArray[np.bool_]) -> Floats:
+    """Return the least value over the sites where an order may be placed; 0 where it may nowhere."""
+    least = np.where(allowed, values, np.inf).min(axis=1, keepdims=True)
+    return np.asarray(np.where(np.isfinite(least), least, 0.0))
 
 
 def _work(p: Programme, values: Floats) -> Floats:

@@ -101,6 +101,8 @@ def tables(results: Sequence[RunResult]) -> dict[str, list[dict[str, Any]]]:
             {"case": result.name, "use": use, "bytes": nbytes}
             for use, nbytes in result.memory.parts.items()
         ]
+        for phase in result.phases:
+            found.setdefault("phases", []).append({"case": result.name, **plain(phase)})
         if result.operations:
             for name in ("collectives", "flops"):
                 rows = getattr(result.operations, name)

@@ -10,7 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ersatz.sim.law.legal import LegalAnswer, LegalQuestion, PublicRecord, flips, scheduled, watch
+from ersatz.sim.law.legal import (
+    LegalAnswer,
+    LegalQuestion,
+    PublicRecord,
+    flips,
+    scheduled,
+    together,
+    watch,
+)
 from ersatz.sim.law.places import find_buyer, find_place, load_places
 from ersatz.sim.law.rule import POLICIES
 from ersatz.sim.law.rules import NOTICE, Change, Verdict, days_beyond
@@ -176,6 +184,8 @@ def _tabled(answers: Sequence[LegalAnswer]) -> Iterator[RenderableType]:
     columns = [(answer, i) for answer in answers for i in range(len(answer.question.days))]
     for answer, i in columns:
         yield Text(_summary(answer, i, len(answers) > 1))
+    for answer in answers:
+        yield from (Text(line) for line in _sums(answer))
     for start in range(0, len(columns), PER_TABLE):
         yield Text("")
         yield _block(base, columns[start : start + PER_TABLE], len(answers) > 1)
@@ -190,6 +200,14 @@ def _tabled(answers: Sequence[LegalAnswer]) -> Iterator[RenderableType]:
     parts = sorted({note for row in base.verdicts.values() for verdict in row
                     for note in verdict.assumptions if note.startswith(f"{verdict.device}: ")})  # fmt: skip
     yield from _listed("assumptions", notes + parts)
+
+
+def _sums(answer: LegalAnswer) -> Iterator[str]:
+    """Say what the devices come to together where a rule counts them in one sum."""
+    for found in together(answer):
+        share = f"{100 * found.asked / found.most:.0f} % of what {found.rule} leaves"
+        more = ": more than may be had, though each alone is within it" if found.over else ""
+        yield f"{found.day}: {' and '.join(found.devices)} together are {share}{more}"
 
 
 def _closing(answers: Sequence[LegalAnswer]) -> list[str]:
@@ -300,6 +318,7 @@ def _record(answer: LegalAnswer) -> dict[str, Any]:
                                          "alternative": v.alternative, "meaning": v.meaning}
                      for v in rows],
         "within_12_months": _coming(answer),
+        "together": [_dated(plain(s)) | {"over": s.over} for s in together(answer)],
         "courses": {name: _dated(plain(course)) for name, course in answer.courses.items()},
         "disagreements": [_dated(plain(r)) | {"rules_say": policy} for r, policy in answer.disagreements],
         "rules": {rule.id: {"title": rule.title, "source": rule.source, "confidence": rule.confidence}

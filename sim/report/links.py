@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +39,7 @@ def render_links(
         parts += [
             Text(f"{name}: {format_si(f.fit.ring, 'B/s')} in rings, {format_si(f.fit.exchange, 'B/s')} in"
                  f" exchanges, {format_duration(f.fit.latency_s)} per hop.", style="bold"),
+            *_held_out(f),
             Text(f"Fitted to {f.fit.rows} measured collectives; mean error {errors}; worst"
                  f" {100 * f.fit.worst:.0f} %."),
         ]  # fmt: skip
@@ -49,15 +50,25 @@ def render_links(
     return Group(*parts, Text(""), *(_rows(f, node) for f in found))
 
 
+def _held_out(found: Found) -> Iterator[Text]:
+    fit, held = found.fit, [r for r in found.rows if r.held_out]
+    if fit.held_out is not None and fit.held_out_worst is not None:
+        yield Text(f"{len(held)} all-reduces that no fit has seen are met within {100 * fit.held_out:.0f} %"
+                   f" on average, {100 * fit.held_out_worst:.0f} % at worst.")  # fmt: skip
+    if fit.knee_bytes:
+        yield Text(f"Buffers beyond {format_si(fit.knee_bytes, 'B')} go slower: at"
+                   f" {100 * fit.beyond_knee:.0f} % of the rate from twice that on.")  # fmt: skip
+
+
 def _rows(found: Found, node: Node) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("collective", "ranks", "bytes", "measured", "spread", "fitted", "error"):
         table.add_column(name, justify="left" if name == "collective" else "right")
-    for row in found.rows[:MOST_ROWS]:
+    for row in sorted(found.rows, key=lambda r: (r.kind, r.members, r.nbytes))[:MOST_ROWS]:
         fitted = predicted_seconds(found.fit, node, row)
         table.add_row(
-            row.kind, f"{row.members}", f"{row.nbytes:,}", format_duration(row.seconds),
-            f"{100 * row.spread:.0f} %", format_duration(fitted),
+            row.kind + (" (held out)" if row.held_out else ""), f"{row.members}", f"{row.nbytes:,}",
+            format_duration(row.seconds), f"{100 * row.spread:.0f} %", format_duration(fitted),
             f"{100 * (fitted / row.seconds - 1):+.0f} %",
         )  # fmt: skip
     return table

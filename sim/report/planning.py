@@ -20,9 +20,8 @@ from ersatz.device_models.text.units import (
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.report.json_out import plain
 from ersatz.sim.report.run import NOTICE
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Scenario, layout_words
 from ersatz.sim.search.best import Priced
-from ersatz.sim.search.planned import layout_words
 from ersatz.sim.search.space import layout_of
 from ersatz.sim.search.wish import Option, Planned, Wish, front, keeps
 from ersatz.sim.search.writing import parallel_keys

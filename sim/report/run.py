@@ -20,6 +20,7 @@ from ersatz.device_models.text.units import (
 from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.job.chance import differences
 from ersatz.sim.records import MemoryResult, RunResult
+from ersatz.sim.report.tables.phases import phase_tables, phases_words
 from ersatz.sim.scenario.scenario import Scenario
 
 NOTICE = "A model's estimate, no measurement; docs/validation.md says how far off it can be."
@@ -83,6 +84,11 @@ def _answers(
             for s in steps
         ],
     )
+    if any(r.phases for r in results):
+        yield (
+            "phases, share of time",
+            [phases_words(r.phases) if r.phases else "-" for r in results],
+        )
     yield "memory", [_memory(r) for r in results]
     if any(r.job for r in results):
         yield (
@@ -191,6 +197,7 @@ def _case(scenario: Scenario, result: RunResult, *, titled: bool) -> list[Render
     if titled:
         parts += [Text(f"== {result.name} ==", style="bold"), Text("")]
     parts += [Text(line) for line in _setting(scenario)]
+    parts += phase_tables(result.phases)
     parts += [Text(""), _breakdown(result), Text(""), _memory_table(result)]
     parts += [Text(line, style=style) for line, style in _memory_words(result.memory)]
     parts += job_tables(result)
@@ -214,7 +221,8 @@ def _setting(scenario: Scenario) -> Iterator[str]:
            f" ZeRO {p.zero}, {p.schedule}, recompute {p.recompute}")  # fmt: skip
     yield (f"batch    {t.global_batch:,} sequences of {t.sequence_length:,}"
            f" ({format_count(t.global_batch * t.sequence_length)} tokens), micro-batch {t.micro_batch}"
-           + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""))  # fmt: skip
+           + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else "")
+           + (f", in {len(scenario.phases)} phases" if scenario.phases else ""))  # fmt: skip
 
 
 def _breakdown(result: RunResult) -> Table:

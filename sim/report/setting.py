@@ -17,7 +17,8 @@ def setting(scenario: Scenario) -> dict[str, Any]:
         "layout": f"tp {p.tp}, pp {p.pp} x {p.vp} chunks, cp {p.cp}, ep {p.ep}, dp {p.dp}, ZeRO {p.zero},"
                   f" {p.schedule}, recompute {p.recompute}",
         "batch": f"{t.global_batch:,} sequences of {t.sequence_length:,}, micro-batch {t.micro_batch}"
-                 + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else ""),
+                 + (f"; {t.tokens / 1e12:g} T tokens in all" if t.tokens else "")
+                 + (f", in {len(scenario.phases)} phases of which this is one" if scenario.phases else ""),
         "pools": [{"name": pool.name, "device": pool.node.device.name, "devices": pool.devices,
                    "node": pool.node.title, "stack": pool.stack.title} for pool in scenario.pools],
     }  # fmt: skip

@@ -23,8 +23,7 @@ MOST_NODES = 100_000  # of a fabric that is followed link by link: some ten seco
 def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
     """Tell `blame` everything that cannot be run, each at the value that is wrong."""
     _check_devices(scenario, blame)
-    if not scenario.open:
-        _check_layout(scenario, spec, blame)
+    check_layout(scenario, spec, blame)
     check_fabric(scenario.pools, scenario.fabric, blame)
     _check_contention(scenario, blame)
     _check_conditions(scenario, blame)
@@ -38,8 +37,10 @@ def check_scenario(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None
     _check_published(scenario, blame)
 
 
-def _check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
-    """Degrees, schedule and batch must go with model and devices."""
+def check_layout(scenario: Scenario, spec: ScenarioFile, blame: Blame) -> None:
+    """Degrees, schedule and batch must go with model and devices, unless they are open."""
+    if scenario.open:
+        return
     fine = _check_schedule_name(scenario, blame)
     _check_degrees(scenario, spec, blame)
     _check_model_split(scenario, blame)

@@ -25,11 +25,13 @@ from ersatz.device_models.networks.fabric import Fault
 from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, parse_quantity
 from ersatz.sim.plan.layout import chunk_loads, even_or_by_load, pipeline_length, shown_split
-from ersatz.sim.scenario.checks import check_scenario
+from ersatz.sim.scenario.checks import check_layout, check_scenario
 from ersatz.sim.scenario.defaults import job_defaults
+from ersatz.sim.scenario.formats import cast_words
 from ersatz.sim.scenario.joint import resolve_joint
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.money import resolve_cost
+from ersatz.sim.scenario.phases import PhaseFile, phase_files
 from ersatz.sim.scenario.scenario import (
     CheckpointSpec,
     Condition,
@@ -39,9 +41,11 @@ from ersatz.sim.scenario.scenario import (
     JobSpec,
     Parallel,
     PauseSpec,
+    Phase,
     Pool,
     Precision,
     Published,
+    Ramp,
     Scenario,
     Stragglers,
     Training,
@@ -55,8 +59,10 @@ from ersatz.sim.scenario.schema import (
     JobSection,
     ParallelSection,
     PoolSection,
+    RampSection,
     ScenarioFile,
 )
+from ersatz.sim.workload.adapters import with_usual_targets
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
 
@@ -80,17 +86,22 @@ def resolve(
     pools = resolve_pools(spec.cluster, spec.stack, folder, blame, assumptions)
     if model is None or not pools or failed():
         return None
+    model = with_usual_targets(model, pools[0].stack.name)
     assumptions += keeping_assumptions(spec.memory, pools[0].stack)
     pools = [replace(pool, stack=kept(pool.stack, spec.memory)) for pool in pools]
     if full := spec.training.expert_imbalance:
         pools = [replace(p, stack=replace(p.stack, expert_imbalance=full)) for p in pools]
         if model.experts is None and not any(kind.experts for kind in model.kinds):
             blame(("training", "expert_imbalance"), full, f"{model.name} has no experts")
-    open_ = _open(spec, pools) if plans else ()
-    parallel = _parallel(spec.parallel, pools, model, [] if open_ else assumptions)
-    check_keeping(spec.memory, model, parallel.zero, blame)
-    assumptions += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
-    training = _training(spec, pools, assumptions)
+    files = phase_files(spec, blame)
+    phases = [_phase(file, pools, model, assumptions, plans) for file in files]
+    if failed() or not phases:
+        return None
+    if spec.training.batch_ramp and not phases[0].training.tokens:
+        assumptions.append(
+            "training.batch_ramp: one step is of the full batch; without tokens there is no job"
+        )
+    training = phases[0].training
     scenario = Scenario(
         name=name,
         question=spec.question,
@@ -98,7 +109,7 @@ def resolve(
         model=model,
         pools=tuple(pools),
         training=training,
-        parallel=parallel,
+        parallel=phases[0].parallel,
         fabric=resolve_fabric(spec.fabric) if spec.fabric else None,
         joint=resolve_joint(spec.cluster.joint, pools, assumptions),
         stragglers=Stragglers(
@@ -112,10 +123,44 @@ def resolve(
         ),
         published=tuple(_published(spec, blame)),
         assumptions=(*assumptions, *_catalogue_assumptions(pools)),
-        open=open_,
+        open=phases[0].open,
     )  # fmt: skip
-    check_scenario(scenario, spec, blame)
+    if len(phases) > 1:
+        scenario = _in_phases(scenario, phases, spec.training.batch_ramp)
+    for i, (file, part) in enumerate(zip(files, scenario.parts, strict=True)):
+        check_keeping(spec.memory, model, part.parallel.zero, file.blame)
+        check = check_scenario if i == scenario.main_phase else check_layout
+        check(part, file.spec, file.blame)
     return None if failed() else scenario
+
+
+def _phase(
+    file: PhaseFile, pools: list[Pool], model: Model, assumptions: list[str], plans: bool
+) -> Phase:
+    """Return one phase of a job; what is assumed of it is said with its name, once for all alike."""
+    said: list[str] = []
+    open_ = _open(file.spec, pools) if plans else ()
+    parallel = _parallel(file.spec.parallel, pools, model, [] if open_ else said)
+    said += [*model.notes, *(() if open_ else _split_assumed(model, parallel))]
+    training = replace(_training(file.spec, pools, said), tokens=file.tokens)
+    new = [words for words in said if words not in assumptions]
+    if not file.ramp:
+        assumptions += [f"{file.name}: {words}" if file.later else words for words in new]
+    return Phase(file.name, training, parallel, open_, file.ramp)
+
+
+def _in_phases(scenario: Scenario, phases: list[Phase], growth: RampSection | None) -> Scenario:
+    """Return a job of several phases; what one step of it means is said."""
+    whole = math.fsum(phase.training.tokens for phase in phases)
+    ramp = Ramp(growth.start, growth.increment, growth.sequences) if growth else None
+    scenario = replace(scenario, phases=tuple(phases), ramp=ramp)
+    main = phases[scenario.main_phase]
+    words = (f"the job has {len(phases)} phases; one step and what it sends are those of {main.name}, which"
+             " has the most tokens; memory is that of the fullest phase")  # fmt: skip
+    return replace(
+        scenario, training=replace(main.training, tokens=whole), parallel=main.parallel,
+        open=main.open, assumptions=(words, *scenario.assumptions),
+    )  # fmt: skip
 
 
 def _open(spec: ScenarioFile, pools: list[Pool]) -> tuple[str, ...]:
@@ -325,13 +370,12 @@ def _precision(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) ->
 def _training(spec: ScenarioFile, pools: list[Pool], assumptions: list[str]) -> Training:
     t = spec.training
     precision = _precision(spec, pools, assumptions)
-    tokens = t.tokens or 0.0
-    if t.steps:
-        tokens = float(t.steps) * t.global_batch * t.sequence_length
     document = float(t.document_tokens or 0)
     recipe = t.recipe or ("nvfp4" if precision == "fp4" else "")
+    if words := cast_words(recipe, pools[0].stack.name):
+        assumptions.append(words)
     return Training(
-        t.sequence_length, t.global_batch, t.micro_batch, precision, tokens, document, recipe
+        t.sequence_length, t.global_batch, t.micro_batch, precision, 0.0, document, recipe
     )
 
 
@@ -430,8 +474,8 @@ def _published(spec: ScenarioFile, blame: Blame) -> Iterator[Published]:
             except UnitError as error:
                 blame(("published", i, "value"), row.value, str(error))
                 continue
-        if value == 0:
-            blame(("published", i, "value"), row.value, "expected a value other than 0")
+        if value <= 0:
+            blame(("published", i, "value"), row.value, "expected a value above 0")
             continue
         yield Published(row.metric, value, row.source)
 

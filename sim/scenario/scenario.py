@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Node
@@ -105,6 +105,26 @@ class Parallel:
     def world(self) -> int:
         """Ranks of the layout."""
         return self.tp * self.pp * self.cp * self.dp
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """How a batch grows: its sizes follow as phases."""
+
+    start: int  # sequences per step
+    increment: int
+    sequences: int  # over which it grows
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a job with a length, a batch or a layout of its own; `training.tokens` are its own."""
+
+    name: str
+    training: Training
+    parallel: Parallel
+    open: tuple[str, ...] = ()  # what is left to a search, as in a scenario
+    ramp: bool = False  # a size of a growing batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +254,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One case, ready to be simulated."""
+    """One case, ready to be simulated.
+
+    Of a job in several phases `training` and `parallel` are those of the phase with the most tokens;
+    `training.tokens` are those of the whole job.
+    """
 
     name: str
     question: str
@@ -252,6 +276,22 @@ class Scenario:
     published: tuple[Published, ...] = ()
     assumptions: tuple[str, ...] = ()
     open: tuple[str, ...] = ()  # what is left to a search: parallel, micro_batch
+    phases: tuple[Phase, ...] = ()  # in order; none: the whole job is alike
+    ramp: Ramp | None = None  # how the first of them came about
+
+    @property
+    def parts(self) -> tuple[Scenario, ...]:
+        """The job phase by phase, each a scenario of its own tokens; itself where it has none."""
+        return tuple(
+            replace(self, training=p.training, parallel=p.parallel, open=p.open, phases=())
+            for p in self.phases
+        ) or (self,)
+
+    @property
+    def main_phase(self) -> int:
+        """The place of the phase with the most tokens, the last of several."""
+        tokens = [part.training.tokens for part in self.parts]
+        return max(range(len(tokens)), key=lambda i: (tokens[i], i))
 
     @property
     def devices(self) -> int:
@@ -280,3 +320,23 @@ def shared_out(total: int, weights: Sequence[int]) -> tuple[int, ...]:
     for index in order[: total - sum(whole)]:
         whole[index] += 1
     return tuple(whole)
+
+
+def layout_words(scenario: Scenario | Phase) -> str:
+    """Write a layout in short, as keys of a scenario.
+
+    What is 1 or none is left out.
+    """
+    p, t = scenario.parallel, scenario.training
+    words = [f"{name} {value}" for name, value in (("tp", p.tp), ("cp", p.cp), ("pp", p.pp))
+             if value > 1]  # fmt: skip
+    if p.pp > 1:
+        words.append(p.schedule if p.vp == 1 else f"{p.schedule} x {p.vp}")
+    words += [f"ep {p.ep}"] if p.ep > 1 else []
+    words += [f"etp {p.etp}"] if p.etp > 1 else []
+    words += [f"dp {p.dp}"] if p.dp > 1 else []
+    words += [f"zero {p.zero}"] if p.dp > 1 or p.zero else []
+    words += [f"shard {p.shard}"] if p.shard else []
+    words += [f"recompute {p.recompute}"] if p.recompute != "none" else []
+    words += ["without sequence parallelism"] if p.tp > 1 and not p.sequence_parallel else []
+    return ", ".join([*words, f"micro_batch {t.micro_batch}"])

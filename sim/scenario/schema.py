@@ -196,29 +196,6 @@ class ClusterSection(Section):
         return self
 
 
-class TrainingSection(Section):
-    """What one step processes, and how long the job goes on."""
-
-    sequence_length: Degree = Field(description="tokens per sequence")
-    global_batch: Degree = Field(description="sequences per step")
-    micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
-    precision: Literal["bf16", "fp16", "fp8", "fp4", "fp32"] = Field(
-        "bf16", description="of the matrix products"
-    )
-    recipe: Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None = (
-        Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
-    )
-    expert_imbalance: Annotated[float, Field(ge=1, le=1000)] | None = Field(
-        None, description="tokens of the fullest expert rank / mean; 1 is balanced by force"
-    )
-    document_tokens: Degree | None = Field(
-        None,
-        description="mean length of the documents packed into a sequence; attention ends there",
-    )
-    tokens: Tokens | None = Field(None, description="of the whole job")
-    steps: Steps | None = Field(None, description="of the whole job, in place of tokens")
-
-
 class ParallelSection(Section):
     """Degrees and schedule of the layout."""
 
@@ -268,6 +245,64 @@ class ParallelSection(Section):
     stage_pools: tuple[str, ...] = Field((), description="pool of each stage")
     batch_split: Literal["speed", "equal"] = Field(
         "speed", description="how replicas on different pools share the batch"
+    )
+
+
+class RampSection(Section):
+    """A batch that grows in equal steps until it is training.global_batch."""
+
+    start: Degree = Field(description="sequences per step at the beginning")
+    increment: Degree = Field(description="sequences by which it grows each time")
+    sequences: Degree = Field(description="over which it grows, shared evenly by all sizes")
+
+
+class PhaseSection(Section):
+    """A part of the training; what it leaves out is as in training and parallel."""
+
+    name: Label | None = Field(
+        None, description="by which the report calls it; by default a number"
+    )
+    tokens: Tokens | None = Field(
+        None, description="of the phase; one phase may leave it out and has what others leave"
+    )
+    steps: Steps | None = Field(None, description="of the phase, in place of tokens")
+    share: PositiveShare | None = Field(None, description="of training.tokens, in place of tokens")
+    sequence_length: Degree | None = Field(None, description="tokens per sequence")
+    global_batch: Degree | None = Field(None, description="sequences per step")
+    micro_batch: Degree | None = Field(None, description="sequences per micro-batch and replica")
+    document_tokens: Degree | None = Field(None, description="mean length of packed documents")
+    parallel: ParallelSection = Field(
+        ParallelSection(), description="keys of parallel that differ",
+        json_schema_extra={"as_in": "parallel"},
+    )  # fmt: skip
+
+
+class TrainingSection(Section):
+    """What one step processes, and how long the job goes on."""
+
+    sequence_length: Degree = Field(description="tokens per sequence")
+    global_batch: Degree = Field(description="sequences per step")
+    micro_batch: Degree = Field(1, description="sequences per micro-batch and replica")
+    precision: Literal["bf16", "fp16", "fp8", "fp4", "fp32"] = Field(
+        "bf16", description="of the matrix products"
+    )
+    recipe: Literal["delayed", "tensorwise", "rowwise", "blockwise", "mxfp8", "nvfp4"] | None = (
+        Field(None, description="how 8 and 4 bits are scaled; by default as the stack does")
+    )
+    expert_imbalance: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        None, description="tokens of the fullest expert rank / mean; 1 is balanced by force"
+    )
+    document_tokens: Degree | None = Field(
+        None,
+        description="mean length of the documents packed into a sequence; attention ends there",
+    )
+    tokens: Tokens | None = Field(None, description="of the whole job")
+    steps: Steps | None = Field(None, description="of the whole job, in place of tokens")
+    batch_ramp: RampSection | None = Field(
+        None, description="a batch that grows at the beginning; see below"
+    )
+    phases: Annotated[tuple[PhaseSection, ...], Field(max_length=64)] = Field(
+        (), description="parts of the training one after the other; see below"
     )
 
 

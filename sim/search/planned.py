@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Phase, Scenario, layout_words
 from ersatz.sim.search.best import search
 from ersatz.sim.search.choices import choices_of, with_defaults
 from ersatz.sim.search.space import make_space
@@ -15,8 +16,11 @@ MOST_TIMED = 200  # exact steps: whoever asks for one answer does not wait for a
 def planned(scenario: Scenario) -> Scenario:
     """Return a scenario with the layout that was left open; one that leaves nothing open as it is.
 
+    Of a job in phases each has its own; a batch that grows has the layout that it needs when it has grown.
     Raises `InfeasibleError` where no layout can be run.
     """
+    if scenario.phases and any(phase.open for phase in scenario.phases):
+        return _phase_by_phase(scenario)
     if "parallel" not in scenario.open:
         return scenario
     stack = scenario.pools[0].stack
@@ -39,21 +43,49 @@ def planned(scenario: Scenario) -> Scenario:
     return replace(best, open=(), assumptions=(words, *scenario.assumptions))
 
 
-def layout_words(scenario: Scenario) -> str:
-    """Write a layout in short, as keys of a scenario.
+def _phase_by_phase(scenario: Scenario) -> Scenario:
+    """Return a job with a layout for each phase that leaves it open."""
+    told: list[str] = []
+    phases: list[Phase] = []
+    ramp: list[Phase] = []
+    for phase, part in zip(scenario.phases, scenario.parts, strict=True):
+        if phase.ramp:
+            ramp.append(phase)
+            continue
+        grown, words = _for_all(part, [size.training.global_batch for size in ramp])
+        told += [f"{phase.name}: {line}" for line in words]
+        phases += [_laid_out(size, grown) for size in (*ramp, phase)]
+        ramp = []
+    main = phases[scenario.main_phase]
+    return replace(
+        scenario, phases=tuple(phases), parallel=main.parallel, open=(),
+        training=replace(main.training, tokens=scenario.training.tokens),
+        assumptions=(*told, *scenario.assumptions),
+    )  # fmt: skip
 
-    What is 1 or none is left out.
+
+def _laid_out(phase: Phase, plan: Scenario) -> Phase:
+    training = replace(phase.training, micro_batch=plan.training.micro_batch)
+    return replace(phase, training=training, parallel=plan.parallel, open=())
+
+
+def _for_all(scenario: Scenario, sizes: list[int]) -> tuple[Scenario, list[str]]:
+    """Return a phase with the layout that it leaves open, and what to say of it.
+
+    Smaller batches must go over its replicas, too: where those of the fastest layout do not divide
+    them, it is the fastest for what all of them have in common.
     """
-    p, t = scenario.parallel, scenario.training
-    words = [f"{name} {value}" for name, value in (("tp", p.tp), ("cp", p.cp), ("pp", p.pp))
-             if value > 1]  # fmt: skip
-    if p.pp > 1:
-        words.append(p.schedule if p.vp == 1 else f"{p.schedule} x {p.vp}")
-    words += [f"ep {p.ep}"] if p.ep > 1 else []
-    words += [f"etp {p.etp}"] if p.etp > 1 else []
-    words += [f"dp {p.dp}"] if p.dp > 1 else []
-    words += [f"zero {p.zero}"] if p.dp > 1 or p.zero else []
-    words += [f"shard {p.shard}"] if p.shard else []
-    words += [f"recompute {p.recompute}"] if p.recompute != "none" else []
-    words += ["without sequence parallelism"] if p.tp > 1 and not p.sequence_parallel else []
-    return ", ".join([*words, f"micro_batch {t.micro_batch}"])
+    plan = planned(scenario)
+    known, batch = len(scenario.assumptions), scenario.training.global_batch
+    words = list(plan.assumptions[: len(plan.assumptions) - known])
+    whole = plan.training.micro_batch * plan.parallel.dp
+    if any(size % whole for size in sizes):
+        common = math.gcd(batch, *sizes)
+        small = replace(scenario, training=replace(scenario.training, global_batch=common))
+        other = planned(small)
+        words = list(other.assumptions[: len(other.assumptions) - known])
+        words.append(
+            f"planned for a batch of {common:,}, of which all sizes of the ramp are multiples"
+        )
+        plan = replace(other, training=replace(other.training, global_batch=batch))
+    return plan, words

@@ -6,7 +6,7 @@ the same, so that a search takes the same decisions however it is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -65,6 +65,28 @@ def price_layout(
         return worst._replace(seconds=step_seconds(case, timer))
     except (InfeasibleError, ValueError):
         return Price(NO_STEP, VERDICTS[0], NO_STEP)
+
+
+@dataclass(slots=True)
+class Watched:
+    """Tells of every price that another pricer gives, in the order in which the search asks."""
+
+    pricer: Pricer
+    seen: Callable[[Price], None]
+
+    def price(self, row: Row) -> Price:
+        """Return what the layout of a row takes."""
+        found = self.pricer.price(row)
+        self.seen(found)
+        return found
+
+    def expect(self, rows: Sequence[Row]) -> None:
+        """Hand on which rows come next."""
+        self.pricer.expect(rows)
+
+    def close(self) -> None:
+        """End what was begun ahead."""
+        self.pricer.close()
 
 
 @dataclass(slots=True)

@@ -72,11 +72,21 @@ def read_question(
     if case.data.get("parallel"):
         own = Case(case.name, case.text, dict(case.data), case.overridden)
         question.given = scenario_of(own, question.folder) if _whole(own) else None
+    _one_phase(question.case)
     _open(question, keep)
     if not question.nodes and not case.data.get("cluster"):
         words = "which devices? say --on NODE (ersatz list nodes) and --devices N, --by DAYS or --budget"
         raise InputError([Problem(name, 0, 0, "cluster", "", words)])
     return question
+
+
+def _one_phase(case: Case) -> None:
+    """A plan is one layout for all steps; raises `InputError` for a job in phases."""
+    for key in ("phases", "batch_ramp"):
+        if (case.data.get("training") or {}).get(key):
+            words = ("a plan is one layout for steps that are alike: plan one phase as a scenario of its own;"
+                     " ersatz run finds a layout for each phase where parallel is left out")  # fmt: skip
+            raise InputError([case.place(("training", key), None, words, at_key=True)])
 
 
 def _whole(case: Case) -> bool:

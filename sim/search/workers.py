@@ -7,13 +7,12 @@ priced in this process.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
+from ersatz.sim.processes import helpers, obey_parent
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.pricing import InPlace, Price, Pricer, Row, price_layout
 
@@ -24,11 +23,10 @@ Tell = Callable[[str], None]
 _case: tuple[Scenario, str] | None = None  # of a worker's process
 
 
-def _begin(scenario: Scenario, least: str) -> None:
-    """Set a worker up: the scenario travels once; an interrupt is the parent's to answer."""
+def _begin(parent: int, scenario: Scenario, least: str) -> None:
+    """Set a worker up: the scenario travels once."""
     global _case
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    obey_parent(parent)
     _case = scenario, least
 
 
@@ -83,11 +81,7 @@ class Pooled:
 
     def _begun(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            methods = multiprocessing.get_all_start_methods()
-            context = multiprocessing.get_context("fork" if "fork" in methods else methods[0])
-            self._pool = ProcessPoolExecutor(
-                self.workers, context, initializer=_begin, initargs=(self.scenario, self.least)
-            )
+            self._pool = helpers(self.workers, _begin, self.scenario, self.least)
         return self._pool
 
     def _bury(self, rows: Sequence[Row]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from ersatz.sim.scenario.scenario import Parallel, Scenario
-from ersatz.sim.search.planned import layout_words
+from ersatz.sim.scenario.scenario import Parallel, Scenario, layout_words
 
 
 def scenario_text(data: Mapping[str, Any], scenario: Scenario, step_s: float) -> str:

@@ -5,7 +5,8 @@ const answer = document.getElementById("answer");
 const page = form.dataset.page;
 const sliding = form.hasAttribute("data-sliding");
 const cancel = document.getElementById("cancel");
-let running = null, timer = 0, asked = 0;
+const progress = document.getElementById("progress");
+let running = null, timer = 0, asked = 0, events = null;
 
 function values() {
   const found = new Map();
@@ -23,6 +24,25 @@ function address(found) {
   history.replaceState(null, "", `${page}?${query}`);
 }
 
+function follow(on) {
+  if (!progress) return;
+  if (events) events.close();
+  events = null;
+  progress.hidden = !on;
+  if (!on) return;
+  const [bar, words] = progress.children;
+  bar.removeAttribute("value");
+  words.textContent = "begun";
+  // The answer's own request is on its way before the first word is asked for.
+  events = new EventSource("progress");
+  events.onmessage = (event) => {
+    const told = JSON.parse(event.data);
+    words.textContent = `${told.what}: ${told.words}`;
+    if (told.total) { bar.max = told.total; bar.value = told.done; }
+  };
+  events.addEventListener("over", () => { events.close(); });
+}
+
 async function ask(exact) {
   const found = values();
   address(found);
@@ -32,21 +52,25 @@ async function ask(exact) {
   answer.setAttribute("aria-busy", "true");
   if (cancel) cancel.hidden = false;
   try {
-    const reply = await fetch(`answer/${page}${exact ? "?exact=1" : ""}`, {
+    const coming = fetch(`answer/${page}${exact ? "?exact=1" : ""}`, {
       method: "POST", signal: running.signal, headers: { "content-type": "application/json" },
       body: JSON.stringify(Object.fromEntries(found)),
     });
+    setTimeout(() => { if (mine === asked && answer.getAttribute("aria-busy") === "true") follow(true); }, 200);
+    const reply = await coming;
     const text = await reply.text();
     if (mine !== asked) return;
     answer.innerHTML = reply.ok ? text : `<div class="wrong" role="alert"><p>The request was refused (${reply.status}).</p></div>`;
     answer.dataset.exact = String(exact);
     answer.setAttribute("aria-busy", "false");
     if (cancel) cancel.hidden = true;
+    follow(false);
     bind(answer);
     if (!exact) timer = setTimeout(() => ask(true), 350);
   } catch (error) {
     if (error.name === "AbortError" || mine !== asked) return;
     answer.setAttribute("aria-busy", "false");
+    follow(false);
     answer.innerHTML = '<div class="wrong" role="alert"><p>No answer: has ersatz serve ended?</p></div>';
   }
 }

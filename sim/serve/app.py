@@ -18,6 +18,7 @@ from ersatz.sim.serve.asks import wrong
 from ersatz.sim.serve.forms import FORMS
 from ersatz.sim.serve.guard import App, Guard
 from ersatz.sim.serve.pages import page
+from ersatz.sim.serve.telling import told
 from ersatz.sim.serve.workers import Workers
 
 HERE = Path(__file__).parent
@@ -55,7 +56,13 @@ def make_app(site: Site) -> App:
     """Return the application: pages, answers and their files, behind the guard."""
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+    from starlette.responses import (
+        HTMLResponse,
+        PlainTextResponse,
+        RedirectResponse,
+        Response,
+        StreamingResponse,
+    )
     from starlette.routing import Mount, Route
 
     async def home(request: Request) -> Response:
@@ -84,6 +91,10 @@ def make_app(site: Site) -> App:
         text = await site.workers.answer(found.name, values, exact=exact)
         return HTMLResponse(document(found.title, text) if alone else text)
 
+    async def progress(request: Request) -> Response:
+        events = told(site.folder, site.workers.busy)
+        return StreamingResponse(events, media_type="text/event-stream")
+
     async def cancel(request: Request) -> Response:
         site.workers.cancel()
         return Response(status_code=204)
@@ -96,7 +107,8 @@ def make_app(site: Site) -> App:
 
     inside = [Route("/", home), *(Route(f"/{name}", asset) for name in ASSETS),
               Route("/answer/{page}", answer, methods=["POST"]),
-              Route("/cancel", cancel, methods=["POST"]), Route("/saved/{page}", answer, methods=["POST"], name="saved"), Route("/{page}", form)]  # fmt: skip
+              Route("/progress", progress), Route("/cancel", cancel, methods=["POST"]),
+              Route("/saved/{page}", answer, methods=["POST"], name="saved"), Route("/{page}", form)]  # fmt: skip
     app = Starlette(routes=[Mount(f"/{site.token}", routes=inside)], lifespan=lifespan)
     return Guard(app, site.token, site.hosts)
 

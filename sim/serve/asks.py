@@ -15,6 +15,8 @@ from ersatz.device_models.text.units import format_bytes, format_duration, forma
 from ersatz.sim.errors import BrokenAnswerError, InfeasibleError, InputError
 from ersatz.sim.report.page.law import law_facts
 from ersatz.sim.report.page.markup import Fact, card, cards, paragraph, section, sentences
+from ersatz.sim.serve.forms import SHRINKS
+from ersatz.sim.serve.telling import Telling
 
 Values = Mapping[str, str]
 FOLDERS = re.compile(r"/(?:[^/\s:]+/)+(?=[\w.-]+)")  # of a file; here its name is enough
@@ -45,10 +47,61 @@ def overrides(values: Values) -> list[str]:
     keys = {"model": "model", "node": "cluster.node", "nodes": "cluster.nodes", "network": "cluster.network",
             "stack": "stack", "tp": "parallel.tp", "pp": "parallel.pp", "ep": "parallel.ep",
             "micro": "training.micro_batch"}  # fmt: skip
+    if values.get("second"):
+        keys = {
+            name: key
+            for name, key in keys.items()
+            if name not in ("node", "nodes", "network", "stack")
+        }
     found = [f"{key}={values[name]}" for name, key in keys.items() if values.get(name)]
-    if any(values.get(name) for name in ("nodes", "node", "tp", "pp")):
+    if values.get("second"):
+        found += _mix(values)
+    if any(values.get(name) for name in ("nodes", "node", "tp", "pp", "second")):
         found.append("parallel.dp=null")  # what the devices leave
+    if values.get("embargo"):
+        found += [
+            "job.spare_nodes=0",
+            f"job.on_loss={'shrink' if values['embargo'] == SHRINKS else 'wait'}",
+        ]
+    if values.get("energy") and values.get("scenario"):
+        found.append(f"cost.energy_price={values['energy']} {_currency(values['scenario'])}/kWh")
     return [*found, *_lines(values)]
+
+
+def _mix(values: Values) -> list[str]:
+    """Return two kinds of device in one job, each replica on one of them: the scenario's and a second."""
+    node, nodes, stack = _first_pool(values["scenario"])
+    network = f", network: {values['network']}" if values.get("network") else ""
+    pools = [
+        (
+            "first",
+            values.get("node") or node,
+            values.get("nodes") or nodes,
+            values.get("stack") or stack,
+        ),
+        (
+            "second",
+            values["second"],
+            values.get("seconds") or nodes,
+            values.get("second_stack") or stack,
+        ),
+    ]
+    rows = [f"{{name: {name}, node: {kind}, nodes: {count}, stack: {soft}{network}}}"
+            for name, kind, count, soft in pools]  # fmt: skip
+    rent = (
+        [] if values.get("rent") else ["cost.rent=null"]
+    )  # the catalogue's: the file's may be by name
+    return [f"cluster={{pools: [{', '.join(rows)}]}}", "parallel.mixed=replicas",
+            f"parallel.pp={values.get('pp') or 1}", "job.spare_nodes=null", *rent]  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _first_pool(scenario: str) -> tuple[str, int, str]:
+    """Return the node of a shipped scenario's first pool, how many, and their software."""
+    from ersatz.sim.answers.cases import load
+
+    pool = load(scenario)[0].pools[0]
+    return pool.node.name, pool.nodes, pool.stack.name
 
 
 def _lines(values: Values) -> list[str]:
@@ -95,13 +148,15 @@ def _stepped(scenario: str, changes: tuple[str, ...]) -> tuple[Any, float, float
 
 def _quick(values: Values) -> str:
     """Return what needs no draws: a step with its interval, the job without stops, memory, law."""
+    from ersatz.sim.run import work_seconds
+
     case, seconds, low, high, memory = _stepped(values["scenario"], tuple(overrides(values)))
     t = case.training
     tokens = float(t.global_batch * t.sequence_length)
     facts = [Fact("step", format_duration(seconds), f"80 %: {format_duration(low)} – {format_duration(high)};"
                   f" {tokens / seconds / case.devices:,.0f} tokens/s per device")]  # fmt: skip
     if t.tokens:
-        wall = t.tokens / tokens * seconds
+        wall = work_seconds(case, seconds)
         facts.append(Fact("job, without stops", format_duration(wall)))
         if rent := _rented(case, wall, values):
             facts.append(Fact("money, without stops", rent))
@@ -212,7 +267,8 @@ def _plan(values: Values, exact: bool, folder: Path) -> str:
     return _shown(
         plan(values["scenario"], _lines(values), on=on, devices=[int(word) for word in counts],
              by=values["by"] or None, objective=values["objective"] or None,
-             legal_on=values["date"] if on and values["date"] else None, to=values["to"]),
+             legal_on=values["date"] if on and values["date"] else None, to=values["to"],
+             seen=Telling(folder, f"plan of {values['scenario']}").priced),
         values,
     )  # fmt: skip
 
@@ -237,7 +293,8 @@ def _law(values: Values, exact: bool, folder: Path) -> str:
 def _buy(values: Values, exact: bool, folder: Path) -> str:
     from ersatz.sim.answers.buy import buy
 
-    return _shown(buy(values["scenario"], _lines(values)), values)
+    told = Telling(folder, f"purchase of {values['scenario']}")
+    return _shown(buy(values["scenario"], _lines(values), watch=told.watch), values)
 
 
 def _fleet(values: Values, exact: bool, folder: Path) -> str:
@@ -246,7 +303,8 @@ def _fleet(values: Values, exact: bool, folder: Path) -> str:
     names = [p for p in values["policies"].split(",") if p]
     if not names:  # those of the file might name files of their own
         return wrong(["Schedulers: choose at least one"])
-    return _shown(schedule(values["scenario"], names, _lines(values)), values)
+    told = Telling(folder, f"fleet of {values['scenario']}")
+    return _shown(schedule(values["scenario"], names, _lines(values), watch=told.watch), values)
 
 
 _ASKS: dict[str, Callable[[Values, bool, Path], str]] = {

@@ -27,6 +27,7 @@ class Field:
     choices: Callable[[], Sequence[str]] = tuple
     ends: tuple[float, float] = (0, 0)
     help: str = ""
+    empty: str = "as in the scenario"  # what no choice means
 
     def checked(self, text: str) -> str:
         """Return a value as it may be used; raises `ValueError` in words."""
@@ -138,6 +139,8 @@ def policies() -> tuple[str, ...]:
     return tuple(POLICIES)
 
 
+NO_SPARES, SHRINKS = "no spares: the job waits for repairs", "no spares: the job goes on with less"
+EMBARGOES = (NO_SPARES, SHRINKS)
 SET = "a KEY=VALUE per line, as after --set"
 LAW = (Field("date", "Date", "date", help="of the start, and for the law"),
        Field("to", "Place", "choice", "China", places))  # fmt: skip
@@ -148,6 +151,9 @@ FORMS: dict[str, Form] = {form.name: form for form in (
         Field("model", "Model", "choice", "", catalogue("models")),
         Field("node", "Devices", "choice", "", catalogue("nodes")),
         Field("nodes", "Nodes", "range", "", ends=(1, 2048), help="drag; empty: the scenario's"),
+        Field("second", "Second kind of devices", "choice", "", catalogue("nodes"), help="the batch is split by speed", empty="none"),
+        Field("seconds", "Nodes of the second kind", "range", "", ends=(1, 2048)),
+        Field("second_stack", "Software of the second kind", "choice", "", catalogue("stacks")),
         Field("network", "Network", "choice", "", catalogue("networks")),
         Field("stack", "Software", "choice", "", catalogue("stacks")),
         Field("tp", "Tensor parallel", "number", "", ends=(1, 128)),
@@ -155,6 +161,8 @@ FORMS: dict[str, Form] = {form.name: form for form in (
         Field("ep", "Expert parallel", "number", "", ends=(1, 1024)),
         Field("micro", "Micro-batch", "number", "", ends=(1, 1024)),
         Field("rent", "Rent per device and hour", "number", "", ends=(0.01, 1000), help="in the scenario's currency"),
+        Field("energy", "Price of a kWh", "number", "", ends=(0.001, 10), help="where rent does not include it"),
+        Field("embargo", "Embargo", "choice", "", lambda: EMBARGOES, help="what happens when a node fails"),
         *LAW, Field("set", "More", "lines", help=SET)), sliding=True),
     Form("plan", "Plan", "The fastest layout of a job, or the devices that it takes; every layout is bounded.", (
         Field("scenario", "Job", "choice", "llama3-70b-mi300x", RUNS),

@@ -16,6 +16,7 @@ def page(form: Form, values: Mapping[str, str]) -> str:
     fields = "".join(_field(field, values.get(field.name, field.default)) for field in form.fields)
     button = (
         f'<button type="submit" id="ask">{said(form.button)}</button> <button type="button" id="cancel" hidden>Cancel</button>'
+        '<p id="progress" role="status" hidden><progress aria-label="How far it has come"></progress> <span></span></p>'
         if form.button
         else ""
     )
@@ -73,7 +74,7 @@ def _select(field: Field, value: str, name: str) -> str:
     empty = (
         ""
         if field.default or field.kind == "several"
-        else '<option value="">as in the scenario</option>'
+        else f'<option value="">{said(field.empty)}</option>'
     )
     many = ' multiple size="8"' if field.kind == "several" else ""
     return f"<select {name}{many}>{empty}{options}</select>"

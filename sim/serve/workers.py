@@ -9,8 +9,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
+from ersatz.sim.processes import end_now
 from ersatz.sim.serve.asks import answered, ready, warm, wrong
+from ersatz.sim.serve.telling import forgotten
 
 MOST_KEPT = 400  # answers
 MOST_LETTERS = 40_000_000  # of all that are kept
@@ -59,6 +62,8 @@ class Workers:
 
     async def _computed(self, key: Key, page: str, values: dict[str, str], exact: bool) -> str:
         name = "quick" if page == "what-if" else "slow"
+        if name == "slow" and not self.busy(but=key):
+            forgotten(Path(self.folders[0]))
         loop, pool = asyncio.get_running_loop(), self.pools[name]
         try:
             asked = loop.run_in_executor(pool, answered, page, values, exact, self.folders[0])
@@ -73,6 +78,10 @@ class Workers:
         self._keep(key, text)
         return text
 
+    def busy(self, but: Key | None = None) -> bool:
+        """Tell whether something long is being answered."""
+        return any(key[0] != "what-if" and key != but for key in self.asked)
+
     def cancel(self) -> None:
         """End what takes long; who asked for it hears that it was ended."""
         self._renew("slow")
@@ -80,9 +89,7 @@ class Workers:
     def _renew(self, name: str) -> None:
         """Put new processes in place of those that hang or died."""
         old, self.pools[name] = self.pools[name], self._pool(name)
-        for process in list((old._processes or {}).values()):
-            process.terminate()
-        old.shutdown(wait=False, cancel_futures=True)
+        end_now(old)
 
     def _keep(self, key: Key, text: str) -> None:
         self.kept[key] = text

@@ -16,6 +16,7 @@ from ersatz.sim.plan.borders import joined, joint_border
 from ersatz.sim.plan.layout import Chunk, Communicator, chunk_params, split_layers
 from ersatz.sim.plan.memory import repeated_modules
 from ersatz.sim.plan.network import placed_communicators
+from ersatz.sim.scenario.formats import cast_factor
 from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Times
 from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
@@ -63,6 +64,7 @@ class Bench:
             parallel.tp, parallel.cp, parallel.ep, parallel.etp,
             parallel.sequence_parallel and parallel.tp > 1, s.training.document_tokens,
             parallel.cp_comm, parallel.cp_inner, operand_bytes=s.training.operand_bytes,
+            cast_factor=cast_factor(s.training.recipe, self.pool.stack.name),
         )  # fmt: skip
 
     def _times(self, share: Scenario, pool: Pool) -> Times:

@@ -266,7 +266,8 @@ class StageBuilder:
         """
         each = self.pool.stack.weight_cast_bytes
         if each and self.shard.narrow and self.shard.trains:
-            cast = memory_kernel("weight cast", each * (part.dense + part.expert), "cast")
+            traffic = each * (part.dense + part.expert) * self.shard.cast_factor
+            cast = memory_kernel("weight cast", traffic, "cast")
             make.compute(self.times.kernel(cast), cast.category)
 
     def gathers_forward(self, chunk: Chunk, edge: str) -> list[Bucket]:

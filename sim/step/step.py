@@ -206,8 +206,12 @@ def _result(
     peak = _peak(scenario, shares)
     breakdown = times.mean()
 
-    def per_token(**rule: object) -> float:
-        return model.flop_per_token(training.sequence_length, **rule)  # type: ignore[arg-type]
+    looked_back = min(training.document_tokens or math.inf, training.sequence_length)
+
+    def per_token(length: float = training.sequence_length, **rule: object) -> float:
+        return model.flop_per_token(length, **rule)  # type: ignore[arg-type]
+
+    needed = tokens * per_token(looked_back, causal=True)  # nobody attends to other documents
 
     lora = 4 / 6 if model.lora_rank else 1.0
     capacity = peak * seconds / lora
@@ -216,8 +220,8 @@ def _result(
         tokens=tokens,
         devices=scenario.devices,
         tokens_per_s_per_device=tokens / seconds / scenario.devices,
-        model_flop=tokens * per_token(causal=True) * lora,
-        mfu=tokens * per_token(causal=True) / capacity,
+        model_flop=needed * lora,
+        mfu=needed / capacity,
         mfu_noncausal=tokens * per_token(causal=False) / capacity,
         mfu_6n=tokens * per_token(causal=False, rule="6n") / capacity,
         hfu=executed / (peak * seconds),

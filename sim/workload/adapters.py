@@ -9,8 +9,12 @@ recurrences have none (Hu et al. 2021; modules as PEFT names them).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from ersatz.device_models.shipped import DATA
+from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.linear import Linear, elementwise, linear
 from ersatz.sim.workload.model import Model
@@ -34,6 +38,41 @@ def targets_of(model: Model) -> tuple[str, ...]:
     """Return the modules with adapters: those that are named, else all."""
     named = model.lora_targets.replace(",", " ").split()
     return tuple(named) or MODULES
+
+
+class Usual(NamedTuple):
+    """The modules that a framework takes where none are named."""
+
+    framework: str
+    launch: str  # how importers call it
+    stacks: tuple[str, ...]  # how the names of its stacks begin
+    targets: str
+
+
+@lru_cache(maxsize=1)
+def _usual() -> tuple[Usual, ...]:
+    rows: Any = read_yaml(DATA / "adapters.yaml").data["frameworks"]
+    return tuple(
+        Usual(row["name"], row["launch"], tuple(row["stacks"]), row["targets"]) for row in rows
+    )
+
+
+def usual_targets(*, stack: str = "", launch: str = "") -> Usual:
+    """Return what the framework of a stack, or a launch file's, takes; PEFT's where neither is known."""
+    rows = _usual()
+    named = (row for row in rows if launch and row.launch == launch)
+    runs = (row for row in rows if stack and any(stack.startswith(one) for one in row.stacks))
+    return next(named, None) or next(runs, rows[-1])
+
+
+def with_usual_targets(model: Model, stack: str) -> Model:
+    """Return a LoRA model with the modules that a stack's framework takes where none are named, and said."""
+    if not model.lora_rank or model.lora_targets:
+        return model
+    usual = usual_targets(stack=stack)
+    said = (f"model.lora_targets is not given: {usual.targets}, the default of {usual.framework}; each takes"
+            " time of its own")  # fmt: skip
+    return replace(model, lora_targets=usual.targets, notes=(*model.notes, said))
 
 
 def adapted(layer: Layer, modules: tuple[str, ...]) -> Iterator[Adapted]:
@@ -89,7 +128,8 @@ def trained_share(model: Model) -> float:
 def adapter_work(shard: Shard) -> PartWork:
     """Return the work of a layer's adapters, where the model names their modules.
 
-    Without names it is left out, as it is of the runs on which stacks were fitted.
+    A scenario always names them (`with_usual_targets`). Of measured runs nobody says which they were;
+    stacks were fitted with these left out.
     """
     model = shard.model
     if not (model.lora_rank and model.lora_targets):

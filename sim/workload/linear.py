@@ -76,7 +76,7 @@ def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:
     grads = tuple(x.weight_grad() for x in linears)
     narrow = [x for x in linears if DTYPE_BYTES[x.dtype] <= 1]
     elements = math.fsum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
-    traffic = 4.0 * elements * shard.stack.cast_weight_traffic
+    traffic = 4.0 * elements * shard.stack.cast_weight_traffic * shard.cast_factor
     return (memory_kernel("weight operands", traffic, "cast"), *grads) if traffic else grads
 
 
@@ -119,7 +119,8 @@ def casts(shard: Shard, name: str, elements: float) -> tuple[Kernel, ...]:
     """The passes that bring activations or gradients into 8 bits."""
     if not shard.narrow:
         return ()
-    return (memory_kernel(name, 4.0 * elements * shard.stack.cast_traffic, "cast"),)
+    traffic = 4.0 * elements * shard.stack.cast_traffic * shard.cast_factor
+    return (memory_kernel(name, traffic, "cast"),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ class Model:
     )
     lora_targets: str = field(
         default="",
-        metadata=says("modules with adapters among q, k, v, o, gate, up, down; none: all, and their"
-                      " own work is left out"),
+        metadata=says("modules with adapters among q, k, v, o, gate, up, down; by default those"
+                      " that the stack's framework takes"),
     )  # fmt: skip
     blocks: Runs = field(
         default=(),
@@ -171,7 +171,7 @@ class Model:
         tables = 0 if active else self.tables
         return self.body_params(active=active) + vocabulary + tables + self.hidden
 
-    def attention_flop_per_token(self, seq_len: int, *, causal: bool) -> float:
+    def attention_flop_per_token(self, seq_len: float, *, causal: bool) -> float:
         """FLOPs of all layers that no weights have, forward, per token: scores, values, states."""
         return sum(count * kind.core_flop(seq_len, causal=causal) for kind, count in self.runs)
 
@@ -182,7 +182,7 @@ class Model:
         return sum(count * reach for count, reach in found) / layers if layers else 0.0
 
     def flop_per_token(
-        self, seq_len: int, *, causal: bool, rule: Literal["6n", "6n+attention"] = "6n+attention"
+        self, seq_len: float, *, causal: bool, rule: Literal["6n", "6n+attention"] = "6n+attention"
     ) -> float:
         """Training FLOPs per token without recomputation (the numerator of MFU).
 

@@ -77,6 +77,7 @@ class Shard:
     cp_comm: str = "p2p"  # how attention is spread over cp: see `Parallel`
     cp_inner: int = 1  # ranks of cp that exchange heads, where it is a2a+p2p
     operand_bytes: float = 0.0  # of the products, scales included; 0: those of the precision alone
+    cast_factor: float = 1.0  # traffic of the recipe's casts / that of the stack's own
     kind: Layer | None = None  # the layer in work; none: the first of the model
 
     @property
@@ -136,7 +137,7 @@ class Shard:
 
     @property
     def trains(self) -> bool:
-        """Weights have gradients: LoRA keeps only its small matrices, which are not counted."""
+        """Weights have gradients; under LoRA its small matrices alone, which are work of their own."""
         return not self.model.lora_rank
 
     @property

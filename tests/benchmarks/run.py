@@ -287,6 +287,27 @@ def launch_script() -> Callable[[], None]:
     return read
 
 
+def what_ifs() -> Callable[[], None]:
+    """150 quick answers of `ersatz serve`, none asked before: 50 people moving a slider three times."""
+    from ersatz.sim.serve.asks import _stepped, answered
+    from ersatz.sim.serve.forms import FORMS
+
+    counts = {"ling-plus-substitution": (64, 128, 256), "llama3-70b-mi300x": (8, 16, 32),
+              "deepseek-v3-h800": (128, 256, 512)}  # fmt: skip
+    asked = [
+        FORMS["what-if"].values({"scenario": name, "nodes": str(nodes),
+                                 "set": f"training.sequence_length={4096 + 64 * person}"})
+        for person in range(50) for name in [list(counts)[person % 3]] for nodes in counts[name]
+    ]  # fmt: skip
+
+    def answer_all() -> None:
+        _stepped.cache_clear()
+        for values in asked:
+            assert "<dt>step</dt>" in answered("what-if", values, False, "")
+
+    return answer_all
+
+
 BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
     "step: 16,384 ranks, p=16 m=128 96 layers, every op": (lambda: vector(8, 128), 0.5),
     "step: 102,400 ranks, the same": (lambda: vector(8, 800), 2.5),
@@ -315,6 +336,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], Callable[[], None]], float]] = {
         lambda: layouts("llama3-405b-h100", {**A175, "training.global_batch": 3072}, **WIDE),
         60.0,
     ),
+    "serve: 150 quick what-ifs, none asked before": (what_ifs, 12.0),
     "a launch script of 500 lines": (launch_script, 0.05),
     "ersatz --help": (lambda: command("--help"), 0.3),
     "ersatz run ling-plus-substitution": (lambda: command("run", "ling-plus-substitution"), 1.5),

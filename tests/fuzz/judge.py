@@ -368,7 +368,10 @@ def _printed(
     for name, printed in screen.items():
         if match := CONTROL.search(printed):
             return f"control character on {name}", repr(printed[max(match.start() - 60, 0) :][:200])
-    if "--json\x00-" in "\x00".join(given.argv):
+    last = max(
+        (i for i, word in enumerate(given.argv) if word == "--json"), default=len(given.argv)
+    )
+    if given.argv[last + 1 : last + 2] == ("-",):  # the last one counts, as everywhere
         told = {"--help", "--version"}.intersection(given.argv)
         return _json_fault(text) if text.strip() and status == 0 and not told else None
     if wide := next((line for line in text.splitlines() if cell_len(line) > 100), ""):

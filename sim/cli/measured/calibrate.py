@@ -256,7 +256,7 @@ def _measure(
     from ersatz.device_models.catalog.reading import load_device
     from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
-    from ersatz.sim.hil.fit import fit_calibration
+    from ersatz.sim.hil.fit import fit_calibration, with_small_steps
     from ersatz.sim.report.measured.calibration import held_out_plot
 
     chosen = _dtypes(attached, dtypes)
@@ -269,7 +269,9 @@ def _measure(
         refuse_impostor(attached, catalogued, journal.points)
         origin = origin_of(attached, journal)
         calibration, held = fit_calibration(origin, catalogued, journal.points, journal.missing)
-        calibration = replace(calibration, sentinels=journal.sentinels())
+        calibration = with_small_steps(
+            replace(calibration, sentinels=journal.sentinels()), catalogued, journal.small_points()
+        )
         if not held:
             words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])

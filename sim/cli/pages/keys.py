@@ -48,7 +48,9 @@ def unit_table() -> Iterator[str]:
 def _sections(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, model
     for key, field in model.model_fields.items():
-        for inner in _models(field.annotation):
+        extra = field.json_schema_extra
+        elsewhere = isinstance(extra, dict) and "as_in" in extra  # its table stands there
+        for inner in () if elsewhere else _models(field.annotation):
             yield from _sections(f"{path}.{key}".strip("."), inner)
 
 

@@ -60,7 +60,7 @@ def outcome(setting: Setting, traces: Sequence[Trace], notes: Sequence[str] = ()
 
 def loud_first(*lines: str) -> tuple[str, ...]:
     """Return lines, first what makes it the step of another script than was asked for."""
-    return tuple(sorted(lines, key=lambda line: line != UNCOMPILED))
+    return tuple(sorted(lines, key=lambda line: not line.startswith(UNCOMPILED)))
 
 
 def _rank_row(trace: Trace) -> RankRow:

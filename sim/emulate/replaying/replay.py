@@ -27,7 +27,7 @@ from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.emulate.network import Network
-from ersatz.sim.emulate.records import EmulateResult, ReplayResult
+from ersatz.sim.emulate.records import ReplayResult
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
 from ersatz.sim.emulate.replaying.together import together
 from ersatz.sim.emulate.timing import kernel_timer
@@ -239,6 +239,8 @@ def timed_anew(
     host = host_defaults()
 
     def seconds(task: Task) -> float:
+        if task.name == "recv" and task.tag:
+            return 0.0  # its sender's stream carries it
         if task.kernel is not None:
             kernel = task.kernel
             if kernel.category == "attention":
@@ -264,19 +266,22 @@ def recording_text(script: str, world: int, traces: Sequence[Trace]) -> str:
 
 
 def replay_text(
-    result: EmulateResult, node: str, nodes: int, stack: str, traces: Sequence[Trace]
-) -> str:
+    script: str, node: str, nodes: int, stack: str, parameters: float, tokens_per_step: int = 0,
+    recording: str = "ranks.json",
+) -> str:  # fmt: skip
     """Return the file that replays a recording where it was made, to be changed."""
     import yaml
 
+    training = {"parameters": int(parameters)}
+    if tokens_per_step:
+        training["tokens_per_step"] = tokens_per_step
     data = {
-        "question": f"How long does a step of {result.script} take on other devices?",
-        "emulated": "ranks.json", "stack": stack, "cluster": {"node": node, "nodes": nodes},
-        "training": {"parameters": int(traces[0].facts["parameters"])},
+        "question": f"How long does a step of {script} take on other devices?",
+        "emulated": recording, "stack": stack, "cluster": {"node": node, "nodes": nodes},
+        "training": training,
     }  # fmt: skip
     head = (
-        "# Recorded by `ersatz emulate`: change node, nodes, network, stack; add job and cost.\n"
-        "# A job needs training.tokens_per_step and tokens; parameters are those of rank"
-        f" {traces[0].rank}'s optimizer.\n"
+        "# A recorded step: change node, nodes, network, stack; add job and cost.\n"
+        "# A job needs training.tokens_per_step and tokens; parameters are what a checkpoint holds.\n"
     )
     return head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

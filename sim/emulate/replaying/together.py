@@ -20,6 +20,7 @@ from ersatz.sim.emulate.trace import CONTENTION, Ranks, Task, Trace
 
 Seconds = Callable[[Task], float]
 Meeting = tuple[Ranks, int]  # a group, and which of its collectives
+Letter = tuple[int, int]  # who is at the other end of a message, and its tag
 
 
 @dataclass(slots=True)
@@ -32,8 +33,10 @@ class Walk:
     clock: Clock = field(default_factory=Clock)
     at: int = 0
     met: dict[Ranks, int] = field(default_factory=lambda: defaultdict(int))
-    received: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    sent: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # by receiver
+    received: dict[Letter, int] = field(default_factory=lambda: defaultdict(int))  # by sender
+    sent: dict[Letter, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by receiver
     rows: dict[tuple[int, float], int] = field(default_factory=dict)  # of what waits
     drained: list[float] = field(default_factory=list)
 
@@ -114,10 +117,11 @@ def _advance(walk: Walk, walks: dict[int, Walk], meetings: dict[Meeting, dict[in
     while not walk.done:
         task = _task(walk)
         if task is not None and task.peer in walks and task.name == "recv":
-            number, sent = walk.received[task.peer], walks[task.peer].sent[walk.trace.rank]
+            letter = task.peer, task.tag
+            number, sent = walk.received[letter], walks[task.peer].sent[walk.trace.rank, task.tag]
             if number >= len(sent):
                 break
-            walk.received[task.peer] += 1
+            walk.received[letter] += 1
             walk.wait(walk.run(), sent[number], begun=False)
         elif (
             task is not None and task.ranks and task.peer < 0 and len(_there(task.ranks, walks)) > 1
@@ -127,7 +131,7 @@ def _advance(walk: Walk, walks: dict[int, Walk], meetings: dict[Meeting, dict[in
         else:
             index = walk.run()
             if task is not None and task.name == "send" and task.peer in walks:
-                walk.sent[task.peer].append(walk.clock.ends[index])
+                walk.sent[task.peer, task.tag].append(walk.clock.ends[index])
     return walk.at > begun
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.sim.emulate.standins.fused import CrossEntropyLoss
 from ersatz.sim.emulate.standins.pattern import RMS_NORM, ROPE, Rule
 from ersatz.sim.emulate.virtual.costs import attention_kernel
 
@@ -97,6 +98,8 @@ PACKAGES: dict[str, dict[str, Any]] = {
     "flash_attn.flash_attn_interface": FLASH,
     "flash_attn.layers": {},
     "flash_attn.layers.rotary": {"apply_rotary_emb": apply_rotary_emb},
+    "flash_attn.losses": {},
+    "flash_attn.losses.cross_entropy": {"CrossEntropyLoss": CrossEntropyLoss},
     "flash_attn.ops": {},
     "flash_attn.ops.rms_norm": {"rms_norm": rms_norm},
     "xformers": {"__version__": "0.0.35"},

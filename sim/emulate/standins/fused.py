@@ -83,7 +83,7 @@ class LigerSwiGLUMLP(torch.nn.Module):
         return self.down_proj(SWIGLU(self.gate_proj(x), self.up_proj(x)))
 
 
-class LigerCrossEntropyLoss(torch.nn.Module):
+class CrossEntropyLoss(torch.nn.Module):
     """Cross entropy in one kernel."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -148,7 +148,7 @@ _NORMS = {"FusedRMSNorm": FusedRMSNorm, "FusedLayerNorm": FusedLayerNorm,
           "MixedFusedRMSNorm": FusedRMSNorm, "MixedFusedLayerNorm": FusedLayerNorm}  # fmt: skip
 _LIGER = {
     "LigerRMSNorm": FusedRMSNorm, "LigerLayerNorm": FusedLayerNorm, "LigerSwiGLUMLP": LigerSwiGLUMLP,
-    "LigerCrossEntropyLoss": LigerCrossEntropyLoss, "liger_rotary_pos_emb": liger_rotary_pos_emb,
+    "LigerCrossEntropyLoss": CrossEntropyLoss, "liger_rotary_pos_emb": liger_rotary_pos_emb,
     "LigerFusedLinearCrossEntropyLoss": LigerFusedLinearCrossEntropyLoss,
     **{f"apply_liger_kernel_to_{f}": _applier(f) for f in ("llama", "mistral", "qwen2", "qwen3")},
 }  # fmt: skip

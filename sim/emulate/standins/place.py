@@ -9,17 +9,20 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from ersatz.sim.emulate.standins import attention, fused
+from ersatz.sim.emulate.standins import attention, fused, grouped
 from ersatz.sim.emulate.standins.pattern import Rule
 from ersatz.sim.emulate.virtual.machine import Machine
+
+WITH = {"fused_weight_gradient_mlp_cuda": "apex"}  # modules that another package brings
 
 
 def install(machine: Machine, wanted: Sequence[str]) -> None:
     """Put the packages of these names in place; the report says that they are no more than that."""
     Rule.machine = machine
-    packages = {**attention.PACKAGES, **fused.PACKAGES}
+    packages = {**attention.PACKAGES, **fused.PACKAGES, **grouped.PACKAGES}
     for name, content in packages.items():
-        if name.partition(".")[0] in wanted:
+        top = name.partition(".")[0]
+        if WITH.get(top, top) in wanted:
             _put(name, content)
     if not wanted:
         return

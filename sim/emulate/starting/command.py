@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.errors import InputError, Problem
 
 FLAGS = frozenset({"--standalone", "--no-python", "--run-path", "--multi-gpu", "--multi_gpu", "--use-fsdp",
@@ -70,7 +71,7 @@ def _number(options: dict[str, str], *names: str) -> int:
         value = options.get(name, "").partition(":")[0]
         if value in ("", "gpu", "auto"):
             continue
-        if not value.isdigit() or int(value) < 1:
+        if not is_whole(value) or int(value) < 1:
             raise _fault(f"--{name} {value}", "expected a whole number above 0")
         return int(value)
     return 0

@@ -175,11 +175,18 @@ def _supervise(
     os.close(output)
     with suppress(OSError):
         os.setpgid(pid, pid)  # whoever of the two comes first
-    os.write(news, b"%d\n" % pid)
+    _tell(news, pid)
     _, status = os.waitpid(pid, 0)
-    with suppress(OSError):  # nobody may be left to hear it
-        os.write(news, b"%d\n" % os.waitstatus_to_exitcode(status))
+    _tell(news, os.waitstatus_to_exitcode(status))
     os._exit(0)
+
+
+def _tell(news: int, number: int) -> None:
+    """Write a line; where nobody is left to hear it this process ends, and the rank with it."""
+    try:
+        os.write(news, b"%d\n" % number)
+    except OSError:
+        os._exit(0)
 
 
 def _end_with_parent() -> None:

@@ -58,7 +58,7 @@ def _devices(machine: Machine) -> dict[str, Any]:
         machine.device_index = _index(device, machine.device_index)
 
     def synchronize(device: Any = None) -> None:
-        machine.clock.synchronize()
+        machine.synchronize()
 
     def is_bf16_supported(including_emulation: bool = True) -> bool:
         return machine.device.supports("bf16") or including_emulation

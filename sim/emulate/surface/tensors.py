@@ -42,7 +42,7 @@ def _parameters() -> None:
     data = torch.Tensor.data
 
     def set_data(self: torch.Tensor, value: torch.Tensor) -> None:
-        if self.device == value.device and self.dtype == value.dtype and type(self) is type(value):
+        if self.device == value.device and type(self) is type(value):
             _set_twin(self, value)
             data.__set__(self, value)
             return

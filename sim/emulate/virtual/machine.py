@@ -60,9 +60,11 @@ class Machine:
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
     capturing: bool = False  # a graph
+    silent: int = 0  # inside a kernel that is charged as a whole
     history: list[dict[str, Any]] | None = None  # of memory, while the script records it
     history_length: int = 0
     phase: str = ""  # "optimizer" inside an optimizer's step
+    owed_s: float = 0.0  # of the host beside the operators of a step, until it waits
     first_optimizer: int = 0
     parameters: int = 0  # that it holds
     dispatches: int = 0
@@ -151,6 +153,22 @@ class Machine:
         """Let the host wait for the current stream, as for a value that it reads."""
         self.reads[f"{what} at {place()}"] += 1
         self.clock.wait_on_host(self.clock.mark(self.stream))
+        self.pay()
+
+    def synchronize(self) -> None:
+        """Let the host wait for every stream."""
+        self.clock.synchronize()
+        self.pay()
+
+    def pay(self) -> None:
+        """Let the host do what the stack says that it does beside the operators of a step.
+
+        Data, logs and the loop itself come when the host has waited for the step, and are seen then; where
+        it never waits they hide behind the device, as far as that is behind.
+        """
+        owed, self.owed_s = self.owed_s, 0.0
+        if owed:
+            self.clock.spend(owed)
 
     def collective(
         self,
@@ -305,6 +323,8 @@ class Machine:
             self.parameters = count_of(optimizer)
         if id(optimizer) != self.first_optimizer:
             return
+        self.pay()
+        self.owed_s = self.stack.step_host_s
         self.recorder.end_step()
         if self.seat.steps and len(self.recorder.marks) > self.seat.steps:
             raise EnoughSteps

@@ -5,7 +5,6 @@ python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 
 from __future__ import annotations
 
-import functools
 import os
 import resource
 import runpy
@@ -19,7 +18,7 @@ from typing import Any
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.timing import kernel_timer, own_operators
-from ersatz.sim.emulate.trace import UNCOMPILED, Trace, save
+from ersatz.sim.emulate.trace import Trace, save
 from ersatz.sim.emulate.virtual_device import (
     STANDINS,
     Seat,
@@ -104,7 +103,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     import torch
 
     from ersatz.sim.emulate.surface import npu
-    from ersatz.sim.emulate.virtual import shim
+    from ersatz.sim.emulate.virtual import compiled, shim
     from ersatz.sim.emulate.virtual.mode import Emulation, shapes_only
     from ersatz.sim.emulate.world import exchange, groups
     from ersatz.sim.emulate.world.collectives import World
@@ -121,7 +120,7 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
     world = World(machine, shapes, exchange.Exchange(seat.rank, seat.represented, store))
     mode = Emulation(machine, shapes, world)
     put_surfaces(machine, mode, world)
-    no_compiler(machine)
+    compiled.install(machine, mode)
     steps(machine)
     torch.manual_seed(seat.seed)
     return machine, mode
@@ -146,6 +145,11 @@ def machine_of(seat: Seat) -> Any:
     if own:
         machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
     machine.real_clock = time.process_time
+    if stack.step_host_s:
+        machine.note(
+            f"{1e3 * stack.step_host_s:.0f} ms of the host beside the operators of each step (data, logs), as"
+            f" the stack {stack.name} says, where the host next waits for the device"
+        )
     if left:
         machine.note(f"options of PyTorch's allocator that are not replayed: {', '.join(left)}")
     return machine
@@ -189,33 +193,6 @@ def measurer(seat: Seat) -> Callable[[object], float | None]:
     from ersatz.sim.emulate.measured import Measurer
 
     return Measurer(seat.attach)
-
-
-def no_compiler(machine: Any) -> None:
-    """Say it where the script runs what it wanted compiled: compilation is switched off."""
-    import torch
-
-    compile_ = torch.compile
-
-    def say() -> None:
-        machine.note(UNCOMPILED)
-
-    def uncompiled(model: Any = None, **kwargs: Any) -> Any:
-        if model is None:
-            return lambda found: uncompiled(found, **kwargs)
-        made = compile_(model, **kwargs)
-        if isinstance(model, torch.nn.Module):
-            say()
-            return made
-
-        @functools.wraps(model)
-        def run(*args: Any, **named: Any) -> Any:
-            say()
-            return made(*args, **named)
-
-        return run
-
-    torch.compile = uncompiled
 
 
 def steps(machine: Any) -> None:

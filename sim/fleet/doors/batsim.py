@@ -12,6 +12,7 @@ a preemption without a new checkpoint; the job comes back. Decisions dated later
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterator, Sequence
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, devices_text, parse_devices
@@ -49,6 +50,7 @@ MACHINES = {
 }  # fmt: skip
 OWN_NUMBERS = 10**9  # from which on jobs are numbered whose ids are no numbers
 MOST_ORDERS = 100_000  # of one reply, and of its future
+STATE = re.compile(r"[0-9]{1,9}", re.ASCII)
 FORWARDED = frozenset({"slow", "rate", "notice"})
 
 
@@ -56,14 +58,15 @@ class BatsimScheduler:
     """Asks a scheduler behind ZeroMQ.
 
     `peer` is how it is reached. `jobs` is the size of the workload, after which the scheduler hears
-    that no more will come (0: it does not hear). `forward` tells it of slow nodes as well.
+    that no more will come (0: it does not hear). `forward` tells it of slow nodes as well,
+    `state_numbers` states of devices as numbers: the protocol has texts, with which some do not compare.
     """
 
     def __init__(
         self, peer: Peer, *, name: str = "", claims: Claims | None = None, jobs: int = 0,
-        forward: bool = False,
+        forward: bool = False, state_numbers: bool = False,
     ) -> None:  # fmt: skip
-        self.peer, self.forward = peer, forward
+        self.peer, self.forward, self.state_numbers = peer, forward, state_numbers
         self.name = name or peer.name
         self.claims = claims or Claims()
         self.to_come = jobs
@@ -206,7 +209,9 @@ class BatsimScheduler:
             placement = self._placement(data["alloc"] if isinstance(data.get("alloc"), str) else "")
             yield Reserve(self._job(data["job_id"]), float(data["at"]), placement)
         elif order.type == "SET_RESOURCE_STATE":  # devices have no states here: done at once
-            self._unsent.append(event(now, "RESOURCE_STATE_CHANGED", **data))
+            state = data["state"]
+            told = int(state) if self.state_numbers and STATE.fullmatch(state) else state
+            self._unsent.append(event(now, "RESOURCE_STATE_CHANGED", **{**data, "state": told}))
             yield WakeAt(now)
 
     def _placement(self, alloc: str) -> Placement:

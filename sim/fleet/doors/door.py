@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.batsim import BatsimScheduler
 from ersatz.sim.fleet.doors.peer import Peer
-from ersatz.sim.fleet.doors.slurm.given import read_conf
+from ersatz.sim.fleet.doors.slurm.accounts import Accounts, read_accounts
+from ersatz.sim.fleet.doors.slurm.carried import Carried, carry
+from ersatz.sim.fleet.doors.slurm.given import Given, read_conf
 from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
 from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
-from ersatz.sim.fleet.log import Claims, Log
-from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload, trace_speed
+from ersatz.sim.fleet.log import Claims, Log, Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A way to a scheduler outside. `scheduler` is a command, `speed` that of Slurm's clock."""
+    """A way to a scheduler, mostly one outside. `scheduler` is a command, `speed` that of Slurm's clock."""
 
-    kind: Literal["batsim", "slurm"]
+    kind: Literal["process", "batsim", "slurm"]
     scheduler: str = ""
     endpoint: str = ""
     timeout_s: float = 30.0  # of real time, for an answer
     speed: float = 200.0
     forward: bool = False  # tell it of slow nodes as well
+    state_numbers: bool = False  # and states of devices as numbers
     preempt: bool = False  # Slurm may requeue jobs of lower priority
     claims: Claims | None = None
     conf: str = ""  # a slurm.conf of the user's
+    assoc: str = ""  # and its accounts, as sacctmgr dumps them
 
 
 def run_at_door(
@@ -47,43 +50,48 @@ def run_at_door(
             option = "--endpoint" if door.endpoint and not door.scheduler else "--scheduler"
             raise InputError([Problem("--door batsim", 0, 0, option, "", str(error))]) from None
         scheduler = BatsimScheduler(peer, claims=door.claims, jobs=len(spec.workload.jobs),
-                                    forward=door.forward)  # fmt: skip
+                                    forward=door.forward, state_numbers=door.state_numbers)  # fmt: skip
         return run_fleet(replace(spec, about=(*spec.about, ("door", "batsim"))), scheduler)
     if not 1.0 <= door.speed <= 1000.0:
         expected = "expected 1 (real time) to 1000; 60 to 200 keep its scheduler in time"
         raise InputError([Problem("--door slurm", 0, 0, "--speed", f"{door.speed:g}", expected)])
-    given = read_conf(door.conf, spec.cluster) if door.conf else None
-    workload = at_rate(spec.cluster, spec.workload, spec.speed)
+    told = told_to_slurm(spec, door)
     return replay_on_slurm(
-        spec.cluster, workload, speed=door.speed, rules=spec.rules, preempt=door.preempt,
-        outages=spec.outages, seed=spec.seed, advance=advance, about=dict(spec.about), given=given,
+        spec.cluster, told.carried.workload, speed=door.speed, rules=told.rules, preempt=door.preempt,
+        outages=told.carried.outages, seed=spec.seed, advance=advance, about=dict(spec.about),
+        given=told.given, accounts=told.accounts, rates=told.carried.rates,
     )  # fmt: skip
 
 
-def at_rate(cluster: Cluster, workload: Workload, speed: Speed) -> Workload:
-    """Return a workload whose jobs last as long as they do at a speed; raises `InputError`.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What Slurm is told of a fleet, and of the user's own files."""
 
-    Slurm's jobs sleep: how long must be known before it chooses devices. So a job whose speed differs
-    between the types that it may use cannot be carried over.
+    carried: Carried
+    rules: Rules
+    given: Given | None
+    accounts: Accounts | None  # of a file; None: of the fleet's tenants, if of any
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what is told otherwise than it is, or not at all."""
+        return (*self.carried.notes, *(self.given.notes if self.given else ()),
+                *(self.accounts.notes if self.accounts else ()))  # fmt: skip
+
+
+def told_to_slurm(spec: FleetSpec, door: Door) -> Told:
+    """Return what Slurm is told; raises `InputError` with what cannot be carried over.
+
+    A file of accounts stands in place of the fleet's quotas.
     """
-    if speed is trace_speed:
-        return workload
-    jobs, problems = [], []
-    for job in workload.jobs:
-        rates = {_rate(cluster, job, kind, speed) for kind in job.types or cluster.types}
-        rate = next(iter(rates))
-        if len(rates) > 1 or rate <= 0:
-            problems.append(job.id)
-        else:
-            jobs.append(replace(job, duration_s=job.duration_s / rate,
-                                walltime_s=job.walltime_s / rate))  # fmt: skip
-    if problems:
-        text = (f"the speed of {len(problems)} jobs depends on the accelerator type (job"
-                f" {problems[0]}); name one type each")  # fmt: skip
-        raise InputError([Problem(workload.name, 0, 0, "", "", text)])
-    return Workload(tuple(jobs), workload.name, workload.source)
-
-
-def _rate(cluster: Cluster, job: Job, kind: str, speed: Speed) -> float:
-    size = max((n.devices for n in cluster.nodes if n.type == kind), default=1) or 1
-    return speed(job, kind, job.devices, max(-(-job.devices // size), 1), 1)
+    given = read_conf(door.conf, spec.cluster) if door.conf else None
+    if not door.assoc:
+        return Told(carry(spec), spec.rules, given, None)
+    accounts = read_accounts(door.assoc, spec.cluster, spec.workload)
+    if spec.rules.quotas:
+        note = (
+            f"{Path(door.assoc).name}: its accounts stand in place of the fleet's shares and limits"
+        )
+        accounts = replace(accounts, notes=(*accounts.notes, note))
+    bare = replace(spec, rules=replace(spec.rules, quotas={}))
+    return Told(carry(bare), bare.rules, given, accounts)

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.fleet.cluster import Cluster, FleetNode
 from ersatz.sim.fleet.foreign.stories import Foreign, Ran, Story, make_log
 from ersatz.sim.fleet.workload.traces.rows import fail, open_text
@@ -148,7 +149,7 @@ def _milli(value: object) -> int:
     text = str(value)
     return (
         int(text[:-1])
-        if text[:-1].isdigit() and text.endswith("m")
+        if is_whole(text[:-1]) and text.endswith("m")
         else 1000 * _whole(text) or 1 << 60
     )
 

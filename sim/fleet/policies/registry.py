@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
@@ -167,9 +167,11 @@ def _problem(text: str, expected: str) -> Problem:
     return Problem("--policy", 0, 0, "", text, expected)
 
 
-def check_policies(names: Iterable[str]) -> None:
-    """Raise `InputError` for the first name or file that is no scheduler."""
-    for name in names:
+def check_policies(names: Sequence[str]) -> None:
+    """Raise `InputError` for the first name or file that is no scheduler, or that stands twice."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InputError([_problem(name, "stands twice; a scheduler is compared with others")])
         scheduler = make_scheduler(name)
         if isinstance(scheduler, FileScheduler):
             scheduler.close()

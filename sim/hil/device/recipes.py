@@ -31,7 +31,8 @@ from ersatz.sim.hil.device.parts import (
     unpermute,
 )
 
-SMALLEST_STATE = 2**20  # weights per tensor of the optimiser's recipe
+LARGEST_STATE = 2**20  # weights per tensor of the optimiser's recipe
+USUAL_TENSORS = 20  # at least so many: a model of two or three layers has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +253,10 @@ def _optimizer(kernel: Kernel, make: Operands) -> Trial:
     import torch
 
     left, weights = max(int(kernel.m), 1), []
+    most = min(LARGEST_STATE, math.ceil(left / USUAL_TENSORS))
     while left > 0:
-        weights.append(make.random(min(left, SMALLEST_STATE), grad=True))
-        left -= SMALLEST_STATE
+        weights.append(make.random(min(left, most), grad=True))
+        left -= most
     for value in weights:
         value.grad = make.random(*value.shape)
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)

@@ -1,14 +1,16 @@
-"""Fit links to measured collectives: latency per hop, rate of rings, rate of exchanges, crowding.
+"""Fit links to measured collectives: latency per hop, rates of rings and exchanges, crowding, a knee.
 
 The model that is fitted is the one that predicts (`device_models.networks.collectives`), so that a
 fitted network gives the measured times back. Residuals are logarithms of predicted / measured,
-soft-L1; sizes count alike. Groups of one size cannot tell crowding, which then stays 0.
+soft-L1; sizes count alike. Groups of one size cannot tell crowding, which then stays 0. A knee, beyond
+which buffers go slower, is kept where one line does not say what was measured and two parameters
+more are worth their while (Schwarz's criterion). Rows that are held out are predicted, not fitted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ from ersatz.device_models.networks.group import Group
 from ersatz.sim.hil.links.timing import Timing
 
 ROBUST = 0.1  # logarithmic residual from which a row counts less
+STRAIGHT = 0.02  # logarithmic residual up to which one line says it all
+BESIDE_KNEE = 2  # sizes that a knee needs on either side
 
 Array = npt.NDArray[np.float64]
 
@@ -38,6 +42,10 @@ class LinkFit:
     worst: float
     rows: int
     exchanged: bool  # an all-to-all was measured
+    knee_bytes: float = 0.0  # buffer from which on the rate falls; 0: it does not
+    beyond_knee: float = 1.0  # share of the rate that buffers of twice that size sustain
+    held_out: float | None = None  # mean |predicted / measured - 1| of rows that no fit has seen
+    held_out_worst: float | None = None
 
     def apply(self, node: Node) -> Node:
         """Return a node with these links."""
@@ -49,7 +57,8 @@ class LinkFit:
             return replace(node, scale_up=up)
         out = replace(_plain(node.scale_out), nic_bandwidth=rate, efficiency=self.ring / rate,
                       all_to_all=self.exchange / rate, latency_s=self.latency_s,
-                      oversubscription=1.0, crowding=self.crowding)  # fmt: skip
+                      oversubscription=1.0, crowding=self.crowding, knee_bytes=self.knee_bytes,
+                      beyond_knee=self.beyond_knee)  # fmt: skip
         return replace(node, scale_out=out)
 
 
@@ -73,9 +82,18 @@ def plain_node(node: Node, per_node: int) -> Node:
 
 def predicted_seconds(fit: LinkFit, node: Node, row: Timing) -> float:
     """Return what a fitted link says of a measured row."""
-    made = fit.apply(plain_node(node, row.per_node))
-    group = Group(row.members, row.per_node, 1)
-    return collective_time(row.kind, float(row.nbytes), group, made).seconds
+    return all_predicted(fit, node, [row])[0]
+
+
+def all_predicted(fit: LinkFit, node: Node, rows: Sequence[Timing]) -> list[float]:
+    """Return what a fitted link says of measured rows, in seconds."""
+    made = {per: fit.apply(plain_node(node, per)) for per in {r.per_node for r in rows}}
+    return [
+        collective_time(
+            r.kind, float(r.nbytes), Group(r.members, r.per_node, 1), made[r.per_node]
+        ).seconds
+        for r in rows
+    ]
 
 
 def fit_links(node: Node, rows: Sequence[Timing], tier: str) -> LinkFit:
@@ -85,30 +103,61 @@ def fit_links(node: Node, rows: Sequence[Timing], tier: str) -> LinkFit:
     waits for, and libraries do not run every collective at one rate. What the others then err by is
     kept in `errors`. Exchanges are fitted to the all-to-alls, with the latency that was found.
     """
-    rings = _deciding(rows)
+    seen = [r for r in rows if not r.held_out]
+    rings = _deciding(seen)
     if len({r.nbytes for r in rings}) < 2:
         raise ValueError(
             f"{tier}: expected at least two sizes of a collective to fit latency and rate"
         )
-    crowds = tier == "network" and len({r.members for r in rings}) > 1
-    start = _start(rings)
-    plain = LinkFit(tier, 1.0, 1.0, 1.0, 0.0, {}, 0.0, len(rows), False)
-
-    def ring(x: Array) -> LinkFit:
-        rate = math.exp(x[1])
-        crowding = float(x[2]) if crowds else 0.0
-        return replace(plain, latency_s=math.exp(x[0]), ring=rate, exchange=rate, crowding=crowding)
-
-    x = _least(ring, node, rings, [*start, 0.01], [(-18.0, 0.0), (9.0, 32.0), (0.0, 1.0)])
-    fit = ring(x)
-    exchanges = [r for r in rows if r.kind == "all_to_all"]
+    fit = _rings(replace(NOTHING, tier=tier, rows=len(seen)), node, rings)
+    exchanges = [r for r in seen if r.kind == "all_to_all"]
     if exchanges:
 
         def exchanged(x: Array) -> LinkFit:
             return replace(fit, exchange=math.exp(x[0]), exchanged=True)
 
-        fit = exchanged(_least(exchanged, node, exchanges, [start[1]], [(9.0, 32.0)]))
+        x, _ = _least(exchanged, node, exchanges, [math.log(fit.ring)], [(9.0, 32.0)])
+        fit = exchanged(x)
     return _judged(fit, node, rows)
+
+
+NOTHING = LinkFit("network", 1.0, 1.0, 1.0, 0.0, {}, 0.0, 0, False)
+
+
+def _rings(plain: LinkFit, node: Node, rows: Sequence[Timing]) -> LinkFit:
+    """Return latency, ring rate, crowding and, where it is worth its while, a knee."""
+    network = plain.tier == "network"
+    crowds = network and len({r.members for r in rows}) > 1
+
+    def line(x: Array) -> LinkFit:
+        rate = math.exp(x[1])
+        crowding = float(x[2]) if crowds else 0.0
+        return replace(plain, latency_s=math.exp(x[0]), ring=rate, exchange=rate, crowding=crowding)
+
+    bounds = [(-18.0, 0.0), (9.0, 32.0), (0.0, 1.0)]
+    x, cost = _least(line, node, rows, [*_start(rows), 0.01], bounds)
+    fit, count = line(x), len(rows)
+    if not network or cost <= 0.5 * count * STRAIGHT**2:
+        return fit
+    worth = cost * count ** (-2.0 / count)  # what two parameters more have to come below
+    for knee in _knees(r.nbytes for r in rows):
+
+        def bent(x: Array, knee: int = knee) -> LinkFit:
+            return replace(line(x), knee_bytes=float(knee), beyond_knee=math.exp(x[3]))
+
+        found, cost = _least(bent, node, rows, [*x, -0.5], [*bounds, (-4.0, 0.0)])
+        if cost < worth:
+            fit, worth = bent(found), cost
+    return fit
+
+
+def _knees(sizes: Iterable[int]) -> Iterator[int]:
+    """Yield where a knee may lie: at a size, some at most as large and some twice as large or more."""
+    known = sorted(set(sizes))
+    for place, size in enumerate(known):
+        beyond = sum(other >= 2 * size for other in known)
+        if place + 1 >= BESIDE_KNEE and beyond >= BESIDE_KNEE:
+            yield size
 
 
 def _deciding(rows: Sequence[Timing]) -> list[Timing]:
@@ -121,21 +170,20 @@ def _deciding(rows: Sequence[Timing]) -> list[Timing]:
 def _least(
     made: Callable[[Array], LinkFit], node: Node, rows: Sequence[Timing], start: Sequence[float],
     bounds: Sequence[tuple[float, float]],
-) -> Array:  # fmt: skip
-    """Return the parameters that bring the model nearest to the rows."""
+) -> tuple[Array, float]:  # fmt: skip
+    """Return the parameters that bring the model nearest to the rows, and the loss that is left."""
     from scipy.optimize import least_squares
 
     measured = np.log([r.seconds for r in rows])
 
     def residuals(x: Array) -> Array:
-        fit = made(x)
-        return np.log([predicted_seconds(fit, node, r) for r in rows]) - measured
+        return np.log(all_predicted(made(x), node, rows)) - measured
 
     low, high = (np.array(side) for side in zip(*bounds, strict=True))
     inside = np.clip(start, low + 1e-6, high - 1e-6)
     found = least_squares(residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=ROBUST,
                           diff_step=1e-4, x_scale=np.maximum(np.abs(inside), 0.1))  # fmt: skip
-    return np.asarray(found.x)
+    return np.asarray(found.x), float(found.cost)
 
 
 def _start(rows: Sequence[Timing]) -> list[float]:
@@ -147,9 +195,10 @@ def _start(rows: Sequence[Timing]) -> list[float]:
 
 def _judged(fit: LinkFit, node: Node, rows: Sequence[Timing]) -> LinkFit:
     off: dict[str, list[float]] = {}
-    for row in rows:
-        off.setdefault(row.kind, []).append(
-            abs(predicted_seconds(fit, node, row) / row.seconds - 1)
-        )
+    held: list[float] = []
+    for row, seconds in zip(rows, all_predicted(fit, node, rows), strict=True):
+        error = abs(seconds / row.seconds - 1)
+        (held if row.held_out else off.setdefault(row.kind, [])).append(error)
     means = {kind: float(np.mean(values)) for kind, values in off.items()}
-    return replace(fit, errors=means, worst=max(x for values in off.values() for x in values))
+    fit = replace(fit, errors=means, worst=max(x for values in off.values() for x in values))
+    return replace(fit, held_out=float(np.mean(held)), held_out_worst=max(held)) if held else fit

@@ -26,12 +26,13 @@ class LinkOrigin:
     layout: str  # 2 hosts x 8 processes
     date: str
     contention: str = ""  # what a product beside an all-reduce costs either
+    clock: str = ""  # how time was told, where not by the wall
 
     @property
     def words(self) -> str:
         """Return the provenance in one line."""
         parts = (f"ersatz calibrate --links: {self.library}", self.hardware, self.framework,
-                 self.layout, self.date, self.contention)  # fmt: skip
+                 self.layout, self.date, self.contention, self.clock)  # fmt: skip
         return ", ".join(p for p in parts if p).replace('"', "'")
 
 
@@ -46,6 +47,9 @@ def _lines(name: str, fit: LinkFit, origin: LinkOrigin, members: int) -> Iterato
     network = fit.tier == "network"
     yield f"# Written by ersatz calibrate --links; mean error of the fit: {errors};"
     yield f"# worst row {100 * fit.worst:.0f} %."
+    if fit.held_out is not None and fit.held_out_worst is not None:
+        yield (f"# All-reduces that no fit has seen: mean error {100 * fit.held_out:.0f} %, worst"
+               f" {100 * fit.held_out_worst:.0f} %.")  # fmt: skip
     yield f"name: {name}"
     yield f'title: "Measured {"network" if network else "links"}: {origin.library}"'
     yield f"kind: {'rail' if network else 'switched'}"
@@ -83,6 +87,9 @@ def _lines(name: str, fit: LinkFit, origin: LinkOrigin, members: int) -> Iterato
         )
         if fit.crowding:
             yield measured("crowding", f"{fit.crowding:.4f}", "groups of different size")
+        if fit.knee_bytes:
+            yield measured("knee_bytes", f"{fit.knee_bytes:.0f} B", "larger buffers go slower")
+            yield measured("beyond_knee", f"{fit.beyond_knee:.4f}", "from twice the knee on")
 
 
 def write_links(path: Path, text: str, rows: Sequence[Timing]) -> None:

@@ -2,17 +2,19 @@
 
 Every process runs the same program. A span is a group of ranks: a pair side by side, a node, one
 rank of every node, everybody. Each collective is timed from a barrier until its slowest member is
-done, as a training step waits for it. All collectives and sizes take turns, round after round, so that
-a disturbance meets some samples of each and not all samples of one; the lower decile counts. A process
-on a CPU counts as a node of its own, as `cpu-1` in the catalogue; on accelerators the processes of a
-host are a node.
+done, as a training step waits for it. All collectives and sizes take turns, each time in another
+order, so that a disturbance, and what one leaves in the caches, meets some samples of each and not
+all samples of one (`clock`: what then counts). All-reduces, which decide the fit, are timed at twice
+as many sizes, and at others in between that no fit sees: what is fitted is held against those,
+which met the same disturbances. A process on a CPU counts as a node of its own, as `cpu-1` in the
+catalogue; on accelerators the processes of a host are a node.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +23,20 @@ from datetime import timedelta
 from typing import Any
 
 from ersatz.sim.hil.device.attached import Attached, unusable
+from ersatz.sim.hil.links.clock import Sample, clock_of, spread_of, undisturbed
 from ersatz.sim.hil.links.tables import span_of
 from ersatz.sim.hil.links.timing import Timing
 
 LIBRARIES = {"cpu": "gloo", "cuda": "nccl", "rocm": "rccl", "npu": "hccl"}
 BACKENDS = {**LIBRARIES, "rocm": "nccl"}  # PyTorch calls RCCL by the name of NCCL
 WAIT = timedelta(seconds=120)  # for processes that do not come
-ROUNDS, SAMPLES, SHORT_S = 8, 4, 2e-3  # short ones are sampled four times as often
-SIZES = tuple(4**power for power in range(6, 13))  # 4 KiB to 16 MiB
-LARGE_SIZES = (*SIZES, 4**13, 4**14, 2 * 4**14)  # up to 512 MiB on accelerators
+ROUNDS, SAMPLES = 8, 4  # batches of samples, and at least so many in each
+SHORT_S = 3e-3  # an all-reduce of less is sampled in a longer row: only there its code is warm
+ROW, SEEN_EVERY = 12, 2  # samples of that row; turns at which the other collectives are sampled
+POWERS, LARGE_POWERS = (
+    range(6, 13),
+    range(6, 15),
+)  # of four: 4 KiB to 16 MiB, 256 MiB on accelerators
 EDGE = {"cpu": 384}  # of the product beside an all-reduce; accelerators take LARGE_EDGE
 LARGE_EDGE = 4096
 
@@ -95,6 +102,7 @@ class Session:
     rows: list[Timing] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     contention: str = ""
+    clock: str = ""  # how time was told, where not by the wall
 
     def run(self) -> None:
         """Time every collective on every span; all ranks call this together."""
@@ -108,33 +116,44 @@ class Session:
             dist.barrier()
 
     def _span(self, group: Any, ranks: Sequence[int], per_node: int) -> None:
-        sizes = SIZES if self.attached.backend == "cpu" else LARGE_SIZES
-        cases = [(kind, nbytes) for kind in EXERCISES for nbytes in sizes]
-        samples: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+        powers = POWERS if self.attached.backend == "cpu" else LARGE_POWERS
+        cases = list(cases_of(powers))
+        samples: dict[tuple[str, int, int], list[Sample]] = {case: [] for case in cases}
         lacking: set[str] = set()
         for turn in range(ROUNDS):
-            for kind, nbytes in cases:
-                if kind in lacking:
+            for case in random.Random(turn).sample(cases, len(cases)):
+                kind, nbytes, _ = case
+                if kind in lacking or (kind != "all_reduce" and turn % SEEN_EVERY):
                     continue
                 self.tell(f"{kind} of {nbytes:,} bytes among {len(ranks)}, {turn + 1} of {ROUNDS}")
                 try:
                     call = EXERCISES[kind](self, group, ranks, nbytes)
-                    samples[kind, nbytes] += self._times(call, group)
+                    samples[case] += self._samples(
+                        call, group, ROW if kind == "all_reduce" else SAMPLES
+                    )
                 except (RuntimeError, ValueError, NotImplementedError) as error:
                     self.missing.append(f"{kind}: {str(error).splitlines()[0][:90]}")
                     lacking.add(kind)
-        self.rows += [self._row(*case, ranks, per_node, times)
-                      for case, times in samples.items() if times]  # fmt: skip
+        clock = clock_of(samples, self.one_host)
+        self.clock = clock.words or self.clock
+        for (kind, nbytes, held_out), some in samples.items():
+            if some:
+                walls = [s.wall_s for s in some]
+                self.rows.append(Timing(
+                    kind, nbytes, len(ranks), per_node, clock.seconds(some), spread_of(walls),
+                    len(some), span_of(len(ranks), per_node), held_out, undisturbed(walls),
+                ))  # fmt: skip
         if len(ranks) == self.world.size:
-            self.contention = self._contention(group, ranks, sizes[-1])
+            self.contention = self._contention(group, ranks, 4 ** powers[-1])
 
-    def _row(
-        self, kind: str, nbytes: int, ranks: Sequence[int], per_node: int, times: list[float]
-    ) -> Timing:
-        ordered, cut = sorted(times), len(times) // 5
-        spread = (ordered[-1 - cut] - ordered[cut]) / statistics.median(ordered)
-        return Timing(kind, nbytes, len(ranks), per_node, undisturbed(ordered), spread, len(times),
-                      span_of(len(ranks), per_node))  # fmt: skip
+    @property
+    def one_host(self) -> bool:
+        """Whether the members' processors move all bytes themselves."""
+        return self.attached.backend == "cpu" and self.world.hosts == 1
+
+    def _own(self, sample: Sample) -> float:
+        """Return what a sample took of itself: that others delay it is no reason to take fewer."""
+        return sample.processors_s if self.one_host else sample.wall_s
 
     def tensor(self, nbytes: float) -> Any:
         """Return a buffer of this many bytes of fp32."""
@@ -143,28 +162,37 @@ class Session:
         return torch.ones(max(int(nbytes) // 4, 1), device=self.attached.device)
 
     def _times(self, call: Callable[[], object], group: Any) -> list[float]:
-        """Return samples of the slowest member's seconds, the same on every rank."""
-        first = self._slowest([self._sample(call, group)], group)[0]
-        count = 4 * SAMPLES if first < SHORT_S else SAMPLES
-        return self._slowest([self._sample(call, group) for _ in range(count)], group)
+        """Return the slowest member's seconds by the wall."""
+        return [s.wall_s for s in self._samples(call, group)]
 
-    def _sample(self, call: Callable[[], object], group: Any) -> float:
+    def _samples(self, call: Callable[[], object], group: Any, row: int = SAMPLES) -> list[Sample]:
+        """Return samples of all members together, the same on every rank; short ones with a `row` more."""
+        self._sample(call, group)  # touches the buffers
+        found = self._together([self._sample(call, group) for _ in range(SAMPLES)], group)
+        if min(self._own(s) for s in found) < SHORT_S:
+            found += self._together([self._sample(call, group) for _ in range(row)], group)
+        return found
+
+    def _sample(self, call: Callable[[], object], group: Any) -> Sample:
         import torch.distributed as dist
 
         self.attached.synchronize()
         dist.barrier(group)
-        begun = time.perf_counter()
+        spent, begun = time.process_time(), time.perf_counter()
         call()
         self.attached.synchronize()
-        return time.perf_counter() - begun
+        return Sample(time.perf_counter() - begun, time.process_time() - spent)
 
-    def _slowest(self, values: list[float], group: Any) -> list[float]:
+    def _together(self, mine: Sequence[Sample], group: Any) -> list[Sample]:
+        """Return the slowest member's wall time and all members' processors' time."""
         import torch
         import torch.distributed as dist
 
-        shared = torch.tensor(values, dtype=torch.float32, device=self.attached.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=group)
-        return [float(v) for v in shared]
+        walls, processors = torch.tensor(mine, dtype=torch.float32, device=self.attached.device).T
+        walls, processors = walls.contiguous(), processors.contiguous()
+        dist.all_reduce(walls, op=dist.ReduceOp.MAX, group=group)
+        dist.all_reduce(processors, op=dist.ReduceOp.SUM, group=group)
+        return [Sample(float(w), float(p)) for w, p in zip(walls, processors, strict=True)]
 
     def _contention(self, group: Any, ranks: Sequence[int], nbytes: int) -> str:
         """Say how much longer an all-reduce and products take beside each other."""
@@ -191,19 +219,27 @@ class Session:
         calls: tuple[Callable[[], object], ...] = (
             lambda: dist.all_reduce(buffer, group=group), lambda: products(count), both,
         )  # fmt: skip
-        rounds = [[self._times(call, group) for call in calls] for _ in range(ROUNDS)]
+        rounds = [[self._times(call, group) for call in calls] for _ in range(ROUNDS // 2)]
         alone, busy, together = (
             undisturbed([t for part in parts for t in part]) for parts in zip(*rounds, strict=True)
         )
         return (
             f"an all-reduce of {nbytes:,} bytes among {len(ranks)} takes {1e3 * alone:.3g} ms, products"
-            f" {1e3 * busy:.3g} ms, both at once {1e3 * together:.3g} ms"
+            f" {1e3 * busy:.3g} ms, both at once {1e3 * together:.3g} ms by the wall"
         )
 
 
-def undisturbed(times: Sequence[float]) -> float:
-    """Return the lower decile: what else runs on a host delays a message and never hastens it."""
-    return sorted(times)[len(times) // 10]
+def cases_of(powers: range) -> Iterator[tuple[str, int, int]]:
+    """Yield (collective, bytes, 1 where it is held out) of what is timed, over powers of four.
+
+    All-reduces also at twice these sizes, and held out at three times: nowhere further than half
+    as much from a size that is fitted.
+    """
+    for kind in EXERCISES:
+        yield from ((kind, 4**power, 0) for power in powers)
+    for power in powers[:-1]:
+        yield "all_reduce", 2 * 4**power, 0
+        yield "all_reduce", 3 * 4**power, 1
 
 
 def _reduce(

@@ -22,6 +22,8 @@ class Timing:
     spread: float = 0.0  # (80th - 20th percentile) / median of the samples
     samples: int = 1
     span: str = ""  # pair, node or nodes
+    held_out: int = 0  # 1: no fit has seen it; what is fitted is held against it
+    wall_s: float = 0.0  # lower decile by the wall, where the clock is another
 
 
 def timings_csv(rows: Iterable[Timing]) -> str:

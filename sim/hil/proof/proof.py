@@ -2,7 +2,9 @@
 
 Every model is simulated as `ersatz run` would, one device, plain PyTorch, with the calibrated kernel
 times alone; nothing is fitted to a step. Steps of all models take turns, so that what else runs on
-the machine meets all of them; the median step is compared, its spread is the noise.
+the machine meets all of them; the median step is compared, its spread is the noise. Short steps run
+several in a row, as they do in training; of those that stay in a host's cache the quickest tenth
+counts, as it does for passes over their kernels.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
 from ersatz.device_models.kernels.kernel import Kernel, Timer
+from ersatz.sim.hil.cached import cached_share, step_timer
 from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
 from ersatz.sim.hil.proof.subjects import Subject, precision_of, subjects_of
 from ersatz.sim.hil.proof.transformer import training_step
-from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, watch_of
+from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, undisturbed, watch_of
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.step import step_seconds
 
 WARM_UP, FEWEST_STEPS, MOST_STEPS = 2, 5, 25
+ROW_S, LONGEST_ROW = 0.05, 12  # short steps run in a row for this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,9 @@ class Judgement:
 
     name: str
     parameters: int
-    measured_s: float  # median step
+    measured_s: (
+        float  # median step; the mean of the quickest tenth of those that stay in a host's cache
+    )
     predicted_s: float  # by the calibrated timer
     table_s: float  # by the table timer
     times: tuple[float, ...]  # of its steps
@@ -108,18 +114,23 @@ def prove(
     """
     chosen = subjects or subjects_of(attached.backend)
     forecasts = Forecasts(calibration)
-    watch = watch_of(attached, calibration)
+    watches = [watch_of(attached, calibration)]
+    if calibration.small:
+        watches.append(watch_of(attached, calibration.small))
     together = [chosen] if not attached.asynchronous else [(s,) for s in chosen]
     found: list[Judgement] = []
     for group in together:
         budget = minutes * 60.0 * len(group) / len(chosen)
         try:
-            samples = _steps(attached, group, budget, progress, watch)
+            samples = _steps(attached, group, budget, progress, watches)
         except (RuntimeError, MemoryError) as error:
             if not attached.out_of_memory(error):
                 raise
             continue
-        found += [forecasts.judge(subject, times, watch.pace(calibration))
+        pace, small = watches[0].pace(calibration), None
+        if calibration.small:
+            small = watches[1].pace(calibration.small)
+        found += [forecasts.judge(subject, times, pace, small)
                   for subject, times in zip(group, samples, strict=True)]  # fmt: skip
     if not found:
         raise unusable(attached.hardware, "has too little memory for the models of the proof")
@@ -136,46 +147,66 @@ class Forecasts:
     def __post_init__(self) -> None:
         self.known = {kernel_key(point.kernel) for point in self.calibration.points}
 
-    def judge(self, subject: Subject, times: Sequence[float], pace: Pace) -> Judgement:
+    def judge(
+        self, subject: Subject, times: Sequence[float], pace: Pace, small_pace: Pace | None = None
+    ) -> Judgement:
         """Hold the steps of a subject against its prediction."""
         asked: set[str] = set()
-        timer = calibrated_timer(self.calibration)
+        case = self._case(subject)
+        cached = cached_share(case, self.calibration) > 0.5
+        timer = step_timer(calibrated_timer, self.calibration, case)
 
         def noting(device: Device, kernel: Kernel) -> float:
             asked.add(kernel_key(kernel))
             return timer(device, kernel)
 
         unpaced = predict(subject, self.calibration, noting)
+        by_fit, by_table = (
+            predict(subject, self.calibration,
+                    step_timer(make, self.calibration, case, pace=pace, small_pace=small_pace))
+            for make in (calibrated_timer, table_timer)
+        )  # fmt: skip
         return Judgement(
-            subject.name, subject.model.params(), statistics.median(times),
-            self.seconds(subject, timer, pace),
-            self.seconds(subject, table_timer(self.calibration), pace),
-            tuple(times), len(asked), len(asked & self.known), pace, unpaced,
+            subject.name, subject.model.params(), _step_of(times, cached),
+            by_fit, by_table, tuple(times), len(asked), len(asked & self.known),
+            small_pace if cached and small_pace else pace, unpaced,
         )  # fmt: skip
 
-    def seconds(self, subject: Subject, timer: Timer, pace: Pace) -> float:
-        """Return the predicted step at today's pace."""
-        paced = pace.timer(timer, self.calibration.origin.device)
-        return predict(subject, self.calibration, paced)
+    def _case(self, subject: Subject) -> Scenario:
+        precision = subject.precision or precision_of(self.calibration.origin.backend)
+        return scenario_of(subject, single_node(self.calibration), precision)
 
 
 def _steps(
     attached: Attached, group: Sequence[Subject], budget_s: float,
-    progress: Callable[[float, str], None] | None, watch: Watch,
+    progress: Callable[[float, str], None] | None, watches: Sequence[Watch],
 ) -> list[list[float]]:  # fmt: skip
     """Return the step times of each subject, taken in turns until the budget is spent."""
     start = time.monotonic()
     runs = list(_prepared(attached, group))
     samples: list[list[float]] = [[] for _ in runs]
     for number in range(MOST_STEPS):
-        watch.turn()
+        for watch in watches:
+            watch.passes() if watch.small else watch.turn()
         for place, run in enumerate(runs):
             if progress:
                 progress(time.monotonic() - start, group[place].name)
-            samples[place].append(attached.time_once(run)[0])
+            samples[place] += _in_a_row(attached, run)
         if number + 1 >= FEWEST_STEPS and time.monotonic() - start > budget_s:
             break
     return samples
+
+
+def _step_of(times: Sequence[float], cached: bool) -> float:
+    """Return what counts of the times of a step."""
+    return undisturbed([times])[0] if cached else statistics.median(times)
+
+
+def _in_a_row(attached: Attached, run: Callable[[], float]) -> list[float]:
+    """Return the times of one step, or of some short ones; the first of these only warms."""
+    first = attached.time_once(run)[0]
+    count = min(int(ROW_S / first), LONGEST_ROW) if first > 0 else 0
+    return [attached.time_once(run)[0] for _ in range(count)] if count > 1 else [first]
 
 
 def _prepared(attached: Attached, group: Sequence[Subject]) -> Iterator[Callable[[], float]]:

@@ -38,8 +38,10 @@ def _moe(hidden: int, layers: int, heads: int, kv: int, vocab: int, experts: Exp
                  experts=experts)  # fmt: skip
 
 
-# Shapes of no calibration: they were written down, not drawn.
+# Shapes of no calibration: they were written down, not drawn. The first two stay in a host's cache:
+# what it needs to call each operation bounds their steps.
 SMALL = (
+    Subject(_gpt(64, 2, 2, 256), 1, 16), Subject(_llama(96, 3, 3, 3, 256, 512), 1, 24),
     Subject(_gpt(192, 3, 6, 2048), 4, 128), Subject(_gpt(256, 4, 4, 5000), 2, 256),
     Subject(_gpt(384, 4, 6, 4096), 3, 160), Subject(_gpt(448, 3, 7, 8000), 1, 512),
     Subject(_gpt(512, 3, 8, 8192), 4, 128), Subject(_gpt(640, 2, 10, 3000), 2, 192),
@@ -50,7 +52,9 @@ SMALL = (
     Subject(_moe(256, 3, 4, 4, 4096, Experts(8, 2, 352)), 4, 128),
     Subject(_moe(384, 2, 6, 3, 3000, Experts(16, 4, 192, shared=1)), 2, 256),
 )  # fmt: skip
-SMALLEST = 2  # of LARGE that keep no accelerator busy: the host's launches bound their steps
+SMALLEST = (
+    2  # of either list whose steps are bound by launches; of LARGE they keep no accelerator busy
+)
 LARGE = (
     Subject(_gpt(256, 6, 4, 8192), 2, 128), Subject(_llama(512, 8, 8, 8, 1376, 16000), 1, 256),
     Subject(_gpt(1024, 12, 16, 50304), 16, 1024), Subject(_gpt(2048, 8, 16, 50304), 8, 1024),

@@ -8,10 +8,11 @@ from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.configs.environment import filled_in
 from ersatz.sim.importing.configs.stages import split_evenly
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.importing.flags import Flags
+from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.known import flag_table, sort_rest
-from ersatz.sim.importing.models import put_model, put_targets
+from ersatz.sim.importing.models import assume_targets, put_model, put_targets
+from ersatz.sim.workload.adapters import MODULES
 
 D = "distributed."
 _MODELS = ("model.config.pretrained_model_name_or_path", "model.pretrained_model_name_or_path")
@@ -21,7 +22,8 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a recipe; devices of a machine are not in it."""
     draft = Draft(text.file, "automodel-yaml", "nemo automodel, August 2026")
     leaves = {k: filled_in(v, defines, draft) for k, v in flat_yaml(text).items()}
-    flags = Flags(leaves, draft)
+    _refuse_others(draft, leaves)
+    flags = Flags({_since(key): one for key, one in leaves.items()}, draft)
     draft.put("cluster.nodes", flags.whole("cluster.nodes", "benchmark.num_nodes", "num_nodes"))
     named = flags.find(*_MODELS)
     flags.used.update(name for name in _MODELS if name in leaves)
@@ -31,7 +33,7 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     _training(flags)
     _pipeline(flags)
     _sharding(flags)
-    put_targets(flags, "peft.target_modules")
+    _targets(flags)
     if flags.on("memory.frozen_weights", "quantization.load_in_4bit"):
         draft.put("memory.frozen_weights", "4-bit")
     draft.put("stack", "automodel")
@@ -44,6 +46,53 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     return draft
 
 
+# Sections of what trains in another way than a language model by its next token, or beside another model.
+OTHERS = {
+    "flow_matching.": "trains a diffusion model, which is not simulated; language models are",
+    "dllm.": "trains a language model by diffusion, where attention looks both ways: not simulated",
+    "teacher_model.": "distils: the teacher's forward pass, and its memory, are not simulated",
+    "kd_loss_fn.": "distils: the teacher's forward pass, and its memory, are not simulated",
+}
+
+
+# What stands in the name of a recipe that trains something else beside or in place of a language model.
+RECIPES = {
+    "Eagle": "a draft model", "DSpark": "a draft model", "DFlash": "a draft model", "Vispec": "a draft model",
+    "BiEncoder": "an encoder", "CrossEncoder": "an encoder", "Diffusion": "a diffusion model",
+    "KnowledgeDistillation": "a student beside its teacher", "ASR": "a model of speech",
+}  # fmt: skip
+
+
+def _refuse_others(draft: Draft, leaves: Mapping[str, Given]) -> None:
+    recipe = leaves.get("recipe") or leaves.get("recipe._target_")
+    for mark, what in RECIPES.items() if recipe else ():
+        if recipe and mark in recipe.value:
+            draft.refuse(
+                recipe.line, f"recipe: {recipe.value}", f"trains {what}, which is not simulated"
+            )
+    for key, one in leaves.items():
+        words = next((words for section, words in OTHERS.items() if key.startswith(section)), "")
+        if words:
+            draft.refuse(one.line, one.shown, words)
+
+
+def _since(key: str) -> str:
+    """Return a key as it is called now; until 2025 the pipeline had a section of its own."""
+    name = key.removeprefix("autopipeline.")
+    return f"{D}pipeline.{name}" if name != key else key
+
+
+def _targets(flags: Flags) -> None:
+    """Which modules have adapters: by name, all, or all but some."""
+    draft, key = flags.draft, "model.lora_targets"
+    if not draft.values.get("model.lora_rank"):
+        return
+    if flags.on(key, "peft.match_all_linear"):
+        draft.put(key, " ".join(MODULES))
+    put_targets(flags, "peft.target_modules")
+    assume_targets(draft, "Automodel")
+
+
 def _degrees(flags: Flags) -> None:
     draft = flags.draft
     for key in ("tp", "pp", "cp"):
@@ -53,8 +102,9 @@ def _degrees(flags: Flags) -> None:
         draft.devices = dp
         for key in ("tp", "pp", "cp"):
             draft.devices *= draft.values[f"parallel.{key}"]
-    if "model.experts.routed" in draft.values:
-        draft.put("parallel.ep", flags.whole("parallel.ep", f"{D}ep_size") or 1)
+    ep = flags.whole("parallel.ep", f"{D}ep_size") or 1
+    if "model.experts.routed" in draft.values or (draft.asked("model") and ep > 1):
+        draft.put("parallel.ep", ep)
         draft.put("parallel.etp", 1)
     sliced = flags.on("parallel.sequence_parallel", f"{D}sequence_parallel")
     draft.put("parallel.sequence_parallel", sliced and draft.values["parallel.tp"] > 1)

@@ -25,6 +25,11 @@ BRIDGE_NAMES = {
 }  # fmt: skip
 
 
+# Its adapters; a class that is no LoRA's is refused by the name of its class.
+BRIDGE_PEFT = {"peft.dim": "lora_r", "peft.alpha": "lora_alpha", "peft.dropout": "lora_dropout",
+               "peft.target_modules": "lora_target_modules"}  # fmt: skip
+
+
 def read_flagscale(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of FlagScale: a training file, or an experiment that names one beside it."""
     draft = Draft(text.file, "flagscale-yaml", CORE)
@@ -79,12 +84,13 @@ def _by_last_name(leaves: Mapping[str, Given]) -> dict[str, Given]:
 def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a configuration that Megatron-Bridge wrote (ConfigContainer)."""
     draft = Draft(text.file, "bridge-yaml", "megatron-bridge, August 2026")
+    _refuse_adapters(draft, flat_yaml(text))
     leaves = {k: v for k, v in flat_yaml(text).items() if not k.endswith("_target_") and
               "_call_" not in k and "_partial_" not in k}  # fmt: skip
     given: dict[str, Given] = {}
     for key, one in leaves.items():
         name = key_of(key.rsplit(".", 1)[-1])
-        name = BRIDGE_NAMES.get(name, name)
+        name = BRIDGE_PEFT.get(key) or BRIDGE_NAMES.get(name, name)
         known = given.get(name)
         if known is None or known.absent or key.startswith("model."):
             if known is not None:
@@ -95,6 +101,15 @@ def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
     _bridge_switches(given, leaves)
     translate(Flags(given, draft), "megatron-core-2025")
     return draft
+
+
+def _refuse_adapters(draft: Draft, leaves: Mapping[str, Given]) -> None:
+    """Adapters of another kind than LoRA's two matrices."""
+    kind = leaves.get("peft._target_")
+    if kind and kind.value.rsplit(".", 1)[-1] not in ("LoRA", "CanonicalLoRA"):
+        draft.refuse(
+            kind.line, f"peft: {kind.value}", "adapters that are not simulated; LoRA's are"
+        )
 
 
 def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> None:
@@ -117,6 +132,7 @@ def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> No
             given["fp8_format"] = replace(name, key="fp8_format")
         if "nvfp4" in name.value:
             given["fp4_format"] = replace(name, key="fp4_format")
+        given.pop("mixed_precision", None)
         if name.value.startswith("bf16"):
             given.setdefault("bf16", replace(name, key="bf16", words=("true",)))
 

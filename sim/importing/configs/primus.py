@@ -47,10 +47,44 @@ def read_primus(text: YamlText, defines: Mapping[str, str]) -> Draft:
         draft.refuse(framework.line if framework else 0, f"framework: {kind}",
                      "is not read; expected megatron or torchtitan")  # fmt: skip
     given = {key_of(k): replace(v, key=key_of(k), shown=k) for k, v in own.items()}
+    _refuse_pictures(draft, given)
+    given |= _adapters(given)
     flags = Flags(given, draft, DEFAULTS)
     model = _model_flag(inside)
     translate(flags, "primus", named_sizes(model) if model else read_sizes)
     return draft
+
+
+def _adapters(given: dict[str, Given]) -> dict[str, Given]:
+    """Return in Megatron's words what Primus's trainers of adapters call otherwise."""
+    kind = given.pop("peft", None)
+    on = given.pop("lora.enabled", kind)
+    own = {"dim": "lora_r", "target_modules": "lora_target_modules", "alpha": "lora_alpha",
+           "dropout": "lora_dropout"}  # fmt: skip
+    named = {
+        f"{prefix}{key}": word
+        for prefix in ("lora.", "peft_", "peft.")
+        for key, word in own.items()
+    }
+    found = {word: replace(given.pop(key), key=word) for key, word in named.items() if key in given}
+    given.pop("lora.dropout_position", None)
+    if on is None or on.absent:
+        return {}
+    if kind and kind.value.lower() not in ("lora", "true"):
+        found["peft"] = kind
+    default = replace(on, key="lora_r", words=("32",))  # Megatron-Bridge's and Primus's default
+    return {"lora_r": default, **found}
+
+
+def _refuse_pictures(draft: Draft, given: Mapping[str, Given]) -> None:
+    """Models of pictures have other layers and another loss."""
+    marks = ("vae_scale", "guidance_embed", "cfg_dropout_prob", "mock_dataset.params.image_size")
+    if mark := next((given[key] for key in marks if key in given), None):
+        draft.refuse(
+            mark.line,
+            mark.shown,
+            "trains a diffusion model, which is not simulated; language models are",
+        )
 
 
 def _model_flag(inside: Mapping[str, Given]) -> Given | None:

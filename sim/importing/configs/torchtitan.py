@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.importing.configs.stages import split_weighted
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -111,9 +112,11 @@ def _degrees(flags: Flags) -> None:
         draft.put(f"parallel.{key}", degrees[key])
     sliced = _on_by_default(flags, "parallel.sequence_parallel", P + "enable_sequence_parallel")
     draft.put("parallel.sequence_parallel", sliced and (degrees["tp"] or 1) > 1)
-    if "model.experts.routed" in draft.values:
-        draft.put("parallel.ep", _degree(flags, "parallel.ep", "expert_parallel_degree"))
-        draft.put("parallel.etp", _degree(flags, "parallel.etp", "expert_tensor_parallel_degree"))
+    ep = _degree(flags, "parallel.ep", "expert_parallel_degree")
+    etp = _degree(flags, "parallel.etp", "expert_tensor_parallel_degree")
+    if "model.experts.routed" in draft.values or (draft.asked("model") and ep != 1):
+        draft.put("parallel.ep", ep)
+        draft.put("parallel.etp", etp)
     if (degrees["cp"] or 1) > 1:
         method = flags.text("parallel.cp_comm", P + "context_parallel_rotate_method")
         draft.put("parallel.cp_comm", "p2p" if method == "alltoall" else "all_gather")
@@ -273,7 +276,7 @@ def _recompute(flags: Flags) -> None:
     if mode in ("none", "full"):
         draft.put(key, mode)
         return
-    if mode == "selective" and option.isdigit():
+    if mode == "selective" and is_whole(option):
         _every_layer(flags, int(option))
         return
     draft.put(key, "selective")

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ersatz.device_models.text.digits import DECIMAL, WHOLE, whole
 from ersatz.sim.importing.flags import scaled_number
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -42,24 +43,22 @@ def fields_of(line: str) -> dict[str, str]:
 
 def megatron_step(line: str) -> Step | None:
     """Read `iteration 7/ 100 | ... | elapsed time per iteration (ms): 1111.1 | ...` and its relatives."""
-    found = re.search(r"iteration:?\s+(\d+)(?:\s*/\s*\d+)?", line)
+    found = re.search(rf"iteration:?\s+({WHOLE})(?:\s*/\s*\d+)?", line)
     if not found or "elapsed time per iteration" not in line:
         return None
     fields = fields_of(line[found.end() :])
     for name, unit in (("(ms)", 1e-3), ("(s)", 1.0)):
         value = fields.get(f"elapsed time per iteration {name}", "")
-        number = re.match(r"[\d.]+", value)  # Primus adds a mean after a slash
+        number = re.match(DECIMAL, value)  # Primus adds a mean after a slash
         if number and float(number[0]) > 0:
             batch = fields.get("global batch size", "")
-            return Step(
-                int(found[1]), float(number[0]) * unit, int(batch) if batch.isdigit() else None
-            )
+            return Step(int(found[1]), float(number[0]) * unit, whole(batch))
     return None
 
 
 def nanotron_step(line: str) -> Step | None:
     """Read `iteration: 4 / 100 | ... | time_per_iteration_ms: 1.11K | ...`."""
-    found = re.search(r"iteration: (\d+) / \d+ \|", line)
+    found = re.search(rf"iteration: ({WHOLE}) / \d+ \|", line)
     fields = fields_of(line)
     text = fields.get("time_per_iteration_ms") or fields.get("elapsed_time_per_iteration_ms")
     value = scaled_number(text) if text else None
@@ -68,25 +67,25 @@ def nanotron_step(line: str) -> Step | None:
 
 def nemo_step(line: str) -> Step | None:
     """Read `Training epoch 0, iteration 9/99 | ... | train_step_timing in s: 1.11`."""
-    found = re.search(r"Training epoch \d+, iteration (\d+)/\d+", line)
+    found = re.search(rf"Training epoch \d+, iteration ({WHOLE})/\d+", line)
     fields = fields_of(line)
     value = scaled_number(fields.get("train_step_timing in s", ""))
     batch = fields.get("global_batch_size", "")
     if not found or not value:
         return None
-    return Step(int(found[1]), value, int(batch) if batch.isdigit() else None)
+    return Step(int(found[1]), value, whole(batch))
 
 
 def bridge_step(line: str) -> Step | None:
     """Read `Step Time : 1.11s GPU utilization: 222.2MODEL_TFLOP/s/GPU`; it has no number of its own."""
-    found = re.search(r"Step Time : ([\d.]+)s", line)
+    found = re.search(rf"Step Time : ({DECIMAL})s", line)
     return Step(-1, float(found[1])) if found else None
 
 
 def swift_step(line: str) -> Step | None:
     """Read ms-swift's dictionary with 'iteration': '10/500' and 'train_speed(s/it)': 4.31."""
-    found = re.search(r"'iteration': '(\d+)/\d+'", line)
-    speed = re.search(r"'train_speed\(s/it\)': '?([\d.]+)", line)
+    found = re.search(rf"'iteration': '({WHOLE})/\d+'", line)
+    speed = re.search(rf"'train_speed\(s/it\)': '?({DECIMAL})", line)
     return Step(int(found[1]), float(speed[1])) if found and speed else None
 
 

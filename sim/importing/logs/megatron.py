@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ersatz.device_models.text.digits import is_whole, whole
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given, key_of
 from ersatz.sim.importing.logs.lines import READERS, Step, measured, plain_lines
@@ -73,7 +74,7 @@ def _padded(given: dict[str, Given], size: str, line: int) -> None:
 
 def _machines(draft: Draft, given: dict[str, Given]) -> None:
     world = given.get("world_size")
-    if world and world.value.isdigit():
+    if world and is_whole(world.value):
         draft.devices = int(world.value)
         draft.note("cluster.devices", world.shown, world.value, world.line)
 
@@ -117,10 +118,10 @@ def _agree(flags: Flags) -> None:
         "context_parallel_size",
     ):
         degree = given.get(name)
-        column *= int(degree.value) if degree and degree.value.isdigit() else 1
+        column *= (degree and whole(degree.value)) or 1
     if (
         stated
-        and stated.value.isdigit()
+        and is_whole(stated.value)
         and draft.devices
         and int(stated.value) * column != draft.devices
     ):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ersatz.device_models.text.digits import DECIMAL, WHOLE
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.logs.lines import Step, measured, plain_lines
 
@@ -30,8 +31,8 @@ def read_rates(path: Path, text: str, kind: str) -> Draft:
     """Return the draft of a log: its measured step, and questions for what was trained."""
     draft = Draft(str(path), kind)
     lines = [line for _, line in plain_lines(text)]
-    batch = _first(lines, r"global batch size[ :]+(\d+)") or _first(
-        lines, r'"global_batch_size", "value": (\d+)'
+    batch = _first(lines, rf"global batch size[ :]+({WHOLE})") or _first(
+        lines, rf'"global_batch_size", "value": ({WHOLE})'
     )
     if batch:
         draft.put("training.global_batch", int(batch))
@@ -55,23 +56,23 @@ Timed = tuple[float | None, str]
 
 def _torchtitan(lines: list[str], draft: Draft) -> Timed:
     """Tokens per second and device: with batch, length and devices a step; these the log does not have."""
-    rates = [float(found[1].replace(",", "")) for line in lines
-             if (found := re.search(r"step:\s+\d+\s+loss:.*\btps:\s*([\d,]+)", line))]  # fmt: skip
+    said = re.compile(r"step:\s+\d+\s+loss:.*\btps:\s*(\d[\d,]{0,17})(?!\d)")
+    rates = [float(found[1].replace(",", "")) for line in lines if (found := said.search(line))]
     return _by_rate(rates, draft)
 
 
 def _automodel(lines: list[str], draft: Draft) -> Timed:
-    direct = _first(lines, r"Max iter time: ([\d.]+) seconds")
+    direct = _first(lines, rf"Max iter time: ({DECIMAL}) seconds")
     if direct:
         return float(direct), "the recipe's own maximum"
-    summary = re.compile(r"Total iteration time \((\d+) steps\): ([\d.]+) seconds")
+    summary = re.compile(rf"Total iteration time \(({WHOLE}) steps\): ({DECIMAL}) seconds")
     total = next((found for line in lines if (found := summary.search(line))), None)
     if total and int(total[1]):
         return float(total[2]) / int(total[1]), f"mean of {total[1]} steps"
     rates = [
         float(found[1])
         for line in lines
-        if (found := re.search(r"tps [\d.]+\(([\d.]+)/gpu\)", line))
+        if (found := re.search(rf"tps [\d.]+\(({DECIMAL})/gpu\)", line))
     ]
     return _by_rate(rates, draft)
 
@@ -88,7 +89,10 @@ def _by_rate(rates: list[float], draft: Draft) -> Timed:
 
 
 def _deepspeed(lines: list[str], draft: Draft) -> Timed:
-    found = [re.search(r"global_step=(\d+), .*CurrSamplesPerSec=([\d.]+)", line) for line in lines]
+    found = [
+        re.search(rf"global_step=({WHOLE}), .*CurrSamplesPerSec=({DECIMAL})", line)
+        for line in lines
+    ]
     batch = draft.values.get("training.global_batch")
     rows = [(int(f[1]), float(f[2])) for f in found if f and float(f[2]) > 0]
     if not batch:
@@ -97,7 +101,7 @@ def _deepspeed(lines: list[str], draft: Draft) -> Timed:
 
 
 def _trainer(lines: list[str], draft: Draft) -> Timed:
-    rate = _first(lines, r"'train_steps_per_second': '?([\d.]+)")
+    rate = _first(lines, rf"'train_steps_per_second': '?({DECIMAL})")
     if not rate or not float(rate):
         return None, "no rate of steps"
     return 1 / float(rate), "mean of the whole run, start-up included"
@@ -107,7 +111,7 @@ def _mlperf(lines: list[str], draft: Draft) -> Timed:
     times = [
         float(found[1])
         for line in lines
-        if (found := re.search(r'"train_step_time": ([\d.]+)', line))
+        if (found := re.search(rf'"train_step_time": ({DECIMAL})', line))
     ]
     return measured([Step(i, t) for i, t in enumerate(times, 1)])
 

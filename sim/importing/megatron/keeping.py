@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ersatz.sim.importing.flags import Flags, Given
-from ersatz.sim.importing.models import put_targets
+from ersatz.sim.importing.models import assume_targets, put_targets
 
 WIDTHS = {"fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "fp16": "bf16",
           "float16": "bf16", "fp8": "8-bit", "uint8": "8-bit", "int8": "8-bit"}  # fmt: skip
@@ -19,6 +19,7 @@ def read_keeping(flags: Flags) -> None:
     _activations_away(flags)
     _loss(flags)
     put_targets(flags, "lora_target_modules", "target_modules", "lora_modules")
+    assume_targets(flags.draft, "ms-swift" if flags.draft.format == "swift-sh" else "Megatron")
     _frozen(flags)
 
 

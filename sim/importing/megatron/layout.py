@@ -47,7 +47,7 @@ def _expert_degrees(flags: Flags, tp: int | None) -> None:
     draft = flags.draft
     ep = flags.whole("parallel.ep", "expert_model_parallel_size", "moe_expert_parallel_size")
     etp = flags.whole("parallel.etp", "expert_tensor_parallel_size")
-    if "model.experts.routed" not in draft.values:
+    if "model.experts.routed" not in draft.values and not (draft.asked("model") and ep != 1):
         return
     draft.put("parallel.ep", ep if ep is not None or draft.asked("parallel.ep") else 1)
     if etp is None and not draft.asked("parallel.etp"):

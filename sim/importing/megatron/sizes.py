@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ersatz.sim.importing.flags import Flags, Given, whole_number
@@ -189,13 +190,34 @@ def _full_layers(flags: Flags, pattern: str, layers: int) -> int:
         return 0
 
 
+def _rounded_up(flags: Flags, hidden: int, multiple: int, widened: Given | None) -> int | None:
+    """Return the width of a gated MLP as Llama's code has it: 8/3 hidden, widened, up to a multiple."""
+    try:
+        factor = float(widened.value) if widened and not widened.unknown else 1.0
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < 1000 or multiple < 1:
+        named = widened or flags.given["multiple_of"]
+        flags.draft.blame(
+            "model.ffn_hidden", named.line, named.shown, named.value, "expected a number above 0"
+        )
+        return None
+    return -(-int(int(4 * hidden * 2 / 3) * factor) // multiple) * multiple
+
+
 def _mlp(flags: Flags, hidden: int | None) -> int | None:
     draft = flags.draft
     gated = flags.on("model.gated", "swiglu")
     gated = flags.on("model.gated", "quick_geglu", "geglu") or gated
     flags.on("model.gated", "squared_relu", "openai_gelu", "gelu_tanh")
+    kind = flags.text("model.gated", "fc_type")  # MindSpeed-LLM's: an MLP without a gate is up_down
+    gated = gated and kind != "up_down"
     draft.put("model.gated", gated)
     ffn = flags.whole("model.ffn_hidden", "ffn_hidden_size")
+    multiple = flags.whole("model.ffn_hidden", "multiple_of")
+    widened = flags.take("model.ffn_hidden", "hidden_dim_multiplier")
+    if ffn is None and hidden and multiple and gated and not draft.asked("model.ffn_hidden"):
+        ffn = _rounded_up(flags, hidden, multiple, widened)
     if ffn is None and hidden and not draft.asked("model.ffn_hidden"):
         ffn = int(4 * hidden * 2 / 3 / 64) * 64 if gated else 4 * hidden
         draft.assume("model.ffn_hidden", ffn, "ffn_hidden_size is not given: Megatron's default of"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ersatz.sim.importing.flags import Flags
+from ersatz.sim.importing.megatron.growing import put_growing_length, read_growth
 
 RECIPES = {"delayed": "delayed", "tensorwise": "tensorwise", "current": "tensorwise",
            "rowwise": "rowwise", "blockwise": "blockwise", "mxfp8": "mxfp8"}  # fmt: skip
@@ -17,7 +18,9 @@ def read_training(flags: Flags) -> None:
     """Put length, batch, precision and steps into the draft."""
     draft = flags.draft
     _refuse_reinforcement(flags)
-    length = flags.whole("training.sequence_length", "seq_length", "encoder_seq_length")
+    length = flags.whole(
+        "training.sequence_length", "decoder_seq_length", "seq_length", "encoder_seq_length"
+    )  # where the text has a length of its own, the others are those of pictures
     micro = flags.whole("training.micro_batch", "micro_batch_size", "batch_size")
     for key, value, name in (("sequence_length", length, "seq_length"),
                              ("micro_batch", micro, "micro_batch_size")):  # fmt: skip
@@ -113,15 +116,20 @@ def _documents(flags: Flags) -> None:
 def read_steps(flags: Flags) -> None:
     """Put how long the job goes on into the draft; needs the global batch."""
     draft = flags.draft
+    grows = read_growth(flags)
     batch = draft.values.get("training.global_batch")
     steps = flags.whole("training.steps", "train_iters")
     samples = flags.whole("training.steps", "train_samples")
+    tokens = flags.whole("training.tokens", "train_tokens")
+    if not steps and tokens:  # Megatron-DeepSpeed's: samples beside them only bound the data
+        draft.put("training.tokens", f"{tokens} tokens")
+        return
+    if grows:
+        put_growing_length(flags, steps, samples)
+        return
     if steps is None and samples and batch:
         steps = samples // batch
     draft.put("training.steps", steps or None)
-    tokens = flags.whole("training.tokens", "train_tokens")
-    if not steps and tokens:
-        draft.put("training.tokens", f"{tokens} tokens")
 
 
 def settle_batch(flags: Flags) -> None:

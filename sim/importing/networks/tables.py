@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from ersatz.device_models.text.digits import DECIMAL, is_whole
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.logs.lines import plain_lines
 from ersatz.sim.importing.networks.fit import fitted
@@ -99,7 +100,9 @@ def _row(line: str) -> tuple[float, list[float], list[tuple[float, float]]] | No
     words = found[5].split()
     if words and re.fullmatch(r"-?\d+", words[0]) and len(words) not in (4, 8):
         words = words[1:]  # the column `root`, which older tables lack
-    numbers = [float(w) if re.fullmatch(r"[\d.]+(?:e[+-]?\d+)?", w) else None for w in words]
+    numbers = [
+        float(w) if re.fullmatch(rf"{DECIMAL}(?:e[+-]?[0-9]{{1,2}})?", w) else None for w in words
+    ]
     times, rates = [], []
     for at in range(0, len(numbers) - 2, 4):
         took, plain, bus = numbers[at : at + 3]
@@ -139,7 +142,7 @@ def read_hccl(text: str, file: str, answers: Answers) -> Imported:
     points = []
     for _, line in plain_lines(text):
         words = [word.strip() for word in line.split("|")]
-        if len(words) >= 3 and words[0].isdigit() and re.fullmatch(r"[\d.]+", words[1]):
+        if len(words) >= 3 and is_whole(words[0]) and re.fullmatch(DECIMAL, words[1]):
             points.append((float(words[0]), float(words[1]) * 1e-6))
     draft.devices = answers.devices
     if answers.devices is None:

@@ -9,6 +9,7 @@ from typing import Any
 from xml.parsers import expat
 
 from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.text.digits import is_whole
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.draft import Draft
@@ -122,7 +123,7 @@ def _number(text: str | None) -> bool:
 
 def _count(attributes: Mapping[str, str]) -> int:
     text = attributes.get("count", "1")
-    return int(text) if text.isdigit() and len(text) < 4 else 1
+    return int(text) if is_whole(text) and len(text) < 4 else 1
 
 
 def _elements(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]:

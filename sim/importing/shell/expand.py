@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.importing.shell.arithmetic import NoSum, evaluate
 from ersatz.sim.importing.shell.pieces import (
     Piece,
@@ -127,7 +128,7 @@ class Expander:
     def held(self, part: Part) -> Value | None:
         """Return what a variable holds, or None where it is not set."""
         name, state = part.text, self.state
-        if name.isdigit() and name != "0":
+        if is_whole(name) and name != "0":
             given = state.arguments or ()
             return given[int(name) - 1] if 0 < int(name) <= len(given) else None
         if name in ("@", "*"):

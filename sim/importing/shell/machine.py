@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ersatz.device_models.text.digits import is_whole, whole
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.importing.shell.conditions import decide_test, decide_words
@@ -325,7 +326,7 @@ class _Machine:
     def _indexed(self, old: Held | None, value: Value, assign: Assign) -> Held:
         """`A[i]=value`; where i is no number that is known, the array is not either."""
         elements = list(old.elements) if isinstance(old, Array) else []
-        if assign.index.isdigit() and int(assign.index) <= len(elements) + 1000:
+        if is_whole(assign.index) and int(assign.index) <= len(elements) + 1000:
             at = int(assign.index)
             elements += [()] * (at + 1 - len(elements))
             elements[at] = value
@@ -387,7 +388,8 @@ class _Machine:
         raise _Exit(level)
 
     def shift(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        count = int(text_of(fields[1])) if len(fields) > 1 and text_of(fields[1]).isdigit() else 1
+        given = whole(text_of(fields[1])) if len(fields) > 1 else None
+        count = 1 if given is None else given
         if self.state.arguments:
             self.state.arguments = self.state.arguments[count:]
         return True

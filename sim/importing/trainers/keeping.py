@@ -6,7 +6,7 @@ import re
 
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags
-from ersatz.sim.importing.models import put_targets
+from ersatz.sim.importing.models import assume_targets, put_targets
 
 TARGETS = ("lora_target", "lora_target_modules", "target_modules")
 EIGHT = re.compile(r"adam.*8bit|8bit.*adam|adam8bit")
@@ -56,11 +56,7 @@ def _adapters(flags: Flags, defaults_of: str) -> None:
         flags.take("model.lora_targets", "lora_target_linear")
         draft.put("model.lora_targets", "q k v o gate up down")
     put_targets(flags, *TARGETS)
-    if "model.lora_targets" not in draft.values and defaults_of == "LLaMA-Factory":
-        draft.put("model.lora_targets", "q k v o gate up down")
-        draft.assume(
-            "model.lora_targets", "all", "lora_target is not given: the default of LLaMA-Factory"
-        )
+    assume_targets(draft, defaults_of)
 
 
 def _frozen(flags: Flags) -> None:

@@ -8,6 +8,7 @@ from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_yaml
+from ersatz.sim.importing.megatron.layout import read_degrees
 from ersatz.sim.importing.trainers.trainer import (
     REINFORCED,
     Names,
@@ -31,6 +32,11 @@ def read_llamafactory(text: YamlText, defines: Mapping[str, str]) -> Draft:
     draft = Draft(text.file, "llamafactory-yaml")
     flags = Flags(flat_yaml(text), draft)
     _refuse(flags, "stage")
+    _refuse_others(flags)
+    _by_megatron(flags)
+    if flags.on("training.precision", "fp8"):
+        draft.put("training.precision", "fp8")
+        flags.take("training.recipe", "fp8_backend")
     full = flags.find("finetuning_type")
     names = LLAMA_FACTORY
     if full and full.value.lower() != "lora":
@@ -111,6 +117,49 @@ def read_settings(text: str, file: str) -> Draft:
     settings = Flags(flat_json(text, file), draft)
     translate_trainer(Flags({}, draft), settings, Names())
     return draft
+
+
+# What LLaMA-Factory does that is no training of a whole model or of LoRA's adapters.
+OTHERS = {
+    "use_kt": "experts are computed on the host's processors (KTransformers), which is not simulated",
+    "infer_backend": "answers, and trains nothing: training alone is simulated",
+    "export_dir": "exports, and trains nothing: training alone is simulated",
+    "mixture_of_depths": "tokens skip layers (mixture of depths), which is not simulated",
+    "use_badam": "trains blocks of layers in turn (BAdam), which is not simulated",
+    "use_llama_pro": "trains added layers alone (LLaMA Pro), which is not simulated",
+}
+
+
+def _refuse_others(flags: Flags) -> None:
+    """Refuse what would be priced as something else, each by its name."""
+    for name, words in OTHERS.items():
+        if given := flags.find(name):
+            flags.draft.refuse(given.line, f"{given.shown}: {given.value}", words)
+    kind = flags.find("finetuning_type")
+    if kind and kind.value.lower() not in ("lora", "full"):
+        flags.draft.refuse(kind.line, f"{kind.shown}: {kind.value}", "trains a part of the weights that"
+                           " is not simulated; expected full or lora")  # fmt: skip
+
+
+def _by_megatron(flags: Flags) -> None:
+    """Megatron's keys among the arguments: LLaMA-Factory then trains with its adapter of Megatron-Core."""
+    draft = flags.draft
+    keys = [key for key in flags.given if key.endswith("_parallel_size")]
+    if not keys and "use_distributed_optimizer" not in flags.given:
+        return
+    draft.put("stack", "megatron-core")
+    draft.assume("stack", "megatron-core", f"{(keys or ['use_distributed_optimizer'])[0]}: trained with"
+                 " Megatron-Core")  # fmt: skip
+    read_degrees(flags)
+    for key, name in (("vp", "virtual_pipeline_model_parallel_size"), ("ep", "expert_model_parallel_size"),
+                      ("etp", "expert_tensor_parallel_size")):  # fmt: skip
+        draft.put(f"parallel.{key}", flags.whole(f"parallel.{key}", name))
+    sliced = flags.on("parallel.sequence_parallel", "sequence_parallel")
+    draft.put("parallel.sequence_parallel", sliced and draft.values.get("parallel.tp") != 1)
+    draft.put("parallel.zero", 1 if flags.on("parallel.zero", "use_distributed_optimizer") else 0)
+    granularity = flags.text("parallel.recompute", "recompute_granularity")
+    if granularity:
+        draft.put("parallel.recompute", granularity)
 
 
 def _refuse(flags: Flags, name: str) -> None:

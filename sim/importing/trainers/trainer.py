@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ersatz.device_models.text.digits import is_whole
 from ersatz.sim.importing.cluster import read_machines
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -93,7 +94,7 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     draft = flags.draft
     for key in ("tp", "pp", "cp"):
         draft.put(f"parallel.{key}", draft.values.get(f"parallel.{key}", 1))
-    draft.put("parallel.sequence_parallel", False)
+    draft.values.setdefault("parallel.sequence_parallel", False)
     named = flags.find(*names.model)
     flags.used.update(n for n in names.model if n in flags.given)
     put_model(draft, named)
@@ -181,6 +182,9 @@ def _fully_sharded(flags: Flags) -> None:
 def _precision(flags: Flags, settings: Flags | None) -> None:
     key = "training.precision"
     draft = flags.draft
+    if key in draft.values:
+        flags.take(key, "bf16", "fp16")
+        return
     for kind in ("bf16", "fp16"):
         own = flags.find(kind)
         on = flags.on(key, kind, *(["pure_bf16"] if kind == "bf16" else []))
@@ -200,6 +204,8 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
 
 def _recompute(flags: Flags, names: Names) -> None:
     draft, key = flags.draft, "parallel.recompute"
+    if key in draft.values:
+        return
     off = flags.on(key, "disable_gradient_checkpointing")
     given = flags.find("gradient_checkpointing", "fsdp_activation_checkpointing")
     stated = "gradient_checkpointing" in flags.given
@@ -249,7 +255,7 @@ def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
 
 
 def _fixed(given: Given | None, otherwise: int | None) -> int | None:
-    if given is None or automatic(given) or not given.value.isdigit():
+    if given is None or automatic(given) or not is_whole(given.value):
         return otherwise
     return int(given.value)
 

@@ -139,7 +139,8 @@ def _degree(name: str, factor: int) -> Change:
             return None
         if name == "tp" and (not _divides(kinds, value) or value > scenario.pools[0].node.devices):
             return None
-        return _with(scenario, **{name: value, "dp": parallel.dp // factor})
+        degrees = {name: value, "dp": parallel.dp // factor}
+        return _with(scenario, **degrees) if _shaped(scenario, **degrees) else None
 
     return change
 
@@ -151,6 +152,7 @@ def _divides(kinds: Sequence[Layer], tp: int) -> bool:
 
 
 def _shaped(scenario: Scenario, **changes: int) -> bool:
+    """Tell whether replicas are left over which the experts' groups spread."""
     return bool(rank_shape(replace(scenario.parallel, **changes))[3])  # type: ignore[arg-type]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -123,6 +124,15 @@ def dated(quote: Quote) -> str:
     old = f", {age:.0f} months old" if age > STALE_MONTHS else ""
     old = ", only after the day of planning" if quote.late else old
     return f"{ends}; {quote.kind}, {quote.region}, {quote.observed:%Y-%m}{old}; {quote.confidence}"
+
+
+def unobserved(assumptions: Iterable[str]) -> int:
+    """Count the assumptions whose value nobody published: of this project, as their text says.
+
+    >>> unobserved(["3 M CNY (2 to 4 M; list, CN, 2025-03; high)", "4 years (3 to 6; books; assumed)"])
+    1
+    """
+    return sum(bool(re.search(r"[(;] ?assumed\b", words)) for words in assumptions)
 
 
 def region_of(country: str) -> str:

@@ -17,6 +17,8 @@ from ersatz.sim.purchase.buildout import works_from
 from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import LogLine, Replayed
+from ersatz.sim.purchase.reading.reading import unobserved
+from ersatz.sim.report.buying.needs import need_lines
 from ersatz.sim.report.buying.words import (
     NOTICE,
     band,
@@ -90,6 +92,8 @@ def _savings(answers: Sequence[Answered]) -> Iterator[RenderableType]:
         table.add_row(s.case, _saved(s.mid), f"{_saved(s.low)} to {_saved(s.high)}",
                       f"{100 * s.any:.0f} % of lives", f"{100 * s.enough:.0f} % of lives")  # fmt: skip
     yield table
+    yield Text("")
+    yield from (Text(line) for line in need_lines(answers))
 
 
 def _saved(share: float) -> str:
@@ -354,7 +358,9 @@ def _assumed(answered: Answered) -> Iterator[RenderableType]:
     if not notes:
         return
     yield Text("")
-    yield Text("assumed, because the scenario or the public record is silent:")
+    guesses = unobserved(notes)
+    of = f" ({guesses} of {len(notes)} rest on no observation)" if guesses else ""
+    yield Text(f"assumed, because the scenario or the public record is silent{of}:")
     for number, text in enumerate(notes[:MOST_LINES], start=1):
         yield Text(f" {number:2}. {text}")
     if len(notes) > MOST_LINES:

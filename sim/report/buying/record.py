@@ -14,6 +14,8 @@ from ersatz.sim.purchase.decide import done_by
 from ersatz.sim.purchase.life.chance import fan
 from ersatz.sim.purchase.life.replay import Replayed
 from ersatz.sim.purchase.purchase import Purchase
+from ersatz.sim.purchase.reading.reading import unobserved
+from ersatz.sim.report.buying.needs import needs
 from ersatz.sim.report.buying.words import NOTICE, savings, spent
 from ersatz.sim.report.json_out import plain
 
@@ -24,7 +26,8 @@ def buy_record(answers: Sequence[Answered]) -> dict[str, Any]:
     """Return all cases by name; the question and the notice at the top."""
     return {"question": answers[0].inquiry.buildout.question, "notice": NOTICE,
             "cases": {a.inquiry.name: _case(a) for a in answers},
-            "savings": [plain(s) for s in savings(answers)]}  # fmt: skip
+            "savings": [plain(s) for s in savings(answers)],
+            "needs": [plain(n) for n in needs(answers)]}  # fmt: skip
 
 
 def _case(answered: Answered) -> dict[str, Any]:
@@ -40,6 +43,7 @@ def _case(answered: Answered) -> dict[str, Any]:
         "turns": plain(answered.turns), "in_time_by_speed": answered.in_time,
         "flips": plain(answered.flips), "tornado": plain(answered.swings), "monte_carlo": _cloud(answered),
         "assumptions": list(answered.inquiry.assumptions),
+        "assumptions_unobserved": unobserved(answered.inquiry.assumptions),
     }  # fmt: skip
     if answered.renewed:
         record["planned_anew"] = {"month": answered.renewed.month, "late": answered.renewed.late,

@@ -140,7 +140,12 @@ def bought(b: BuildOut, plan: Purchase, since: int = 0) -> str:
                 first = b.day(since + int(np.argmax(placed > 0)))
                 orders.append(f"{placed.sum():,.0f} {offer.name} nodes{at} ({first:%Y-%m})")
             if nodes:
-                rents.append(f"{nodes:,.0f} {offer.name} nodes{at} ({months:.3g} months)")
+                many = (
+                    f"{nodes:,.0f} {offer.name} nodes"
+                    if nodes >= 1
+                    else f"a part of 1 {offer.name} node"
+                )
+                rents.append(f"{many}{at} ({months:.3g} months)")
     words = [f"buy {', '.join(orders)}"] if orders else []
     words += [f"rent {', '.join(rents)}"] if rents else []
     return "; ".join(words) or "buy nothing"

@@ -11,6 +11,7 @@ from ersatz.sim.report.pictures.frame import (
     COLOURS,
     INK,
     LETTER,
+    LINE,
     RIGHT,
     Frame,
     Points,
@@ -49,13 +50,24 @@ def dot_chart(
     """Return numbered dots over a line; the first are named above, all under the pointer."""
     named = [(f"{n} {name}", colour) for n, (_, name) in enumerate(dots[:NAMED], start=1)]
     frame = replace(frame, keys=tuple(named))
+    frame = replace(frame, height=frame.height + LINE * len(frame.legend_rows()))
     body = [curve(frame, line, COLOURS[1])] if len(line) > 1 else []
+    taken: list[tuple[float, float]] = []  # where numbers stand
     for n, (point, name) in enumerate(dots, start=1):
         x, y = frame.at(*point)
         body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{escape(name)}</title>'
                     "</circle>")  # fmt: skip
-        body.append(words(x + 6, y - 5, f"{n}", size=11))
+        across, up = _free_place(x, y, taken)
+        taken.append((across, up))
+        body.append(words(across, up, f"{n}", size=11))
     return draw(frame, body)
+
+
+def _free_place(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return where the number of a dot does not cover another: right above it, else around it."""
+    around = [(x + 6, y - 5), (x + 6, y + 14), (x - 20, y - 5), (x - 20, y + 14), (x - 6, y - 12)]
+    free = [(a, u) for a, u in around if all(abs(a - b) > 15 or abs(u - v) > 11 for b, v in taken)]
+    return free[0] if free else around[0]
 
 
 def band_chart(
@@ -92,7 +104,8 @@ def stack_chart(
         body.append(words(x, y, "none", anchor="middle", size=14))
     if limit:
         body.append(curve(frame, [(x, limit[1]) for x in frame.x], LIMIT, dash="7 4"))
-    return draw(frame, [*body, *rules(frame, marks or {})], y_axis=bool(layers))
+    below = limit[1] if limit else math.inf
+    return draw(frame, [*body, *rules(frame, marks or {}, below)], y_axis=bool(layers))
 
 
 def tornado_chart(

@@ -227,8 +227,12 @@ def words(
             f"{escape(text)}</text>")  # fmt: skip
 
 
-def rules(frame: Frame, marks: Mapping[str, float]) -> Iterator[str]:
-    """Yield a dashed line with a word at each x, the word on the side where there is room."""
+def rules(frame: Frame, marks: Mapping[str, float], below: float = math.inf) -> Iterator[str]:
+    """Yield a dashed line with a word at each x, the word on the side where there is room.
+
+    Words stand below a line that goes across at the value `below`.
+    """
+    down = max(frame.up(below) - frame.up(frame.y[1]) + 3, 0.0) if math.isfinite(below) else 0.0
     for i, (word, x) in enumerate(marks.items()):
         across, high = frame.at(x, frame.y[1])
         yield (f'<line x1="{across:.1f}" y1="{high:.1f}" x2="{across:.1f}" y2="{frame.up(frame.y[0]):.1f}"'
@@ -236,7 +240,7 @@ def rules(frame: Frame, marks: Mapping[str, float]) -> Iterator[str]:
         right = across + LETTER * len(word) < frame.width - 8
         yield words(
             across + (5 if right else -5),
-            high + 13 + 15 * (i % 4),
+            high + down + 13 + 15 * (i % 4),
             word,
             anchor="start" if right else "end",
         )

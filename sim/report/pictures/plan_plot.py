@@ -8,7 +8,7 @@ from dataclasses import replace
 from ersatz.sim.report.pictures.charts import dot_chart
 from ersatz.sim.report.pictures.frame import COLOURS, Frame, frame_of
 from ersatz.sim.report.planning import DAY, Told
-from ersatz.sim.search.planned import layout_words
+from ersatz.sim.scenario.scenario import layout_words
 from ersatz.sim.search.wish import Planned, front
 
 GIB = 2.0**30
@@ -30,7 +30,7 @@ def memory_picture(plans: Sequence[Told]) -> str:
     points = [(told.seconds, told.priced.price.peak_bytes / GIB) for told in plans]
     capacity = plans[0].scenario.pools[0].node.device.memory_bytes / GIB
     title = f"Layouts that differ in kind, on devices of {capacity:.0f} GiB"
-    frame = _wide(frame_of(title, "seconds of a step", "GiB at the peak", [points]))
+    frame = _wide(frame_of(title, "seconds of a step", "GiB at the peak", [points], zero=False))
     names = [layout_words(told.scenario) for told in plans]
     return dot_chart(frame, list(zip(points, names, strict=True)), COLOURS[0])
 
@@ -54,4 +54,6 @@ def _wide(frame: Frame) -> Frame:
     """Leave room beside the first and the last point."""
     low, high = frame.x
     edge = 0.05 * (high - low) or 0.05 * high or 1.0
-    return replace(frame, x=(low - edge, high + edge))
+    lowest, highest = frame.y
+    below = 0.1 * (highest - lowest) if lowest > 0 else 0.0  # where the axis does not begin at zero
+    return replace(frame, x=(low - edge, high + edge), y=(lowest - below, highest + below))

@@ -11,7 +11,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,10 @@ from ersatz.sim.anchor.factors import NAMES, Array, row_scale, slopes
 from ersatz.sim.anchor.posterior import posterior
 from ersatz.sim.anchor.width import anchored_half
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.processes import side_by_side
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.signals import obey_parent
 from ersatz.sim.uncertainty.intervals import components
 from ersatz.sim.validation.errors.heldout import Judged, weighted_quantiles
-from ersatz.sim.validation.errors.predict import PROCESSES
 from ersatz.sim.validation.errors.widths import features_of, weights
 from ersatz.sim.validation.fit.folds import load_folds
 from ersatz.sim.validation.fit.parameters import turned
@@ -72,8 +70,7 @@ def groups_of(judged: Sequence[Judged]) -> list[Group]:
             values = folds.without_lineage(j.run)
             assert values is not None
             asked.append(turned(j.stranger, values))
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        answers = iter(pool.map(_slopes, asked, chunksize=8))
+    answers = iter(list(side_by_side(_slopes, asked, 8)))
     return [
         Group(lineage, np.array([j.lineage_error for j in found]),
               np.array([next(answers) for _ in found]), tuple(_widths(j) for j in found))

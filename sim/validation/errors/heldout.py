@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
+from ersatz.sim.processes import side_by_side
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.signals import obey_parent
 from ersatz.sim.uncertainty.intervals import kind_of
 from ersatz.sim.validation.errors.baseline import spreadsheet_errors
-from ersatz.sim.validation.errors.predict import PROCESSES, Prediction, predict_table
+from ersatz.sim.validation.errors.predict import Prediction, predict_table
 from ersatz.sim.validation.fit.folds import Values, groups_by, load_folds
 from ersatz.sim.validation.fit.parameters import turned
 from ersatz.sim.validation.fit.samples import configuration, is_complete, is_verified, log_error
@@ -151,16 +150,15 @@ def _all_errors(
             for p, job in zip(chosen, jobs, strict=True)]  # fmt: skip
     groups = groups_by(keys)
     errors: list[tuple[float, float]] = [(math.nan, math.nan)] * len(jobs)
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        firsts = [jobs[places[0]] for places in groups.values()]
-        found = pool.imap(_errors, firsts, chunksize=8)
-        for places, (family, lineage) in zip(groups.values(), found, strict=True):
-            measured = jobs[places[0]].measured_s
-            for place in places:
-                more = math.log(measured / jobs[place].measured_s)
-                errors[place] = family + more, lineage + more
-                if tell:
-                    tell(chosen[place].run.id)
+    firsts = [jobs[places[0]] for places in groups.values()]
+    found = side_by_side(_errors, firsts, 8)
+    for places, (family, lineage) in zip(groups.values(), found, strict=True):
+        measured = jobs[places[0]].measured_s
+        for place in places:
+            more = math.log(measured / jobs[place].measured_s)
+            errors[place] = family + more, lineage + more
+            if tell:
+                tell(chosen[place].run.id)
     return errors
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import calibrated_time, roofline_time
+from ersatz.sim.processes import side_by_side
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.signals import obey_parent
 from ersatz.sim.step.step import step_seconds
-from ersatz.sim.validation.errors.predict import PROCESSES
 
 NO_COST = ("launch_s", "collective_launch_s", "expert_host_s", "step_host_s", "overlap_contention")
 ONE_PASS = ("elementwise_traffic", "cast_traffic", "attention_factor", "expert_efficiency",
@@ -38,5 +36,4 @@ def layer_seconds(scenario: Scenario) -> tuple[float, float]:
 
 def layers_of(scenarios: Sequence[Scenario]) -> list[tuple[float, float]]:
     """Return `layer_seconds` of many scenarios."""
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        return pool.map(layer_seconds, scenarios, chunksize=8)
+    return list(side_by_side(layer_seconds, scenarios, 8))

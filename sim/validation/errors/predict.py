@@ -6,19 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.processes import side_by_side
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.signals import obey_parent
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.uncertainty.intervals import interval80
 from ersatz.sim.validation.reading.rows import Reading, read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run
 
-PROCESSES = 2
 FEW = 50  # rows that are not worth a second process
 
 
@@ -114,8 +112,7 @@ def predict_table(
         found: Iterator[Prediction] = map(work, runs)
         yield from _told(found, progress)
         return
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        yield from _told(pool.imap(work, runs, chunksize=8), progress)
+    yield from _told(side_by_side(work, runs, 8), progress)
 
 
 def _told(

@@ -16,14 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
 
 from ersatz.device_models.text.whole import write_all_whole
-from ersatz.sim.signals import obey_parent
-from ersatz.sim.validation.errors.predict import PROCESSES
+from ersatz.sim.processes import side_by_side
 from ersatz.sim.validation.fit.folds import PATH, Folds, fit_folds, folds_text
 from ersatz.sim.validation.fit.parameters import (
     Parameter,
@@ -127,8 +125,7 @@ def values_at(parameters: Sequence[Parameter], theta: Array) -> dict[Parameter, 
 
 def errors_at(rows: Sequence[Sample], values: Mapping[Parameter, float]) -> Array:
     """Ask the engine for the log errors of samples under a set of values."""
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        return np.array(pool.map(partial(_error, dict(values)), rows, chunksize=8))
+    return np.array(list(side_by_side(partial(_error, dict(values)), rows, 8)))
 
 
 def _error(values: Mapping[Parameter, float], sample: Sample) -> float:
@@ -138,8 +135,7 @@ def _error(values: Mapping[Parameter, float], sample: Sample) -> float:
 def linearise(rows: Sequence[Sample], parameters: Sequence[Parameter], theta: Array) -> Linear:
     """Ask the engine for errors and their slopes at a point."""
     job = partial(_slopes, tuple(parameters), theta)
-    with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-        found = pool.map(job, rows, chunksize=4)
+    found = list(side_by_side(job, rows, 4))
     return Linear(
         rows, parameters, theta, np.array([e for e, _ in found]), np.array([s for _, s in found])
     )
@@ -200,8 +196,7 @@ def left_out(linear: Linear, everything: Sequence[Sample]) -> Folds:
     """Return the values without each lineage and each model; of unfitted groups, those of the fit."""
 
     def solve(masks: Sequence[npt.NDArray[np.bool_]]) -> list[dict[Parameter, float]]:
-        with get_context("fork").Pool(PROCESSES, obey_parent) as pool:
-            return pool.map(partial(fold_values, linear), masks, chunksize=1)
+        return list(side_by_side(partial(fold_values, linear), masks))
 
     rows = linear.samples
     folds = fit_folds([s.family for s in rows], [s.lineage for s in rows], solve)

@@ -6,13 +6,14 @@ import math
 import re
 
 from ersatz.device_models.catalog.stack import Stack
+from ersatz.device_models.text.digits import DECIMAL
 from ersatz.sim.plan.layout import cost_split, even_split
 from ersatz.sim.scenario.scenario import Parallel, Training
 from ersatz.sim.validation.reading.rules import Filling, Refused, fits, is_lora, rules
 from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.workload.model import Model
 
-HARDWARE = re.compile(r"MFU/HFU=([\d.]+)/([\d.]+)")
+HARDWARE = re.compile(rf"MFU/HFU=({DECIMAL})/({DECIMAL})")
 EXPERT_TP = re.compile(r"\bETP=(\d+)")
 MICRO_BATCHES = (8, 4, 2, 1)  # that a blank cell may mean
 MOST_CHUNKS = 12  # per stage, where a blank cell means a layer or so each

@@ -7,7 +7,6 @@ are unknown and become None.
 from __future__ import annotations
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ NUMBERS = (
     "shared_experts", "moe_ffn_hidden", "global_batch_seqs", "micro_batch", "tp", "pp", "vpp", "cp",
     "ep", "dp", "metric_value", "peak_memory",
 )  # fmt: skip
+MEASURED = ("params_total_b", "params_active_b", "metric_value", "peak_memory")  # the others count
 TEXTS = (
     "id", "source", "source_ref", "confidence", "vendor", "device", "model_name", "attention_kind",
     "sharding", "seq_parallel", "recompute", "precision", "framework", "interconnect_note",
@@ -32,6 +32,7 @@ TEXTS = (
 SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden", "n_experts", "top_k",
          "shared_experts")  # fmt: skip
 MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
+LEAST = 1e-15  # what is smaller is no measurement: times made of it are beyond any number
 MAX_ROWS = 1_000_000
 
 
@@ -176,9 +177,11 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
             continue
         if name in NUMBERS:
             value = _number(cell, MOST.get(name, 1e15))
-            if value is None:
+            whole = name not in MEASURED
+            if value is None or (whole and not value.is_integer()):
                 most = f" and at most {MOST[name]:g}" if name in MOST else ""
-                expected = f"expected a number above 0{most}, or a blank cell"
+                kind = "whole number" if whole else "number"
+                expected = f"expected a {kind} above 0{most}, or a blank cell"
                 problems.append(Problem(file, line, column, name, cell[:60], expected))
             else:
                 numbers[name] = value
@@ -192,4 +195,4 @@ def _number(cell: str, most: float) -> float | None:
         value = float(cell.replace(",", ""))
     except ValueError:
         return None
-    return value if math.isfinite(value) and 0 <= value <= most else None
+    return value if value == 0 or LEAST <= value <= most else None

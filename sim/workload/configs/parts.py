@@ -83,6 +83,12 @@ def _own(config: Config, own: bool, name: str, *names: str) -> int:
 def _gate(config: Config) -> str:
     if config.get("attn_output_gate", "mla_use_output_gate", "use_attention_gate"):
         return config.family.gate or "element"
+    if config.family.gate and config.get("attn_output_gate") is False:
+        config.blame(
+            ("attn_output_gate",),
+            False,
+            "expected true: attention of this family always has a gate",
+        )
     return "" if config.get("gating") is False else config.family.gate
 
 

@@ -174,7 +174,8 @@ def _ratios(config: Config, count: int) -> Words | None:
     """DeepSeek-V4: one entry for each layer, and one for each prediction module."""
     rows = config.get("compress_ratios")
     words = {0: "window", 4: "csa", 128: "hca"}
-    fine = isinstance(rows, list) and len(rows) >= count and _whole_numbers(rows)
+    more = config.whole("num_nextn_predict_layers")
+    fine = isinstance(rows, list) and len(rows) in (count, count + more) and _whole_numbers(rows)
     if not fine or not set(rows) <= set(words):
         config.blame(("compress_ratios",), rows, f"expected 0, 4 or 128 for each of {count} layers")
         return None

@@ -280,7 +280,10 @@ def _gated(config: Config) -> bool:
 
 def _tied(config: Config) -> bool:
     if config.family.defaults.get("never_tied"):
-        config.read.add("tie_word_embeddings")
+        if config.get("tie_word_embeddings"):
+            config.notes.append(
+                "tie_word_embeddings is true, which the family's class does not heed: untied"
+            )
         return False
     inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
     if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
@@ -297,11 +300,25 @@ def _alibi(config: Config) -> bool:
 
 
 def _predict_layers(config: Config) -> int:
+    if config.get("use_mtp") is False:
+        config.read.update(PREDICTS)
+        return 0
     said = {name: config.whole(name) for name in PREDICTS if config.get(name)}
     if len(set(said.values())) > 1:
         words = ", ".join(f"{name} {count}" for name, count in said.items())
         config.notes.append(f"prediction modules: {words}; the first is taken")
-    return next(iter(said.values()), 0)
+    layers = next(iter(said.values()), 0)
+    if "num_mtp_modules" in said:
+        layers *= config.whole("mtp_transformer_layers", default=1, least=1)
+    for name, usual in (
+        ("mtp_layers_block_type", ["attention", "moe"]),
+        ("mtp_hybrid_override_pattern", "*E"),
+    ):
+        if layers and (own := config.get(name)) not in (None, usual):
+            config.notes.append(
+                f"{name} {own}: a prediction module is taken as attention and experts"
+            )
+    return layers
 
 
 def _tables(config: Config, hidden: int) -> int:

@@ -3,13 +3,14 @@
 One slurmd per node, all on this machine and on loopback; a device is an empty file that Slurm hands
 out as a GPU; a leaf is a leaf switch of its tree; each priority is a partition with its tier. Facts
 about the options: Slurm 22.05's manual pages slurm.conf(5), gres.conf(5), topology.conf(5).
-Not carried over: quotas and fair shares (they need Slurm's data base), shares of devices, elasticity.
+Quotas, fair shares and QOS need Slurm's data base (`base`). What is not carried over: `carried`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from ersatz.device_models.text.names import EXPECTED, is_name
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.doors.slurm.accounts import Accounts
 from ersatz.sim.fleet.doors.slurm.given import Given, Settings, nodes_of
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 
@@ -34,6 +36,9 @@ class Site:
     speed: float = 1.0  # virtual seconds in a real one
     preempt: bool = False  # urgent partitions may requeue others' jobs
     given: Given | None = None  # a slurm.conf of the user's
+    accounts: Accounts | None = None  # what Slurm's data base holds; None: there is none
+    nodes: int = 0  # how many, each with its port
+    kinds: tuple[str, ...] = ()  # accelerator types
 
     @property
     def conf(self) -> Path:
@@ -70,6 +75,17 @@ def _text(lines: Sequence[str]) -> str:
     return "\n".join([*lines, ""])
 
 
+def message_timeout(site: Site) -> int:
+    """Return how long an answer may take, in virtual seconds: some real ones, more with a data base."""
+    real_s = 20 if site.accounts else 5
+    return 30 if site.speed == 1 else math.ceil(max(30, real_s * site.speed))
+
+
+def base_port(site: Site) -> int:
+    """Return the port of slurmdbd: the one after the nodes'."""
+    return site.first_port + 1 + site.nodes
+
+
 def config_files(site: Site, cluster: Cluster, workload: Workload) -> dict[str, str]:
     """Return the text of each configuration file of an emulated Slurm, by file name."""
     return {
@@ -81,20 +97,54 @@ def config_files(site: Site, cluster: Cluster, workload: Workload) -> dict[str, 
         "topology.conf": _text(_topology(cluster)),
         "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
         "job.sh": _JOB,
+        "seconds.awk": _SECONDS,
+        "where": _where(cluster),
     }  # fmt: skip
 
 
-# The job writes down which devices it got, since Slurm's own record names only nodes.
+# The job writes down which devices it got, since Slurm's own record names only nodes. Where its time
+# depends on them, $1 is a table: type, leaves, seconds; `where` tells each node's type and leaf.
 _JOB = """#!/bin/sh
 scontrol -o -d show job "$SLURM_JOB_ID" > "$2/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" &
-sleep "$1"
+case "$1" in
+*/*) seconds=$(awk -v got="$SLURM_JOB_NODELIST" -f "${2%/*}/seconds.awk" "${2%/*}/where" "$1") ;;
+*) seconds=$1 ;;
+esac
+sleep "$seconds"
 wait
 """
+
+# The longest of the types that a job got, on as many leaves as it got, or on any where it asked for fewer.
+_SECONDS = """BEGIN {
+    gsub(/n|\\[|\\]/, "", got)
+    parts = split(got, part, ",")
+    for (i = 1; i <= parts; i++) {
+        if (split(part[i], end, "-") == 1) end[2] = end[1]
+        for (node = end[1] + 0; node <= end[2] + 0; node++) mine[node] = 1
+    }
+}
+FILENAME == ARGV[1] {
+    if ($1 in mine) { types[$2] = 1; if (!($3 in leaves)) { leaves[$3] = 1; count++ } }
+    next
+}
+$2 == count { exact[$1] = $3 }
+$3 + 0 > any[$1] + 0 { any[$1] = $3 }
+END {
+    for (type in types) {
+        time = (type in exact) ? exact[type] : any[type]
+        if (time + 0 > most + 0) most = time
+    }
+    print most
+}
+"""
+
+
+def _where(cluster: Cluster) -> str:
+    return "".join(f"{i} {word(node.type)} {node.leaf}\n" for i, node in enumerate(cluster.nodes))
 
 
 def _daemons(site: Site) -> list[str]:
     folder = site.folder
-    timeout = 30 if site.speed == 1 else math.ceil(max(30, 5 * site.speed))
     expire = math.ceil(max(120, 3 * site.speed))  # a requeued job waits for so long
     return [
         "ClusterName=ersatz",
@@ -122,16 +172,34 @@ def _daemons(site: Site) -> list[str]:
         "SlurmdTimeout=0",
         "SlurmdParameters=config_overrides",
         "TreeWidth=64",
-        f"MessageTimeout={timeout}",
+        f"MessageTimeout={message_timeout(site)}",
         # Half a minute of the machine's own time: what a busy one ends late is no broken node.
         f"UnkillableStepTimeout={math.ceil(max(60, 30 * site.speed))}",
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={folder}/jobcomp.txt",
-        "AccountingStorageType=accounting_storage/none",
+        *_base(site),
         "MaxJobCount=200000",
         *([] if site.given and "enforcepartlimits" in map(str.lower, site.given.settings) else
           ["EnforcePartLimits=ALL"]),  # what can never run is refused when it is submitted
     ]  # fmt: skip
+
+
+def _base(site: Site) -> list[str]:
+    """Where Slurm keeps its accounts, and what it enforces of them."""
+    if site.accounts is None:
+        return ["AccountingStorageType=accounting_storage/none"]
+    flags = dict.fromkeys(site.given.enforced if site.given else [])
+    flags |= dict.fromkeys(["associations", "limits"] if site.accounts.limits else [])
+    own = {} if site.given is None else site.given.base
+    return [
+        "AccountingStorageType=accounting_storage/slurmdbd",
+        "AccountingStorageHost=127.0.0.1",
+        f"AccountingStoragePort={base_port(site)}",
+        f"AccountingStoragePass={site.folder}/munge/socket",
+        f"AccountingStorageTRES={','.join(['gres/gpu', *(f'gres/gpu:{k}' for k in site.kinds)])}",
+        f"AccountingStorageEnforce={','.join(flags) or 'none'}",
+        *(f"{k}={v}" for k, v in own.items() if k.lower() != "accountingstorageenforce"),
+    ]
 
 
 def _scheduling(site: Site, workload: Workload) -> list[str]:
@@ -141,7 +209,8 @@ def _scheduling(site: Site, workload: Workload) -> list[str]:
     budgets = (
         f"bf_continue,bf_interval={every},bf_max_time={20 * every},sched_interval={every},"
         f"max_sched_time={10 * every},bf_window={2 * longest + 60},bf_resolution=60,"
-        "bf_max_job_test=10000,default_queue_depth=10000"
+        "bf_max_job_test=10000,default_queue_depth=10000,"
+        f"max_switch_wait={LEAVES_S:.0f}"
     )
     if site.given:
         own = {k: v for k, v in site.given.settings.items() if k.lower() != "schedulerparameters"}
@@ -247,25 +316,39 @@ def _topology(cluster: Cluster) -> list[str]:
     return lines
 
 
+LEAVES_S = 30 * 86_400.0  # how long a job waits for its leaves; Slurm's own default is 5 minutes
 LAUNCH_S = 60.0  # allowed for launching and ending a job under the fast clock, beside its limit
 
 
-def limit_minutes(job: Job) -> int:
-    """Return the time limit that Slurm enforces: whole minutes, with room for launching the job."""
-    limit = job.walltime_s if math.isfinite(job.walltime_s) else 2.0 * job.duration_s + 3600.0
+def limit_minutes(job: Job, slowest: float = 1.0) -> int:
+    """Return the time limit that Slurm enforces: whole minutes, with room for launching the job.
+
+    `slowest` is the job's lowest rate.
+    """
+    limit = (
+        job.walltime_s / slowest
+        if math.isfinite(job.walltime_s)
+        else 2.0 * job.duration_s / slowest + 3600.0
+    )
     return math.ceil((limit + LAUNCH_S) / 60.0)
 
 
-def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
+def sbatch_arguments(
+    site: Site, cluster: Cluster, job: Job, rates: Mapping[tuple[str, int], float] | None = None
+) -> list[str]:
     """Return the arguments of `sbatch` for a job, its script included.
 
-    Whole nodes where the gang fills them; else the fewest nodes that hold it.
+    Whole nodes where the gang fills them; else the fewest nodes that hold it. Where its rate differs
+    between the places that it may get, the script is given its table of seconds, in `seconds_file`.
     """
     kinds = tuple(word(kind) for kind in job.types or cluster.types)
-    fits = [node.devices for node in cluster.nodes if node.type in kinds and node.devices]
-    size = max(fits, default=1)
+    sizes = sizes_asked_for(cluster, job)
+    size, least = max(sizes), min(sizes)
     name = kinds[0] + ":" if len(kinds) == 1 else ""
-    if job.devices <= size:
+    if size != least and job.devices > least:
+        nodes = f"{math.ceil(job.devices / size)}-{math.ceil(job.devices / least)}"
+        request = [f"--nodes={nodes}", f"--gpus={name}{job.devices}"]
+    elif job.devices <= size:
         request = ["--nodes=1", f"--gres=gpu:{name}{job.devices}"]
     elif job.devices % size == 0:
         request = [f"--nodes={job.devices // size}", f"--gres=gpu:{name}{size}"]
@@ -277,10 +360,44 @@ def sbatch_arguments(site: Site, cluster: Cluster, job: Job) -> list[str]:
     elif job.types and len(cluster.types) > 1:
         request.append(f"--constraint={kinds[0]}")
     partition = site.given.partition_of(job) if site.given else partition_of(job.priority)
-    if job.max_leaves == 1:
-        request.append("--switches=1@30-00:00:00")  # wait for one leaf, however long
+    if job.max_leaves:
+        request.append(f"--switches={job.max_leaves}@30-00:00:00")  # wait for it, however long
+    if site.accounts:
+        request += site.accounts.arguments(job)
+    found = set((rates or {}).values()) or {1.0}
+    length = (
+        f"{job.duration_s / min(found):.3f}" if len(found) == 1 else str(seconds_file(site, job))
+    )
     return [
         "--parsable", "--output=/dev/null", "--requeue", f"--job-name={word(job.id)}",
-        f"--partition={partition}", f"--time={limit_minutes(job)}", *request,
-        str(site.folder / "job.sh"), f"{job.duration_s:.3f}", str(site.folder / "taken"),
+        f"--partition={partition}", f"--time={limit_minutes(job, min(found))}", *request,
+        str(site.folder / "job.sh"), length, str(site.folder / "taken"),
     ]  # fmt: skip
+
+
+def sizes_asked_for(cluster: Cluster, job: Job) -> list[int]:
+    """Return the sizes of nodes that a job is asked for on: all of its types' but in one case.
+
+    Slurm 22.05 looks for a range of nodes on one leaf only where `--switches` allows several. So a job that
+    may span some is asked for on nodes of one size, that of most of its devices, if it fills them.
+    """
+    kinds = job.types or cluster.types
+    room = Counter[int]()
+    for node in cluster.nodes:
+        if node.type in kinds and node.devices:
+            room[node.devices] += node.devices
+    usual = max(room, key=lambda size: room[size], default=1)
+    if job.max_leaves > 1 and job.devices > min(room, default=1) and job.devices % usual == 0:
+        return [usual]
+    return sorted(room) or [1]
+
+
+def seconds_file(site: Site, job: Job) -> Path:
+    """Return where a job finds its seconds by type and leaves."""
+    return site.folder / "seconds" / word(job.id)
+
+
+def seconds_text(job: Job, rates: Mapping[tuple[str, int], float]) -> str:
+    """Return a job's table: type, leaves, seconds."""
+    return "".join(f"{word(kind)} {leaves} {job.duration_s / rate:.3f}\n"
+                   for (kind, leaves), rate in rates.items())  # fmt: skip

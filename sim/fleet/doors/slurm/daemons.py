@@ -23,6 +23,8 @@ from pathlib import Path
 from ersatz.device_models.text.private import private_folder
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.fleet.cluster import Cluster
+from ersatz.sim.fleet.doors.slurm import base
+from ersatz.sim.fleet.doors.slurm.accounts import Accounts
 from ersatz.sim.fleet.doors.slurm.config import Site, config_files, node_name
 from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.workload.jobs import Workload
@@ -45,13 +47,18 @@ def search_path() -> str:
     return f"{os.environ.get('PATH', '')}:{PATHS}"
 
 
-def missing(speed: float = 1.0) -> str:
-    """Return why Slurm cannot be run here, with the Debian packages that help; empty if it can."""
+def missing(speed: float = 1.0, *, accounts: bool = False) -> str:
+    """Return why Slurm cannot be run here, with the Debian packages that help; empty if it can.
+
+    `accounts`: its data base is needed, too.
+    """
     needed = NEEDED | ({"faketime": "faketime"} if speed != 1 else {})
+    needed |= base.NEEDED if accounts else {}
     lacking = {p: d for p, d in needed.items() if not shutil.which(p, path=search_path())}
     if not lacking:
         return ""
-    packages = " ".join(sorted({"slurm-wlm-basic-plugins", *lacking.values()}))
+    plugins = {"slurm-wlm-basic-plugins", *([base.PLUGIN] if accounts else [])}
+    packages = " ".join(sorted({*plugins, *lacking.values()}))
     return (f"{', '.join(lacking)} not found; on Debian: apt-get install --no-install-recommends"
             f" {packages}")  # fmt: skip
 
@@ -115,17 +122,20 @@ def running(
     speed: float = 1.0,
     preempt: bool = False,
     given: Given | None = None,
+    accounts: Accounts | None = None,
 ) -> Iterator[Running]:
     """Bring a Slurm up that emulates a cluster, and take it down whatever happens.
 
     Raises `SlurmError` where it is missing or does not come up.
     """
-    reason = missing(speed)
+    reason = missing(speed, accounts=accounts is not None)
     if reason:
         raise SlurmError(reason)
     folder = private_folder("slurm")
-    site = Site(folder, free_ports(len(cluster.nodes) + 1), socket.gethostname().split(".")[0],
-                pwd.getpwuid(os.geteuid()).pw_name, speed, preempt, given)  # fmt: skip
+    nodes = len(cluster.nodes)
+    site = Site(folder, free_ports(nodes + 2), socket.gethostname().split(".")[0],
+                pwd.getpwuid(os.geteuid()).pw_name, speed, preempt, given, accounts, nodes,
+                cluster.types)  # fmt: skip
     guard = None
     try:
         _write_files(site, cluster, workload)
@@ -155,10 +165,14 @@ def _is_free(port: int) -> bool:
 
 def _write_files(site: Site, cluster: Cluster, workload: Workload) -> None:
     folder = site.folder  # nobody else enters it: without munge's socket no other user is heard
-    for name in ("state", "spool", "dev", "taken", "munge"):
+    for name in ("state", "spool", "dev", "taken", "munge", "seconds"):
         (folder / name).mkdir()
     for name, text in config_files(site, cluster, workload).items():
         (folder / name).write_text(text)
+    if site.accounts:
+        (folder / "slurmdbd.conf").touch(0o600)
+        (folder / "slurmdbd.conf").write_text(base.slurmdbd_conf(site))
+        (folder / "accounts").write_text(site.accounts.dump(site.user))
     for slot in range(max(node.devices for node in cluster.nodes)):
         (folder / "dev" / f"gpu{slot}").touch()
     key = folder / "munge" / "key"
@@ -197,13 +211,39 @@ def _start(slurm: Running, cluster: Cluster) -> None:
                    f"--key-file={munge}/key", f"--pid-file={munge}/pid",
                    f"--log-file={munge}/log", f"--seed-file={munge}/seed"], real)  # fmt: skip
     _wait_until(slurm, (munge / "socket").exists, "munged opens its socket")
+    if slurm.site.accounts:
+        _start_base(slurm, real)
     # Daemons are started by these names: under any other Slurm drops every device silently.
     _spawn(slurm, ["slurmctld", "-D", "-c"], slurm.environment)
     _wait_until(slurm, lambda: _answers(slurm), "slurmctld answers")
+    if slurm.site.accounts:  # only now are devices known as something to limit
+        for words in base.orders(slurm.site.accounts, f"{slurm.site.folder}/accounts"):
+            slurm.call(*words)
     for index in range(len(cluster.nodes)):
         (slurm.site.folder / "spool" / node_name(index)).mkdir()
         _spawn(slurm, ["slurmd", "-D", "-N", node_name(index)], slurm.environment)
     _wait_until(slurm, lambda: _idle(slurm) == len(cluster.nodes), "every node is idle")
+
+
+def _start_base(slurm: Running, real: dict[str, str]) -> None:
+    """Start the data base, in real time, and slurmdbd, under the fast clock."""
+    complaint = base.install(slurm.site, real)
+    if complaint:
+        raise SlurmError(complaint)
+    _spawn(slurm, base.mariadb(slurm.site), real)
+    where = slurm.site.folder / "base.socket"
+    _wait_until(slurm, where.exists, "mariadbd opens its socket")
+    _spawn(slurm, ["slurmdbd", "-D"], slurm.environment | {"MYSQL_UNIX_PORT": str(where)})
+    _wait_until(slurm, lambda: _knows_cluster(slurm), "slurmdbd answers")
+
+
+def _knows_cluster(slurm: Running) -> bool:
+    try:
+        if "ersatz" not in slurm.call("sacctmgr", "-nP", "show", "cluster", "format=cluster"):
+            slurm.call("sacctmgr", "-i", "add", "cluster", "ersatz")
+        return True
+    except SlurmError:
+        return False
 
 
 def _spawn(slurm: Running, command: Sequence[str], environment: dict[str, str]) -> None:

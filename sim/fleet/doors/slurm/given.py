@@ -3,7 +3,7 @@
 Taken over is what decides who runs when; what says where Slurm lives, how it is secured or what it runs
 (paths, hosts, plug-ins of nodes, prologues) is not, and that is told. Nodes are emulated: the file's own
 stand for the fleet's in their order. What needs Slurm's data base (fair share, QOS, limits of accounts)
-has no effect here, and is told, too.
+is taken over as well, and then one is started (`base`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,22 @@ TAKEN = frozenset({
 OF_PARTITIONS = frozenset({
     "partitionname", "nodes", "default", "maxtime", "defaulttime", "prioritytier", "priorityjobfactor",
     "preemptmode", "gracetime", "maxnodes", "minnodes", "state", "oversubscribe", "llnorder", "lln",
-    "overtimelimit", "exclusiveuser",
+    "overtimelimit", "exclusiveuser", "qos",
 })  # fmt: skip
-DATA_BASE = frozenset({
-    "priorityweightfairshare", "priorityweightqos", "priorityweightassoc", "priorityweighttres",
-    "accountingstorageenforce", "accountingstoragetype", "prioritysiteplugin",
-})  # fmt: skip
+DATA_BASE = frozenset(
+    {
+        "priorityweightfairshare",
+        "priorityweightqos",
+        "priorityweightassoc",
+        "priorityweighttres",
+        "priorityusageresetperiod",
+        "fairsharedampeningfactor",
+        "accountingstorageenforce",
+    }
+)
+NOTHING = frozenset({"", "0", "none"})
+# What is enforced of accounts; of the rest, wckeys are nobody's here, and the others keep no records.
+ENFORCED = ("associations", "limits", "qos", "safe")  # fmt: skip
 BUDGETS = frozenset({"bf_interval", "bf_max_time", "sched_interval", "max_sched_time"})
 VALUE = re.compile(r"[A-Za-z0-9_.,:/=+*\[\]-]{1,2000}")
 MOST_LINES = 20_000
@@ -45,6 +55,7 @@ class Given:
     """What a slurm.conf says of who runs when."""
 
     settings: Settings  # key as the file writes it -> value
+    base: Settings  # likewise, of what needs Slurm's data base
     partitions: tuple[Settings, ...]
     nodes: tuple[str, ...]  # the file's own, in their order
     notes: tuple[str, ...]
@@ -62,6 +73,19 @@ class Given:
             (n for n in (job.tenant, job.id.rpartition("-")[0]) if n in known), self.default
         )
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether anything of the file has an effect with Slurm's data base only."""
+        return any(value.lower() not in NOTHING for value in self.base.values()) or any(
+            _of(partition, "qos") for partition in self.partitions
+        )
+
+    @property
+    def enforced(self) -> list[str]:
+        """What the file has Slurm enforce of accounts."""
+        asked = _of(self.base, "accountingstorageenforce").lower().split(",")
+        return [flag for flag in ENFORCED if flag in asked or "all" in asked]
+
     def parameters(self, ours: str) -> str:
         """Return the scheduler's parameters: the file's, but for budgets of time, which follow the clock."""
         theirs = [p for p in _of(self.settings, "schedulerparameters").split(",") if p]
@@ -77,6 +101,7 @@ def _of(settings: Settings, key: str) -> str:
 def read_conf(path: Path | str, cluster: Cluster) -> Given:
     """Read a slurm.conf for a fleet; raises `InputError` with every line that cannot be carried over."""
     settings: Settings = {}
+    base: Settings = {}
     partitions: list[Settings] = []
     nodes: list[str] = []
     left: dict[str, int] = {}
@@ -92,12 +117,14 @@ def read_conf(path: Path | str, cluster: Cluster) -> Given:
             if first == "nodename":
                 nodes += [] if words[0][1].upper() == "DEFAULT" else expand(words[0][1])
             elif first == "partitionname":
-                partitions.append({k: _sound(v) for k, v in words if k.lower() in OF_PARTITIONS})
+                partitions.append({k: sound(v) for k, v in words if k.lower() in OF_PARTITIONS})
                 left |= {k: number for k, _ in words if k.lower() not in OF_PARTITIONS}
             else:
                 for key, value in words:
                     if key.lower() in TAKEN:
-                        settings[key] = _sound(value)
+                        settings[key] = sound(value)
+                    elif key.lower() in DATA_BASE:
+                        base[key] = sound(value)
                     else:
                         left[key] = number
         except ValueError as error:
@@ -112,7 +139,7 @@ def read_conf(path: Path | str, cluster: Cluster) -> Given:
     if problems:
         raise InputError(problems)
     whole = tuple({**defaults, **p} for p in named)
-    given = Given(settings, whole, tuple(nodes), _notes(left))
+    given = Given(settings, base, whole, tuple(nodes), _notes(left))
     for partition in whole:  # every fault of a name before anything is started
         nodes_of(given, partition, str(path))
     return given
@@ -130,19 +157,16 @@ def _lines(text: str) -> list[tuple[int, str]]:
     return found
 
 
-def _sound(value: str) -> str:
+def sound(value: str) -> str:
+    """Return a value of Slurm's as it is; raises `ValueError` for what is none."""
     if not VALUE.fullmatch(value):
         raise ValueError("holds signs that a value of Slurm's does not have")
     return value
 
 
 def _notes(left: dict[str, int]) -> tuple[str, ...]:
-    base = sorted(key for key in left if key.lower() in DATA_BASE)
-    other = sorted(key for key in left if key.lower() not in DATA_BASE)
-    return tuple(note for note in (
-        f"slurm.conf: {', '.join(base)}: need Slurm's data base and have no effect here" if base else "",
-        f"slurm.conf: not carried over, as nodes are emulated: {', '.join(other)}" if other else "",
-    ) if note)  # fmt: skip
+    names = ", ".join(sorted(left))
+    return (f"slurm.conf: not carried over, as nodes are emulated: {names}",) if left else ()
 
 
 def nodes_of(given: Given, partition: Settings, path: str = "slurm.conf") -> Sequence[int] | None:

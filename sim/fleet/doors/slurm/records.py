@@ -10,7 +10,7 @@ it starts over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from ersatz.sim.fleet.cluster import Cluster, Placement
 from ersatz.sim.fleet.doors.slurm.daemons import SlurmError
 from ersatz.sim.fleet.doors.slurm.strikes import Struck
-from ersatz.sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Record, Rules
+from ersatz.sim.fleet.log import BROKEN_OFF, DONE, Claims, Log, Quota, Record, Rules
 from ersatz.sim.fleet.workload.jobs import Job
 
 # How Slurm ends an attempt, and the event that it is here. The others wait again afterwards.
@@ -43,6 +43,7 @@ class Completion:
     submit_s: float
     start_s: float
     end_s: float
+    nodes: tuple[int, ...] = ()
     lost_node: int = -1  # by whose failure it ended
 
 
@@ -73,7 +74,9 @@ def _completion(line: str, origin: float) -> Completion:
             _seconds(fields[key], origin) for key in ("SubmitTime", "StartTime", "EndTime")
         )
         state = fields["JobState"].split("+")[0]
-        return Completion(int(fields["JobId"]), state, submit, start, end)
+        listed = fields.get("NodeList", "")
+        nodes = tuple(_numbers(listed.strip("n[]"))) if listed.startswith("n") else ()
+        return Completion(int(fields["JobId"]), state, submit, start, end, nodes)
     except (KeyError, ValueError) as error:
         raise SlurmError(f"its completion record cannot be read ({error}): {line[:80]!r}") from None
 
@@ -108,12 +111,15 @@ def _numbers(text: str) -> Iterator[int]:
 def make_log(
     cluster: Cluster, submissions: list[Submission], completions: list[Completion], taken: Path,
     about: dict[str, str], *, struck: Sequence[Struck] = (), broken: str = "",
-    preempts: bool = False,
+    preempts: bool = False, quotas: Mapping[str, Quota] | None = None, clock_s: float = SLACK_S,
 ) -> Log:  # fmt: skip
-    """Return the event log of a replay; `broken` says why it was broken off."""
+    """Return the event log of a replay; `broken` says why it was broken off.
+
+    By `clock_s` our fast clock and Slurm's may differ.
+    """
     claims = Claims(preempts="any" if preempts else "never")
-    log = Log(cluster, Rules(slack_s=SLACK_S), claims, about)
-    rows, ended = _node_rows(struck, completions, taken)
+    log = Log(cluster, Rules(quotas or {}, slack_s=SLACK_S), claims, about)
+    rows, ended = _node_rows(struck, completions, taken, clock_s)
     attempts: dict[int, list[Completion]] = {}
     for completion in ended:
         attempts.setdefault(completion.slurm_id, []).append(completion)
@@ -130,7 +136,7 @@ def make_log(
         for restarts, attempt in enumerate(mine):
             path = taken / f"{attempt.slurm_id}.{restarts}"
             rows += [(at, order, number, record)
-                     for at, order, record in _attempt(job, attempt, path)]  # fmt: skip
+                     for at, order, record in _attempt(cluster, job, attempt, path)]  # fmt: skip
     rows.sort(key=lambda row: row[:3])
     log.records = [row[3] for row in rows]
     how, why = (BROKEN_OFF, broken) if broken else (DONE, "all jobs are over")
@@ -139,7 +145,7 @@ def make_log(
 
 
 def _node_rows(
-    struck: Sequence[Struck], completions: Sequence[Completion], taken: Path
+    struck: Sequence[Struck], completions: Sequence[Completion], taken: Path, clock_s: float
 ) -> tuple[list[Row], list[Completion]]:
     """Return the records of nodes, and the completions with the node by whose failure they ended.
 
@@ -154,7 +160,8 @@ def _node_rows(
         at, order = (from_s, _UP) if strike.action in ("up", "undrain") else (to_s + 1, _DOWN)
         if strike.action == "down":
             hit = [i for i, c in enumerate(ended) if c.state == "NODE_FAIL" and c.lost_node < 0
-                   and from_s - 1 <= c.end_s <= to_s + 1 and strike.node in places[i]]  # fmt: skip
+                   and from_s - clock_s <= c.end_s <= to_s + clock_s
+                   and strike.node in places[i]]  # fmt: skip
             if hit:
                 at = min(ended[i].end_s for i in hit)
                 at += any(ended[i].start_s >= at for i in hit)  # ended as soon as it had started
@@ -176,8 +183,13 @@ def _places(completions: Sequence[Completion], taken: Path) -> list[set[int]]:
     return places
 
 
-def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float, int, Record]]:
-    """Yield start and end of one attempt, with their order within a second."""
+def _attempt(
+    cluster: Cluster, job: Job, attempt: Completion, path: Path
+) -> Iterator[tuple[float, int, Record]]:
+    """Yield start and end of one attempt, with their order within a second.
+
+    One that was broken off before it could note its devices held whole nodes, or did not begin.
+    """
     event = ENDS.get(attempt.state)
     if event is None:
         raise SlurmError(f"job {job.id} ended in a state that is not known: {attempt.state}")
@@ -187,6 +199,10 @@ def _attempt(job: Job, attempt: Completion, path: Path) -> Iterator[tuple[float,
             yield end, _LATE, Record(end, "abandon", job.id, detail=f"slurm: {attempt.state}")
         return
     placement = parse_taken(path.read_text()) if path.exists() else ()
+    if not placement and event in WAITS_AGAIN:
+        placement = tuple((node, (1 << cluster.nodes[node].devices) - 1) for node in attempt.nodes)
+        if sum(mask.bit_count() for _, mask in placement) != job.devices:
+            return
     if not placement and job.devices:
         raise SlurmError(f"job {job.id} left no note of the devices that it got")
     work = {"finish": job.duration_s, "timeout": job.walltime_s}.get(event, 0.0)

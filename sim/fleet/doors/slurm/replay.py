@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
-from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.accounts import Accounts, accounts_of_fleet
+from ersatz.sim.fleet.doors.slurm.carried import Rates, refuse_what_slurm_cannot
+from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments, seconds_file, seconds_text
 from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
 from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.doors.slurm.records import (
     ENDS,
+    SLACK_S,
     WAITS_AGAIN,
     Completion,
     Submission,
@@ -23,11 +25,12 @@ from ersatz.sim.fleet.doors.slurm.records import (
 )
 from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
 from ersatz.sim.fleet.engine.fleet import RunEndedError
-from ersatz.sim.fleet.engine.outages import Failures, Outage
+from ersatz.sim.fleet.engine.outages import Outage
 from ersatz.sim.fleet.log import Log, Rules
 from ersatz.sim.fleet.workload.jobs import Workload
 
 LOOK_S = 10.0  # real seconds without an end of a job, after which to look whether any runs
+CLOCK_S = 0.05  # real seconds by which two readings of the fast clock may differ
 STALL_S = 60.0  # real seconds in which no job ends although none runs
 Advance = Callable[[str], None]
 
@@ -40,6 +43,8 @@ class Replay:
     cluster: Cluster
     workload: Workload
     advance: Advance
+    rules: Rules = field(default_factory=Rules)
+    rates: Mapping[str, Rates] = field(default_factory=dict)  # of jobs whose rate is not 1
     strikes: Iterator[Strike] = field(default_factory=lambda: iter(()))
     struck: list[Struck] = field(default_factory=list)
     next_strike: Strike | None = None
@@ -54,7 +59,9 @@ class Replay:
                 self.strike_what_is_due()
                 self.slurm.check()
                 time.sleep(min(wait / self.slurm.site.speed, 0.1))
-            words = sbatch_arguments(self.slurm.site, self.cluster, job)
+            rates = self.rates.get(job.id, {})
+            words = sbatch_arguments(self.slurm.site, self.cluster, job, rates)
+            seconds_file(self.slurm.site, job).write_text(seconds_text(job, rates))
             if job.after:
                 names = ":".join(str(self.ids.get(name, 0)) for name in job.after)
                 words = [f"--dependency=afterok:{names}", "--kill-on-invalid-dep=yes", *words]
@@ -72,10 +79,13 @@ class Replay:
         if self.next_strike is None:
             self.next_strike = next(self.strikes, None)
         while self.next_strike and self.next_strike.at_s <= self.slurm.now():
-            begin = self.slurm.now()
-            self.slurm.call("scontrol", *self.next_strike.orders())
-            end = math.ceil(self.slurm.now())
-            self.struck.append(Struck(self.next_strike, float(math.floor(begin)), float(end)))
+            begin = float(math.floor(self.slurm.now()))
+            if orders := self.next_strike.orders():
+                self.slurm.call("scontrol", *orders)
+            else:
+                begin = self.struck[-1].from_s
+            end = float(math.ceil(self.slurm.now()))
+            self.struck.append(Struck(self.next_strike, begin, end))
             gone = self.next_strike.action in ("down", "drain")
             (self.away.add if gone else self.away.discard)(self.next_strike.node)
             self.next_strike = next(self.strikes, None)
@@ -120,7 +130,8 @@ class Replay:
         site = self.slurm.site
         preempts = site.preempt or site.given is not None
         log = make_log(self.cluster, self.submissions, self.completions(), site.folder / "taken",
-                       about, struck=self.struck, broken=broken, preempts=preempts)  # fmt: skip
+                       about, struck=self.struck, broken=broken, preempts=preempts,
+                       quotas=self.rules.quotas, clock_s=max(SLACK_S, CLOCK_S * site.speed))  # fmt: skip
         if site.given:  # what its partitions and limits demand is not in the log
             log.claims = replace(log.claims, own_rules="slurm.conf")
         return log
@@ -130,50 +141,31 @@ def replay_on_slurm(
     cluster: Cluster, workload: Workload, *, speed: float = 200.0, rules: Rules | None = None,
     preempt: bool = False, outages: Sequence[Outage] = (), seed: int = 0,
     advance: Advance = lambda _: None, about: dict[str, str] | None = None,
-    given: Given | None = None,
+    given: Given | None = None, accounts: Accounts | None = None,
+    rates: Mapping[str, Rates] | None = None,
 ) -> Log:  # fmt: skip
     """Run a workload on real Slurm with emulated nodes and return its event log.
 
-    `speed` is virtual seconds in a real one. Raises `SlurmError` where Slurm is missing, `InputError`
-    for what this door cannot carry, and `RunEndedError` with the log so far when Slurm gives up.
+    Where the rules hold quotas or `given` needs them, and no `accounts` are given, each tenant has one.
+    `rates` are those of jobs that do not run at rate 1 everywhere (`carried`). `speed` is virtual seconds
+    in a real one. Raises `SlurmError` where Slurm is missing, `InputError` for what this door cannot
+    carry, and `RunEndedError` with the log so far when Slurm gives up.
     """
-    refuse_what_slurm_cannot(cluster, workload, rules or Rules(), outages)
-    with running(cluster, workload, speed=speed, preempt=preempt, given=given) as slurm:
+    rules = rules or Rules()
+    refuse_what_slurm_cannot(cluster, workload, rules)
+    if accounts is None and (rules.quotas or (given and given.needs_base)):
+        accounts = accounts_of_fleet(workload, rules.quotas)
+    with running(cluster, workload, speed=speed, preempt=preempt, given=given,
+                 accounts=accounts) as slurm:  # fmt: skip
         version = slurm.call("scontrol", "--version").strip()
         head = {"policy": f"{version}, sched/backfill", "workload": workload.name, "door": "slurm",
                 "speed": f"{speed:g}", **(about or {})}  # fmt: skip
         slurm.begin()
-        replay = Replay(slurm, cluster, workload, advance, strikes(cluster, outages, seed))
+        replay = Replay(slurm, cluster, workload, advance, rules, rates or {},
+                        strikes(cluster, outages, seed))  # fmt: skip
         try:
             replay.submit_all()
             replay.wait_for_all()
         except SlurmError as error:
             raise RunEndedError(str(error), replay.log(head, str(error))) from error
         return replay.log(head)
-
-
-def refuse_what_slurm_cannot(
-    cluster: Cluster, workload: Workload, rules: Rules, outages: Sequence[Outage] = ()
-) -> None:
-    """Raise `InputError` with everything that this door cannot carry over."""
-    wrong = []
-    if any(isinstance(outage, Failures) and outage.slowdown < 1 for outage in outages):
-        wrong.append("slow nodes cannot be emulated: jobs only sleep")
-    if rules.max_failures:
-        wrong.append("slurm requeues a job however often its nodes fail: no 'max_failures'")
-    if rules.quotas:
-        wrong.append("quotas need Slurm's data base; run them in process")
-    if any(node.devices == 0 for node in cluster.nodes):
-        wrong.append("nodes without devices cannot be emulated")
-    for what, hit in (
-        ("shares of devices", lambda j: j.milli < 1000),
-        ("elastic sizes", lambda j: j.least < j.devices or j.most > j.devices),
-        ("jobs without devices", lambda j: j.devices == 0),
-        ("limits on pods or on several leaves", lambda j: j.max_pods or j.max_leaves > 1),
-        ("endless jobs", lambda j: not math.isfinite(j.duration_s)),
-    ):
-        first = next((job for job in workload.jobs if hit(job)), None)
-        if first is not None:
-            wrong.append(f"{what} cannot be carried over (job {first.id})")
-    if wrong:
-        raise InputError(Problem(workload.name, 0, 0, "", "", text) for text in wrong)

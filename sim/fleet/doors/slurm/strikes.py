@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import simpy
@@ -35,9 +35,12 @@ class Strike:
     action: Action
     node: int
     cause: str
+    done: bool = False  # by the one before it
 
     def orders(self) -> list[str]:
-        """Return the arguments of `scontrol` that do it."""
+        """Return the arguments of `scontrol` that do it, none where it is done already."""
+        if self.done:
+            return []
         order = ["update", f"nodename={node_name(self.node)}", f"state={_STATES[self.action]}"]
         return [*order, f"reason={word(self.cause)}"] if self.action in ("down", "drain") else order
 
@@ -103,5 +106,17 @@ def strikes(cluster: Cluster, outages: Sequence[Outage], seed: int) -> Iterator[
     begin_outages(diary, outages, seed)
     while env.peek() < math.inf:
         env.step()
-        yield from diary.written
+        yield from _at_once(diary.written)
         diary.written.clear()
+
+
+def _at_once(written: Sequence[Strike]) -> list[Strike]:
+    """Return what happens in one instant without drains that are undone in it.
+
+    Slurm's `resume` ends a drain, too; to drain and undrain afterwards would take virtual minutes, in
+    which jobs start.
+    """
+    undrained = {s.node for s in written if s.action == "undrain"}
+    back = {s.node for s in written if s.action == "up"} & undrained
+    return [replace(s, done=s.action == "undrain" and s.node in back) for s in written
+            if not (s.action == "drain" and s.node in back)]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Steps that others recorded, or that were simulated, as recordings: to be replayed elsewhere."""
