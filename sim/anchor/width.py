@@ -3,8 +3,9 @@
 What the anchor did not settle of the five factors counts by how much this step answers to them, so a
 step unlike those that were measured is less sure. To that comes the spread that runs have about such
 an anchor, as far as its own rows tell; what is predicted less well wherever it was measured; and on
-another device what devices of one software differ by, and that nobody measured it. An anchor makes an
-interval wider only where its rows contradict one another more than those of other clusters do.
+another device what devices of one software differ by, and that nobody measured it. Rows that agree
+better than those of other clusters narrow the interval at least in that proportion; rows that contradict
+one another more than those do may make it wider.
 """
 
 from __future__ import annotations
@@ -69,4 +70,7 @@ def anchored_half(
         stays.append(components()["cluster"] * math.sqrt(common_shares()["device"]))
     half = math.hypot(END * spread, END * still_open(slope, covariance), *stays)
     usual, _ = usual_spread()
-    return half if spread > usual else min(half, math.hypot(*plain.values()))
+    if spread > usual:
+        return half
+    gained = 1.0 if elsewhere else spread / usual
+    return min(half, gained * math.hypot(*plain.values()))
