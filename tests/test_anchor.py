@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from ersatz.sim.anchor.factors import (
     moved,
     slopes,
     spreads,
+    usual_spread,
     with_factors,
 )
-from ersatz.sim.anchor.posterior import posterior, still_open
-from ersatz.sim.anchor.width import anchored_width
+from ersatz.sim.anchor.posterior import Posterior, learned_spread, posterior, still_open
+from ersatz.sim.anchor.width import anchored_half, anchored_width
 from ersatz.sim.answers.anchor import MOST, anchor
 from ersatz.sim.errors import InputError
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.uncertainty.draws import step_factors
+from ersatz.sim.uncertainty.intervals import features, half_width
 
 SCENARIO = """
 question: What does a small cluster say of a large one?
@@ -166,19 +169,59 @@ def test_runs_of_several_stacks_or_devices_are_refused(tmp_path: Path) -> None:
         anchor(paths, stack="generic")
 
 
-def test_an_anchor_on_an_unknown_stack_is_not_taken_for_a_known_one(tmp_path: Path) -> None:
-    """Without what the anchor says both would have the width of their base: the unknown one's is wider."""
+def test_an_anchor_on_an_unknown_stack_keeps_what_is_unknown_of_it(tmp_path: Path) -> None:
+    """What is anchored is known as well as its own rows tell, whatever its base is called.
+
+    Left-out lineages are covered alike beside two anchors, recognised or not; without the anchor the
+    unknown stack is the wider one, and the file says so still.
+    """
     paths = written(tmp_path, [0.0] * len(NAMES))
-    widths = {}
+    widths, plain = {}, {}
     for base in ("generic", "fsdp"):
         (tmp_path / f"{base}-mine.yaml").write_text(
             next(iter(anchor(paths, stack=base).values())).text
         )
         (case,) = load_cases(paths[0], [f"stack={tmp_path}/{base}-mine.yaml"])
-        widths[base] = anchored_width(case)
-    assert widths["generic"] is not None
-    assert widths["fsdp"] is not None
-    assert widths["generic"][0] > 1.2 * widths["fsdp"][0]
+        told = anchored_width(case)
+        assert told is not None
+        widths[base], plain[base] = told[0], half_width(case)
+        assert ("stack" in set(features(case, case.pools[0]))) == (base == "generic")
+    assert plain["generic"] > 1.2 * plain["fsdp"] > widths["fsdp"]
+    assert widths["generic"] < 0.8 * plain["generic"]
+
+
+def test_a_row_s_error_without_its_own_pull_is_that_of_the_others_anchor() -> None:
+    """Three rows of one factor, errors of hardly a spread: each predicted from the other two."""
+    slope = np.array([[1.0, 0, 0, 0, 0]] * 3)
+    errors = np.array([0.004, -0.002, 0.003])
+
+    def found(rows: list[int]) -> Posterior:
+        return posterior(lambda logs: (errors[rows] + slope[rows] @ logs, slope[rows]), 0.1)
+
+    apart = [errors[i] + found([k for k in range(3) if k != i]).logs[0] for i in range(3)]
+    assert found([0, 1, 2]).spread == pytest.approx(learned_spread(np.array(apart)), rel=1e-3)
+
+
+def test_the_spread_of_an_anchor_is_the_usual_one_until_its_rows_tell_otherwise() -> None:
+    """Usual 0.15, which weighs as six rows: six rows of 0.05 make the root of (0.0225 + 0.0025) / 2."""
+    usual, belief = usual_spread()
+    assert (usual, belief) == (0.15, 6.0)
+    assert learned_spread(np.array([])) == pytest.approx(usual)
+    assert learned_spread(np.full(6, 0.05)) == pytest.approx(math.sqrt(0.0125))
+    assert learned_spread(np.array([0.4, -0.4])) > usual
+
+
+def test_rows_that_agree_never_widen_an_interval_and_rows_that_contradict_do() -> None:
+    """By hand, nothing open of the factors: 1.2816 spreads, at most the width before x spread / 0.15."""
+    nothing, open_none = np.zeros(len(NAMES)), np.zeros((len(NAMES), len(NAMES)))
+    width = partial(anchored_half, slope=nothing, covariance=open_none)
+    assert width({"cluster": 0.3}, spread=0.1) == pytest.approx(0.12816, rel=1e-4)
+    assert width({"cluster": 0.1}, spread=0.1) == pytest.approx(0.1 * 0.1 / 0.15)
+    assert width({"cluster": 0.1}, spread=0.2) == pytest.approx(0.25631, rel=1e-4)
+    kinds = width({"cluster": 0.3, "experts": 0.1}, spread=0.1)
+    assert kinds == pytest.approx(math.hypot(0.12816, 0.1), rel=1e-4)
+    far = width({"cluster": 0.3, "unmeasured": 0.4}, spread=0.1, elsewhere=True)
+    assert far > 0.4 > width({"cluster": 0.3, "unmeasured": 0.4}, spread=0.1)
 
 
 def test_two_anchored_cases_on_one_device_are_not_certain_of_their_difference(
@@ -264,6 +307,7 @@ def test_a_table_is_read_as_validate_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [
     {"covariance": [[1.0]]}, {"runs": 0}, {"runs": "many"}, {"surplus": 1}, {"device": None},
+    {"spread": 0}, {"spread": "wide"},
 ])  # fmt: skip
 def test_a_faulty_anchor_of_a_stack_file_is_named(
     tmp_path: Path, change: dict[str, Any], anchored_text: str

@@ -359,8 +359,12 @@ def _anchor(sheet: Sheet) -> Anchor | None:
     if not _is_number(given["runs"]) or given["runs"] < 1:
         sheet.blame(("anchor", "runs"), given["runs"], "expected a number of 1 or more")
         return None
+    if not _is_number(given["spread"]) or given["spread"] <= 0:
+        sheet.blame(("anchor", "spread"), given["spread"], "expected a number above 0")
+        return None
     table = tuple(tuple(float(v) for v in row) for row in rows)
-    return Anchor(str(given["base"]), str(given["device"]), int(given["runs"]), table)
+    runs, spread = int(given["runs"]), float(given["spread"])
+    return Anchor(str(given["base"]), str(given["device"]), runs, spread, table)
 
 
 def _is_number(value: object) -> bool:

@@ -37,6 +37,7 @@ class Anchor:
     base: str  # the stack that was moved
     device: str
     runs: int
+    spread: float  # standard deviation of the log error of a further run, the factors apart
     covariance: tuple[tuple[float, ...], ...]  # of the logarithms of the five factors (sim.anchor)
 
 

@@ -54,9 +54,10 @@ def row_scale() -> float:
     return float(read_yaml(DATA / "anchor.yaml").data["rows"]["scale"]["value"])
 
 
-def rest_share() -> float:
-    """Return the share of a step's log half width that measured steps of the same stack leave."""
-    return float(read_yaml(DATA / "anchor.yaml").data["rows"]["rest"]["value"])
+def usual_spread() -> tuple[float, float]:
+    """Return the spread of a log error that an anchor leaves elsewhere, and the runs that it weighs as."""
+    rows = read_yaml(DATA / "anchor.yaml").data["rows"]
+    return float(rows["spread"]["value"]), float(rows["belief"]["value"])
 
 
 def moved(stack: Stack, logs: Sequence[float]) -> Stack:

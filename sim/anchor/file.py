@@ -28,9 +28,12 @@ def stack_text(base: Stack, found: Posterior, name: str, device: str, day: str, 
             lines.append(f"{key}: {{value: {value}, source: ANCHOR, date: {day}, confidence: medium,"
                          f' note: "{was} before; {note}"}}')  # fmt: skip
     rows = ", ".join(f"[{', '.join(f'{v:.4g}' for v in row)}]" for row in found.covariance)
-    lines.append(f"# log factors of {', '.join(NAMES)}: what is still open of them")
     lines.append(
-        f"anchor: {{base: {base.name}, device: {device}, runs: {runs}, covariance: [{rows}]}}"
+        f"# log factors of {', '.join(NAMES)}: what is still open of them; spread of runs beside"
+    )
+    lines.append(
+        f"anchor: {{base: {base.name}, device: {device}, runs: {runs}, spread: {found.spread:.4g},"
+        f" covariance: [{rows}]}}"
     )
     return "\n".join(lines) + "\n"
 

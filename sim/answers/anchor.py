@@ -27,7 +27,7 @@ from ersatz.sim.report.json_out import plain
 from ersatz.sim.report.measured.anchor import render_anchor
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import simulate_step
-from ersatz.sim.uncertainty.intervals import reasons, total
+from ersatz.sim.uncertainty.intervals import reasons
 from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import read_table
@@ -181,8 +181,11 @@ def _record(
 ) -> Anchored:  # fmt: skip
     before, slope = _ask(measured, np.zeros(len(NAMES)))
     source = ", ".join(path.name for path in paths)
-    plain = [total(reasons(m.scenario)) for m in measured]
-    now = [anchored_half(p, g, found.covariance) for p, g in zip(plain, slope, strict=True)]
+    plain = [{reason.name: reason.width for reason in reasons(m.scenario)} for m in measured]
+    now = [
+        anchored_half(p, g, found.covariance, found.spread)
+        for p, g in zip(plain, slope, strict=True)
+    ]
     return Anchored(
         base.name, device,
         tuple(
@@ -193,6 +196,6 @@ def _record(
             AnchoredFactor(n, math.exp(log), float(prior), math.sqrt(found.covariance[i][i]))
             for i, (n, log, prior) in enumerate(zip(NAMES, found.logs, spreads(), strict=True))
         ),
-        math.expm1(fmean(plain)), math.expm1(fmean(now)), left_out,
+        math.expm1(fmean(math.hypot(*p.values()) for p in plain)), math.expm1(fmean(now)), left_out,
         stack_text(base, found, name, device, day, source),
     )  # fmt: skip

@@ -70,7 +70,7 @@ def _causes(reason: Reason, scenario: Scenario, pool: Pool) -> Iterator[tuple[st
     """
     stack, device = pool.stack.name, pool.node.device.name
     if reason.name not in ("cluster", "measured"):
-        yield f"{reason.name}/{stack if reason.name == 'stack' else device}", 1.0
+        yield f"{reason.name}/{stack if reason.name in ('stack', 'short') else device}", 1.0
         return
     shares = common_shares()
     yield f"software/{stack}", shares["lineage"]

@@ -7,6 +7,7 @@ The half width, as a logarithm, is the root of a sum of squares over what is unc
     device          the device, in this number format and kind of model, was never measured
     few             ... or in one or two published runs only
     early           software of before 2023
+    short           layers so short that launches and waiting set the pace, which no data sheet tells
     unmeasured      of the device no run at all was published: an assumption, for no data can show it
     experts, adapters, long sequence       what is predicted less well wherever it was measured
     what is left open                      readings that a row or a scenario does not decide between
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from ersatz.device_models.kernels.kernel import sixteen_bit_peak
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.records import StepResult
@@ -30,6 +32,8 @@ from ersatz.sim.scenario.scenario import Pool, Scenario
 
 LONG = 16_384  # tokens from which a sequence is beyond what most runs show
 EARLY = "2023"  # software released before varies more: each site had patches of its own
+SHORT = 2e-3  # seconds of a layer's forward pass: some fifty launches of an eager framework
+REACHED = 0.6  # of the 16-bit peak by a layer that the host does not hold up
 FEW = 2  # published runs of a kind that say little
 BINS = ("ascend-910b",)  # families whose bin a publication seldom tells
 GENERIC = frozenset({"generic", "generic-2023"})  # stacks that stand for an unknown one
@@ -86,6 +90,14 @@ def is_measured(pool: Pool) -> bool:
     return any(kind.split("/")[0] == family_of(pool) for kind in published_runs())
 
 
+def layer_seconds(scenario: Scenario, pool: Pool) -> float:
+    """Return how long products of a layer's forward pass take on a pool, in seconds, were that all."""
+    model, training, parallel = scenario.model, scenario.training, scenario.parallel
+    forward = model.flop_per_token(training.sequence_length, causal=True) / 3 / model.layers
+    tokens = training.micro_batch * training.sequence_length / (parallel.tp * parallel.cp)
+    return forward * tokens / (REACHED * sixteen_bit_peak(pool.node.device))
+
+
 def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iterator[str]:
     """Name the components that concern a pool of a scenario.
 
@@ -105,6 +117,8 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
         yield "few"
     if pool.stack.released and pool.stack.released < EARLY:
         yield "early"
+    if layer_seconds(scenario, pool) < SHORT:
+        yield "short"
     if scenario.model.lora_rank:
         yield "adapters"
     elif scenario.model.experts:
@@ -180,6 +194,7 @@ def _reason(name: str, scenario: Scenario, pool: Pool, width: float) -> Reason:
         "device": f"{asked} never published",
         "few": f"{asked} published {runs} times",
         "early": f"software of {pool.stack.released[:4]}",
+        "short": f"layers of {1e3 * layer_seconds(scenario, pool):.1g} ms, which hosts hold up",
         "unmeasured": f"no measured training run of {device} was published",
         "experts": "mixtures of experts",
         "adapters": "adapters",

@@ -126,8 +126,8 @@ def _with_anchors(judged: Sequence[Judged]) -> str:
     return (f"## With two runs of one's own\n\nTwo random rows of a left-out lineage, on one device and stack, anchor the stack"
             f" (`ersatz anchor`; {DRAWS} draws); its other rows are predicted: median {100 * found.median:.1f} %, 90th"
             f" percentile {100 * found.p90:.0f} % (without anchors {100 * found.before:.1f} % in the median), the intervals cover"
-            f" {100 * found.coverage:.0f} % with a median half width of {100 * found.half_width:.0f} % (the share of a width that an"
-            f" anchor leaves was set on these same rows). {found.groups} groups of"
+            f" {100 * found.coverage:.0f} % with a median half width of {100 * found.half_width:.0f} % (the usual spread about"
+            f" an anchor was set on these same rows). {found.groups} groups of"
             f" {found.lineages} lineages, nanotron's sweep apart. What is left is the spread within a lineage, which no five"
             " numbers of a stack can move.\n")  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ class Group:
     lineage: str
     errors: Array  # log(predicted / measured), the lineage unseen
     slopes: Array  # rows x factors
-    widths: Array  # log half widths without an anchor
+    widths: tuple[Mapping[str, float], ...]  # log half widths without an anchor, by reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ def groups_of(judged: Sequence[Judged]) -> list[Group]:
     answers = iter(list(side_by_side(_slopes, asked, 8)))
     return [
         Group(lineage, np.array([j.lineage_error for j in found]),
-              np.array([next(answers) for _ in found]), np.array([_width(j) for j in found]))
+              np.array([next(answers) for _ in found]), tuple(_widths(j) for j in found))
         for (lineage, _, _), found in chosen.items()
     ]  # fmt: skip
 
 
-def _width(j: Judged) -> float:
+def _widths(j: Judged) -> dict[str, float]:
     known = components()
-    return math.hypot(*(known[name] for name in features_of(j)))
+    return {name: known[name] for name in features_of(j)}
 
 
 def _thinned(rows: list[Judged]) -> list[Judged]:
@@ -127,6 +127,7 @@ def _one_draw(group: Group, rng: np.random.Generator) -> tuple[Array, Array, npt
     found = posterior(lambda logs: (error + slope @ logs, slope), row_scale())
     left = group.errors[others] + group.slopes[others] @ found.logs
     half = [
-        anchored_half(float(group.widths[i]), group.slopes[i], found.covariance) for i in others
+        anchored_half(group.widths[i], group.slopes[i], found.covariance, found.spread)
+        for i in others
     ]
     return left, np.array(half), others
