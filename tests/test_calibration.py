@@ -333,7 +333,10 @@ class Bench:
 class MadeWatch:
     """Stands in for `Watch`: every sentinel takes a millisecond."""
 
-    def __init__(self, attached: Attached, points: list[Point], seed: int) -> None:
+    def __init__(
+        self, attached: Attached, points: list[Point], seed: int, *, in_order: bool = False,
+        small: bool = False,
+    ) -> None:  # fmt: skip
         self.keys = [kernel_key(point.kernel) for point in points]
 
     def turn(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,14 @@ print(list(side_by_side(work, range(12), 2)))
     assert told == f"{[n * n for n in range(12)]}\n"
 
 
+def lives(pid: int) -> bool:
+    """Tell whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells a process of its parent's end"
 )
@@ -190,6 +199,7 @@ list(side_by_side(work, [0, 1]))
     parent.kill()
     assert parent.wait(60) == -signal.SIGKILL
     assert parent.stdout.read() == ""  # both have let go of it
-    for pid in helpers:
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    end = time.monotonic() + 15
+    while any(map(lives, helpers)):
+        assert time.monotonic() < end
+        time.sleep(0.05)

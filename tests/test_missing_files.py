@@ -4,6 +4,7 @@ Each verb and each option that takes a file stands here, and so does each key of
 another; that none is left out is read from the verbs themselves.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import _status
 from ersatz.sim.cli.app import _commands
+
+# what an option is asked together with
+CONF = "NodeName=n[1-6] Gres=gpu:8\nPartitionName=p Nodes=n[1-6] Default=YES\n"
+STEP = {
+    "traceEvents": [
+        {"ph": "X", "cat": "kernel", "name": "gemm", "ts": 10.0 * i, "dur": 9.0, "pid": 0, "tid": 7,
+         "args": {"stream": 7, "device": 0}} for i in range(3)
+    ],
+    "deviceProperties": [{"name": "NVIDIA H100 80GB HBM3", "totalGlobalMem": 85_000_000_000}],
+}  # fmt: skip
 
 # FILE is the file that is not there
 ASKED = {
@@ -53,6 +64,11 @@ ASKED = {
     ("import", "files"): ("import", "FILE"),
     ("export", "scenario"): ("export", "FILE", "--as", "megatron"),
     ("schedule", "--judge"): ("schedule", "--judge", "FILE"),
+    ("import", "--against"): ("import", "step.json", "--against", "FILE"),
+    ("schedule", "--slurm-assoc"): (
+        *("schedule", "f.yaml", "--door", "slurm", "--slurm-conf", "slurm.conf"),
+        *("--slurm-assoc", "FILE"),
+    ),
     ("schedule", "--slurm-conf"): ("schedule", "f.yaml", "--door", "slurm", "--slurm-conf", "FILE"),
     ("report", "results"): ("report", "FILE"),
     ("schedule", "--fleet"): ("schedule", "--judge", "log.csv", "--fleet", "FILE"),
@@ -117,14 +133,18 @@ NO_FILES_OF = {
             "for",
             "keep",
             "legal",
+            "mix",
             "most",
+            "ray",
             "shard",
+            "some",
             "tokens",
             "workers",
         )
     ),
     ("run", "--trace"),  # a place to write to
     ("schedule", "--timeline"),
+    ("schedule", "--state-numbers"),
     ("schedule", "--exporter"),
     ("serve", "--port"),
     ("calibrate", "--prove"),
@@ -134,7 +154,8 @@ KINDS = ("/no/such.yaml", "/no/such.csv", "/no/such.json", "no/such.py", "no/suc
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in {"s.yaml": SMALL, "b.yaml": seeds.BUY, "plans.yaml": seeds.NAMED,
+    for name, text in {"step.json": json.dumps(STEP), "slurm.conf": CONF,
+                       "s.yaml": SMALL, "b.yaml": seeds.BUY, "plans.yaml": seeds.NAMED,
                        "f.yaml": seeds.TRACED, "itself.csv": seeds.TRACES["csv"][1]}.items():  # fmt: skip
         (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ersatz.sim.exporting.phases import grows, phases_unsaid, tokens_said
 from ersatz.sim.exporting.record import Option
-from ersatz.sim.plan.layout import even_split, pipeline_length
+from ersatz.sim.plan.layout import even_or_by_load, pipeline_length
 from ersatz.sim.plan.schedules import V_SHAPED
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.workload.adapters import targets_of
@@ -153,7 +153,7 @@ def _chunks(scenario: Scenario) -> Iterator[Option]:
     """Chunks as layers per virtual stage where they are even, else as a layout."""
     parallel, model = scenario.parallel, scenario.model
     length = pipeline_length(parallel)
-    chunks = list(parallel.chunk_layers or even_split(model.layers, length))
+    chunks = list(parallel.chunk_layers or even_or_by_load(model, length))
     if (
         parallel.schedule in V_SHAPED
     ):  # a stage has its chunk on the way down and that on the way up
