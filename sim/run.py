@@ -33,6 +33,7 @@ from ersatz.sim.records import (
 from ersatz.sim.scenario.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario, layout_words
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
+from ersatz.sim.step.longer import longer_remark
 from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
 from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
@@ -75,7 +76,7 @@ def run_case(
         assumptions=(
             *((anchored[1],) if anchored else (why_wide(scenario),) if width is None else ()),
             *network_remarks(scenario), *_joint_worth(scenario, step, timer),
-            *_job_remarks(scenario, job), *scenario.assumptions,
+            *longer_remark(parts[main]), *_job_remarks(scenario, job), *scenario.assumptions,
         ),
         phases=tuple(_phases(scenario, works, steps, memories)),
         sources=tuple(_sources(scenario)),

@@ -14,10 +14,12 @@ from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import cost_split
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Stragglers, Training
+from ersatz.sim.step import longer
 from ersatz.sim.step.breakdown import explain_folded, explain_step
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.degraded import degraded_step_seconds
 from ersatz.sim.step.folded import folded_step
+from ersatz.sim.step.longer import longer_remark
 from ersatz.sim.step.oracle import oracle_step
 from ersatz.sim.step.step import (
     share_microbatches,
@@ -186,6 +188,27 @@ def test_one_straggler_slows_everybody_who_waits() -> None:
     # stage 0 has some slack against the last stage with its head: less than its 50 % shows
     assert 1.05 < late.duration_s / plain.duration_s < 1.5
     assert late.breakdown["straggler"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"vp": 2, "schedule": "interleaved"}, {"schedule": "zb-h1"}]
+)
+def test_of_very_many_micro_batches_the_last_are_like_one_another(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """96 micro-batches, of which 32 are followed: the account is that of all, cause by cause."""
+    slow = replace(pipeline(**changes), stragglers=Stragglers(ranks={0: 0.5, 5: 0.2}),
+                   training=Training(1000, 192, 1))  # fmt: skip
+    whole = simulate_step(slow)
+    assert not longer_remark(slow)
+    monkeypatch.setattr(longer, "MOST", 32)
+    monkeypatch.setattr(longer, "LAST", 8)
+    short = simulate_step(slow)
+    assert short.duration_s == pytest.approx(whole.duration_s, rel=1e-9)
+    assert step_seconds(slow) == pytest.approx(whole.duration_s, rel=1e-9)
+    assert short.breakdown == pytest.approx(whole.breakdown, rel=1e-6, abs=1e-9 * whole.duration_s)
+    assert short.hfu == pytest.approx(whole.hfu)
+    assert "32 of 96 micro-batches" in longer_remark(slow)[0]
 
 
 def test_stragglers_are_drawn_from_the_seed() -> None:

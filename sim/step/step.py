@@ -22,6 +22,7 @@ from ersatz.sim.step.breakdown import StepTimes, explain_folded, explain_step
 from ersatz.sim.step.build import build_program, stage_pools
 from ersatz.sim.step.coupled import coupled_times
 from ersatz.sim.step.folded import folded_times
+from ersatz.sim.step.longer import Longer, longer_step
 from ersatz.sim.step.program import Program
 from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.stragglers import named_stragglers, slowness, stragglers_between
@@ -40,13 +41,34 @@ def simulate_step(scenario: Scenario, timer: Timer = calibrated_time) -> StepRes
     Raises `InfeasibleError` when a batch cannot be split over replicas of different speed.
     """
     scenario = named_stragglers(scenario)
+    longer = longer_step(scenario)
+    if longer is None:
+        return _result(scenario, *_explained(scenario, timer))
+    found = [_explained(step, timer) for step in longer.steps]
+    times = beyond([times for _, times, _ in found], longer)
+    return _result(scenario, [scenario], times, longer.beyond([flop for _, _, flop in found]))
+
+
+def _explained(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], StepTimes, float]:
+    """Follow every micro-batch; returns the shares of the job, its times and the FLOPs executed."""
     shares, programs, executed = job_programs(scenario, timer)
     runs = []
     for share, program in zip(shares, programs, strict=True):
         slow = slowness(share, program)
         times = explain_step(program, slow) if slow else explain_folded(program)
         runs.append(_sharing_links(program, times) if _shares_links(scenario) else times)
-    return _result(scenario, shares, _join(runs), executed)
+    return shares, _join(runs), executed
+
+
+def beyond(found: Sequence[StepTimes], longer: Longer) -> StepTimes:
+    """Return the account of a whole step from those of two that were followed."""
+    stages = []
+    for pair in zip(*(times.by_stage for times in found), strict=True):
+        causes = dict.fromkeys(cause for stage in pair for cause in stage)
+        stages.append({c: longer.beyond([stage.get(c, 0.0) for stage in pair]) for c in causes})
+    duration, body = (longer.beyond([getattr(times, name) for times in found])
+                      for name in ("duration_s", "body_s"))  # fmt: skip
+    return StepTimes(duration, tuple(stages), body)
 
 
 def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
@@ -55,6 +77,9 @@ def step_seconds(scenario: Scenario, timer: Timer = calibrated_time) -> float:
     It equals that of `simulate_step`: stragglers count here, too.
     """
     scenario = named_stragglers(scenario)
+    longer = longer_step(scenario)
+    if longer:
+        return longer.beyond([step_seconds(step, timer) for step in longer.steps])
     shares = split_replicas(scenario, timer)
     parts = shares if len(shares) > 1 else []
     return joined_seconds([_times(share, timer, parts) for share in shares])
