@@ -61,6 +61,15 @@ def test_the_manifest_says_what_was_asked_and_what_is_there(tmp_path: Path) -> N
     assert told["files"] == [{"name": "a-b.svg", "of": "a/b.svg", "bytes": 6, "sha256": digest}]
 
 
+def test_a_page_may_lie_in_the_folder_that_the_same_run_makes(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "o"
+    for _ in range(2):  # the second finds the first's page and leaves nothing else
+        done = ersatz("legal", "h20", "--date", "2025-03-24", "--out", str(out), "--html",
+                      str(out / "memo.html"), "--json", str(out / "x.json"))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert {"memo.html", "x.json", "manifest.json"} <= {p.name for p in out.iterdir()}
+
+
 def test_stale_files_go_and_strangers_stay(tmp_path: Path) -> None:
     write_artefacts(tmp_path, "run", [], {"a": "1", "b": "2", "c": "3"})
     (tmp_path / "mine.txt").write_text("mine")

@@ -57,12 +57,12 @@ def deliver(
 
     text = json_escaped(to_text(record))
     faults: list[tuple[int, str]] = []
+    if out:  # first: the others' places may lie in the folder that this makes
+        faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
     if json and json != "-":
         faults += _attempt(json, lambda: write_file(Path(json), text, ".json"))
     for place, drawing in (drawings or {}).items():
         faults += _attempt(str(place), partial(_draw, place, drawing))
-    if out:
-        faults += _attempt(str(out), lambda: _fill(out, name, text, view, files or {}))
     faults += _attempt("standard output", lambda: _answer(text if json == "-" else view))
     if faults:
         raise Failure(faults[0][0], [line for _, line in faults])
