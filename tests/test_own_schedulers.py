@@ -294,8 +294,10 @@ def test_nothing_is_left_when_ersatz_is_ended(number: int, tmp_path: Path) -> No
         "jobs: {drawn: [{name: j, count: 2, devices: 8, every: 1 s, median: 1 min}]}\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    # what runs in the background of a shell has a deaf ear for interrupts, and so would have its children
     ersatz = subprocess.Popen([sys.executable, "-m", "sim", "schedule", str(tmp_path / "f.yaml"),
-                               "--policy", path], cwd=ROOT, env=env, stderr=subprocess.PIPE)  # fmt: skip
+                               "--policy", path], cwd=ROOT, env=env, stderr=subprocess.PIPE,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     end = time.monotonic() + 40
     while len(processes_of(mark)) < 2 or len(processes_of(path)) < 3:
         assert time.monotonic() < end
