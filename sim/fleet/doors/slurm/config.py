@@ -197,7 +197,9 @@ def _base(site: Site) -> list[str]:
         f"AccountingStoragePort={base_port(site)}",
         f"AccountingStoragePass={site.folder}/munge/socket",
         f"AccountingStorageTRES={','.join(['gres/gpu', *(f'gres/gpu:{k}' for k in site.kinds)])}",
-        f"AccountingStorageEnforce={','.join(flags) or 'none'}",
+        *(
+            [f"AccountingStorageEnforce={','.join(flags)}"] if flags else []
+        ),  # it has no word for none
         *(f"{k}={v}" for k, v in own.items() if k.lower() != "accountingstorageenforce"),
     ]
 

@@ -73,6 +73,7 @@ class Running:
     real_s: float = 0.0  # the monotonic clock ...
     virtual_s: float = 0.0  # ... and the fast one, at the same moment
     origin: float = 0.0
+    complaint: str = ""  # of the last call that failed
 
     def now(self) -> float:
         """Return the virtual time since the origin."""
@@ -93,8 +94,9 @@ class Running:
         except subprocess.TimeoutExpired:
             raise SlurmError(f"{words[0]} does not answer within {limit_s:g} s") from None
         if done.returncode:
-            complaint = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise SlurmError(f"{words[0]}: {complaint[-1]}")
+            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            self.complaint = "; ".join(lines[-3:])
+            raise SlurmError(f"{words[0]}: {lines[-1]}")
         return done.stdout
 
     def check(self) -> None:
@@ -259,7 +261,8 @@ def _wait_until(slurm: Running, happened: Callable[[], bool], what: str) -> None
     while not happened():
         slurm.check()
         if time.monotonic() > end:
-            raise SlurmError(f"waited {START_S:g} s in vain until {what}{slurm._last()}")
+            why = f": {slurm.complaint}" if slurm.complaint else slurm._last()
+            raise SlurmError(f"waited {START_S:g} s in vain until {what}{why}")
         time.sleep(0.1)
 
 
