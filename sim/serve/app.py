@@ -135,6 +135,7 @@ def serve(port: int, tell: Callable[[str], None]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((HOST, port))
+        sock.listen(2048)  # who has the address is heard from now on
         site = Site(sock.getsockname()[1])
         try:
             config = uvicorn.Config(
