@@ -168,7 +168,7 @@ def test_the_answer_stands_first_and_its_files_say_the_same(answer) -> None:  # 
         (result,) = ersatz.run(folder / name).values()
         if name == "mix-01.yaml":
             assert result.step.duration_s == best["result"]["step"]["duration_s"]
-    assert "another could be" in told.to_html()
+    assert "another of these could be" in told.to_html()
 
 
 def test_mixes_are_ordered_by_what_the_pools_reach_alone(answer) -> None:  # type: ignore[no-untyped-def]

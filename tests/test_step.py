@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import cost_split
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Stragglers, Training
 from ersatz.sim.step import longer
 from ersatz.sim.step.breakdown import explain_folded, explain_step
@@ -209,6 +211,28 @@ def test_of_very_many_micro_batches_the_last_are_like_one_another(
     assert short.breakdown == pytest.approx(whole.breakdown, rel=1e-6, abs=1e-9 * whole.duration_s)
     assert short.hfu == pytest.approx(whole.hfu)
     assert "32 of 96 micro-batches" in longer_remark(slow)[0]
+
+
+def test_the_last_are_alike_where_links_are_shared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.yaml").write_text("""
+question: What do links that are shared cost?
+model: {name: m, layers: 8, hidden: 2048, heads: 16, vocab: 1000}
+stack: megatron-core
+cluster: {node: h800-8, nodes: 2}
+training: {sequence_length: 1024, global_batch: 384, micro_batch: 1, precision: bf16}
+parallel: {tp: 2, pp: 2, dp: 4, zero: 1, recompute: none, schedule: 1f1b, sequence_parallel: true}
+fabric: {size: 4, contention: true, background: 0.1}
+""")
+    (case,) = load_cases(tmp_path / "s.yaml")
+    whole = simulate_step(case)
+    monkeypatch.setattr(longer, "MOST", 32)
+    monkeypatch.setattr(longer, "LAST", 8)
+    assert longer_remark(case)
+    short = simulate_step(case)
+    assert short.duration_s == pytest.approx(whole.duration_s, rel=1e-9)
+    assert short.breakdown == pytest.approx(whole.breakdown, rel=1e-6, abs=1e-9)
 
 
 def test_stragglers_are_drawn_from_the_seed() -> None:

@@ -24,7 +24,8 @@ class Longer:
 
     steps: tuple[Scenario, Scenario]
     reach: float
-    count: int  # micro-batches of a replica in the whole step
+    followed: int  # micro-batches of a replica in the first of the two
+    count: int  # ... and in the whole step
 
     def beyond(self, values: Sequence[float]) -> float:
         """Return a value of the whole step from those of the two."""
@@ -37,7 +38,8 @@ def longer_step(scenario: Scenario) -> Longer | None:
     parallel, training = scenario.parallel, scenario.training
     alike = not scenario.stragglers.ranks and not (scenario.fabric and scenario.fabric.contention)
     count = training.global_batch // (training.micro_batch * parallel.dp)
-    if alike or count <= MOST or (len(scenario.pools) > 1 and parallel.mixed == "replicas"):
+    apart_pools = parallel.pools or (len(scenario.pools) > 1 and parallel.mixed == "replicas")
+    if alike or count <= MOST or apart_pools:
         return None
     unit = max(turn_of(parallel, 1) // parallel.dp, 1)  # what a schedule takes at once
     first = count - -(-(count - MOST) // unit) * unit
@@ -49,7 +51,7 @@ def longer_step(scenario: Scenario) -> Longer | None:
         batch = few * training.micro_batch * parallel.dp
         return replace(scenario, training=replace(training, global_batch=batch))
 
-    return Longer((of(first), of(first - apart)), (count - first) / apart, count)
+    return Longer((of(first), of(first - apart)), (count - first) / apart, first, count)
 
 
 def longer_remark(scenario: Scenario) -> tuple[str, ...]:
@@ -57,5 +59,5 @@ def longer_remark(scenario: Scenario) -> tuple[str, ...]:
     found = longer_step(named_stragglers(scenario))
     if found is None:
         return ()
-    return (f"stragglers and shared links: {MOST:,} of {found.count:,} micro-batches of a replica are"
-            " followed one by one; each further one adds what the last of these do",)  # fmt: skip
+    return (f"stragglers and shared links: {found.followed:,} of {found.count:,} micro-batches of a"
+            " replica are followed one by one; each further one adds what the last of these do",)  # fmt: skip

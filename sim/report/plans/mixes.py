@@ -32,6 +32,7 @@ def render_mix(planned: PlannedMix) -> RenderableType:
         parts.append(Text("No mix of these pools keeps to what was asked."))
     parts += [Text(""), _table(every, planned)]
     notes = [*planned.failed, *(planned.options[0].scenario.assumptions if planned.options else ())]
+    parts += [Text(f"looked   {words}") for words in planned.reach]
     if notes:
         parts += [Text(""), Text("not possible, and assumed:" if planned.failed else
                                  "assumed, because nothing is said:")]  # fmt: skip
@@ -69,8 +70,8 @@ def _searched(option: MixOption) -> str:
     if len(found.alone) > 1 and found.together_s < float("inf"):
         share = 100 * found.together_s / found.best.seconds
         words += f"{share:.0f} % of what the pools reach alone, added up; "
-    return words + (f"another could be {100 * found.left:.0f} % faster at most" if found.left > 0.005
-                    else "no other can be faster")  # fmt: skip
+    return words + (f"another of these could be {100 * found.left:.0f} % faster at most" if found.left > 0.005
+                    else "no other of these can be faster")  # fmt: skip
 
 
 def _headline(option: MixOption) -> str:
@@ -133,6 +134,7 @@ def mix_record(planned: PlannedMix) -> dict[str, Any]:
             {**_record(option), "fails": keeps(option, planned.wish)} for option in planned.others
         ],
         "failed": list(planned.failed),
+        "looked": list(planned.reach),
         "notice": NOTICE,
     }
 

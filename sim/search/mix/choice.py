@@ -7,11 +7,12 @@ which add up but for a few percent; the best of that order are then searched exa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from ersatz.device_models.text.digits import whole
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.job.chance import cost_draws, difference
@@ -21,13 +22,15 @@ from ersatz.sim.scenario.case_file import Case
 from ersatz.sim.scenario.file import scenario_of
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.mix.mix import FoundMix, alone_mix, search_mix
+from ersatz.sim.search.mix.parts import MOST_ZERO
 from ersatz.sim.search.reading import Question, find_node, without_cluster
 from ersatz.sim.search.wish import Wish
 
-PARTS = 4  # of each pool's nodes that are tried where any number may be taken
+PARTS = 4  # quarters of each pool's nodes that are tried where any number may be taken
 LOST = 0.95  # of the rates alone that a mix is taken to reach, before it is searched
 MOST_MIXES = 5  # that are searched
 MOST_POOLS = 4
+MOST_NODES = 100_000  # of a pool
 Counts = Mapping[str, int]  # nodes by pool
 
 
@@ -67,6 +70,7 @@ class PlannedMix:
     options: tuple[MixOption, ...]
     others: tuple[MixOption, ...]
     failed: tuple[str, ...]
+    reach: tuple[str, ...]  # how far it was looked
 
 
 def read_mix(text: str) -> list[tuple[str, int]]:
@@ -74,10 +78,11 @@ def read_mix(text: str) -> list[tuple[str, int]]:
     found = []
     for word in filter(None, (one.strip() for one in text.split(","))):
         name, colon, count = word.rpartition(":")
-        if not colon or not name or not count.isdecimal() or not 0 < int(count[:9]) <= 100_000:
+        nodes = whole(count)
+        if not colon or not name or nodes is None or not 0 < nodes <= MOST_NODES:
             raise InputError([Problem("--mix", 0, 0, "", word[:60],
                               "expected a node or device and how many nodes, such as h800:64")])  # fmt: skip
-        found.append((name, int(count)))
+        found.append((name, nodes))
     return found
 
 
@@ -155,13 +160,19 @@ def seek_mix(
         look({name: count})
     singles = {next(iter(one.counts)): one for one in options}
     mixes = _promising(singles, counts, wish) if some else [counts]
+    reach = [
+        f"pools share a job by stages under 1F1B or by replicas; ZeRO up to {MOST_ZERO}, also alone"
+    ]
+    if some:
+        reach.append(f"each pool by quarters of its nodes; of all mixes the {len(mixes)} that the pools' own"
+                     " rates put first were searched")  # fmt: skip
     for mix in mixes:
         look(mix)
     options = _compared(options, singles.get(whole.pools[0].name))
     good = [one for one in options if keeps(one, wish) is None]
     rest = [one for one in options if keeps(one, wish) is not None]
     good.sort(key=lambda one: _measure(one, wish))
-    return PlannedMix(question, wish, tuple(good), tuple(rest), tuple(failed))
+    return PlannedMix(question, wish, tuple(good), tuple(rest), tuple(failed), tuple(reach))
 
 
 def _given(question: Question) -> Counts:
@@ -188,9 +199,7 @@ def _option(question: Question, wish: Wish, counts: Counts) -> MixOption:
     return MixOption(dict(counts), found, best, run_case(best), data)
 
 
-def _promising(
-    singles: Mapping[str, MixOption], counts: Counts, wish: Wish
-) -> Iterator[Counts] | list[Counts]:
+def _promising(singles: Mapping[str, MixOption], counts: Counts, wish: Wish) -> list[Counts]:
     """Return the mixes that serve a wish best by the rates that their pools reach alone."""
     shares = range(PARTS + 1)
     found: dict[tuple[int, ...], tuple[tuple[float, ...], Counts]] = {}
@@ -198,10 +207,8 @@ def _promising(
         some = {name: max(counts[name] * part // PARTS, min(part, 1))
                 for name, part in zip(counts, place, strict=True)}  # fmt: skip
         there = {name: nodes for name, nodes in some.items() if nodes}
-        if sum(nodes > 0 for nodes in there.values()) < 1 or there in [
-            {n: c} for n, c in counts.items()
-        ]:
-            continue
+        if not there or (len(there) == 1 and there.items() <= counts.items()):
+            continue  # a whole pool alone was looked at
         measure = _guess(singles, there, counts, wish)
         found[tuple(some.values())] = measure, there
     ranked = sorted(found.items(), key=lambda one: (one[1][0], one[0]))
