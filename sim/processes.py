@@ -58,7 +58,7 @@ def side_by_side(
         for result in pool.map(work, items, chunksize=chunk):
             yield result
             done += 1
-    except BrokenProcessPool:
+    except BrokenProcessPool:  # a helper was killed, as for memory: one at a time needs the least
         yield from map(work, items[done:])
     except BaseException:
         end_now(pool)
@@ -68,7 +68,10 @@ def side_by_side(
 
 
 def end_now(pool: ProcessPoolExecutor) -> None:
-    """End the helpers of a pool, whatever they are at; who waits for them hears `BrokenProcessPool`."""
+    """End the helpers of a pool, whatever they are at; who waits for them hears `BrokenProcessPool`.
+
+    By SIGKILL: a helper that has only just begun still has its parent's ear for SIGTERM, deaf perhaps.
+    """
     for process in list((pool._processes or {}).values()):
-        process.terminate()
+        process.kill()
     pool.shutdown(wait=False, cancel_futures=True)

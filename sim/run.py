@@ -10,7 +10,7 @@ from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.device_models.networks.facts import network_power
 from ersatz.sim.anchor.width import anchored_width
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.invariants import check_run
 from ersatz.sim.job.chance import job_chance
 from ersatz.sim.job.checkpoint import saved_params
@@ -30,7 +30,7 @@ from ersatz.sim.records import (
     StepResult,
     wrong_metric,
 )
-from ersatz.sim.scenario.joint import other_reading
+from ersatz.sim.scenario.resolving.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario, layout_words
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.longer import longer_remark
@@ -131,14 +131,15 @@ def _phases(
 
 def _advice(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
     """Yield the smallest sets of changes with which a plan fits for sure, the quickest first."""
-    timed = []
+    timed, stopped = [], []
     for words, changed in remedies(scenario):
         try:
             timed.append((step_seconds(changed, timer), words))
-        except (InfeasibleError, ValueError):
-            continue
+        except (InfeasibleError, LayoutError) as error:
+            stopped.append(f"{words} (it would fit, but no step can be made: {error})")
     for seconds, words in sorted(timed):
         yield f"{words} (a step of {seconds:.4g} s, {seconds / step.duration_s - 1:+.0%})"
+    yield from stopped
     yield f"devices with at least {least_capacity(scenario) / 2**30:.0f} GiB"
 
 

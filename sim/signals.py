@@ -10,6 +10,7 @@ import signal
 from types import FrameType
 
 _ASKED = (signal.SIGINT, signal.SIGTERM)
+_raised: list[Stopped] = []  # at most one
 
 
 class Stopped(BaseException):
@@ -46,13 +47,23 @@ def raise_on_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
             leave_on_signals()
-            raise Stopped(number)
+            _raised.append(Stopped(number))
+            raise _raised[-1]
         if number == signal.SIGTERM:
             os._exit(128 + number)
 
     for number in _ASKED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def stopped() -> Stopped | None:
+    """Return what was raised, if anything was: what fails after it, fails because of it.
+
+    An interpreter or a library may have put another exception in its place; until Python 3.12 a
+    class body does (`__set_name__`).
+    """
+    return _raised[-1] if _raised else None
 
 
 def ignore_signals() -> None:

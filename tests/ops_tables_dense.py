@@ -54,6 +54,7 @@ def gpt(layers: int, vocab: int = 32000, **changes: object) -> Model:
 # Weights of a layer. llama: queries and output H x H each, keys and values H x 256 each; three
 # matrices of H x 4096. gpt: four matrices of H x H; two of H x 4096.
 LLAMA = 2 * H * H + 2 * H * 256 + 3 * H * 4096
+DOWN = 4096 * H  # of these, what leads out of the MLP
 GPT = 4 * H * H + 2 * H * 4096
 VOCAB = 32000 * H
 
@@ -81,6 +82,16 @@ def again(
 ) -> dict[tuple[str, str], Flop]:
     """Add that the forward pass of `kinds` is computed a second time."""
     return table | {(A, k): Flop(table[F, k].flop, again=table[F, k].flop) for k in kinds}
+
+
+def up_to_the_last(table: dict[tuple[str, str], Flop], last: float) -> dict[tuple[str, str], Flop]:
+    """Take the last product of every layer, `last` FLOPs in all, from what is computed again.
+
+    Checkpoints without reentry and graph compilers stop at the last tensor that a gradient needs: the
+    input of the product down. Its result goes into a sum, which needs neither of its operands.
+    """
+    flop = table[A, "products"].flop - last
+    return table | {(A, "products"): Flop(flop, again=flop)}
 
 
 def megatron_sequence_parallel() -> Layout:
@@ -438,6 +449,7 @@ def maxtext() -> Layout:
     The scan over layers gathers a layer's weights for its forward pass, gathers them once more for
     recomputation and gradients together, and scatters fp32 gradients. Embedding and head stand
     outside the scan, where the compiler gathers each once for both passes; neither is recomputed.
+    Of a layer that is computed again the compiler drops what no gradient needs: the product down.
     """
     layers, tokens, dp = 4, 2048, 16
     sends = {
@@ -452,6 +464,7 @@ def maxtext() -> Layout:
                 2 * tokens * VOCAB),
         ("products", "attention"),
     )  # fmt: skip
+    flops = up_to_the_last(flops, 2 * tokens * layers * DOWN)
     scenario = layout_scenario(
         llama(layers), "maxtext", "h100-8", 2, Parallel(dp=dp, zero=3, recompute="full"),
         sequence=tokens, batch=dp,
@@ -510,7 +523,8 @@ def lora() -> Layout:
     Frozen weights are sharded and have to be gathered like any, forward and backward; they have no
     gradients to scatter. Those of the adapters (below 0.1 %) are not written down. Embedding and
     head are the root's unit, gathered once and kept for the backward pass. Backward only the
-    gradient of a product's input; attention whole, five products; recomputed once.
+    gradient of a product's input; attention whole, five products; recomputed once, but for the product
+    down, before which checkpoints of PyTorch stop.
     """
     layers, m, tokens, dp = 4, 2, 2048, 8
     sends = {
@@ -523,6 +537,7 @@ def lora() -> Layout:
     attention = m * 2 * tokens * (tokens / 2) * (2 * H) * layers
     flops = again(trained(products, attention, head), ("products", "attention"))
     flops |= {(B, "products"): Flop(products), (B, "head"): Flop(head)}
+    flops = up_to_the_last(flops, m * 2 * tokens * layers * DOWN)
     scenario = layout_scenario(
         llama(layers, lora_rank=16), "fsdp", "h100-8", 1,
         Parallel(dp=dp, zero=3, recompute="full"), sequence=tokens, batch=m * dp,

@@ -45,7 +45,7 @@ from ersatz.sim.workload.model_file import load_model
 ROOT = Path(__file__).resolve().parents[1]
 FAMILY, LINEAGE, SEEN, SHEET, SHEET_LINEAGE = range(5)
 # Published: 12.7 / 40 % with the lineage (mixtures of experts 22.4 %), 9.8 / 28 % with the model left out.
-LINEAGE_MEDIAN, LINEAGE_P90, LINEAGE_MOE = 0.135, 0.42, 0.24
+LINEAGE_MEDIAN, LINEAGE_P90, LINEAGE_MOE = 0.125, 0.35, 0.225
 FAMILY_MEDIAN, FAMILY_P90 = 0.105, 0.31
 
 
@@ -134,7 +134,7 @@ def test_errors_of_runs_that_were_left_out(judged: list[Judged]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xfail(
-    strict=True, reason="12.7 / 40 % today: tiny models, old Megatron and unknown stacks"
+    strict=True, reason="11.8 / 33 % today: tiny models, old Megatron and unknown stacks"
 )
 def test_the_figures_to_reach_with_a_lineage_left_out(judged: list[Judged]) -> None:
     """What a buyer would need: remove the mark once it holds."""

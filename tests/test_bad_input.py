@@ -24,7 +24,8 @@ from ersatz.device_models.text.units import UNITS
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.law.legal import load_questions
 from ersatz.sim.law.rules import load_rules
-from ersatz.sim.market.prices import COLUMNS, load_prices
+from ersatz.sim.market.observations import COLUMNS
+from ersatz.sim.market.prices import load_prices
 from ersatz.sim.market.supply import load_supply
 from ersatz.sim.options.answer import answer_comparison
 from ersatz.sim.options.file import load_comparisons
@@ -38,7 +39,8 @@ from ersatz.sim.run import run_case
 from ersatz.sim.scenario.fabric_file import load_fabric_cases
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import Published
-from ersatz.sim.scenario.schema import ScenarioFile, Section
+from ersatz.sim.scenario.schema import ScenarioFile
+from ersatz.sim.scenario.sections.quantities import Section
 from ersatz.sim.workload.model_file import load_model
 
 BASE = """question: How long?

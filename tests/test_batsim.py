@@ -379,8 +379,9 @@ def pybatsim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "schedEasySjfBackfill", "schedSendRecv", "fcfsSchedSleep",
 ])  # fmt: skip
 def test_unmodified_pybatsim_schedulers_finish_batsims_own_workload(
-    name: str, pybatsim: Path
+    name: str, pybatsim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where it writes its events
     workload = read_trace(GOLDEN / "medium_late.json.gz")
     assert len(workload.jobs) == 801
     door = BatsimScheduler(Peer(f"{pybatsim} {name} -v error -s {{endpoint}}"), jobs=801,

@@ -95,6 +95,7 @@ def test_verbs_and_options_are_frozen() -> None:
             "--journal",
             "--mix",
             "--some",
+            "--what-if",
             "--ray",
             "--shard",
             "--stack",

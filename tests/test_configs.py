@@ -233,6 +233,26 @@ def test_what_is_not_understood_is_refused_by_name(
     assert expected in refusal(tmp_path, SMALL | more)
 
 
+MPT = {"model_type": "mpt", "d_model": 1024, "n_layers": 2, "n_heads": 16, "vocab_size": 1000}
+
+
+def test_keys_within_a_section_are_read_or_refused(tmp_path: Path) -> None:
+    """A section of which one key was read had hidden all others: many heads for one, no window."""
+
+    def mpt(**attention: object) -> dict[str, object]:
+        return {**MPT, "attn_config": {"attn_type": "multihead_attention", **attention}}
+
+    assert read(tmp_path, mpt(attn_impl="flash", qk_ln=True)).kv_heads == 16
+    assert read(tmp_path, mpt(attn_type="multiquery_attention")).kv_heads == 1
+    assert read(tmp_path, mpt(attn_type="grouped_query_attention", kv_n_heads=4)).kv_heads == 4
+    assert "needs kv_n_heads beside it" in refusal(
+        tmp_path, mpt(attn_type="grouped_query_attention")
+    )
+    assert "attn_config.kv_dim: '64' - seems to shape" in refusal(tmp_path, mpt(kv_dim=64))
+    assert "a window here is not read" in refusal(tmp_path, mpt(sliding_window_size=512))
+    assert read(tmp_path, mpt(sliding_window_size=-1)).window == 0
+
+
 def test_every_family_has_an_entry_that_is_understood() -> None:
     for name in family_names():
         family = family_of(name)
@@ -347,3 +367,79 @@ def test_ratios_of_compression_are_as_many_as_layers(tmp_path: Path) -> None:
     rows = config["compress_ratios"]
     assert "for each of" in refusal(tmp_path, config | {"compress_ratios": [*rows, 4, 4]})
     assert "for each of" in refusal(tmp_path, config | {"compress_ratios": rows[:-5]})
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}  # fmt: skip
+ROUTED = {"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+          "moe_intermediate_size": 768, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+          "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "has another head, or none"),
+        ({"architectures": ["LlamaModel"]}, "has another head, or none"),
+        ({"_attn_implementation": "eager"}, "the stack's attention is taken"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are stored by gptq"),
+        ({"num_local_experts": 8, "num_experts_per_tok": 2}, "the class of llama has no such key"),
+        (
+            {"talker_config": {"hidden_size": 896, "num_hidden_layers": 24}},
+            "talker_config has layers of its own, which are left out",
+        ),
+    ],
+)
+def test_what_the_class_of_a_family_does_not_have_is_said(
+    tmp_path: Path, keys: dict[str, Any], said: str
+) -> None:
+    assert said in " | ".join(read(tmp_path, LLAMA | keys).notes)
+
+
+def test_nothing_is_said_of_what_a_class_has(tmp_path: Path) -> None:
+    for name in ("LlamaForCausalLM", "GPT2LMHeadModel", "Qwen3VLMoeForConditionalGeneration"):
+        assert read(tmp_path, LLAMA | {"architectures": [name]}).notes == ()
+    assert "no such key" not in " | ".join(read(tmp_path, ROUTED).notes)
+    shared = read(tmp_path, ROUTED | {"shared_expert_intermediate_size": 768}).notes
+    assert "the class of qwen3_moe has no such key" in " | ".join(shared)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (LLAMA | {"is_causal": False}, "is_causal"),
+        (LLAMA | {"use_mla": False, "kv_lora_rank": 512}, "use_mla"),
+        (LLAMA | {"model_type": "ouro", "total_ut_steps": 4}, "total_ut_steps"),
+        (LLAMA | {"model_type": "foo", "mtp_config": {"num_layers": 2}}, "mtp_config"),
+        (LLAMA | {"model_type": "foo", "attn_pattern": "SSSF"}, "attn_pattern"),
+        (LLAMA | {"model_type": "foo", "ffn_dim_multiplier": 1.3}, "ffn_dim_multiplier"),
+        (LLAMA | {"model_type": "foo", "hyper_connection_rate": 4}, "hyper_connection_rate"),
+        (ROUTED | {"moe_layer_freq": "([0]*3+[1]*45)"}, "moe_layer_freq"),
+        (ROUTED | {"moe_intermediate_size": None}, "moe_intermediate_size"),
+    ],
+)
+def test_keys_of_another_model_are_refused_by_name(
+    tmp_path: Path, config: dict[str, Any], key: str
+) -> None:
+    """Were read as if they were not there."""
+    assert f"{key}:" in refusal(tmp_path, config)
+
+
+def test_a_window_of_each_layer_is_that_layer_s(tmp_path: Path) -> None:
+    """Was the first one's, in all."""
+    rows = [4096] * 16 + [None] * 16
+    model = read(tmp_path, LLAMA | {"model_type": "foo", "sliding_window": rows})
+    assert [(kind.window, count) for kind, count in model.blocks] == [(4096, 16), (0, 16)]
+
+
+def test_a_gate_that_is_switched_off_is_none(tmp_path: Path) -> None:
+    plain = read(tmp_path, LLAMA | {"model_type": "foo", "use_swiglu": False})
+    assert not plain.gated
+    assert "use_swiglu is false" in " | ".join(plain.notes)
+
+
+def test_a_tower_s_width_is_not_that_of_its_results(tmp_path: Path) -> None:
+    """Qwen2-VL: 32 layers of 1,280, which are projected to the model's own 3,584."""
+    tower = {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}
+    notes = read(tmp_path, LLAMA | {"vision_config": tower}).notes
+    assert "about 0.63 B weights" in " | ".join(notes)

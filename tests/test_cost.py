@@ -1,9 +1,12 @@
 """Money and energy: the worked numbers of the published cost models, and the Ling identity."""
 
+from pathlib import Path
+
 import pytest
 from factories import make_scenario
 
 from ersatz.device_models.catalog.power import device_power
+from ersatz.sim.answers.cases import load
 from ersatz.sim.job.cost import (
     annuity_per_hour,
     break_even_price,
@@ -16,9 +19,18 @@ from ersatz.sim.job.cost import (
 )
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import simulate_job
+from ersatz.sim.run import run_case
+from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.scenario.scenario import CostSpec, EnergySpec, JobSpec, Training
 
 LING_FLOP = 6 * 28.8e9 * 1e12  # of Ling-Plus per 1e12 tokens, attention left out
+SILENT = """question: What is assumed?
+model: llama3-8b
+cluster: {node: h100-8, nodes: 2}
+training: {sequence_length: 8192, global_batch: 64, micro_batch: 1, tokens: 1 T tokens}
+parallel: {tp: 8, dp: 2}
+cost: {model: annuity, currency: USD, server_price: 300 k USD, interest: 8 %}
+"""
 D = (989e12, 27.5)  # peak FLOP/s and CNY/h of the Ling report's device D
 A = (370e12, 7.0)
 
@@ -126,6 +138,27 @@ def test_energy_of_a_job_by_hand() -> None:
     assert sum(energy.parts_kwh.values()) == pytest.approx(energy.kwh)
 
 
+def test_a_node_alone_pays_for_no_network_between_nodes(tmp_path: Path) -> None:
+    # eight rails of leaf switches drew 6 kW beside a node of 8: over half of the energy of its job
+    text = """question: One node?
+model: llama3-8b
+stack: megatron-core
+cluster: {node: h100-8, nodes: %d}
+parallel: {tp: 2}
+training: {sequence_length: 4096, global_batch: 64, tokens: 1 B}
+job: {spare_nodes: %d}
+"""
+    found = []
+    for nodes, spares in ((1, 0), (1, 1), (2, 0)):
+        path = tmp_path / "asked.yaml"
+        path.write_text(text % (nodes, spares))
+        energy = run_case(load_cases(path, [], 0)[0]).energy
+        assert energy
+        found.append(energy.parts_kwh["network"])
+    assert found[0] == 0.0
+    assert min(found[1:]) > 0.0
+
+
 def test_device_power_is_linear() -> None:
     device = make_scenario().pools[0].node.device
     assert [device_power(device, x) for x in (0.0, 0.5, 1.0, 2.0)] == [100, 300, 500, 500]
@@ -161,3 +194,24 @@ def test_older_machines_have_lost_value_already() -> None:
     assert servers(age_s=two_years) / servers() == pytest.approx(0.525, abs=5e-4)
     # books in a straight line do not ask what machines would sell for
     assert servers(age_s=two_years, value_decay=0.0) == servers(value_decay=0.0)
+
+
+def test_what_a_job_its_money_and_its_energy_take_by_default_is_said(tmp_path: Path) -> None:
+    """Each default with its reason, of what counts: rent knows no interest, a step no job."""
+    path = tmp_path / "a.yaml"
+    path.write_text(SILENT)
+    (case,) = load(path)
+    said = "\n".join(case.assumptions)
+    for key in ("detection 5 min", "restart 10 min", "device_repair 2 days", "storage_bandwidth 100 GB/s",
+                "network_share 15 %", "opex_share 5 %", "sold_fraction 90 %", "life 4 years",
+                "pue 1.3", "carbon_intensity 0.548 kg/kWh", "embodied_per_device 164 kg"):  # fmt: skip
+        assert key in said, key
+    assert "interest 8 %" not in said  # it is given
+    assert "memory_bandwidth" not in said  # a synchronous checkpoint makes no copy
+    assert "cost.energy_price is not given: of electricity none of it is counted" in said
+    (rented,) = load(path, ["cost.model=rent", "cost.rent=2 USD/h", "cost.server_price=null"])
+    said = "\n".join(rented.assumptions)
+    assert "network_share" not in said
+    assert "of electricity rent is taken to hold it" in said
+    (step,) = load(path, ["training.tokens=null", "cost=null"])
+    assert not any("does not say" in line for line in step.assumptions)

@@ -47,7 +47,8 @@ def test_the_step_is_within_5_percent_and_its_parts_add_up(parts: dict[str, floa
 
 
 NOT_YET = pytest.mark.xfail(
-    strict=True, reason="18 % too long since the refit of the experts' costs"
+    strict=True,
+    reason="20 % too long: with the split that comes nearer, the first chunk would not fit",
 )
 PARTS = [pytest.param(p, marks=NOT_YET if p == "bubble" else ()) for p in PUBLISHED]
 

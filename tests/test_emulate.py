@@ -25,12 +25,13 @@ from ersatz.sim.emulate.allocator import (
 from ersatz.sim.emulate.clock import Clock
 from ersatz.sim.emulate.emulate import Request, emulate, seats_of
 from ersatz.sim.emulate.network import Network
+from ersatz.sim.emulate.properties import Properties, known_properties
 from ersatz.sim.emulate.replaying.export import perfetto_text
 from ersatz.sim.emulate.replaying.program import program_of
 from ersatz.sim.emulate.starting.command import parse_command
 from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Ranks, Recorder, Task, Trace, load, ranks_of, save
-from ersatz.sim.emulate.virtual_device import Seat, seated_node, shown_as
+from ersatz.sim.emulate.virtual_device import Seat, host_defaults, seated_node, shown_as
 from ersatz.sim.errors import InputError
 from ersatz.sim.step.program import ticks
 from ersatz.sim.step.vector import vector_step
@@ -333,3 +334,47 @@ print("goes on")
                           check=False)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "goes on" not in done.stdout
+
+
+def test_properties_follow_the_architecture_and_none_is_made_up() -> None:
+    """Every NVIDIA device has threads, registers and shared memory of its capability; nothing has a bus."""
+    shared, known = {}, {}
+    for name in list_devices():
+        device = load_device(name)
+        if device.vendor in ("nvidia", "amd", "huawei", "alibaba"):
+            known[name] = known_properties(device, shown_as(device))
+            shared[name] = known[name].values.get("shared_memory_per_block_optin")
+    assert (shared["a100-80"], shared["h800"], shared["b300"]) == (
+        163 * 1024,
+        227 * 1024,
+        227 * 1024,
+    )
+    assert shared["mi355x"] is None
+    assert known["mi355x"].values["shared_memory_per_block"] == 160 * 1024
+    nvidia = [name for name in known if load_device(name).vendor == "nvidia"]
+    assert all(shared[name] for name in nvidia)
+    assert all(known[name].values["regs_per_multiprocessor"] == 65536 for name in nvidia)
+    assert known["ascend-910b3"].values["vector_core_num"] == 2 * 20  # two for each cube core
+    assert "vector_core_num" not in known["ascend-910a"].values
+    assert not any("memory_bus_width" in one.values for one in known.values())
+    assert known["h20"].assumed["clock_rate"] == "not published"
+    told: list[str] = []
+    ppu = Properties("PPU", "cuda", known["ppu-810e"], told.append)
+    assert ppu.multi_processor_count == load_device("ppu-810e").compute_units
+    assert told
+    with pytest.raises(AttributeError, match="max_threads_per_block of PPU is not known"):
+        _ = ppu.max_threads_per_block
+    assert not hasattr(ppu, "vector_core_num")
+
+
+def test_the_host_waits_for_the_launch_that_a_full_queue_lets_go() -> None:
+    """As many launches as the driver takes are ahead (`emulate.yaml`); one more waits for the first."""
+    deep = host_defaults().launch_queue
+    assert deep == 1024
+    for queue in (deep, 2):
+        clock = Clock(queue=queue)
+        for _ in range(queue):
+            clock.run(0, 0, 1.0, 0.0)
+        assert clock.host == 0.0
+        clock.run(0, 0, 1.0, 0.0)
+        assert clock.host == 1.0

@@ -28,7 +28,7 @@ SHAPES = {
     "6 layers of 256": "--layers 6 --width 256 --heads 4 --batch 8 --block 128",
 }
 STEADY = 0.04  # two real runs that differ by more say nothing
-TRIES = 2
+ENOUGH, TRIES = 3, 6  # comparisons between steady runs, of which the middle counts
 
 
 def really_trained(options: list[str]) -> float:
@@ -44,14 +44,17 @@ def really_trained(options: list[str]) -> float:
 def test_a_live_emulation_is_within_8_percent_of_training(shape: str, tmp_path: Path) -> None:
     """Nothing is fitted. On a machine too busy to train twice alike there is nothing to hold it to."""
     options = SHAPES[shape].split()
-    for _ in range(TRIES):
-        before = really_trained(options)
-        result, _ = emulated(
-            tmp_path, ["--node", "cpu-1", "--timer", "live"], [str(SCRIPT), *options]
-        )
+    words = ["--node", "cpu-1", "--timer", "live"]
+    shares: list[float] = []
+    after = really_trained(options)
+    for _ in range(TRIES):  # the training after one emulation is the one before the next
+        before = after
+        result, _ = emulated(tmp_path, words, [str(SCRIPT), *options])
         after = really_trained(options)
         if abs(after / before - 1) <= STEADY:
+            shares.append(2 * result["step_s"] / (before + after))
+        if len(shares) == ENOUGH:
             break
-    else:
+    if not shares:
         pytest.skip(f"this machine is too busy: {1e3 * before:.0f} and {1e3 * after:.0f} ms")
-    assert result["step_s"] == pytest.approx((before + after) / 2, rel=0.08)
+    assert statistics.median(shares) == pytest.approx(1.0, abs=0.08), shares

@@ -123,6 +123,10 @@ WRONG = {
         "expected at least 2: 16 ranks",
     ),
     "no training": ({"training": {"tokens": "1 T tokens"}}, "tokens_per_step and parameters"),
+    "too large": (
+        {"training": {"tokens_per_step": 10**40, "parameters": 10**400}},
+        "less than or equal",
+    ),
     "no file": ({"emulated": "elsewhere.json"}, "elsewhere.json"),
     "a key": ({"parallel": {"tp": 2}}, "parallel"),
     "inference": ({"cluster": {"node": "hanguang-800-8", "nodes": 2}}, "inference chip"),

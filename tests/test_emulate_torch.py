@@ -32,6 +32,7 @@ pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
 SCRIPTS = Path(__file__).parent / "emulated"
 GPT = ("--layers", "2", "--width", "128", "--heads", "2", "--block", "64")
 MIB = 2**20
+ONE_STEP = ("--node", "h800-8", "--steps", "1")
 
 
 def emulated(
@@ -174,7 +175,7 @@ def test_ascend_scripts_find_torch_npu_and_transfer(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "print('nothing')": "made no optimizer step in 0 operators",
+    "print('nothing')": "made no optimizer step and no backward pass in 0 operators",
     "import nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
     "open('data.bin')": "No such file or directory: 'data.bin'",
     "import os; os._exit(0)": "ended without a trace",
@@ -210,8 +211,9 @@ def test_an_interrupt_ends_all_ranks(sign: signal.Signals, tmp_path: Path) -> No
     words = [sys.executable, "-m", "ersatz", "emulate", "--node", "h800-8", "--ranks", "all", "--",
              "torchrun", "--nproc-per-node", "2", "train.py"]  # fmt: skip
     parent = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored in the background
+    )  # fmt: skip
     files = [tmp_path / "rank0", tmp_path / "rank1"]
     deadline = time.monotonic() + 300
     while not all(f.exists() and f.read_text() for f in files) and time.monotonic() < deadline:
@@ -386,7 +388,7 @@ def test_stages_of_a_pipeline_wait_for_each_other() -> None:
 def test_mixtures_of_experts_route_real_tokens(model: str, routed: int) -> None:
     """2 layers x 256 tokens x 2 of 8 or 4 of 16 experts: uneven, and none is lost."""
     words = [str(SCRIPTS / "experts.py"), "--model", model]
-    result, said = emulated(SCRIPTS, ["--node", "h800-8", "--steps", "1"], words)
+    result, said = emulated(SCRIPTS, ONE_STEP, words)
     counts = json.loads(said.rsplit("tokens per expert ", 1)[1].splitlines()[0])
     assert sum(counts) == routed
     assert max(counts) > min(counts) > 0
@@ -397,7 +399,7 @@ def test_mixtures_of_experts_route_real_tokens(model: str, routed: int) -> None:
 def blocks(*options: str) -> Any:
     """Return the record of two blocks on one device."""
     words = [str(SCRIPTS / "compiled.py"), *options]
-    return emulated(SCRIPTS, ["--node", "h800-8", "--steps", "1"], words)[0]
+    return emulated(SCRIPTS, ONE_STEP, words)[0]
 
 
 def test_a_compiled_script_has_the_products_of_eager_and_fewer_kernels() -> None:
@@ -443,7 +445,7 @@ def test_layers_of_transformer_engine_are_their_products() -> None:
     found = {}
     for name in ("", "--fp8"):
         words = [str(SCRIPTS / "layers.py"), *([name] if name else [])]
-        options = ["--node", "h800-8", "--steps", "1", "--with", "transformer_engine"]
+        options = [*ONE_STEP, "--with", "transformer_engine"]
         found[name], _ = emulated(SCRIPTS, options, words)
     flop = 3 * 2 * 2 * 512 * 256 * 1024 + 4 * (512 * 513 / 2) * 256 * 3.5
     for result in found.values():
@@ -543,15 +545,8 @@ def test_stand_ins_count_what_the_extensions_would_do() -> None:
     Queries see themselves and what is before them; backward does 5 products for 2. The input wants no
     gradient; the head's logits and both gradients are made on the way forward.
     """
-    options = [
-        "--node",
-        "h800-8",
-        "--steps",
-        "1",
-        "--with",
-        "apex,flash_attn,liger_kernel,xformers",
-    ]
-    result, said = emulated(SCRIPTS, options, [str(SCRIPTS / "extensions.py")])
+    options = ["--with", "apex,flash_attn,liger_kernel,xformers"]
+    result, said = emulated(SCRIPTS, [*ONE_STEP, *options], [str(SCRIPTS / "extensions.py")])
     products = 2 * 2 * 256 * 256 * 768 + 3 * 2 * 256 * 256 * 1000
     pairs = 2 * 256 * 257 / 2 + 100 * 101 / 2 + 156 * 157 / 2
     attention = 4 * pairs * 2 * (2 * 64) * 3.5

@@ -14,9 +14,10 @@ import pytest
 from ersatz.device_models.text.names import is_name
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
-from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.config import Site, config_files
 from ersatz.sim.fleet.doors.slurm.daemons import missing, running
 from ersatz.sim.fleet.doors.slurm.strikes import Strike
+from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Failures
 from ersatz.sim.fleet.file import load_contest

@@ -83,6 +83,17 @@ def test_an_oversubscribed_device_in_sacct_is_caught(tmp_path: Path) -> None:
     assert any("--fleet" in note for note in found.notes)
 
 
+def test_attempts_of_one_job_that_overlap_are_judged_not_refused(tmp_path: Path) -> None:
+    """Job 2 begins its second attempt at 00:10, while the first holds n2 until 00:12: both run at once."""
+    text = SACCT.replace(
+        "2026-01-01T01:00:10|2026-01-01T02:00:00", "2026-01-01T00:10:00|2026-01-01T02:00:00"
+    )
+    found = read_any_log(write(tmp_path, "sacct.txt", text))
+    assert [(r.event, r.time_s) for r in found.log.records if r.job == "2"] == [
+        ("submit", 60), ("start", 120), ("start", 600), ("fail", 720), ("finish", 7200)]  # fmt: skip
+    assert convicted(found.log)
+
+
 def test_every_fault_of_an_accounting_is_named_with_line_and_column(tmp_path: Path) -> None:
     text = SACCT.replace("COMPLETED|02:00:00", "DONE|02:00:00").replace(
         "10:00|gres/gpu=4", "soon|gres/gpu=4"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fuzz import kinds, seeds
+from fuzz import kinds, logs, pages, recorded, seeds, trainings
 from fuzz.__main__ import attack
 from fuzz.judge import Input, run
 from fuzz.kill import kill_many
@@ -56,6 +56,37 @@ def test_seeds_of_traces_are_sound(pool: Pool, kind: str) -> None:
     argv = ("schedule", "@/fleet.yaml", "--trace", f"{kind.partition('-')[0]}:@/{name}")
     outcome = pool.given(Input("seed", files | {"fleet.yaml": seeds.TRACED.encode()}, argv))
     assert (outcome.signature, outcome.status) == ("", 0), outcome.detail
+
+
+@pytest.mark.parametrize("name", recorded.SEEDS)
+def test_seeds_of_recorded_steps_are_sound(pool: Pool, name: str) -> None:
+    files = recorded.SEEDS[name]
+    argv = ("import", *(f"@/{file}" for file in files), "--node", "h800-8", "--out", "@/o.yaml")
+    outcome = pool.given(Input("seed", files, argv))
+    assert (outcome.signature, outcome.status) == ("", 0), outcome.detail
+
+
+@pytest.mark.parametrize("name", trainings.NAMED)
+def test_seeds_of_trainings_are_sound(pool: Pool, name: str) -> None:
+    verb = "plan" if name in ("PLAN", "MIX") else "run"
+    files = {"itself.yaml": getattr(trainings, name).encode()}
+    outcome = pool.given(Input("seed", files, (verb, "@/itself.yaml", "--json", "@/o.json")))
+    assert (outcome.signature, outcome.status) == ("", 0), outcome.detail
+
+
+def test_seeds_of_logs_recordings_and_results_are_sound(pool: Pool) -> None:
+    given = [Input("seed", {"itself.log": log.encode(), **({"nodes": beside.encode()} if beside else {})},
+                   ("schedule", "--judge", "@/itself.log", *(("--fleet", "@/nodes") if beside else ())))
+             for log, beside in logs.SOUND.values()]  # fmt: skip
+    ranks = recorded.to_json(recorded.recorded())
+    given.append(Input("seed", {"itself.yaml": recorded.REPLAY.encode(), "ranks.json": ranks},
+                       ("run", "@/itself.yaml", "--json", "@/o.json")))  # fmt: skip
+    for kind in ("run", "legal", "schedule"):
+        folder = {f"folder/{name}": raw for name, raw in pages.results(kind).items()}
+        given.append(Input("seed", folder, ("report", "@/folder", "--html", "@/o.html")))
+    for one in given:
+        outcome = pool.given(one)
+        assert (outcome.signature, outcome.status) == ("", 0), (one.argv, outcome.detail)
 
 
 def test_a_seed_decides_every_input() -> None:
@@ -106,6 +137,15 @@ def stray_process(folder: Path) -> None:
         (lambda folder: print("x" * 101), "wide lines"),
         (lambda folder: (folder / "o.json").write_text('{"a": NaN}'), "JSON with NaN"),
         (lambda folder: (folder / "o.svg").write_text("<svg>"), "SVG that is none"),
+        (
+            lambda folder: (folder / "o.html").write_text("<p>\"'><x-mark onx=1>"),
+            "foreign tag in a page",
+        ),
+        (
+            lambda folder: (folder / "o.svg").write_text("<svg><x-mark/></svg>"),
+            "foreign tag in a pic",
+        ),
+        (lambda folder: (folder / "o.0.et").write_bytes(b"\x07\x01"), "ET that is none"),
         (lambda folder: (folder / "more").write_text(""), "escape: a file that nobody asked for"),
         (lambda folder: (folder.parent / "more").write_text(""), "escape from the folder"),
         (lambda folder: (folder / "text").write_text("changed"), "escape: an input was changed"),

@@ -18,11 +18,12 @@ from ersatz.device_models.calibration.measured import (  # noqa: E402
     read_calibration,
     write_calibration,
 )
-from ersatz.device_models.catalog.reading import load_device, load_node  # noqa: E402
+from ersatz.device_models.catalog.reading import load_device  # noqa: E402
+from ersatz.device_models.kernels.kernel import Kernel  # noqa: E402
 from ersatz.sim.answers.emulate import emulate  # noqa: E402
 from ersatz.sim.cli.output import captured  # noqa: E402
 from ersatz.sim.emulate.clock import Entry  # noqa: E402
-from ersatz.sim.emulate.emulate import Request, not_timed  # noqa: E402
+from ersatz.sim.emulate.resting import rests_on  # noqa: E402
 from ersatz.sim.emulate.trace import Task, Trace  # noqa: E402
 from ersatz.sim.errors import InputError  # noqa: E402
 from ersatz.sim.hil.benchmark import Journal  # noqa: E402
@@ -173,23 +174,58 @@ def test_a_script_is_captured_and_its_operators_are_looked_up(tmp_path: Path) ->
     assert not any("has not timed" in line for line in result.assumptions)
 
 
-def test_operators_that_were_not_timed_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = read(tmp_path)
+def _step_of_own(folder: Path) -> Trace:
+    """A step of 4 ms: two products of other shapes, a multiplication, and a kernel of Triton's, 1 ms each."""
+    found = read(folder)
     tasks = [Task(o.kernel.name, "", 1e-3, o.kernel, signature=o.text) for o in found.operators]
-    entries = tuple(Entry(0, number, (), 0.0, False) for number in (0, 1, 1))
-    trace = Trace(0, tuple(tasks), entries, (0, 3), (3e-3,), {0: "compute"}, {}, {})
-    known = read_calibration(_shipped())
-    write_calibration(
-        replace(known, operators={key_of(tasks[0].signature): 1.0}), tmp_path / "own.yaml"
+    tasks.append(
+        Task("triton mine", "", 1e-3, Kernel("mine", "elementwise", "memory", "fp8", 0.0, 1e6))
     )
-    request = Request("cpu-1", ("x.py",), timer="table", calibration=str(tmp_path / "own.yaml"))
-    node = load_node("cpu-1")
-    (words,) = not_timed(request, node, trace)
-    assert words.startswith("2 operators have shapes that the calibration has not timed")
-    assert "2.00 ms of the step (mul)" in words
-    assert not_timed(replace(request, timer="live"), node, trace) == []
+    product = found.operators[0].kernel
+    wider = replace(product, m=2 * product.m)
+    tasks.append(Task("mm", "", 1e-3, wider, signature='["aten.mm.x",[],[]]'))
+    entries = tuple(Entry(0, number, (), 0.0, False) for number in range(4))
+    return Trace(0, tuple(tasks), entries, (0, 4), (4e-3,), {0: "compute"}, {}, {})
+
+
+def test_operators_that_were_not_timed_are_said(tmp_path: Path) -> None:
+    """The product was timed by its signature, products of other shapes were, `mul` was not."""
+    trace, cpu = _step_of_own(tmp_path), load_device("cpu")
+    known, own = read_calibration(_shipped()), tmp_path / "own.yaml"
+    product = trace.table[0].signature
+    write_calibration(replace(known, operators={key_of(product): 1.0}), own)
+    shares, modelled = rests_on("table", str(own), cpu, [trace])
+    assert shares == (
+        "kernels by their time: 25.0 % measured here, one by one, 25.0 % by kernels measured here,"
+        " 50.0 % modelled"
+    )
+    assert modelled == (
+        "2 kernels have shapes or operations that the calibration has not timed, and are modelled:"
+        " 2.00 ms, 50.0 % of the step (mul 1.00 ms, triton mine 1.00 ms)"
+    )
+    other = replace(trace, rank=1, entries=trace.entries[2:3], marks=(0, 1), step_s=(1e-3,))
+    _, modelled = rests_on("calibrated", str(own), cpu, [trace, other])
+    assert modelled.startswith("1 kernels of rank 1 have shapes")
+    assert "100.0 % of the step" in modelled
+
+
+def test_a_calibration_that_does_not_count_is_said(tmp_path: Path) -> None:
+    """It is of another device, or the timer is one that asks none; with none there is nothing to say."""
+    trace = _step_of_own(tmp_path)
+    shipped = str(_shipped())
+    (words,) = rests_on("calibrated", shipped, load_device("h800"), [trace])
+    assert words == (
+        f"the calibration {shipped} is of cpu: none of it holds for h800, all of whose kernels are modelled"
+    )
+    (words,) = rests_on("roofline", shipped, load_device("cpu"), [trace])
+    assert words == f"the timer roofline takes nothing of the calibration {shipped}"
+    assert rests_on("calibrated", "", load_device("cpu"), [trace]) == []
+    (words,) = rests_on("live", "", load_device("cpu"), [trace])
+    assert words == "kernels by their time: 100.0 % measured here, one by one"
+    live = replace(trace, facts={"modelled": [3]})
+    assert "1 kernels could not be timed live, and are modelled: 1.00 ms, 25.0 %" in rests_on(
+        "live", "", load_device("cpu"), [live]
+    )[1]  # fmt: skip
 
 
 def _shipped() -> Path:

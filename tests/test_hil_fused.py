@@ -231,7 +231,7 @@ def test_a_calibration_of_other_kernels_is_not_proved(tmp_path, npu: Library) ->
 
     from calibrations import made_calibration
 
-    from ersatz.sim.cli.measured.calibrate import _same_device
+    from ersatz.sim.cli.measured.bench import same_device
 
     attached = attach("cpu")
     plain = made_calibration()
@@ -243,6 +243,6 @@ def test_a_calibration_of_other_kernels_is_not_proved(tmp_path, npu: Library) ->
     with pytest.raises(
         InputError, match=r"timed with torch_npu 2.7.1: norm; attached is PyTorch's own"
     ):
-        _same_device(path, attached)
+        same_device(path, attached)
     write_calibration(replace(plain, origin=origin), path)
-    assert _same_device(path, attached).origin == origin
+    assert same_device(path, attached).origin == origin

@@ -41,6 +41,24 @@ def attach_to(monkeypatch, timeline, name="NVIDIA H200", **properties):  # type:
     return attach("cuda"), fake
 
 
+def test_reading_the_clock_is_no_part_of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that takes half a microsecond to read: a kernel of two is not one of two and a half."""
+    now = [0]
+
+    def reading() -> int:
+        now[0] += 500
+        return now[0]
+
+    def kernel() -> None:
+        now[0] += 2000
+
+    monkeypatch.setattr(attached_module, "time", SimpleNamespace(process_time_ns=reading))
+    attached_module._clock_ns.cache_clear()
+    assert attached_module._process_seconds(kernel) == pytest.approx(2e-6)
+    assert attached_module._process_seconds(lambda: None) > 0
+    attached_module._clock_ns.cache_clear()
+
+
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """A device on which every operation takes 40 us, and emptying the cache 3 ms."""

@@ -21,6 +21,7 @@ from ersatz.device_models.kernels.kernel import (
     quantisation,
     roofline_time,
 )
+from ersatz.device_models.kernels.terms import TERMS, Machine
 from ersatz.sim.validation.errors.microbenchmarks import benchmark_rows
 
 
@@ -181,3 +182,13 @@ def test_groups_are_never_faster_than_one_product_of_all_rows(m: int, n: int, k:
     grouped = matmul("x", m, n, k, "bf16", groups=4)
     assert grouped.flop == matmul("x", 4 * m, n, k, "bf16").flop
     assert roofline_time(device, grouped) >= roofline_time(device, matmul("x", 4 * m, n, k, "bf16"))
+
+
+def test_what_a_kernel_finds_of_a_cache_is_data() -> None:
+    """A copy of 3 MiB of rows on a cache of 32 MiB: 2 MiB are beyond 1 MiB, none beyond a half."""
+    machine = Machine(32 * 2.0**20, (128, 128), 8, {})
+    copy = Kernel("copy", "elementwise", "memory", "fp32", 0.0, 0.0, m=768.0, n=1024.0)
+    assert (kernel_constants().small_cache, kernel_constants().shared_cache) == (32.0, 2.0)
+    assert TERMS["missed"](copy, machine) == 2 * 2.0**20
+    assert TERMS["spilled"](copy, machine) == 0.0
+    assert TERMS["spilled"](replace(copy, m=8 * 768.0), machine) == (24 - 16) * 2.0**20

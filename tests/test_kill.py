@@ -33,7 +33,12 @@ def begin(verb: str, folder: Path) -> "subprocess.Popen[str]":
     uncounted = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}  # as at home
     return subprocess.Popen([sys.executable, "-m", "ersatz", *words], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, cwd=folder,
-                            env={**uncounted, "PYTHONPATH": str(ROOT)})  # fmt: skip
+                            env={**uncounted, "PYTHONPATH": str(ROOT)}, preexec_fn=heard)  # fmt: skip
+
+
+def heard() -> None:
+    """Let SIGINT through: what a shell began in the background ignores it, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def assert_whole(out: Path) -> None:
@@ -97,9 +102,34 @@ def test_an_interrupt_at_any_moment_is_answered_in_one_sentence(
         if run.returncode == 0:  # it had answered already
             assert said == ""
         else:
-            assert run.returncode == 128 + number
             assert said == f"interrupted by {number.name}: what was finished is whole\n"
+            assert run.returncode == 128 + number
         assert_whole(tmp_path / "o")
+
+
+@pytest.mark.parametrize("swallowed", ["raise RuntimeError('a name')", "sys.exit(1)"])
+def test_an_interrupt_that_a_library_takes_for_a_fault_of_its_own_is_still_one(
+    swallowed: str,
+) -> None:
+    """A class body, say: until Python 3.12 it puts RuntimeError in the place of what is raised."""
+    code = f"""
+import os, signal, sys
+import ersatz.sim.cli as cli
+def verb(words):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        {swallowed}
+cli.invoke = verb
+sys.argv = ["ersatz", "devices"]
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr == "interrupted by SIGTERM: what was finished is whole\n"
+    assert done.returncode == 143
 
 
 def test_files_of_a_fit_are_all_new_or_all_old(tmp_path: Path) -> None:

@@ -127,3 +127,10 @@ def test_bad_input_is_2_without_a_traceback() -> None:
 def test_the_same_bytes_whatever_the_hash_seed() -> None:
     arguments = ("legal", "all", "--date", "2026-01-15", "--json", "-")
     assert ersatz(*arguments, seed="1").stdout == ersatz(*arguments, seed="2").stdout
+
+
+def test_a_file_of_rules_with_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    question = tmp_path / "q.yaml"
+    question.write_text(f"devices: [h20]\ndates: [2025-01-01]\nrules: {{file: '{'1' * 400}'}}\n")
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        captured(["legal", str(question)])

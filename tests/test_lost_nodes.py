@@ -100,6 +100,42 @@ def test_the_pool_that_loses_a_node_is_the_one_that_shrinks() -> None:
     assert replicas_left(stages, [1, 0]) == replicas_left(stages, [0, 2]) == (1,)
 
 
+def test_racks_that_groups_of_experts_do_not_fill_stand_still() -> None:
+    """A replica has 2 devices and 16 experts' ranks are 8 replicas: 72 devices are 4.5 of these groups.
+
+    So racks train in pairs, 72 replicas in each. Without one of 8 another stands still, with which
+    nobody would know where the other half of its group is; and more racks are never slower.
+    """
+    pools = {"pools": [{"name": "a", "node": "h800-8", "nodes": 8},
+                       {"name": "b", "node": "gb300-nvl72", "nodes": 8}]}  # fmt: skip
+    job = known_case(8, cluster=pools, model="ling-lite", training={"global_batch": 1280},
+                     parallel={"tp": 2, "ep": 16, "etp": 1, "mixed": "replicas"})  # fmt: skip
+    left = [replicas_left(job, [0, n])[1] for n in range(9)]
+    assert left == [288, 216, 216, 144, 144, 72, 72, 0, 0]
+    paces = [slowdown(job, 0, n) for n in range(9)]
+    assert all(map(math.isfinite, paces))
+    assert paces == sorted(paces)
+    for n in range(8):
+        smaller = without_nodes(job, [0, n])
+        assert smaller is not None
+        assert sum(p.devices for p in smaller.pools) == 2 * smaller.parallel.dp
+
+
+def test_a_pool_that_loses_all_its_replicas_leaves_the_batch_to_the_other() -> None:
+    """Two pools of one node, each 8 replicas of 8 devices: without the second the first has all 16."""
+    nodes = make_node(), make_node(device=make_device(matrix_peak={"bf16": 50e12}))
+    pools = tuple(Pool(n, node, 1, make_stack()) for n, node in zip("ab", nodes, strict=True))
+    case = make_scenario(
+        pools=pools, parallel=Parallel(dp=16, mixed="replicas"), training=Training(1000, 48, 1)
+    )
+    left = without_nodes(case, (0, 1))
+    assert left is not None
+    assert [pool.name for pool in left.pools] == ["a"]
+    assert (left.parallel.dp, left.training.global_batch) == (8, 48)
+    assert step_seconds(left) > step_seconds(case)
+    assert without_nodes(case, (1, 1)) is None
+
+
 def test_a_slow_rank_stays_slow_wherever_the_step_is_asked() -> None:
     slow = two_nodes(stragglers={"ranks": {3: 0.5}})
     assert step_seconds(slow) == simulate_step(slow).duration_s > 1.4 * step_seconds(two_nodes())

@@ -11,7 +11,8 @@ from market import INF, free, make_buildout, make_offer, ordered, throughput, wi
 from ersatz.device_models.catalog.export import load_part
 from ersatz.sim.errors import InputError
 from ersatz.sim.law.rules import judge, load_rules
-from ersatz.sim.market.prices import load_prices, price_region
+from ersatz.sim.market.items import price_region
+from ersatz.sim.market.prices import load_prices
 from ersatz.sim.purchase.buildout import (
     MONTH_DAYS,
     MONTH_S,
@@ -29,7 +30,7 @@ from ersatz.sim.purchase.life.replay import replay
 from ersatz.sim.purchase.purchase import cheapest
 from ersatz.sim.purchase.reading.file import load_inquiries
 from ersatz.sim.report.buying.words import _unproved
-from ersatz.sim.scenario.resolve import default_spares
+from ersatz.sim.scenario.resolving.job import default_spares
 
 RULES, PRICES = load_rules(), load_prices()
 

@@ -18,6 +18,7 @@ from ersatz.sim.purchase.buildout import MONTH_DAYS, works_from
 from ersatz.sim.purchase.events import Draw
 from ersatz.sim.purchase.life.replay import replay
 from ersatz.sim.purchase.reading.file import load_inquiries
+from ersatz.sim.scenario.shipped import shipped_scenarios
 
 ROOT = Path(__file__).resolve().parents[1] / "scenarios"
 FIRST_LINES = {  # question, scenario, and the words of the answer that stand in its first five lines
@@ -244,3 +245,19 @@ def test_16_owned_abroad_is_out_and_rented_is_not() -> None:
     assert malaysia is not None
     assert texas is not None
     assert texas.carbon_kg < malaysia.carbon_kg
+
+
+def test_what_holding_a_stockpile_costs_is_said_where_it_is_not_given() -> None:
+    """8 % of interest, 27.6 % of value and 2 % of storage a year; what is given is not assumed."""
+    stocked = load_stockpiles(shipped_scenarios()["stockpile"], (), None)[0]
+    assert stocked.stock.holding == pytest.approx(0.376)
+    assert [line.split(" is not given: ")[0] for line in stocked.assumptions] == [
+        "stockpile.interest", "stockpile.value_loss", "stockpile.storage",
+    ]  # fmt: skip
+    given = load_stockpiles(
+        shipped_scenarios()["stockpile"],
+        ["stockpile.interest=10 %", "stockpile.storage=0"],
+        None,
+    )[0]
+    assert given.stock.holding == pytest.approx(0.376)
+    assert [line[:20] for line in given.assumptions] == ["stockpile.value_loss"]

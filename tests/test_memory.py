@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ersatz.device_models.kernels.kernel import calibrated_time
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import split_layers
 from ersatz.sim.plan.memory import least_capacity, plan_memory, remedies
 from ersatz.sim.plan.memory.advice import CHANGES, fits_for_sure
@@ -25,7 +27,9 @@ from ersatz.sim.plan.memory.timeline import fullest_timeline
 from ersatz.sim.plan.memory.verdict import judge
 from ersatz.sim.records import MemoryResult
 from ersatz.sim.report.pictures.memory_timeline import draw
+from ersatz.sim.run import _advice
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
+from ersatz.sim.step.step import simulate_step
 from ersatz.sim.workload.model import Experts
 from tests.factories import make_device, make_model, make_node, make_scenario, make_stack
 
@@ -132,7 +136,8 @@ def test_the_optimisers_step_is_the_peak_of_a_short_sequence() -> None:
 
 
 def test_offload_lora_and_frozen_formats() -> None:
-    """The host keeps three quarters of the state; LoRA's frozen weights in 4 bits and a scale.
+    """The host keeps three quarters of the state; LoRA's frozen weights in 4 bits and a scale, but for
+    the two tables of 10 M, which stay in 16 bits.
 
     A layer's adapters of rank 16: four of (1000 + 1000) beside attention, three of (1000 + 4000).
     """
@@ -140,7 +145,7 @@ def test_offload_lora_and_frozen_formats() -> None:
         3 * WEIGHTS / 8
     )
     frozen = of(stack={"frozen_weight_bytes": 0.5625}, lora=16)
-    assert frozen.parts["weights"] == pytest.approx(0.5625 * WEIGHTS)
+    assert frozen.parts["weights"] == pytest.approx(0.5625 * (WEIGHTS - 20e6) + 2 * 20e6)
     assert frozen.parts["optimizer"] == pytest.approx(12 * 8 * 16 * 23_000 / 8, rel=1e-4)
 
 
@@ -207,6 +212,35 @@ def test_remedies_are_as_small_as_can_be_and_each_fits() -> None:
     singles = [changed for _, change in CHANGES if (changed := change(tight)) is not None]
     assert not any(fits_for_sure(changed) for changed in singles)
     assert all(fits_for_sure(changed) and " + " in words for words, changed in several)
+
+
+def test_only_a_plan_that_cannot_be_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages of three and four layers are no split of eight: no such plan. Another fault is told."""
+    assert not fits_for_sure(planned(dp=4, pp=2, chunk_layers=(3, 4)))
+
+    def broken(scenario: Scenario) -> None:
+        raise ValueError("a fault of the model of memory")
+
+    monkeypatch.setattr("ersatz.sim.plan.memory.advice.stage_peaks", broken)
+    with pytest.raises(ValueError, match="a fault of the model of memory"):
+        fits_for_sure(planned())
+
+
+def test_a_remedy_that_no_step_can_be_made_of_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1.25 GB sharding the gradients helps; where the network then cuts a rank off, that is said."""
+
+    def seconds(changed: Scenario, timer: object) -> float:
+        if changed.parallel.zero:
+            raise InfeasibleError("the network cuts off a rank of the dp groups")
+        return 1.0
+
+    monkeypatch.setattr("ersatz.sim.run.step_seconds", seconds)
+    scenario = planned(capacity=1.25e9)
+    told = list(_advice(scenario, simulate_step(scenario), calibrated_time))
+    (without,) = [line for line in told if line.startswith("zero: 2")]
+    assert without == (
+        "zero: 2 (it would fit, but no step can be made: the network cuts off a rank of the dp groups)"
+    )
 
 
 def test_the_timeline_has_the_peak_and_ends_with_the_optimiser() -> None:
@@ -276,7 +310,15 @@ def test_messages_of_a_pipeline_have_buffers() -> None:
     results of 1,000 x 10,000 logits in 16 bits beside that of the micro-batch in work."""
     found = [
         stage_bytes(scenario, pool, [chunk]).kept["messages"]
-        for scenario in [planned(stack={"pipeline_buffers": True}, pp=2, dp=4, zero=1, batch=32)]
+        for scenario in [
+            planned(
+                stack={"pipeline_buffers": True, "keeps_results": True},
+                pp=2,
+                dp=4,
+                zero=1,
+                batch=32,
+            )
+        ]
         for pool in scenario.pools
         for chunk in split_layers(scenario.model, scenario.parallel)
     ]

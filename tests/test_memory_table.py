@@ -12,6 +12,7 @@ from ersatz.device_models.kernels.kernel import kernel_constants
 from ersatz.device_models.shipped import DATA
 from ersatz.sim.errors import InputError
 from ersatz.sim.plan.memory import plan_memory
+from ersatz.sim.report.json_out import plain, to_text
 from ersatz.sim.report.measured.memory import render_memory
 from ersatz.sim.report.measured.memory_page import chapter
 from ersatz.sim.scenario.scenario import Parallel, Training
@@ -25,9 +26,11 @@ from ersatz.sim.validation.errors.memory_peaks import (
     stated_peaks,
 )
 from ersatz.sim.validation.errors.memory_table import MemoryVerdicts, Share, judge_memory
+from ersatz.sim.validation.reading.lineages import withheld_memory
 from ersatz.sim.validation.reading.rows import scenario_of
 from ersatz.sim.validation.reading.table import read_table
 from tests.factories import make_scenario
+from tests.test_validation import ROW, table
 
 CRASHES = DATA / "measured" / "out_of_memory_h100_nanotron.csv"
 HEADER = "model,n_devices,micro_batch,grad_acc,gbs_seqs,dp,pp,tp,zero\n"
@@ -167,6 +170,38 @@ def test_peaks_of_unknown_unit_or_kind_are_left_out() -> None:
         assert list(stated_peaks([replace(row, texts={**row.texts, **change})])) == []
 
 
+def test_a_peak_that_is_left_out_is_told(tmp_path: Path) -> None:
+    """Megabytes, and a peak of nobody knows what, were left out without a word."""
+    good = {**ROW, "peak_memory": "40", "peak_memory_unit": "GiB", "peak_memory_counts": "device"}
+    rows = [good, {**good, "peak_memory_unit": "MB"}, {**good, "peak_memory_counts": "a guess"}]
+    told = judge_memory(None, table(tmp_path, *rows)).problems
+    assert [(p.line, p.key, p.value) for p in told] == [
+        (3, "peak_memory_unit", "MB"),
+        (4, "peak_memory_counts", "a guess"),
+    ]
+
+
+def test_a_table_of_one_s_own_needs_no_crashes(tmp_path: Path) -> None:
+    """Runs that ran, nanotron's too, and stated peaks; of crashes it says that there are none."""
+    rows = [ROW, {**ROW, "id": "r2", "framework": "nanotron", "source": "other"}]
+    rows[0] = ROW | {
+        "peak_memory": "40",
+        "peak_memory_unit": "GiB",
+        "peak_memory_counts": "reserved",
+    }
+    verdicts = judge_memory(None, table(tmp_path, *rows))
+    assert verdicts.by_source == {"made": (1, 1), "other": (1, 1)}
+    assert (verdicts.kept_sources_equal, verdicts.caught_sources_equal) == (1.0, None)
+    assert verdicts.sources_equal is verdicts.balanced_accuracy is None
+    assert len(verdicts.rows) == 1
+    to_text(plain(verdicts))  # no nan in it
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_memory(verdicts))
+    told = console.export_text()
+    assert "100.0 % of what ran kept, sources equal; no crashes were given (--crashes)" in told
+    assert "crashed" not in told
+
+
 def test_sources_weigh_the_same() -> None:
     """Three rows of one source 30 % off and one of another 10 % off: half of the weight is each's."""
     rows = [Peak("a", str(i), "s", "device", 1.0, 1.3, 0.3, None) for i in range(3)]
@@ -188,7 +223,7 @@ def test_a_run_is_kept_where_a_reading_of_its_blanks_fits() -> None:
 
 def test_the_report_names_every_model_and_source() -> None:
     share = Share(4, 3, 2, 1)
-    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3)
+    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3, 0.055, 0.25)
     verdicts = MemoryVerdicts(
         0.7, 0.65, 0.75, ("row-1",), {"a sweep": (2, 1), "another": (3, 3)}, share, 0.625,
         {"1B": share}, errors, {"a sweep": errors}, {"x": errors}, {"device": errors}, (), (),
@@ -198,7 +233,7 @@ def test_the_report_names_every_model_and_source() -> None:
     text = console.export_text()
     assert "70.0 % right, sources equal (65.0 % of what ran kept, 75.0 % of crashes caught)" in text
     assert "within 5.0 / 20 %" in text
-    assert "6.0 / 30 %" in text
+    assert "5.5 / 25 % with a row's source left out, 6.0 / 30 % with its whole lineage" in text
     assert "vetoed although they ran: row-1" in text
     assert "1 other sources" in text
     assert [line.split()[0] for line in text.splitlines() if "75.0 %" in line][1:] == ["1B", "all"]
@@ -207,7 +242,7 @@ def test_the_report_names_every_model_and_source() -> None:
 
 def test_the_chapter_says_what_falls_short_first() -> None:
     """Left-out figures stand before the seen ones, and vetoed rows are named."""
-    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3)
+    errors = Errors(9, 0.05, 0.2, 0.01, 0.06, 0.3, 0.055, 0.25)
     share = Share(4, 3, 2, 1)
     verdicts = MemoryVerdicts(
         0.7, 0.65, 0.75, ("row-1",), {"a sweep": (2, 1)}, share, 0.625, {"1B": share}, errors,
@@ -216,7 +251,7 @@ def test_the_chapter_says_what_falls_short_first() -> None:
     text = "\n".join(chapter(verdicts))
     assert text.startswith("## Memory")
     assert text.index("6.0 / 30 %") < text.index("5.0 / 20 %")
-    assert "| all, sources equal | 9 | 5.0 / 20 % | +1.0 % | 6.0 / 30 % |" in text
+    assert "| all, sources equal | 9 | 5.0 / 20 % | +1.0 % | 5.5 / 25 % | 6.0 / 30 % |" in text
     assert "Verdicts are 70.0 % right" in text
     assert "ran: row-1." in text
 
@@ -238,17 +273,33 @@ def test_verdicts_on_the_shipped_tables(shipped: MemoryVerdicts) -> None:
 
 @pytest.mark.slow
 def test_stated_peaks_of_the_shipped_table(shipped: MemoryVerdicts) -> None:
-    """2.8 / 10 % with sources equal when this was written; torchtitan's but for two of 405B within 10 %."""
+    """2.6 / 10 % with sources equal when this was written; torchtitan's all within 10 %."""
     assert shipped.peaks is not None
     assert shipped.peaks.median < 0.05
     assert shipped.peaks.p90 < 0.15
     titan = {peak.id: peak.error for peak in shipped.rows if peak.id.startswith("titan-00")}
     assert len(titan) == 20
-    assert all(abs(titan[f"titan-{i:04}"]) < 0.10 for i in (*range(1, 13), 14, 15, 16, 17, 31, 32))
+    assert max(map(abs, titan.values())) < 0.10
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="figures to reach: software that no other source shows")
+def test_stated_peaks_with_their_source_left_out(shipped: MemoryVerdicts) -> None:
+    """2.8 / 15.4 % when this was written; 5 / 15 is the aim, and nanotron's unfitted memory is above it."""
+    assert shipped.peaks is not None
+    assert shipped.peaks.source_out_median < 0.05
+    assert shipped.peaks.source_out_p90 < 0.16
+
+
+def test_what_a_source_alone_showed_or_was_fitted_to_is_withheld() -> None:
+    """torchtitan's first table alone ran the plain stack; nanotron's memory was fitted to its sweep."""
+    assert withheld_memory("torchtitan benchmarks 2024-12") == {"torchtitan"}
+    assert withheld_memory("HF Ultrascale Playbook nanotron sweep") == {"nanotron"}
+    assert withheld_memory("MLPerf Training v5.1 logs") == frozenset()
+    assert withheld_memory("nobody's") == frozenset()
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="figures to reach: software that no other lineage shows")
 def test_stated_peaks_with_their_software_unknown(shipped: MemoryVerdicts) -> None:
     assert shipped.peaks is not None
     assert shipped.peaks.left_out_median < 0.05
@@ -256,9 +307,6 @@ def test_stated_peaks_with_their_software_unknown(shipped: MemoryVerdicts) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="figures to reach: two of torchtitan's 405B rows are 14 and 16 % low"
-)
 def test_every_row_of_torchtitan_within_ten_percent(shipped: MemoryVerdicts) -> None:
     titan = [peak.error for peak in shipped.rows if peak.stack.startswith("torchtitan")]
     assert max(map(abs, titan)) < 0.10

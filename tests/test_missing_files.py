@@ -97,6 +97,7 @@ NO_FILES_OF = {
             "--tokens",
             "--legal",
             "--workers",
+            "--what-if",
             "--shard",
         )
     ),

@@ -105,8 +105,11 @@ def test_executed_flops_are_the_models_and_what_is_stated_beyond(
         for phase in ("forward", "recompute")
     )
     mode = scenario.parallel.recompute
+    early = scenario.pools[0].stack.recompute_stops_early  # before a layer's last product
     if mode == "full" and not scenario.model.predict_layers:  # of which no module is repeated
-        assert again == pytest.approx(forward, rel=1e-12)
+        assert (
+            0.5 * forward < again < forward if early else again == pytest.approx(forward, rel=1e-12)
+        )
     else:
         assert again <= (forward if mode != "none" else 0.0)
 

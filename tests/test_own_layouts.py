@@ -16,7 +16,7 @@ from ersatz.sim.plan.layout import on_pool
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.run import run_case
-from ersatz.sim.scenario.own import joined_layout
+from ersatz.sim.scenario.resolving.own import joined_layout
 from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, PoolLayout, Scenario, Training
 from ersatz.sim.step.build import build_program, stage_pools
 from ersatz.sim.step.folded import folded_times

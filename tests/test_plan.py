@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from benchmarks.published import published_runs, ranked
 
 import ersatz
+from ersatz.device_models.shipped import DATA
 from ersatz.sim.answers.cases import load
 from ersatz.sim.answers.plan import plan
 from ersatz.sim.cli.output import captured
@@ -69,12 +74,52 @@ def test_the_plan_is_no_slower_than_the_files_layout_and_its_file_says_the_same(
     )
 
 
+def test_the_files_layout_says_why_it_is_not_compared(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other devices, without a step, or with too much memory: each in words, none left out."""
+    other = plan(small, on=["h200-8"], devices=[16], keep=FEW)
+    assert other.to_dict()["given_step_s"] is None
+    assert "the file's own layout is for other devices: not compared" in str(other)
+    full = tmp_path / "full.yaml"
+    full.write_text(SMALL.replace("tp: 8, pp: 2", "tp: 1, pp: 1"))
+    record = plan(full, keep=FEW).to_dict()
+    assert record["given_step_s"] > 0
+    assert re.fullmatch(r"does not fit: it takes .* of 80\.0 GiB of memory", record["given_remark"])
+
+    def none(scenario: object) -> float:
+        raise InfeasibleError("the network cuts off a rank of the dp groups")
+
+    monkeypatch.setattr("ersatz.sim.answers.plan.step_seconds", none)
+    told = plan(small, keep=FEW)
+    assert told.to_dict()["given_remark"] == (
+        "cannot be run: the network cuts off a rank of the dp groups"
+    )
+    assert "the file's own layout cannot be run: the network" in str(told)
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "-5", "0", "1e400", "soon"])
+def test_days_that_are_none_are_refused(small: Path, days: str) -> None:
+    with pytest.raises(InputError, match=r"--by: '.*' - "):
+        plan(small, by=days)
+
+
 def test_published_layouts_are_predicted_no_faster_than_the_planned_ones() -> None:
     # Layouts that their authors tuned: a search over all that the stack runs must not lose to them.
     for name in ("llama3-70b-mi300x", "ling-lite-ppu"):
         record = plan(name, keep=["micro_batch"]).to_dict()
         assert record["given_step_s"] is not None, name
         assert record["best"]["result"]["step"]["duration_s"] <= record["given_step_s"], name
+
+
+@pytest.mark.parametrize("name", ["pap-0008", "pap-0080", "pap-0148", "mlperf-0003"])
+def test_published_layouts_rank_among_the_best_tenth(name: str) -> None:
+    """A few of the list of `tests/benchmarks/published.py`: GPT 310B and 175B, Llama 3 405B, Nemotron-4."""
+    (run,) = [run for run in published_runs() if run.id == name]
+    one = ranked(run)
+    assert one.planned_s <= one.published_s
+    assert one.fitting > 100
+    assert one.share <= 0.10
 
 
 def test_how_many_devices_for_a_date_from_two_names() -> None:
@@ -276,10 +321,12 @@ def test_killed_ten_times_a_sharded_search_ends_with_the_same_bytes(
 def test_workers_price_the_same_and_one_that_dies_is_replaced(small: Path) -> None:
     question = read_question(str(small), keep=FEW)
     told: list[str] = []
+    before = {*multiprocessing.active_children()}
     assert (
         seek(question, Wish(), pricers=many(2, told.append)).options[0].found
         == seek(question, Wish()).options[0].found
     )
+    assert {*multiprocessing.active_children()} == before
     scenario = seek(question, Wish(kinds=1)).options[0].found.scenario
     pooled = Pooled(scenario, "fits", 1, told.append)
     row = seek(question, Wish(kinds=1)).options[0].found.plans[0].row
@@ -291,6 +338,7 @@ def test_workers_price_the_same_and_one_that_dies_is_replaced(small: Path) -> No
                 process.join()
         assert pooled.price(row) == expected == InPlace(scenario).price(row)
     pooled.close()
+    assert {*multiprocessing.active_children()} == before
     assert "a worker died: what it had begins again" in told
 
 
@@ -341,6 +389,8 @@ def test_devices_that_may_not_be_bought_are_left_out(small: Path) -> None:
     )
     with pytest.raises(InfeasibleError, match="may not be bought"):
         plan(small, on=["h100"], devices=[16], legal_on="2025-06-01")
+    half = plan(small, on=["ascend-910c-die-16"], devices=[16], legal_on="2025-06-01", keep=FEW)
+    assert list(half) == ["16 x ascend-910c-die"]  # half a package is bought as a whole one
 
 
 def test_names_and_numbers() -> None:
@@ -363,6 +413,49 @@ def test_what_the_search_took_for_granted_is_on_the_screen_and_in_the_record(sma
     (*_, reach) = answer.to_dict()["best"]["search"]["remarks"]
     assert reach.endswith("beyond, nothing is proved")
     assert reach in " ".join(str(answer).split())
+
+
+def test_a_launch_file_and_a_configuration_of_a_model_ask_a_question_too(tmp_path: Path) -> None:
+    """A script that names no machine runs on the one of `on`; a config.json is trained as is usual."""
+    script = tmp_path / "pretrain.sh"
+    script.write_text(
+        "torchrun --nproc_per_node 8 --nnodes 2 pretrain_gpt.py --num-layers 16 --hidden-size 2048"
+        " --ffn-hidden-size 8192 --num-attention-heads 16 --seq-length 4096 --vocab-size 32000"
+        " --tensor-model-parallel-size 8 --micro-batch-size 1 --global-batch-size 64 --bf16"
+        " --train-iters 1000 --tokenizer-type NullTokenizer --max-position-embeddings 4096\n"
+    )
+    record = plan(script, on=["910B2"]).to_dict()
+    assert (record["best"]["node"], record["best"]["devices"]) == ("ascend-910b2-8", 16)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({
+        "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 32000,
+    }))  # fmt: skip
+    answer = plan(config, on=["h800"], devices=[16], keep=["micro_batch"])
+    again = tmp_path / "again.yaml"
+    again.write_text(answer.files()["plan-01.yaml"])
+    (result,) = ersatz.run(again).values()
+    assert result.step.duration_s == answer.to_dict()["plans"][0]["step_s"]
+    with pytest.raises(InputError, match="does not name a machine"):
+        plan(script)
+
+
+def test_what_if_finds_the_best_layout_of_another_machine(small: Path, tmp_path: Path) -> None:
+    """Each change against what it must do, and one against a plan on a node that has it."""
+    answer = plan(small, keep=FEW, what_if=True)
+    told = {one["with"]: one for one in answer.to_dict()["what_if"]}
+    now = answer.to_dict()["best"]["result"]["step"]["duration_s"]
+    slow, fast = told["the network half as fast"], told["the network twice as fast"]
+    assert fast["step_s"] <= now <= slow["step_s"] <= slow["unchanged_layout_s"]
+    assert told["twice the memory"]["step_s"] <= now
+    assert "the network half as fast" in str(answer)
+    node = yaml.safe_load((DATA / "nodes/h100-8.yaml").read_text())
+    node["nics"]["value"] //= 2  # as many bytes as cards of half the rate
+    (tmp_path / "half.yaml").write_text(yaml.safe_dump(node))
+    half = plan(small, {"cluster.node": str(tmp_path / "half.yaml")}, keep=FEW).to_dict()
+    assert half["best"]["result"]["step"]["duration_s"] == pytest.approx(slow["step_s"], rel=0.02)
+    alone = plan(small, {"cluster.nodes": 1}, keep=FEW, what_if=True).to_dict()
+    assert not any("network" in one["with"] for one in alone["what_if"])
 
 
 def test_a_rent_that_is_said_stays_whatever_devices_are_looked_at(small: Path) -> None:

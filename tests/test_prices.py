@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ersatz.device_models.catalog.reading import list_devices, load_device, load_node
+from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.units import CURRENCIES
 from ersatz.sim.errors import InputError
 from ersatz.sim.job.cost import (
@@ -22,16 +24,9 @@ from ersatz.sim.job.cost import (
     straight_line_per_hour,
     value_after,
 )
-from ersatz.sim.market.prices import (
-    COLUMNS,
-    CONFIDENCES,
-    ITEMS,
-    KINDS,
-    Observation,
-    Prices,
-    Quote,
-    load_prices,
-)
+from ersatz.sim.market.items import CONFIDENCES, KINDS, items, price_region, wider_regions
+from ersatz.sim.market.observations import COLUMNS, Observation
+from ersatz.sim.market.prices import Prices, Quote, load_prices
 from ersatz.sim.market.supply import (
     deliverable,
     dies_per_wafer,
@@ -129,7 +124,9 @@ def test_fees_and_duties_come_from_the_rules() -> None:
     assert PRICES.at("duty", "h100", "CN", "2026-02-01") == 0.0  # its memory is below the window
 
 
-@pytest.mark.parametrize("item", [i for i, m in ITEMS.items() if i not in ("licence_fee", "duty")])
+@pytest.mark.parametrize(
+    "item", [i for i, m in items().items() if i not in ("licence_fee", "duty")]
+)
 def test_every_item_has_data_with_sources(item: str) -> None:
     rows = [row for series in PRICES.series for row in series if row.item == item]
     assert rows
@@ -420,3 +417,18 @@ def test_catalogue_servers_agree_with_the_series() -> None:
     for price in node.prices:
         quote = PRICES.at("purchase", "h20", "CN", f"{price.date}-15", currency="CNY")
         assert quote * node.devices == pytest.approx(price.amount, rel=0.01)
+
+
+def test_items_and_regions_are_data_with_their_sources() -> None:
+    """How long an observation holds, and whose prices hold where, is written down with its confidence."""
+    data = yaml.safe_load((DATA / "prices" / "market.yaml").read_text("utf-8"))
+    for name, row in (*data["items"].items(), *data["regions"].items()):
+        assert row["source"] in data["sources"], name
+        assert row["confidence"] in CONFIDENCES, name
+    assert (items()["rent"].back, items()["rent"].ahead) == (12, 24)
+    assert wider_regions("CN-guizhou", "purchase") == ["CN-guizhou", "CN-west", "CN", "global"]
+    assert wider_regions("IN", "purchase") == ["IN", "global", "US"]
+    assert wider_regions("IN", "rent") == ["IN", "global"]
+    assert [price_region(code) for code in ("KW", "AE", "PL", "FI", "CN", "BR")] == [
+        "Gulf", "Gulf-AE", "EU", "EU-FI", "CN", "global",
+    ]  # fmt: skip

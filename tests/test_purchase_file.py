@@ -196,6 +196,24 @@ def test_dated_prices_hold_from_their_month(file: Path) -> None:
     assert inquiry.buildout.offers[0].price[2:6] == (1e6, 1e6, 2e6, 2e6)
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("price: {2025-07: 1 M CNY}", "h20: no price is given before 2025-07-01"),
+        ("rent: 9 CNY/h", "rent is given, rentable is not: none can be rented"),
+        ("sold_until: 2025-01-01", "not for sale on any month's first day within the plan"),
+        ("sold_from: 2025-04-10", "of its sale not before 2025-04-23"),
+        ("sold_until: 2025-06-30", "of its sale last on 2025-06-23"),
+    ],
+)
+def test_what_a_key_leaves_open_is_said(file: Path, keys: str, words: str) -> None:
+    """A price that begins later, a rent of nothing, days of sale between two days of order."""
+    file.write_text(GOOD.replace("node: h20-8", f"node: h20-8, {keys}"))
+    [inquiry] = load_inquiries(file)
+    told = " | ".join(inquiry.assumptions)
+    assert words in told
+
+
 @given(
     st.integers(0, 2600), st.sampled_from(["h20", "h800", "h200", "mi300x", "l20", "ascend-910b2"])
 )

@@ -10,9 +10,14 @@ from factories import make_model, make_node, make_scale_up, make_scenario, make_
 
 from ersatz.device_models.catalog.reading import load_node, load_stack
 from ersatz.device_models.shipped import DATA
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
+from ersatz.sim.plan.schedules import Variant, chunk_places, make_schedule
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.folded import folded_times
+from ersatz.sim.step.quick.paces import Still
+from ersatz.sim.step.quick.rounds import repeated, rounds_of
+from ersatz.sim.step.quick.slots import Numbering
 from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.workload.model import Model
@@ -81,6 +86,95 @@ def test_the_quick_step_equals_the_program_to_the_last_bit(name: str, layers: in
         assert quick_times(scenario) == expected, (seed, scenario.parallel)
         assert step_seconds(scenario) == expected[1]
     assert tried > 15
+
+
+def test_the_quick_step_waits_for_copies_to_the_host_as_the_program_does() -> None:
+    """A forward pass whose activations leave holds nothing up itself, but those that come back wait."""
+    model, slower = shrunk("llama3-70b", 7), 0
+    for seed in range(40):
+        scenario = random_layout(seed, model)
+        if scenario is None or seed % 3:
+            continue
+        pool = scenario.pools[0]
+        away = replace(pool.stack, activation_offload=0.5, host_bandwidth=20e9)
+        leaving = replace(scenario, pools=(replace(pool, stack=away),))
+        assert quick_times(leaving) == folded_times(build_program(leaving)[0]), seed
+        slower += step_seconds(leaving) > step_seconds(scenario)
+    assert slower > 3
+
+
+@pytest.mark.parametrize("name", PIPELINE_SCHEDULES)
+def test_rounds_are_what_a_schedule_has_more_with_each_further_micro_batch(name: str) -> None:
+    """The beginning, some rounds and the end are the slots of the whole schedule, stage by stage."""
+    for p, v, runs, beyond in (
+        (1, 1, False, 3),
+        (2, 2, True, 4),
+        (4, 3, False, 5),
+        (8, 2, True, 7),
+    ):
+        if (name == "interleaved" and p == 1) or (name == "dualpipe" and p % 2):
+            continue
+        v = v if name == "interleaved" else 1
+        unit = {"interleaved": p, "dualpipe": 2}.get(name, 1)
+        few, m = next(
+            (found[0], m) for m in range(1, 200)
+            if not m % unit and (found := rounds_of(name, p, m, v)) and found[1] == beyond
+        )  # fmt: skip
+        numbering = Numbering(chunk_places(name, p, v), runs=runs)
+        apart = repeated(numbering, name, p, few, v)
+        assert apart is not None
+        blocks = [block for _, block in numbering.blocks]
+        mine: list[list[Variant]] = [[] for _ in range(p)]
+        for slots, again in apart:
+            for slot in list(slots) * (beyond if again else 1):
+                mine[slot.stage].append(blocks[slot.block])
+        whole = make_schedule(name, p, m, v, runs=runs)
+        assert mine == [[v.block for v in whole.walk if v.stage == stage] for stage in range(p)]
+
+
+@pytest.mark.parametrize("name", PIPELINE_SCHEDULES)
+def test_no_message_of_a_named_schedule_overtakes_another(name: str) -> None:
+    """Lanes are first in, first out: every chunk takes its micro-batches in their order, each way."""
+    for p in (1, 2, 4, 6, 8):
+        for v in (2, 3) if name == "interleaved" else (1,):
+            for m in (2 * p, 4 * p, 6 * p):
+                if (name == "dualpipe" and p % 2) or (name == "interleaved" and p == 1):
+                    continue
+                for order in PIPELINE_SCHEDULES[name](p, m, v):
+                    seen: dict[tuple[int, bool], list[int]] = {}
+                    for part in (part for slot in order for part in slot if part.phase != "W"):
+                        seen.setdefault((part.chunk, part.phase == "F"), []).append(part.microbatch)
+                    assert all(found == sorted(found) for found in seen.values()), (p, m, v)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("llama3-70b", 16), ("deepseek-v3", 8), ("mixtral-8x7b", 8)]
+)
+def test_many_micro_batches_take_what_the_program_does_to_the_last_bit(
+    name: str, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds at their pace against every slot walked; most layouts reach a pace before they end."""
+    model, tried, skipped = shrunk(name, layers), 0, []
+    later = Still.later
+    monkeypatch.setattr(
+        Still, "later", lambda now, more, count: (skipped.append(count), later(now, more, count))[1]
+    )
+    for seed in range(30):
+        base = random_layout(seed, model)
+        if base is None or (base.parallel.pp == 1 and seed % 5):
+            continue
+        p, rng = base.parallel, random.Random(seed)
+        if p.schedule == "1f1b" and rng.random() < 0.3:
+            base = replace(base, parallel=replace(p, schedule="gpipe"))
+        unit = {"interleaved": p.pp, "dualpipe": 2}.get(base.parallel.schedule, 1)
+        m = (3 * p.pp + rng.randrange(8, 60)) // unit * unit
+        batch = m * base.training.micro_batch * p.dp
+        scenario = replace(base, training=replace(base.training, global_batch=batch))
+        tried += 1
+        assert quick_times(scenario) == folded_times(build_program(scenario)[0]), (seed, p)
+    assert tried > 10
+    assert len(skipped) > tried / 3
+    assert sum(skipped) > 10 * tried
 
 
 def test_a_step_of_one_layer_is_worked_out_by_hand() -> None:

@@ -10,7 +10,7 @@ from ersatz.sim.step.step import step_seconds
 from ersatz.sim.validation.errors.predict import predict_run
 from ersatz.sim.validation.errors.summary import row_record, summarise
 from ersatz.sim.validation.reading.networks import GIGABIT, node_rate
-from ersatz.sim.validation.reading.rows import read_run
+from ersatz.sim.validation.reading.rows import read_run, scenario_of
 from ersatz.sim.validation.reading.rules import Filling, Refused
 from ersatz.sim.validation.reading.table import read_table
 from tests.test_validation import ROW, run, table
@@ -69,6 +69,58 @@ def test_how_attention_is_counted_is_read_or_left_open(
 def test_a_network_note_is_read(tmp_path: Path, note: str, cards: int, gigabits: float) -> None:
     fill = Filling(run(tmp_path, interconnect_note=note))
     assert node_rate(fill, 8) == (cards, pytest.approx(gigabits * GIGABIT))
+
+
+@pytest.mark.parametrize(("device", "trays", "devices"), [("GB200", 4, 72), ("GB300", 4, 144)])
+def test_cards_of_a_tray_are_those_of_a_rack_s_every_tray(
+    tmp_path: Path, device: str, trays: int, devices: int
+) -> None:
+    """Four cards for the four devices of a tray, 18 trays a rack: 72, not 4 for all of it."""
+    note = "NVLINK Gen5 1800 GB/s | 4x ConnectX-7 IB NDR 400 Gb/s"
+    cells = {"device": device, "devices_per_node": str(trays), "n_devices": str(devices)}
+    node = scenario_of(run(tmp_path, interconnect_note=note, **cells)).pools[0].node
+    assert (node.devices, node.nics) == (72, 72)
+    assert node.scale_out.nic_bandwidth == 400 * GIGABIT
+    per_tray = "1600 Gb/s per node"
+    node = scenario_of(run(tmp_path, interconnect_note=per_tray, **cells)).pools[0].node
+    assert node.nics * node.scale_out.nic_bandwidth == pytest.approx(18 * 1600 * GIGABIT)
+
+
+def test_half_a_host_has_half_its_cards(tmp_path: Path) -> None:
+    """Hosts of four devices and four cards: one card each, though the usual host has eight of both."""
+    cells = {"devices_per_node": "4", "n_devices": "4"}
+    node = scenario_of(run(tmp_path, interconnect_note="4x NDR 400Gb/s", **cells)).pools[0].node
+    assert (node.devices, node.nics) == (4, 4)
+
+
+def test_what_a_row_offloads_is_offloaded_whatever_ran_it(tmp_path: Path) -> None:
+    """30 bytes of each weight pass through the host's memory at 15 GB/s for each device."""
+    for framework in ("DeepSpeed", "some framework"):
+        kept = scenario_of(run(tmp_path, framework=framework, sharding="zero3"))
+        away = scenario_of(run(tmp_path, framework=framework, sharding="zero3 + CPU AdamW offload"))
+        assert away.pools[0].stack.optimizer_offload == 1
+        assert not kept.pools[0].stack.optimizer_offload
+        more = step_seconds(away) - step_seconds(kept)
+        shard = away.model.params() / away.devices
+        assert more > 0.9 * 30 * shard / 15e9
+        if framework != "DeepSpeed":  # which has a stack of its own for it
+            assert any("memory.optimizer_offload" in words for words in away.assumptions)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "zero3; no offload",
+        "zero3 without offload",
+        "zero3; activation offload",
+        "zero3-offload param",
+        "zero3",
+    ],
+)
+def test_what_is_not_the_optimizer_s_offload_is_not_read_as_it(tmp_path: Path, words: str) -> None:
+    for framework in ("DeepSpeed", "some framework"):
+        stack = scenario_of(run(tmp_path, framework=framework, sharding=words)).pools[0].stack
+        assert not stack.optimizer_offload
 
 
 @pytest.mark.parametrize("note", ["carrier pigeons", "IB", "8x80GB per node", "DGX Cloud", ""])

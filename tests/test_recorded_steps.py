@@ -16,7 +16,8 @@ from ersatz.sim.emulate.foreign.reading import is_trace, read_step
 from ersatz.sim.emulate.foreign.shapes import kernel_of
 from ersatz.sim.emulate.trace import Ranks
 from ersatz.sim.step.program import COMPUTE, STREAMS
-from ersatz.sim.step.ranks.timeline import WAIT, step_timeline
+from ersatz.sim.step.ranks.timeline import step_timeline
+from ersatz.sim.step.ranks.writer import WAIT
 from ersatz.sim.step.step import simulate_step
 
 BEGIN = 5_000_000.0  # us
@@ -107,6 +108,24 @@ def test_a_step_of_kineto_in_words(tmp_path: Path, name: str) -> None:
     assert "0.2 ms a step have no shapes" in step.said[0]  # Adam, whose lists of tensors have none
 
 
+def test_what_a_collective_does_not_tell_is_said(tmp_path: Path) -> None:
+    """A list of ranks that Kineto cut, an element of no known type, a name that tells no kind."""
+    data = json.loads(json.dumps(KINETO))
+    summed = next(e for e in data["traceEvents"] if isinstance(e, dict) and "AllReduce" in str(e))
+    summed["name"] = "ncclDevKernel_New"
+    summed["args"] |= {
+        "Process Group Ranks": "[0, 1, ...]",
+        "dtype": "Posit8",
+        "Collective name": "",
+    }
+    step = read_step(written(tmp_path, data, "trace.json"))
+    assert step.said[-3:] == (
+        "1 collectives have a name that tells no kind: taken as messages between two ranks",
+        "1 collectives do not say the type of what they send: taken as 16 bits each",
+        "1 collectives say how many ranks talk, not which: taken as neighbours",
+    )
+
+
 ASCEND = [
     {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}},
     {"ph": "M", "name": "process_name", "pid": 2, "args": {"name": "Ascend Hardware"}},
@@ -184,7 +203,10 @@ def test_a_simulated_step_told_as_kineto_is_its_own_prediction(tmp_path: Path) -
             row
         )
     told = captured(["import", str(file), "--against", "qwen2.5-72b-16x80"])
-    assert "predicted 3.35 s, +0.0 % against the measured 3.35 s" in " ".join(told.splitlines()[:3])
+    took = f"{step.duration_s:.2f} s"
+    assert f"predicted {took}, +0.0 % against the measured {took}" in " ".join(
+        told.splitlines()[:3]
+    )
     assert max(map(len, told.splitlines())) <= 100
 
 

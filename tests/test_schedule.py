@@ -179,6 +179,12 @@ def test_a_fleet_file_is_resolved(small: Path) -> None:
         load_contest(small).specs[0].workload.jobs == spec.workload.jobs
     )  # failures leave jobs alone
     assert any("old do not fail" in text for text in contest.assumptions)
+    assert any("failures does not say: repair 2 days" in text for text in contest.assumptions)
+    assert any("leaf switches do not fail: failures.leaf_rate" in a for a in contest.assumptions)
+    slow = load_contest(small, ["failures.slow_rate=1 /year", "failures.repair=1 day"]).assumptions
+    (said,) = [text for text in slow if "does not say" in text]
+    assert "slow_repair 6 h" in said
+    assert "slow_factor 0.8" in said
     assert {o.type for o in spec.outages} == {"h800"}  # type: ignore[union-attr]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from ersatz.sim.plan.memory.moments import stage_moments
-from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES, Schedule, make_schedule
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
+from ersatz.sim.plan.schedules import Schedule, make_schedule
 from ersatz.sim.scenario.scenario import Parallel, Training
 from tests.factories import make_scenario
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from statistics import median
@@ -13,21 +15,35 @@ from test_quick_step import shrunk
 
 from ersatz.device_models.catalog.reading import load_node, load_stack
 from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.plan.memory.many import ManyPeaks
+from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
-from ersatz.sim.plan.schedules import make_schedule
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
+from ersatz.sim.plan.schedules import edges_of, make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario, Training
 from ersatz.sim.search.best import search
 from ersatz.sim.search.bounds import Bounds, in_flight
 from ersatz.sim.search.choices import SCHEDULES, Choices, choices_of, divisors
 from ersatz.sim.search.pricing import Price, Row, price_layout
-from ersatz.sim.search.space import COLUMNS, PP, VP, M, Space, layout_of, make_space, row_of
+from ersatz.sim.search.space import (
+    COLUMNS,
+    PP,
+    SCHEDULE,
+    VP,
+    M,
+    Space,
+    layout_of,
+    make_space,
+    row_of,
+)
+from ersatz.sim.search.spared import Closer, Lighter, reductions
 
 ALL = Choices(SCHEDULES, (0, 1, 2, 3), least_context_tokens=1024, most_micro_batch=2,
               most_chunks=4, most_tensor=4, recompute=("none", "full"))  # fmt: skip
 SMALL = [  # model, layers, stack, node, nodes, batch, schedules, ZeRO
     ("llama3-8b", 4, "megatron-core", "h100-8", 1, 8, ("1f1b", "interleaved"), (0, 1)),
     ("llama3-8b", 4, "torchtitan", "h100-8", 1, 8, ("1f1b", "zb-v"), (3,)),
-    ("llama3-8b", 8, "llama3", "h100-8", 1, 16, ("gpipe", "interleaved"), (2,)),
+    ("llama3-8b", 8, "llama3", "h100-8", 1, 16, ("gpipe", "interleaved"), (1, 2)),
     ("llama3-70b", 4, "mindspeed", "ascend-910b2-8", 1, 8, ("1f1b", "zb-h1"), (1,)),
     ("llama3-70b", 3, "primus", "mi300x-8", 1, 8, ("1f1b",), (0, 2, 3)),
     ("mixtral-8x7b", 4, "megatron-core", "h100-8", 1, 4, ("1f1b",), (1,)),
@@ -70,7 +86,14 @@ def test_the_winner_is_that_of_exhaustive_search_and_bounds_hold(case: tuple) ->
     for plan in found.plans:
         assert plan.price.seconds == exact[plan.row].seconds
     assert len({plan.kind for plan in found.plans}) == len(found.plans)
+    lighter = Lighter(space.scenario)
+    for row, price in exact.items():
+        for other in lighter.of(row):
+            if other in exact:
+                assert exact[other].seconds <= price.seconds, dict(zip(COLUMNS, row, strict=True))
     bounds = Bounds(space.scenario)
+    closer = Closer(bounds)
+    assert all(closer.seconds(row) <= price.seconds for row, price in exact.items())
     seconds, held = bounds.seconds(space.rows), bounds.bytes(space.rows)
     for row, least_s, least_bytes in zip(exact, seconds.tolist(), held.tolist(), strict=True):
         assert least_s <= exact[row].seconds, dict(zip(COLUMNS, row, strict=True))
@@ -91,6 +114,21 @@ def test_what_is_in_flight_is_no_more_than_the_schedule_has(name: str) -> None:
                     flying[chunk] += (phase == "F") - (phase in "BW")
                 most.append(tuple(flying))
             assert any(all(a >= b for a, b in zip(seen, counted, strict=True)) for seen in most)
+
+
+@pytest.mark.parametrize("name", ["interleaved", "zb-v", "dualpipe", "dualpipev"])
+def test_no_more_runs_go_back_through_a_chunk_than_the_schedule_has(name: str) -> None:
+    # Backward passes after which the stage goes back through another chunk, or that are its last.
+    for p, m, v in ((2, 4, 2), (4, 8, 3), (4, 16, 2), (8, 24, 4), (8, 16, 2)):
+        row = [1] * len(COLUMNS)
+        row[SCHEDULE], row[PP], row[M] = SCHEDULES.index(name), p, m
+        stage, count = reductions(tuple(row))
+        order = PIPELINE_SCHEDULES[name](p, m, v)[stage]
+        ends = Counter(
+            part.chunk for part, edge in edges_of(order, True).items() if edge != "first"
+        )
+        lines = 2 if name == "dualpipe" else 1
+        assert all(found >= count / lines for found in ends.values())
 
 
 def test_rows_are_layouts_that_can_be_run_and_each_is_there_once() -> None:
@@ -144,3 +182,19 @@ def test_a_search_that_ends_early_says_what_that_may_cost() -> None:
     assert proved.timed > early.timed == 2
     best, found = proved.plans[0].price.seconds, early.plans[0].price.seconds
     assert found * (1 - early.left) <= best <= found
+
+
+@pytest.mark.parametrize("name", ["llama3-70b", "deepseek-v3", "mixtral-8x7b"])
+def test_memory_of_many_layouts_is_that_of_each_alone_to_the_last_bit(name: str) -> None:
+    """Layouts drawn from a whole space, with all schedules and ZeRO stages, on several stacks."""
+    rng = random.Random(name)
+    for stack in ("megatron-core", "torchtitan", "deepspeed", "deepseek"):
+        scenario = make_scenario(
+            model=shrunk(name, 9), pools=(Pool("", load_node("h100-8"), 4, load_stack(stack)),),
+            training=Training(4096, 96, 1),
+        )  # fmt: skip
+        rows = make_space(scenario, choices_of(scenario, everything=True)).rows.tolist()
+        peaks = ManyPeaks(scenario.pools[0])
+        for row in rng.sample(rows, 50):
+            case = layout_of(scenario, row)
+            assert peaks.of(case) == [peak.total for peak in stage_peaks(case)], case.parallel

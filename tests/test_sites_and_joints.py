@@ -84,7 +84,7 @@ def test_a_ring_passes_the_line_twice_and_a_pipeline_at_one_border() -> None:
     assert (group.size, group.crossings) == (256, 2)
     piped = two_sites(8, latency="10 ms")
     schedule = make_schedule("1f1b", 8, 32, 1, ())
-    borders = stage_borders(piped, stage_pools(piped), schedule_steps(schedule))
+    borders = stage_borders(piped, stage_pools(piped), schedule_steps(schedule.places))
     assert [borders[stage, stage + 1].flight_s for stage in range(7)] == [0, 0, 0, 0.01, 0, 0, 0]
     # Four micro-batches are in flight behind the border: each of 8 rounds of 32 waits 10 ms there and back,
     # and the ramp two such ways. At every border and as busy time it was 0.54 s.

@@ -17,14 +17,7 @@ from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import Cluster, FleetNode, make_cluster, make_pool
 from ersatz.sim.fleet.doors.slurm import daemons, guard
 from ersatz.sim.fleet.doors.slurm.carried import refuse_what_slurm_cannot
-from ersatz.sim.fleet.doors.slurm.config import (
-    Site,
-    config_files,
-    limit_minutes,
-    sbatch_arguments,
-    seconds_file,
-    seconds_text,
-)
+from ersatz.sim.fleet.doors.slurm.config import Site, config_files, limit_minutes
 from ersatz.sim.fleet.doors.slurm.daemons import SlurmError, missing, running
 from ersatz.sim.fleet.doors.slurm.records import (
     Completion,
@@ -35,6 +28,11 @@ from ersatz.sim.fleet.doors.slurm.records import (
 )
 from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
 from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
+from ersatz.sim.fleet.doors.slurm.submit import (
+    sbatch_arguments,
+    seconds_file,
+    seconds_text,
+)
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Failures, Maintenance
 from ersatz.sim.fleet.judge.logfile import log_text, parse_log

@@ -12,15 +12,17 @@ from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.doors.door import Door, run_at_door
 from ersatz.sim.fleet.doors.slurm.accounts import Accounts, accounts_of_fleet, read_accounts
 from ersatz.sim.fleet.doors.slurm.base import orders, slurmdbd_conf
-from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.config import Site, config_files
 from ersatz.sim.fleet.doors.slurm.daemons import missing
 from ersatz.sim.fleet.doors.slurm.given import read_conf
+from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.scenario.shipped import find_scenario
+from tests.slurm_files import DUMP
 
 FLEET = make_cluster(make_pool("h800", 2))
 SITE = Site(Path("x"), 20000, "host", "me", speed=100.0, nodes=2, kinds=("h800",))
@@ -35,20 +37,6 @@ AccountingStorageEnforce=associations,limits,qos,wckeys
 PreemptType=preempt/qos
 PreemptMode=REQUEUE
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE
-"""
-DUMP = """\
-# To edit this file start with a cluster line for the new cluster
-Cluster - 'mine':Fairshare=1:QOS='normal'
-QOS - 'normal':Priority=0
-QOS - 'urgent':Priority=100:Preempt=normal:MaxTRESPerUser=cpu=9,gres/gpu=16
-Parent - 'root'
-User - 'root':DefaultAccount='root':AdminLevel='Administrator':Fairshare=1
-Account - 'heavy':Description='heavy: all':Organization='x':Fairshare=1:QOS='normal'
-Account - 'light':Description='light':Fairshare=9:GrpTRES=cpu=100,gres/gpu=16:QOS='normal,urgent'
-Parent - 'heavy'
-User - 'ann':DefaultAccount='heavy':Fairshare=1
-Parent - 'light'
-User - 'bob':DefaultAccount='light':Fairshare=1
 """
 JOBS = Workload((
     *(Job(f"ann-{i}", 1.0 * i, 8, 600.0, "ann", walltime_s=900.0) for i in range(4)),

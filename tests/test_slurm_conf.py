@@ -9,30 +9,25 @@ import pytest
 
 from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
-from ersatz.sim.fleet.doors.slurm.config import Site, config_files, sbatch_arguments
+from ersatz.sim.fleet.doors.slurm.config import Site, config_files
 from ersatz.sim.fleet.doors.slurm.daemons import missing
 from ersatz.sim.fleet.doors.slurm.given import Given, read_conf
 from ersatz.sim.fleet.doors.slurm.replay import replay_on_slurm
+from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.workload.jobs import Job, Workload
+from tests.slurm_files import BY_PARTITION
 
 FLEET = make_cluster(make_pool("h800", 3))
 SITE = Site(Path("x"), 20000, "host", "me", speed=200.0)
 NO_SLURM = missing(200.0, accounts=True)
-CONF = """\
+CONF = f"""\
 ClusterName=mine
 NodeName=g[01-03] Gres=gpu:8 CPUs=128   # ours
 PriorityType=priority/multifactor
 PriorityWeightAge=1000
 PriorityWeightFairshare=5000
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=30,bf_window=2880,\\
-bf_max_job_test=7
-Prolog=/bin/evil
-PartitionName=DEFAULT MaxTime=2-00:00:00 State=UP
-PartitionName=train Nodes=g[01-03] PriorityTier=10 PreemptMode=off
+{BY_PARTITION}PartitionName=train Nodes=g[01-03] PriorityTier=10 PreemptMode=off
 PartitionName=spot Nodes=g[02-03] Default=YES PriorityTier=1 AllowGroups=all
 """
 
@@ -67,6 +62,17 @@ def test_partitions_priorities_and_preemption_are_taken_over(tmp_path: Path) -> 
         "slurm.conf: not carried over, as nodes are emulated: AllowGroups, ClusterName, Prolog",
     )
     assert "AccountingStorageType=accounting_storage/none" in lines  # no accounts were given
+
+
+def test_names_have_no_case_and_the_last_of_one_counts(tmp_path: Path) -> None:
+    """As in Slurm: a default's MaxTime and a partition's MAXTIME are one setting."""
+    text = CONF.replace("PartitionName=train", "PARTITIONNAME=train MAXTIME=60")
+    found = given(tmp_path, text + "PREEMPTMODE=SUSPEND\n")
+    train = found.partitions[0]
+    assert train["PartitionName"] == "train"
+    assert [value for name, value in train.items() if name.lower() == "maxtime"] == ["60"]
+    modes = [value for name, value in found.settings.items() if name.lower() == "preemptmode"]
+    assert modes == ["SUSPEND"]
 
 
 def test_jobs_go_to_the_partition_of_their_tenant_their_class_or_the_default(

@@ -26,6 +26,7 @@ from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.workload.model import Experts
 from ersatz.sim.workload.ops import layer_work
 from ersatz.sim.workload.pieces import Comm, Shard
+from ersatz.sim.workload.recompute import all_again
 from tests.factories import (
     make_device,
     make_model,
@@ -196,6 +197,60 @@ def test_gradients_are_added_at_the_stack_s_price() -> None:
     assert moved[1] - moved[0] == pytest.approx(10.0 * 16 * 1000**2)
 
 
+def test_a_sum_that_is_not_fused_hides_behind_no_product() -> None:
+    """10 bytes for each of 16 x 1000^2 weights at the memory's rate; fused, the products hide most."""
+    device, times = make_device(), []
+    for stack in (
+        make_stack(gradient_accumulate_bytes=0.0),
+        make_stack(gradient_accumulate_bytes=10.0),
+        make_stack(gradient_accumulate_bytes=10.0, accumulates_apart=True),
+    ):
+        grads = layer_work(shard(stack=stack, precision="bf16"), moe=False).weight_grad
+        times.append(sum(calibrated_time(device, p) for p in grads if isinstance(p, Kernel)))
+    none, fused, apart = times
+    weights = make_model().layer(moe=False).params() - 2 * 1000
+    rate = device.memory_bandwidth * device.memory_efficiency
+    assert apart - none == pytest.approx(10 * weights / rate)
+    assert none < fused < none + 0.7 * (apart - none)
+
+
+@pytest.mark.parametrize(("precision", "each"), [("bf16", 18.0), ("fp16", 6.0)])
+def test_a_sum_in_fp16_moves_fewer_bytes(precision: str, each: float) -> None:
+    """Megatron-DeepSpeed copies bf16 gradients to fp32 before it adds them; those in fp16 it adds."""
+    work = layer_work(shard(stack=load_stack("megatron-deepspeed"), precision=precision), moe=False)
+    moved = [p.nbytes for p in work.weight_grad if isinstance(p, Kernel) and p.kind == "memory"]
+    assert sum(moved) == pytest.approx(each * 16 * 1000**2)
+
+
+def test_a_checkpoint_that_stops_early_spares_the_last_product() -> None:
+    """All products of a gated layer but its last: 16 h^2 weights less the 4 h^2 that lead down."""
+    model = make_model()
+    done = {}
+    for early in (False, True):
+        scenario = make_scenario(
+            model=model,
+            pools=(Pool("", make_node(), 1, make_stack(recompute_stops_early=early)),),
+            parallel=Parallel(dp=8, recompute="full"),
+        )
+        done[early] = simulate_step(scenario)
+    tokens = done[False].tokens
+    spared = (done[False].hfu - done[True].hfu * done[True].duration_s / done[False].duration_s) * (
+        done[False].peak_flop_per_s * done[False].duration_s
+    )
+    assert spared == pytest.approx(2 * tokens * model.layers * 4 * 1000**2, rel=1e-6)
+
+
+def test_experts_are_neither_led_down_nor_brought_back_again() -> None:
+    """What follows the routed experts' last input is not repeated: product, exchange, order, sum."""
+    experts = Experts(routed=8, top_k=2, hidden=500, shared=1)
+    work = layer_work(shard(model=make_model(experts=experts), ep=4), moe=True)
+    again = all_again(work.forward, stops_early=True)
+    names = [p.name for p in again if isinstance(p, Kernel | Comm)]
+    assert {"router", "permute", "dispatch", "shared down", "experts up"} < set(names)
+    assert not {"experts down", "combine", "unpermute"} & set(names)
+    assert all_again(work.forward, stops_early=False) == work.forward
+
+
 def test_a_recipe_for_both_says_which_fine_tuning_it_is() -> None:
     assert is_lora(row(notes="Finetuning LORA"))
     assert is_lora(row(model_name="x LoRA"))
@@ -277,11 +332,13 @@ def test_jobs_are_steps_times_step_time(tmp_path: Path) -> None:
         "b,s,elsewhere,H100-SXM-80GB,8,Llama 3.1 8B,,,,5,3200\n"
         "c,s,here,H100-SXM-80GB,8,Llama 3.1 8B,,,,5,\n"
         "d,s,here,H100-SXM-80GB,8,Llama 3.1 8B,1,,,,\n"
+        "e,s,here,H100-SXM-80GB,8,Llama 3.1 8B,1,about 9,,,\n"
     )
     jobs = judge_jobs([run], path)
     assert jobs[0].predicted_s >= 100 * step
     assert abs(jobs[0].error) < 0.2
-    assert [bool(job.reason) for job in jobs] == [False, True, True, True]
+    assert [bool(job.reason) for job in jobs] == [False, True, True, True, True]
+    assert jobs[4].reason == "gpu_hours: 'about 9' is no number"
     assert job_summary(jobs)["jobs"] == 1
     assert job_summary(jobs[1:]) == {"jobs": 0}
 

@@ -306,6 +306,19 @@ def test_a_log_in_latin_1_is_read_and_keeps_dependencies(tmp_path: Path) -> None
         read_trace(path)
 
 
+def test_what_a_log_says_of_ends_and_predecessors_is_told(tmp_path: Path) -> None:
+    """Job 1 failed, job 2 was cancelled; job 3 thinks for 9 s after job 2, job 4 waits for nobody known."""
+    row = "{} {} 0 60 4 -1 -1 4 100 -1 {} 1 1 1 1 1 {} {}"
+    lines = [row.format(1, 0, 0, -1, -1), row.format(2, 1, 5, -1, -1), row.format(3, 2, 1, 2, 9),
+             row.format(4, 3, 1, 77, 0)]  # fmt: skip
+    path = tmp_path / "t.swf"
+    path.write_text("\n".join(lines))
+    source = read_trace(path).source
+    assert "2 jobs failed or were cancelled and count for as long as they ran" in source
+    assert "1 jobs name a preceding job that did not run before: they wait for none" in source
+    assert "1 jobs have a think time after the preceding job" in source
+
+
 def test_rows_that_are_left_out_say_why(tmp_path: Path) -> None:
     head = "instance_sn,app_name,gpu_request,creation_time,scheduled_time,deletion_time\n"
     path = write(tmp_path, "d.csv", head + "i0,app,1,,,\ni1,app,0,5,6,9\ni2,app,2,5,6,9\n")

@@ -39,6 +39,10 @@ from ersatz.device_models.text.units import (
         ("0.36 CNY/kWh", "energy_price", 1e-7),
         ("814 mm2", "area", 814e-6),
         ("1e3 GB/s", "bandwidth", 1e12),
+        ("15T", "tokens", 15e12),
+        ("800 B", "tokens", 800e9),
+        ("2 trillion tokens", "tokens", 2e12),
+        ("300 billion", "tokens", 300e9),
     ],
 )
 def test_parsing(text: object, dimension: str, value: float) -> None:

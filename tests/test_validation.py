@@ -1,5 +1,6 @@
 """Tables of measured runs: reading, filling of blanks, conversion of metrics, errors, and the fit."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,11 @@ ROW = {
 def table(tmp_path: Path, *rows: dict[str, str]) -> Path:
     """Write rows as CSV."""
     names = list(dict.fromkeys([*ROW, *(name for row in rows for name in row)]))
-    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
     path = tmp_path / "runs.csv"
-    path.write_text("\n".join(lines) + "\n")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([row.get(name, "") for name in names] for row in rows)
     return path
 
 

@@ -104,6 +104,9 @@ NODE = Schema(
 STACK_OPTIONAL = frozenset(
     {
         "pat_gather",
+        "accumulates_apart",
+        "half_accumulate_bytes",
+        "recompute_stops_early",
         "rank_limited_dispatch",
         "matrix_factor",
         "collective_factor",
@@ -112,6 +115,11 @@ STACK_OPTIONAL = frozenset(
         "weights_offload",
         "updates_on_device",
         "pipeline_buffers",
+        "keeps_results",
+        "scatters_copies",
+        "bucket_stands",
+        "gradients_follow",
+        "graph_share",
         "graph_pool_bytes",
         "expert_buffers",
         "expert_buffer_bytes",

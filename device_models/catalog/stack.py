@@ -130,6 +130,9 @@ class Stack:
     frozen_weight_bytes: float  # of a weight that LoRA does not train; 0: that of the products
     live_params: float  # gathered weights that ZeRO 3 keeps alive, at least two parts'
     optimizer_offload: float  # share of master copy and moments that the host keeps
+    accumulates_apart: bool = False  # gradients join their sum in kernels of their own, not fused
+    half_accumulate_bytes: float = 0.0  # as gradient_accumulate_bytes, in fp16; 0: the same
+    recompute_stops_early: bool = False  # a layer is computed again up to its last kept input alone
     rank_limited_dispatch: bool = False  # in one node: to a rank once, not once per expert there
     matrix_factor: float = 1.0  # speed of its products / the device's ceiling
     collective_factor: float = 1.0  # speed of its collectives / what the network's tests reach
@@ -138,9 +141,14 @@ class Stack:
     activation_offload: float = 0.0  # share of kept activations that the host has between passes
     weights_offload: float = 0.0  # share of ZeRO 3's shards of weights that the host keeps
     updates_on_device: bool = False  # what the host keeps of the state comes back for the update
-    pipeline_buffers: bool = (
-        False  # messages of all micro-batches have buffers, the last stage keeps results
+    pipeline_buffers: bool = False  # messages of all micro-batches have buffers
+    keeps_results: bool = False  # its last stage keeps the logits of all, and joins them in the end
+    scatters_copies: bool = (
+        False  # a layer's gradients are copied into the buffer that is scattered
     )
+    bucket_stands: bool = False  # the buffer of a gradient collective is there all the time
+    gradients_follow: bool = False  # what the host updates it has the gradients of (ZeRO 2 and 3)
+    graph_share: float = 0.0  # pools of captured graphs / the most activations that stand
     graph_pool_bytes: float = 0.0  # private pools of captured graphs
     expert_buffers: bool = False  # its expert exchange writes into buffers of its own (DeepEP)
     expert_buffer_bytes: float = 0.0  # of these per rank; 0: as the library sizes them

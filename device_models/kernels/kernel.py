@@ -93,6 +93,9 @@ class KernelConstants:
     ring_merge_bytes_forward: float  # per value and step of ring attention
     ring_merge_bytes_backward: float  # per key or value and step
     logit_memory_bytes: float  # held per logit
+    loss_forward_share: float  # of the loss's traffic
+    small_cache: float  # the last cache / a core's own
+    shared_cache: float  # the last cache / what of it one kernel's operands may hold
     staging_bytes: float  # tables, loss and staging tensors that frameworks count as allocated
 
 

@@ -14,6 +14,7 @@ The sizes m, n, k and `groups` of a kernel mean:
 | embedding | tokens, hidden, rows of the table | |
 | loss | tokens, vocabulary | |
 | optimizer | weights | |
+| gradient sum | rows and columns of the weights | |
 """
 
 from __future__ import annotations

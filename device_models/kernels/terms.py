@@ -15,10 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
-from ersatz.device_models.kernels.kernel import Kernel
+from ersatz.device_models.kernels.kernel import Kernel, kernel_constants
 from ersatz.device_models.kernels.operations import is_product, operation_of
-
-SMALL_CACHE = 32.0  # a core's own cache is about this much smaller than the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,11 @@ def _bytes(kernel: Kernel) -> float:
     return size * kernel.m * kernel.n * max(kernel.k if "activation" in kernel.name else 1.0, 1.0)
 
 
+def _beyond(kernel: Kernel, machine: Machine, divisor: float) -> float:
+    """Return the operands' bytes beyond a cache that is so much smaller than the last one."""
+    return max(_bytes(kernel) - machine.cache_bytes / divisor, 0.0)
+
+
 def _waves(kernel: Kernel, machine: Machine) -> float:
     tile_m, tile_n = machine.tile
     tiles = math.ceil(kernel.m / tile_m) * math.ceil(kernel.n / tile_n) * kernel.groups
@@ -94,8 +97,8 @@ TERMS: dict[str, Callable[[Kernel, Machine], float]] = {
     "table": lambda kernel, machine: kernel.k * kernel.n,
     "scores": _scores,
     "bytes": lambda kernel, machine: _bytes(kernel),
-    "missed": lambda kernel, machine: max(_bytes(kernel) - machine.cache_bytes / SMALL_CACHE, 0.0),
-    "spilled": lambda kernel, machine: max(_bytes(kernel) - machine.cache_bytes / 2, 0.0),
+    "missed": lambda kernel, machine: _beyond(kernel, machine, kernel_constants().small_cache),
+    "spilled": lambda kernel, machine: _beyond(kernel, machine, kernel_constants().shared_cache),
 }
 
 _PRODUCT = ("call", "flop", "waves", "bound", "left", "right", "output", "spilled")

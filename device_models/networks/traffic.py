@@ -228,7 +228,8 @@ class Ways:
         """Return the rate of each flow: its live ways carry equal parts, bundles what they can."""
         each = rates.reshape(*self.alive.shape, self.bundles).sum(axis=2)
         worst = np.where(self.alive, each, np.inf).min(axis=1, initial=np.inf)
-        return np.where(self.alive.any(axis=1), worst * self.alive.sum(axis=1), 0.0)
+        ways = self.alive.sum(axis=1)
+        return np.asarray(np.where(ways > 0, worst, 0.0) * ways, dtype=np.float64)
 
     def narrowest(self, flow: int, rates: Rates, used: Rates) -> int:
         """Return the fullest link on the slowest way of a flow."""

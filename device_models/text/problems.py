@@ -7,6 +7,8 @@ together as one `InputError`; nothing here knows about the meaning of the files.
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,6 +47,42 @@ class InputError(ValueError):
             found = (*found[:MOST_PROBLEMS], more)
         self.problems = found
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def in_words(error: Exception) -> str:
+    """Return why something could not be read, for who wrote the file: no name of an exception.
+
+    Of a missing key, an unknown one, a value of another kind, a text that is no JSON or no UTF-8.
+    """
+    text = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is no UTF-8 at byte {error.start:,}"
+    if isinstance(error, RecursionError | MemoryError):
+        return "is nested too deeply"
+    if isinstance(error, SyntaxError) or text.startswith("malformed node"):  # of ast.literal_eval
+        return "holds a list that cannot be read"
+    if isinstance(error, KeyError):
+        return f"{str(error.args[0])[:60]!r} is missing or unknown" if error.args else "lacks a key"
+    if isinstance(error, ArithmeticError):
+        return "holds a number that is too large, or none"
+    if isinstance(error, TypeError):
+        return _of_call(text)
+    if isinstance(error, AttributeError | IndexError | StopIteration | AssertionError):
+        return "holds something of another kind, or of another length, than was expected"
+    return text[:200]
+
+
+def _of_call(text: str) -> str:
+    """Return what a TypeError says of the keys of a row, where it says that."""
+    if found := re.search(r"unexpected keyword argument '([^']{1,60})'", text):
+        return f"unknown key {found[1]!r}"
+    if found := re.search(
+        r"missing \d+ required (?:positional|keyword-only) arguments?: (.{1,120})", text
+    ):
+        return f"lacks {found[1]}"
+    return "holds something of another kind, or of another length, than was expected"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

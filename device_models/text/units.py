@@ -31,6 +31,17 @@ _TIME = {
 CURRENCIES = ("CNY", "USD", "EUR", "GBP", "JPY", "INR", "MYR", "SGD", "KRW", "TWD", "AED", "SAR")
 _COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
+_COUNT_WORDS = {"million": 1e6, "billion": 1e9, "trillion": 1e12}
+
+
+def _tokens() -> dict[str, float]:
+    """Units of token counts: '9 T tokens', '9T', '9 trillion tokens'."""
+    letters = {letter: count for letter, count in _COUNT.items() if letter}
+    counts = letters | _COUNT_WORDS
+    spelt = {f"{name} tokens": count for name, count in counts.items()}
+    return {"tokens": 1.0} | spelt | {f"{x}tokens": count for x, count in letters.items()} | counts
+
+
 UNITS: dict[str, dict[str, float]] = {
     "time": _TIME,
     "bytes": _BYTES,
@@ -44,8 +55,7 @@ UNITS: dict[str, dict[str, float]] = {
     "fraction": {"%": 0.01, "": 1.0},
     "rate": {f"/{name}": 1 / scale for name, scale in _TIME.items()}
     | {f"%/{name}": 0.01 / scale for name, scale in _TIME.items()},
-    "tokens": {f"{prefix} tokens": scale for prefix, scale in _COUNT.items() if prefix}
-    | {f"{prefix}tokens": scale for prefix, scale in _COUNT.items()},
+    "tokens": _tokens(),
     "carbon_intensity": {"kg/kWh": 1 / 3.6e6, "g/kWh": 1e-3 / 3.6e6, "t/MWh": 1e3 / 3.6e9},
     "mass": {"g": 1e-3, "kg": 1.0, "t": 1e3, "kt": 1e6},
 }
@@ -83,7 +93,7 @@ _EXAMPLES = {
     "time": "'90 s' or '54 days'", "bytes": "'80 GiB'", "bandwidth": "'400 Gbit/s' or '50 GB/s'",
     "flop_rate": "'989.4 TFLOP/s'", "frequency": "'1.8 GHz'", "power": "'700 W'",
     "energy": "'3 MWh'", "area": "'814 mm2'", "fraction": "'25 %' or 0.25",
-    "rate": "'9 %/year'", "tokens": "'9 T tokens'", "carbon_intensity": "'0.548 kg/kWh'",
+    "rate": "'9 %/year'", "tokens": "'9 T tokens' or '9 T'", "carbon_intensity": "'0.548 kg/kWh'",
     "mass": "'150 kg'", "money": "'2.8 M CNY'", "money_rate": "'7 CNY/h'",
     "energy_price": "'0.6 CNY/kWh'",
 }  # fmt: skip

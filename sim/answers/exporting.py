@@ -44,6 +44,7 @@ def export_step(
     there is not, for too many, and for replicas on several kinds of device.
     """
     case = scenario if isinstance(scenario, Scenario) else load(scenario, overrides)[0]
+    ranks = tuple(dict.fromkeys(ranks))  # a rank is told once
     try:
         check_ranks(case, ranks)
         share = len(ranks) / case.devices if ranks else 1.0

@@ -9,21 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from ersatz.device_models.catalog.export import load_part
 from ersatz.device_models.text.problems import InputError, Problem
-from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
+from ersatz.device_models.text.units import UnitError, format_bytes, parse_money, parse_quantity
 from ersatz.sim.answers.answer import Answer, Overrides, override_texts
 from ersatz.sim.answers.legal import legal
 from ersatz.sim.answers.mixes import is_mix, plan_mix
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.exporting.formats import export_scenario
+from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.report.pictures.plan_plot import plan_pictures
-from ersatz.sim.report.planning import Told, plan_record, render_plan, told_plans
+from ersatz.sim.report.planning import Given, Told, plan_record, render_plan, told_plans
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
 from ersatz.sim.search.mix.choice import MixOption
 from ersatz.sim.search.pricing import VERDICTS, Price, Watched
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.remote import on_cluster
+from ersatz.sim.search.whatif import what_ifs
 from ersatz.sim.search.wish import (
     MOST_DEVICES,
     Objective,
@@ -51,7 +54,7 @@ def plan(
     tokens: str | None = None, legal_on: str | None = None, to: str = "China",
     workers: int = 1, journals: Sequence[Path] = (), shard: tuple[int, int] | None = None,
     tell: Tell = lambda words: None, seen: Callable[[Price], None] | None = None,
-    mix: str | None = None, some: bool = False, ray: str | None = None,
+    mix: str | None = None, some: bool = False, ray: str | None = None, what_if: bool = False,
 ) -> Answer[Option] | Answer[MixOption]:  # fmt: skip
     """Find the fastest layout of a job, on devices as given or to be chosen.
 
@@ -71,6 +74,8 @@ def plan(
     `mix` names several kinds of node that share one job, and how many of each ("h800:64,910B2:64"); so
     does a scenario with `cluster.pools`. With `some` any number of each up to that may be taken.
 
+    With `what_if` the best layout is looked for again on machines with another network, links or memory.
+
     Raises `InputError` for what is wrong and `InfeasibleError` where no choice can be run.
     """
     texts = override_texts(overrides)
@@ -79,29 +84,34 @@ def plan(
     )
     if is_mix(question, mix):
         _plain({"--on": on, "--devices": devices, "--keep": keep, "--journal": journals, "--shard": shard,
-                "--legal": legal_on, "--workers": workers > 1, "--ray": ray})  # fmt: skip
+                "--legal": legal_on, "--workers": workers > 1, "--ray": ray,
+                "--what-if": what_if})  # fmt: skip
         wish = _wish(by, budget, objective or "time", most, memory, everything)
         return plan_mix(question, wish, mix, some=some, tell=tell)
     if some:
         raise InputError([Problem("--some", 0, 0, "", "", "needs several pools: say --mix")])
     wish = replace(_wish(by, budget, objective, most, memory, everything), shard=shard)
     barred = _barred(question, legal_on, to)
-    with _pricers(workers, journals, tell, ray) as made:
-        pricers: Pricers = made
-        if seen is not None:
-            hears = seen  # the name is bound anew, for the function below
-            pricers = lambda case, least: Watched(made(case, least), hears)  # noqa: E731
+    with _pricers(workers, journals, tell, ray, seen) as pricers:
         planned = seek(question, wish, devices, pricers)
-    if barred:
-        planned = replace(planned, failed=(*barred, *planned.failed))
+    planned = replace(planned, failed=(*barred, *planned.failed))
     if not planned.options and not planned.others:
         raise InfeasibleError("\n".join(planned.failed))
+    return _answer(question, planned, memory if what_if else None)
+
+
+def _answer(question: Question, planned: Planned, changed: str | None) -> Answer[Option]:
+    """Return what was found; with `changed` also on other machines, that being the least verdict."""
     plans = told_plans(planned.options[0]) if planned.options else []
     given = _given(question, planned)
+    changes = (
+        list(what_ifs(planned.options[0], question.held, changed))
+        if changed and planned.options else []
+    )  # fmt: skip
     return Answer(
         "plan", {_name(option): option for option in planned.options},
-        view=lambda: render_plan(planned, plans, given),
-        record=lambda: plan_record(planned, plans, given),
+        view=lambda: render_plan(planned, plans, given, changes),
+        record=lambda: plan_record(planned, plans, given, changes),
         files=lambda: {**_layout_files(planned, plans), **plan_pictures(planned, plans)},
         reasons=() if planned.options else ("infeasible: nothing keeps to what was asked",),
     )  # fmt: skip
@@ -145,13 +155,14 @@ def _wish(
 
 
 def _days(by: str | float | None) -> float:
-    """Return seconds of days or of a text with a unit."""
+    """Return seconds of days, which need no unit, or of a text with one; raises `UnitError`."""
     if by is None:
         return math.inf
-    try:
-        return float(by) * 86_400.0
-    except ValueError:
-        return parse_quantity(by, "time")
+    text = str(by).strip()
+    found = parse_quantity(f"{text} days" if text[-1:].isdigit() else text, "time")
+    if found <= 0:
+        raise UnitError("expected days, or a time with its unit, above 0")
+    return found
 
 
 def _barred(question: Question, day: str | None, to: str) -> list[str]:
@@ -162,7 +173,9 @@ def _barred(question: Question, day: str | None, to: str) -> list[str]:
     if not names:
         raise InputError([Problem("--legal", 0, 0, "", day, "needs the devices: say --on NODE")])
     (answer,) = legal(*names, dates=day, to=to).values()
-    verdicts = {name: answer.verdicts[name][0] for name in names}
+    verdicts = {
+        name: answer.verdicts[load_part(name).name][0] for name in names
+    }  # a die is sold whole
     barred = [f"{name} may not be bought on {day} in {to}: {verdicts[name].meaning}"
               for name in names if not verdicts[name].may_buy]  # fmt: skip
     question.nodes = tuple(n for n in question.nodes if verdicts[n.device.name].may_buy)
@@ -173,33 +186,47 @@ def _barred(question: Question, day: str | None, to: str) -> list[str]:
 
 @contextmanager
 def _pricers(
-    workers: int, journals: Sequence[Path], tell: Tell, ray: str | None
-) -> Iterator[Pricers]:
-    """Give what prices layouts: here, in processes or on a cluster, remembered in journals."""
+    workers: int, journals: Sequence[Path], tell: Tell, ray: str | None,
+    seen: Callable[[Price], None] | None,
+) -> Iterator[Pricers]:  # fmt: skip
+    """Give what prices layouts: here, in processes or on a cluster, remembered in journals, watched."""
     with ExitStack() as open_:
         make = in_place if workers == 1 else many(workers, tell)
         if ray:
             make = open_.enter_context(on_cluster(ray, workers, tell))
-        if not journals:
-            yield make
-            return
-        journal = Journal(journals)
-        open_.callback(journal.close)
-        yield lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
+        if journals:
+            journal = Journal(journals)
+            open_.callback(journal.close)
+            make = _remembered(journal, make)
+        yield _watched(make, seen) if seen else make
 
 
-def _given(question: Question, planned: Planned) -> float | None:
-    """Return the step of the file's own layout on the same devices, where it has one that can be run."""
+def _remembered(journal: Journal, make: Pricers) -> Pricers:
+    return lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
+
+
+def _watched(make: Pricers, seen: Callable[[Price], None]) -> Pricers:
+    return lambda case, least: Watched(make(case, least), seen)
+
+
+def _given(question: Question, planned: Planned) -> Given:
+    """Return the step of the file's own layout on the same devices, or why there is none."""
     if question.given is None or not planned.options:
-        return None
+        return Given()
     best = planned.options[0].scenario.pools
     own = question.given.pools
     if [(p.node, p.nodes, p.stack) for p in own] != [(p.node, p.nodes, p.stack) for p in best]:
-        return None
+        return Given(remark="is for other devices: not compared")
     try:
-        return step_seconds(question.given)
-    except (InfeasibleError, ValueError):
-        return None
+        seconds = step_seconds(question.given)
+    except (InfeasibleError, LayoutError) as error:
+        return Given(remark=f"cannot be run: {error}")
+    memory = plan_memory(question.given, advise=False)
+    if VERDICTS.index(memory.verdict) >= VERDICTS.index(planned.wish.least):
+        return Given(seconds)
+    held = f"{format_bytes(memory.peak_bytes)} of {format_bytes(memory.capacity_bytes)}"
+    says = "is tight" if memory.verdict == "tight" else memory.verdict
+    return Given(seconds, f"{says}: it takes {held} of memory")
 
 
 def _name(option: Option) -> str:
@@ -212,7 +239,8 @@ def _layout_files(planned: Planned, plans: Sequence[Told]) -> Mapping[str, str]:
         return {}
     data, files = planned.options[0].data, {}
     for number, told in enumerate(plans, start=1):
-        files[f"plan-{number:02}.yaml"] = scenario_text(data, told.scenario, told.seconds)
+        beside = {"memory": told.leaving.keys if told.leaving else {}, "fabric": told.place}
+        files[f"plan-{number:02}.yaml"] = scenario_text(data, told.scenario, told.seconds, beside)
         if text := _flags(told.scenario):
             files[f"plan-{number:02}.txt"] = text
     return files

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.files import read_text_file
+from ersatz.device_models.text.problems import in_words
 from ersatz.sim.answers.answer import Answer
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.law.places import find_date, find_place
@@ -75,10 +76,11 @@ def _whole(materials: list[Material], results: tuple[Any, ...]) -> str:
             AttributeError,
             IndexError,
             StopIteration,
+            ArithmeticError,
         ) as error:
             if isinstance(result, Answer):
                 raise
-            words = f"is no whole result of ersatz: {type(error).__name__} {str(error)[:80]}"
+            words = f"is no whole result of ersatz: {in_words(error)}"
             raise InputError([Problem(str(result), 0, 0, "", "", words)]) from error
     return whole_page(materials)
 

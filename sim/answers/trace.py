@@ -45,6 +45,7 @@ def trace_of(
     timer_of: Callable[[Scenario], Timer] = calibrated_timer,
 ) -> bytes:  # fmt: skip
     """Return the timeline of cases that were run; raises `InputError` for a rank that there is not."""
+    ranks = tuple(dict.fromkeys(ranks))  # a rank is drawn once
     try:
         for case in cases:
             check_ranks(case, ranks)

@@ -18,7 +18,13 @@ from ersatz.sim.cli.output import cannot_be_written, explain
 from ersatz.sim.cli.process.inputs import note_inputs, unusable_words
 from ersatz.sim.cli.process.streams import give_up_stdout, open_streams
 from ersatz.sim.cli.process.terminal import say
-from ersatz.sim.signals import Stopped, ignore_signals, leave_on_signals, raise_on_signals
+from ersatz.sim.signals import (
+    Stopped,
+    ignore_signals,
+    leave_on_signals,
+    raise_on_signals,
+    stopped,
+)
 
 __all__ = ["app", "main"]
 
@@ -74,12 +80,14 @@ def _status(words: Sequence[str], *, debug: bool) -> int:
     except BrokenPipeError:
         return 141
     except SystemExit as left:
-        if isinstance(
-            left.__context__, BrokenPipeError
-        ):  # Click makes it an exit with 1: infeasible
+        if asked := stopped():
+            raise asked from left
+        if isinstance(left.__context__, BrokenPipeError):  # Click makes it 1: infeasible
             return 141
         return _complain(["something that ersatz called ended the process before the answer"], 70)
     except Exception as error:
+        if asked := stopped():
+            raise asked from error
         if isinstance(error, OSError) and error.errno in _STREAM_FAULTS and not error.filename:
             return _complain([cannot_be_written("standard output", error)], 3)
         if _is_usage(error):

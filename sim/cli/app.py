@@ -38,6 +38,9 @@ StackOption = Annotated[
     str | None,
     typer.Option("--stack", metavar="NAME|FILE", help="Software stack of all cases; see anchor."),
 ]
+CalibrationOption = Annotated[
+    str | None, typer.Option("--calibration", metavar="FILE", help="Of `ersatz calibrate`.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ersatz.sim.cli.app import JsonOption, OutOption, app
+from ersatz.sim.cli.app import CalibrationOption, JsonOption, OutOption, app
 
 
 @app.command(
@@ -31,9 +31,7 @@ def emulate(
     timer: Annotated[
         str, typer.Option("--timer", help="Kernel times: calibrated, roofline, table, live.")
     ] = "calibrated",
-    calibration: Annotated[
-        str, typer.Option("--calibration", metavar="FILE", help="Of `ersatz calibrate`.")
-    ] = "",
+    calibration: CalibrationOption = None,
     attach: Annotated[
         str, typer.Option("--attach", metavar="BACKEND", help="Device on which live times operators.")
     ] = "cpu",
@@ -52,6 +50,6 @@ def emulate(
     from ersatz.sim.cli.cases import conclude
 
     found = answer(script, node, nodes, stack=stack, ranks=ranks, steps=steps, timer=timer,
-                   calibration=calibration, attach=attach, patience_s=patience, seed=seed,
+                   calibration=calibration or "", attach=attach, patience_s=patience, seed=seed,
                    standins=[n.strip() for n in with_.split(",") if n.strip()])  # fmt: skip
     conclude(found, json, out)

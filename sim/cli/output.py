@@ -160,11 +160,13 @@ def explain(error: Exception) -> tuple[Sequence[str], int]:
 
 
 def captured(arguments: Sequence[str]) -> str:
-    """Return what `ersatz ARGUMENTS` prints, without trailing blanks; complaints at the end."""
+    """Return what `ersatz ARGUMENTS` prints, without trailing blanks; complaints at the end, as wide."""
     import io
     from contextlib import redirect_stdout
+    from textwrap import wrap
 
     from ersatz.sim.cli.app import invoke
+    from ersatz.sim.report.tables.text import WIDTH
 
     text, complaints = io.StringIO(), ""
     with redirect_stdout(text):
@@ -172,5 +174,6 @@ def captured(arguments: Sequence[str]) -> str:
             invoke(list(arguments))
         except (Failure, InfeasibleError) as failure:
             lines, status = explain(failure)
-            complaints = "\n".join([*lines, f"exit status {status}"])
+            said = [part for line in lines for part in wrap(line, WIDTH, break_on_hyphens=False)]
+            complaints = "\n".join([*said, f"exit status {status}"])
     return "".join(f"{line.rstrip()}\n" for line in (text.getvalue() + complaints).splitlines())

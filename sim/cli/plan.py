@@ -25,7 +25,7 @@ from ersatz.sim.cli.cases import conclude
              " ersatz plan llama3-70b --mix h800:64,910B2:64")  # fmt: skip
 def plan(
     scenario: Annotated[
-        str, typer.Argument(help="Scenario or launch file, name of a shipped one, or of a model.")
+        str, typer.Argument(help="Scenario, launch file or config.json, name of a shipped scenario or model.")
     ],
     json: JsonOption = None, out: OutOption = None, set_: SetOption = None, seed: SeedOption = None,
     on: Annotated[
@@ -84,6 +84,9 @@ def plan(
     some: Annotated[
         bool, typer.Option("--some", help="Of a mix any number of nodes up to that.")
     ] = False,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="The best layout with another network, links or memory, too.")
+    ] = False,
     stack: StackOption = None, html: HtmlOption = None,
 ) -> None:  # fmt: skip
     """Find the best layout of a job: degrees, schedule, recomputation, sharding, micro-batch.
@@ -100,7 +103,7 @@ def plan(
             by=by, budget=budget, objective=objective, keep=_words(keep), most=most, memory=memory,
             everything=any_, tokens=tokens, legal_on=legal, to=to, workers=workers,
             journals=journal or (), shard=_shard(shard), tell=say,
-            mix=mix, some=some, ray=ray,
+            mix=mix, some=some, ray=ray, what_if=what_if,
         ),
         json, out, html,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ersatz.sim.cli.app import (
+    CalibrationOption,
     Failure,
     HtmlOption,
     JsonOption,
@@ -40,9 +41,7 @@ def run(
     timer: Annotated[
         str, typer.Option("--timer", help="Kernel times: calibrated, roofline, table, live, paced.")
     ] = "calibrated",
-    calibration: Annotated[
-        str | None, typer.Option("--calibration", metavar="FILE", help="Of `ersatz calibrate`.")
-    ] = None,
+    calibration: CalibrationOption = None,
     attach: Annotated[
         list[str] | None,
         typer.Option("--attach", metavar="[NAME=]BACKEND[@ray]", help="Live devices; repeatable."),

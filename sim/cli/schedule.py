@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.doors.door import Door
     from ersatz.sim.fleet.file import Contest
+    from ersatz.sim.fleet.log import Claims
 
 DOORS = ("process", "batsim", "slurm")
 
@@ -84,45 +85,57 @@ def schedule(
 ) -> None:  # fmt: skip
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
+    from ersatz.sim.fleet.doors.door import Door
     from ersatz.sim.fleet.file import load_contest
 
     if judge:
-        if scenario or policy or trace or twice or door != "process":
-            raise Failure(
-                2, ["--judge: expected alone with a log, without a scenario or a scheduler"]
-            )
+        driven = bool(scenario or policy or trace or twice or door != "process")
+        _refuse((driven, "--judge: expected alone with a log, without a scenario or a scheduler"))
         found = judge_answer(judge, fleet, claims)
         return conclude(found, json, out, html, _traced(timeline, found))
-    if claims and door != "batsim":
-        raise Failure(
-            2, ["--claims: expected with --door batsim or --judge; others claim by themselves"]
-        )
-    if slurm_conf and door != "slurm":
-        raise Failure(2, ["--slurm-conf: expected together with --door slurm"])
-    if state_numbers and door != "batsim":
-        raise Failure(2, ["--state-numbers: expected together with --door batsim"])
-    if slurm_assoc and not slurm_conf:
-        raise Failure(2, ["--slurm-assoc: expected together with --slurm-conf"])
-    if fleet:
-        raise Failure(2, ["--fleet: expected with --judge; a scenario names its nodes itself"])
-    if not scenario:
-        raise Failure(2, ["SCENARIO: is missing; expected a fleet file, or --judge with a log"])
+    _refuse(
+        (claims and door != "batsim",
+         "--claims: expected with --door batsim or --judge; others claim by themselves"),
+        (slurm_conf and door != "slurm", "--slurm-conf: expected together with --door slurm"),
+        (state_numbers and door != "batsim", "--state-numbers: expected together with --door batsim"),
+        (slurm_assoc and not slurm_conf, "--slurm-assoc: expected together with --slurm-conf"),
+        (fleet, "--fleet: expected with --judge; a scenario names its nodes itself"),
+        (not scenario, "SCENARIO: is missing; expected a fleet file, or --judge with a log"),
+    )  # fmt: skip
     contest = load_contest(find_scenario(scenario), set_ or [], seed, trace)
-    from ersatz.sim.fleet.doors.door import Door, told_to_slurm
-    from ersatz.sim.fleet.judge.claimed import read_claims
-
-    promised = read_claims(claims) if claims else None
-    outside = Door(door, scheduler, endpoint, speed=speed, claims=promised, conf=slurm_conf,  # type: ignore[arg-type]
-                   assoc=slurm_assoc, state_numbers=state_numbers)  # fmt: skip
-    if door == "slurm":
-        notes = told_to_slurm(contest.specs[0], outside).notes
-        contest = replace(contest, assumptions=(*contest.assumptions, *notes))
+    outside = Door(door, scheduler, endpoint, speed=speed, claims=_promised(claims),  # type: ignore[arg-type]
+                   conf=slurm_conf, assoc=slurm_assoc, state_numbers=state_numbers)  # fmt: skip
+    contest = _as_told(contest, outside)
     outcomes = _outcomes(contest, policy, outside, twice=twice)
     asked = [n for n in (policy or "").split(",") if n]
     found = contest_answer(contest, outcomes, asked)
     conclude(found, json, out, html, _traced(timeline, found))
     if exporter:
         _export(outcomes[0][0], exporter, speed)
+
+
+def _refuse(*faults: tuple[object, str]) -> None:
+    """Refuse the first option that does not go with the others."""
+    for wrong, words in faults:
+        if wrong:
+            raise Failure(2, [words])
+
+
+def _promised(claims: str) -> Claims | None:
+    """Return what a scheduler outside claims, where that was said."""
+    from ersatz.sim.fleet.judge.claimed import read_claims
+
+    return read_claims(claims) if claims else None
+
+
+def _as_told(contest: Contest, door: Door) -> Contest:
+    """Return the contest with what Slurm is told of it otherwise than it stands there."""
+    from ersatz.sim.fleet.doors.door import told_to_slurm
+
+    if door.kind != "slurm":
+        return contest
+    notes = told_to_slurm(contest.specs[0], door).notes
+    return replace(contest, assumptions=(*contest.assumptions, *notes))
 
 
 def _traced(file: Path | None, answer: Answer[list[Outcome]]) -> dict[Path, Drawing]:
@@ -154,15 +167,14 @@ def _outcomes(
     from ersatz.sim.answers.schedule import contest_outcomes
     from ersatz.sim.fleet.policies.registry import check_policies
 
-    if door.kind not in DOORS:
-        raise Failure(2, [f"--door: {door.kind!r} - expected one of {', '.join(DOORS)}"])
-    if (door.scheduler or door.endpoint) and door.kind != "batsim":
-        raise Failure(2, ["--scheduler and --endpoint: expected together with --door batsim"])
-    if twice and door.kind != "process":
-        raise Failure(2, ["--twice: expected without --door; what is outside runs once"])
     names = list(contest.policies) if policy is None else [n for n in policy.split(",") if n]
-    if not names:
-        raise Failure(2, ["--policy: names nothing; expected at least one policy"])
+    _refuse(
+        (door.kind not in DOORS, f"--door: {door.kind!r} - expected one of {', '.join(DOORS)}"),
+        ((door.scheduler or door.endpoint) and door.kind != "batsim",
+         "--scheduler and --endpoint: expected together with --door batsim"),
+        (twice and door.kind != "process", "--twice: expected without --door; what is outside runs once"),
+        (not names, "--policy: names nothing; expected at least one policy"),
+    )  # fmt: skip
     if door.kind == "process":
         return contest_outcomes(contest, names, twice=twice, watch=progress)
     first = replace(contest, specs=contest.specs[:1])

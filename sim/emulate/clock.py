@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ersatz.sim.emulate.virtual_device import host_defaults
 from ersatz.sim.step.program import ticks
 
 HOST = -1  # the stream of what the host does alone: waiting, sleeping, writing files
-QUEUE = 1024  # launches that a driver takes before it makes the host wait
 
 
 class Entry(NamedTuple):
@@ -49,6 +49,7 @@ class Clock:
         0.0  # of work while collectives ran on other streams, until somebody charges it
     )
     ended: bool = False  # one of these collectives since then
+    queue: int = field(default_factory=lambda: host_defaults().launch_queue)
 
     def run(
         self, stream: int, work: int, seconds: float, host_s: float, after: Iterable[int] = (),
@@ -57,8 +58,8 @@ class Clock:
         """Launch work on a stream, a collective if it `talks`; returns its entry."""
         waits = self.pending.pop(stream, None)
         waited = tuple(sorted({*after, *(waits or ())}))
-        if len(self.ends) >= QUEUE:
-            self.host = max(self.host, self.ends[-QUEUE])
+        if len(self.ends) >= self.queue:
+            self.host = max(self.host, self.ends[-self.queue])
         self.host += ticks(host_s)
         start = max(self.host, self.free[stream], *(self.ends[i] for i in waited), 0.0)
         end = start + ticks(seconds)

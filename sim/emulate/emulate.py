@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.text.digits import is_whole
-from ersatz.device_models.text.units import format_duration
 from ersatz.sim.emulate.records import EmulateResult
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
 from ersatz.sim.emulate.replaying.together import together
+from ersatz.sim.emulate.resting import rests_on
 from ersatz.sim.emulate.starting.command import Command, parse_command
 from ersatz.sim.emulate.starting.launch import run_ranks, torch_version, version_note
-from ersatz.sim.emulate.timing import own_operators
 from ersatz.sim.emulate.trace import Trace
 from ersatz.sim.emulate.virtual_device import STANDINS, Seat, seated_node, shown_as
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.hil.device.operators import key_of
 
 STACK = "torch-eager"
 TIMERS = ("calibrated", "roofline", "table", "live")
@@ -62,25 +60,13 @@ def emulate(request: Request) -> Emulation:
     seats, command = seats_of(request)
     traces = run_ranks(seats, command.words, request.patience_s)
     node, stack = seated_node(request.node, request.nodes, request.stack)
+    known = rests_on(request.timer, request.calibration, node.device, traces)
     traces = together(traces, stack.overlap_contention) if len(traces) > 1 else traces
-    notes = [n for n in (version_note(installed), *not_timed(request, node, traces[0])) if n]
+    notes = [n for n in (version_note(installed), *known) if n]
     world = seats[0].world
     setting = Setting(" ".join(command.words), node, request.nodes, world, request.timer,
                       request.timer == "live" and world == 1)  # fmt: skip
     return Emulation(outcome(setting, traces, notes), tuple(traces), node, request)
-
-
-def not_timed(request: Request, node: Node, trace: Trace) -> list[str]:
-    """Say which operators a calibration of own ops has not timed."""
-    own = own_operators(request.timer, request.calibration, node.device)
-    tasks = [trace.table[e.work] for e in trace.last_step() if e.work >= 0]
-    left = [t for t in tasks if t.kernel and own and key_of(t.signature) not in own]
-    if not left:
-        return []
-    names = ", ".join(sorted({t.name for t in left})[:4])
-    seconds = sum(t.seconds for t in left)
-    return [f"{len(left):,} operators have shapes that the calibration has not timed, and are modelled:"
-            f" {format_duration(seconds)} of the step ({names})"]  # fmt: skip
 
 
 def seats_of(request: Request) -> tuple[list[Seat], Command]:

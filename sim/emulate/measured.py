@@ -20,10 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.hil.device.attached import Attached, attach
 from ersatz.sim.hil.device.operators import prepared
 
 SAMPLES, LONG_S, FEW = 7, 0.05, 3
+CACHE = "cache"  # asked in the place of a signature
 SHORT_S = 2e-3  # below it instructions that have to be fetched first would count
 
 
@@ -32,16 +34,26 @@ class Measurer:
     """Asks the measuring process, each distinct operator once."""
 
     backend: str
-    known: dict[object, float | None] = field(default_factory=dict)
+    known: dict[object, float | str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, signature: object) -> float | None:
-        """Return the seconds of an operator; None: the device cannot run it."""
+    def __call__(self, signature: object) -> float | str:
+        """Return the seconds of an operator, or why the device cannot run it."""
         if signature not in self.known:
             self.known[signature] = self._ask(signature)
         return self.known[signature]
 
-    def _ask(self, signature: object) -> float | None:
+    def cache_holds(self) -> float:
+        """Return how many bytes the attached device's cache holds.
+
+        Raises `InputError` where the device cannot be attached.
+        """
+        answer = self._ask(CACHE)
+        if isinstance(answer, str):
+            raise InputError([Problem("--timer live", 0, 0, "", "", answer)])
+        return answer
+
+    def _ask(self, signature: object) -> float | str:
         if self.process is None:
             words = [sys.executable, "-m", "ersatz.sim.emulate.measured", self.backend]
             self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -49,19 +61,28 @@ class Measurer:
         assert self.process.stdout
         pickle.dump(signature, self.process.stdin)
         self.process.stdin.flush()
-        answer = pickle.load(self.process.stdout)
-        return float(answer) if isinstance(answer, float) else None
+        answer: float | str = pickle.load(self.process.stdout)
+        return answer
 
 
 def serve(backend: str, questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer signatures with seconds until the asker goes away."""
-    attached = attach(backend, catalog_name="cpu" if backend == "cpu" else "")
+    """Answer signatures with seconds, and `CACHE` with bytes, until the asker goes away.
+
+    Where the device cannot be attached the first answer is why, and the last.
+    """
+    try:
+        attached = attach(backend, catalog_name="cpu" if backend == "cpu" else "")
+    except InputError as error:
+        pickle.dump(str(error), answers)
+        return
     while True:
         try:
             signature = pickle.load(questions)
         except EOFError:
             return
-        pickle.dump(seconds_of(attached, signature), answers)
+        asked_cache = signature == CACHE
+        answer = attached.cache_holds() if asked_cache else seconds_of(attached, signature)
+        pickle.dump(answer, answers)
         answers.flush()
 
 
@@ -71,8 +92,8 @@ def seconds_of(attached: Attached, signature: Any) -> float | str:
         trial = Trial(attached, signature)
         first = trial.seconds()
         times = [trial.seconds() for _ in range(SAMPLES if first < LONG_S else FEW)]
-    except Exception as error:
-        return f"{signature[0]}: {str(error)[:120]}"
+    except Exception as error:  # PyTorch raises of every kind for what it cannot do
+        return (str(error) or type(error).__name__).splitlines()[0][:120]
     return statistics.median(times)
 
 

@@ -18,6 +18,7 @@ from ersatz.sim.scenario.scenario import Pool
 
 TESTED = ("2.13", "2.14")  # minors of PyTorch that the tests ran with
 OLDEST = (2, 13)
+WHERE = ".where"  # ends the file in which a rank says where its script is
 STANDINS = ("apex", "flash_attn", "liger_kernel", "transformer_engine", "xformers")  # that have one
 
 
@@ -28,6 +29,8 @@ class Shown:
     surface: str  # cuda or npu: torch.cuda, torch.npu
     name: str  # what the driver calls it
     capability: tuple[int, int]
+    warp: int  # threads that go in step
+    warp_assumed: bool = False
     hip: str = ""  # version of ROCm where the surface is that of AMD
     assumed: str = ""  # what of it is assumed; empty: nothing
 
@@ -40,6 +43,7 @@ class Host:
     collective_launch_s: float
     copy_bandwidth: float  # bytes/s between host and device
     storage_bandwidth: float  # bytes/s of a checkpoint of one rank
+    launch_queue: int  # launches that a driver takes before it makes the host wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ def host_defaults() -> Host:
         parse_quantity(data["collective_launch_s"]["value"], "time"),
         parse_quantity(data["copy_bandwidth"]["value"], "bandwidth"),
         parse_quantity(data["storage_bandwidth"]["value"], "bandwidth"),
+        int(data["launch_queue"]["value"]),
     )
 
 
@@ -108,8 +113,9 @@ def shown_as(device: Device) -> Shown:
         f"to the script the device is torch.{vendor['surface']} and called {name!r}: assumed"
     )  # fmt: skip
     return Shown(
-        vendor["surface"], name, (capability[0], capability[1]), vendor.get("hip", ""), assumed
-    )
+        vendor["surface"], name, (capability[0], capability[1]), int(vendor["warp"]),
+        bool(vendor.get("warp_assumed")), vendor.get("hip", ""), assumed,
+    )  # fmt: skip
 
 
 def seated_node(node: str, nodes: int, stack: str) -> tuple[Node, Stack]:

@@ -77,6 +77,8 @@ def to_torchtitan(scenario: Scenario) -> Exported:
     }  # fmt: skip
     if training.precision == "fp8":
         sections["model"] = {**sections["model"], "converters": ["float8"]}
+    if _all_away(scenario):
+        sections["training"] = {**sections["training"], "enable_cpu_offload": True}
     lines = []
     for section, values in sections.items():
         lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
@@ -117,9 +119,31 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
+def _all_away(scenario: Scenario) -> bool:
+    """Tell whether FSDP's one switch says it: shards of weights and their state are the host's."""
+    stack = scenario.pools[0].stack
+    return stack.optimizer_offload == stack.weights_offload == 1 and not stack.updates_on_device
+
+
+def _away_unsaid(scenario: Scenario, *, switch: bool) -> Iterator[str]:
+    """Yield what is on the host and cannot be said; `switch` says that all of weights and state is."""
+    stack = scenario.pools[0].stack
+    if not (switch and _all_away(scenario)):
+        for key in ("optimizer_offload", "weights_offload"):
+            if share := getattr(stack, key):
+                yield f"memory.{key} {share:g}: no key says it"
+    if stack.activation_offload:
+        yield f"memory.activation_offload {stack.activation_offload:g}: no key says it"
+
+
 def _titan_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
     parallel = scenario.parallel
     yield from phases_unsaid(scenario)
+    yield from _away_unsaid(scenario, switch=True)
+    if len(set(parallel.chunk_layers[1:-1])) > 1:
+        yield "parallel.chunk_layers: but for the ends layers are dealt out evenly"
+    if scenario.fabric:
+        yield "fabric: where ranks and nodes stand in the network"
     if not name:
         yield "model: no flavor of these sizes is known; add one"
     if parallel.schedule not in SCHEDULES:
@@ -166,6 +190,9 @@ def to_automodel(scenario: Scenario) -> Exported:
 def _automodel_unsaid(scenario: Scenario, name: str) -> Iterator[str]:
     parallel = scenario.parallel
     yield from phases_unsaid(scenario)
+    yield from _away_unsaid(scenario, switch=False)
+    if scenario.fabric:
+        yield "fabric: where ranks and nodes stand in the network"
     if not name:
         yield "model: no name of these sizes is known"
     if parallel.zero < 2:

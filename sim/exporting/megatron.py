@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ersatz.sim.exporting.phases import grows, phases_unsaid, tokens_said
 from ersatz.sim.exporting.record import Option
 from ersatz.sim.plan.layout import even_or_by_load, pipeline_length
-from ersatz.sim.plan.schedules import V_SHAPED
+from ersatz.sim.plan.orders import V_SHAPED
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.workload.adapters import targets_of
 from ersatz.sim.workload.model import Model
@@ -178,6 +178,7 @@ def _host(scenario: Scenario, *, mindspeed: bool) -> Iterator[Option]:
     elif not stack.updates_on_device:
         yield Option("optimizer_cpu_offload")
         yield Option("optimizer_offload_fraction", f"{stack.optimizer_offload:g}")
+        yield Option("use_precision_aware_optimizer")  # the only one that Megatron-Core offloads
 
 
 def _sharding(scenario: Scenario) -> Iterator[Option]:

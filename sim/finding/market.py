@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ersatz.sim.finding.entry import Entry, Shelf, stated
-from ersatz.sim.market.prices import ITEMS, Observation, market_prices
+from ersatz.sim.market.items import items
+from ersatz.sim.market.observations import Observation
+from ersatz.sim.market.prices import market_prices
 
 
 def _rows(item: str) -> list[Observation]:
@@ -13,16 +15,16 @@ def _rows(item: str) -> list[Observation]:
 def _line(item: str) -> str:
     rows = _rows(item)
     if not rows:
-        return f"{ITEMS[item].meaning}: by the rules"
+        return f"{items()[item].meaning}: by the rules"
     days = sorted(row.day for row in rows)
     if len(rows) == 1:
-        return f"{ITEMS[item].meaning}: one observation, {days[0]:%Y-%m}"
+        return f"{items()[item].meaning}: one observation, {days[0]:%Y-%m}"
     seen = f"{len(rows)} observations, {days[0]:%Y-%m} to {days[-1]:%Y-%m}"
-    return f"{ITEMS[item].meaning}: {seen}"
+    return f"{items()[item].meaning}: {seen}"
 
 
 def _entry(item: str) -> Entry:
-    about, rows = ITEMS[item], _rows(item)
+    about, rows = items()[item], _rows(item)
     sources = {f"P{i}": text for i, text in enumerate(dict.fromkeys(r.source for r in rows), 1)}
     short = {text: name for name, text in sources.items()}
     facts = tuple(
@@ -47,5 +49,5 @@ def _note(row: Observation) -> str:
     return "; ".join(part for part in (row.kind, bought, row.note) if part)
 
 
-MARKET = (Shelf("prices", "prices and other dated values of the market", lambda: list(ITEMS),
+MARKET = (Shelf("prices", "prices and other dated values of the market", lambda: list(items()),
                 _line, _entry),)  # fmt: skip

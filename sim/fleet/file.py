@@ -27,16 +27,25 @@ from ersatz.sim.fleet.fits import never_fits
 from ersatz.sim.fleet.foreign import parted, read_fleet
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.registry import unknown_policy
-from ersatz.sim.fleet.schema import DrawnSection, FleetFile, FleetPoolSection, StepSection
+from ersatz.sim.fleet.schema import (
+    DrawnSection,
+    FleetFailuresSection,
+    FleetFile,
+    FleetPoolSection,
+    StepSection,
+)
 from ersatz.sim.fleet.workload.interruption import interruption
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload
 from ersatz.sim.fleet.workload.synthetic import at_load
 from ersatz.sim.fleet.workload.traces import read_trace
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.scenario.case_file import Case, read_cases, validated
+from ersatz.sim.scenario.defaults import left_silent
 from ersatz.sim.scenario.resolve import resolve
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.scenario.schema import ClusterSection, ScenarioFile
+from ersatz.sim.scenario.schema import ScenarioFile
+from ersatz.sim.scenario.sections.machines import ClusterSection
+from ersatz.sim.scenario.sections.quantities import MOST_NODES
 from ersatz.sim.search.planned import planned
 
 MOST_FAILURES = 1.0  # per second, in the whole fleet
@@ -188,7 +197,21 @@ class _Reading:
         if failures.slow_rate:
             outages.append(Failures("node", failures.slow_rate * failures.scale, failures.slow_repair,
                                     slowdown=failures.slow_factor, cause="slow"))  # fmt: skip
+        self._say_failures(failures)
         return tuple(outages)
+
+    def _say_failures(self, failures: FleetFailuresSection) -> None:
+        """List what the file does not say of failures, of what happens at all."""
+        keys: tuple[str, ...] = ("repair",)
+        keys += ("leaf_repair",) if failures.leaf_rate else ()
+        keys += ("slow_repair", "slow_factor") if failures.slow_rate else ()
+        self.assumptions += left_silent("failures", failures.model_fields_set, keys)
+        silent = {"leaf_rate": "leaf switches do not fail", "slow_rate": "no node becomes slow"}
+        self.assumptions += [
+            f"{words}: failures.{key} is not given"
+            for key, words in silent.items()
+            if key not in failures.model_fields_set
+        ]
 
     def _check_pace(self, cluster: Cluster, outages: tuple[Outage, ...]) -> None:
         """Refuse failures so frequent that simulated time hardly passes."""
@@ -327,10 +350,14 @@ class _Reading:
             node = self.nodes[self.spec.pools.index(pool)]
             if node is None:
                 return None
+            nodes = -(-devices // node.devices)
+            if nodes > MOST_NODES:
+                self.reasons.append(f"{nodes:,} nodes: expected at most {MOST_NODES:,}")
+                return None
             given = {"parallel": step.parallel} if "parallel" in step.model_fields_set else {}
             file = ScenarioFile(
                 question="how fast?", model=step.model, training=step.training, stack=pool.stack,
-                cluster=ClusterSection(node=str(pool.node), nodes=-(-devices // node.devices)), **given,
+                cluster=ClusterSection(node=str(pool.node), nodes=nodes), **given,
             )  # fmt: skip
             own = Case(case.name, case.text, case.data, case.overridden)
             scenario = resolve(

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ersatz.sim.scenario.schema import (
+from ersatz.sim.scenario.defaults import default_of
+from ersatz.sim.scenario.schema import TrainingSection
+from ersatz.sim.scenario.sections.layout import ParallelSection
+from ersatz.sim.scenario.sections.quantities import (
     Count,
     Degree,
     Fraction,
     Name,
-    ParallelSection,
     Rate,
     Section,
     Time,
-    TrainingSection,
 )
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
@@ -107,10 +108,16 @@ class FleetFailuresSection(Section):
     node_rate: Often | None = Field(None, description="per node: host, cards, cables")
     leaf_rate: Often = Field(0.0, description="per leaf switch; takes its nodes down")
     slow_rate: Often = Field(0.0, description="per node: it becomes slow")
-    slow_factor: Slowness = Field(0.8, description="of its speed while it is slow")
-    repair: Repair = Field(2 * 86400.0, description="mean time until a node is back")
-    leaf_repair: Repair = Field(4 * 3600.0, description="mean time until a leaf is back")
-    slow_repair: Repair = Field(6 * 3600.0, description="mean time until it is as fast as before")
+    slow_factor: Slowness = Field(
+        default_of("slow_factor"), description="of its speed while it is slow"
+    )
+    repair: Repair = Field(default_of("repair"), description="mean time until a node is back")
+    leaf_repair: Repair = Field(
+        default_of("leaf_repair"), description="mean time until a leaf is back"
+    )
+    slow_repair: Repair = Field(
+        default_of("slow_repair"), description="mean time until it is as fast as before"
+    )
 
 
 class QuotaSection(Section):

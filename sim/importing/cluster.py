@@ -9,7 +9,8 @@ from ersatz.sim.importing.flags import Given, whole_number
 
 PER_NODE = ("nproc_per_node", "gpus_per_node", "npus_per_node", "num_gpus", "ntasks_per_node")
 NODES = ("nnodes", "num_nodes", "num_machines", "nodes")
-_NOTED = frozenset({*PER_NODE, *NODES, "gres", "gpus", "num_processes", "constraint", "ntasks"})
+TOTAL = ("num_processes", "gpus", "np")
+_NOTED = frozenset({*PER_NODE, *NODES, *TOTAL, "gres", "include", "constraint", "ntasks"})
 
 
 def read_machines(draft: Draft, *sources: Mapping[str, Given]) -> None:
@@ -21,7 +22,9 @@ def read_machines(draft: Draft, *sources: Mapping[str, Given]) -> None:
     each = _number(draft, "devices_per_node", PER_NODE, sources)
     if each is None:
         each = _by_resource(draft, sources)
-    total = _number(draft, "devices", ("num_processes", "gpus"), sources)
+    total = _number(draft, "devices", TOTAL, sources)
+    if (hosts := _included(sources)) and each is None and nodes is None:
+        nodes, each = hosts
     if nodes == 0 or each == 0:
         draft.contradict("the launcher starts no device")
         return
@@ -52,6 +55,16 @@ def _number(
             why = given.unknown or f"{given.value!r} is decided when the job starts"
             draft.ask(at, f"{given.shown}: {why}", given.choices, given.line)
     return None
+
+
+def _included(sources: tuple[Mapping[str, Given], ...]) -> tuple[int, int] | None:
+    """Return machines and devices of each that DeepSpeed's `--include host:0,1@other:0,1` names."""
+    given = next((source["include"] for source in sources if "include" in source), None)
+    if given is None or given.unknown or not given.value:
+        return None
+    each = {len(host.partition(":")[2].split(",")) for host in given.value.split("@")}
+    named = all(":" in host for host in given.value.split("@"))
+    return (len(given.value.split("@")), each.pop()) if named and len(each) == 1 else None
 
 
 def _by_resource(draft: Draft, sources: tuple[Mapping[str, Given], ...]) -> int | None:

@@ -50,6 +50,7 @@ class Flags:
     draft: Draft
     defaults: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    wanted: dict[str, str] = field(default_factory=dict)  # scenario key by every name looked for
 
     def find(self, *names: str) -> Given | None:
         """Return the first of several flags that is given and not switched off, unread."""
@@ -63,6 +64,7 @@ class Flags:
         """Return the first of several flags that is given, noted as what decided `key`."""
         found = None
         for name in names:
+            self.wanted.setdefault(name, key)
             given = self.given.get(name)
             if given is None:
                 continue

@@ -14,6 +14,7 @@ from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.importing.flags import Flags, Given
 
 LAUNCH = DATA / "launch"
+SHORTEST = 4  # letters of a flag's beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def _effect(row: Mapping[str, Any]) -> Effect:
         r"; OWN(?=\))", "; an estimate", str(row["effect"]).replace("(OWN)", "(an estimate)")
     )
     return Effect(
-        re.sub(r" \((MCORE|MSLLM|PRIMUS)\)", "", words), tuple(map(str, row.get("harmless", ())))
+        re.sub(r" \((MCORE|MSLLM|PRIMUS)\)", "", words),
+        tuple(str(value).lower() for value in row.get("harmless", ())),
     )
 
 
@@ -74,10 +76,23 @@ def sort_rest(flags: Flags, table: FlagTable) -> None:
             draft.note("stack", given.shown, given.value, given.line, given.file)
         elif kind == "effect" and effect and not _harmless(given, effect):
             draft.leave_out(given.shown, given.value, given.line, effect.words, given.file)
+        elif kind == "unknown" and (whole := _written_out(flags, given)):
+            words = f"argparse takes it for --{whole.replace('_', '-')}: write it in full"
+            draft.ask(flags.wanted[whole], f"{given.shown}: {words}", (), given.line)
         elif kind == "unknown" and not given.absent:
             draft.leave_out(given.shown, given.value, given.line, "unknown", given.file)
         else:
             draft.ignore(given.shown, given.line, given.file)
+
+
+def _written_out(flags: Flags, given: Given) -> str:
+    """Return the one flag, of those that readers look for, that a flag begins; empty: none or several."""
+    if not given.shown.startswith("--") or len(given.key) < SHORTEST:
+        return ""
+    found = [
+        name for name in flags.wanted if name.startswith(given.key) and name not in flags.given
+    ]
+    return found[0] if len(found) == 1 else ""
 
 
 def _harmless(given: Given, effect: Effect) -> bool:

@@ -16,6 +16,7 @@ from ersatz.sim.workload.adapters import MODULES, usual_targets
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.model_file import load_model
 
+UNFUSED = frozenset({"eager", "disabled"})  # attention of several kernels, as trainers call it
 # Names of products that may have adapters, as libraries call them, in a scenario's words.
 TARGETS = {
     "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate_proj": "gate", "up_proj": "up",
@@ -159,3 +160,11 @@ def model_sizes(model: Model) -> dict[str, Any]:
         for k, v in data.items()
         if k not in ("notes", "blocks") and (k not in defaults or v != defaults[k])
     }
+
+
+def put_attention(flags: Flags, *names: str) -> None:
+    """Put attention without a fused kernel, where a flag of a trainer asks for it: eager, disabled."""
+    given = flags.find(*names)
+    if given and given.value.lower() in UNFUSED:
+        flags.take("model.fused_attention", *names)
+        flags.draft.put("model.fused_attention", False)

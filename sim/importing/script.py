@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,9 +128,18 @@ _LAYOUT = frozenset({"num_layers", "hidden_size", "seq_length", "micro_batch_siz
                      "gradient_accumulation_steps", "max_steps"})  # fmt: skip
 
 
+_ASSIGNED = re.compile(r"\+{0,2}[A-Za-z_][\w.]*=")
+MANY_ASSIGNED = 2
+
+
 def _no_training(path: Path, followed: Followed) -> InputError:
     words = ("starts no training that is known: expected torchrun, python -m, deepspeed, accelerate or srun"
              " with a program and its flags")  # fmt: skip
+    for launch in launches(followed.commands, _is_switch):
+        if sum(bool(_ASSIGNED.match(word)) for word in launch.words) > MANY_ASSIGNED:
+            words = (f"{launch.program} has its arguments as key=value (Hydra, MaxText), which are not read:"
+                     " import the configuration that they change, or flags of Megatron's names")  # fmt: skip
+            break
     problems = [Problem(str(path), 0, 0, "", "", words)]
     problems += [Problem(str(path), line, 1, "", "", remark) for remark, line in followed.remarks]
     return InputError(problems)
@@ -202,9 +212,9 @@ def _translated(
         whole = replace(launch, environment={**_texts(followed), **launch.environment})
         return read_swift(draft, whole, head)
     if keys & TRAINER and "num_layers" not in keys:
-        from ersatz.sim.importing.trainers.trainer import read_trainer
+        from ersatz.sim.importing.trainers.launched import read_trainer
 
-        return read_trainer(draft, path, launch, head, followed)
+        return read_trainer(draft, launch, head, followed)
     for format_, stack, marks in MARKS:
         if keys & marks:
             draft.format = format_

@@ -32,22 +32,26 @@ class PoolPower:
         return self.devices + self.hosts + self.network
 
 
-def pool_power(pool: Pool, spares: int, active: float) -> PoolPower:
-    """Return the power of a pool that is busy for a share `active` of the time, with its spares."""
+def pool_power(pool: Pool, spares: int, active: float, *, alone: bool = False) -> PoolPower:
+    """Return the power of a pool that is busy for a share `active` of the time, with its spares.
+
+    A node that is `alone` needs no network between nodes.
+    """
     node = pool.node
     return PoolPower(
         device_power(node.device, active) * pool.devices
         + device_power(node.device, 0.0) * node.devices * spares,
         host_power(node, active) * pool.nodes + host_power(node, 0.0) * spares,
-        network_power(node, pool.nodes + spares) if node.nics else 0.0,
+        network_power(node, pool.nodes + spares) if node.nics and not alone else 0.0,
     )
 
 
 def job_energy(scenario: Scenario, job: JobResult, busy: float) -> EnergyResult:
     """Return the energy of a job whose devices are busy for a share `busy` of a step."""
     active = busy * job.goodput  # idle while the job recovers, waits or saves
+    alone = sum(pool.nodes for pool in scenario.pools) + sum(scenario.spares) == 1
     pools = [
-        pool_power(pool, spares, active)
+        pool_power(pool, spares, active, alone=alone)
         for pool, spares in zip(scenario.pools, scenario.spares, strict=True)
     ]
     devices, hosts = math.fsum(p.devices for p in pools), math.fsum(p.hosts for p in pools)

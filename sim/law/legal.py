@@ -32,7 +32,7 @@ from ersatz.sim.law.rules import (
     timeline,
 )
 from ersatz.sim.scenario.case_file import Case, read_cases, validated
-from ersatz.sim.scenario.schema import Section
+from ersatz.sim.scenario.sections.quantities import Section, Seed
 
 EVERY = "all"
 MOST_UNITS = 1e9  # devices of one question
@@ -60,7 +60,7 @@ class LegalFile(Section):
         None, gt=0, le=MOST_UNITS, description="how many devices are asked for"
     )
     rules: RulesSection = Field(default_factory=RulesSection, description="which rules hold")
-    seed: int = Field(0, ge=0, description="nothing here is random")
+    seed: Seed = Field(0, description="nothing here is random")
 
 
 @dataclass(frozen=True, slots=True)

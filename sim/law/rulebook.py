@@ -35,7 +35,8 @@ def load_rules(path: Path | str | None = None, overrides: Sequence[str] = ()) ->
     from memory until the file changes; a folder is read each time, since files may come into it.
     """
     own = None if path is None else Path(path)
-    read = _read_rules if own is not None and own.is_dir() else _remembered_rules
+    folder = own is not None and os.path.isdir(own)  # False of a name that no file can have, too
+    read = _read_rules if folder else _remembered_rules
     return read(own, tuple(overrides))
 
 
@@ -130,9 +131,12 @@ def _user_rules(path: Path) -> list[Entry]:
             raise InputError([text.problem(("rules",), rows, "expected a list of rules")])
         else:
             found.append(_entry(text, data, ()))
-    ids = [str(entry.data.get("id")) for entry in found]
+    named = [
+        entry for entry in found if "id" in entry.data
+    ]  # the others are refused as they are read
+    ids = [str(entry.data["id"]) for entry in named]
     seen: set[str] = set()
-    twice = [e for e, name in zip(found, ids, strict=True) if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    twice = [e for e, name in zip(named, ids, strict=True) if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if twice:
         raise InputError([e.text.problem((*e.prefix, "id"), e.data["id"],
                                          "the id stands twice; keep one rule") for e in twice])  # fmt: skip

@@ -21,6 +21,7 @@ DIMENSIONS = {
     "network_share_domestic": "fraction", "pue": "factor", "energy_price": "energy_price",
     "carbon_intensity": "carbon_intensity", "licence_approval": "fraction",
     "licence_approval_presumed": "fraction", "licence_delay": "time",
+    "holding_interest": "fraction", "holding_loss": "fraction", "holding_storage": "fraction",
 }  # fmt: skip
 WRITTEN = {  # how the number of an observation is written: its factor and unit
     "fraction": (100.0, " %"), "rate": (100.0, " %/year"), "factor": (1.0, ""),

@@ -13,130 +13,25 @@ come from the rules. Not modelled: forecasts, bargaining, inflation.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ersatz.device_models.catalog.export import Part, load_part
 from ersatz.device_models.shipped import DATA
-from ersatz.device_models.text.files import read_csv
-from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.errors import InputError, Problem, did_you_mean
-from ersatz.sim.law.places import find_date, load_places
+from ersatz.sim.law.places import find_date
 from ersatz.sim.law.rules import Rules, judge, load_rules
+from ersatz.sim.market.items import CONFIDENCES, KINDS, STARTS, items, regions, wider_regions
+from ersatz.sim.market.observations import LEVELS, Level, Observation, read_observations
 
 PRICES = DATA / "prices"
-COLUMNS = ("item", "device", "region", "date", "low", "mid", "high", "unit", "basis", "devices",
-           "kind", "source", "confidence", "note")  # fmt: skip
-Level = Literal["low", "mid", "high"]
-LEVELS = ("low", "mid", "high")
 MONTH_DAYS = 30.44
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What a series is about, and how many months its first and last observation are held."""
-
-    meaning: str
-    unit: str  # of the value returned; MONEY stands for the currency asked for
-    back: int
-    ahead: int
-
-
-ITEMS = {
-    "purchase": Item("one device with its share of a server, without network", "MONEY", 12, 24),
-    "rent": Item("one device for an hour", "MONEY/h", 12, 24),
-    "server_share": Item("price of the server over that of its devices", "1", 60, 60),
-    "network_share": Item("price of the network over that of the servers", "1", 60, 60),
-    "power": Item("electricity", "MONEY/kWh", 60, 60),
-    "colocation": Item("a kilowatt of data centre for a month, power included", "MONEY/kW-month", 36, 36),
-    "pue": Item("energy of the site over that of the machines", "1", 60, 60),
-    "carbon": Item("carbon of electricity", "kg/kWh", 60, 60),
-    "depreciation": Item("share of the value lost in a year", "1/year", 60, 60),
-    "life": Item("useful life in the books", "years", 60, 60),
-    "interest": Item("interest on capital", "1/year", 60, 60),
-    "annual_failure": Item("devices that need replacement", "1/year", 60, 60),
-    "repaired": Item("share of failed devices that come back", "1", 60, 60),
-    "lead_time": Item("order to delivery", "days", 24, 24),
-    "delivery": Item("volume that reaches the region", "units/month", 12, 12),
-    "fill_ratio": Item("delivered over ordered", "1", 12, 24),
-    "grey_premium": Item("grey-market price over the list price, less 1", "1", 24, 24),
-    "seizure": Item("share of smuggled goods that is lost", "1", 60, 60),
-    "repair": Item("repair of one device without the vendor", "MONEY", 24, 24),
-    "wage": Item("an engineer for a month, all costs to the employer", "MONEY/month", 36, 36),
-    "licence_fee": Item("share of the price that a licence costs, by the rules", "1", 0, 0),
-    "duty": Item("share of the customs value, by the rules", "1", 0, 0),
-    "exchange": Item("units of a currency per USD", "CNY per USD", 24, 60),
-}  # fmt: skip
-MOST = 1e15  # of a price
-KINDS = ("channel", "market", "direct", "tender", "list", "fair cost", "grey", "assumed", "on demand",
-         "estimate")  # fmt: skip  # of several series the first of these is taken
-CONFIDENCES = ("high", "medium", "low", "assumed")  # the last: of this project, in words
-STARTS = ("subsidised",)  # kinds whose first observation is the day on which they begin
-REGIONS = {  # where a region has no series of its own, the next wider one is asked
-    "CN": "global", "US": "global", "CN-west": "CN", "CN-coast": "CN", "global": "",
-    **dict.fromkeys(("CN-inner-mongolia", "CN-ningxia", "CN-guizhou", "CN-gansu", "CN-qinghai",
-                     "CN-sichuan", "CN-yunnan"), "CN-west"),
-    **dict.fromkeys(("CN-hebei", "CN-jiangsu", "CN-zhejiang", "CN-guangdong"), "CN-coast"),
-    **dict.fromkeys(("EU", "Gulf", "MY", "IN", "JP"), "global"),
-    **dict.fromkeys(("EU-DE", "EU-FR", "EU-FI"), "EU"), "Gulf-AE": "Gulf", "Gulf-SA": "Gulf",
-}  # fmt: skip
-TRADED = ("purchase", "lead_time")  # items for which the world asks the US where it has no series
-GULF = ("AE", "SA", "QA", "KW", "BH", "OM")
-
-
-def price_region(code: str) -> str:
-    """Return the region whose prices hold in a country, by its code.
-
-    >>> price_region("DE"), price_region("QA"), price_region("BR")
-    ('EU-DE', 'Gulf', 'global')
-    """
-    for wider in ("EU", "Gulf"):
-        if f"{wider}-{code}" in REGIONS:
-            return f"{wider}-{code}"
-    if code in load_places().groups["EU"]:
-        return "EU"
-    if code in GULF:
-        return "Gulf"
-    return code if code in REGIONS else "global"
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One row of the data."""
-
-    item: str
-    device: str  # a name or pattern
-    region: str
-    day: date
-    low: float
-    mid: float
-    high: float
-    unit: str
-    basis: str  # card, module or server, for purchases
-    devices: int  # devices that the price is for
-    kind: str
-    source: str
-    confidence: str
-    note: str
-
-    @property
-    def currency(self) -> str:
-        """The currency of the unit, or an empty text."""
-        word = self.unit.split("/")[0]
-        return word if word.isalpha() and word.isupper() and len(word) == 3 else ""
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """What distinguishes this observation's series."""
-        unit = (self.unit,) if self.item == "exchange" else ()
-        return (self.item, self.device, self.region, self.kind, self.basis, *unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +73,7 @@ class Prices:
         self, item: str, device: str, region: str, day: str | date, level: Level = "mid",
         currency: str = "USD", kind: str | None = None,
     ) -> float:  # fmt: skip
-        """Return a value in the unit of `ITEMS[item]`, money in `currency`.
+        """Return a value in the unit of `items()[item]`, money in `currency`.
 
         Raises `InputError` that names what is missing and how far the data reaches.
         """
@@ -197,13 +92,13 @@ class Prices:
         taken and marked `late`.
         """
         on = find_date(day)
-        if item not in ITEMS:
+        if item not in items():
             raise _fault(
-                item, f"no such item{did_you_mean(item, ITEMS)}; known: {', '.join(ITEMS)}"
+                item, f"no such item{did_you_mean(item, items())}; known: {', '.join(items())}"
             )
-        if region not in REGIONS:
-            raise _fault(region, f"no prices of such a region{did_you_mean(region, REGIONS)}; "
-                                 f"known: {', '.join(REGIONS)}")  # fmt: skip
+        if region not in regions():
+            raise _fault(region, f"no prices of such a region{did_you_mean(region, regions())}; "
+                                 f"known: {', '.join(regions())}")  # fmt: skip
         part = load_part(device) if device not in ("", "*") else None
         if item in ("licence_fee", "duty"):
             return self._of_rules(item, part, region, on)
@@ -259,7 +154,7 @@ class Prices:
         assumptions last), its kind, servers before cards, its confidence, and the series observed
         nearest to the day.
         """
-        chain = _chain(region, item)
+        chain = wider_regions(region, item)
         fit = []
         for whole in self.series:
             series = tuple(o for o in whole if not seen or o.day <= seen)
@@ -271,29 +166,12 @@ class Prices:
                 or (kind and head.kind != kind)
             ):
                 continue
-            if item == "exchange" and head.unit != ITEMS[item].unit:
+            if item == "exchange" and head.unit != items()[item].unit:
                 continue
             distance = _match(head.device, part)
             if distance is not None:
-                order = KINDS.index(head.kind) if head.kind in KINDS else -1
-                basis = ("server", "module", "card", "").index(head.basis)
-                away = (lambda o: abs((o.day - day).days)) if day else (lambda o: 0)
-                trust = CONFIDENCES.index(min(series, key=away).confidence)
-                gap = max((series[0].day - day).days, (day - series[-1].day).days, 0) if day else 0
-                fit.append(
-                    (
-                        (
-                            chain.index(head.region),
-                            distance,
-                            max(trust - 1, 0),
-                            order,
-                            basis,
-                            trust,
-                            gap,
-                        ),
-                        series,
-                    )
-                )
+                place = (chain.index(head.region), distance, *_distrust(series, day))
+                fit.append((place, series))
         return [series for _, series in sorted(fit, key=lambda pair: pair[0])]
 
     def _closest(
@@ -311,7 +189,7 @@ class Prices:
         if candidates:
             spans = [f"{s[0].kind or s[0].region} {s[0].day} to {s[-1].day}" for s in candidates]
             expected = (f"unknown on {day}: observed {'; '.join(spans)}, and held "
-                        f"{ITEMS[item].back} months before and {ITEMS[item].ahead} after")  # fmt: skip
+                        f"{items()[item].back} months before and {items()[item].ahead} after")  # fmt: skip
             raise _fault(what, expected)
         near = sorted({s[0].region for s in self.series
                        if s[0].item == item and _match(s[0].device, part) is not None})  # fmt: skip
@@ -328,7 +206,7 @@ class Prices:
         weight = (day - one.day).days / span if span > 0 else 0.0
         a, b = self._values(one, currency), self._values(two, currency)
         low, mid, high = (x + weight * (y - x) for x, y in zip(a, b, strict=True))
-        unit = ITEMS[one.item].unit.replace("MONEY", currency)
+        unit = items()[one.item].unit.replace("MONEY", currency)
         nearest = one if weight < 0.5 else two
         return Quote(one.item, part.name if part else "", one.region, day, low, mid, high, unit,
                      one.basis, one.kind, not span and one.day != day, nearest.source,
@@ -338,7 +216,7 @@ class Prices:
     def _values(self, row: Observation, currency: str) -> tuple[float, float, float]:
         """Return low, mid, high per device in a currency, at the rate of the observation's day."""
         scale = 1.0 / row.devices
-        if row.currency and "MONEY" in ITEMS[row.item].unit:
+        if row.currency and "MONEY" in items()[row.item].unit:
             scale *= self.rate(row.currency, currency, row.day)
         return row.low * scale, row.mid * scale, row.high * scale
 
@@ -360,7 +238,7 @@ def load_prices(path: Path | str | None = None, rules: Rules | None = None) -> P
     found: dict[tuple[str, ...], list[Observation]] = {}
     for folder in (PRICES, *([Path(path)] if path else [])):
         files = sorted(folder.glob("*.csv")) if os.path.isdir(folder) else [folder]
-        rows = [row for file in files for row in _read_csv(file, problems)]
+        rows = [row for file in files for row in read_observations(file, problems)]
         fresh: dict[tuple[str, ...], list[Observation]] = {}
         for row in rows:
             fresh.setdefault(row.series, []).append(row)
@@ -381,79 +259,6 @@ def market_prices() -> Prices:
     return load_prices()
 
 
-def _read_csv(path: Path, problems: list[Problem]) -> Iterable[Observation]:
-    """Yield the observations of a file; faults are noted with line and column name."""
-    try:
-        rows = list(read_csv(path))
-    except InputError as error:
-        problems += error.problems
-        return
-    header = rows[0][1] if rows else []
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        problems.append(Problem(str(path), 1, 1, "", "", f"lacks the columns {', '.join(missing)}"))
-        return
-    for line, cells in rows[1:]:
-        if len(cells) != len(header):
-            words = f"has {len(cells)} cells; expected {len(header)}"
-            problems.append(Problem(str(path), line, 1, "", "", words))
-            continue
-        row, before = dict(zip(header, cells, strict=True)), len(problems)
-
-        def blame(key: str, expected: str, line: int = line, row: Mapping[str, str] = row) -> None:
-            column = header.index(key) + 1
-            problems.append(Problem(str(path), line, column, key, row[key][:60], expected))
-
-        observation = _observation(row, blame)
-        if observation and len(problems) == before:
-            yield observation
-
-
-def _observation(row: Mapping[str, str], blame: Callable[[str, str], None]) -> Observation | None:
-    """Read one row; every fault is blamed."""
-    if row["item"] not in ITEMS:
-        blame("item", f"no such item{did_you_mean(row['item'], ITEMS)}")
-    if row["region"] not in REGIONS:
-        blame("region", f"no such region{did_you_mean(row['region'], REGIONS)}")
-    if not row["source"]:
-        blame("source", "a price needs its source")
-    if row["confidence"] not in CONFIDENCES:
-        blame("confidence", f"expected {', '.join(CONFIDENCES)}")
-    if row["basis"] not in ("server", "module", "card", ""):
-        blame("basis", "expected server, module or card")
-    numbers: dict[str, float] = {}
-    for key in LEVELS:
-        try:
-            numbers[key] = float(row[key])
-        except ValueError:
-            blame(key, "expected a number")
-            return None
-    if not 0 <= numbers["low"] <= numbers["mid"] <= numbers["high"] <= MOST:
-        blame("mid", f"expected 0 <= low <= mid <= high <= {MOST:g}")
-    if not re.fullmatch("[1-9][0-9]{0,5}|", row["devices"]):
-        blame("devices", "expected a whole number from 1 to 999,999, or a blank cell")
-        return None
-    try:
-        day, devices = parse_day(row["date"]), int(row["devices"] or 1)
-    except UnitError as error:
-        blame("date", str(error))
-        return None
-    return Observation(
-        item=row["item"], device=row["device"], region=row["region"], day=day, **numbers,
-        unit=row["unit"], basis=row["basis"], devices=devices, kind=row["kind"],
-        source=row["source"], confidence=row["confidence"], note=row["note"],
-    )  # fmt: skip
-
-
-def _chain(region: str, item: str = "") -> list[str]:
-    chain = [region]
-    while REGIONS[chain[-1]]:
-        chain.append(REGIONS[chain[-1]])
-    if item in TRADED and chain[0] != "US" and "CN" not in chain:
-        chain.append("US")
-    return chain
-
-
 @lru_cache(maxsize=1)
 def load_widths() -> Mapping[str, float]:
     """Return the least half-width of a price by the confidence of its observation, as a share."""
@@ -468,6 +273,17 @@ def _widened(quote: Quote) -> Quote:
     width = load_widths()[quote.confidence]
     return replace(quote, low=min(quote.low, quote.mid * (1 - width)),
                    high=max(quote.high, quote.mid * (1 + width)))  # fmt: skip
+
+
+def _distrust(series: tuple[Observation, ...], day: date | None) -> tuple[int, ...]:
+    """Return what ranks series of one region and device for a day, the smallest the most trusted."""
+    head = series[0]
+    order = KINDS.index(head.kind) if head.kind in KINDS else -1
+    basis = ("server", "module", "card", "").index(head.basis)
+    away = (lambda o: abs((o.day - day).days)) if day else (lambda o: 0)
+    trust = CONFIDENCES.index(min(series, key=away).confidence)
+    gap = max((series[0].day - day).days, (day - series[-1].day).days, 0) if day else 0
+    return max(trust - 1, 0), order, basis, trust, gap
 
 
 def _match(pattern: str, part: Part | None) -> int | None:
@@ -485,7 +301,7 @@ def _match(pattern: str, part: Part | None) -> int | None:
 
 def _reach(series: tuple[Observation, ...]) -> tuple[date, date]:
     """Return the first and last day for which a series is used."""
-    item = ITEMS[series[0].item]
+    item = items()[series[0].item]
     back = 0 if series[0].kind in STARTS else item.back
     first = series[0].day.toordinal() - round(back * MONTH_DAYS)
     last = series[-1].day.toordinal() + round(item.ahead * MONTH_DAYS)

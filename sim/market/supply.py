@@ -25,7 +25,8 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.units import parse_quantity
 from ersatz.device_models.text.yamltext import Key, dotted, read_yaml
 from ersatz.sim.errors import InputError, Problem
-from ersatz.sim.market.prices import LEVELS, Level, Prices, market_prices
+from ersatz.sim.market.observations import LEVELS, Level
+from ersatz.sim.market.prices import Prices, market_prices
 from ersatz.sim.scenario.case_file import apply_overrides
 
 SUPPLY = DATA / "supply"

@@ -20,7 +20,7 @@ from ersatz.sim.purchase.life.chance import Uncertain
 from ersatz.sim.purchase.reading.options_schema import AskSection
 from ersatz.sim.purchase.reading.schema import BuyFile
 from ersatz.sim.scenario.case_file import Case, resolved_cases
-from ersatz.sim.scenario.schema import DAY_S, YEAR_S
+from ersatz.sim.scenario.sections.quantities import DAY_S, YEAR_S
 
 WORDS = ("title", "device", "place", "buyer")
 # What a field may be, in base units, and what is expected; the rest is not negative.

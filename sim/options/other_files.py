@@ -9,11 +9,18 @@ from typing import Any
 
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.job.cost import YEAR_S
+from ersatz.sim.market.economics import load_defaults
 from ersatz.sim.market.supply import Production, SupplyMonth, load_supply, ramp
 from ersatz.sim.options.holds import check_ramp, check_stockpile
 from ersatz.sim.options.stockpile import StockAnswer, Stockpile, answer_stockpile
-from ersatz.sim.purchase.reading.schema import BuyFile, RampSection
+from ersatz.sim.purchase.reading.schema import BuyFile, RampSection, StockpileSection
 from ersatz.sim.scenario.case_file import Case, resolved_cases
+
+HOLDING = {
+    "interest": "holding_interest",
+    "value_loss": "holding_loss",
+    "storage": "holding_storage",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class Stocked:
     currency: str
     stock: Stockpile
     answer: StockAnswer
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +69,25 @@ def _stockpile(case: Case, spec: BuyFile) -> Stocked | None:
             case.blame(
                 ("stockpile", key), currency, f"expected the currency of the file, {spec.currency}"
             )
-    holding = section.interest + section.value_loss + section.storage
+    holding, said = _holding(section)
     stock = Stockpile(section.need, section.months, section.price[0], holding, section.shortage[0],
                       section.hazard * YEAR_S)  # fmt: skip
     step = max(section.months // 6, 1)
     marks = range(0, section.months + 1, step)
     answer = answer_stockpile(stock, [m for m in marks if 0 < m < section.months], list(marks))
     check_stockpile(case.name, answer)
-    return Stocked(case.name, spec.question, spec.currency, stock, answer)
+    return Stocked(case.name, spec.question, spec.currency, stock, answer, tuple(said))
+
+
+def _holding(section: StockpileSection) -> tuple[float, list[str]]:
+    """Return what it costs to hold a machine for a year, as a share of its price, and what is assumed."""
+    total, said = 0.0, []
+    for key, name in HOLDING.items():
+        given, default = getattr(section, key), load_defaults()[name]
+        total += default.value if given is None else given
+        if given is None:
+            said.append(f"stockpile.{key} is not given: {100 * default.value:g} % ({default.note})")
+    return total, said
 
 
 def _ramp(case: Case, spec: BuyFile) -> Ramped | None:

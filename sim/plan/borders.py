@@ -25,7 +25,7 @@ from ersatz.sim.plan.network import (
     traffic_options,
     used_node,
 )
-from ersatz.sim.plan.schedules import Schedule
+from ersatz.sim.plan.schedules import Place
 from ersatz.sim.scenario.scenario import FabricSpec, Joint, Pool, Scenario
 
 Step = tuple[int, int]  # two stages that send each other messages, the lower first
@@ -46,15 +46,14 @@ class Border:
 NOWHERE = Border(0.0, math.inf, math.inf, inside=True)  # a result stays on its stage
 
 
-def schedule_steps(schedule: Schedule) -> tuple[Step, ...]:
-    """Return the pairs of stages between which a schedule sends messages."""
+def schedule_steps(places: Sequence[Sequence[Place]]) -> tuple[Step, ...]:
+    """Return the pairs of stages between which chunks that stand so send messages."""
+    at = {place: stage for stage, row in enumerate(places) for place in row}
     found = set()
-    for stage, row in enumerate(schedule.places):
-        for chunk in range(len(row)):
-            for phase in "FB":
-                to = schedule.steps_to(stage, chunk, phase)
-                if to is not None:
-                    found.add((min(stage, stage + to), max(stage, stage + to)))
+    for (line, position), stage in at.items():
+        to = at.get(Place(line, position + 1))
+        if to is not None:
+            found.add((min(stage, to), max(stage, to)))
     return tuple(sorted(found))
 
 

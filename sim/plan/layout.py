@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.networks.group import Group, group_of
-from ersatz.sim.plan.schedules import chunk_places, stage_chunks
+from ersatz.sim.errors import LayoutError
+from ersatz.sim.kept import Kept
+from ersatz.sim.plan.orders import stage_chunks
+from ersatz.sim.plan.schedules import chunk_places
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model, Runs
@@ -189,13 +192,13 @@ def pipeline_length(parallel: Parallel) -> int:
 def split_layers(model: Model, parallel: Parallel) -> tuple[Chunk, ...]:
     """Cut the model into the pipeline's positions, evenly unless `chunk_layers` says otherwise.
 
-    Layers that do not divide are dealt out by load (see `load_split`). Raises ValueError for a
+    Layers that do not divide are dealt out by load (see `load_split`). Raises LayoutError for a
     split that is not one of the model's layers, and for more positions than layers.
     """
     length = pipeline_length(parallel)
     counts = parallel.chunk_layers or even_or_by_load(model, length)
     if len(counts) != length or sum(counts) != model.layers:
-        raise ValueError(
+        raise LayoutError(
             f"{model.layers} layers do not divide over {length} chunks: give chunk_layers,"
             f" for example {list(even_split(model.layers, length))}"
         )
@@ -227,7 +230,12 @@ def even_or_by_load(model: Model, length: int) -> tuple[int, ...]:
     if model.layers < length:
         return even_split(model.layers, length)
     even = model.layers % length == 0
-    return (model.layers // length,) * length if even else load_split(model, length)
+    if even:
+        return (model.layers // length,) * length
+    return _SPLITS.get((model,), length, lambda: load_split(model, length))
+
+
+_SPLITS: Kept[tuple[int, ...]] = Kept(256)
 
 
 def load_split(model: Model, length: int) -> tuple[int, ...]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 
 import numpy as np
 
-from ersatz.sim.job.cost import YEAR_S, value_after
+from ersatz.sim.job.cost import value_after
 from ersatz.sim.law.rule import Quota
 from ersatz.sim.purchase.caps import Counted, shared_caps
 from ersatz.sim.purchase.periods import Floats, arrival_cuts, given, next_turn, period_bounds
 from ersatz.sim.purchase.programme import Bools, PurchaseProblem
 from ersatz.sim.purchase.rates import Throughput
+from ersatz.sim.scenario.defaults import default_of
 
 MONTH_S = 2_629_800.0
 DAY_S = 86_400.0
@@ -136,9 +138,10 @@ class BuildOut:
     count_on_licences: bool | None  # which licences the plan takes as granted; None: the presumed
     gap: float
     time_limit_s: float
-    embodied_kg: float = 164.0  # per device
-    device_life_s: float = 4 * YEAR_S
-    value_decay: float = 0.14  # of what machines are worth, in orders of magnitude a year
+    embodied_kg: float = field(default_factory=partial(default_of, "embodied_per_device"))  # each
+    device_life_s: float = field(default_factory=partial(default_of, "device_life"))
+    # of what machines are worth, in orders of magnitude a year
+    value_decay: float = field(default_factory=partial(default_of, "value_decay"))
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:

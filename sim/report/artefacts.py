@@ -168,7 +168,7 @@ def _stage(folder: Path, content: Mapping[str, bytes], manifest: bytes) -> None:
         for name, data in {**content, MANIFEST: manifest}.items():
             put(writing / name, data)
         settle(writing)
-    except BaseException:
+    except BaseException:  # an interrupt, too
         shutil.rmtree(writing, ignore_errors=True)
         raise
 

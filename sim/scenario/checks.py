@@ -9,11 +9,12 @@ from typing import Any
 
 from ersatz.device_models.networks.fabric import Fabric, Fault, build_fabric
 from ersatz.sim.plan.layout import even_split, on_pool, pipeline_length
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
 from ersatz.sim.plan.placement import PLACEMENTS
-from ersatz.sim.plan.schedules import MOST_SLOTS, PIPELINE_SCHEDULES, make_schedule
+from ersatz.sim.plan.schedules import MOST_SLOTS, make_schedule
 from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.formats import recipes
-from ersatz.sim.scenario.own import check_own
+from ersatz.sim.scenario.resolving.own import check_own
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.workload.layer import Layer

@@ -18,9 +18,10 @@ from ersatz.device_models.text.yamltext import YamlText, read_yaml
 from ersatz.sim.scenario.case_file import Case, apply_overrides, read_cases, validated
 from ersatz.sim.scenario.checks import MOST_NODES, check_fabric
 from ersatz.sim.scenario.file import load_cases
-from ersatz.sim.scenario.resolve import resolve_fabric, resolve_pools
+from ersatz.sim.scenario.resolving.machines import resolve_fabric, resolve_pools
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool
-from ersatz.sim.scenario.schema import ClusterSection, FabricSection, Section, Seed
+from ersatz.sim.scenario.sections.machines import ClusterSection, FabricSection
+from ersatz.sim.scenario.sections.quantities import Section, Seed
 
 
 class FabricFile(Section):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.plan.memory.facts import allocator_waste, host_copy, host_update, loss_bytes
 from ersatz.sim.scenario.schema import MemorySection
 from ersatz.sim.workload.model import Model
 
@@ -18,12 +19,8 @@ Blame = Callable[..., None]
 MASTER = {"fp32": 4.0, "16-bit": 2.0, "none": 0.0}  # bytes per weight
 MOMENTS = {"fp32": 8.0, "bf16": 4.0, "8-bit": 2.0}  # of both
 FROZEN = {"bf16": 2.0, "fp8": 1.0, "4-bit": 0.5 + 4 / 64}  # with a scale per 64 weights
-LOSS = {"eager": 14.0, "compiled": 6.0, "fused": 4.0}  # bytes per logit at the peak
-ALLOCATOR = {"caching": 0.5, "expandable": 0.05}  # of what is freed and not handed out again
 POOLS = {"graph_pool": "graph_pool_bytes", "communicator": "communicator_bytes",
          "expert_buffers": "expert_buffer_bytes"}  # fmt: skip
-COPY_BANDWIDTH = 20e9  # bytes/s each way: 16 lanes of PCIe 4.0, 31.5 GB/s, shared by two at times
-HOST_BANDWIDTH = 15e9  # bytes/s per device that a host updates weights with: 120 GB/s for 8
 
 
 def kept(stack: Stack, section: MemorySection) -> Stack:
@@ -47,23 +44,25 @@ def _changes(stack: Stack, section: MemorySection) -> Iterator[tuple[str, Any]]:
     if section.frozen_weights:
         yield "frozen_weight_bytes", FROZEN[section.frozen_weights]
     if section.loss:
-        yield "loss_memory_bytes", LOSS[section.loss]
+        yield "loss_memory_bytes", loss_bytes(section.loss)
     if section.loss_chunks is not None:
         yield "loss_chunks", float(section.loss_chunks)
     if section.allocator:
-        yield "memory_fragmentation", ALLOCATOR[section.allocator]
+        yield "memory_fragmentation", allocator_waste(section.allocator)
     if section.overhead is not None:
         yield "memory_overhead_bytes", section.overhead
     if section.optimizer_offload is not None:
         yield "optimizer_offload", section.optimizer_offload
         if section.optimizer_offload and not stack.optimizer_bandwidth:
-            yield "optimizer_bandwidth", HOST_BANDWIDTH
+            yield "optimizer_bandwidth", host_update()
+    if section.results:
+        yield "keeps_results", section.results == "kept"
     if section.optimizer_update:
         yield "updates_on_device", section.optimizer_update == "device"
     for key in ("activation_offload", "weights_offload"):
         if getattr(section, key) is not None:
             yield key, getattr(section, key)
-    yield "host_bandwidth", section.host_bandwidth or stack.host_bandwidth or COPY_BANDWIDTH
+    yield "host_bandwidth", section.host_bandwidth or stack.host_bandwidth or host_copy()
     for key, name in POOLS.items():
         if getattr(section, key) is not None:
             yield name, getattr(section, key)
@@ -82,17 +81,22 @@ def check_keeping(section: MemorySection, model: Model, zero: int, blame: Blame)
               f"{model.name} trains all of its weights; expected a model with lora_rank")  # fmt: skip
 
 
-def keeping_assumptions(section: MemorySection, stack: Stack) -> Iterator[str]:
-    """Yield what is taken for granted about the keys that a scenario gives."""
+def keeping_assumptions(
+    section: MemorySection, stack: Stack, *, pipeline: bool = False
+) -> Iterator[str]:
+    """Yield what is taken for granted about the keys that a scenario gives, or leaves out."""
+    if pipeline and stack.keeps_results and not section.results:
+        yield (f"memory.results is not given: kept; the last stage of {stack.name} joins the logits of all"
+               " micro-batches unless it is told not to (return_outputs, PyTorch of late 2025)")  # fmt: skip
     copies = [key for key in ("activation_offload", "weights_offload") if getattr(section, key)]
     on_device = section.optimizer_update == "device"
     if section.optimizer_offload and on_device:
         copies.append("optimizer_offload")
     if copies and not section.host_bandwidth and not stack.host_bandwidth:
-        yield (f"memory.{', memory.'.join(copies)}: copies at {COPY_BANDWIDTH / 1e9:g} GB/s each way per"
+        yield (f"memory.{', memory.'.join(copies)}: copies at {host_copy() / 1e9:g} GB/s each way per"
                " device, all at once (memory.host_bandwidth says otherwise)")  # fmt: skip
     if section.optimizer_offload and not on_device and not stack.optimizer_bandwidth:
-        yield (f"memory.optimizer_offload: the host updates weights at {HOST_BANDWIDTH / 1e9:g} GB/s per"
+        yield (f"memory.optimizer_offload: the host updates weights at {host_update() / 1e9:g} GB/s per"
                " device, as 8 devices of one host share its memory; nothing of it is hidden")  # fmt: skip
     if section.frozen_weights == "4-bit":
         yield "memory.frozen_weights: unpacking 4-bit weights before each product is not timed"

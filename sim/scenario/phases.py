@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ersatz.sim.scenario.schema import PhaseSection, RampSection, ScenarioFile
+from ersatz.sim.scenario.schema import ScenarioFile
+from ersatz.sim.scenario.sections.layout import PhaseSection, RampSection
 
 Blame = Callable[..., None]
 AT = ("training", "phases")

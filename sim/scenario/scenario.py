@@ -290,7 +290,7 @@ class Scenario:
     energy: EnergySpec = field(default_factory=EnergySpec)
     published: tuple[Published, ...] = ()
     assumptions: tuple[str, ...] = ()
-    open: tuple[str, ...] = ()  # what is left to a search: parallel, micro_batch
+    open: tuple[str, ...] = ()  # what is left to a search: parallel, micro_batch, offload
     phases: tuple[Phase, ...] = ()  # in order; none: the whole job is alike
     ramp: Ramp | None = None  # how the first of them came about
 

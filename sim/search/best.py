@@ -1,14 +1,17 @@
 """The fastest layout that fits, proved: rows in the order of their bound, exact until none can win.
 
 A row whose bound is not below the best exact time so far cannot win, nor can any after it. So the search
-ends with the winner as soon as the next bound reaches it. It then goes on until it has `kinds` layouts
-that differ in kind; of those each is the first of its kind that fits, in the order of bounds.
+ends with the winner as soon as the next bound reaches it. Nor can a row win that does all that another
+does which fits, and more (`ersatz.sim.search.spared`): it is passed over. The search then goes on until
+it has `kinds` layouts that differ in kind; of those each is the first of its kind that fits, in the order
+of bounds. What has something on the host comes in a second pass (`ersatz.sim.search.host.second`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush, nsmallest
 from typing import NamedTuple
 
 import numpy as np
@@ -19,22 +22,28 @@ from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.bounds import Bounds
+from ersatz.sim.search.host.away import words_of_way
+from ersatz.sim.search.host.second import Second, in_way, ways_for
 from ersatz.sim.search.pricing import NO_STEP, InPlace, Price, Pricer, Row
 from ersatz.sim.search.space import (
     COLUMNS,
     CP,
     EP,
+    HOST,
     PP,
     SCHEDULE,
     TP,
     ZERO,
-    Rows,
     Space,
     layout_of,
 )
+from ersatz.sim.search.spared import Closer, Lighter, Needless
 
+Order = np.ndarray[tuple[int], np.dtype[np.intp]]
+Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
 KINDS = 10
-AHEAD = 64  # rows that are told to a pricer at once
+AHEAD = 128  # rows that a pricer is told of at once
+AGAIN = 16  # rows, after which it is told anew
 MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
 SMALLEST = 64  # rows that are priced to say how far an empty space is from one that fits
 
@@ -65,6 +74,7 @@ class Found:
     timed: int  # whose step was
     roomier: Priced | None  # of what the winner's proof met: the least bound that does not fit
     left: float = 0.0  # share by which a layout that was not timed could be faster at most
+    away: int = 0  # layouts with something on the host whose bounds were below the fastest without
 
     @property
     def best(self) -> Scenario:
@@ -86,43 +96,88 @@ def search(
     bounds = bounds or Bounds(space.scenario)
     pricer = pricer or InPlace(space.scenario, least)
     order, seconds = _order(space, bounds, least)
-    plans: dict[tuple[int, ...], Priced] = {}
-    checked = timed = others = 0
-    left = 0.0
-    roomier: Priced | None = None
-    best = NO_STEP
-    for row, bound in _told_ahead(pricer, space.rows, order, seconds):
-        one = Priced(row, bound, Price(0.0, "", 0.0))
-        proved = bound >= best
-        if proved:
-            if _enough(plans, bound, kinds) or others >= MOST_OTHERS:
-                break
-            if one.kind in plans:
-                continue
-            others += 1
-        if most is not None and timed >= most and not proved:
-            left = 1.0 - bound / best
-            break
-        one = one._replace(price=pricer.price(row))
-        checked += 1
-        if one.price.seconds == NO_STEP:
-            if roomier is None and not proved and one.price.peak_bytes < NO_STEP:
-                roomier = one
-            continue
-        timed += 1
-        best = min(best, one.price.seconds)
-        known = plans.get(one.kind)
-        if known is None or one.price.seconds < known.price.seconds:
-            plans[one.kind] = one
-    if not plans:
+    needless, closer = Needless(Lighter(space.scenario)), Closer(bounds)
+    walk = _Walk(pricer, needless, kinds, most)
+    walk.through(_Queue(space, bounds, order, seconds, closer).rows(pricer, needless))
+    second = Second(space, bounds, closer, _room(least))
+    never = np.setdiff1d(np.arange(len(space.rows)), order, assume_unique=True)
+    queue = second.rows(walk.here, never, walk.best)
+    away = len(queue)
+    walk.through(_in_order(queue, pricer, needless))
+    if not walk.plans:
         raise InfeasibleError(no_room(space, bounds, least))
+    roomier = walk.roomier
     if roomier is not None:  # the peak of all its stages
         peak = plan_memory(layout_of(space.scenario, roomier.row), advise=False).peak_bytes
         roomier = roomier._replace(price=roomier.price._replace(peak_bytes=peak))
-    ranked = sorted(plans.values(), key=lambda one: (one.price.seconds, one.row))[:kinds]
+    ranked = sorted(walk.plans.values(), key=lambda one: (one.price.seconds, one.row))[:kinds]
     return Found(
-        space.scenario, tuple(ranked), len(space.rows), len(order), checked, timed, roomier, left
+        space.scenario, tuple(ranked), len(space.rows), len(order), walk.checked, walk.timed, roomier,
+        walk.left, away,
     )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Prices rows in the order of their bounds, and keeps what came of it."""
+
+    pricer: Pricer
+    needless: Needless
+    kinds: int
+    most: int | None
+    plans: dict[tuple[int, ...], Priced] = field(default_factory=dict)
+    here: list[tuple[Row, float]] = field(default_factory=list)  # priced ones with their bounds
+    checked: int = 0
+    timed: int = 0
+    others: int = 0
+    left: float = 0.0
+    best: float = NO_STEP
+    roomier: Priced | None = None
+
+    def through(self, rows: Iterator[tuple[Row, float]]) -> None:
+        """Go through rows until no other can win, and there are kinds enough."""
+        for row, bound in rows:
+            one = Priced(row, bound, Price(0.0, "", 0.0))
+            proved = bound >= self.best
+            if proved:
+                if _enough(self.plans, bound, self.kinds) or self.others >= MOST_OTHERS:
+                    break
+                if one.kind in self.plans:
+                    continue
+                self.others += 1
+            if self.needless.tells(row):
+                continue
+            if self.most is not None and self.timed >= self.most and not proved:
+                self.left = max(self.left, 1.0 - bound / self.best)
+                break
+            self._price(one, proved)
+
+    def _price(self, one: Priced, proved: bool) -> None:
+        one = one._replace(price=self.pricer.price(one.row))
+        self.checked += 1
+        if one.price.peak_bytes < NO_STEP and not proved:
+            self.here.append((one.row, one.bound_s))
+        if one.price.seconds == NO_STEP:
+            if self.roomier is None and not proved and one.price.peak_bytes < NO_STEP:
+                self.roomier = one
+            return
+        self.timed += 1
+        self.needless.rows.add(one.row)
+        self.best = min(self.best, one.price.seconds)
+        known = self.plans.get(one.kind)
+        if known is None or one.price.seconds < known.price.seconds:
+            self.plans[one.kind] = one
+
+
+def _in_order(
+    heap: list[tuple[float, Row]], pricer: Pricer, needless: Needless
+) -> Iterator[tuple[Row, float]]:
+    """Yield the rows of a heap with their bounds; the pricer is told some ahead."""
+    while heap:
+        pricer.expect(needless.left([row for _, row in nsmallest(AHEAD, heap)]))
+        for _ in range(min(AGAIN, len(heap))):
+            bound, row = heappop(heap)
+            yield row, bound
 
 
 def _enough(plans: dict[tuple[int, ...], Priced], bound: float, kinds: int) -> bool:
@@ -131,25 +186,55 @@ def _enough(plans: dict[tuple[int, ...], Priced], bound: float, kinds: int) -> b
     return len(times) >= kinds and bound >= times[kinds - 1]
 
 
-def _order(
-    space: Space, bounds: Bounds, least: str
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.intp]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _order(space: Space, bounds: Bounds, least: str) -> tuple[Order, Seconds]:
     """Return the rows that may fit, those with the least bound first, and all bounds."""
     capacity = space.scenario.pools[0].node.device.memory_bytes
-    room = room_for_sure(1.0) if least == "fits" else 1.0 / room_for_sure(1.0)
-    may = np.flatnonzero(bounds.bytes(space.rows) * room <= capacity)
+    may = np.flatnonzero(bounds.bytes(space.rows) * _room(least) <= capacity)
     seconds = np.full(len(space.rows), NO_STEP)
     seconds[may] = bounds.seconds(space.rows[may])
     return may[np.argsort(seconds[may], kind="stable")], seconds
 
 
-def _told_ahead(pricer: Pricer, rows: Rows, order, seconds) -> Iterator[tuple[Row, float]]:  # type: ignore[no-untyped-def]
-    """Yield rows with their bounds in order; the pricer is told some ahead."""
-    for at in range(0, len(order), AHEAD):
-        some = order[at : at + AHEAD]
-        listed = [tuple(row) for row in rows[some].tolist()]
-        pricer.expect(listed)
-        yield from zip(listed, seconds[some].tolist(), strict=True)
+def _room(least: str) -> float:
+    """Return the factor on a peak that must stay within the device for a verdict."""
+    return room_for_sure(1.0) if least == "fits" else 1.0 / room_for_sure(1.0)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Rows in the order of their bounds, which are made closer for those that come soon."""
+
+    space: Space
+    bounds: Bounds
+    order: Order  # rows that may fit, those with the least bound first
+    seconds: Seconds  # bounds of all rows
+    closer: Closer
+    _soon: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, closer bounds first
+    _next: int = 0  # place in the order of the first row that is not there
+
+    def rows(self, pricer: Pricer, needless: Needless) -> Iterator[tuple[Row, float]]:
+        """Yield rows with their bounds; the pricer is told some ahead, so that nobody waits."""
+        while True:
+            self._fill()
+            if not self._soon:
+                return
+            pricer.expect(needless.left([row for *_, row in nsmallest(AHEAD, self._soon)]))
+            for _ in range(min(AGAIN, len(self._soon))):
+                self._fill()
+                bound, _, row = heappop(self._soon)
+                yield row, bound
+
+    def _fill(self) -> None:
+        """Have enough rows there, and all whose bound is below the first's."""
+        while self._next < len(self.order):
+            some = self.order[self._next : self._next + AGAIN]
+            if len(self._soon) >= AHEAD and self.seconds[some[0]] > self._soon[0][0]:
+                return
+            for number, bound, row in zip(some.tolist(), self.seconds[some].tolist(),
+                                          self.space.rows[some].tolist(), strict=True):  # fmt: skip
+                one = tuple(row)
+                heappush(self._soon, (max(bound, self.closer.seconds(one)), number, one))
+            self._next += len(some)
 
 
 def no_layout(space: Space) -> str:
@@ -177,12 +262,14 @@ def no_room(space: Space, bounds: Bounds, least: str) -> str:
     needs = bounds.bytes(space.rows)
     order = np.argsort(needs, kind="stable")[:SMALLEST]
     tried = [
-        (plan_memory(layout_of(space.scenario, row), advise=False).peak_bytes, tuple(row))
-        for row in space.rows[order].tolist()
+        (plan_memory(layout_of(space.scenario, one), advise=False).peak_bytes, one)
+        for row in map(tuple, space.rows[order].tolist())
+        for one in (row, *(in_way(row, way) for way in ways_for(row, space.choices.away)))
     ]
     peak, row = min(tried)
     words = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, row, strict=True)
                       if name in ("tp", "cp", "ep", "pp", "zero", "dp"))  # fmt: skip
+    words += f", {words_of_way(row[HOST])}" if row[HOST] else ""
     room = f"{format_bytes(room_for_sure(peak))} to fit for sure" if least == "fits" else ""
     return (
         f"none of {len(space.rows):,} layouts fits into {format_bytes(device.memory_bytes)} of"

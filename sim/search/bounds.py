@@ -3,8 +3,9 @@
 A step ends no sooner than its busiest stage: the forward passes that bring it its first micro-batch, its
 own work on all of them, and, where a schedule ends with whole backward passes of the first chunk, those
 on the way out. The compute stream works in order, so its blocks add up; the host launches one after the
-other; ZeRO 3 gathers and scatters in turn. Exposed messages, waits and the edges of the step are left
-out. A rank holds no less than its state and the activations in flight at the end of a forward pass.
+other, and what a step costs it beside them. What ZeRO 2 and 3 move all the time is looked at when a layout's
+turn comes (`ersatz.sim.search.spared`). Exposed messages, waits and the edges of the step are left out. A
+rank holds no less than its state and the activations in flight at the end of a forward pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
-from ersatz.sim.plan.layout import chunk_params
 from ersatz.sim.plan.memory import state
 from ersatz.sim.plan.memory.runtime import beside
 from ersatz.sim.scenario.scenario import Pool, Scenario
@@ -27,7 +27,6 @@ from ersatz.sim.search.prices import (
     ShardPrices,
     Split,
     kept_bytes,
-    part_chunks,
     split_of,
 )
 from ersatz.sim.search.space import (
@@ -53,8 +52,6 @@ from ersatz.sim.search.space import (
     Rows,
     layout_of,
 )
-from ersatz.sim.step.bench import Bench
-from ersatz.sim.step.traffic.weights import Bucket
 
 FORWARD, BACKWARD, SPLIT_BACKWARD, SELECTIVE, FULL = range(len(PASSES))
 THROUGH, BUSY, HOST = range(3)
@@ -84,7 +81,6 @@ class Bounds:
     shards: dict[tuple[int, ...], Array] = field(default_factory=dict)
     kept: dict[tuple[int, ...], Array] = field(default_factory=dict)
     splits: dict[tuple[int, ...], Split] = field(default_factory=dict)
-    exchanged: dict[tuple[int, ...], Array] = field(default_factory=dict)
     states: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,6 +130,12 @@ class Bounds:
             self.shards[shard] = self.prices.of(self.scenario, shard)
         return self.shards[shard]
 
+    def kept_of(self, shard: tuple[int, ...]) -> Array:
+        """Return what a micro-batch of one sequence leaves in each part of a shard: (RECOMPUTE, parts)."""
+        if shard not in self.kept:
+            self.kept[shard] = kept_bytes(self.scenario, self.pool, shard)
+        return self.kept[shard]
+
     def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
         shards, which = distinct(rows, SHARD_COLUMNS)
         way = BUSY if schedule in BOTH_WAYS else THROUGH
@@ -147,55 +149,20 @@ class Bounds:
         backward = backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
         count = rows[:, M, None] / split.lines
         load = count * ((forward + backward) @ split.stage.T)
-        if schedule not in BOTH_WAYS:  # which micro-batch comes first there is the nearer end's
-            load += _before(forward, split)
+        load += _before(forward, split, schedule)
         if whole:
-            load += _before(backward, split)
+            load += _before(backward, split, schedule)
         hosts = table[:, FORWARD, HOST] + np.minimum(
             table[:, BACKWARD, HOST], table[:, SPLIT_BACKWARD, HOST]
         )
         launched = hosts[which] + _repeated(table[:, :, HOST], which, rows[:, RECOMP])
-        found: Array = np.maximum(load, count * (launched @ split.stage.T)).max(axis=1)
-        sharded = np.flatnonzero(rows[:, ZERO] == 3)
-        if len(sharded):
-            moved = self._gathered(rows[sharded]) @ split.stage.T
-            found[sharded] = np.maximum(found[sharded], (count[sharded] * moved).max(axis=1))
+        issued = count * (launched @ split.stage.T) + self.pool.stack.step_host_s
+        found: Array = np.maximum(load, issued).max(axis=1)
         return found
-
-    def _gathered(self, rows: Rows) -> Array:
-        """Return the seconds of ZeRO 3's two gathers and its reduction of each part, by row."""
-        keys, which = distinct(rows, [TP, CP, EP, ETP, PP, DP, SHARD, SCHEDULE])
-        _, first = np.unique(which, return_index=True)
-        for key, at in zip(map(tuple, keys.tolist()), first, strict=True):
-            if key not in self.exchanged:
-                self.exchanged[key] = self._exchange(rows[at])
-        return np.stack([self.exchanged[tuple(key)] for key in keys.tolist()])[which]
-
-    def _exchange(self, row: Rows) -> Array:
-        scenario = layout_of(self.scenario, row)
-        bench = Bench(scenario, self.pool, self.timer)
-        found = []
-        for chunk in part_chunks(scenario.model):
-            seconds = 0.0
-            if chunk.runs:
-                for group, params in zip(
-                    ("dp", "edp"),
-                    chunk_params(scenario.model, chunk, scenario.parallel),
-                    strict=True,
-                ):
-                    bucket = Bucket(group, params, True, 0, 0)
-                    gather = sum(moved.seconds for _, moved in bench.traffic.gather(bucket))
-                    reduce = sum(moved.seconds for _, moved in bench.traffic.reduce(bucket))
-                    seconds += 2 * gather + reduce
-            found.append(seconds)
-        return np.array(found)
 
     def _bytes(self, rows: Rows, split: Split, schedule: int) -> Array:
         shards, which = distinct(rows, SHARD_COLUMNS[:-1])
-        for shard in map(tuple, shards.tolist()):
-            if shard not in self.kept:
-                self.kept[shard] = kept_bytes(self.scenario, self.pool, shard)
-        kept = np.stack([self.kept[tuple(shard)] for shard in shards.tolist()])
+        kept = np.stack([self.kept_of(tuple(shard)) for shard in shards.tolist()])
         each = kept[which, rows[:, RECOMP]] * rows[:, MB, None]
         worst = np.zeros(len(rows))
         for stage in sorted({0, len(split.stage) - 1}):
@@ -220,10 +187,10 @@ class Bounds:
         """Return the bytes of a stage that stand all through the step."""
         scenario, stack = layout_of(self.scenario, row), self.pool.stack
         held = state.held_of(scenario, split.held[stage])
-        found = state.weights_kept(scenario, stack, held) + state.state_kept(scenario, stack, held)
-        if stack.gradient_buffer:
-            each = state.gradient_bytes(scenario, stack)
-            found += held.of(each, sharded=scenario.parallel.zero >= 2)
+        found = state.weights_kept(scenario, stack, split.held[stage])
+        found += state.state_kept(scenario, stack, held)
+        if stack.gradient_buffer and not state.sums_step(scenario.parallel, stack):
+            found += state.gradients_kept(scenario, stack, held)
         return found + sum(beside(stack, scenario.parallel, scenario.model).values())
 
 
@@ -234,17 +201,23 @@ def _repeated(table: Array, which: npt.NDArray[np.intp], modes: Rows) -> Array:
     return found
 
 
-def _before(each: Array, split: Split) -> Array:
-    """Return what the first chunks of the stages before a stage take, by row and stage."""
+def _before(each: Array, split: Split, schedule: int) -> Array:
+    """Return what the first chunks of the stages before a stage take, by row and stage.
+
+    Where micro-batches enter at both ends, those of the nearer end come first.
+    """
     first = each @ split.chunk[:, 0].T
     found: Array = np.cumsum(first, axis=1) - first
+    if schedule == DUAL:
+        other = each @ split.chunk[:, 1].T
+        found = np.minimum(found, other.sum(axis=1, keepdims=True) - np.cumsum(other, axis=1))
     return found
 
 
 def in_flight(schedule: int, p: Rows, v: Rows, m: Rows, stage: int) -> Array:
     """Return micro-batches whose activations stand at the end of some forward pass, by chunk.
 
-    Closed forms of `ersatz.sim.plan.schedules`; no more than the schedule's most, shape (rows, chunks).
+    Closed forms of `ersatz.sim.plan.orders`; no more than the schedule's most, shape (rows, chunks).
     """
     at = np.where(stage > 0, p - 1, 0)
     if schedule == LOOPED:

@@ -12,8 +12,9 @@ from typing import Any
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import read_yaml
-from ersatz.sim.plan.schedules import PIPELINE_SCHEDULES
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
 from ersatz.sim.scenario.scenario import Parallel, Scenario
+from ersatz.sim.search.host.away import ways_of
 
 SCHEDULES = tuple(PIPELINE_SCHEDULES)
 RECOMPUTE = ("none", "selective", "full")
@@ -33,7 +34,10 @@ class Choices:
     most_micro_batch: int
     most_chunks: int
     tensor: bool = True
+    sequence: bool = True  # norms and residuals may be spread over the tensor group
     recompute: tuple[str, ...] = RECOMPUTE
+    away: tuple[int, ...] = ()  # ways in which something leaves for the host
+    uneven: bool = False  # stages may have any number of layers
     remark: str = ""  # what of it is an assumption, in words
 
     @property
@@ -51,6 +55,11 @@ def _data() -> Any:
     return read_yaml(DATA / "planning.yaml").data
 
 
+def _row(table: str, stack: str) -> Any:
+    """Return the first row of a table whose pattern a stack's name suits."""
+    return next(row for row in _data()[table] if fnmatchcase(stack, row["name"]))
+
+
 def usual(name: str) -> float:
     """Return what is usual of a training of which nothing is said: tokens, or tokens per weight."""
     return float(_data()["usual"][name]["value"])
@@ -59,7 +68,8 @@ def usual(name: str) -> float:
 def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:
     """Return what the stack of a scenario runs, within the limits of the space that is searched.
 
-    With `everything` any schedule and ZeRO stage is offered, whether or not the stack has it.
+    With `everything` any schedule, ZeRO stage and part that may leave for the host is offered, whether or
+    not the stack has it. Nothing leaves where the scenario itself says what does.
     """
     stack, limits = scenario.pools[0].stack, _data()["limits"]
     domain = max(pool.node.scale_up.domain for pool in scenario.pools)
@@ -69,15 +79,21 @@ def choices_of(scenario: Scenario, *, everything: bool = False) -> Choices:
         "most_micro_batch": int(limits["micro_batch"]["value"]),
         "most_chunks": int(limits["chunks"]["value"]),
     }
+    asked = "any" if everything else stack.name
+    far["uneven"] = bool(_row("uneven", asked)["value"])
+    if "offload" in scenario.open:
+        far["away"] = ways_of(_row("offload", asked)["parts"], stack)
     if everything:
         return Choices(SCHEDULES, (0, 1, 2, 3), **far)
-    row = next(row for row in _data()["stacks"] if fnmatchcase(stack.name, row["name"]))
+    row = _row("stacks", stack.name)
     guessed = row["confidence"] == "assumed"
     remark = f"what {stack.name} runs (schedules, ZeRO) is an assumption" if guessed else ""
     return Choices(
         tuple(row["schedules"]),
         tuple(row["zero"]),
         tensor=row.get("tensor", True),
+        sequence=row.get("sequence", True),
+        recompute=tuple(row.get("recompute", RECOMPUTE)),
         **far,
         remark=remark,
     )

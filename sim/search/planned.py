@@ -8,7 +8,8 @@ from dataclasses import replace
 from ersatz.sim.scenario.scenario import Phase, Scenario, layout_words
 from ersatz.sim.search.best import search
 from ersatz.sim.search.choices import choices_of, with_defaults
-from ersatz.sim.search.space import make_space
+from ersatz.sim.search.host.away import assumed, words_of_way
+from ersatz.sim.search.space import HOST, make_space
 
 MOST_TIMED = 200  # exact steps: whoever asks for one answer does not wait for a proof
 
@@ -36,15 +37,21 @@ def planned(scenario: Scenario) -> Scenario:
         if found.left > 0.0
         else ""
     )
+    way = found.plans[0].row[HOST]
+    away = f", {words_of_way(way)}" if way else ""
     words = (
-        f"parallel is not given: {layout_words(best)}; of {found.layouts:,} layouts that {stack.name}"
+        f"parallel is not given: {layout_words(best)}{away}; of {found.layouts:,} layouts that {stack.name}"
         f" runs the fastest that fits for sure{unproved} (ersatz plan shows others)"
     )
-    return replace(best, open=(), assumptions=(words, *scenario.assumptions))
+    told = (words, *assumed(best, way))
+    return replace(best, open=(), assumptions=(*told, *scenario.assumptions))
 
 
 def _phase_by_phase(scenario: Scenario) -> Scenario:
-    """Return a job with a layout for each phase that leaves it open."""
+    """Return a job with a layout for each phase that leaves it open.
+
+    Phases share their software, so that nothing leaves for the host in one of them alone.
+    """
     told: list[str] = []
     phases: list[Phase] = []
     ramp: list[Phase] = []
@@ -52,6 +59,7 @@ def _phase_by_phase(scenario: Scenario) -> Scenario:
         if phase.ramp:
             ramp.append(phase)
             continue
+        part = replace(part, open=tuple(axis for axis in part.open if axis != "offload"))
         grown, words = _for_all(part, [size.training.global_batch for size in ramp])
         told += [f"{phase.name}: {line}" for line in words]
         phases += [_laid_out(size, grown) for size in (*ramp, phase)]

@@ -33,7 +33,7 @@ from ersatz.sim.workload.mlp import mlp_block
 from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.ops import embedding_work, head_work
 from ersatz.sim.workload.pieces import PartWork, Piece, Shard
-from ersatz.sim.workload.recompute import repeated
+from ersatz.sim.workload.recompute import all_again, repeated
 
 Array = npt.NDArray[np.float64]
 
@@ -112,7 +112,8 @@ class ShardPrices:
         def half(name: str, kind: Layer, work: Callable[[Shard], PartWork], moe: bool) -> Array:
             place = (name, kind, key if moe else alike)
             if place not in self.halves:
-                self.halves[place] = _passes(bench, work(replace(shard, kind=kind)), moe)
+                last = name == "mlp" or not kind.has_mlp
+                self.halves[place] = _passes(bench, work(replace(shard, kind=kind)), moe, last)
             return self.halves[place]
 
         def end(name: str, work: Callable[[Shard], PartWork]) -> Array:
@@ -143,8 +144,8 @@ def _seat(communicator: Communicator) -> tuple[object, ...]:
             out.oversubscription, communicator.node.nics)  # fmt: skip
 
 
-def _passes(bench: Bench, work: PartWork, moe: bool | None) -> Array:
-    """Return the passes of a half of a layer, or (`moe` None) of an end of the model."""
+def _passes(bench: Bench, work: PartWork, moe: bool | None, last: bool = True) -> Array:
+    """Return the passes of a half of a layer, the last or not, or (`moe` None) of an end of the model."""
     forward = _priced(bench, work.forward, "forward")
     whole = _priced(bench, (*work.input_grad, *work.weight_grad), "backward")
     one = _priced(bench, alone(work.input_grad), "backward")
@@ -155,7 +156,9 @@ def _passes(bench: Bench, work: PartWork, moe: bool | None) -> Array:
         return np.array([forward, whole, apart, none, none])
     modules = repeated_modules(bench.scenario.parallel, bench.pool.stack)
     some = _priced(bench, list(repeated(work.forward, modules, moe=moe)), "recompute")
-    return np.array([forward, whole, apart, some, forward])
+    early = last and bench.pool.stack.recompute_stops_early
+    again = _priced(bench, all_again(work.forward, stops_early=early), "recompute")
+    return np.array([forward, whole, apart, some, again])
 
 
 def _priced(bench: Bench, pieces: Sequence[Piece], phase: str) -> Pass:

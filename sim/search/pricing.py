@@ -7,15 +7,16 @@ the same, so that a search takes the same decisions however it is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
-from ersatz.sim.errors import InfeasibleError
-from ersatz.sim.plan.memory.peaks import stage_peaks
+from ersatz.sim.errors import InfeasibleError, LayoutError
+from ersatz.sim.plan.memory.many import ManyPeaks
 from ersatz.sim.plan.memory.verdict import judge
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.space import layout_of
+from ersatz.sim.search.host.away import put_away
+from ersatz.sim.search.space import HOST, layout_of
 from ersatz.sim.step.step import step_seconds
 
 Row = tuple[int, ...]
@@ -47,24 +48,35 @@ class Pricer(Protocol):
 
 
 def price_layout(
-    scenario: Scenario, row: Row, least: str = "fits", timer: Timer = calibrated_time
-) -> Price:
+    scenario: Scenario, row: Row, least: str = "fits", timer: Timer = calibrated_time,
+    peaks: ManyPeaks | None = None,
+) -> Price:  # fmt: skip
     """Return what a layout takes; no step is timed where its memory is below the verdict `least`.
 
     Its peak is then that of the first stage that does not suffice: other stages may hold more.
+    `peaks` keeps what layouts of the same scenario have in common.
     """
     case = layout_of(scenario, row)
-    worst = Price(0.0, VERDICTS[-1], NO_STEP)
     try:
-        for peak in stage_peaks(case):
-            verdict, _ = judge(peak.total, peak.pool.node.device.memory_bytes)
-            if peak.total > worst.peak_bytes:
-                worst = Price(peak.total, verdict, NO_STEP)
-            if VERDICTS.index(verdict) < VERDICTS.index(least):
-                return Price(peak.total, verdict, NO_STEP)
-        return worst._replace(seconds=step_seconds(case, timer))
-    except (InfeasibleError, ValueError):
+        held = memory_of(peaks or ManyPeaks(case.pools[0]), case, least)
+        suffices = VERDICTS.index(held.verdict) >= VERDICTS.index(least)
+        return held._replace(seconds=step_seconds(case, timer)) if suffices else held
+    except (InfeasibleError, LayoutError):
         return Price(NO_STEP, VERDICTS[0], NO_STEP)
+
+
+def memory_of(peaks: ManyPeaks, case: Scenario, least: str) -> Price:
+    """Return the memory of a layout's fullest stage, or of the first one that is below `least`."""
+    capacity = peaks.pool.node.device.memory_bytes
+    totals = peaks.of(case)
+    fullest = max(totals)
+    verdict, _ = judge(fullest, capacity)
+    if VERDICTS.index(verdict) < VERDICTS.index(least):  # a stage with less may do so, too
+        for total in totals:
+            first, _ = judge(total, capacity)
+            if VERDICTS.index(first) < VERDICTS.index(least):
+                return Price(total, first, NO_STEP)
+    return Price(fullest, verdict, NO_STEP)
 
 
 @dataclass(slots=True)
@@ -96,10 +108,14 @@ class InPlace:
     scenario: Scenario
     least: str = "fits"
     timer: Timer = calibrated_time
+    _peaks: dict[int, ManyPeaks] = field(default_factory=dict)  # by what is on the host
 
     def price(self, row: Row) -> Price:
         """Return what the layout of a row takes."""
-        return price_layout(self.scenario, row, self.least, self.timer)
+        way = row[HOST]
+        if way not in self._peaks:
+            self._peaks[way] = ManyPeaks(put_away(self.scenario, way).pools[0])
+        return price_layout(self.scenario, row, self.least, self.timer, self._peaks[way])
 
     def expect(self, rows: Sequence[Row]) -> None:
         """Nothing is done ahead."""

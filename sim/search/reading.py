@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.reading import (
@@ -16,19 +19,22 @@ from ersatz.device_models.catalog.reading import (
     load_node,
 )
 from ersatz.device_models.shipped import SCENARIOS
+from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.importing.cases import open_questions, text_of
 from ersatz.sim.importing.formats import import_file, is_launch_file
-from ersatz.sim.scenario.case_file import Case, cases_of
+from ersatz.sim.scenario.case_file import Case, cases_of, validated
 from ersatz.sim.scenario.file import scenario_of
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.sections.machines import ClusterSection
 from ersatz.sim.scenario.shipped import look_up, shipped_scenarios
 from ersatz.sim.search.choices import AXES, usual, with_defaults
 from ersatz.sim.workload.model_file import list_models, load_model
 
 MOST_DEVICES = 1_000_000
+SIZES = {"num_hidden_layers", "hidden_size", "model_type", "text_config"}  # keys of a config.json
 OF_A_CLUSTER = (("job", "spare_nodes"), ("job", "failures", "software_rate"),
                 ("job", "failures", "switch_rate"))  # fmt: skip
 
@@ -63,18 +69,19 @@ def read_question(
     `placed_later` need not say where it runs. Raises
     `InputError` with everything that is wrong.
     """
-    text, notes = _text(name, overrides)
+    nodes = tuple(find_node(one) for one in on)
+    text, notes = _text(name, overrides, nodes)
     case = cases_of(text, overrides, seed)[0]
     if tokens is not None:
-        training = dict(case.data.get("training") or {})
+        training = _section(case, "training")
         training.pop("steps", None)
         case.data["training"] = training | {"tokens": tokens}
-    question = Question(case, Path(text.file).parent, nodes=tuple(find_node(one) for one in on),
-                        notes=tuple(notes))  # fmt: skip
+    question = Question(case, Path(text.file).parent, nodes=nodes, notes=tuple(notes))  # fmt: skip
     if case.data.get("parallel"):
         own = Case(case.name, case.text, dict(case.data), case.overridden)
         question.given = scenario_of(own, question.folder) if _whole(own) else None
     _one_phase(question.case)
+    _check_machines(question.case)
     _open(question, keep)
     if not question.nodes and not case.data.get("cluster") and not placed_later:
         words = "which devices? say --on NODE (ersatz list nodes) and --devices N, --by DAYS or --budget"
@@ -85,10 +92,23 @@ def read_question(
 def _one_phase(case: Case) -> None:
     """A plan is one layout for all steps; raises `InputError` for a job in phases."""
     for key in ("phases", "batch_ramp"):
-        if (case.data.get("training") or {}).get(key):
+        training = case.data.get("training")
+        if isinstance(training, dict) and training.get(key):
             words = ("a plan is one layout for steps that are alike: plan one phase as a scenario of its own;"
                      " ersatz run finds a layout for each phase where parallel is left out")  # fmt: skip
             raise InputError([case.place(("training", key), None, words, at_key=True)])
+
+
+class _Machines(BaseModel):
+    """What a search reads of a file before it is resolved."""
+
+    cluster: ClusterSection | None = None
+
+
+def _check_machines(case: Case) -> None:
+    """Machines are counted before anything else: raises `InputError` where they are no cluster."""
+    if validated(case, _Machines) is None:
+        raise InputError(case.problems)
 
 
 def _whole(case: Case) -> bool:
@@ -96,13 +116,20 @@ def _whole(case: Case) -> bool:
     return bool(case.data.get("cluster"))
 
 
-def _text(name: str, overrides: Sequence[str]) -> tuple[YamlText, list[str]]:
-    """Return the text of a scenario or launch file, or one made for a model's name."""
+def _text(name: str, overrides: Sequence[str], nodes: Sequence[Node]) -> tuple[YamlText, list[str]]:
+    """Return the text of a scenario or launch file, or one made for a model's name or config.json.
+
+    A launch file that names no machine is read as one for the first of `nodes`.
+    """
     path = look_up(name)
     if path is not None:
+        if _is_config(path):
+            return _of_model(str(path.absolute()))
         if not is_launch_file(path):
             return read_yaml(path), []
         found = import_file(path, overrides)
+        if nodes and "cluster.node" in {question.key for question in found.questions}:
+            found = import_file(path, [*overrides, f"cluster.node={nodes[0].name}"])
         if problems := open_questions(found):
             raise InputError(problems)
         return text_of(found), []
@@ -113,6 +140,17 @@ def _text(name: str, overrides: Sequence[str]) -> tuple[YamlText, list[str]]:
         words = f"no such file, nor a shipped scenario or a model of the catalogue{near}"
         raise InputError([Problem(name[:60], 0, 0, "", "", words)])
     return _of_model(name.lower())
+
+
+def _is_config(path: Path) -> bool:
+    """Tell whether a file is a Hugging Face configuration: the sizes of a model, and no training."""
+    if path.suffix != ".json":
+        return False
+    try:
+        data = json.loads(read_text_file(path, "a model", MAX_TABLE_BYTES))
+    except ValueError:
+        return False
+    return isinstance(data, dict) and bool(SIZES & data.keys())
 
 
 def _of_model(name: str) -> tuple[YamlText, list[str]]:
@@ -127,6 +165,7 @@ def _of_model(name: str) -> tuple[YamlText, list[str]]:
             )
             return YamlText(name, made, {}, {}), [note]
     model = load_model(name)
+    shown = model.name if name.endswith(".json") else name
     sequence, batch, per_weight = (
         usual(k) for k in ("sequence", "batch_tokens", "tokens_per_weight")
     )
@@ -137,15 +176,16 @@ def _of_model(name: str) -> tuple[YamlText, list[str]]:
         f"sequence {sequence:,.0f} and a batch of {rows:,} are not given: as is usual",
         f"{tokens / 1e12:.3g} T tokens: {per_weight:g} for each active weight (Hoffmann et al. 2022)",
     ]  # fmt: skip
-    made = {"question": f"How is {name} trained?", "model": name, "training": training}
+    made = {"question": f"How is {shown} trained?", "model": name, "training": training}
     return YamlText(name, made, {}, {}), notes
 
 
 def _open(question: Question, keep: Sequence[str]) -> None:
     """Take the layout out of a case, but for the axes that stay."""
     data, problems = question.case.data, []
-    given = dict(data.pop("parallel", None) or {})
-    training = dict(data.get("training") or {})
+    given = _section(question.case, "parallel")
+    data.pop("parallel", None)
+    training = _section(question.case, "training")
     given["micro_batch"] = training.pop("micro_batch", 1)
     data["training"] = training
     data.pop("published", None)
@@ -161,6 +201,14 @@ def _open(question: Question, keep: Sequence[str]) -> None:
             question.held[axis] = given[axis]
     if problems:
         raise InputError(problems)
+
+
+def _section(case: Case, key: str) -> dict[str, Any]:
+    """Return a copy of a section, empty where there is none; raises `InputError` for what is none."""
+    found = case.data.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise InputError([case.place((key,), str(found)[:60], "expected a section of keys")])
+    return dict(found or {})
 
 
 def find_node(name: str) -> Node:
@@ -220,7 +268,8 @@ def placed(
         words = "a layout over several pools is not searched: name one kind of node by --on"
         raise InputError([case.place(("cluster", "pools"), None, words)])
     parallel = with_defaults(found.parallel, found.pools[0].stack)
-    scenario = replace(found, parallel=parallel, open=("parallel", "micro_batch"),
+    away = ("offload",) if "offload" in found.open else ()
+    scenario = replace(found, parallel=parallel, open=("parallel", "micro_batch", *away),
                        assumptions=(*notes, *found.assumptions))  # fmt: skip
     return scenario, data
 

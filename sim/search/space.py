@@ -1,6 +1,7 @@
 """Every layout that a job could have on its devices, as rows of whole numbers.
 
 A row holds the degrees, the schedule and what follows from them (data-parallel degree, micro-batches).
+Nothing of these rows leaves for the host: what needs it is a second pass (`ersatz.sim.search.host.second`).
 Conditions are those of `ersatz.sim.scenario.checks`; each says how many rows it leaves, so that a space
 that is empty can name what emptied it.
 """
@@ -16,14 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ersatz.sim.plan.schedules import MOST_SLOTS, V_SHAPED, stage_chunks
+from ersatz.sim.plan.orders import V_SHAPED, stage_chunks
+from ersatz.sim.plan.schedules import MOST_SLOTS
 from ersatz.sim.scenario.scenario import Parallel, Scenario
 from ersatz.sim.search.choices import RECOMPUTE, SCHEDULES, Choices, Held, divisors
+from ersatz.sim.search.host.away import put_away
 
 Rows = npt.NDArray[np.int64]
 COLUMNS = ("tp", "cp", "ep", "etp", "pp", "vp", "schedule", "micro_batch", "recompute",
-           "sequence_parallel", "zero", "shard", "dp", "m")  # fmt: skip
-TP, CP, EP, ETP, PP, VP, SCHEDULE, MB, RECOMP, SP, ZERO, SHARD, DP, M = range(len(COLUMNS))
+           "sequence_parallel", "zero", "shard", "dp", "m", "host")  # fmt: skip
+TP, CP, EP, ETP, PP, VP, SCHEDULE, MB, RECOMP, SP, ZERO, SHARD, DP, M, HOST = range(len(COLUMNS))
 PLAIN = SCHEDULES.index("1f1b")
 LOOPED, ZBV, DUAL, DUALV = (
     SCHEDULES.index(name) for name in ("interleaved", "zb-v", "dualpipe", "dualpipev")
@@ -138,12 +141,17 @@ def _stages(space: Space, devices: int) -> list[int]:
 def _experts(space: Space, tp: int, cp: int, dp: int) -> Iterator[tuple[int, int]]:
     s = space.scenario
     routed = [kind.experts.routed for kind in s.model.kinds if kind.experts]
+    if not routed:
+        if space.held.get("ep", 1) == space.held.get("etp", 1) == 1:
+            _note(space, "experts divide over ep")
+            yield 1, 1
+        return
     strided = s.parallel.expert_layout == "strided"
-    degrees = divisors(math.gcd(*routed)) if routed else [1]
+    degrees = divisors(math.gcd(*routed))
     for ep in _fixed(space.held, "ep", degrees):
-        if any(count % ep for count in routed) or (ep > 1 and not routed):
+        if any(count % ep for count in routed):
             continue
-        wanted = [tp] if strided else sorted({1, tp}) if routed else [1]
+        wanted = [tp] if strided else sorted({1, tp})
         for etp in _fixed(space.held, "etp", wanted):
             spread, inner = ep * etp, tp * cp
             if (tp * cp * dp) % spread or etp not in (1, tp):
@@ -172,7 +180,7 @@ def _blocks(space: Space, at: Degrees) -> Iterator[Rows]:
         for schedule, vp in _orders(space, at.pp, m):
             _note(space, "a schedule suits stages and micro-batches")
             yield np.array([
-                (at.tp, at.cp, at.ep, at.etp, at.pp, vp, schedule, mb, mode, sp, zero, shard, at.dp, m)
+                (at.tp, at.cp, at.ep, at.etp, at.pp, vp, schedule, mb, mode, sp, zero, shard, at.dp, m, 0)
                 for mode, sp, (zero, shard) in many
             ], dtype=np.int64).reshape(-1, len(COLUMNS))  # fmt: skip
 
@@ -182,6 +190,8 @@ def _sequence(space: Space, tp: int) -> list[int]:
     if tp == 1:
         return [0]
     s = space.scenario
+    if not space.choices.sequence:
+        return [int(v) for v in _fixed(space.held, "sequence_parallel", [0])]
     forced = bool(s.model.experts) and not all(p.stack.slices_expert_tokens for p in s.pools)
     return [int(v) for v in _fixed(space.held, "sequence_parallel", [1] if forced else [0, 1])]
 
@@ -229,7 +239,7 @@ def _chunks(layers: int, pp: int, most: int) -> list[int]:
 
 def layout_of(scenario: Scenario, row: Rows | tuple[int, ...]) -> Scenario:
     """Return the scenario with the layout of a row."""
-    (tp, cp, ep, etp, pp, vp, schedule, mb, mode, sp, zero, shard, dp, _) = map(int, row)
+    (tp, cp, ep, etp, pp, vp, schedule, mb, mode, sp, zero, shard, dp, _, host) = map(int, row)
     base = scenario.parallel
     parallel = Parallel(
         tp=tp, pp=pp, vp=vp, cp=cp, ep=ep, etp=etp, dp=dp, sequence_parallel=bool(sp),
@@ -239,16 +249,16 @@ def layout_of(scenario: Scenario, row: Rows | tuple[int, ...]) -> Scenario:
         expert_layout=base.expert_layout if ep > 1 and tp * cp > 1 else "folded",
     )  # fmt: skip
     training = replace(scenario.training, micro_batch=mb)
-    return replace(scenario, parallel=parallel, training=training)
+    return put_away(replace(scenario, parallel=parallel, training=training), host)
 
 
 def row_of(scenario: Scenario) -> tuple[int, ...]:
-    """Return the row of a scenario's own layout."""
+    """Return the row of a scenario's own layout; what it has on the host is its stack's business."""
     p, t = scenario.parallel, scenario.training
     m = t.global_batch // (t.micro_batch * p.dp)
     return (p.tp, p.cp, p.ep, p.etp, p.pp, p.vp, SCHEDULES.index(p.schedule), t.micro_batch,
             RECOMPUTE.index(p.recompute), int(p.sequence_parallel and p.tp > 1), p.zero, p.shard,
-            p.dp, m)  # fmt: skip
+            p.dp, m, 0)  # fmt: skip
 
 
 def chunks_of(row: tuple[int, ...]) -> int:

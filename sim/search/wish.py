@@ -23,10 +23,12 @@ from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.best import KINDS, Found, search
 from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.choices import Choices, choices_of
+from ersatz.sim.search.finer.chosen import TRIED, Chosen, finer
+from ersatz.sim.search.host.away import assumed
 from ersatz.sim.search.prices import ShardPrices
 from ersatz.sim.search.pricing import InPlace, Pricer
 from ersatz.sim.search.reading import Question, at, own_devices, placed
-from ersatz.sim.search.space import make_space
+from ersatz.sim.search.space import HOST, make_space
 
 Objective = Literal["time", "money", "energy", "devices"]
 MOST_DEVICES = 65_536  # that are looked at where no number is given
@@ -57,6 +59,10 @@ class Option:
     scenario: Scenario
     result: RunResult
     data: Mapping[str, Any]  # of its file, without the layout
+    chosen: tuple[
+        Chosen, ...
+    ]  # the layouts, the best few with other splits and places where faster
+    tried: int  # of these splits and places
 
     @property
     def devices(self) -> int:
@@ -119,16 +125,28 @@ class Seeker:
             if self.wish.shard:
                 part, parts = self.wish.shard
                 space.rows = space.rows[part - 1 :: parts]
-            pricer = self.pricers(base, self.wish.least)
+            bounds, pricer = self._bounds(base), self.pricers(base, self.wish.least)
             try:
-                found = search(space, self._bounds(base), pricer, least=self.wish.least,
+                found = search(space, bounds, pricer, least=self.wish.least,
                                kinds=kinds)  # fmt: skip
             finally:
                 pricer.close()
-            best = replace(found.best, open=())
-            return Option(found, choices, best, run_case(best), data)
+            chosen, tried = self._finer(found, bounds, choices, kinds)
+            first = chosen[0]
+            told = assumed(first.scenario, first.priced.row[HOST])
+            best = replace(first.scenario, open=(), assumptions=(*told, *base.assumptions))
+            return Option(found, choices, best, run_case(best), data, chosen, tried)
         except InfeasibleError as error:
             return f"{name}: {error}"
+
+    def _finer(
+        self, found: Found, bounds: Bounds, choices: Choices, kinds: int
+    ) -> tuple[tuple[Chosen, ...], int]:
+        """Return the layouts as they are best; where only the number of devices is asked, as found."""
+        fabric = self.question.case.data.get("fabric") or {}
+        few = 0 if kinds < self.wish.kinds else TRIED
+        return finer(found, bounds, self.wish.least, uneven=choices.uneven, given=frozenset(fabric),
+                     few=few)  # fmt: skip
 
     def _bounds(self, base: Scenario) -> Bounds:
         """Return bounds that share the prices of shards with other numbers of the same devices."""
@@ -219,8 +237,22 @@ def _numbers(seeker: Seeker, node: Node) -> Iterator[Option | str]:
     place = _first(enough, len(counts), _begin(seeker, node, counts))
     if not timely:
         place -= 1
+    if place < 0:  # even one node costs too much: it says how much
+        yield seeker.look(node, counts[0])
     for near in (place - 1, place):  # the one that just fails, and the answer
         if 0 <= near < len(counts):
+            yield seeker.look(node, counts[near])
+    step = -1 if timely else 1
+    near = place - 1 if timely else place + 1
+    while (
+        0 <= near < len(counts)
+    ):  # layouts that are tried otherwise may suffice where others just fail
+        found = seeker.look(node, counts[near])
+        if isinstance(found, str) or keeps(found, wish) is not None:
+            break
+        yield found
+        near += step
+        if timely and near >= 0:
             yield seeker.look(node, counts[near])
 
 

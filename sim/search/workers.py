@@ -14,25 +14,25 @@ from dataclasses import dataclass, field
 
 from ersatz.sim.processes import helpers, obey_parent
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.pricing import InPlace, Price, Pricer, Row, price_layout
+from ersatz.sim.search.pricing import InPlace, Price, Pricer, Row
 
 MOST_DEATHS = 3  # of pools, until no new one is begun
 MOST_WORKERS = 256
 Tell = Callable[[str], None]
 
-_case: tuple[Scenario, str] | None = None  # of a worker's process
+_case: InPlace | None = None  # of a worker's process
 
 
 def _begin(parent: int, scenario: Scenario, least: str) -> None:
     """Set a worker up: the scenario travels once."""
     global _case
     obey_parent(parent)
-    _case = scenario, least
+    _case = InPlace(scenario, least)
 
 
 def _price(row: Row) -> Price:
     assert _case is not None
-    return price_layout(_case[0], row, _case[1])
+    return _case.price(row)
 
 
 @dataclass(slots=True)
@@ -96,10 +96,10 @@ class Pooled:
             self._submit(row)
 
     def close(self) -> None:
-        """End the processes; what is open is dropped."""
+        """End the processes and see them off: one row at most is still being priced by each."""
         self._open.clear()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 

@@ -10,8 +10,18 @@ import yaml
 from ersatz.sim.scenario.scenario import Parallel, Scenario, layout_words
 
 
-def scenario_text(data: Mapping[str, Any], scenario: Scenario, step_s: float) -> str:
-    """Return the text of a scenario file with a layout; `data` is the case without it."""
+def scenario_text(
+    data: Mapping[str, Any],
+    scenario: Scenario,
+    step_s: float,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Return the text of a scenario file with a layout; `data` is the case without it.
+
+    `beside` has keys that the layout needs in other sections: `memory`, `fabric`.
+    """
+    for section, keys in (beside or {}).items():
+        data = {**data, section: {**(data.get(section) or {}), **keys}} if keys else data
     training = {**dict(data["training"]), "micro_batch": scenario.training.micro_batch}
     order = [*(key for key in data if key not in ("job", "cost", "energy", "cases")), "parallel"]
     order += [key for key in ("job", "cost", "energy") if key in data]
@@ -32,6 +42,8 @@ def parallel_keys(p: Parallel) -> dict[str, Any]:
         found["shard"] = p.shard
     if p.pp > 1:
         found["schedule"] = p.schedule
+    if p.chunk_layers:
+        found["chunk_layers"] = list(p.chunk_layers)
     if p.tp > 1:
         found["sequence_parallel"] = p.sequence_parallel
     if p.cp > 1:
@@ -52,7 +64,7 @@ def _pool_keys(p: Parallel) -> dict[str, Any]:
     for one in p.pools:
         keys = parallel_keys(one.parallel)
         gone = {"dp", "shard", "cp_comm", "expert_layout"} | (
-            {"pp", "schedule"} if stages else set()
+            {"pp", "schedule", "chunk_layers"} if stages else set()
         )
         own[one.pool] = {key: value for key, value in keys.items() if key not in gone}
         own[one.pool]["micro_batch"] = one.micro_batch

@@ -6,7 +6,7 @@ once and kept (`bench_of`), by the identity of the descriptions and the values o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
-from ersatz.sim.workload.recompute import repeated
+from ersatz.sim.workload.recompute import all_again, repeated
 
 MOST_BENCHES = 64
 
@@ -145,11 +145,17 @@ class Bench:
         return self.put_off[id(part)]
 
     def again(self, part: Part) -> list[Piece]:
-        """Return what selective recomputation repeats of a part."""
+        """Return what recomputation repeats of a part."""
         if id(part) not in self.repeats:
-            modules = repeated_modules(self.scenario.parallel, self.pool.stack)
-            self.repeats[id(part)] = list(repeated(part.work.forward, modules, moe=part.moe))
+            self.repeats[id(part)] = list(self._repeated(part))
         return self.repeats[id(part)]
+
+    def _repeated(self, part: Part) -> Iterable[Piece]:
+        parallel, stack = self.scenario.parallel, self.pool.stack
+        forward = part.work.forward
+        if parallel.recompute == "full":
+            return all_again(forward, stops_early=stack.recompute_stops_early)
+        return repeated(forward, repeated_modules(parallel, stack), moe=part.moe)
 
     def kernel_seconds(self, part: Part) -> tuple[float, float]:
         """Seconds of a part's kernels forward and backward, without what is computed again."""

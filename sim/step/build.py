@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
@@ -52,6 +50,7 @@ from ersatz.sim.step.program import (
     Program,
     overlap_blocks,
 )
+from ersatz.sim.step.traffic.ahead import Ahead, Turn, turns
 from ersatz.sim.step.traffic.offload import CATEGORY, HostCopies
 from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.adapters import trained_share
@@ -77,7 +76,7 @@ def build_program(
         runs=parallel.zero == 2,
     )  # fmt: skip
     pools = stage_pools(scenario)
-    borders = stage_borders(scenario, pools, schedule_steps(schedule))
+    borders = stage_borders(scenario, pools, schedule_steps(schedule.places))
     builders = stage_builders(scenario, pools, timer, tuple(shares), borders)
     blocks: dict[tuple[int, Variant], Block] = {}
     for visit in schedule.walk:
@@ -121,47 +120,6 @@ def _executed_flop(schedule: Schedule, builders: list[StageBuilder]) -> float:
             position = schedule.places[visit.stage][chunk].position
             total[ranks] = total.get(ranks, 0.0) + builder.flop.get((phase, position), 0.0)
     return sum(flop * ranks for ranks, flop in total.items())
-
-
-class Ahead(NamedTuple):
-    """Weights that are gathered while kernels of `beside_s` run."""
-
-    buckets: tuple[Bucket, ...]
-    beside_s: float
-
-
-class Turn(NamedTuple):
-    """A part in its turn: what is gathered for a later one, and whether it waits for its own."""
-
-    place: int
-    ahead: Ahead | None
-    waits: bool
-
-
-def turns(
-    order: Sequence[int], gathers: Sequence[Bucket], seconds: Sequence[float]
-) -> tuple[Ahead | None, list[Turn]]:
-    """Return what is gathered first, and the turns of parts: the next bucket's weights travel ahead.
-
-    `seconds` are those of each part's kernels, in the order of the turns.
-    """
-    rank = {place: number for number, place in enumerate(order)}
-    due: dict[int, list[Bucket]] = {}
-    for bucket in gathers:
-        due.setdefault(min(rank[bucket.first], rank[bucket.last]), []).append(bucket)
-    starts = sorted(due)
-    if not starts:
-        return None, [Turn(place, None, False) for place in order]
-    after = dict(pairwise(starts))
-    first = Ahead(tuple(due[starts[0]]), math.fsum(seconds[: starts[0] + 1]))
-    found = []
-    for number, place in enumerate(order):
-        ahead = None
-        if number in after:
-            ends = after[number]
-            ahead = Ahead(tuple(due[ends]), math.fsum(seconds[number:ends]))
-        found.append(Turn(place, ahead, number in due))
-    return first, found
 
 
 @dataclass(slots=True)
@@ -315,7 +273,7 @@ class StageBuilder:
         parallel = self.scenario.parallel
         if not part.is_layer or parallel.recompute == "none":
             return
-        make.repeat(part.work.forward if parallel.recompute == "full" else self.bench.again(part))
+        make.repeat(self.bench.again(part))
 
     def _weight_grad(
         self, make: Assembler, chunk: Chunk, part: Part, place: int, edge: str

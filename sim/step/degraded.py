@@ -23,20 +23,35 @@ def replicas_left(scenario: Scenario, lost: Sequence[int]) -> tuple[int, ...]:
     parallel, pools = scenario.parallel, scenario.pools
     if parallel.pools:  # layouts of pools' own are not dealt out anew
         return (0 if any(lost) else parallel.dp,)
+    if len(pools) > 1 and parallel.mixed == "replicas":
+        return tuple(_filling(p, p.nodes - n, parallel) for p, n in zip(pools, lost, strict=True))
     devices = [(p.nodes - n) * p.node.devices for p, n in zip(pools, lost, strict=True)]
     slice_ = parallel.tp * parallel.cp
-    if len(pools) > 1 and parallel.mixed == "replicas":
-        return tuple(_wholes(left // (slice_ * parallel.pp), parallel) for left in devices)
     stages = [parallel.stage_pools.count(p.name) or parallel.pp for p in pools]
     counts = [left // (slice_ * own) for left, own in zip(devices, stages, strict=True)]
     return (_wholes(min(*counts, parallel.dp), parallel),)
 
 
+def _filling(pool: Pool, nodes: int, parallel: Parallel) -> int:
+    """Return the replicas of a pool that holds whole ones: all devices of a node that goes on train.
+
+    Nodes that whole groups of replicas do not fill stand still, so that more nodes are never slower.
+    """
+    column = parallel.tp * parallel.cp * parallel.pp
+    group = column * _group(parallel)
+    together = group // math.gcd(group, pool.node.devices)
+    return nodes // together * together * pool.node.devices // column
+
+
 def _wholes(replicas: int, parallel: Parallel) -> int:
     """Round replicas down to whole groups of experts and of sharded state."""
+    return replicas // _group(parallel) * _group(parallel)
+
+
+def _group(parallel: Parallel) -> int:
+    """Return the replicas that hold every expert and a whole copy of the sharded state."""
     spread = max(parallel.ep * parallel.etp // (parallel.tp * parallel.cp), 1)
-    whole = math.lcm(spread, parallel.shard or 1)
-    return replicas // whole * whole
+    return math.lcm(spread, parallel.shard or 1)
 
 
 def degraded_step_seconds(

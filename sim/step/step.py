@@ -186,6 +186,8 @@ def share_microbatches(total: int, replicas: Sequence[int], speeds: Sequence[flo
 
     Raises `InfeasibleError` when no whole split exists.
     """
+    if len(replicas) == 1:  # of several pools one is left
+        return _whole_split(_share_rest(total, replicas, ()), total, replicas)
     pace = math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
     ideal = [total * v / pace for v in speeds]
     best: tuple[float, list[int]] | None = None
@@ -197,12 +199,17 @@ def share_microbatches(total: int, replicas: Sequence[int], speeds: Sequence[flo
         slowest = max(n / v for n, v in zip(counts, speeds, strict=True))
         if best is None or slowest < best[0]:
             best = slowest, counts
-    if best is None:
+    return _whole_split(best[1] if best else None, total, replicas)
+
+
+def _whole_split(found: list[int] | None, total: int, replicas: Sequence[int]) -> list[int]:
+    """Return a split that was found; raises `InfeasibleError` where there is none."""
+    if found is None:
         raise InfeasibleError(
             f"{total} micro-batches cannot be split over {list(replicas)} replicas in whole numbers;"
             f" a global batch divisible by micro_batch x {int(np.gcd.reduce(list(replicas)))} can"
         )
-    return best[1]
+    return found
 
 
 def _share_rest(total: int, replicas: Sequence[int], ideal: Sequence[float]) -> list[int] | None:

@@ -30,11 +30,6 @@ from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.records import StepResult
 from ersatz.sim.scenario.scenario import Pool, Scenario
 
-LONG = 16_384  # tokens from which a sequence is beyond what most runs show
-EARLY = "2023"  # software released before varies more: each site had patches of its own
-SHORT = 2e-3  # seconds of a layer's forward pass: some fifty launches of an eager framework
-REACHED = 0.6  # of the 16-bit peak by a layer that the host does not hold up
-FEW = 2  # published runs of a kind that say little
 BINS = ("ascend-910b",)  # families whose bin a publication seldom tells
 GENERIC = frozenset({"generic", "generic-2023"})  # stacks that stand for an unknown one
 
@@ -53,6 +48,13 @@ def _data() -> Mapping[str, Any]:
     source = DATA / "intervals.yaml"
     found: Mapping[str, Any] = parse_yaml(source.read_text("utf-8"), "intervals.yaml").data
     return found
+
+
+@lru_cache(maxsize=1)
+def causes() -> Mapping[str, float]:
+    """Return from where on a cause counts (data/causes.yaml)."""
+    text = parse_yaml((DATA / "causes.yaml").read_text("utf-8"), "causes.yaml").data
+    return {key: float(leaf["value"]) for key, leaf in text.items() if key != "sources"}
 
 
 def components() -> dict[str, float]:
@@ -95,7 +97,7 @@ def layer_seconds(scenario: Scenario, pool: Pool) -> float:
     model, training, parallel = scenario.model, scenario.training, scenario.parallel
     forward = model.flop_per_token(training.sequence_length, causal=True) / 3 / model.layers
     tokens = training.micro_batch * training.sequence_length / (parallel.tp * parallel.cp)
-    return forward * tokens / (REACHED * sixteen_bit_peak(pool.node.device))
+    return forward * tokens / (causes()["reached"] * sixteen_bit_peak(pool.node.device))
 
 
 def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iterator[str]:
@@ -113,17 +115,17 @@ def features(scenario: Scenario, pool: Pool, *, runs: int | None = None) -> Iter
         yield "device"
         if not is_measured(pool):
             yield "unmeasured"
-    elif runs <= FEW:
+    elif runs <= causes()["few_runs"]:
         yield "few"
-    if pool.stack.released and pool.stack.released < EARLY:
+    if pool.stack.released and pool.stack.released < f"{causes()['early_software']:.0f}":
         yield "early"
-    if layer_seconds(scenario, pool) < SHORT:
+    if layer_seconds(scenario, pool) < causes()["short_layer_s"]:
         yield "short"
     if scenario.model.lora_rank:
         yield "adapters"
     elif scenario.model.experts:
         yield "experts"
-    if scenario.training.sequence_length > LONG:
+    if scenario.training.sequence_length > causes()["long_sequence"]:
         yield "long"
 
 

@@ -10,6 +10,7 @@ scattered; backward the gradients are gathered, the input is gathered again for 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
@@ -62,22 +63,39 @@ def linear(
     slowdown /= shard.stack.matrix_factor
     if DTYPE_BYTES[dtype] <= 1:
         slowdown /= shard.stack.narrow_matrix_factor
-    extra = shard.stack.gradient_accumulate_bytes
+    extra = 0.0 if shard.stack.accumulates_apart else _accumulated(shard)
     return Linear(name, tokens, n, k, dtype, groups, category, slowdown, extra, padding)
 
 
 def weight_grads(shard: Shard, *linears: Linear) -> tuple[Piece, ...]:
     """The weight gradients of a block, if it is trained, and the casts that they alone need.
 
-    They sum over tokens: where scales belong to pieces of rows, both operands are cast anew.
+    They sum over tokens: where scales belong to pieces of rows, both operands are cast anew. A stack
+    that does not fuse them with their sum adds each in a kernel of its own, which hides behind nothing.
     """
     if not shard.trains:
         return ()
-    grads = tuple(x.weight_grad() for x in linears)
+    grads = tuple(kernel for x in linears for kernel in _summed(shard, x))
     narrow = [x for x in linears if DTYPE_BYTES[x.dtype] <= 1]
     elements = math.fsum(x.groups * x.tokens * (x.k + x.n) for x in narrow)
     traffic = 4.0 * elements * shard.stack.cast_weight_traffic * shard.cast_factor
     return (memory_kernel("weight operands", traffic, "cast"), *grads) if traffic else grads
+
+
+def _summed(shard: Shard, x: Linear) -> Iterator[Kernel]:
+    """Yield the weight gradient of a product, and what adds it to the sum where that is not fused."""
+    yield x.weight_grad()
+    each = _accumulated(shard)
+    if shard.stack.accumulates_apart and each:
+        moved = each * x.groups * x.n * x.k
+        yield memory_kernel("gradient sum", moved, dtype=shard.wide, m=x.groups * x.n, n=x.k)
+
+
+def _accumulated(shard: Shard) -> float:
+    """Bytes per weight that adding a micro-batch's gradients to their sum moves."""
+    stack = shard.stack
+    half = stack.half_accumulate_bytes if shard.wide == "fp16" else 0.0
+    return half or stack.gradient_accumulate_bytes
 
 
 def elementwise(

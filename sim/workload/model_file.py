@@ -63,7 +63,10 @@ def load_model(name: str | Mapping[str, Any], *, beside: Path | None = None) -> 
         return read_config(path) if path.suffix == ".json" else _from_yaml(path)
     if name.lower() not in list_models():
         hint = did_you_mean(name.lower(), list_models())
-        words = f"no such model in the catalogue{hint}"
+        words = (
+            f"no such model in the catalogue{hint or ' (ersatz list models)'}; any other is a config.json"
+            " of Hugging Face, a YAML file or its sizes in the scenario"
+        )
         raise InputError([Problem(name[:60], 0, 0, "", "", words)])
     return _from_yaml(MODELS / f"{name.lower()}.yaml")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ersatz.device_models.kernels.kernel import memory_kernel
+from ersatz.device_models.kernels.kernel import kernel_constants, memory_kernel
 from ersatz.sim.workload.adapters import adapter_work
 from ersatz.sim.workload.attention import mixer_block
 from ersatz.sim.workload.experts import expert_block
@@ -61,9 +61,10 @@ def head_work(shard: Shard) -> PartWork:
     traffic = shard.stack.loss_bytes_per_logit * t * model.vocab / shard.tp
     edge = Edge(shard, model.hidden, narrow=False)
     forward: list[Piece] = [norm(shard), *edge.gather(head.forward()), head.forward()]
+    forward_share = kernel_constants().loss_forward_share
     loss, loss_back = (
         memory_kernel(name, share * traffic, "vocabulary", dtype=shard.wide, m=t, n=head.n)
-        for name, share in (("loss", 0.4), ("loss back", 0.6))
+        for name, share in (("loss", forward_share), ("loss back", 1.0 - forward_share))
     )
     forward.append(loss)
     if shard.tp > 1:  # in fp32, one after the other: maximum, logit of the target, sum

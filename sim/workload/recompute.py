@@ -1,4 +1,6 @@
-"""What selective recomputation repeats: one list, which the time and the memory of a layer read.
+"""What recomputation repeats of a layer, whole or by modules.
+
+Modules are one list, which the time and the memory of a layer read:
 
 | module | repeated | not kept |
 |---|---|---|
@@ -10,6 +12,10 @@
 | experts | all of the routed part (Megatron's `moe`) | all that it keeps |
 | mlp | the dense MLP | all that it keeps |
 | every_second_product | out-projection and gate: every second product of PyTorch's list | their results |
+
+Whole layers are run again to their end by reentrant checkpoints (Megatron's). Those of
+PyTorch without reentry, and graph compilers, stop at the last tensor that a gradient needs: the input
+of the last product, which is then not computed, nor is what follows it.
 """
 
 from __future__ import annotations
@@ -50,6 +56,14 @@ def repeated(forward: tuple[Piece, ...], modules: Collection[str], *, moe: bool)
         elif piece.name in names:
             gate = halves and piece.name in ("up", "shared up")
             yield _half(piece) if gate and isinstance(piece, Kernel) else piece
+
+
+def all_again(forward: tuple[Piece, ...], *, stops_early: bool) -> tuple[Piece, ...]:
+    """Return the pieces of a layer's forward pass that full recomputation runs again."""
+    if not stops_early:
+        return forward
+    products = [i for i, p in enumerate(forward) if isinstance(p, Kernel) and p.kind == "matmul"]
+    return forward[: products[-1]] if products else forward
 
 
 def _half(product: Kernel) -> Kernel:

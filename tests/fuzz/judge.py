@@ -6,7 +6,7 @@ has a signature: what kind of fault, and where in the program. Faults are
 
     crash          any other end: an exception, exit 70, a missing complaint, a traceback in the words
     overtime       more CPU time than the bound;  blocked: waits for something that never comes
-    JSON, SVG      that is none, NaN and infinity included
+    JSON, SVG, ET  that is none, NaN and infinity included;  foreign tag: an input's, in a page or picture
     escape         a file written, changed or left where none belongs; a process left behind
     control        escape sequences or bidirectional marks in what people see
     wide           lines over 100 columns;  nonsense: nan or inf in a report;  warning: of Python's
@@ -28,6 +28,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from gzip import decompress
+from html.parser import HTMLParser
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -38,11 +40,14 @@ from rich.cells import cell_len
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.cli import main
 from ersatz.sim.cli.process.terminal import say
+from ersatz.sim.emulate.foreign.chakra import read_chakra
+from ersatz.sim.emulate.replaying.replay import read_recording
 from ersatz.sim.errors import EXIT_CANNOT_WRITE, InfeasibleError
 from tests.fuzz.words import OUTSIDE
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITES = {"--json", "--out", "--svg"}
+WRITES = {"--json", "--out", "--svg", "--html", "--trace", "--timeline", "--journal"}
+FOREIGN_TAG = "x-mark"  # of `words.FOREIGN`
 MOST_WORDS = 100_000
 PRODUCT = re.compile(r".*?/((?:sim|device_models)/.+)")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -308,12 +313,12 @@ def _files(
         if not (folder / name).is_file() or (folder / name).read_bytes() != raw:
             return "escape: an input was changed", name
     known = {"folder", "pipe", "o", *given.files, *asked}
-    if "calibrate" in given.argv:  # where PyTorch is, it measures (.part: not done yet)
-        known |= {path.name for path in folder.glob("*.calibration.yaml*")}
+    if "calibrate" in given.argv:  # where PyTorch is, it measures and draws (.part: not done yet)
+        known |= {path.name for path in folder.glob("*.calibration.*")}
     strange = [
         path
         for path in folder.iterdir()
-        if path.name not in known and not path.name.startswith("o.")
+        if path.name not in known and not path.name.startswith(("o.", "o-"))
     ]
     if strange:
         return "escape: a file that nobody asked for", ", ".join(path.name for path in strange)
@@ -322,27 +327,70 @@ def _files(
 
 def _artefacts(folder: Path) -> tuple[str, str] | None:
     paths = [p for p in (folder / "o").rglob("*") if p.is_file()] if (folder / "o").is_dir() else []
-    for path in [*paths, *folder.glob("o.*")]:
-        text = path.read_bytes().decode("utf-8", "replace")
-        found = _unsound(path.suffix, text)
-        if found:
+    for path in [*paths, *folder.glob("o[.-]*")]:  # o-2.svg: of another case
+        if path.name.endswith(".ranks.json") or path.name == "ranks.json":
+            try:
+                read_recording(path)
+            except InputError as error:
+                return "recording that is none", str(error)
+        if found := _unsound(path.suffix, path.read_bytes()):
             return found[0], f"{path.name}: {found[1]}"
     return None
 
 
-def _unsound(suffix: str, text: str) -> tuple[str, str] | None:
-    if suffix == ".json":
+def _unsound(suffix: str, raw: bytes) -> tuple[str, str] | None:
+    if suffix == ".et":
+        return _trace_fault(raw)
+    text = (decompress(raw) if suffix == ".gz" else raw).decode("utf-8", "replace")
+    if suffix in (".json", ".gz"):
         return _json_fault(text)
     if suffix == ".svg":
-        try:
-            ElementTree.fromstring(text)
-        except ElementTree.ParseError as error:
-            return "SVG that is none", str(error)
+        return svg_fault(text)
+    if suffix == ".html" and (found := html_fault(text)):
+        return found
     if match := CONTROL.search(text.replace("\r\n", "\n")):
         return f"control character in a {suffix} file", repr(
             text[max(match.start() - 60, 0) :][:200]
         )
     return None
+
+
+def _trace_fault(raw: bytes) -> tuple[str, str] | None:
+    try:
+        read_chakra(raw, "o.et")
+    except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
+        return "ET that is none", f"{type(error).__name__}: {error}"
+    return None
+
+
+def svg_fault(text: str) -> tuple[str, str] | None:
+    """Return what is wrong with a picture."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        return "SVG that is none", str(error)
+    if any(str(node.tag).endswith(FOREIGN_TAG) for node in root.iter()):
+        return "foreign tag in a picture", ""
+    return None
+
+
+class _Tags(HTMLParser):
+    """Looks for a tag that an input brought in."""
+
+    found = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == FOREIGN_TAG or any(key == "onx" for key, _ in attrs):
+            self.found = self.found or (self.get_starttag_text() or tag)
+
+
+def html_fault(text: str) -> tuple[str, str] | None:
+    """Return what is wrong with a page: that an input stands in it as more than words."""
+    if FOREIGN_TAG not in text:
+        return None
+    tags = _Tags()
+    tags.feed(text)
+    return ("foreign tag in a page", tags.found[:300]) if tags.found else None
 
 
 def _json_fault(text: str) -> tuple[str, str] | None:
@@ -390,5 +438,6 @@ def _left_behind(
     left = _children(os.getpid())
     for number in left:
         os.kill(int(number), signal.SIGKILL)
-        os.waitpid(int(number), 0)
+        with suppress(ChildProcessError):  # whoever began it has just seen it off
+            os.waitpid(int(number), 0)
     return ("escape: a process was left behind", " ".join(left)) if left else None

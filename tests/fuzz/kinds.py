@@ -16,35 +16,16 @@ from ersatz.sim.purchase.reading import schema as buying
 from ersatz.sim.scenario.fabric_file import FabricFile
 from ersatz.sim.scenario.schema import ScenarioFile
 
-from . import launches, readers, seeds
+from . import launches, logs, pages, readers, recorded, seeds, trainings
 from .draw import draw_section
 from .judge import Input
 from .mutate import deep, mutated, mutated_bytes, mutated_rows, to_json, to_yaml
-from .words import NUMBERS, TEXTS, odd_value
+from .orders import delivery, options, setting
+from .words import NUMBERS, TEXTS
 
 Make = Callable[[random.Random], Input]
 LARGEST = 6 * 2**20  # bytes of an input: somewhat more than the program takes
 MAIN = "itself.yaml"
-SETTINGS = (
-    "seed",
-    "training.micro_batch",
-    "parallel.tp",
-    "cluster.nodes",
-    "model.layers",
-    "cost.rent",
-    "cases",
-    "cases.base.seed",
-    "training.²",
-    "a.b.c",
-    "job.failures.scale",
-    "pools[0].nodes",
-    "rules.OWN.id",
-    "purchase.budget",
-    "jobs.drawn[0].count",
-    "compare.options.a.mfu",
-    "policies",
-    "energy",
-)
 
 
 # -- scenario-like files -----------------------------------------------------------------------------
@@ -76,30 +57,6 @@ def _changed(
     return _written(mutated(tree, [*small, *more[:6], *drawn, *drawn], rng), rng)
 
 
-def _delivery(rng: random.Random) -> tuple[str, ...]:
-    """Return where the answer goes."""
-    return rng.choice(
-        (("--json", "@/o.json"), ("--json", "@/o.json"), ("--json", "-"), ("--out", "@/o"), ())
-    )
-
-
-def _options(rng: random.Random) -> tuple[str, ...]:
-    """Return overrides and a seed, mostly none."""
-    words: list[str] = []
-    if rng.random() < 0.15:
-        words += ["--set", _setting(rng)]
-    if rng.random() < 0.05:
-        words += ["--seed", str(rng.choice((0, 1, 2**63, 2**64, -1, "x", 10**30)))]
-    return tuple(words)
-
-
-def _setting(rng: random.Random) -> str:
-    value = rng.choice((rng.choice(NUMBERS), rng.choice(TEXTS), str(odd_value(rng))[:300]))
-    return rng.choice(
-        (f"{rng.choice(SETTINGS)}={value}", f"{rng.choice(TEXTS)}={value}", str(value))
-    )
-
-
 def _file_kind(
     name: str, verb: Sequence[str], texts: Sequence[str], schema: type[BaseModel] | None,
     rooms: Sequence[str] = (), beside: Mapping[str, str] | None = None,
@@ -109,7 +66,7 @@ def _file_kind(
     def make(rng: random.Random) -> Input:
         files = {key: text.encode() for key, text in (beside or {}).items()}
         files[MAIN] = _changed(texts, schema, seeds.shipped(*rooms) if rooms else (), rng)
-        return Input(name, files, (*verb, f"@/{MAIN}", *_options(rng), *_delivery(rng)))
+        return Input(name, files, (*verb, f"@/{MAIN}", *options(rng), *delivery(rng)))
 
     return make
 
@@ -118,15 +75,15 @@ def _compare(rng: random.Random) -> Input:
     texts = (seeds.RUN, seeds.EXPERTS, seeds.POOLS)
     files = {name: _changed(texts, ScenarioFile, (), rng) for name in (MAIN, "data.yaml")}
     return Input(
-        "compare", files, ("compare", f"@/{MAIN}", "@/data.yaml", *_options(rng), *_delivery(rng))
+        "compare", files, ("compare", f"@/{MAIN}", "@/data.yaml", *options(rng), *delivery(rng))
     )
 
 
 def _rules(rng: random.Random) -> Input:
     files = {"data.yaml": _changed((seeds.RULES,), None, seeds.shipped("policy/rules"), rng)}
     dates = ("--date", rng.choice(("2025-04-15", "2023-10-17", "2026-06-01")))
-    return Input("rules", files, ("legal", "h20", "h800", "--rules", "@/data.yaml", *dates, *_options(rng),
-                                  *_delivery(rng)))  # fmt: skip
+    return Input("rules", files, ("legal", "h20", "h800", "--rules", "@/data.yaml", *dates, *options(rng),
+                                  *delivery(rng)))  # fmt: skip
 
 
 # -- files that a scenario names -----------------------------------------------------------------------
@@ -153,7 +110,7 @@ def _scenario_with(
     else:
         scenario[key[0]] = f"./{name}"
     verb = ("fabric",) if key[-1] == "network" and rng.random() < 0.4 else ("run",)
-    return {**files, MAIN: to_yaml(scenario)}, (*verb, f"@/{MAIN}", *_delivery(rng))
+    return {**files, MAIN: to_yaml(scenario)}, (*verb, f"@/{MAIN}", *delivery(rng))
 
 
 def _device(rng: random.Random) -> Input:
@@ -163,9 +120,9 @@ def _device(rng: random.Random) -> Input:
     files = {"data.yaml": _written(mutated(rng.choice(trees), trees, rng), rng)}
     chance = rng.random()
     if chance < 0.3:
-        return Input("device", files, ("devices", "@/data.yaml", *_delivery(rng)[:2]))
+        return Input("device", files, ("devices", "@/data.yaml", *delivery(rng)[:2]))
     if chance < 0.45:
-        return Input("device", files, ("legal", "@/data.yaml", "h20", *_delivery(rng)))
+        return Input("device", files, ("legal", "@/data.yaml", "h20", *delivery(rng)))
     node = seeds.tree(seeds.path_of("nodes", "h800-8").read_text("utf-8")) | {
         "device": "./data.yaml"
     }
@@ -192,7 +149,7 @@ def _calibration(rng: random.Random) -> Input:
                                             "--out", "@/o.yaml", "--json", "@/o.json"))  # fmt: skip
     timer = rng.choice(("table", "calibrated", "table", "roofline"))
     return Input("calibration", files, ("run", f"@/{MAIN}", "--timer", timer, "--calibration", "@/data.yaml",
-                                        *_delivery(rng)))  # fmt: skip
+                                        *delivery(rng)))  # fmt: skip
 
 
 # -- tables --------------------------------------------------------------------------------------------
@@ -219,7 +176,7 @@ def _trace(kind: str) -> Make:
         files[MAIN] = to_yaml(fleet)
         word = f"@/{path}" if rng.random() < 0.2 else f"{reader}:@/{path}"
         return Input(
-            f"trace-{kind}", files, ("schedule", f"@/{MAIN}", "--trace", word, *_delivery(rng))
+            f"trace-{kind}", files, ("schedule", f"@/{MAIN}", "--trace", word, *delivery(rng))
         )
 
     return make
@@ -247,7 +204,7 @@ def _runs_table(rng: random.Random) -> Input:
     head, lines = seeds.rows("training_runs.csv", 120)
     files = {"itself.csv": _table(head, lines, rng)}
     more = rng.choice(((), (), ("--oddities",), ("--held-out",)))
-    return Input("runs-table", files, ("validate", "@/itself.csv", *more, *_delivery(rng)))
+    return Input("runs-table", files, ("validate", "@/itself.csv", *more, *delivery(rng)))
 
 
 def _memory_table(rng: random.Random) -> Input:
@@ -399,7 +356,7 @@ def _words_of(verb: str, rng: random.Random) -> list[str]:
     )  # a word of a command line has no NUL
     kind = rng.random()
     if kind < 0.35:
-        return ["--set", _setting(rng).replace("\x00", "")]
+        return ["--set", setting(rng).replace("\x00", "")]
     if kind < 0.75 and _OPTIONS[verb]:
         option = rng.choice(_OPTIONS[verb])
         if option == "--scheduler":
@@ -501,6 +458,10 @@ KINDS: Mapping[str, Make] = {
     "yaml": _small("yaml", readers.yaml_text, _yaml_text),
     "command-line": _command_line,
     **launches.KINDS,
+    **recorded.KINDS,
+    **trainings.KINDS,
+    **logs.KINDS,
+    **pages.KINDS,
 }
 
 
@@ -513,10 +474,14 @@ CALLS: dict[str, Callable[..., None]] = {
     "expression": readers.expression,
     "yaml": readers.yaml_text,
     **launches.CALLS,
+    **logs.CALLS,
+    **pages.CALLS,
 }  # kinds that no verb reads
 WEIGHTS = {
     "run": 4,
     **launches.WEIGHTS,
+    **logs.WEIGHTS,
+    **pages.WEIGHTS,
     "fleet": 3,
     "command-line": 4,
     "batsim": 3,

@@ -18,40 +18,16 @@ from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.errors import InfeasibleError
 
+from . import trained  # noqa: F401  (laws of its own)
+from .lawbook import EXACT, LAWS, NOISE, SAME, differs, first_of, law, rises
 from .plans import Plan, drawn_plans, scenario_of
 from .purchases import check_purchases
 
-EXACT = 1e-9  # of sums and of what must be equal
-SAME = 1e-6  # by which rounding may move a time
 BUCKET_BYTES = (
     2e9  # of gradients that ZeRO 2 reduces at a time: 500 M of 4 bytes, DeepSpeed's usual
 )
+BESIDE = "contention"  # what collectives take from the work beside them
 DRAWS = 400  # of a job that fails now and then: one early failure must not decide
-NOISE = 0.02  # of means over eight replicas with the same seed
-Law = Callable[[Plan], str]
-LAWS: dict[str, Law] = {}
-
-
-def law(function: Law) -> Law:
-    """Enter a function into `LAWS`."""
-    LAWS[function.__name__.replace("_", " ")] = function
-    return function
-
-
-def _differs(what: str, one: float, other: float, tolerance: float = EXACT) -> str:
-    close = math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance * 1e-3)
-    return "" if close else f"{what}: {one!r} against {other!r}"
-
-
-def _rises(what: str, before: float, after: float, tolerance: float = SAME) -> str:
-    """Complain where a value is larger after a change that cannot make it so."""
-    return (
-        f"{what} rises from {before:.6g} to {after:.6g}" if after > before * (1 + tolerance) else ""
-    )
-
-
-def _first(*words: str) -> str:
-    return next((text for text in words if text), "")
 
 
 # -- one result ------------------------------------------------------------------------------------------
@@ -61,7 +37,7 @@ def _first(*words: str) -> str:
 def the_breakdown_adds_up(plan: Plan) -> str:
     """Every second of the step is explained once, on each stage and on their mean."""
     step = plan.result.step
-    found = [_differs(f"stage {i}", sum(parts.values()), step.duration_s)
+    found = [differs(f"stage {i}", sum(parts.values()), step.duration_s)
              for i, parts in enumerate(step.by_stage)]  # fmt: skip
     negative = [
         f"{key} is {s} s"
@@ -69,8 +45,8 @@ def the_breakdown_adds_up(plan: Plan) -> str:
         for key, s in parts.items()
         if s < -EXACT * step.duration_s
     ]
-    return _first(
-        _differs("mean", sum(step.breakdown.values()), step.duration_s), *found, *negative
+    return first_of(
+        differs("mean", sum(step.breakdown.values()), step.duration_s), *found, *negative
     )
 
 
@@ -90,8 +66,8 @@ def utilisation_is_bounded(plan: Plan) -> str:
     ordered = 0 < step.mfu <= step.hfu * (
         1 + SAME
     ) <= 1 + 2 * SAME and step.mfu <= step.mfu_noncausal * (1 + SAME)
-    return _first(
-        _differs("MFU", step.mfu, mfu),
+    return first_of(
+        differs("MFU", step.mfu, mfu),
         "" if ordered else f"MFU {step.mfu}, full square {step.mfu_noncausal}, HFU {step.hfu}",
     )
 
@@ -102,9 +78,9 @@ def tokens_per_second_are_tokens_over_time(plan: Plan) -> str:
     step, training = plan.result.step, plan.scenario.training
     tokens = training.global_batch * training.sequence_length
     rate = tokens / step.duration_s / step.devices
-    return _first(
-        _differs("tokens", step.tokens, tokens),
-        _differs("rate", step.tokens_per_s_per_device, rate),
+    return first_of(
+        differs("tokens", step.tokens, tokens),
+        differs("rate", step.tokens_per_s_per_device, rate),
     )
 
 
@@ -113,9 +89,9 @@ def memory_adds_up(plan: Plan) -> str:
     """The fullest rank's parts are its peak, the peak is that of the fullest stage, and decides."""
     memory = plan.result.memory
     verdict = memory.fits == (memory.peak_bytes <= memory.capacity_bytes)
-    return _first(
-        _differs("parts", sum(memory.parts.values()), memory.peak_bytes),
-        _differs("fullest stage", max(memory.by_stage), memory.peak_bytes),
+    return first_of(
+        differs("parts", sum(memory.parts.values()), memory.peak_bytes),
+        differs("fullest stage", max(memory.by_stage), memory.peak_bytes),
         "" if verdict else f"fits is {memory.fits}",
         *(f"{k} is {v}" for k, v in memory.parts.items() if v < 0),
     )
@@ -131,10 +107,10 @@ def the_wall_time_adds_up(plan: Plan) -> str:
     bounded = 0 < job.goodput <= 1 + EXACT and all(
         s >= -EXACT * job.wall_s for s in job.lost_s.values()
     )
-    return _first(
-        _differs("wall", whole, job.wall_s, 1e-6),
+    return first_of(
+        differs("wall", whole, job.wall_s, 1e-6),
         "" if bounded else f"goodput {job.goodput}, {dict(job.lost_s)}",
-        _differs("goodput", job.goodput, job.productive_s / job.wall_s, 1e-6),
+        differs("goodput", job.goodput, job.productive_s / job.wall_s, 1e-6),
     )
 
 
@@ -145,11 +121,11 @@ def money_and_energy_add_up(plan: Plan) -> str:
     if result.cost is None or result.energy is None or result.job is None:
         return ""
     cost, energy = result.cost, result.energy
-    return _first(
-        _differs("cost", sum(cost.parts.values()), cost.total, 1e-6),
-        _differs("per token", cost.per_trillion_tokens, cost.total / tokens * 1e12, 1e-6),
-        _differs("per hour", cost.per_device_hour, cost.total / result.job.device_hours, 1e-6),
-        _differs("energy", sum(energy.parts_kwh.values()), energy.kwh, 1e-6),
+    return first_of(
+        differs("cost", sum(cost.parts.values()), cost.total, 1e-6),
+        differs("per token", cost.per_trillion_tokens, cost.total / tokens * 1e12, 1e-6),
+        differs("per hour", cost.per_device_hour, cost.total / result.job.device_hours, 1e-6),
+        differs("energy", sum(energy.parts_kwh.values()), energy.kwh, 1e-6),
     )  # fmt: skip
 
 
@@ -164,12 +140,32 @@ def the_same_again_is_the_same(plan: Plan) -> str:
 
 
 def _not_slower(plan: Plan, make: Callable[[Node], Node], what: str) -> str:
-    return _rises(what, plan.result.step.duration_s, plan.on(make).result.step.duration_s)
+    before = plan.result.step.duration_s * _reordered(plan)
+    return rises(what, before, plan.on(make).result.step.duration_s)
+
+
+def _reordered(plan: Plan) -> float:
+    """By how much a step may move as pairs of passes are put in another order, as their times suggest.
+
+    DualPipe runs a forward and a backward pass of experts side by side; whose piece comes first follows from
+    how long each takes, so that a faster one may well make a worse pair.
+    """
+    paired = plan.scenario.parallel.schedule in ("dualpipe", "dualpipev")
+    return 1.02 if paired and plan.scenario.model.experts else 1.0
+
+
+def _taken(before: Plan, after: Plan) -> float:
+    """Return by how many seconds collectives take more of the work beside them, on all stages together.
+
+    A library opens channels in proportion to what feeds a ring, and each holds a part of the device.
+    """
+    stages = zip(before.result.step.by_stage, after.result.step.by_stage, strict=True)
+    return sum(max(b.get(BESIDE, 0.0) - a.get(BESIDE, 0.0), 0.0) for a, b in stages)
 
 
 @law
 def more_bandwidth_is_not_slower(plan: Plan) -> str:
-    """A link that carries twice as much can still carry the same."""
+    """A link that carries twice as much can still carry the same, but for the channels that it feeds."""
 
     def links(node: Node) -> Node:
         return replace(
@@ -181,10 +177,11 @@ def more_bandwidth_is_not_slower(plan: Plan) -> str:
             node, scale_out=replace(node.scale_out, nic_bandwidth=2 * node.scale_out.nic_bandwidth)
         )
 
-    return _first(
-        _not_slower(plan, links, "step with faster links"),
-        _not_slower(plan, cards, "step with faster cards"),
-    )
+    before = plan.result.step.duration_s * _reordered(plan)
+    return first_of(*(
+        rises(f"step with faster {name}", before + _taken(plan, faster), faster.result.step.duration_s)
+        for name, faster in (("links", plan.on(links)), ("cards", plan.on(cards)))
+    ))  # fmt: skip
 
 
 @law
@@ -218,7 +215,7 @@ def a_faster_device_is_not_slower(plan: Plan) -> str:
             node, device=replace(node.device, memory_bandwidth=1.5 * node.device.memory_bandwidth)
         )
 
-    return _first(_not_slower(plan, compute, "step with a faster clock"),
+    return first_of(_not_slower(plan, compute, "step with a faster clock"),
                   _not_slower(plan, memory, "step with faster memory"))  # fmt: skip
 
 
@@ -234,13 +231,13 @@ def a_worse_network_is_not_faster(plan: Plan) -> str:
 
     base = plan.changed("fabric", to={"routing": "spread"})
     busy = base.changed("fabric", "background", to=0.5)
-    return _first(
-        _rises(
+    return first_of(
+        rises(
             "step, from oversubscribed",
             plan.on(thin).result.step.duration_s,
             plan.result.step.duration_s,
         ),
-        _rises("step, from busy", busy.result.step.duration_s, base.result.step.duration_s),
+        rises("step, from busy", busy.result.step.duration_s, base.result.step.duration_s),
     )
 
 
@@ -250,7 +247,7 @@ def slow_devices_slow_the_step_by_their_own_slowdown_at_most(plan: Plan) -> str:
     none = plan.changed("stragglers", to={})
     one = plan.changed("stragglers", to={"ranks": {0: "30 %"}}).result.step.duration_s
     before = none.result.step.duration_s
-    return _first(_rises("step without stragglers", one, before), _rises("step", before * 1.3, one))
+    return first_of(rises("step without stragglers", one, before), rises("step", before * 1.3, one))
 
 
 # -- more work ----------------------------------------------------------------------------------------------
@@ -272,11 +269,11 @@ def more_work_takes_more_time(plan: Plan) -> str:
     batch = _duration(plan.changed("training", "global_batch", to=2 * training.global_batch))
     longer = _duration(plan.changed("training", "sequence_length", to=2 * training.sequence_length))
     deeper = _duration(plan.changed("model", "layers", to=2 * plan.scenario.model.layers))
-    return _first(
-        _rises("step, from twice the batch", batch, before),
-        _rises("step per batch", 2 * before * _stalls(plan), batch),
-        _rises("step, from twice the sequence", longer, before),
-        _rises("step, from twice the layers", deeper, before),
+    return first_of(
+        rises("step, from twice the batch", batch, before),
+        rises("step per batch", 2 * before * _stalls(plan), batch),
+        rises("step, from twice the sequence", longer, before),
+        rises("step, from twice the layers", deeper, before),
     )
 
 
@@ -290,9 +287,9 @@ def a_larger_model_needs_more_memory(plan: Plan) -> str:
         "sequence": plan.changed("training", "sequence_length", to=2 * training.sequence_length),
         "micro-batch": batch.changed("training", "micro_batch", to=2 * training.micro_batch),
     }
-    return _first(
+    return first_of(
         *(
-            _rises(f"memory, from twice the {name}", changed.result.memory.peak_bytes, peak)
+            rises(f"memory, from twice the {name}", changed.result.memory.peak_bytes, peak)
             for name, changed in changes.items()
         )
     )
@@ -307,10 +304,11 @@ def recomputation_saves_memory_and_costs_time(plan: Plan) -> str:
     ]
     memory = [r.memory.peak_bytes for r in found]
     seconds = [r.step.duration_s for r in found]
-    return _first(_rises("memory none to selective", memory[0], memory[1]),
-                  _rises("memory selective to full", memory[1], memory[2]),
-                  _rises("time selective to none", seconds[1], seconds[0]),
-                  _rises("time full to selective", seconds[2], seconds[1]))  # fmt: skip
+    most = _reordered(plan)
+    return first_of(rises("memory none to selective", memory[0], memory[1]),
+                  rises("memory selective to full", memory[1], memory[2]),
+                  rises("time selective to none", seconds[1] * most, seconds[0]),
+                  rises("time full to selective", seconds[2] * most, seconds[1]))  # fmt: skip
 
 
 @law
@@ -324,13 +322,13 @@ def sharding_saves_memory(plan: Plan) -> str:
     memory = [plan.changed("parallel", "zero", to=stage).result.memory for stage in stages]
     peaks = [result.peak_bytes for result in memory]
     if _has_no_replicas(plan):
-        return _first(
-            *(_differs(f"memory, zero {s} against 0", peaks[s], peaks[0]) for s in stages)
+        return first_of(
+            *(differs(f"memory, zero {s} against 0", peaks[s], peaks[0]) for s in stages)
         )
     buffers = (0.0, 0.0, BUCKET_BYTES, memory[3].parts.get("gathered weights", 0.0))
-    return _first(
+    return first_of(
         *(
-            _rises(f"memory zero {s - 1} to {s}", peaks[s - 1] + buffers[s], peaks[s])
+            rises(f"memory zero {s - 1} to {s}", peaks[s - 1] + buffers[s], peaks[s])
             for s in stages[1:]
         )
     )
@@ -358,7 +356,7 @@ def twice_the_devices_are_at_most_twice_as_fast(plan: Plan) -> str:
     }
     doubled = Plan(data, scenario_of(data))
     most = 2 * _duration(doubled) * _stalls(plan)
-    return _rises("step over half of the devices", most, _duration(plan))
+    return rises("step over half of the devices", most, _duration(plan))
 
 
 # -- the job ------------------------------------------------------------------------------------------------
@@ -379,8 +377,8 @@ def twice_the_tokens_take_twice_the_time_and_money(plan: Plan) -> str:
     assert two.cost
     several = one.job.steps > 50  # a part of a checkpoint interval weighs less then
     tolerance = 2 / one.job.steps + (NOISE if several else 0.5)
-    return _first(_differs("wall", two.job.wall_s / one.job.wall_s, 2.0, tolerance),
-                  _differs("cost", two.cost.total / one.cost.total, 2.0, tolerance))  # fmt: skip
+    return first_of(differs("wall", two.job.wall_s / one.job.wall_s, 2.0, tolerance),
+                  differs("cost", two.cost.total / one.cost.total, 2.0, tolerance))  # fmt: skip
 
 
 @law
@@ -394,9 +392,9 @@ def failures_cost_time(plan: Plan) -> str:
         job = many.changed("job", "failures", "scale", to=scale).result.job
         assert job
         walls.append(job.wall_s)
-    return _first(
-        _rises("wall, from failures", walls[1], walls[0], SAME),
-        _rises("wall, from more failures", walls[2], walls[1], NOISE),
+    return first_of(
+        rises("wall, from failures", walls[1], walls[0], SAME),
+        rises("wall, from more failures", walls[2], walls[1], NOISE),
     )
 
 
@@ -408,8 +406,8 @@ def prices_pass_through(plan: Plan) -> str:
     low, high = (plan.changed("cost", "rent", to=f"{price} CNY/h").result for price in (10, 20))
     assert low.cost
     assert high.cost
-    return _first(
-        _differs("cost", high.cost.total, 2 * low.cost.total),
+    return first_of(
+        differs("cost", high.cost.total, 2 * low.cost.total),
         "" if low.job == high.job else "the job changed",
         "" if low.step == high.step else "the step changed",
     )

@@ -26,7 +26,8 @@ from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.law.expression import ExpressionError, parse_expression
 from ersatz.sim.law.rule import ATTRIBUTES
-from ersatz.sim.market.prices import ITEMS, load_prices
+from ersatz.sim.market.items import items
+from ersatz.sim.market.prices import load_prices
 from ersatz.sim.validation.errors.memory_table import judge_memory
 
 from . import seeds
@@ -60,7 +61,7 @@ def memory_table(folder: Path) -> None:
 def prices(folder: Path) -> None:
     """Read a price table and ask it for everything it may know."""
     read = load_prices(folder / "itself.csv")
-    for item in ITEMS:
+    for item in items():
         try:
             found = read.quote(item, "h800", "CN", date(2025, 3, 24))
         except InputError:

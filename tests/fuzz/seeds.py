@@ -236,6 +236,13 @@ cluster: {node: h800-8, nodes: 2}
 training: {sequence_length: 256, global_batch: 32}
 parallel: {tp: 2, dp: 8}
 """
+BESIDE = """
+question: Whose trace?
+model: {name: m, layers: 4, hidden: 512, heads: 8, vocab: 1000}
+cluster: {node: h800-8, nodes: 1}
+training: {sequence_length: 512, global_batch: 32}
+parallel: {tp: 2, pp: 2, dp: 2}
+"""
 HUGGING_FACE = (
     {"model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2,
      "intermediate_size": 512, "vocab_size": 1000, "num_key_value_heads": 2, "head_dim": 64,
@@ -294,6 +301,9 @@ TRACES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
     "openb": ("itself.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,"
               "deletion_time,scheduled_time\npod-0,12000,16384,1,460,,LS,Running,10,100,30\n"
               "pod-1,6000,12288,8,1000,V100M16|V100M32,BE,Pending,40,90,\n", {}),
+    "dlrm": ("itself.csv", "instance_sn,role,app_name,cpu_request,gpu_request,memory_request,creation_time,"
+             "scheduled_time,deletion_time\ni1,HN,app1,12,1,80.5,10,30,900.5\ni2,CN,app1,8,0,16,,,\n"
+             "i3,HN,app2,12,1,80,,20,\n", {}),
     "helios": ("itself.csv", "job_id,user,vc,gpu_num,cpu_num,node_num,state,submit_time,start_time,end_time,"
                "duration,queue\n11,uX,vcA,1,1,1,COMPLETED,2020-06-09 18:41:01,,,3684,0\n"
                "12,uV,vcB,4,16,1,FAILED,2020-06-09 18:41:27,,,249,0\n", {}),

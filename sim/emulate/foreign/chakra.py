@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from struct import unpack
 from typing import Any
 
-from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.emulate.clock import HOST, Clock, Entry
 from ersatz.sim.emulate.foreign.step import NOTHING_HELD, Step, facts_of, kernel_like
+from ersatz.sim.emulate.replaying.believed import believed_kernel, check
 from ersatz.sim.emulate.replaying.chakra import (
     COLLECTIVE,
     COLLECTIVES,
@@ -94,7 +94,7 @@ class Reader:
         for text in ast.literal_eval(values) if values else ():
             for row in json.loads(text):
                 if row["ranks"]:
-                    self.groups[str(row["pg_name"])] = ranks_of([int(r) for r in row["ranks"]])
+                    self.groups[str(row["pg_name"])] = _members(row["ranks"])
 
     def _task(self, kind: int, name: str, seconds: float, facts: Facts) -> Task:
         facts = {**self.first.setdefault(facts.get("work", -1), facts), **facts}
@@ -112,7 +112,7 @@ class Reader:
             size *= parts_of(done, group) if group else 1
             return Task(name, category or done, seconds, None, done, size, group)
         if "kernel" in facts:
-            kernel = Kernel(**_listed(json.loads(facts["kernel"])))
+            kernel = believed_kernel(json.loads(facts["kernel"]))
             return Task(name, category or kernel.category, seconds, kernel)
         flop, nbytes = float(facts.get("num_ops", 0)), float(facts.get("tensor_size", 0))
         if category:  # ours, and neither a kernel nor a collective
@@ -131,7 +131,7 @@ def read_chakra(data: bytes, name: str) -> Step:
             facts = {k: v for a in message.get(2, []) for k, v in [_attribute(a)]}
             groups = json.loads(facts.get("groups", "{}"))
             reader = Reader(int(facts.get("rank", _rank_in(name))),
-                            {name: ranks_of(ranks) for name, ranks in groups.items()})  # fmt: skip
+                            {name: _members(ranks) for name, ranks in groups.items()})  # fmt: skip
             continue
         if number > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES:,} nodes")
@@ -150,7 +150,15 @@ def read_chakra(data: bytes, name: str) -> Step:
                   (clock.drained,), {**streams, 0: "compute"}, NOTHING_HELD, facts_of())  # fmt: skip
     world = max((g.start + g.stride * (g.size - 1) if not g.irregular else max(g.irregular)
                  for g in (t.ranks for t in trace.table) if g), default=reader.rank) + 1  # fmt: skip
+    check(trace, world)
     return Step("Chakra", trace, world, clock.drained, tuple(said))
+
+
+def _members(ranks: Any) -> Ranks:
+    """Return a group of JSON's numbers; raises `ValueError` where these are none."""
+    if not isinstance(ranks, list) or not ranks or not all(isinstance(r, int) for r in ranks):
+        raise ValueError("a group without numbers of ranks")
+    return ranks_of(ranks)
 
 
 def _rank_in(name: str) -> int:
@@ -237,7 +245,3 @@ def _signed(value: Any) -> Any:
 
 def _words(data: Any) -> str:
     return data.decode("utf-8", "replace") if isinstance(data, bytes) else ""
-
-
-def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ersatz.device_models.kernels.kernel import Kernel
-from ersatz.sim.emulate.foreign.names import cause_of
+from ersatz.sim.emulate.foreign.names import SIZES, cause_of, collective_of
 from ersatz.sim.emulate.foreign.step import kernel_like
 from ersatz.sim.emulate.trace import Ranks, Task
 
@@ -100,6 +101,7 @@ class Namer:
     bandwidth: float = 0.0  # bytes/s of the device it was measured on; 0: not known
     guessed_s: float = 0.0  # of kernels without shapes
     unsized: int = 0  # collectives of which nobody says how much or among whom
+    taken: Counter[str] = field(default_factory=Counter)  # collectives by what is assumed of them
 
     def kernel(self, name: str, category: str, seconds: float, known: Kernel | None) -> Task:
         """Return a kernel; without shapes it moves what the device could move in its time."""
@@ -114,12 +116,27 @@ class Namer:
     ) -> Task:
         """Return a collective among ranks that are known, or only how many they are."""
         if group is None and size > 1:
+            self.taken["say how many ranks talk, not which: taken as neighbours"] += 1
             group = Ranks(0, 1, size)
         if group is None or not nbytes:
             self.unsized += 1
         done = {"recv": "send", "send": "send"}.get(kind, kind)
         return Task(kind, cause_of(kind, words, size, self.sizes), seconds, None, done, nbytes,
                     group or Ranks(0, 1, 1))  # fmt: skip
+
+    def kind(self, *texts: str) -> str:
+        """Return the kind of a collective that the first of some names tells; without, a message."""
+        for text in texts:
+            if found := collective_of(text):
+                return found
+        self.taken["have a name that tells no kind: taken as messages between two ranks"] += 1
+        return "send"
+
+    def width(self, dtype: str) -> int:
+        """Return the bytes of an element; 2 where its type is not known."""
+        if dtype.lower() not in SIZES:
+            self.taken["do not say the type of what they send: taken as 16 bits each"] += 1
+        return SIZES.get(dtype.lower(), 2)
 
     def said(self) -> list[str]:
         """Return what was assumed, with what it is worth."""
@@ -134,4 +151,5 @@ class Namer:
                 f"{self.unsized:,} collectives do not say how much they send, or among whom:"
                 " they take as long elsewhere"
             )
+        found += [f"{count:,} collectives {words}" for words, count in self.taken.items()]
         return found

@@ -21,7 +21,7 @@ from ersatz.sim.emulate.foreign.events import (
     number_of,
     spans_of,
 )
-from ersatz.sim.emulate.foreign.names import SIZES, TALKS, category_of, collective_of
+from ersatz.sim.emulate.foreign.names import TALKS, category_of
 from ersatz.sim.emulate.foreign.shapes import kernel_of
 from ersatz.sim.emulate.foreign.step import Step
 from ersatz.sim.emulate.foreign.timeline import Done, Pause, step_of
@@ -134,14 +134,10 @@ def _task(event: Event, operator: Event | None, namer: Namer) -> Task:
     seconds = event.end - event.start
     if TALKS.search(event.name) and not event.name.startswith("aten::"):
         said: Args = {**(operator.args if operator else {}), **event.args}
-        kind = (
-            collective_of(str(said.get("Collective name", "")))
-            or collective_of(event.name)
-            or "send"
-        )
+        kind = namer.kind(str(said.get("Collective name", "")), event.name)
         group, size = _group(said)
         words = str(said.get("Process Group Description") or said.get("Process Group Name") or "")
-        return namer.collective(kind, seconds, _bytes(kind, said, size), group, size, words)
+        return namer.collective(kind, seconds, _bytes(kind, said, size, namer), group, size, words)
     if event.cat in ("gpu_memcpy", "gpu_memset"):
         nbytes = number_of(event.args, "bytes")
         inside = (
@@ -189,10 +185,10 @@ def _group(args: Args) -> tuple[Ranks | None, int]:
     return None, size
 
 
-def _bytes(kind: str, args: Args, size: int) -> float:
+def _bytes(kind: str, args: Args, size: int, namer: Namer) -> float:
     """Return the bytes of a collective as its kind counts them (`collective_time`)."""
-    each = SIZES.get(str(args.get("dtype", "")).lower(), 2)
     given, made = number_of(args, "In msg nelems"), number_of(args, "Out msg nelems")
+    each = namer.width(str(args.get("dtype", ""))) if given or made else 0
     if kind == "all_gather":
         return each * max(made, given * max(size, 1))
     return each * max(given, made)

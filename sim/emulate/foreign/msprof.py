@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ersatz.sim.emulate.foreign.events import Namer, last_step, names_of, number_of, spans_of
-from ersatz.sim.emulate.foreign.names import TALKS, WAITS, category_of, collective_of
+from ersatz.sim.emulate.foreign.names import TALKS, WAITS, category_of
 from ersatz.sim.emulate.foreign.step import Step
 from ersatz.sim.emulate.foreign.timeline import Done, step_of
 
@@ -45,11 +45,10 @@ def read_msprof(rows: Sequence[Any], sizes: Mapping[int, str], bandwidth: float)
         seconds = event.end - event.start
         kind = str(event.args.get("Task Type", ""))
         if TALK.search(process) and TALKS.search(event.name) and not PARTS.search(thread):
-            done = collective_of(event.name) or "send"
+            done = namer.kind(event.name)
             nbytes = number_of(event.args, "size(Byte)", "Size(Byte)", "data_size")
-            nbytes = (
-                nbytes or number_of(event.args, "count") * 2
-            )  # 16 bits, where only a count is given
+            if not nbytes and (count := number_of(event.args, "count")):
+                nbytes = count * namer.width("")
             size = int(number_of(event.args, "rank_size", "Group size"))
             task = namer.collective(done, seconds, nbytes, None, size, thread)
             work.append(Done(event.start, event.end, f"hccl {thread}", task, event.start))

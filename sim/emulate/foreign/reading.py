@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.files import read_file
+from ersatz.device_models.text.problems import in_words
 from ersatz.sim.emulate.foreign.chakra import read_chakra
 from ersatz.sim.emulate.foreign.kineto import read_kineto
 from ersatz.sim.emulate.foreign.msprof import is_msprof, read_msprof
@@ -28,7 +29,7 @@ def is_trace(path: Path) -> bool:
         return False
     try:
         head = _unpacked(read_file(path, MOST_BYTES), 1 << 16)
-    except (InputError, ValueError):
+    except (InputError, ValueError, OSError):
         return False
     text = head.decode("utf-8", "replace")
     return '"traceEvents"' in text or (text.lstrip()[:1] == "[" and '"ph"' in text)
@@ -45,16 +46,9 @@ def read_step(path: Path, sizes: Mapping[int, str] | None = None, bandwidth: flo
         if path.suffix == ".et":
             return read_chakra(data, path.name)
         return _of_json(json.loads(_unpacked(data, MOST_BYTES)), sizes or {}, bandwidth)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
-        words = f"{EXPECTED}: {type(error).__name__}: {str(error)[:100]}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError,
+            OSError, SyntaxError, MemoryError) as error:  # fmt: skip
+        words = f"{EXPECTED}: {in_words(error)}"
         raise InputError([Problem(str(path), 0, 0, "", "", words)]) from None
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ersatz.device_models.catalog.device import Node
-from ersatz.sim.uncertainty.intervals import BINS, FEW, components, published_runs
+from ersatz.sim.uncertainty.intervals import BINS, causes, components, published_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def width_of(node: Node, dtype: str, *, experts: bool, proved: float | None = No
         names["device"] = (
             f"{kind.split('/')[2]} models in {dtype} on {device.title} never published"
         )
-    elif runs[kind] <= FEW:
+    elif runs[kind] <= causes()["few_runs"]:
         names["few"] = f"such models on {device.title} published {runs[kind]} times"
     if not any(k.split("/")[0] == family for k in runs):
         names["unmeasured"] = f"no measured training run of {device.title} was published"

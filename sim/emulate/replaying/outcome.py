@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.device import Device, Node
 from ersatz.device_models.kernels.kernel import utilisation_peak
+from ersatz.device_models.text.units import format_si
 from ersatz.sim.emulate.records import EmulateResult, GroupRow, RankRow
 from ersatz.sim.emulate.replaying.interval import width_of
 from ersatz.sim.emulate.replaying.program import program_of
@@ -136,7 +137,22 @@ def _assumptions(setting: Setting, traces: Sequence[Trace], step_s: float) -> li
             f" {launches:.1f} ms of a step of {1e3 * step_s:.1f} ms; hidden while the device is behind"
         )
     found.append("Python between operators, and the loading of data, are taken to keep up")
-    return [*found, *_doubts(trace, step_s)]
+    return [*found, *_lacking(setting.node.device, trace, step_s), *_doubts(trace, step_s)]
+
+
+def _lacking(device: Device, trace: Trace, step_s: float) -> Iterator[str]:
+    """Say which formats a step multiplies that the device's file has no rate for."""
+    seconds: Counter[str] = Counter()
+    for task in _tasks(trace):
+        kernel = task.kernel
+        if kernel and kernel.kind != "memory" and f"matrix_peak.{kernel.dtype}" not in device.facts:
+            seconds[kernel.dtype] += task.seconds  # type: ignore[assignment]
+    for dtype, spent in sorted(seconds.items()) if device.facts else ():
+        rate = format_si(device.matrix_peak[dtype], "FLOP/s")
+        yield (
+            f"products in {dtype}, {100 * spent / step_s:.1f} % of the step: {device.title} has no rate of"
+            f" matrix units for them; they are taken at {rate}"
+        )
 
 
 def _doubts(trace: Trace, step_s: float) -> list[str]:

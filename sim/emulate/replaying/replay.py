@@ -25,31 +25,30 @@ from pydantic import Field
 from ersatz.device_models.catalog.device import Node
 from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.text.files import read_text_file
+from ersatz.device_models.text.problems import in_words
 from ersatz.device_models.text.yamltext import read_yaml
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.records import ReplayResult
+from ersatz.sim.emulate.replaying.believed import believed
 from ersatz.sim.emulate.replaying.outcome import Setting, outcome
 from ersatz.sim.emulate.replaying.together import together
+from ersatz.sim.emulate.resting import rests_on
 from ersatz.sim.emulate.timing import kernel_timer
-from ersatz.sim.emulate.trace import Task, Trace, trace_of
+from ersatz.sim.emulate.trace import Task, Trace
 from ersatz.sim.emulate.virtual_device import host_defaults, node_of, usable_memory
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.job.cost import job_cost
 from ersatz.sim.job.energy import job_energy
 from ersatz.sim.job.job import simulate_job
 from ersatz.sim.scenario.case_file import Case, resolved_cases
-from ersatz.sim.scenario.money import resolve_cost
-from ersatz.sim.scenario.resolve import resolve_job, resolve_pools
+from ersatz.sim.scenario.resolving.job import resolve_job
+from ersatz.sim.scenario.resolving.machines import resolve_pools
+from ersatz.sim.scenario.resolving.money import resolve_cost
+from ersatz.sim.scenario.resolving.silent import silent_lines
 from ersatz.sim.scenario.scenario import EnergySpec, Parallel, Pool, Scenario, Training
-from ersatz.sim.scenario.schema import (
-    ClusterSection,
-    CostSection,
-    EnergySection,
-    JobSection,
-    Section,
-    Seed,
-    Tokens,
-)
+from ersatz.sim.scenario.sections.job import CostSection, EnergySection, JobSection
+from ersatz.sim.scenario.sections.machines import ClusterSection
+from ersatz.sim.scenario.sections.quantities import Section, Seed, Tokens
 from ersatz.sim.workload.model import Model
 
 MOST_BYTES = 1 << 30  # of a recording
@@ -60,9 +59,11 @@ WAITS = ("launch", "bubble")  # during which a device does nothing
 class ReplayTraining(Section):
     """How much a step does, which a recording of operators does not tell, and how long the job goes on."""
 
-    tokens_per_step: int | None = Field(None, gt=0, description="tokens of one step, of all ranks")
+    tokens_per_step: int | None = Field(
+        None, gt=0, le=10**15, description="tokens of one step, of all ranks"
+    )
     tokens: Tokens | None = Field(None, description="of the whole job")
-    parameters: int = Field(0, ge=0, description="weights that a checkpoint holds")
+    parameters: int = Field(0, ge=0, le=10**18, description="weights that a checkpoint holds")
 
 
 class ReplayFile(Section):
@@ -139,6 +140,7 @@ def _resolve(
         return None
     energy = EnergySpec(spec.energy.pue, spec.energy.carbon_intensity,
                         spec.energy.embodied_per_device, spec.energy.device_life)  # fmt: skip
+    said += silent_lines(spec.job, spec.cost, spec.energy, bool(spec.training.tokens))
     training = Training(
         spec.training.tokens_per_step or 1, 1, 1, "bf16", spec.training.tokens or 0.0
     )
@@ -173,31 +175,12 @@ def read_recording(path: Path) -> Recording:
         data = json.loads(text)
         if data["ersatz_recording"] != FORMAT:
             raise ValueError(f"format {data['ersatz_recording']!r}")
-        recording = Recording(
-            data["script"], int(data["world"]), tuple(map(trace_of, data["ranks"]))
-        )
-        _believe(recording)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        words = f"is no recording of ersatz emulate: {type(error).__name__}: {str(error)[:80]}"
+        script, world = str(data["script"]), int(data["world"])
+        return Recording(script, world, believed(data["ranks"], world))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
+            OverflowError) as error:  # fmt: skip
+        words = f"is no recording of ersatz emulate: {in_words(error)}"
         raise InputError([Problem(str(path), 0, 0, "", "", words)]) from None
-    return recording
-
-
-def _believe(recording: Recording) -> None:
-    """Raise `ValueError` where entries point to what is not there, or numbers are none."""
-    if not recording.traces or recording.world < 1:
-        raise ValueError("no ranks")
-    for trace in recording.traces:
-        marks, count = trace.marks, len(trace.entries)
-        if len(marks) < 2 or sorted(marks) != list(marks) or marks[0] != 0 or marks[-1] != count:
-            raise ValueError(f"rank {trace.rank}: marks")
-        for i, entry in enumerate(trace.entries):
-            if not -1 <= entry.work < len(trace.table) or any(not 0 <= j < i for j in entry.after):
-                raise ValueError(f"rank {trace.rank}: entry {i}")
-            if not 0 <= entry.host_s < math.inf:
-                raise ValueError(f"rank {trace.rank}: host of entry {i}")
-        if any(not 0 <= t.waited <= t.seconds < math.inf for t in trace.table):
-            raise ValueError(f"rank {trace.rank}: seconds")
 
 
 def run_replay(replay: Replay, timer: str = "calibrated", calibration: str = "") -> ReplayResult:
@@ -209,7 +192,8 @@ def run_replay(replay: Replay, timer: str = "calibrated", calibration: str = "")
     capacity = usable_memory(node, pool.stack)
     traces = [replace(t, memory={**t.memory, "capacity": capacity}) for t in traces]
     setting = Setting(recording.script, node, pool.nodes, recording.world, timer)
-    step = outcome(setting, traces, _notes(replay, step_of=traces))
+    known = rests_on(timer, calibration, node.device, traces, one_by_one=False)
+    step = outcome(setting, traces, [*known, *_notes(replay, step_of=traces)])
     if not scenario.training.tokens:
         return ReplayResult(scenario.name, step, None, None, None)
     job = simulate_job(

@@ -29,13 +29,16 @@ class _Experts(torch.autograd.Function):
         recipe = narrow.FP8GlobalStateManager.recipe
         rows = given.reshape(-1, layer.in_features)
         kept = rows
+        ctx.first, ctx.group = False, narrow.FP8GlobalStateManager.group
         if recipe is not None:
+            ctx.first = narrow.entered()
             _, kept = narrow.cast(rows, recipe)
             for weight in weights:
                 layer.cast_weight(weight, recipe, fresh)
         for count in filter(None, counts):
             engine.product("te grouped linear", count, layer.out_features, layer.in_features, rows,
                            narrow=recipe is not None)  # fmt: skip
+        ctx.layers = narrow.FP8GlobalStateManager.layers
         ctx.layer, ctx.counts, ctx.recipe, ctx.shape = layer, counts, recipe, given.shape
         ctx.save_for_backward(kept, *weights)
         return rows.new_empty((rows.shape[0], layer.out_features)).view(
@@ -55,6 +58,8 @@ class _Experts(torch.autograd.Function):
                 engine.product("te grouped back", count, layer.in_features, layer.out_features, rows,
                                narrow=is_narrow)  # fmt: skip
             made.append(engine.weight_gradient(layer, weight, max(count, 1), rows, is_narrow))
+        if ctx.first:
+            narrow.reduce_maxima(ctx.recipe, ctx.group, ctx.layers)
         back = rows.new_empty((rows.shape[0], layer.in_features)).view(ctx.shape)
         return None, back, None, None, *made
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import sys
 import threading
@@ -17,11 +19,13 @@ from ersatz.device_models.text.private import private_place
 from ersatz.sim.emulate.starting.nursery import Child, nursery
 from ersatz.sim.emulate.starting.smi import write_tools
 from ersatz.sim.emulate.trace import Trace, load
-from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, Seat, seated_node, shown_as
-from ersatz.sim.errors import InfeasibleError, InputError, Problem
+from ersatz.sim.emulate.virtual_device import OLDEST, TESTED, WHERE, Seat, seated_node, shown_as
+from ersatz.sim.errors import EXIT_BAD_INPUT, InfeasibleError, InputError, Problem
 
 POLL_S = 0.02
 LAST_WORDS_S = 1.0  # for what a rank printed at its end
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_NOT_THE_SCRIPT = re.compile(r"-packages/|/sim/emulate/|/lib/python\d|^<")
 TAIL = 30  # lines of a rank's output that a failure quotes
 
 
@@ -119,9 +123,10 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
         if any(map(_failed, running)):
             break
         if time.monotonic() - begin > patience_s:
+            where = _whereabouts(running[0])
             raise _fault(
-                running[0], f"has not ended after {patience_s:.0f} s of real time; fewer --steps, a smaller"
-                " model, or more --patience"
+                running[0], f"has not ended after {patience_s:.0f} s of real time{where}; fewer --steps, a"
+                " smaller model, or more --patience"
             )  # fmt: skip
         time.sleep(POLL_S)
     for rank in running:
@@ -132,6 +137,21 @@ def _wait(running: Sequence[Running], patience_s: float) -> None:
             raise _failure(rank)
         if _failed(rank):
             _trace(rank)
+
+
+def _whereabouts(rank: Running) -> str:
+    """Ask a rank where its script is; empty where it does not say."""
+    told = Path(rank.seat.out + WHERE)
+    with suppress(OSError):
+        os.kill(rank.process.pid, signal.SIGUSR1)
+        for _ in range(25):
+            time.sleep(POLL_S)
+            found = [
+                m for m in _FRAME.findall(told.read_text()) if not _NOT_THE_SCRIPT.search(m[0])
+            ]
+            if found:
+                return f"; it is at {Path(found[0][0]).name}:{found[0][1]}"
+    return ""
 
 
 def _failed(rank: Running) -> bool:
@@ -150,17 +170,20 @@ def _show_tail(rank: Running) -> None:
 
 
 def _failure(rank: Running) -> Exception:
-    error = ""
+    error = started = ""
     with suppress(OSError, ValueError, KeyError):
-        error = str(load(Path(rank.seat.out)).facts["error"])
+        trace = load(Path(rank.seat.out))
+        error, started = str(trace.facts["error"]), _started(trace)
     if "out of memory" in error:
         return InfeasibleError(f"rank {rank.seat.rank}: {error}")
     lines = rank.log.read_text("utf-8", "replace").splitlines()[-TAIL:] if rank.log.exists() else []
     status = rank.process.poll()
+    if status == EXIT_BAD_INPUT and not Path(rank.seat.out).exists():  # before the script began
+        return _fault(rank, lines[-1] if lines else "could not be started")
     words = (
         error.splitlines()[0] if error else f"ended with status {status}: {' / '.join(lines[-2:])}"
     )
-    return _fault(rank, f"the script failed: {words}")
+    return _fault(rank, f"the script failed: {words}{started}")
 
 
 def _trace(rank: Running) -> Trace:
@@ -172,10 +195,23 @@ def _trace(rank: Running) -> Trace:
     trace = load(path)
     if not trace.marks:
         raise _fault(
-            rank, f"made no optimizer step in {trace.facts['dispatches']:,} operators on the device:"
-            " there is nothing to time"
+            rank, f"made no optimizer step and no backward pass in {trace.facts['dispatches']:,} operators on"
+            f" the device: there is nothing to time{_started(trace)}"
         )  # fmt: skip
     return trace
+
+
+def _started(trace: Trace) -> str:
+    """Say where a script has started processes of its own, which have worked unseen."""
+    places = [
+        f"{place} ({count:,})" for place, count in sorted(trace.facts.get("started", {}).items())
+    ]
+    if not places:
+        return ""
+    return (
+        f"; processes that it starts by itself are not seen, at {', '.join(places[:4])}: let torchrun start"
+        " them, and the script read LOCAL_RANK"
+    )
 
 
 def _fault(rank: Running, expected: str) -> InputError:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from ersatz.sim.emulate.properties import Properties, known_properties
 from ersatz.sim.emulate.surface import graphs
 from ersatz.sim.emulate.surface.memory import memory_of
 from ersatz.sim.emulate.surface.streams import Event, Stream, StreamContext
 from ersatz.sim.emulate.virtual.machine import Machine
 
 Function = Callable[..., Any]
-WARP = 32
 
 
 def surface_of(machine: Machine) -> dict[str, Any]:
@@ -24,20 +24,12 @@ def surface_of(machine: Machine) -> dict[str, Any]:
             **graphs.surface_of(machine)}  # fmt: skip
 
 
-def properties(machine: Machine) -> SimpleNamespace:
+def properties(machine: Machine) -> Properties:
     """Return the properties of the device as PyTorch gives them."""
-    device, shown = machine.device, machine.shown
-    major, minor = shown.capability
-    return SimpleNamespace(
-        name=shown.name, major=major, minor=minor, total_memory=int(device.memory_bytes),
-        multi_processor_count=device.compute_units, warp_size=WARP, is_integrated=False,
-        is_multi_gpu_board=False, max_threads_per_multi_processor=2048, max_threads_per_block=1024,
-        regs_per_multiprocessor=65536, shared_memory_per_block=49152,
-        shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472,
-        L2_cache_size=int(device.cache_bytes), clock_rate=int(device.clock_hz / 1e3),
-        memory_clock_rate=0, memory_bus_width=0, uuid=f"GPU-ersatz-{machine.seat.rank:012d}",
-        gcnArchName=f"gfx{major}{minor}x" if shown.hip else shown.name, pci_bus_id=0,
-        cube_core_num=device.compute_units, vector_core_num=2 * device.compute_units,
+    known = known_properties(machine.device, machine.shown)
+    return Properties(
+        machine.device.title, machine.shown.surface, known, machine.policy,
+        uuid=f"GPU-ersatz-{machine.seat.rank:012d}", pci_bus_id=0,
     )  # fmt: skip
 
 
@@ -45,7 +37,7 @@ def _devices(machine: Machine) -> dict[str, Any]:
     count = machine.seat.per_node if machine.seat.world > 1 else 1
     found = properties(machine)
 
-    def get_device_properties(device: Any = None) -> SimpleNamespace:
+    def get_device_properties(device: Any = None) -> Properties:
         return found
 
     def get_device_name(device: Any = None) -> str:
@@ -63,6 +55,18 @@ def _devices(machine: Machine) -> dict[str, Any]:
     def is_bf16_supported(including_emulation: bool = True) -> bool:
         return machine.device.supports("bf16") or including_emulation
 
+    def sensed(what: str, value: int) -> Callable[..., int]:
+        def told(device: Any = None) -> int:
+            machine.policy(f"{what} of the device, {value}: no such device is there")
+            return value
+
+        return told
+
+    def get_arch_list() -> list[str]:
+        if machine.shown.hip:
+            return [found.gcnArchName.partition(":")[0]]
+        return ["sm_{}{}".format(*machine.shown.capability)]
+
     def can_device_access_peer(device: Any, peer: Any) -> bool:
         return True
 
@@ -76,7 +80,7 @@ def _devices(machine: Machine) -> dict[str, Any]:
         "device_count": lambda: count,
         "_device_count_nvml": lambda: count,
         "current_device": lambda: machine.device_index,
-        "get_arch_list": lambda: ["sm_{}{}".format(*machine.shown.capability)],
+        "get_arch_list": get_arch_list,
         "get_device_properties": get_device_properties,
         "_get_device_properties": get_device_properties,
         "get_device_name": get_device_name,
@@ -88,9 +92,9 @@ def _devices(machine: Machine) -> dict[str, Any]:
         "device": _device_context(machine),
         "_DeviceGuard": _device_context(machine),
         "ipc_collect": lambda: None,
-        "utilization": lambda device=None: 100,
-        "temperature": lambda device=None: 60,
-        "power_draw": lambda device=None: int(1000 * machine.device.power_max_w),
+        "utilization": sensed("utilization in %", 100),
+        "temperature": sensed("temperature in C", 60),
+        "power_draw": sensed("power in mW", int(1000 * machine.device.power_max_w)),
         "clock_rate": lambda device=None: int(machine.device.clock_hz / 1e6),
         "_sleep": lambda cycles: machine.clock.spend(cycles / machine.device.clock_hz),
     }

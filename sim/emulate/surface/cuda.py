@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from ersatz.sim.emulate.virtual.machine import Machine
 def install(machine: Machine) -> None:
     """Put the virtual device behind `torch.cuda`."""
     accelerator.install(machine, torch.cuda)
+    sys.modules["torch_npu"] = None  # type: ignore[assignment]  # a real one would take the device for its own
     torch.version.cuda = None if machine.shown.hip else (torch.version.cuda or "12.8")
     if machine.shown.hip:
         torch.version.hip = machine.shown.hip

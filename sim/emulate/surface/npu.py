@@ -6,16 +6,25 @@ they are registered here: products in the low format, norms, sums, losses in fp3
 
 from __future__ import annotations
 
+import os
 import sys
 import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ersatz.sim.emulate.surface import accelerator, attention, kernels
+from ersatz.sim.emulate.surface import accelerator, attention
+from ersatz.sim.emulate.virtual import kernels
 from ersatz.sim.emulate.virtual.machine import Machine
 
 NAME = "npu"
+CANN = (
+    "/usr/local/Ascend/ascend-toolkit/latest"  # where its installer puts it; nothing is read there
+)
 LOW = (
     "linear",
     "matmul",
@@ -28,6 +37,8 @@ LOW = (
 )
 WIDE = ("layer_norm", "rms_norm", "exp", "log", "softmax.int", "log_softmax.int", "cross_entropy_loss",
         "nll_loss", "mse_loss", "norm.Scalar", "group_norm", "pow.Tensor_Scalar", "cumsum")  # fmt: skip
+SETTINGS = ("set_compile_mode", "set_option", "enable_deterministic_with_backward", "set_aoe",
+            "clear_npu_overflow_flag", "set_mm_bmm_format_nd")  # fmt: skip
 AUTOCAST = "AutocastPrivateUse1"
 _module = types.ModuleType("torch.npu")
 _kept: list[Any] = []
@@ -45,18 +56,43 @@ def name_device() -> None:
     _setup_privateuseone_for_python_backend(NAME, backend_module=_module)
 
 
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Take a setting of the compiler of operators, which changes nothing here."""
+
+
+def _optimizers() -> types.ModuleType:
+    """Return `torch_npu.optim`: PyTorch's own, each step one kernel."""
+    found = types.ModuleType("torch_npu.optim")
+
+    def one_kernel(own: Any) -> type:
+        class Fused(own):
+            """An optimizer of Ascend's, which is PyTorch's in one kernel."""
+
+            def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+                super().__init__(params, *args, **{**kwargs, "fused": True})
+
+        return Fused
+
+    for name in ("AdamW", "Adam", "SGD"):
+        setattr(found, f"NpuFused{name}", one_kernel(getattr(torch.optim, name)))
+    return found
+
+
 def _low_formats() -> list[Any]:
     return [torch.bfloat16, torch.float16]
 
 
-def install(machine: Machine) -> None:
+def install(machine: Machine, shapes: FakeTensorMode) -> None:
     """Put the virtual device behind `torch.npu`, and a package `torch_npu` beside it."""
+    os.environ.setdefault("ASCEND_HOME_PATH", CANN)
     accelerator.install(machine, _module)
-    _module.__dict__.update(get_amp_supported_dtype=_low_formats, amp=_amp(), random=_module)
+    _module.__dict__.update(get_amp_supported_dtype=_low_formats, amp=_amp(), random=_module,
+                            config=SimpleNamespace(allow_internal_format=True),
+                            **dict.fromkeys(SETTINGS, _nothing))  # fmt: skip
     sys.modules["torch.npu"] = _module
     torch.npu = _module
     attention.install(("AutogradPrivateUse1", "PrivateUse1"))
-    kernels.install("PrivateUse1", kernels.NPU)
+    kernels.install("PrivateUse1", kernels.NPU, shapes)
     _casts()
     _package(machine)
 
@@ -122,7 +158,10 @@ def _package(machine: Machine) -> None:
     from ersatz.sim.emulate.surface import npu_operators, npu_transfer
 
     package = types.ModuleType("torch_npu")
-    package.__dict__.update(__path__=[], __version__=torch.__version__.split("+")[0], npu=_module)
+    place = Path(torch.__file__).parents[1] / "torch_npu" / "__init__.py"  # where it would lie
+    package.__dict__.update(
+        __path__=[], __file__=str(place), __version__=torch.__version__.split("+")[0], npu=_module
+    )
     contrib = types.ModuleType("torch_npu.contrib")
     contrib.__path__ = []
     transfer = npu_transfer.module(machine, _module)
@@ -130,7 +169,21 @@ def _package(machine: Machine) -> None:
         setattr(package, name, value)
     package.__getattr__ = npu_operators.missing  # type: ignore[method-assign]
     package.contrib = contrib  # type: ignore[attr-defined]
+    package.optim = _optimizers()  # type: ignore[attr-defined]
+    for module in (
+        package,
+        contrib,
+        package.optim,
+        _module,
+    ):  # packages ask for it before they import
+        module.__spec__ = ModuleSpec(module.__name__, None, is_package=True)
     sys.modules.update(
-        {"torch_npu": package, "torch_npu.contrib": contrib, "torch_npu.npu": _module}
+        {
+            "torch_npu": package,
+            "torch_npu.contrib": contrib,
+            "torch_npu.npu": _module,
+            "torch_npu.npu.amp": _module.amp,
+            "torch_npu.optim": package.optim,
+        }
     )
     sys.meta_path.insert(0, npu_transfer.Finder(transfer))

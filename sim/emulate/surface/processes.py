@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
+import os
+import re
+import subprocess
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
 from ersatz.sim.emulate.virtual.machine import Machine, place
 
 MILLI = 1e3
+PYTHON = re.compile(r"(python[\d.]*|torchrun|accelerate|deepspeed)$")
 
 
 class StartsProcesses(Exception):
@@ -31,7 +37,29 @@ def install(machine: Machine) -> None:
 
     processes.spawn = processes.spawn.spawn = spawn
     processes.start_processes = spawn
+    _counted(machine)
     sys.modules["pynvml"] = _nvml(machine)
+
+
+def _counted(machine: Machine) -> None:
+    """Note where a script starts processes, whose work on the device nobody sees."""
+    begin, call = multiprocessing.process.BaseProcess.start, subprocess.Popen.__init__
+
+    def start(self: Any) -> None:
+        module = getattr(getattr(self, "_target", None), "__module__", "")
+        if not module.startswith("torch.utils.data"):  # loaders' workers see no device in life
+            machine.started[place()] += 1
+        begin(self)
+
+    def popen(self: Any, args: Any, *rest: Any, **kwargs: Any) -> None:
+        words = args.split() if isinstance(args, str) else [os.fsdecode(a) for a in args]
+        own = any(word.startswith("ersatz.") for word in words)
+        if words and not own and PYTHON.match(os.path.basename(words[0])):
+            machine.started[place()] += 1
+        call(self, args, *rest, **kwargs)
+
+    multiprocessing.process.BaseProcess.start = start  # type: ignore[method-assign]
+    subprocess.Popen.__init__ = popen  # type: ignore[method-assign]
 
 
 def _nvml(machine: Machine) -> types.ModuleType:
@@ -44,6 +72,7 @@ def _nvml(machine: Machine) -> types.ModuleType:
                                free=memory.capacity - memory.reserved)  # fmt: skip
 
     found = types.ModuleType("pynvml")
+    found.__spec__ = ModuleSpec("pynvml", None)
     found.__dict__.update(
         nvmlInit=lambda: None, nvmlShutdown=lambda: None,
         NVMLError=type("NVMLError", (Exception,), {}), NVML_TEMPERATURE_GPU=0,

@@ -54,9 +54,24 @@ def _parameters() -> None:
             made = torch.nn.Parameter(made, requires_grad=self.requires_grad)
         elif self.requires_grad:
             made.requires_grad_()
-        torch.utils.swap_tensors(self, made)
+        try:
+            torch.utils.swap_tensors(self, made)
+        except (
+            RuntimeError
+        ):  # others hold on to it; they keep what they have, as with `data` in life
+            _swap_held(self, made)
 
     torch.Tensor.data = property(lambda self: data.__get__(self), set_data)
+
+
+def _swap_held(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Swap two tensors of which C++ holds references."""
+    one.__class__, other.__class__ = other.__class__, one.__class__
+    one.__dict__, other.__dict__ = other.__dict__, one.__dict__
+    torch._C._swap_tensor_impl(one, other)
+    for name, value in other.__dict__.items():
+        if name not in _of_fakes():
+            one.__dict__.setdefault(name, value)
 
 
 def _of_fakes() -> frozenset[str]:

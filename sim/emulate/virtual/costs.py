@@ -19,6 +19,7 @@ import torch
 from ersatz.device_models.catalog.stack import Stack, words_of
 from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel
 from ersatz.sim.emulate.virtual.nature import Nature
+from ersatz.sim.hil.device.operators import Signature, rounded
 
 Tensor: TypeAlias = torch.Tensor
 OURS = frozenset({"aten", "prims", "prim", "fsdp", "inductor"})  # namespaces whose bytes are right
@@ -223,3 +224,23 @@ RULES: dict[str, Rule] = {
                      "index_add", "_index_put_impl_", "index_copy_", "scatter"), _scatter),
     "embedding_dense_backward": _embedding_back,
 }  # fmt: skip
+
+
+def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> Signature:
+    """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
+
+    def form(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return ("tensor", tuple(value.shape), value.stride(), str(value.dtype).removeprefix("torch."),
+                    value.device.type)  # fmt: skip
+        if isinstance(value, (list, tuple)):
+            return tuple(form(x) for x in value)
+        if isinstance(value, torch.dtype):
+            return ("dtype", str(value).removeprefix("torch."))
+        if isinstance(value, torch.device):
+            return ("device",)
+        if isinstance(value, float):
+            return rounded(value)
+        return value if isinstance(value, (int, bool, str, type(None))) else ("left out",)
+
+    return (kind.full, form(args), tuple((k, form(v)) for k, v in sorted(kwargs.items())))

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 from ersatz.sim.emulate.virtual.nature import Nature, is_integer
 
 MOST_INTEGERS = 1 << 24  # elements whose values are kept
+MOST_FLAGS = 1 << 26  # a mask over 8,192 x 8,192 tokens
 MOST_FLOATS = 1 << 16
 MOST_DRAWN = 1 << 25  # unknown floats that are drawn for a choice
 Tensor: TypeAlias = torch.Tensor
@@ -48,9 +49,15 @@ def values_of(tensor: Tensor) -> Tensor | None:
 
 def keep(tensor: Tensor, values: Tensor, cell: list[bool] | None = None) -> None:
     """Keep values beside a virtual tensor, if they are few enough to be worth it."""
-    most = MOST_INTEGERS if is_integer(values.dtype) else MOST_FLOATS
-    if isinstance(tensor, FakeTensor) and values.numel() <= most:
+    if isinstance(tensor, FakeTensor) and values.numel() <= most_of(values.dtype):
         tensor._twin = Twin(values, cell)
+
+
+def most_of(dtype: torch.dtype) -> int:
+    """Return how many elements of a format are kept at most."""
+    if dtype is torch.bool:
+        return MOST_FLAGS
+    return MOST_INTEGERS if is_integer(dtype) else MOST_FLOATS
 
 
 def forget(tensor: object) -> None:

@@ -32,6 +32,9 @@ Found: TypeAlias = tuple[
 OWN = ("/sim/emulate/", "/torch/", "site-packages", "dist-packages", f"{sys.base_prefix}/lib")
 
 
+MOST_BACKWARDS = 64  # without an optimizer's step, after which a script is stopped
+
+
 class EnoughSteps(BaseException):
     """The script has made as many steps as were asked for."""
 
@@ -49,9 +52,9 @@ class Machine:
     network: Network
     memory: CachingAllocator
     launch_s: float
-    measure: Callable[[tuple[Any, ...]], float | None] | None = (
-        None  # seconds of an operator by signature and what is in the cache, measured live or before
-    )
+    # seconds of an operator by signature and what is in the cache, measured live or before (None: it
+    # was not); or why they cannot be measured
+    measure: Callable[[tuple[Any, ...]], float | str | None] | None = None
     cache: Residency = field(default_factory=lambda: Residency(0.0))  # asked for by a live timer
     recorder: Recorder = field(default_factory=Recorder)
     stream: int = 0  # current
@@ -59,6 +62,7 @@ class Machine:
     storages: dict[int, int] = field(default_factory=dict)  # address by storage
     finalizers: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     addresses: int = 1 << 40  # of storages on the host
+    used: set[int] = field(default_factory=set)  # indices of devices that hold tensors
     capturing: bool = False  # a graph
     silent: int = 0  # inside a kernel that is charged as a whole
     history: list[dict[str, Any]] | None = None  # of memory, while the script records it
@@ -72,7 +76,12 @@ class Machine:
     policies: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)  # operators without a rule, in seconds
     notes: dict[str, None] = field(default_factory=dict)
+    modelled: list[int] = field(default_factory=list)  # numbers of work that was not timed live
     times: dict[Kernel, float] = field(default_factory=dict)
+    backwards: list[tuple[int, float]] = field(default_factory=list)  # passes: entries, clock
+    started: Counter[str] = field(
+        default_factory=Counter
+    )  # processes of the script's own, by place
     error: str = ""  # that ended the script
     real_clock: Callable[[], float] = field(default=lambda: 0.0)
 
@@ -110,10 +119,13 @@ class Machine:
         key = (kernel, category, signature, found)
         number = self.recorder.numbers.get(key)
         if number is None:
-            seconds = self._seconds(kernel, signature, found)
+            measured = self._measured(signature, found)
+            seconds = self._modelled(kernel) if measured is None else measured
             text = told(signature) if signature else ""
             task = Task(name, category, seconds, kernel, known=known, signature=text)
             number = self.recorder.number(key, task)
+            if self.seat.timer == "live" and measured is None:
+                self.modelled.append(number)
         seconds = self.recorder.table[number].seconds
         if not known:
             self.unknown[name] += seconds  # type: ignore[assignment]
@@ -131,11 +143,17 @@ class Machine:
             task = Task(CONTENTION, CONTENTION, seconds)
             clock.run(self.stream, self.recorder.number((CONTENTION, seconds), task), seconds, 0.0)
 
-    def _seconds(self, kernel: Kernel, signature: Signature | None, found: Found) -> float:
-        if self.measure and signature:
-            measured = self.measure((*signature, *found))
-            if measured is not None:
-                return measured
+    def _measured(self, signature: Signature | None, found: Found) -> float | None:
+        """Return the seconds of an operator that was timed, live or before; None where it was not."""
+        if not (self.measure and signature):
+            return None
+        measured = self.measure((*signature, *found))
+        if isinstance(measured, str):
+            self.note(f"{signature[0]} cannot be timed live ({measured}): its time is modelled")
+            return None
+        return measured
+
+    def _modelled(self, kernel: Kernel) -> float:
         known = self.times.get(kernel)
         if known is None:
             known = self.times[kernel] = self.timer(self.device, kernel)
@@ -224,7 +242,19 @@ class Machine:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self.storages:
+            self._of_another_device(tensor.device.index)
             self._allocate(storage, key, storage.nbytes())
+
+    def _of_another_device(self, index: int | None) -> None:
+        """Say so where a process uses more than one device."""
+        if index is None or index in self.used:
+            return
+        self.used.add(index)
+        if len(self.used) > 1:
+            self.note(
+                f"{place()} uses device {index} beside others: work and memory of all devices of a process"
+                " are counted as one device's, so that both are above those of each"
+            )
 
     def retrack(self, storage: Any) -> None:
         """Follow a storage that changed its size."""
@@ -328,6 +358,25 @@ class Machine:
         self.recorder.end_step()
         if self.seat.steps and len(self.recorder.marks) > self.seat.steps:
             raise EnoughSteps
+
+    def backward_done(self) -> None:
+        """Note the end of a backward pass, as long as no optimizer has stepped."""
+        if self.first_optimizer:
+            return
+        self.backwards.append((len(self.clock.entries), self.clock.drained))
+        if self.seat.steps and len(self.backwards) > MOST_BACKWARDS:
+            raise EnoughSteps
+
+    def count_backwards(self) -> None:
+        """Take backward passes for steps where a script steps by itself, without `torch.optim`."""
+        if self.recorder.marks or not self.backwards:
+            return
+        self.recorder.marks = [entries for entries, _ in self.backwards]
+        self.recorder.drained = [seconds for _, seconds in self.backwards]
+        self.note(
+            "no optimizer of torch.optim has stepped: a step is taken to end with each backward pass, so that"
+            " gradient accumulation counts as many steps, and what follows the last pass as none"
+        )
 
     def policy(self, what: str) -> None:
         """Count a value that nobody knows and that was answered by policy."""

@@ -12,27 +12,30 @@ from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ersatz.sim.emulate.virtual.costs import Call, attention_kernel, kernel_of, touched
+from ersatz.sim.emulate.virtual.costs import Call, kernel_of, signature_of, touched
+from ersatz.sim.emulate.virtual.flexible import higher_order
 from ersatz.sim.emulate.virtual.known import (
-    MOST_FLOATS,
     Unknown,
     by_policy,
     cell_of,
     forget,
     is_worth,
     keep,
+    most_of,
     on_host,
     values_of,
 )
 from ersatz.sim.emulate.virtual.machine import Found, Machine, on_device
 from ersatz.sim.emulate.virtual.nature import Nature, is_integer, nature
-from ersatz.sim.hil.device.operators import Signature, rounded
+from ersatz.sim.emulate.virtual.shapeless import no_shapes, shapeless
 
 aten = torch.ops.aten
+MANY = 32  # tensors of one operator
+_DEVICE = torch.ops.prim.device.default
 LARGE = 1 << 20  # floats on the host beyond it are virtual, too
 COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd"})
 _PLAIN = frozenset({torch.Tensor, FakeTensor, torch.nn.Parameter, torch.nn.Buffer})
@@ -43,7 +46,7 @@ Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 def shapes_only() -> FakeTensorMode:
     """Return the mode in which operators run on shapes; one per process."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
     mode.allow_scalar_outputs = False
     FakeTensorMode.avoid_device_init = property(lambda self: True)
     FakeTensor.constant = property(
@@ -64,6 +67,7 @@ class Emulation(TorchDispatchMode):
         self.machine, self.shapes, self.world = machine, shapes, world
         self.kind = machine.shown.surface
         self.random = torch.Generator().manual_seed(machine.seat.seed)
+        self.fresh: dict[torch.device, dict[str, Any]] = {}  # attributes of a new tensor
 
     def another(self) -> Emulation:
         """Return a mode for another thread."""
@@ -75,15 +79,16 @@ class Emulation(TorchDispatchMode):
     ) -> Any:  # fmt: skip
         """Run one operator."""
         kwargs = kwargs or {}
-        if func is torch.ops.prim.device.default:
-            return func(*args, **kwargs)
+        if func is _DEVICE:
+            first = args[0]
+            return first.device if isinstance(first, FakeTensor) else func(*args, **kwargs)
         if not _PLAIN.issuperset(types):
             return NotImplemented
         other = _active(_FAKE)
         if other is not None and other is not self.shapes:
             return func(*args, **kwargs)  # somebody else asks for shapes: not the script's work
         if isinstance(func, HigherOrderOperator):
-            return self._higher_order(func, args, kwargs)
+            return higher_order(self.machine, self.shapes, func, args, kwargs)
         kind = nature(func)
         if kind.composite:
             with self:
@@ -93,6 +98,8 @@ class Emulation(TorchDispatchMode):
     def _dispatch(
         self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if kind.view and _is_unknown(args[0], self.shapes):
+            return self._view(func, args, kwargs)
         leaves = tree_leaves((args, kwargs))
         inputs = [x for x in leaves if isinstance(x, torch.Tensor)]
         device = next((x for x in leaves if isinstance(x, torch.device)), None)
@@ -106,6 +113,51 @@ class Emulation(TorchDispatchMode):
         if special is not None:
             return special(func, args, kwargs, inputs)
         return self._run(func, kind, args, kwargs, inputs)
+
+    def _view(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """Return a view. Every second operator is one, and `FakeTensorMode` takes 0.2 ms for each."""
+        if args[0].device.type == self.kind:
+            self.machine.dispatches += 1
+            self.machine.track(args[0])
+        return self._shaped(func, args, kwargs, args[0].device)
+
+    def _shaped(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device
+    ) -> torch.Tensor:
+        """Run an operator on the shapes alone, without what `FakeTensorMode` remembers of earlier ones."""
+        with in_kernel_invocation_manager(self.shapes):
+            made = func(*args, **kwargs)
+            found = self.fresh.get(device)
+            if found is None:
+                one = FakeTensor(self.shapes, torch.empty((), device="meta"), device)
+                found = self.fresh[device] = dict(one.__dict__)
+            out = torch.Tensor._make_subclass(FakeTensor, made, made.requires_grad, dispatch_device=True,
+                                              device_for_backend_keys=device)  # fmt: skip
+        torch._C._set_throw_on_mutable_data_ptr(out)
+        out.__dict__.update(found)  # what its constructor would set, twenty attributes one by one
+        return out
+
+    def _on__grouped_mm(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Multiply groups: kernels take every float format, PyTorch's rule for shapes bf16 alone."""
+        kind, plain = nature(func), args[0].dtype
+        if plain is torch.bfloat16:
+            return self._run(func, kind, args, kwargs, inputs)
+        with self.shapes:
+            narrow = [x.to(torch.bfloat16) for x in args[:2]]
+            made: torch.Tensor = func(*narrow, *args[2:], **kwargs).to(plain)
+        self.machine.track(made)
+        self._charge(kind, args, kwargs, inputs, [made], func)
+        return made
+
+    def _on_cat(self, func: Any, args: Any, kwargs: Any, inputs: Any) -> Any:
+        """Join pieces; of one for each of many ranks `FakeTensorMode` would look at each several times."""
+        many = len(inputs) > MANY and not kwargs.get("out")
+        if not many or not all(_is_unknown(x, self.shapes) for x in inputs):
+            return self._run(func, nature(func), args, kwargs, inputs)
+        made = self._shaped(func, args, kwargs, inputs[0].device)
+        self.machine.track(made)
+        self._charge(nature(func), args, kwargs, inputs, [made], func)
+        return made
 
     def _for_real(
         self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
@@ -172,7 +224,7 @@ class Emulation(TorchDispatchMode):
             made: torch.Tensor = func(*args, **kwargs)
         self.machine.track(made)
         values = values_of(args[0])
-        if values is not None and values.numel() <= _most(made.dtype):
+        if values is not None and values.numel() <= most_of(made.dtype):
             keep(made, func(values, **{**kwargs, "device": torch.device("cpu")}))
         self.machine.copy(touched(made), "host to device", waits=not kwargs.get("non_blocking"))
         return made
@@ -214,7 +266,7 @@ class Emulation(TorchDispatchMode):
         new, old = values_of(source), values_of(target)
         if new is not None and old is not None:
             func(old, new)
-        elif new is not None and _is_whole(target) and target.numel() <= _most(target.dtype):
+        elif new is not None and _is_whole(target) and target.numel() <= most_of(target.dtype):
             keep(target, new.to(target.dtype).expand(target.shape).clone())
         else:
             forget(target)
@@ -261,8 +313,7 @@ class Emulation(TorchDispatchMode):
             self.machine.read(kind.name)
             out = tree_map(lambda x: self.lift(x) if isinstance(x, torch.Tensor) else x, real)
         else:
-            with self.shapes:
-                out = func(*args, **kwargs)
+            out = self._result(func, kind, args, kwargs, real)
         outputs = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         self._keep_values(kind, args, kwargs, inputs, outputs, real)
         mine = on_device(outputs, self.kind)
@@ -273,6 +324,31 @@ class Emulation(TorchDispatchMode):
         if not kind.free and (mine or on_device(inputs, self.kind)):
             self._charge(kind, args, kwargs, inputs, outputs, func)
         return out
+
+    def _result(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any], real: Any
+    ) -> Any:
+        """Return virtual results: by the operator's shapes, or by running it where nobody wrote them."""
+        try:
+            with self.shapes:
+                return func(*args, **kwargs)
+        except (NotImplementedError, RuntimeError) as error:
+            if not shapeless(error):
+                raise
+        return self._run_for_shapes(func, kind, args, kwargs, real)
+
+    def _run_for_shapes(
+        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any], real: Any
+    ) -> Any:
+        """Run an operator without a rule for its shapes on the CPU, floats drawn."""
+        made = real
+        if made is None:
+            try:
+                made = func(*on_host(args, self.random), **on_host(kwargs, self.random))
+            except Exception as error:  # whatever somebody's operator raises
+                raise NotImplementedError(no_shapes(kind.full, str(error))) from None
+        self.machine.policy(f"shapes of {kind.full} found by running it on the CPU")
+        return tree_map(lambda x: self.lift(x) if isinstance(x, torch.Tensor) else x, made)
 
     def _real_result(
         self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
@@ -288,7 +364,9 @@ class Emulation(TorchDispatchMode):
                 return self._drawn(func, kind, args, kwargs)
             try:
                 return func(*on_host(args), **self._seeded(kind, on_host(kwargs)))
-            except (RuntimeError, NotImplementedError, TypeError) as error:
+            except Exception as error:  # whatever somebody's operator raises
+                if kind.namespace == "aten" and not isinstance(error, (RuntimeError, TypeError)):
+                    raise  # a place that is not there, as on a device
                 self.machine.note(f"{kind.full} cannot run on real values: {str(error)[:80]}")
                 return None
         if kind.test is not None and inputs[0].numel() <= 1 << 24:
@@ -330,7 +408,7 @@ class Emulation(TorchDispatchMode):
             value = values_of(value)
         dtype = named.get("dtype") or tensor.dtype
         shape = named.get("size", tensor.shape)
-        if value is None or math.prod(shape) > _most(dtype):
+        if value is None or math.prod(shape) > most_of(dtype):
             return None
         old = values_of(tensor)
         if kind.written and old is not None:
@@ -394,47 +472,12 @@ class Emulation(TorchDispatchMode):
         keep(made, values)
         return made
 
-    def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run flexible attention and its like on shapes, and charge them as attention."""
-        with self.shapes:
-            out = func(*args, **kwargs)
-        outputs = on_device(tree_leaves(out), self.kind)
-        for tensor in outputs:
-            self.machine.track(tensor)
-        name = func.name()
-        if not name.startswith("flex_attention"):
-            self.machine.note(f"the operator {name} is taken to cost nothing")
-            return out
-        q, k, v = args[:3]
-        backward = "backward" in name
-        kernel = attention_kernel(self.machine.stack, q, k, v, causal=True, backward=backward)
-        self.machine.run_kernel(kernel, name, known=True)
-        self.machine.note(f"{name} is taken to see half of all keys, as a causal mask does")
-        return out
 
-
-def signature_of(kind: Nature, args: Any, kwargs: dict[str, Any]) -> Signature:
-    """Return what makes an operator take the time that it takes: shapes, strides, formats, options."""
-
-    def form(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return ("tensor", tuple(value.shape), value.stride(), str(value.dtype).removeprefix("torch."),
-                    value.device.type)  # fmt: skip
-        if isinstance(value, (list, tuple)):
-            return tuple(form(x) for x in value)
-        if isinstance(value, torch.dtype):
-            return ("dtype", str(value).removeprefix("torch."))
-        if isinstance(value, torch.device):
-            return ("device",)
-        if isinstance(value, float):
-            return rounded(value)
-        return value if isinstance(value, (int, bool, str, type(None))) else ("left out",)
-
-    return (kind.full, form(args), tuple((k, form(v)) for k, v in sorted(kwargs.items())))
-
-
-def _most(dtype: torch.dtype) -> int:
-    return 1 << 24 if is_integer(dtype) else MOST_FLOATS
+def _is_unknown(tensor: object, shapes: FakeTensorMode) -> bool:
+    """Tell whether a tensor is a virtual one of the script's whose values nobody knows."""
+    if not isinstance(tensor, FakeTensor) or type(tensor) is not FakeTensor:
+        return False
+    return tensor.fake_mode is shapes and values_of(tensor) is None
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

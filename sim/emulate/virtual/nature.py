@@ -34,6 +34,7 @@ class Nature:
     namespace: str
     composite: bool  # made of others, handed over whole
     free: bool  # costs nothing: views and allocations
+    view: bool  # one result, which is a view of the only tensor among the arguments
     aliases: bool  # results share memory with arguments
     written: tuple[int, ...]  # positions of arguments that it writes
     written_names: tuple[str, ...]
@@ -61,7 +62,7 @@ def nature(func: Any) -> Nature:
     written = [i for i, a in enumerate(schema.arguments) if a.alias_info and a.alias_info.is_write]
     view = bool(returns) and all(r is not None and not r.is_write for r in returns)
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    own = any(has(func.name(), key) for key in ("CUDA", "PrivateUse1"))  # surface.kernels
+    own = any(has(func.name(), key) for key in ("CUDA", "PrivateUse1"))  # virtual.kernels
     composite = (
         func.namespace == "aten" and not own and has(func.name(), "CompositeImplicitAutograd")
     )
@@ -71,6 +72,7 @@ def nature(func: Any) -> Nature:
         namespace=func.namespace,
         composite=composite,
         free=view or name in _FREE or name in _ALLOCATES,
+        view=view and func.namespace == "aten" and _is_of_one(schema),
         aliases=any(r is not None for r in returns),
         written=tuple(i for i in written if not schema.arguments[i].kwarg_only),
         written_names=tuple(schema.arguments[i].name for i in written),
@@ -83,6 +85,16 @@ def nature(func: Any) -> Nature:
         test=_TESTS.get(name),
         overwrites=name in _OVERWRITES,
         uninitialised=name in _ALLOCATES,
+    )
+
+
+def _is_of_one(schema: Any) -> bool:
+    """Tell whether an operator takes one tensor, first, and returns one."""
+    given = [str(a.type) for a in schema.arguments]
+    return (
+        len(schema.returns) == 1
+        and str(schema.returns[0].type) == given[0] == "Tensor"
+        and not any("Tensor" in kind for kind in given[1:])
     )
 
 

@@ -5,28 +5,34 @@ python -m ersatz.sim.emulate.virtual.rank SEAT -- [-m] SCRIPT ARGUMENTS
 
 from __future__ import annotations
 
+import faulthandler
+import math
 import os
 import resource
 import runpy
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ersatz.device_models.text.units import format_bytes
 from ersatz.sim.emulate.allocator import configured
 from ersatz.sim.emulate.network import Network
 from ersatz.sim.emulate.timing import kernel_timer, own_operators
 from ersatz.sim.emulate.trace import Trace, save
 from ersatz.sim.emulate.virtual_device import (
     STANDINS,
+    WHERE,
     Seat,
     host_defaults,
     seated_node,
     shown_as,
     usable_memory,
 )
+from ersatz.sim.errors import EXIT_BAD_INPUT, InputError
 from ersatz.sim.hil.device.operators import key_of, told
 
 KEPT_STEPS = 2  # whole steps in the trace
@@ -38,7 +44,13 @@ def main(words: Sequence[str]) -> int:
     script = list(words[words.index("--") + 1 :])
     os.environ.update(TORCH_DEVICE_BACKEND_AUTOLOAD="0", TORCHDYNAMO_DISABLE="1",
                       HF_HUB_OFFLINE=os.environ.get("HF_HUB_OFFLINE", "1"))  # fmt: skip
-    machine, mode = put_in_place(seat)
+    where = Path(seat.out + WHERE).open("w")  # noqa: SIM115  # as long as the process lives
+    faulthandler.register(signal.SIGUSR1, where, all_threads=False)
+    try:
+        machine, mode = put_in_place(seat)
+    except InputError as error:  # of what was asked for, before the script began
+        print(error, file=sys.stderr, flush=True)
+        os._exit(EXIT_BAD_INPUT)
     status = 0
     from ersatz.sim.emulate.virtual.machine import EnoughSteps
 
@@ -51,15 +63,22 @@ def main(words: Sequence[str]) -> int:
         status = left.code if isinstance(left.code, int) else int(left.code is not None)
         if isinstance(left.code, str):
             print(left.code, file=sys.stderr)
-    except BaseException as error:
+    except BaseException as error:  # whatever a script ends with is its answer, an interrupt, too
         show_error()
-        machine.error = f"{type(error).__name__}: {error}{remedy(error)}"
+        machine.error = f"{type(error).__name__}: {words_of(error)}{remedy(error)}"
         status = 1
     save(trace_of(machine), Path(seat.out))
     sys.stdout.flush()
     sys.stderr.flush()
     mode.world.exchange.leave()
     os._exit(status)  # workers and threads of the script are not waited for
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says; a package that is kept out of sight is one that is not there."""
+    name = getattr(error, "name", None)
+    hidden = isinstance(error, ModuleNotFoundError) and name and sys.modules.get(name, name) is None
+    return f"No module named '{name}' on this device" if hidden else str(error)
 
 
 def remedy(error: BaseException) -> str:
@@ -128,19 +147,25 @@ def put_in_place(seat: Seat) -> tuple[Any, Any]:
 
 def machine_of(seat: Seat) -> Any:
     """Return the machine of a rank: its device, host, network and memory."""
+    from ersatz.sim.emulate.measured import Measurer
     from ersatz.sim.emulate.virtual.machine import Machine
 
     node, stack = seated_node(seat.node, seat.nodes, seat.stack)
     timer = kernel_timer(seat.timer, seat.calibration, node.device)
     host = host_defaults()
-    live = measurer(seat) if seat.timer == "live" else None
+    live = Measurer(seat.attach) if seat.timer == "live" else None
     launch_s = 0.0 if live or (stack.launch_s == 0 and node.device.name == "cpu") else host.launch_s
     memory, left = configured(usable_memory(node, stack), seat.allocator)
     machine = Machine(
         seat, node, stack, shown_as(node.device), host, timer, Network(node, stack, seat.world),
         memory, launch_s, live,
     )  # fmt: skip
-    machine.cache.capacity = node.device.cache_bytes
+    if live:
+        held = machine.cache.capacity = live.cache_holds()
+        what = format_bytes(held) if math.isfinite(held) else "whatever"
+        machine.note(
+            f"operators are timed with {what} of what was touched last in the cache of {seat.attach}"
+        )
     own = own_operators(seat.timer, seat.calibration, node.device)
     if own:
         machine.measure = lambda asked: own.get(key_of(told((asked[0], asked[1], asked[2]))))
@@ -157,30 +182,35 @@ def machine_of(seat: Seat) -> Any:
 
 def put_surfaces(machine: Any, mode: Any, world: Any) -> None:
     """Put in place what a script sees: device, tensors, packages, files, processes, ranks, threads, time."""
-    from ersatz.sim.emulate.standins import place
+    from ersatz.sim.emulate.standins import launched, place
     from ersatz.sim.emulate.surface import (
         attention,
         cuda,
         files,
-        kernels,
         npu,
         processes,
+        profiling,
         tensors,
         threads,
         times,
     )
+    from ersatz.sim.emulate.virtual import kernels, shapes
     from ersatz.sim.emulate.world import groups, lazily, reducer
 
     if machine.shown.surface == "npu":
-        npu.install(machine)
+        npu.install(machine, mode.shapes)
     else:
         cuda.install(machine)
-        kernels.install("CUDA", kernels.CPU if machine.device.name == "cpu" else kernels.CUDA)
+        own = kernels.CPU if machine.device.name == "cpu" else kernels.CUDA
+        kernels.install("CUDA", own, mode.shapes)
         attention.install(("AutogradCUDA", "CUDA"))
+    shapes.install()
     tensors.install(machine, mode)
     place.install(machine, machine.seat.standins)
     files.install(machine)
     processes.install(machine)
+    profiling.install(machine)
+    launched.install(machine)
     groups.install(machine, world)
     reducer.install(machine)
     lazily.install()
@@ -188,15 +218,9 @@ def put_surfaces(machine: Any, mode: Any, world: Any) -> None:
     times.install(machine.clock)
 
 
-def measurer(seat: Seat) -> Callable[[object], float | None]:
-    """Return what asks the attached device for the time of an operator."""
-    from ersatz.sim.emulate.measured import Measurer
-
-    return Measurer(seat.attach)
-
-
 def steps(machine: Any) -> None:
     """Note when optimizers step."""
+    import torch
     import torch.nn.utils.clip_grad
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.optim import optimizer
@@ -212,6 +236,13 @@ def steps(machine: Any) -> None:
         machine.phase = ""
         machine.step_done(found)
 
+    backward = torch.autograd.backward
+
+    def passed(*args: Any, **kwargs: Any) -> None:
+        backward(*args, **kwargs)
+        machine.backward_done()
+
+    torch.autograd.backward = passed
     optimizer.register_optimizer_step_pre_hook(before)
     optimizer.register_optimizer_step_post_hook(after)
 
@@ -219,6 +250,7 @@ def steps(machine: Any) -> None:
 def trace_of(machine: Any) -> Trace:
     """Return the trace of what the script did: its last whole steps."""
     recorder, memory = machine.recorder, machine.memory
+    machine.count_backwards()
     marks = recorder.marks[-KEPT_STEPS - 1 :]
     marks = [0, *marks] if len(marks) == 1 else marks  # the only step begins with the script
     begin = marks[0] if marks else 0
@@ -238,7 +270,9 @@ def trace_of(machine: Any) -> Trace:
                "notes": list(machine.notes), "virtual_s": recorder.clock.drained,
                "cpu_s": machine.real_clock(), "steps": max(len(recorder.marks), 0),
                "error": machine.error, "parameters": machine.parameters,
+               "started": dict(machine.started),
                "surface_assumed": machine.shown.assumed,
+               **({"modelled": machine.modelled} if machine.seat.timer == "live" else {}),
                "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
     )  # fmt: skip
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,8 @@ class ShimError(Exception):
     """This PyTorch is built in a way that the emulator does not know."""
 
 
-class Current(threading.local):
-    """The current device of a thread."""
+class Current:
+    """The current device. Of all threads: those of the backward pass find the one that the script chose."""
 
     index = 0
 
@@ -113,16 +112,17 @@ def _exchange(_: object, index: int) -> int:
 
 
 def _guarded() -> dict[str, Any]:
-    """Return C functions over `Device`, two bytes: the type below, the index above."""
+    """Return C functions over `Device`, two bytes: the type below, the index above.
+
+    What sets a device stays the guard's own, which does nothing: it is called on the way out of an error
+    of Python's, where no Python may run, and each process has one current device.
+    """
     this, device = ctypes.c_void_p, ctypes.c_int16
-    choose = ctypes.CFUNCTYPE(None, this, device)(lambda me, given: _choose(me, given >> 8))
     return {
         "getDevice": ctypes.CFUNCTYPE(device, this)(lambda _: CUDA | current.index << 8),
         "exchangeDevice": ctypes.CFUNCTYPE(device, this, device)(
-            lambda me, given: CUDA | _exchange(me, given >> 8) << 8
+            lambda me, given: CUDA | current.index << 8
         ),
-        "setDevice": choose,
-        "uncheckedSetDevice": choose,
     }
 
 

@@ -57,15 +57,18 @@ def _spreading(world: World) -> tuple[Function, ...]:
         if source in ranks:
             object_list[:] = found[ranks.index(source)]
 
-    def scatter_object_list(output: list[Any], inputs: Any = None, src: Any = None, group: Any = None,
-                            **kwargs: Any) -> None:  # fmt: skip
+    def scatter_object_list(
+        scatter_object_output_list: list[Any], scatter_object_input_list: Any = None, src: Any = None,
+        group: Any = None, group_src: Any = None,
+    ) -> None:  # fmt: skip
         ranks = _group_of(group)
-        row = _of_all(world, "scatter_object_list", inputs, ranks)[ranks.index(src or ranks[0])]
+        place = group_src or 0 if src is None else ranks.index(src)
+        row = _of_all(world, "scatter_object_list", scatter_object_input_list, ranks)[place]
         if row is None:
             raise NotImplementedError(
                 "objects are scattered from a rank that is not emulated: --ranks"
             )
-        output[0] = row[ranks.index(world.machine.seat.rank)]
+        scatter_object_output_list[0] = row[ranks.index(world.machine.seat.rank)]
 
     return broadcast_object_list, scatter_object_list
 

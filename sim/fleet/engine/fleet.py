@@ -133,6 +133,7 @@ class Fleet:
                 if self.left and until == math.inf:
                     raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
             except BaseException:
+                # it hears the end as ever; what it breaks on then is not why the run ended
                 with suppress(Exception, HangError, SystemExit):
                     self._watched(partial(self.scheduler.on_end, self.view))
                 raise

@@ -106,9 +106,11 @@ def read_kubernetes(path: Path, fleet: Cluster | None = None) -> Foreign:
     if fleet is None and nodes:
         zones: dict[str, int] = {}
         racks: dict[str, int] = {}
-        fleet = Cluster(
-            tuple(node_of(path, item, zones, racks) for item in nodes), path.name.split(".")[0]
-        )
+        found = tuple(node_of(path, item, zones, racks) for item in nodes)
+        try:
+            fleet = Cluster(found, path.name.split(".")[0])
+        except ValueError as error:
+            fail(path, str(error))
     asked = [pod for pod in pods.values() if pod.devices and pod.created_s < math.inf]
     if not asked:
         fail(
@@ -159,6 +161,11 @@ def _part(item: Data, key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _items(item: Data, key: str) -> list[dict[str, Any]]:
+    value = item.get(key)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def _seconds(path: Path, text: object) -> float:
     """Return a time as in 2026-01-31T12:00:00Z; infinite where there is none."""
     if not text:
@@ -188,8 +195,8 @@ def _see_pod(path: Path, pods: dict[str, Pod], item: Data) -> Pod:
     pod.priority = priority if isinstance(priority, int) else pod.priority
     pod.created_s = min(pod.created_s, _seconds(path, meta.get("creationTimestamp")))
     pod.node = str(spec.get("nodeName") or pod.node)
-    for condition in status.get("conditions") or ():
-        if isinstance(condition, dict) and condition.get("status") == "True":
+    for condition in _items(status, "conditions"):
+        if condition.get("status") == "True":
             at = _seconds(path, condition.get("lastTransitionTime"))
             if condition.get("type") == "PodScheduled":
                 pod.bound_s = min(pod.bound_s, at)
@@ -200,7 +207,7 @@ def _see_pod(path: Path, pods: dict[str, Pod], item: Data) -> Pod:
     if phase in ("Succeeded", "Failed"):
         pod.how = pod.how or ("finish" if phase == "Succeeded" else "abandon")
         ends = [_seconds(path, _part(_part(c, "state"), "terminated").get("finishedAt"))
-                for c in status.get("containerStatuses") or () if isinstance(c, dict)]  # fmt: skip
+                for c in _items(status, "containerStatuses")]  # fmt: skip
         ends = [end for end in ends if end < math.inf]
         pod.ended_s = min(pod.ended_s, max(ends)) if ends else pod.ended_s
     return pod
@@ -209,11 +216,10 @@ def _see_pod(path: Path, pods: dict[str, Pod], item: Data) -> Pod:
 def _devices(spec: Data) -> int:
     """Return the accelerators that a pod's containers ask for."""
     total = 0
-    for container in spec.get("containers") or ():
-        if isinstance(container, dict):
-            room = _part(container, "resources")
-            asked = {**_part(room, "requests"), **_part(room, "limits")}
-            total += sum(_whole(value) for key, value in asked.items() if DEVICE.match(key))
+    for container in _items(spec, "containers"):
+        room = _part(container, "resources")
+        asked = {**_part(room, "requests"), **_part(room, "limits")}
+        total += sum(_whole(value) for key, value in asked.items() if DEVICE.match(key))
     return total
 
 

@@ -99,6 +99,8 @@ def _devices(row: Row, key: str) -> int:
 
 def _sinfo(path: Path) -> list[FleetNode]:
     lines = [line for line in open_text(path).splitlines() if line.strip()]
+    if not lines:
+        fail(path, "lists no node")
     delimiter = "|" if "|" in lines[0] else ""
     names = [_WORDS.get(w.strip(), w.strip()) for w in _cells(lines[0], delimiter)]
 

@@ -88,14 +88,14 @@ def make_log(
     log = Log(
         fleet, Rules(slack_s=slack_s), Claims(preempts="any", own_rules=own_rules), dict(about)
     )
-    rows: list[tuple[float, int, int, Record]] = []
+    rows: list[tuple[float, int, int, int, Record]] = []
     for number, story in enumerate(stories):
         log.jobs[story.id] = _job(path, story, origin, allowed)
-        rows += [(t, order, number, r) for t, order, r in _told(story, origin)]
+        rows += [(t, order, number, ran, r) for t, order, ran, r in _told(story, origin)]
     for time_s, event, node in outages:
         if node in fleet.index:
             at = time_s - origin
-            rows.append((at, _DOWN if event == "down" else _UP, 0,
+            rows.append((at, _DOWN if event == "down" else _UP, 0, 0,
                          Record(at, event, node=fleet.index[node])))  # fmt: skip
     log.records = list(_placed(fleet, stories, sorted(rows, key=lambda row: row[:3])))
     over = all(_ended(story) for story in stories)
@@ -191,45 +191,47 @@ def _name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("-.")
 
 
-def _told(story: Story, origin: float) -> list[tuple[float, int, Record]]:
-    """Return a story's records, without the devices."""
-    rows = [(story.submit_s - origin, _SUBMIT, Record(story.submit_s - origin, "submit", story.id))]
-    for ran in story.attempts:
+def _told(story: Story, origin: float) -> list[tuple[float, int, int, Record]]:
+    """Return a story's records with their order and attempt, without the devices."""
+    at = story.submit_s - origin
+    rows = [(at, _SUBMIT, 0, Record(at, "submit", story.id))]
+    for number, ran in enumerate(story.attempts):
         start, end = ran.start_s - origin, ran.end_s - origin
-        rows.append((start, _START, Record(start, "start", story.id, value=1.0)))
+        rows.append((start, _START, number, Record(start, "start", story.id, value=1.0)))
         if end == math.inf:
             continue
         order = _END if end > start else _LATE
         event = "fail" if ran.how == "abandon" else ran.how
         work = end - start if event in ("finish", "timeout") else 0.0
         detail = f"kill; {ran.detail}" if event == "preempt" else ran.detail
-        rows.append((end, order, Record(end, event, story.id, value=work, detail=detail)))
+        rows.append((end, order, number, Record(end, event, story.id, value=work, detail=detail)))
         if ran.how == "abandon":
-            rows.append((end, order, Record(end, "abandon", story.id, detail=ran.detail)))
+            rows.append((end, order, number, Record(end, "abandon", story.id, detail=ran.detail)))
     if story.gone and story.gone_s < math.inf:
         at = story.gone_s - origin
-        rows.append((at, _LATE, Record(at, story.gone, story.id, detail=story.why)))
+        rows.append((at, _LATE, 0, Record(at, story.gone, story.id, detail=story.why)))
     return rows
 
 
 def _placed(
-    fleet: Cluster, stories: Sequence[Story], rows: Sequence[tuple[float, int, int, Record]]
+    fleet: Cluster, stories: Sequence[Story], rows: Sequence[tuple[float, int, int, int, Record]]
 ) -> Iterable[Record]:
-    """Yield the records with devices; where more is held than there is, a device is held twice."""
+    """Yield the records with devices; where more is held than there is, a device is held twice.
+
+    Attempts of one job may overlap, as a log has them: each gives back what it took itself.
+    """
     busy: Counter[tuple[int, int]] = Counter()  # (node, device) -> by how many
-    held: dict[str, Placement] = {}
-    attempt: Counter[str] = Counter()
-    for _, _, number, record in rows:
+    held: dict[tuple[int, int], Placement] = {}  # by story: two may tell of one job
+    for _, _, number, attempt, record in rows:
         if record.event == "start":
-            ran = stories[number].attempts[attempt[record.job]]
-            attempt[record.job] += 1
-            placement = held[record.job] = tuple(sorted(
+            ran = stories[number].attempts[attempt]
+            placement = held[number, attempt] = tuple(sorted(
                 (fleet.index[node], ran.masks.get(node) or _lowest(fleet, busy, fleet.index[node], count))
                 for node, count in ran.on.items()))  # fmt: skip
             _count(busy, placement, 1)
             yield record._replace(placement=placement)
         elif record.event in ("finish", "fail", "preempt", "timeout"):
-            placement = held.pop(record.job)
+            placement = held.pop((number, attempt))
             _count(busy, placement, -1)
             yield record._replace(placement=placement)
         else:

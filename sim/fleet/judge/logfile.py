@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.csvtext import csv_text
-from ersatz.device_models.text.problems import InputError, Problem
+from ersatz.device_models.text.problems import InputError, Problem, in_words
+from ersatz.device_models.text.typed import typed
 from ersatz.sim.fleet.cluster import (
     UNCOUNTED,
     Cluster,
@@ -30,6 +31,9 @@ from ersatz.sim.fleet.workload.jobs import Job
 from ersatz.sim.fleet.workload.traces.rows import open_text
 
 VERSION = 1
+MOST_DEVICES = 65_536  # of a node that a log tells of
+MOST_LEAVES = 10_000_000
+LONGEST_S = 1e15  # that a log may tell of
 
 
 def log_text(log: Log, kind: str = "csv") -> str:
@@ -66,9 +70,16 @@ def parse_log(text: str, file: str = "log") -> Log:
                 log.records.append(_record(log, row))
         if log is None:
             raise ValueError("is empty; expected an event log")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"no such column or key: {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError([Problem(file, line, 1, "", "", why)]) from error
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        csv.Error,
+    ) as error:
+        raise InputError([Problem(file, line, 1, "", "", in_words(error))]) from error
     return log
 
 
@@ -119,8 +130,11 @@ def _record(log: Log, row: dict[str, str]) -> Record:
     if event == "submit":
         log.jobs[job] = job_of(json.loads(detail))
         detail = ""
+    time_s = _number(row["time_s"])
+    if abs(time_s) > LONGEST_S:
+        raise ValueError(f"time_s {row['time_s']!r}: expected up to {LONGEST_S:g}")
     return Record(
-        _number(row["time_s"]), event, job, parse_devices(log.cluster, row["devices"]),
+        time_s, event, job, parse_devices(log.cluster, row["devices"]),
         log.cluster.node_named(row["node"]) if row["node"] else -1,
         _number(row["value"]) if row["value"] else 0.0, detail,
     )  # fmt: skip
@@ -162,7 +176,8 @@ def job_of(data: dict[str, Any]) -> Job:
         key: tuple(v) if isinstance(v, list) else math.inf if v == "inf" else v
         for key, v in data.items()
     }
-    return Job(**values)
+    typed(Job, values)
+    return Job(**values)  # whole numbers stay whole, so that the log is written back as it was
 
 
 def _rules_data(rules: Rules) -> dict[str, Any]:
@@ -188,8 +203,12 @@ def _cluster_data(cluster: Cluster) -> dict[str, Any]:
 def _begin(data: dict[str, Any]) -> Log:
     if data.get("version") != VERSION:
         raise ValueError(f"is a log of version {data.get('version')}; expected {VERSION}")
-    cluster = Cluster(tuple(FleetNode(*row) for row in data["cluster"]["nodes"]),
-                      data["cluster"]["name"])  # fmt: skip
+    nodes = tuple(typed(FleetNode, row, row=True) for row in data["cluster"]["nodes"])
+    for node in nodes:
+        if node.devices > MOST_DEVICES or max(node.leaf, node.pod) > MOST_LEAVES:
+            raise ValueError(f"node {node.name[:60]!r}: expected at most {MOST_DEVICES:,} devices,"
+                             f" and leaf and pod up to {MOST_LEAVES:,}")  # fmt: skip
     rules = dict(data["rules"])
-    quotas = {name: Quota(*pair) for name, pair in rules.pop("quotas", {}).items()}
-    return Log(cluster, Rules(quotas, **rules), Claims(**data["claims"]), dict(data["about"]))
+    quotas = {name: typed(Quota, pair, row=True) for name, pair in rules.pop("quotas", {}).items()}
+    return Log(Cluster(nodes, str(data["cluster"]["name"])), typed(Rules, {**rules, "quotas": quotas}),
+               typed(Claims, data["claims"]), typed(dict[str, str], data["about"]))  # fmt: skip

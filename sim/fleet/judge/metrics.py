@@ -165,7 +165,7 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
         "slowdown": _mean(jct[runs > 0] / runs[runs > 0]),
         "bounded_slowdown": _mean(np.maximum(jct / np.maximum(runs, TAU_S), 1.0)),
         "makespan_s": last - first, "device_hours": held / 3600.0,
-        "allocated": held / (log.cluster.devices * max(last, 1e-9)),
+        "allocated": _ratio(held, log.cluster.devices * max(last, 1e-9)),
         "lost_hours": lost / 3600.0, "goodput": 1.0 - lost / held if held else math.nan,
         "preemptions": _ratio(sum(r.preemptions for r in chosen), len(chosen)),
         "failures": _ratio(sum(r.failures for r in chosen), len(chosen)),
@@ -178,7 +178,7 @@ def metrics(log: Log, rows: Iterable[JobRow] | None = None) -> dict[str, float]:
 
 def _rho(row: JobRow, part: float) -> float:
     """Return a job's finish-time fairness, against alone on `part` devices."""
-    alone = row.held_s * max(1.0, row.job.devices / part)
+    alone = row.held_s * max(1.0, row.job.devices / part if part else 1.0)
     return row.jct_s / alone if alone > 0 else 1.0
 
 
@@ -297,7 +297,7 @@ class _Fragments:
         self.full = [n.devices for n in nodes]
         self.lost = [
             math.fsum(w for size, w in mix if size > free) * free
-            for free in range(max(self.full) + 1)
+            for free in range(max(self.full, default=0) + 1)
         ]
         self.free = list(self.full)
         self.total = sum(self.full)
@@ -305,7 +305,7 @@ class _Fragments:
 
     def set(self, node: int, busy: int, down: bool) -> None:
         """Note what a node has free."""
-        free = 0 if down else self.full[node] - busy.bit_count()
+        free = 0 if down else max(self.full[node] - busy.bit_count(), 0)  # a log may give too many
         before = self.free[node]
         self.free[node] = free
         self.total += free - before

@@ -214,7 +214,7 @@ class _Reading:
             if not isinstance(group, dict):
                 continue
             path: Key = ("spec", "resourceGroups", i)
-            covered = [str(r) for r in group.get("coveredResources") or ()]
+            covered = [str(r) for r in _items(group.get("coveredResources"))]
             if not covered:
                 self.blame(of, (*path, "coveredResources"), None, "expected at least one resource")
             for resource in covered:
@@ -223,7 +223,7 @@ class _Reading:
                 seen.add(resource)
             quotas: dict[FlavorResource, Quota] = {}
             names = []
-            for k, flavor in enumerate(group.get("flavors") or ()):
+            for k, flavor in enumerate(_items(group.get("flavors"))):
                 if isinstance(flavor, dict):
                     names.append(str(flavor.get("name", "")))
                     quotas |= self._flavor_quotas(
@@ -235,7 +235,7 @@ class _Reading:
     def _flavor_quotas(
         self, of: _Object, path: Key, flavor: dict[str, Any], covered: list[str], cohort: bool
     ) -> dict[FlavorResource, Quota]:
-        resources = [r for r in flavor.get("resources") or () if isinstance(r, dict)]
+        resources = [r for r in _items(flavor.get("resources")) if isinstance(r, dict)]
         listed = [str(r.get("name", "")) for r in resources]
         if listed != covered:
             self.blame(of, (*path, "resources"), ", ".join(listed) or None,
@@ -267,7 +267,8 @@ class _Reading:
         borrow = self._word(
             of, (*preempt, "borrowWithinCohort", "policy"), WORDS["borrow"], "never"
         )
-        most: Any = (preempt_of(spec).get("borrowWithinCohort") or {}).get("maxPriorityThreshold")
+        within = preempt_of(spec).get("borrowWithinCohort")
+        most: Any = within.get("maxPriorityThreshold") if isinstance(within, dict) else None
         if most is not None and not isinstance(most, int):
             self.blame(of, (*preempt, "borrowWithinCohort", "maxPriorityThreshold"), most,
                        "expected a whole number")  # fmt: skip
@@ -329,7 +330,7 @@ class _Reading:
     def _topology(self, of: _Object) -> None:
         levels = self._spec(of).get("levels")
         found = [
-            str(level.get("nodeLabel", "")) for level in levels or () if isinstance(level, dict)
+            str(level.get("nodeLabel", "")) for level in _items(levels) if isinstance(level, dict)
         ]
         if not found or not all(found) or len(found) > 16 or len(set(found)) < len(found):
             self.blame(of, ("spec", "levels"), ", ".join(found) or None,
@@ -338,7 +339,7 @@ class _Reading:
             self.levels[of.name] = tuple(found)
 
     def _local(self, of: _Object) -> None:
-        space = str((of.data.get("metadata") or {}).get("namespace") or "default")
+        space = str(of.data["metadata"].get("namespace") or "default")
         spec = self._spec(of)
         stop = self._word(of, ("spec", "stopPolicy"), WORDS["stop"], "")
         if stop:
@@ -359,7 +360,8 @@ class _Reading:
         old = str(of.data.get("apiVersion", "")).endswith("v1beta1")
         on = isinstance(fair, dict) and (not old or bool(fair.get("enable")))
         strategies: list[str] = []
-        for i, word in enumerate((fair or {}).get("preemptionStrategies") or () if on else ()):
+        given = fair.get("preemptionStrategies") if on and isinstance(fair, dict) else None
+        for i, word in enumerate(map(str, _items(given))):
             if word not in STRATEGIES:
                 self.blame(of, ("fairSharing", "preemptionStrategies", i), word,
                            f"expected one of {', '.join(STRATEGIES)}")  # fmt: skip
@@ -424,6 +426,11 @@ def preempt_of(spec: dict[str, Any]) -> dict[str, Any]:
     """Return a queue's section on preemption."""
     found = spec.get("preemption")
     return found if isinstance(found, dict) else {}
+
+
+def _items(found: object) -> list[Any]:
+    """Return the items of a list; none of what is no list, which is blamed as a field."""
+    return found if isinstance(found, list) else []
 
 
 def _taints(found: object) -> tuple[Taint, ...]:

@@ -7,6 +7,7 @@ Shares are computed anew when jobs come or go. Not modelled: several jobs on one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from ersatz.sim.fleet.log import Claims, Record
 from ersatz.sim.fleet.policies.placement import Placer
 from ersatz.sim.fleet.policies.queue import Admit, within_limits
-from ersatz.sim.fleet.protocol import Decision, Preempt, Start, View, WakeAt
+from ersatz.sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
 from ersatz.sim.fleet.workload.jobs import Job
 
 Matrix = NDArray[np.float64]
+LEAST_SHARE = 1e-6  # below it a share is the solver's rounding
+DIGITS = 9  # of how far behind a job is: who came first decides between equals, not rounding
 BONUS = 0.05  # weight of the mean speed beside the worst-off job's: what is left over is used well
 Allocate = Callable[[Matrix, Matrix, Matrix], Matrix]
 """(rate of each job on each type, devices of each job, devices of each type) -> shares of time"""
@@ -65,6 +68,10 @@ def blind(rates: Matrix, gangs: Matrix, capacity: Matrix) -> Matrix:
     return max_min((rates > 0).astype(float), gangs, capacity)
 
 
+def _type_of(view: View, attempt: Attempt) -> str:
+    return view.cluster.nodes[attempt.placement[0][0]].type
+
+
 class ShareScheduler:
     """Turns shares into placements, round after round."""
 
@@ -78,7 +85,8 @@ class ShareScheduler:
         self.shares: dict[tuple[str, str], float] = {}
         self.had: dict[tuple[str, str], float] = {}  # device time that a job has had on a type
         self.since: dict[str, float] = {}  # when a job was first seen
-        self.round_at = 0.0
+        self.begun, self.round_at = 0.0, 0.0  # the last round, and the next
+        self.settled: set[tuple[str, str]] = set()  # who runs where, until something happens
         self._jobs: frozenset[str] = frozenset()
 
     def on_start(self, view: View) -> None:
@@ -86,6 +94,10 @@ class ShareScheduler:
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """At the beginning of a round give devices to those who are furthest behind."""
+        if self.settled:
+            self._pass_over(now)
+            if now < self.round_at:
+                yield WakeAt(self.round_at)
         if not (view.waiting or view.running) or now < self.round_at:
             return
         self._account(view, now)
@@ -95,23 +107,41 @@ class ShareScheduler:
         for job in jobs.values():
             self.since.setdefault(job.id, now)
         chosen = self._choose(view, now, jobs)
+        self.settled = self._settles(view, chosen)
         for name, attempt in list(view.running.items()):
-            if chosen.get(name) != view.cluster.nodes[attempt.placement[0][0]].type:
+            if chosen.get(name) != _type_of(view, attempt):
                 yield Preempt(name, for_job="")
         for name, kind in chosen.items():
             if name in view.waiting and self.admit(view, view.waiting[name], 0):
                 placement = self.placer.fill(view.free, view.waiting[name], kind)
                 if placement and view.rate(view.waiting[name], placement) > 0:
                     yield Start(name, placement)
-        self.round_at = now + self.round_s
-        yield WakeAt(self.round_at)
+        self.begun, self.round_at = now, now + self.round_s
+        if not self.settled:
+            yield WakeAt(self.round_at)
+
+    def _settles(self, view: View, chosen: dict[str, str]) -> set[tuple[str, str]]:
+        """Return who runs where, if no round changes it until something happens; else nothing.
+
+        So it is where nobody waits and all run where all their share is.
+        """
+        here = {name: _type_of(view, attempt) for name, attempt in view.running.items()}
+        mine = {pair for pair, share in self.shares.items() if share > LEAST_SHARE}
+        return mine if not view.waiting and here == chosen and mine == set(here.items()) else set()
+
+    def _pass_over(self, now: float) -> None:
+        """Catch up with the rounds since all settled: each only counted time."""
+        passed = max(math.ceil((now - self.begun) / self.round_s) - 1, 0)
+        for pair in self.settled:
+            self.had[pair] = self.had.get(pair, 0.0) + passed * self.round_s
+        self.begun += passed * self.round_s
+        self.round_at, self.settled = self.begun + self.round_s, set()
 
     def _account(self, view: View, now: float) -> None:
         """Count the time that running jobs have had on their type in the round that ends."""
         for name, attempt in view.running.items():
-            pair = name, view.cluster.nodes[attempt.placement[0][0]].type
-            begin = max(attempt.start_s, self.round_at - self.round_s)
-            self.had[pair] = self.had.get(pair, 0.0) + now - begin
+            pair = name, _type_of(view, attempt)
+            self.had[pair] = self.had.get(pair, 0.0) + now - max(attempt.start_s, self.begun)
 
     def _renew(self, view: View, jobs: list[Job]) -> None:
         """Compute shares for the jobs that are there."""
@@ -134,9 +164,10 @@ class ShareScheduler:
                 room[node.type] += node.devices
         order = []
         for (name, kind), share in self.shares.items():
-            if share > 1e-6 and name in jobs:
+            if share > LEAST_SHARE and name in jobs:
                 had = self.had.get((name, kind), 0.0) / max(now - self.since[name], self.round_s)
-                order.append((-share / had if had else -share * 1e9, self.since[name], name, kind))
+                behind = round(share / had, DIGITS) if had else share * 1e9
+                order.append((-behind, self.since[name], name, kind))
         chosen: dict[str, str] = {}
         for _, _, name, kind in sorted(order):
             if name not in chosen and room[kind] >= jobs[name].devices:

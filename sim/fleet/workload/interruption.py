@@ -13,7 +13,7 @@ from ersatz.device_models.text.units import format_duration
 from ersatz.sim.job.checkpoint import checkpoint_cost
 from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.scenario import CheckpointSpec
-from ersatz.sim.scenario.schema import CheckpointSection, JobSection
+from ersatz.sim.scenario.sections.job import CheckpointSection, JobSection
 
 
 @dataclass(frozen=True, slots=True)

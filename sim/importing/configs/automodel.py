@@ -11,7 +11,7 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.known import flag_table, sort_rest
-from ersatz.sim.importing.models import assume_targets, put_model, put_targets
+from ersatz.sim.importing.models import assume_targets, put_attention, put_model, put_targets
 from ersatz.sim.workload.adapters import MODULES
 
 D = "distributed."
@@ -28,6 +28,7 @@ def read_automodel(text: YamlText, defines: Mapping[str, str]) -> Draft:
     named = flags.find(*_MODELS)
     flags.used.update(name for name in _MODELS if name in leaves)
     put_model(draft, named)
+    put_attention(flags, "model.attn_implementation")
     draft.put("model.lora_rank", flags.whole("model.lora_rank", "peft.dim"))
     _degrees(flags)
     _training(flags)

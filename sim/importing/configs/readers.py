@@ -12,7 +12,8 @@ from ersatz.sim.importing.configs.detect import MARKS, yaml_format
 from ersatz.sim.importing.configs.megatron import read_bridge, read_flagscale, read_test_case
 from ersatz.sim.importing.configs.primus import read_primus
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.importing.trainers.recipes import read_accelerate, read_axolotl, read_llamafactory
+from ersatz.sim.importing.trainers.accelerate import read_accelerate
+from ersatz.sim.importing.trainers.recipes import read_axolotl, read_llamafactory
 from ersatz.sim.importing.trainers.trainer import REINFORCED
 
 READERS: Mapping[str, Callable[[YamlText, Mapping[str, str]], Draft]] = {

@@ -6,7 +6,7 @@ from ersatz.sim.importing.flags import Flags
 from ersatz.sim.importing.megatron.layout import layer_list
 from ersatz.sim.importing.megatron.patterns import PatternError, pipeline_layout
 from ersatz.sim.importing.megatron.sizes import filler_layers
-from ersatz.sim.plan.schedules import V_SHAPED
+from ersatz.sim.plan.orders import V_SHAPED
 
 _VIRTUAL = ("num_virtual_stages_per_pipeline_rank", "virtual_pipeline_model_parallel_size",
             "num_layers_per_virtual_pipeline_stage")  # fmt: skip

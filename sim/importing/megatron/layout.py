@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ersatz.sim.importing.flags import Flags
+from ersatz.sim.importing.flags import Flags, whole_number
 from ersatz.sim.importing.megatron.patterns import PatternError, number_list
 from ersatz.sim.scenario.scenario import Parallel
 
@@ -61,8 +61,11 @@ def _context(flags: Flags) -> None:
     """How attention is spread over context ranks; without them the flag has no effect."""
     draft, key = flags.draft, "parallel.cp_comm"
     given = flags.take(key, "cp_comm_type", "context_parallel_algo")
-    inner = flags.whole("parallel.cp_inner", "ulysses_degree_in_cp")
+    inner = flags.whole("parallel.cp_inner", "ulysses_degree_in_cp") or _first_level(flags)
     if draft.values.get("parallel.cp") == 1:
+        return
+    if given is None and flags.find("ds_sequence_parallel_size"):  # DeepSpeed-Ulysses
+        draft.put(key, "a2a")
         return
     if given is None:
         draft.put(key, "p2p")
@@ -83,6 +86,22 @@ def _context(flags: Flags) -> None:
                 "parallel.cp_inner", f"{given.shown} {given.value}: how many ranks exchange heads"
             )
         draft.put("parallel.cp_inner", inner)
+
+
+def _first_level(flags: Flags) -> int | None:
+    """Return the ranks that exchange heads: the first of the sizes of a hierarchical group."""
+    key = "parallel.cp_inner"
+    given = flags.take(key, "hierarchical_context_parallel_sizes")
+    if given is None or given.unknown:
+        return None
+    sizes = [whole_number(word) or 0 for word in given.value.replace(",", " ").split()]
+    cp = flags.draft.values.get("parallel.cp", 0)
+    if len(sizes) != 2 or min(sizes) < 1 or sizes[0] * sizes[1] != cp:
+        flags.draft.blame(
+            key, given.line, given.shown, given.value, f"expected two sizes that make cp {cp}"
+        )
+        return None
+    return sizes[0]
 
 
 def _sharding(flags: Flags) -> None:

@@ -22,7 +22,6 @@ INFRAGRAPH_MARK = re.compile(
     r"^(?:devices|components):(?s:.*)^\s*(?:- |\[)?\{?\s*(?:type: xpu|name: xpu)", re.M
 )
 XML_MARK = re.compile(r"<system\b[^>]*\bversion=")
-LINK_RATE = 25e9  # bytes/s per direction of an NVLink 3 or 4
 GENERATIONS = {"80": "Ampere", "90": "Hopper", "100": "Blackwell", "103": "Blackwell"}
 DEVICES = {"0x2330": "h100", "0x2335": "h200", "0x20b": "a100"}  # PCI ids, as observed
 MOST_DEPTH = 50
@@ -65,9 +64,8 @@ def _node_file(
 ) -> list[str]:
     """Return a node file, after holding links and devices against the machine that it is based on."""
     if links and links != node.scale_up.links:
-        own = links * LINK_RATE / 1e9
-        draft.contradict(f"{links} links ({own:.0f} GB/s per direction) between devices; {node.name} has"
-                         f" {node.scale_up.links}: another machine")  # fmt: skip
+        draft.contradict(f"{links} links between devices; {node.name} has {node.scale_up.links}: another"
+                         " machine")  # fmt: skip
         return []
     if devices != node.devices:
         draft.contradict(f"{devices} devices; {node.name} has {node.devices}: another machine")

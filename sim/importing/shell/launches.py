@@ -28,6 +28,9 @@ _SHORT = {
     "-p": "partition",
     "-m": "module",
 }
+_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra"})
+_SHORT_OF_MPI = {"-N": "ntasks-per-node", "-npernode": "ntasks-per-node", "--npernode": "ntasks-per-node",
+                 "-ppn": "ntasks-per-node", "-np": "np", "--np": "np", "-n": "np"}  # fmt: skip
 _VERBS = {"megatron": ("pt", "sft", "rlhf"), "swift": ("pt", "sft", "rlhf"),
           "llamafactory-cli": ("train",), "primus-cli": ("train",), "axolotl": ("train",)}  # fmt: skip
 _MODULE_LAUNCHERS = ("torch.distributed", "torch.distributed.launch", "torch.distributed.run",
@@ -77,7 +80,9 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     parsed = _Parsed(switches)
     parsed.read(after)
     head = _Parsed(lambda name: False, single=True)
-    head.read([replace(w, text=f"--{_SHORT[w.text]}") if w.text in _SHORT else w for w in before])
+    mpi = any(word.text.rsplit("/", 1)[-1] in _MPI for word in before)
+    short = _SHORT_OF_MPI if mpi else _SHORT
+    head.read([replace(w, text=f"--{short[w.text]}") if w.text in short else w for w in before])
     tools = tuple(
         w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-")
     )

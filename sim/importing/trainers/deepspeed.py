@@ -1,27 +1,47 @@
-"""DeepSpeed's settings: sharding, offload, batch and precision."""
+"""Files beside a script, and DeepSpeed's settings in one: sharding, offload, batch and precision."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
-from ersatz.sim.importing.flat import flat_json
+from ersatz.sim.importing.flat import flat_json, flat_yaml
 
 STACK = "deepspeed"
+Flat = Callable[[str, str, str], dict[str, Given]]  # text, file, file as it is shown
 
 
-def settings_beside(draft: Draft, given: Given, written: dict[str, str]) -> dict[str, Given] | None:
-    """Return the settings that a flag names: a file beside, or one that the script writes."""
-    name = Path(given.value).name
+def settings_beside(
+    draft: Draft, given: Given, written: Mapping[str, str]
+) -> dict[str, Given] | None:
+    """Return the settings of DeepSpeed or FSDP that a flag names, in JSON; None where they cannot be read."""
+    return _beside(draft, given.value, written, "JSON", flat_json)
+
+
+def arguments_beside(
+    draft: Draft, named: str, written: Mapping[str, str]
+) -> dict[str, Given] | None:
+    """Return the arguments in a YAML file that is named; None where it cannot be read."""
+    return _beside(draft, named, written, "YAML",
+                   lambda text, file, shown: flat_yaml(parse_yaml(text, file), shown))  # fmt: skip
+
+
+def _beside(
+    draft: Draft, named: str, written: Mapping[str, str], kind: str, flat: Flat
+) -> dict[str, Given] | None:
+    """Read a file that lies beside the draft's, or that its script writes; its folder is not looked at."""
+    name = Path(named).name
     if name in written:
-        return flat_json(written[name], draft.file, name)
+        return flat(written[name], draft.file, name)
     path = Path(draft.file).parent / name
     try:
-        return flat_json(read_text_file(path, "JSON"), str(path), name)
+        return flat(read_text_file(path, kind), str(path), name)
     except InputError:
         if path.is_file():
             raise
@@ -60,6 +80,13 @@ def _shard(flags: Flags) -> None:
                        "zero_optimization.zero_hpz_partition_size")  # fmt: skip
     if size and size > 1:
         flags.draft.put("parallel.shard", size)
+    hpz = flags.find("zero_optimization.zero_hpz_partition_size")
+    if size and size > 1 and hpz:
+        words = (
+            "weights alone are gathered within the group; gradients and states, which all replicas share,"
+            " are taken to lie within it, too: more memory and less traffic than there is"
+        )
+        flags.draft.leave_out(hpz.shown, hpz.value, hpz.line, words, hpz.file)
 
 
 def stage_of_name(name: str) -> int | None:

@@ -99,12 +99,12 @@ def _host(flags: Flags) -> None:
     draft = flags.draft
     sharded = flags.find("fsdp")
     words = sharded.value.lower().replace(",", " ").split() if sharded else []
-    away = flags.on("memory.weights_offload", "fsdp_offload_params", "fsdp_config.offload_params")
+    away = flags.on("memory.weights_offload", "fsdp_offload_params")
     if away or "offload" in words:
         everything_away(draft)
     given = flags.find("gradient_checkpointing")
     if flags.on(
-        "memory.activation_offload", "activation_offloading", "fsdp_config.activation_offload"
+        "memory.activation_offload", "activation_offloading", "fsdp_activation_offload"
     ) or (given and given.value.lower().startswith("offload")):
         draft.put("memory.activation_offload", 1.0)
 

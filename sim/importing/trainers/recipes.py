@@ -1,4 +1,4 @@
-"""Recipes of fine-tuners in YAML: LLaMA-Factory, Axolotl, Accelerate; and DeepSpeed's settings alone."""
+"""Recipes of fine-tuners in YAML: LLaMA-Factory, Axolotl; and DeepSpeed's settings alone."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def read_llamafactory(text: YamlText, defines: Mapping[str, str]) -> Draft:
 def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of an Axolotl recipe."""
     draft = Draft(text.file, "axolotl-yaml")
-    given = {("fsdp_sharding_strategy" if k == "fsdp_config.fsdp_sharding_strategy" else k): v
-             for k, v in flat_yaml(text).items()}  # fmt: skip
+    given = flat_yaml(text)
     flags = Flags(given, draft)
     _refuse(flags, "rl")
-    degrees = {"tp": "tensor_parallel_size", "cp": "context_parallel_size"}
-    for key, name in degrees.items():
-        draft.put(f"parallel.{key}", flags.whole(f"parallel.{key}", name) or 1)
+    degrees = {"tp": ("tensor_parallel_size",),
+               "cp": ("context_parallel_size", "sequence_parallel_degree")}  # fmt: skip
+    for key, names in degrees.items():
+        draft.put(f"parallel.{key}", flags.whole(f"parallel.{key}", *names) or 1)
     precision = flags.find("bf16")
     if precision and precision.value == "auto":
         flags.given["bf16"] = Given("bf16", "bf16", ("true",), precision.line)
@@ -72,43 +72,6 @@ def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
                   "fsdp_config.reshard_after_forward" in given else 3)  # fmt: skip
     translate_trainer(flags, settings, AXOLOTL)
     return draft
-
-
-def read_accelerate(text: YamlText, defines: Mapping[str, str]) -> Draft:
-    """Return the draft of an Accelerate configuration: machines and sharding; the rest is asked for."""
-    draft = Draft(text.file, "accelerate-yaml")
-    given = {_short(key): value for key, value in flat_yaml(text).items()}
-    flags = Flags(given, draft)
-    total = flags.whole("cluster.nodes", "num_processes")
-    machines = flags.whole("cluster.nodes", "num_machines") or 1
-    draft.devices = total
-    draft.devices_per_node = total // machines if total and total % machines == 0 else None
-    draft.put("cluster.nodes", machines)
-    for key in ("tp", "cp"):
-        draft.put(
-            f"parallel.{key}", flags.whole(f"parallel.{key}", f"parallelism_config_{key}_size") or 1
-        )
-    kind = flags.text("parallel.zero", "distributed_type")
-    stage = flags.whole("parallel.zero", "zero_stage")
-    if stage is not None:
-        draft.put("parallel.zero", stage)
-    elif kind == "FSDP" and "fsdp_sharding_strategy" not in given:
-        reshard = flags.take("parallel.zero", "fsdp_reshard_after_forward")
-        off = "fsdp_reshard_after_forward" in given and reshard is None
-        draft.put("parallel.zero", 2 if off else 3)
-    translate_trainer(flags, None, Names())
-    return draft
-
-
-def _short(key: str) -> str:
-    for section in (
-        "fsdp_config.",
-        "deepspeed_config.",
-        "parallelism_config.",
-        "megatron_lm_config.",
-    ):
-        key = key.removeprefix(section)
-    return key
 
 
 def read_settings(text: str, file: str) -> Draft:
@@ -144,7 +107,11 @@ def _refuse_others(flags: Flags) -> None:
 def _by_megatron(flags: Flags) -> None:
     """Megatron's keys among the arguments: LLaMA-Factory then trains with its adapter of Megatron-Core."""
     draft = flags.draft
-    keys = [key for key in flags.given if key.endswith("_parallel_size")]
+    keys = [
+        key
+        for key in flags.given
+        if key.endswith("_parallel_size") and not key.startswith("sequence")
+    ]
     if not keys and "use_distributed_optimizer" not in flags.given:
         return
     draft.put("stack", "megatron-core")

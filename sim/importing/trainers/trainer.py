@@ -7,14 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ersatz.device_models.text.digits import is_whole
-from ersatz.sim.importing.cluster import read_machines
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import flag_table, sort_rest
-from ersatz.sim.importing.models import put_model
-from ersatz.sim.importing.shell.launches import Launch
-from ersatz.sim.importing.shell.machine import Followed
-from ersatz.sim.importing.shell.pieces import text_of
+from ersatz.sim.importing.models import put_attention, put_model
 from ersatz.sim.importing.trainers.deepspeed import (
     automatic,
     put_settings,
@@ -44,19 +40,6 @@ class Names:
     defaults_of: str = "the trainer"
     packs: Sequence[str] = ("packing", "neat_packing")
     more: frozenset[str] = field(default_factory=frozenset)
-
-
-def read_trainer(
-    draft: Draft, path: Path, launch: Launch, head: dict[str, Given], followed: Followed
-) -> Draft:
-    """Return the draft of a script that starts a trainer."""
-    draft.format = "trainer-sh"
-    written = {name: text_of(body) for name, body in followed.state.written.items()}
-    flags = Flags(dict(launch.flags), draft)
-    read_machines(draft, launch.launcher, head)
-    settings = settings_of(flags, written)
-    translate_trainer(flags, settings, Names())
-    return draft
 
 
 def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
@@ -92,12 +75,17 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
 def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> None:
     """Fill the draft from a trainer's arguments; machines must stand in it already."""
     draft = flags.draft
+    _beside(flags)
+    shared = flags.whole("parallel.cp", "sequence_parallel_size")
+    if shared and shared > 1:  # Ulysses: ranks that share a sequence
+        draft.put("parallel.cp", shared)
     for key in ("tp", "pp", "cp"):
         draft.put(f"parallel.{key}", draft.values.get(f"parallel.{key}", 1))
     draft.values.setdefault("parallel.sequence_parallel", False)
     named = flags.find(*names.model)
     flags.used.update(n for n in names.model if n in flags.given)
     put_model(draft, named)
+    put_attention(flags, "attn_implementation", "flash_attn")
     _adapters(flags, names)
     _length(flags, names)
     if settings is not None:
@@ -113,6 +101,28 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     sort_rest(flags, table)
     if settings is not None:
         sort_rest(settings, table)
+
+
+def _beside(flags: Flags) -> None:
+    """FSDP's own settings: a JSON beside the file, or keys below fsdp_config."""
+    draft = flags.draft
+    named = flags.find("fsdp_config")
+    found: dict[str, Given] = {}
+    if named and named.value.endswith(".json"):
+        settings = settings_beside(draft, named, {})
+        if settings is None:
+            words = f"{named.shown} {named.value} cannot be read: is anything computed again?"
+            draft.ask("parallel.recompute", words, ("none", "full"), named.line)
+        found = {key: replace(one, file=one.file or Path(named.value).name)
+                 for key, one in (settings or {}).items()}  # fmt: skip
+        flags.used.add("fsdp_config")
+    for key in [
+        key for key in flags.given if key.startswith("fsdp_config.") and key not in flags.used
+    ]:
+        found[key.removeprefix("fsdp_config.")] = flags.given.pop(key)
+    for key, one in found.items():
+        whole = f"fsdp_{key.removeprefix('fsdp_')}"
+        flags.given.setdefault(whole, replace(one, key=whole))
 
 
 def _adapters(flags: Flags, names: Names) -> None:
@@ -169,7 +179,9 @@ def _fully_sharded(flags: Flags) -> None:
         if draft.devices_per_node:
             draft.put("parallel.shard", draft.devices_per_node)
     elif words:
-        draft.put(key, 2 if "shard_grad_op" in words else 0 if "no_shard" in words else 3)
+        kept = "fsdp_reshard_after_forward" in flags.given
+        kept = flags.take(key, "fsdp_reshard_after_forward") is None and kept
+        draft.put(key, 2 if kept or "shard_grad_op" in words else 0 if "no_shard" in words else 3)
     else:
         draft.put(key, 0)
         draft.assume(
@@ -193,10 +205,17 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
             settings.take(key, f"{kind}.enabled")
         if on or (own is None and given and given.value == "true"):
             draft.put(key, kind)
+            flags.take(key, "mixed_precision")  # the trainer's own word wins over its launcher's
             return
     words = flags.text(key, "mixed_precision", "torch_dtype", "dtype")
-    if words and words.replace("bfloat16", "bf16").replace("float16", "fp16") in ("bf16", "fp16"):
-        draft.put(key, words.replace("bfloat16", "bf16").replace("float16", "fp16"))
+    named = (words or "").lower().replace("bfloat16", "bf16").replace("float16", "fp16")
+    if named in ("bf16", "fp16", "fp8"):
+        draft.put(key, named)
+        return
+    if draft.asked(key):
+        return
+    if named not in ("", "no", "auto", "fp32", "float32"):
+        draft.ask(key, f"{words!r} is no number format that is known", ("bf16", "fp16", "fp8"))
         return
     draft.put(key, "fp32")
     draft.assume(key, "fp32", "neither bf16 nor fp16 is on")
@@ -206,11 +225,18 @@ def _recompute(flags: Flags, names: Names) -> None:
     draft, key = flags.draft, "parallel.recompute"
     if key in draft.values:
         return
+    stated = {"gradient_checkpointing", "fsdp_activation_checkpointing"} & set(flags.given)
+    if draft.asked(key) and not stated:
+        return
     off = flags.on(key, "disable_gradient_checkpointing")
     given = flags.find("gradient_checkpointing", "fsdp_activation_checkpointing")
-    stated = "gradient_checkpointing" in flags.given
     on = flags.on(key, "gradient_checkpointing", "fsdp_activation_checkpointing")
-    if not stated and given is None and names.recompute_default and not off:
+    if (
+        "gradient_checkpointing" not in stated
+        and given is None
+        and names.recompute_default
+        and not off
+    ):
         on = True
         draft.assume(
             key, "full", f"gradient checkpointing is on in {names.defaults_of} unless switched off"
@@ -227,6 +253,15 @@ def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
                                      "training.micro_batch", name)
                  for name in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
                               "train_batch_size")}  # fmt: skip
+        for name, own, asked in (
+            ("train_micro_batch_size_per_gpu", names.micro[0], micro),
+            ("gradient_accumulation_steps", "gradient_accumulation_steps", rounds),
+        ):
+            set_ = _fixed(fixed[name], asked)
+            if asked and set_ != asked:
+                draft.contradict(
+                    f"{own} is {asked}, and DeepSpeed's {name} {set_}: its trainer stops there"
+                )
         micro = _fixed(fixed["train_micro_batch_size_per_gpu"], micro)
         rounds = _fixed(fixed["gradient_accumulation_steps"], rounds)
         whole = _fixed(fixed["train_batch_size"], None)
@@ -242,6 +277,9 @@ def _batch(flags: Flags, settings: Flags | None, names: Names) -> None:
     draft.put("training.micro_batch", micro)
     if whole:
         draft.put(key, whole)
+        if dp and micro and rounds and whole != micro * rounds * dp:
+            draft.contradict(f"train_batch_size {whole} is not micro-batch {micro} x {rounds} rounds of"
+                             f" accumulation x {dp} replicas = {micro * rounds * dp}")  # fmt: skip
         return
     if rounds is None and not draft.asked(key):
         rounds = 1

@@ -141,18 +141,37 @@ def loss_bytes(scenario: Scenario, stack: Stack) -> LossBytes:
 def message_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
     """Bytes of buffers that torch.distributed.pipelining holds all through a step for one chunk.
 
-    It makes one for each micro-batch that comes in, forward and backward, and keeps all results of the
-    last stage until the step's end. The inputs of micro-batches in flight lie in their buffers, and
-    the results of these are kept: one for the other.
+    It makes one for each micro-batch that comes in, forward and backward, and may keep all results of
+    the last stage until the step's end. The inputs of micro-batches in flight lie in their buffers,
+    and the results of these are kept: one for the other.
     """
-    parallel, training = scenario.parallel, scenario.training
-    if not pool.stack.pipeline_buffers or parallel.pp == 1 or not chunk.runs:
+    if not pool.stack.pipeline_buffers or scenario.parallel.pp == 1 or not chunk.runs:
         return 0.0
-    count = training.global_batch // (training.micro_batch * parallel.dp)
-    rows = Rows(scenario, pool.stack, ())
+    count, rows = _micro_batches(scenario), Rows(scenario, pool.stack, ())
     ways = (not chunk.embedding) + (not chunk.head)
-    results = rows.wide * rows.tokens * scenario.model.vocab / parallel.tp if chunk.head else 0.0
-    return ways * count * rows.boundary(chunk.runs[0][0]) + (count - 1) * results
+    results = (count - 1) * _result(rows) if _keeps_results(rows, chunk) else 0.0
+    return ways * count * rows.boundary(chunk.runs[0][0]) + results
+
+
+def joined_bytes(scenario: Scenario, pool: Pool, chunk: Chunk) -> float:
+    """Bytes of the one tensor into which the last stage joins the results of all micro-batches."""
+    rows = Rows(scenario, pool.stack, ())
+    return _micro_batches(scenario) * _result(rows) if _keeps_results(rows, chunk) else 0.0
+
+
+def _keeps_results(rows: Rows, chunk: Chunk) -> bool:
+    return chunk.head > 0 and rows.stack.keeps_results and rows.scenario.parallel.pp > 1
+
+
+def _micro_batches(scenario: Scenario) -> int:
+    training = scenario.training
+    return training.global_batch // (training.micro_batch * scenario.parallel.dp)
+
+
+def _result(rows: Rows) -> float:
+    """Bytes of one micro-batch's logits as the last stage keeps them."""
+    scenario = rows.scenario
+    return rows.wide * rows.tokens * scenario.model.vocab / scenario.parallel.tp
 
 
 def repeated_modules(parallel: Parallel, stack: Stack) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from dataclasses import replace
 from itertools import combinations
 
 from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.errors import LayoutError
 from ersatz.sim.plan.layout import rank_shape
+from ersatz.sim.plan.memory.facts import allocator_waste, host_update, loss_bytes
 from ersatz.sim.plan.memory.peaks import StagePeak, stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
 from ersatz.sim.scenario.scenario import Scenario
@@ -20,7 +22,6 @@ from ersatz.sim.workload.layer import Layer
 MOST = 6  # sets that are named
 ENOUGH = 3  # single changes that make pairs needless
 LARGEST = 3  # changes of a set
-OFFLOAD_BANDWIDTH = 15e9  # bytes/s per device where the host updates the weights
 
 Change = Callable[[Scenario], Scenario | None]
 
@@ -68,7 +69,7 @@ def fits_for_sure(scenario: Scenario) -> bool:
     """Tell whether the verdict on a plan is `fits`; False where there is no such plan."""
     try:
         return all(_verdict(peak) == "fits" for peak in stage_peaks(scenario))
-    except ValueError:
+    except LayoutError:
         return False
 
 
@@ -168,11 +169,19 @@ def _stack(**changes: float) -> Change:
     return change
 
 
+def _expandable(scenario: Scenario) -> Scenario | None:
+    return _stack(memory_fragmentation=allocator_waste("expandable"))(scenario)
+
+
+def _fused(scenario: Scenario) -> Scenario | None:
+    return _stack(loss_memory_bytes=loss_bytes("fused"))(scenario)
+
+
 def _better(stack: Stack, changes: dict[str, float]) -> Stack:
     better = {k: v for k, v in changes.items() if (v < getattr(stack, k)) == (k in LESS)}
     better = {k: v for k, v in better.items() if v != getattr(stack, k)}
     if "optimizer_offload" in better and not stack.optimizer_bandwidth:
-        better["optimizer_bandwidth"] = OFFLOAD_BANDWIDTH
+        better["optimizer_bandwidth"] = host_update()
     return replace(stack, **better) if better else stack  # type: ignore[arg-type]
 
 
@@ -180,9 +189,10 @@ def _with(scenario: Scenario, **changes: object) -> Scenario:
     return replace(scenario, parallel=replace(scenario.parallel, **changes))  # type: ignore[arg-type]
 
 
-LESS = ("memory_fragmentation", "loss_memory_bytes")  # of which less is better
+LESS = ("memory_fragmentation", "loss_memory_bytes", "keeps_results")  # of which less is better
 # Keys of a scenario's `memory`, the values of a stack that they change, and how these are said.
 KEYS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("results", "keeps_results", lambda _: "dropped"),
     ("allocator", "memory_fragmentation", lambda _: "expandable"),
     ("loss", "loss_memory_bytes", lambda _: "fused"),
     ("loss_chunks", "loss_chunks", "{:.0f}".format),
@@ -190,7 +200,7 @@ KEYS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 )
 # Changes by kind, in the order of what they usually cost in time; of a kind the mildest first.
 CHANGES: tuple[tuple[str, Change], ...] = (
-    ("allocator", _stack(memory_fragmentation=0.05)), ("loss", _stack(loss_memory_bytes=4.0)),
+    ("results", _stack(keeps_results=False)), ("allocator", _expandable), ("loss", _fused),
     ("chunks", _stack(loss_chunks=8.0)), ("zero", _zero(1)), ("recompute", _recompute("selective")),
     ("zero", _zero(2)), ("batch", _half_batch), ("zero", _zero(3)), ("batch", _one_sequence),
     *((name, _degree(name, factor)) for name in ("ep", "pp", "tp") for factor in (2, 4, 8)),

@@ -3,34 +3,44 @@
 A stage runs its slots in the order of its schedule. Activations of a chunk stand from its forward pass
 until its backward pass, or until its weight gradients where these are put off. Four moments of a slot
 count: the end of a forward pass; the loss, when a backward pass begins at the head; the layer in work;
-the end of a backward pass. The optimiser's step is the last. Orders are cached per shape, without what
-repeats: a plan then is a product of small matrices.
+the end of a backward pass. Then the results of the micro-batches may be joined, and the optimiser's step
+is the last. Orders are cached per shape, without what repeats: a plan then is a product of small matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.plan.memory import activations, state
-from ersatz.sim.plan.schedules import Order, make_schedule
+from ersatz.sim.plan.orders import Slot, orders_of
+from ersatz.sim.plan.schedules import make_schedule
 from ersatz.sim.scenario.scenario import Pool, Scenario
-from ersatz.sim.workload.adapters import trained_share
 
 Bytes = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-KINDS = ("weights", "gradients", "optimizer", "messages", "activations", "loss", "working set",
-         "fresh gradients", "whole gradients", "gathered weights", "update")  # fmt: skip
-STAY = KINDS[:4]  # all through the step
-FORWARD, LOSS, LAYER, BACKWARD, UPDATE = range(5)
+KINDS = ("weights", "gradients", "optimizer", "messages", "graphs", "activations", "loss", "working set",
+         "fresh gradients", "whole gradients", "gathered weights", "joined results",
+         "update")  # fmt: skip
+STAY = KINDS[:5]  # all through the step
+FORWARD, LOSS, LAYER, BACKWARD, JOIN, UPDATE = range(6)
 WORDS = ("the end of a forward pass", "the loss", "a layer's backward pass",
-         "the end of a backward pass", "the optimiser's step")  # fmt: skip
+         "the end of a backward pass", "the joining of results", "the optimiser's step")  # fmt: skip
+COUNTS = (
+    "flying",
+    "due",
+    "summed",
+    "standing",
+    "done",
+)  # columns of `Moments` that say what is held
 ROUNDS = 4  # of micro-batches per stage, after which the peak of a schedule does not change
 ENDLESS = (
     "1f1b",
@@ -51,6 +61,8 @@ class Moments:
     flying: Counts  # (moments, chunks) micro-batches whose activations stand
     due: Counts  # (moments, chunks) those whose backward pass has not run: their logits stand
     summed: Counts  # 1 once a backward pass of the stage has ended
+    standing: Counts  # (moments, chunks) 1 from the first weight gradients of a chunk to its last
+    done: Counts  # (moments, chunks) 1 once all weight gradients of a chunk are there
     slot: Counts  # of the stage's order
     microbatch: Counts
 
@@ -76,23 +88,43 @@ def _moments(
     return found if whole else _distinct(found)
 
 
-def _listed(order: Order, chunks: int) -> Moments:
+def moments_of(name: str, p: int, m: int, v: int, stage: int) -> Moments:
+    """Return all moments of a stage; raises ValueError as the schedule's function does."""
+    order = orders_of(name, p, m, v)[stage]
+    return _listed(order, 1 + max(part.chunk for slot in order for part in slot))
+
+
+def _listed(order: Sequence[Slot], chunks: int) -> Moments:
     """Walk a stage's order once and note every moment."""
     late = {(part.chunk, part.microbatch) for slot in order for part in slot if part.phase == "W"}
     flying, due, summed = [0] * chunks, [0] * chunks, 0
     rows: list[tuple[object, ...]] = []
+    first: dict[int, int] = {}  # moment of a chunk's first weight gradients, and of its last
+    last: dict[int, int] = {}
     for number, slot in enumerate(order):
         for phase, chunk, microbatch in slot:
+            whole = phase == "W" or (phase == "B" and (chunk, microbatch) not in late)
             flying[chunk] += phase == "F"
             due[chunk] += phase == "F"
             met = chunk, (*flying,), (*due,), summed, number, microbatch
             rows += [(what, *met) for what in _met(phase)]
             due[chunk] -= phase in "BI"
-            if phase == "W" or (phase == "B" and (chunk, microbatch) not in late):
+            if whole:
+                first.setdefault(chunk, len(rows) - (phase == "B"))  # the layer in work has some
+                last[chunk] = len(rows)
                 flying[chunk], summed = flying[chunk] - 1, 1
                 rows.append((BACKWARD, chunk, (*flying,), (*due,), 1, number, microbatch))
-    rows.append((UPDATE, 0, (*flying,), (*due,), 1, len(order), 0))
-    return Moments(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
+    rows += [(what, 0, (*flying,), (*due,), 1, len(order), 0) for what in (JOIN, UPDATE)]
+    at, never = np.arange(len(rows))[:, None], len(rows)
+    ends = np.array(
+        [[found.get(chunk, never) for chunk in range(chunks)] for found in (first, last)]
+    )
+    what, place, flown, waiting, total, slots, batches = (
+        np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)
+    )
+    standing, done = (at >= ends[0]) & (at <= ends[1]), at > ends[1]
+    return Moments(what, place, flown, waiting, total, standing.astype(np.int64),
+                   done.astype(np.int64), slots, batches)  # fmt: skip
 
 
 def _met(phase: str) -> tuple[int, ...]:
@@ -102,7 +134,7 @@ def _met(phase: str) -> tuple[int, ...]:
 
 def _distinct(found: Moments) -> Moments:
     """Return the first of each group of moments that hold the same."""
-    table = np.column_stack([found.what, found.chunk, found.flying, found.due, found.summed])
+    table = np.column_stack([found.what, found.chunk, *(getattr(found, name) for name in COUNTS)])
     first = np.sort(np.unique(table, axis=0, return_index=True)[1])
     return Moments(*(getattr(found, name)[first] for name in Moments.__slots__))
 
@@ -115,6 +147,11 @@ class StageBytes:
     update: float
     always_summed: bool  # the gradients' buffer stands all the time
     whole_to_end: bool  # unsharded gradients stand until a run of micro-batches ends
+    whole_all_step: bool  # they stand until a chunk's last micro-batch
+    reshards: bool  # so do its weights, which then are shards again
+    joined: float  # results of all micro-batches in one tensor, at the end of the schedule
+    graph_pool: float  # pools of captured graphs; 0: a share of the most activations that stand
+    graph_share: float
     activations: Bytes  # (chunks) of one micro-batch
     logits: Bytes
     loss: Bytes
@@ -124,35 +161,94 @@ class StageBytes:
     gathered: Bytes
 
 
+class ChunkBytes(NamedTuple):
+    """Bytes of one micro-batch in a chunk, by what comes and goes; of its buffers for messages."""
+
+    activations: float
+    logits: float
+    loss: float
+    working: float
+    messages: float
+    joined: float  # its results of all micro-batches in one tensor
+
+
+class ChunkState(NamedTuple):
+    """Bytes of a chunk's weights and gradients that stand whole for a moment."""
+
+    fresh: float
+    whole: float
+    gathered: float
+
+
+class StageState(NamedTuple):
+    """Bytes of a stage that stay all through the step, and those of the optimiser's step."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    update: float
+
+
+def chunk_bytes(
+    scenario: Scenario, pool: Pool, chunk: Chunk, loss: activations.LossBytes
+) -> ChunkBytes:
+    """Return what the micro-batches of a chunk take; `loss` is what one head takes."""
+    head = (1 + chunk.predict) * chunk.head
+    return ChunkBytes(
+        activations.chunk_kept(scenario, pool, chunk), head * loss.kept, bool(head) * loss.working,
+        activations.chunk_working(scenario, pool, chunk), activations.message_bytes(scenario, pool, chunk),
+        activations.joined_bytes(scenario, pool, chunk),
+    )  # fmt: skip
+
+
+def chunk_state(scenario: Scenario, stack: Stack, chunk: Chunk) -> ChunkState:
+    """Return what a chunk holds whole for a moment."""
+    return ChunkState(
+        state.fresh_bytes(scenario, stack, chunk),
+        state.whole_gradients(scenario, stack, chunk),
+        state.gathered_weights(scenario, stack, chunk),
+    )
+
+
+def stage_state(scenario: Scenario, stack: Stack, chunks: Sequence[Chunk]) -> StageState:
+    """Return the weights, gradients and optimiser state of the chunks of a stage."""
+    held = state.held_of(scenario, chunks)
+    return StageState(
+        state.weights_kept(scenario, stack, chunks),
+        state.gradients_kept(scenario, stack, held) + state.standing_bucket(scenario, stack),
+        state.state_kept(scenario, stack, held), state.update_bytes(scenario, stack, held),
+    )  # fmt: skip
+
+
 def stage_bytes(scenario: Scenario, pool: Pool, chunks: Sequence[Chunk]) -> StageBytes:
     """Return what the chunks of a stage take on one rank."""
     stack = pool.stack
-    held = state.held_of(scenario, chunks)
-    head = [(1 + chunk.predict) * chunk.head for chunk in chunks]
-    logits = activations.loss_bytes(scenario, stack)
+    loss = activations.loss_bytes(scenario, stack)
+    stays = stage_state(scenario, stack, chunks)
+    work = [chunk_bytes(scenario, pool, chunk, loss) for chunk in chunks]
+    moved = [chunk_state(scenario, stack, chunk) for chunk in chunks]
 
-    def each(values: Sequence[float]) -> Bytes:
-        return np.array(values, dtype=np.float64)
+    def each(values: Iterable[float]) -> Bytes:
+        return np.array(list(values), dtype=np.float64)
 
-    gradients = held.of(state.gradient_bytes(scenario, stack), sharded=scenario.parallel.zero >= 2)
-    gradients += held.of(stack.gradient_copy_bytes * trained_share(scenario.model), sharded=False)
     return StageBytes(
-        kept={
-            "weights": state.weights_kept(scenario, stack, held),
-            "gradients": gradients,
-            "optimizer": state.state_kept(scenario, stack, held),
-            "messages": sum(activations.message_bytes(scenario, pool, chunk) for chunk in chunks),
-        },
-        update=state.update_bytes(scenario, stack, held),
+        kept={"weights": stays.weights, "gradients": stays.gradients, "optimizer": stays.optimizer,
+              "messages": sum(one.messages for one in work)},
+        update=stays.update,
         always_summed=stack.gradient_buffer,
         whole_to_end=state.sums_runs(scenario.parallel, stack),
-        activations=each([activations.chunk_kept(scenario, pool, chunk) for chunk in chunks]),
-        logits=each([n * logits.kept for n in head]),
-        loss=each([bool(n) * logits.working for n in head]),
-        working=each([activations.chunk_working(scenario, pool, chunk) for chunk in chunks]),
-        fresh=each([state.fresh_bytes(scenario, stack, state.held_of(scenario, [c])) for c in chunks]),
-        whole=each([state.whole_gradients(scenario, stack, chunk, chunks) for chunk in chunks]),
-        gathered=each([state.gathered_weights(scenario, stack, chunk) for chunk in chunks]),
+        whole_all_step=state.sums_step(scenario.parallel, stack),
+        reshards=state.reshards_at_end(scenario.parallel, stack),
+        graph_pool=stack.graph_pool_bytes,
+        graph_share=stack.graph_share,
+        joined=sum(one.joined for one in work),
+        activations=each(one.activations for one in work),
+        logits=each(one.logits for one in work),
+        loss=each(one.loss for one in work),
+        working=each(one.working for one in work),
+        fresh=each(one.fresh for one in moved),
+        whole=each(one.whole for one in moved),
+        gathered=each(one.gathered for one in moved),
     )  # fmt: skip
 
 
@@ -160,23 +256,31 @@ def alive(moments: Moments, stage: StageBytes) -> Bytes:
     """Return bytes alive by moment and kind: an array (moments, KINDS)."""
     what, chunk, flying = moments.what, moments.chunk, moments.flying
     layer, ends = what == LAYER, what == BACKWARD
-    working = what != UPDATE
+    working = what < JOIN
     found = np.zeros((what.size, len(KINDS)))
 
     def put(kind: str, values: npt.ArrayLike) -> None:
         found[:, KINDS.index(kind)] = values
 
-    put("weights", stage.kept["weights"])
+    there = np.ones_like(what) if stage.always_summed else moments.summed
+    whole = np.where(layer | (ends & stage.whole_to_end), stage.whole[chunk], 0.0)
+    weights = 1 - moments.done.min(axis=1) if stage.reshards else np.ones_like(what)
+    if stage.whole_all_step:
+        there = moments.done.max(axis=1)
+        whole = (moments.standing * stage.whole).sum(axis=1)
+    put("weights", stage.kept["weights"] * weights)
     put("optimizer", stage.kept["optimizer"])
     put("messages", stage.kept["messages"])
-    there = np.ones_like(what) if stage.always_summed else moments.summed
     put("gradients", stage.kept["gradients"] * there)
-    put("activations", flying @ stage.activations)
-    put("loss", moments.due @ stage.logits + np.where(what == LOSS, stage.loss[chunk], 0.0)
+    flown = (flying * stage.activations).sum(axis=1)
+    put("activations", flown)
+    put("graphs", stage.graph_pool or stage.graph_share * flown.max())
+    put("loss", (moments.due * stage.logits).sum(axis=1) + np.where(what == LOSS, stage.loss[chunk], 0.0)
         - np.where(layer, stage.logits[chunk], 0.0))  # fmt: skip
     put("working set", np.where(layer, stage.working[chunk], 0.0))
-    put("fresh gradients", np.where(ends, stage.fresh[chunk], 0.0))
-    put("whole gradients", np.where(layer | (ends & stage.whole_to_end), stage.whole[chunk], 0.0))
+    put("fresh gradients", np.where(ends | (layer & stage.whole_all_step), stage.fresh[chunk], 0.0))
+    put("whole gradients", whole)
     put("gathered weights", np.where(working, stage.gathered[chunk], 0.0))
-    put("update", np.where(working, 0.0, stage.update))
+    put("joined results", np.where(what == JOIN, stage.joined, 0.0))
+    put("update", np.where(what == UPDATE, stage.update, 0.0))
     return found

@@ -12,7 +12,7 @@ from ersatz.sim.scenario.scenario import Scenario
 def plan_memory(scenario: Scenario, *, advise: bool = True) -> MemoryResult:
     """Return the peak of each stage and the verdict on the fullest rank.
 
-    Raises ValueError where layers or micro-batches do not suit the schedule.
+    Raises `LayoutError` where layers or micro-batches do not suit the schedule.
     """
     peaks = list(stage_peaks(scenario))
     worst = min(peaks, key=lambda peak: peak.spare)

@@ -3,17 +3,20 @@
 A caching allocator hands freed blocks out again where they suit; what one kind of tensor has freed
 before the peak of the others is lost in part. The part is the stack's `memory_fragmentation`: of the sum
 of the largest sizes of each kind, less what is alive at the peak. Of what comes and goes, a small share
-is lost to rounding.
+is lost to rounding. Results that are joined at the end of a step are one block, larger than any that was
+freed: of it all is lost that a caching allocator can lose.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.layout import group_extents
-from ersatz.sim.plan.memory.facts import block_waste
-from ersatz.sim.plan.memory.moments import STAY, Bytes
+from ersatz.sim.plan.memory.facts import allocator_waste, block_waste
+from ersatz.sim.plan.memory.moments import KINDS, STAY, Bytes
 from ersatz.sim.scenario.scenario import Parallel
 from ersatz.sim.workload.model import Model
 
@@ -39,7 +42,6 @@ def beside(stack: Stack, parallel: Parallel, model: Model) -> dict[str, float]:
         "overhead": stack.memory_overhead_bytes,
         "communication": communicators(parallel) * stack.communicator_bytes
         + buffers * (parallel.ep > 1),
-        **({"graphs": stack.graph_pool_bytes} if stack.graph_pool_bytes else {}),
     }
 
 
@@ -60,6 +62,18 @@ def fragmentation(stack: Stack, found: Bytes, peak: int) -> float:
 
     `found` is (moments, kinds); `peak` is the row of the largest sum.
     """
-    freed = float(np.sum(found.max(axis=0) - found[peak]))
-    moving = float(np.sum(found[peak, len(STAY) :]))
-    return stack.memory_fragmentation * freed + block_waste() * moving
+    return float(wasted(stack, found.max(axis=0), found[peak]))
+
+
+def wasted(stack: Stack, most: Bytes, peak: Bytes) -> Bytes:
+    """Return the bytes wasted at peaks (..., kinds), where each kind once came to its `most`."""
+    share = np.minimum(stack.memory_fragmentation * _blocks(), 1.0)
+    moving = peak[..., len(STAY) :].sum(axis=-1)
+    return np.asarray((share * (most - peak)).sum(axis=-1) + block_waste() * moving)
+
+
+@lru_cache(maxsize=1)
+def _blocks() -> Bytes:
+    """Return by kind how much more than usual an allocator loses of it: of one block a caching one all."""
+    whole = 1.0 / allocator_waste("caching")
+    return np.array([whole if kind == "joined results" else 1.0 for kind in KINDS])

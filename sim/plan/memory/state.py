@@ -47,10 +47,36 @@ def gradient_bytes(scenario: Scenario, stack: Stack) -> float:
     return DTYPE_BYTES[stack.gradient_dtype] * trained_share(scenario.model)
 
 
-def weights_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
-    """Bytes of the weights that stay: in 16 bits, or fp32 shards from which they are gathered."""
-    here = 1 - stack.weights_offload
-    return here * held.of(kept_bytes(scenario, stack), sharded=scenario.parallel.zero == 3)
+def gradients_kept(scenario: Scenario, stack: Stack, held: Held) -> float:
+    """Bytes of a rank's sum of gradients, and of copies beside it.
+
+    The sum of what the host updates is the host's where a framework takes it there as it arrives.
+    """
+    zero = scenario.parallel.zero
+    away = stack.gradients_follow and zero >= 2 and not stack.updates_on_device
+    summed = held.of(gradient_bytes(scenario, stack), sharded=zero >= 2)
+    copies = held.of(stack.gradient_copy_bytes * trained_share(scenario.model), sharded=False)
+    return summed * (1 - stack.optimizer_offload * away) + copies
+
+
+def standing_bucket(scenario: Scenario, stack: Stack) -> float:
+    """Bytes of the bucket in which gradients are sent, where it stands all the time."""
+    stands = stack.bucket_stands and scenario.parallel.zero > 0
+    return _whole_bytes(scenario) * stack.bucket_params if stands else 0.0
+
+
+def weights_kept(scenario: Scenario, stack: Stack, chunks: Sequence[Chunk]) -> float:
+    """Bytes of the weights that stay: in 16 bits, or fp32 shards from which they are gathered.
+
+    Tables (embedding, head) are never frozen in fewer than 16 bits.
+    """
+    each, sharded = kept_bytes(scenario, stack), scenario.parallel.zero == 3
+    found = held_of(scenario, chunks).of(each, sharded=sharded)
+    lacking = _whole_bytes(scenario) - each
+    if scenario.model.lora_rank and lacking > 0:
+        tables = [replace(chunk, runs=(), predict=0) for chunk in chunks]
+        found += held_of(scenario, tables).of(lacking, sharded=sharded)
+    return (1 - stack.weights_offload) * found
 
 
 def kept_bytes(scenario: Scenario, stack: Stack) -> float:
@@ -88,41 +114,61 @@ def update_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
     return min(whole, each * stack.update_params) if stack.update_params else whole
 
 
-def fresh_bytes(scenario: Scenario, stack: Stack, held: Held) -> float:
+def fresh_bytes(scenario: Scenario, stack: Stack, chunk: Chunk) -> float:
     """A backward pass's own gradients, where they stand beside the sum until its end.
 
-    Where ZeRO 2 and 3 spread gradients they leave layer by layer.
+    Where ZeRO 2 and 3 spread gradients they leave layer by layer; those of one stand beside sums that
+    a pipeline keeps whole.
     """
-    parallel = scenario.parallel
+    parallel, held = scenario.parallel, held_of(scenario, [chunk])
+    if sums_step(parallel, stack):
+        return max(_units(scenario, stack, chunk, fresh_unit_bytes(scenario)), default=0.0)
     spread = max(part.shard for part in weight_spread(parallel)) > 1
     each = 0.0 if parallel.zero >= 2 and spread else stack.fresh_gradient_bytes
     return held.of(each * trained_share(scenario.model), sharded=False)
 
 
-def whole_gradients(
-    scenario: Scenario, stack: Stack, chunk: Chunk, chunks: Sequence[Chunk]
-) -> float:
+def whole_gradients(scenario: Scenario, stack: Stack, chunk: Chunk) -> float:
     """Gradients that ZeRO 2 and 3 hold whole until they are scattered, while a chunk works.
 
-    Those of a layer or a bucket; of the chunk where a run of its micro-batches is summed first; of all
-    `chunks` of the stage where all are summed to the end of the step.
+    Those of a layer or a bucket; of the chunk where several of its micro-batches are summed first.
     """
     parallel, each = scenario.parallel, gradient_bytes(scenario, stack)
     if stack.live_params:  # DeepSpeed sends them as autograd makes them, and sums what arrives
-        each = min(each, _whole_bytes(scenario) * trained_share(scenario.model))
+        each = min(each, fresh_unit_bytes(scenario))
     if parallel.zero < 2:
         return 0.0
-    together = chunks if stack.zero2_reduce == "step" and parallel.zero == 2 else [chunk]
-    largest = held_of(scenario, together).spread(each)
-    if sums_runs(parallel, stack):
+    sums = sums_runs(parallel, stack)
+    if stack.scatters_copies and not sums:  # of the layer before, beside those of the layer in work
+        each += fresh_unit_bytes(scenario)
+    largest = held_of(scenario, [chunk]).spread(each)
+    if sums:
         return largest
-    bucket = stack.bucket_params * each if largest else 0.0
+    bucket = stack.bucket_params * each if largest and not stack.bucket_stands else 0.0
     return min(max(bucket, *_units(scenario, stack, chunk, each)), largest)
+
+
+def fresh_unit_bytes(scenario: Scenario) -> float:
+    """Bytes per weight of the gradients that autograd makes, until they join a sum."""
+    return _whole_bytes(scenario) * trained_share(scenario.model)
 
 
 def sums_runs(parallel: Parallel, stack: Stack) -> bool:
     """Tell whether gradients of a run of micro-batches are summed whole before they are scattered."""
-    return parallel.zero == 2 and stack.zero2_reduce in ("run", "step")
+    return sums_step(parallel, stack) or (parallel.zero == 2 and stack.zero2_reduce == "run")
+
+
+def sums_step(parallel: Parallel, stack: Stack) -> bool:
+    """Tell whether a pipeline sums a chunk's gradients whole until its last micro-batch is done.
+
+    PyTorch's does so with ZeRO 3, too: between micro-batches nothing is scattered.
+    """
+    return parallel.zero >= 2 and parallel.pp > 1 and stack.zero2_reduce == "step"
+
+
+def reshards_at_end(parallel: Parallel, stack: Stack) -> bool:
+    """Tell whether whole weights, gathered from fp32 shards, go with the gradients of a pipeline."""
+    return parallel.zero == 2 and sums_step(parallel, stack) and stack.master_is_weight
 
 
 def parts_of(scenario: Scenario, chunk: Chunk) -> list[Held]:
@@ -165,11 +211,14 @@ def _largest_matrix(kind: Layer) -> int:
 def gathered_weights(scenario: Scenario, stack: Stack, chunk: Chunk) -> float:
     """Whole weights that ZeRO 3 holds at once: two parts, the one in use and the one ahead.
 
-    A framework may keep more alive, up to a number of weights, and does not reshard the root's.
+    A framework may keep more alive, up to a number of weights, and does not reshard the root's. A
+    pipeline that sums whole gradients leaves a chunk's weights whole after a backward pass.
     """
     if scenario.parallel.zero < 3:
         return 0.0
     each = _whole_bytes(scenario)
+    if sums_step(scenario.parallel, stack):
+        return held_of(scenario, [chunk]).spread(each)
     parts = _units(scenario, stack, chunk, each)
     ahead = max(a + b for a, b in pairwise([0.0, *parts]))
     whole = held_of(scenario, [chunk]).spread(each)

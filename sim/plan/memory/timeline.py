@@ -12,6 +12,7 @@ from ersatz.sim.plan.layout import on_pool
 from ersatz.sim.plan.memory.moments import (
     BACKWARD,
     FORWARD,
+    JOIN,
     KINDS,
     LAYER,
     LOSS,
@@ -32,6 +33,7 @@ WITHIN = {
     LOSS: 0.05,
     LAYER: 0.2,
     BACKWARD: 1.0,
+    JOIN: 0.5,
     UPDATE: 1.0,
 }  # of a slot, for the eye
 

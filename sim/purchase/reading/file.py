@@ -29,6 +29,7 @@ from ersatz.sim.purchase.reading.parts import resolve_event, resolve_inputs, res
 from ersatz.sim.purchase.reading.reading import Reading, dated, region_of
 from ersatz.sim.purchase.reading.schema import BuyFile, SiteSection
 from ersatz.sim.scenario.case_file import Case, read_cases, resolved_cases, validated
+from ersatz.sim.scenario.defaults import job_defaults
 
 __all__ = ["Inquiry", "load_inquiries", "resolve_inquiry", "section_of"]
 
@@ -178,6 +179,10 @@ def _buildout(
         )
     known = {"value_decay": -math.log10(1.0 - loss.mid)} if loss else {}
     known |= {"device_life_s": life.mid * YEAR_S} if life else {}
+    silent = {"embodied_per_device": True, "device_life": not life,
+              "value_decay": not loss and section.count == "use"}  # fmt: skip
+    for key in (key for key, holds in silent.items() if holds):
+        reading.assume(f"{key.replace('_', ' ')} is {job_defaults()[key].words}")
     return BuildOut(
         question=spec.question, seed=spec.seed, currency=spec.currency, start=reading.start,
         months=section.months, budget=budget, count=section.count, objective=section.objective,

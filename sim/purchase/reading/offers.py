@@ -46,6 +46,12 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     prices = _prices(reading, name, section, node)
     window = _window(reading, name, section, device)
     rent = reading.money(section.rent, (*at, "rent"))
+    if rent is not None and "rentable" not in section.model_fields_set:
+        words = "rent is given, rentable is not: none can be rented"
+        reading.silent.setdefault(words, []).append(name)
+    if section.for_sale and not any(window):
+        words = "not for sale on any month's first day within the plan (sold_from, sold_until)"
+        reading.silent.setdefault(words, []).append(name)
     return Offer(
         name=name, title=section.title or (device.title if device else name),
         device=device.name if device else "", per_node=node.devices if node else section.per_node or 1,
@@ -178,6 +184,7 @@ def _window(
     last = reading.day(section.sold_until, (*at, "sold_until"))
     sold = [section.for_sale and (first is None or t * MONTH_DAYS >= first)
             and (last is None or t * MONTH_DAYS <= last) for t in range(reading.months)]  # fmt: skip
+    _say_grid(reading, name, first, last)
     if device is None or first is not None:
         return sold
     part = load_part(device.name)
@@ -187,6 +194,18 @@ def _window(
         reading.assume(f"{name}: not sold before it is released ({part.released or 'no day known'});"
                        f" else give devices.{name}.sold_from")  # fmt: skip
     return [a and b for a, b in zip(sold, released, strict=True)]
+
+
+def _say_grid(reading: Reading, name: str, first: float | None, last: float | None) -> None:
+    """Say what ordering once a month makes of days of sale within a month."""
+    for day, words, near in ((first, "not before", math.ceil), (last, "last on", math.floor)):
+        if day is None or not 0 < day < reading.months * MONTH_DAYS or day % MONTH_DAYS < 1:
+            continue
+        stated = reading.start + timedelta(days=day)
+        order = reading.start + timedelta(days=near(day / MONTH_DAYS) * MONTH_DAYS)
+        reading.assume(
+            f"{name}: ordered once a month, for the day {stated} of its sale {words} {order}"
+        )
 
 
 def _prices(reading: Reading, name: str, section: DeviceSection, node: Node | None) -> list[float]:
@@ -232,6 +251,9 @@ def _dated(reading: Reading, at: tuple[Any, ...], rows: dict[str, Any]) -> list[
     steps.sort()
     if not steps:
         return [INF] * reading.months
+    if steps[0][0] > 0:
+        first = reading.start + timedelta(days=steps[0][0])
+        reading.assume(f"{at[1]}: no price is given before {first}: that of then is taken")
     prices = []
     for month in range(reading.months):
         held = [amount for day, amount in steps if day <= month * MONTH_DAYS + 1e-9]

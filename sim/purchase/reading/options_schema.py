@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ersatz.sim.scenario.schema import FlopPerToken, Money, Name, Section, Tokens
+from ersatz.sim.scenario.sections.quantities import FlopPerToken, Money, Name, Section, Tokens
 
 Value = str | float
 MOST_ASKED = 200  # each is a table and a picture

@@ -12,7 +12,8 @@ from ersatz.device_models.text.problems import InputError
 from ersatz.device_models.text.units import UnitError, parse_day
 from ersatz.sim.law.places import find_place
 from ersatz.sim.market.economics import load_defaults
-from ersatz.sim.market.prices import Prices, Quote, price_region
+from ersatz.sim.market.items import price_region
+from ersatz.sim.market.prices import Prices, Quote
 from ersatz.sim.scenario.case_file import Case
 
 STALE_MONTHS = 6.0  # from where the age of a price is said

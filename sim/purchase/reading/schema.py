@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ersatz.sim.purchase.reading.options_schema import CompareSection
-from ersatz.sim.scenario.schema import (
+from ersatz.sim.scenario.sections.quantities import (
     Amount,
     Carbon,
     Count,
@@ -223,9 +223,11 @@ class StockpileSection(Section):
     shortage: Money = Field(
         description="of a node that cannot be had: what a substitute costs more"
     )
-    interest: Share = Field(0.08, description="per year")
-    value_loss: Share = Field(0.276, description="per year, of machines that wait")
-    storage: Share = Field(0.02, description="per year, of the price")
+    interest: Share | None = Field(None, description="per year; by default 8 %")
+    value_loss: Share | None = Field(
+        None, description="per year, of machines that wait; by default 27.6 %"
+    )
+    storage: Share | None = Field(None, description="per year, of the price; by default 2 %")
     hazard: FailureRate = Field(description="of the cut-off")
 
 

@@ -26,6 +26,8 @@ def render_stockpiles(cases: Sequence[Stocked]) -> RenderableType:
     parts += [Text(stockpile_sentence(case, len(cases) > 1)) for case in cases]
     for case in cases:
         parts += [Text(""), _regret(case), Text(""), Text(_expected(case))]
+    said = dict.fromkeys(note for case in cases for note in case.assumptions)
+    parts += [Text(""), *(Text(f"assumed: {note}") for note in said)] if said else []
     return Group(*parts, Text(""), Text(NOTICE, style="dim"))
 
 
@@ -69,6 +71,7 @@ def stockpile_record(cases: Sequence[Stocked]) -> dict[str, Any]:
             "currency": case.currency, "stock": plain(case.stock), "best_months": answer.best,
             "nodes": answer.nodes, "expected": answer.expected.tolist(), "choices": list(answer.choices),
             "cutoffs": list(answer.cutoffs), "regret": answer.regret.tolist(),
+            "assumptions": list(case.assumptions),
         }  # fmt: skip
     return {"question": cases[0].question, "notice": NOTICE, "cases": found}
 

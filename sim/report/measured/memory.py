@@ -29,18 +29,25 @@ def render_memory(verdicts: MemoryVerdicts) -> RenderableType:
                           ("by what is counted", verdicts.peaks_by_kind)):  # fmt: skip
         if groups:
             parts += [Text(""), _peaks(title, groups)]
-    return Group(*parts, Text(""), _ran(verdicts), Text(""), _models(verdicts))
+    parts += [Text(""), _ran(verdicts)]
+    if verdicts.by_model:
+        parts += [Text(""), _models(verdicts)]
+    return Group(*parts)
 
 
 def _headline(v: MemoryVerdicts) -> Iterator[str]:
-    yield (f"memory verdicts: {100 * v.sources_equal:.1f} % right, sources equal"
-           f" ({100 * v.kept_sources_equal:.1f} % of what ran kept,"
-           f" {100 * v.caught_sources_equal:.1f} % of crashes caught)")  # fmt: skip
+    kept = "no run can be judged" if v.kept_sources_equal is None else (
+        f"{100 * v.kept_sources_equal:.1f} % of what ran kept")  # fmt: skip
+    if v.sources_equal is None or v.caught_sources_equal is None:
+        yield f"memory verdicts: {kept}, sources equal; no crashes were given (--crashes)"
+    else:
+        yield (f"memory verdicts: {100 * v.sources_equal:.1f} % right, sources equal"
+               f" ({kept}, {100 * v.caught_sources_equal:.1f} % of crashes caught)")  # fmt: skip
     if v.peaks:
         yield (f"stated peaks: within {_pair(v.peaks.median, v.peaks.p90)} (median / 90th percentile,"
                f" sources equal);")  # fmt: skip
-        yield (f"  {_pair(v.peaks.left_out_median, v.peaks.left_out_p90)} where the row's software is known"
-               " from no other source")  # fmt: skip
+        yield (f"  {_pair(v.peaks.source_out_median, v.peaks.source_out_p90)} with a row's source left out,"
+               f" {_pair(v.peaks.left_out_median, v.peaks.left_out_p90)} with its whole lineage")  # fmt: skip
 
 
 def _pair(median: float, p90: float) -> str:
@@ -48,9 +55,10 @@ def _pair(median: float, p90: float) -> str:
 
 
 def _peaks(title: str, groups: Mapping[str, Errors]) -> Table:
-    table = _table(title, "rows", "median / p90", "bias", "left out")
+    table = _table(title, "rows", "median / p90", "bias", "source out", "lineage out")
     for name, e in groups.items():
         table.add_row(name[:WIDE], f"{e.rows:,}", _pair(e.median, e.p90), f"{100 * e.bias:+.1f} %",
+                      _pair(e.source_out_median, e.source_out_p90),
                       _pair(e.left_out_median, e.left_out_p90))  # fmt: skip
     return table
 

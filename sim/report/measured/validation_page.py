@@ -52,6 +52,9 @@ LIMITS = """\
   fits to part of them: figures on runs that nobody here has seen will be somewhat worse.
 * The nanotron sweep's slow mode (0.56 s per pipeline message, a third of its rows) is an oddity of one cluster: off by
   default; `ersatz validate --oddities` shows the figures with it.
+* nanotron's sweep ran under two settings that no column tells: of its rows without pipeline those at full speed hold
+  two whole inputs of a layer on each rank of a tensor group (1.8 in the median), the slow ones slices of them (0.2), as
+  its `tp_recompute_allgather` decides. One plan for both is up to 60 % off for groups of 16 and 32.
 * Expert routing, fusion and graph capture differ by software version; a stack file holds one state of them.
 * One story told by a scenario is no independent test any more: DeepSeek-V3's chunk layout and its exposed optimiser
   traffic were inferred from its published breakdown.

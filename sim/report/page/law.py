@@ -60,7 +60,8 @@ def _hedge(verdict: Verdict) -> str:
 def law_picture(devices: Iterable[str], day: date | None, place: str) -> str:
     """Return the verdicts of devices over all that the rules know, the day asked marked."""
     rules, on = _rules(), law_day(day)
-    first, last = rules.known_from, max(rules.checked_until, on) + timedelta(days=60)
+    known = max(rules.checked_until, on)
+    first, last = rules.known_from, known + min(timedelta(days=60), date.max - known)
     rows = []
     for device in dict.fromkeys(devices):
         if not knows_part(device):

@@ -40,6 +40,8 @@ def _proof(record: Record) -> Iterator[Fact]:
             format_duration(given),
             f"{100 * (given / step - 1):+.0f} % against the best",
         )
+    if record.get("given_remark"):
+        yield Fact("the file's own", "", record["given_remark"])
 
 
 def sections(m: Material) -> Iterator[str]:

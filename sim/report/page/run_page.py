@@ -220,12 +220,17 @@ def _job(job: Record) -> str:
                 for cause, s in job["lost_s"].items())  # fmt: skip
     stops = ", ".join(f"{cause} {n:.1f}" for cause, n in job["interruptions_by_cause"].items() if n)
     rows = [("steps", f"{job['steps']:,}"), ("device-hours", f"{job['device_hours']:,.0f}"),
-            ("checkpoint every (optimum)", f"{format_duration(job['checkpoint_interval_s'])}"
-             f" ({format_duration(job['optimal_interval_s'])})"),
+            ("checkpoint every (optimum)", f"{_span(job['checkpoint_interval_s'])}"
+             f" ({_span(job['optimal_interval_s'])})"),
             ("interruptions", f"{job['interruptions']:.1f}{f': {stops}' if stops else ''}"),
-            ("mean time between them", format_duration(job["mtbf_s"]) if job["mtbf_s"] else "-"),
+            ("mean time between them", _span(job["mtbf_s"])),
             (f"80 % of {job['replicas']} draws within", _range(job["wall_low80_s"], job["wall_high80_s"]))]  # fmt: skip
     return table(("", ""), rows) + lost
+
+
+def _span(seconds: float | None) -> str:
+    """Write a duration; a record has none of what does not come."""
+    return format_duration(seconds) if seconds else "never"
 
 
 def _cost(cost: Record, chance: Record) -> str:

@@ -80,11 +80,12 @@ def gantt(log: Log, title: str, end_s: float = 0.0) -> str:
     unit, word = time_unit(end_s)
     nodes = log.cluster.nodes
     row = max(min(20.0, 640.0 / max(len(nodes), 1)), 0.4)
-    tenants = sorted({job.tenant for job in log.jobs.values()})
+    told = attempts(log)
+    tenants = sorted({j.tenant for j in log.jobs.values()} | {_tenant(log, a.job) for a in told})
     paint = colours_for(tenants)
     keys = {tenant or "(no tenant)": paint[tenant] for tenant in tenants}
     names = _row_names(log, row)
-    bars = [bar for attempt in attempts(log) for bar in _bars(log, attempt)]
+    bars = [bar for attempt in told for bar in _bars(log, attempt)]
     left_out = max(len(bars) - MOST_BARS, 0)
     bars = sorted(bars, key=lambda b: (b.attempt.start - b.attempt.end, b.attempt.start, b.low))[
         :MOST_BARS
@@ -103,6 +104,12 @@ def gantt(log: Log, title: str, end_s: float = 0.0) -> str:
     body = [part for bar in order for part in _drawn(frame, log, bar, unit, paint, hints=hints)]
     body += _borders(frame, log)
     return draw(frame, [*body, *_down_bars(log, frame, unit)])
+
+
+def _tenant(log: Log, name: str) -> str:
+    """Return whose a job is; nobody's where the log never told of it."""
+    job = log.jobs.get(name)
+    return job.tenant if job else ""
 
 
 def _tall(frame: Frame, high: float) -> Frame:
@@ -160,18 +167,20 @@ def _drawn(
 ) -> Iterator[str]:
     """Yield a bar with its edge, its name where there is room, and how it ended."""
     a = bar.attempt
-    job = log.jobs[a.job]
+    tenant = _tenant(log, a.job)
     x, y = (a.start / unit, a.end / unit), (-bar.high, -bar.low)
     hint = ""
     if hints:
         ending = {"fail": ", lost to a failure", "preempt": ", preempted", "resize": ", moved"}.get(
             a.how, ""
         )
-        hint = (f"{a.job}{f', {job.tenant}' if job.tenant else ''}: {job.devices:,} devices,"
+        job = log.jobs.get(a.job)
+        taken = job.devices if job else sum(mask.bit_count() for _, mask in a.placement)
+        hint = (f"{a.job}{f', {tenant}' if tenant else ''}: {taken:,} devices,"
                 f" {format_duration(a.end - a.start)}{ending}")  # fmt: skip
     (x0, y0), (x1, y1) = frame.at(x[0], y[1]), frame.at(x[1], y[0])
     edge = ' class="job" stroke="white" stroke-width="0.7"' if y1 - y0 >= 3 else ' class="job"'
-    yield box(frame, x, y, paint[job.tenant], hint=hint, edge=edge)
+    yield box(frame, x, y, paint[tenant], hint=hint, edge=edge)
     if a.how in ("fail", "preempt", "resize"):
         colour = LOST if a.how == "fail" else AWAY
         yield (f'<line x1="{x1:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}"'

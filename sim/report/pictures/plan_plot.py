@@ -27,7 +27,7 @@ def plan_pictures(planned: Planned, plans: Sequence[Told]) -> dict[str, str]:
 
 def memory_picture(plans: Sequence[Told]) -> str:
     """Return the layouts of other kinds by step time and memory."""
-    points = [(told.seconds, told.priced.price.peak_bytes / GIB) for told in plans]
+    points = [(told.seconds, told.chosen.price.peak_bytes / GIB) for told in plans]
     capacity = plans[0].scenario.pools[0].node.device.memory_bytes / GIB
     title = f"Layouts that differ in kind, on devices of {capacity:.0f} GiB"
     frame = _wide(frame_of(title, "seconds of a step", "GiB at the peak", [points], zero=False))

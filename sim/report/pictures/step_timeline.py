@@ -8,7 +8,8 @@ from dataclasses import replace
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.report.pictures.frame import COLOURS, Frame, draw, keyed, words
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.step.ranks.timeline import Stretch, stage_stretches
+from ersatz.sim.step.ranks.timeline import stage_stretches
+from ersatz.sim.step.ranks.writer import Stretch
 
 MOST_SLOTS = 6_000  # of a picture; of more, only a part of the step is drawn
 AFTER = "after the last: exchange, optimizer"

@@ -15,6 +15,7 @@ PAINT = {"free": "#4575b4", "notify": "#91bfdb", "licensed": "#cfe8f3", "approva
          "unknown": "#c4c9ce"}  # fmt: skip
 DARK = frozenset({"free", "denied"})  # that carry white words
 WIDTH, ROW, RIGHT = 960, 21, 20
+MOST_YEARS = 40  # that are named below a picture, or somewhat more
 SHARP = "#b00020"
 
 
@@ -113,7 +114,9 @@ def _row(
 def _years(place: _Scale, top: int, bottom: int) -> Iterator[str]:
     """Mark years, or months where there is at most a year and a half."""
     months = (place.last - place.first).days < 560
-    for year in range(place.first.year, place.last.year + 2):
+    years = range(place.first.year, place.last.year + 1)
+    each = max(len(years) // MOST_YEARS, 1)  # the last day of the calendar may have been asked for
+    for year in years[::each]:
         for month in range(1, 13) if months else (1,):
             day = date(year, month, 1)
             if not place.first <= day <= place.last:

@@ -128,6 +128,7 @@ def mix_record(planned: PlannedMix) -> dict[str, Any]:
         "objective": planned.wish.objective,
         "best": _record(best) if best else None,
         "given_step_s": None,
+        "given_remark": "",
         "plans": [],
         "options": [_record(option) for option in planned.options],
         "others": [

@@ -14,7 +14,8 @@ from ersatz.sim.report.setting import setting
 from ersatz.sim.report.timelines.chrome import counter, packed, process, span, text_of, thread
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.program import STREAMS, Sent
-from ersatz.sim.step.ranks.timeline import Piece, RankLine, step_timeline
+from ersatz.sim.step.ranks.timeline import RankLine, step_timeline
+from ersatz.sim.step.ranks.writer import Piece
 
 GIB = 2.0**30
 

@@ -21,7 +21,7 @@ from ersatz.sim.run import run_case
 from ersatz.sim.scenario.case_file import Case
 from ersatz.sim.scenario.file import scenario_of
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.mix.mix import FoundMix, alone_mix, search_mix
+from ersatz.sim.search.mix.mix import Alone, FoundMix, alone_mix, search_mix
 from ersatz.sim.search.mix.parts import MOST_ZERO
 from ersatz.sim.search.reading import Question, find_node, without_cluster
 from ersatz.sim.search.wish import Wish
@@ -110,8 +110,8 @@ def on_counts(question: Question, counts: Counts) -> tuple[Scenario, dict[str, A
     case = question.case
     data = dict(case.data)
     cluster = dict(data["cluster"])
-    cluster["pools"] = [{**pool, "nodes": counts[pool["name"]]} for pool in cluster["pools"]
-                        if counts.get(pool["name"])]  # fmt: skip
+    cluster["pools"] = [{**pool, "nodes": counts[str(pool["name"])]} for pool in cluster["pools"]
+                        if counts.get(str(pool["name"]))]  # fmt: skip
     if len(cluster["pools"]) < 2:
         cluster.pop("joint", None)
     data["cluster"] = cluster
@@ -143,7 +143,7 @@ def seek_mix(
     With `some` any number of nodes of each may be taken, up to those given. Raises `InputError` for what
     is wrong in the case, and `InfeasibleError` where nothing can be run.
     """
-    whole, _ = on_counts(question, _given(question))
+    whole = _as_given(question)
     _check(whole, question)
     counts = {pool.name: pool.nodes for pool in whole.pools}
     options: list[MixOption] = []
@@ -151,7 +151,8 @@ def seek_mix(
 
     def look(some_counts: Counts) -> None:
         try:
-            options.append(_option(question, wish, some_counts))
+            known = [one for option in options for one in option.found.alone]
+            options.append(_option(question, wish, some_counts, known))
         except InfeasibleError as error:
             failed.append(f"{_named(some_counts)}: {error}")
         tell(f"{_named(some_counts)} looked at")
@@ -175,10 +176,14 @@ def seek_mix(
     return PlannedMix(question, wish, tuple(good), tuple(rest), tuple(failed), tuple(reach))
 
 
-def _given(question: Question) -> Counts:
-    """Return the nodes of each pool as the case has them; faults are told where it is resolved."""
-    return {str(pool["name"]): pool.get("nodes", 0) or 0
-            for pool in question.case.data["cluster"]["pools"]}  # fmt: skip
+def _as_given(question: Question) -> Scenario:
+    """Return the open scenario on all nodes of its pools; raises `InputError` with every fault of it."""
+    case = question.case
+    own = Case(case.name, case.text, dict(case.data), set(case.overridden))
+    found = scenario_of(own, question.folder, plans=True)
+    if found is None:
+        raise InputError(own.problems)
+    return found
 
 
 def _check(scenario: Scenario, question: Question) -> None:
@@ -191,10 +196,12 @@ def _named(counts: Counts) -> str:
     return " + ".join(f"{count} nodes of {name}" for name, count in counts.items() if count)
 
 
-def _option(question: Question, wish: Wish, counts: Counts) -> MixOption:
+def _option(question: Question, wish: Wish, counts: Counts, known: Sequence[Alone]) -> MixOption:
     scenario, data = on_counts(question, counts)
-    search = alone_mix if len(scenario.pools) == 1 else search_mix
-    found = search(scenario, least=wish.least, everything=wish.everything)
+    if len(scenario.pools) == 1:
+        found = alone_mix(scenario, least=wish.least, everything=wish.everything)
+    else:
+        found = search_mix(scenario, least=wish.least, everything=wish.everything, known=known)
     best = found.best.scenario
     return MixOption(dict(counts), found, best, run_case(best), data)
 

@@ -13,11 +13,11 @@ from itertools import islice, product
 
 import numpy as np
 
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
-from ersatz.sim.scenario.own import joined_layout
-from ersatz.sim.scenario.scenario import Parallel, PoolLayout, Scenario
+from ersatz.sim.scenario.resolving.own import joined_layout
+from ersatz.sim.scenario.scenario import Parallel, Pool, PoolLayout, Scenario
 from ersatz.sim.search.best import search
 from ersatz.sim.search.choices import choices_of, divisors
 from ersatz.sim.search.mix.parts import Part, parts_of
@@ -37,12 +37,21 @@ MANY = 1_000_000  # micro-batches, with which the way through a pipeline does no
 class Alone:
     """The fastest layout of one pool as the whole job; none: infinite seconds, and why."""
 
-    name: str
+    part: Part
     scenario: Scenario | None
     seconds: float
     why_not: str = ""
     timed: int = 0
     least_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the pool."""
+        return self.part.pool.name
+
+    def is_of(self, pool: Pool) -> bool:
+        """Tell whether it is of as many nodes of that pool."""
+        return (self.name, self.part.pool.nodes) == (pool.name, pool.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +96,19 @@ class FoundMix:
 
 def search_mix(
     scenario: Scenario, *, least: str = "fits", everything: bool = False,
-    ways: Sequence[str] = ("stages", "replicas"),
+    ways: Sequence[str] = ("stages", "replicas"), known: Sequence[Alone] = (),
 ) -> FoundMix:  # fmt: skip
     """Return the fastest layouts of a scenario's model over all of its pools.
 
-    Raises `InfeasibleError` where no layout over all of them can be run, with what was tried.
+    `known` are pools of the question that were searched alone already. Raises `InfeasibleError` where
+    no layout over all of them can be run, with what was tried.
     """
-    parts = parts_of(scenario, everything=everything)
-    alone = [_alone(part, least) for part in parts]
+    fresh = parts_of(scenario, everything=everything)
+    alone = [
+        next((one for one in known if one.is_of(part.pool)), None) or _alone(part, least)
+        for part in fresh
+    ]
+    parts = [one.part for one in alone]  # with all prices that are known
     plans: list[Mixed] = []
     notes: list[str] = []
     timed, bound = 0, float("inf")
@@ -118,10 +132,10 @@ def _alone(part: Part, least: str) -> Alone:
         found = search(space, part.bounds, least=least, kinds=1,
                        most=2 * MOST_ALONE)  # fmt: skip
         seconds = found.plans[0].price.seconds
-        return Alone(part.pool.name, replace(found.best, open=()), seconds, "", found.timed,
-                     (1.0 - found.left) * seconds)  # fmt: skip
+        return Alone(part, replace(found.best, open=()), seconds, "",
+                     found.timed, (1.0 - found.left) * seconds)  # fmt: skip
     except InfeasibleError as error:
-        return Alone(part.pool.name, None, float("inf"), str(error))
+        return Alone(part, None, float("inf"), str(error))
 
 
 def alone_mix(scenario: Scenario, *, least: str = "fits", everything: bool = False) -> FoundMix:
@@ -208,7 +222,7 @@ def _by_replicas(
         case = _replicas(scenario, [one[at] for one, at in zip(choices, place, strict=True)])
         try:
             seconds = step_seconds(case)
-        except (InfeasibleError, ValueError) as error:
+        except (InfeasibleError, LayoutError) as error:
             why = str(error)
             continue
         timed += 1

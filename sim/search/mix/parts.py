@@ -139,11 +139,10 @@ def _bytes(part: Part, rows: Rows) -> tuple[Array, Array, Array]:
         case = layout_of(part.scenario, rows[at])
         for chunk, count in zip(layers, counts, strict=True):
             held = state.held_of(case, [chunk])
-            found = state.weights_kept(case, pool.stack, held)
+            found = state.weights_kept(case, pool.stack, [chunk])
             found += state.state_kept(case, pool.stack, held)
             if pool.stack.gradient_buffer:
-                each = state.gradient_bytes(case, pool.stack)
-                found += held.of(each, sharded=case.parallel.zero >= 2)
+                found += state.gradients_kept(case, pool.stack, held)
             states[number] += found * count / counts.sum()
         fixed[number] = sum(beside(pool.stack, case.parallel, model).values())
     shards, one = distinct(rows, SHARD_COLUMNS[:-1])

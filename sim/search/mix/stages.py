@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ersatz.sim.plan.memory.verdict import room_for_sure
-from ersatz.sim.scenario.own import joined_layout
+from ersatz.sim.scenario.resolving.own import joined_layout
 from ersatz.sim.scenario.scenario import Parallel, PoolLayout, Scenario
 from ersatz.sim.search.mix.parts import Part, Stages, layer_kinds, stages_of
 from ersatz.sim.search.prices import Array

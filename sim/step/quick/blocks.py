@@ -21,8 +21,9 @@ import numpy.typing as npt
 from ersatz.sim.plan.borders import Border
 from ersatz.sim.plan.layout import Chunk
 from ersatz.sim.step.assemble import Assembler
-from ersatz.sim.step.build import BACKWARD, FORWARD, Ahead, StageBuilder, Turn
+from ersatz.sim.step.build import BACKWARD, FORWARD, StageBuilder
 from ersatz.sim.step.program import COMPUTE, HOST, INPUT, STREAMS, Op, overlap_blocks
+from ersatz.sim.step.traffic.ahead import Ahead, Turn
 from ersatz.sim.step.traffic.weights import Bucket, Part
 
 Matrix = npt.NDArray[np.float64]
@@ -153,19 +154,45 @@ def _by_ops(builder: StageBuilder, phases: Sequence[Phase]) -> Folded:
 
 def _by_parts(builder: StageBuilder, phase: Phase) -> Folded | None:
     """Fold a block part by part; None where a wait would have nothing to wait in."""
+    sends = phase.phase != "W" and phase.border is not None
+    alike = builder.classes[phase.chunk.position], builder.messages_overlap
+    key = "inside", phase.phase, phase.edge, sends, *alike
+    made = builder.bench.made
+    if key not in made:
+        made[key] = _inside(builder, phase)
+    total: Matrix | None = made[key]
+    if total is None:
+        return None
+    rows = list(total)
+    found: tuple[tuple[int, Matrix], ...] = ()
+    if sends and phase.border:
+        make = Assembler(builder.times, phase=_way(phase))
+        make.resume(BEGUN)
+        ((index, part),) = builder.send(make, (0, phase.border))
+        ends = run_ops(make.block().ops, rows)
+        found = ((part, _without(ends[index] + make.ops[index].flight_s)),)
+    return Folded(_without(np.stack(rows[:WIDTH])), found, 1)
+
+
+def _way(phase: Phase) -> str:
+    return "forward" if phase.phase == "F" else "backward"
+
+
+def _inside(builder: StageBuilder, phase: Phase) -> Matrix | None:
+    """Return the matrix of a block but for its message, whatever border that crosses."""
     runs = list(_runs(builder, phase))
-    way = FORWARD if phase.phase == "F" else BACKWARD
-    name = "forward" if way == FORWARD else "backward"
+    if not runs:
+        return None
     total = _unit(WIDTH + 2)
     total[READY] = NEVER
     total[COMPUTE, WIDTH + 1] = 0.0  # the message
     if phase.phase != "W" and phase.border:
-        make = Assembler(builder.times, phase=name)
+        make = Assembler(builder.times, phase=_way(phase))
         builder.receive(make)
         total = product(_matrix(make, None, []), total)
     first = _first(builder, phase)
     if first:
-        make = Assembler(builder.times, phase=name)
+        make = Assembler(builder.times, phase=_way(phase))
         issued = builder.gather(make, first, None)
         total = product(_matrix(make, first, issued), total)
     for number, (one, count) in enumerate(runs, start=1):
@@ -177,17 +204,7 @@ def _by_parts(builder: StageBuilder, phase: Phase) -> Folded | None:
                 return None
             squares = builder.bench.made[key] = {1: matrix}
         total = product(power(squares, count), total)
-    if not runs:
-        return None
-    rows = list(total)
-    sends: tuple[tuple[int, Matrix], ...] = ()
-    if phase.phase != "W" and phase.border:
-        make = Assembler(builder.times, phase=name)
-        make.resume(BEGUN)
-        ((index, part),) = builder.send(make, (0, phase.border))
-        ends = run_ops(make.block().ops, rows)
-        sends = ((part, _without(ends[index] + make.ops[index].flight_s)),)
-    return Folded(_without(np.stack(rows[:WIDTH])), sends, 1)
+    return total
 
 
 def _without(rows: Matrix) -> Matrix:

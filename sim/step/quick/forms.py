@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ersatz.sim.step.program import COMPUTE, HOST, PIPE
+from ersatz.sim.step.program import COMPUTE, COPY, EXPERT, GATHER, HOST, PIPE, REDUCE
 from ersatz.sim.step.quick.blocks import NEVER, WIDTH, Folded, Matrix
 
 MESSAGE = WIDTH  # column of a block's first message
-SIDE = (2, 3, 4)  # streams that may be dropped: expert, gather, reduce
+SIDE = (EXPERT, GATHER, REDUCE, COPY)  # streams that may be dropped
 
 
 class Plain(NamedTuple):

@@ -1,9 +1,11 @@
 """Copies between a device and its host: activations that leave between their passes, weights on call.
 
-A link to the host carries both directions at once; what moves one way moves in turn, on a stream of its
-own beside the compute stream. An activation leaves when its layer's forward pass has ended, and comes
-back while the layer that is worked on before it runs backward, as saved tensors that are prefetched do;
-a weight's shard comes before ZeRO 3 gathers it. Nothing holds the step up until a copy is needed.
+Copies of a stage move in turn, on a stream of their own beside the compute stream. A link to the host could
+carry both directions at once; but where a backward pass follows its own forward pass, as on the last
+stage of a pipeline, it needs what has just left, and the other stages wait for that one. An activation
+leaves when its layer's forward pass has ended, and comes back while the layer that is worked on before it
+runs backward, as saved tensors that are prefetched do; a weight's shard comes before ZeRO 3 gathers it.
+Nothing holds the step up until a copy is needed.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.borders import Border
+from ersatz.sim.plan.memory.state import sums_runs
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Times, Transfer
 from ersatz.sim.workload.layer import Layer
@@ -71,8 +72,8 @@ class WeightTraffic:
     @property
     def reduces_each_time(self) -> bool:
         """Gradients are reduced after the backward pass of every micro-batch."""
-        each = self.zero == 2 and self.stack.zero2_reduce == "micro-batch"
-        return self.zero == 3 or (each and not self.mixed)
+        each = self.zero >= 2 and not sums_runs(self.scenario.parallel, self.stack)
+        return each and (self.zero == 3 or not self.mixed)
 
     def reduces_after(self, edge: str) -> bool:
         """Tell whether gradients are reduced in a backward pass at that edge of its chunk."""
@@ -103,7 +104,7 @@ class WeightTraffic:
     @property
     def reduces_at_end(self) -> bool:
         """Tell whether gradients are reduced after all backward passes."""
-        if self.zero == 3 or self.reduces_each_time:
+        if self.reduces_each_time:
             return False
         return self.mixed or not self.stack.overlap_grad_reduce
 

@@ -21,6 +21,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.job.checkpoint import saved_params
 from ersatz.sim.job.job import simulate_job
+from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.degraded import degraded_step_seconds
 from ersatz.sim.step.step import step_seconds
@@ -30,7 +31,6 @@ from ersatz.sim.validation.reading.table import Run
 
 JOBS = DATA / "measured" / "job_runs.csv"
 LONG_S = 86_400.0  # jobs of more than a day are simulated with failures
-SPARES = 0.02  # of the nodes: so large a job does not wait for repairs
 REPLICAS = 8  # histories of a long job; their mean is compared
 
 
@@ -86,10 +86,12 @@ def _judge(row: Mapping[str, str], known: Mapping[str, list[Run]]) -> JudgedJob:
 
 
 def _number(row: Mapping[str, str], key: str) -> float:
+    """Return the number of a cell, 0 where it is blank; raises `Refused` for what is none."""
+    cell = row.get(key) or "0"
     try:
-        return float(row.get(key) or 0)
+        return float(cell)
     except ValueError:
-        return 0.0
+        raise Refused(f"{key}: {cell[:40]!r} is no number") from None
 
 
 def _measured_seconds(row: Mapping[str, str]) -> float:
@@ -142,7 +144,8 @@ def _work(row: Mapping[str, str], scenario: Scenario, run: Run) -> tuple[float, 
 def _with_failures(scenario: Scenario, step: float, steps: float) -> float:
     """Return the mean wall time of a long job under failures, checkpoints and restarts."""
     tokens = steps * scenario.training.global_batch * scenario.training.sequence_length
-    spares = math.ceil(SPARES * sum(pool.nodes for pool in scenario.pools))
+    share = job_defaults()["spare_share"].value  # so large a job does not wait for repairs
+    spares = math.ceil(share * sum(pool.nodes for pool in scenario.pools))
     whole = replace(
         scenario,
         training=replace(scenario.training, tokens=tokens),

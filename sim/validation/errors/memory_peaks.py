@@ -3,7 +3,8 @@
 A table states a peak in `peak_memory`, its unit (GB or GiB) and what it counts: tensors (allocated), the
 allocator's blocks (reserved), or all that the device holds (device). A run that ran is kept where its plan
 fits under a reading of its blanks; a row that states no layout at all states no plan.
-Left out means read as a stranger's row: stacks that only its lineage showed are not recognised.
+Left out means read as a stranger's row: stacks that only its lineage showed are not recognised. With
+the source alone left out, those that only it showed are not, nor those whose memory was fitted to runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.records import MemoryResult
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.validation.reading.lineages import lineage_of, withheld
+from ersatz.sim.validation.reading.lineages import (
+    lineage_of,
+    source_of,
+    withheld,
+    withheld_memory,
+)
 from ersatz.sim.validation.reading.rows import Reading, read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run
@@ -44,6 +50,7 @@ class Peak:
     predicted_bytes: float
     error: float
     left_out_error: float | None  # None: as a stranger's it cannot be read
+    source_out_error: float | None = None  # other sources of its lineage known
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +63,44 @@ class Errors:
     bias: float
     left_out_median: float
     left_out_p90: float
+    source_out_median: float
+    source_out_p90: float
+
+
+def unread_peak(run: Run) -> tuple[str, str, str] | None:
+    """Return column, value and what was expected of a stated peak that is left out; None of others."""
+    if not run.number("peak_memory"):
+        return None
+    for column, known in (("peak_memory_unit", tuple(UNITS)), ("peak_memory_counts", COUNTS)):
+        if run.text(column) not in known:
+            return (
+                column,
+                run.text(column),
+                f"its peak is left out: expected one of {', '.join(known)}",
+            )
+    return None
 
 
 def stated_peaks(runs: Iterable[Run]) -> Iterator[Peak]:
     """Yield the peaks that rows state, beside those of their plans."""
     for run in runs:
-        stated, unit = run.number("peak_memory"), UNITS.get(run.text("peak_memory_unit"))
-        counts = run.text("peak_memory_counts")
-        if not stated or unit is None or counts not in COUNTS:
+        stated, counts = run.number("peak_memory"), run.text("peak_memory_counts")
+        if not stated or unread_peak(run):
             continue
+        unit = UNITS[run.text("peak_memory_unit")]
         try:
             scenario = read_run(run, possible=False).scenario
             predicted = counted(plan_memory(scenario, advise=False), counts)
         except UNREADABLE:
             continue
+        nbytes = stated * unit
+        strange, apart = (
+            _left_out(run, counts, nbytes, unknown)
+            for unknown in (withheld(lineage_of(run)), withheld_memory(source_of(run)))
+        )
         yield Peak(
-            run.text("source"), run.id, scenario.pools[0].stack.name, counts, stated * unit, predicted,
-            predicted / (stated * unit) - 1, _left_out(run, counts, stated * unit),
+            source_of(run), run.id, scenario.pools[0].stack.name, counts, nbytes, predicted,
+            predicted / nbytes - 1, strange, apart,
         )  # fmt: skip
 
 
@@ -84,9 +112,9 @@ def counted(memory: MemoryResult, counts: str) -> float:
     return whole + kernel_constants().staging_bytes
 
 
-def _left_out(run: Run, counts: str, stated: float) -> float | None:
+def _left_out(run: Run, counts: str, stated: float, unknown: frozenset[str]) -> float | None:
     try:
-        strange = read_run(run, unknown=withheld(lineage_of(run)), possible=False).scenario
+        strange = read_run(run, unknown=unknown, possible=False).scenario
         return counted(plan_memory(strange, advise=False), counts) / stated - 1
     except UNREADABLE:
         return None
@@ -106,12 +134,18 @@ def errors_of(peaks: Sequence[Peak]) -> Errors:
     sources = [peak.source for peak in peaks]
     weights = np.array([1.0 / sources.count(source) for source in sources])
     signed = np.array([peak.error for peak in peaks])
-    strange = [i for i, peak in enumerate(peaks) if peak.left_out_error is not None]
-    left_out = np.array([peaks[i].left_out_error for i in strange], dtype=float)
     return Errors(
         len(peaks), *_quantiles(np.abs(signed), weights), _quantiles(signed, weights)[0],
-        *_quantiles(np.abs(left_out), weights[strange]),
+        *_known([peak.left_out_error for peak in peaks], weights),
+        *_known([peak.source_out_error for peak in peaks], weights),
     )  # fmt: skip
+
+
+def _known(errors: Sequence[float | None], weights: Any) -> tuple[float, float]:
+    """Weighted median and 90th percentile of the sizes of those that there are."""
+    places = [i for i, error in enumerate(errors) if error is not None]
+    sizes = np.abs(np.array([errors[i] for i in places], dtype=float))
+    return _quantiles(sizes, weights[places])
 
 
 def _quantiles(values: Any, weights: Any) -> tuple[float, float]:

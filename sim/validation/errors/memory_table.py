@@ -8,7 +8,6 @@ they stand, like the crashes; those of other sources under any reading of their 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from ersatz.sim.validation.errors.memory_peaks import (
     errors_of,
     kept_by_source,
     stated_peaks,
+    unread_peak,
 )
 from ersatz.sim.validation.fit.samples import is_complete, is_verified
 from ersatz.sim.validation.reading.rows import scenario_of
@@ -58,13 +58,14 @@ class Share:
 class MemoryVerdicts:
     """How well plans tell what runs, and how far off stated peaks are."""
 
-    sources_equal: float  # mean share of runs kept over sources, and of crashes caught, halved
-    kept_sources_equal: float
-    caught_sources_equal: float
+    # mean share of runs kept over sources, and of crashes caught, halved; None: no such rows
+    sources_equal: float | None
+    kept_sources_equal: float | None
+    caught_sources_equal: float | None
     vetoed: tuple[str, ...]  # rows that ran and would not be let run
     by_source: Mapping[str, tuple[int, int]]  # of runs that ran: judged, kept
     total: Share  # crashes and runs of the same software
-    balanced_accuracy: float
+    balanced_accuracy: float | None
     by_model: Mapping[str, Share]
     peaks: Errors | None  # every source weighing the same
     peaks_by_source: Mapping[str, Errors]
@@ -75,34 +76,49 @@ class MemoryVerdicts:
 
 
 def judge_memory(
-    crashes: Path | str, runs: Path | str, tell: Callable[[str], None] = lambda _: None
+    crashes: Path | str | None, runs: Path | str, tell: Callable[[str], None] = lambda _: None
 ) -> MemoryVerdicts:
-    """Judge a table of crashes and a table of runs; raises `InputError` when nothing can be.
+    """Judge a table of runs, and one of crashes if any; raises `InputError` when nothing can be.
 
     `tell` hears the id of every run that is judged.
     """
     table = read_table(runs)
     swept = [r for r in table.runs if is_complete(r) and is_verified(r) and _is_swept(r)]
-    crashed, problems = _read(Path(crashes), {r.text("model_name"): r for r in swept})
+    crashed: list[tuple[str, Run]] = []
+    problems: list[Problem] = []
+    if crashes is not None:
+        crashed, problems = _read(Path(crashes), {r.text("model_name"): r for r in swept})
     by_model = _shares(crashed, swept)
-    total = Share(*np.sum([astuple(share) for share in by_model.values()], axis=0).tolist())
-    ran = kept_by_source((r for r in table.runs if is_verified(r) and not _is_swept(r)), tell)
+    counts = [astuple(share) for share in by_model.values()] or [(0, 0, 0, 0)]
+    total = Share(*np.sum(counts, axis=0).tolist())
+    apart = _is_swept if crashed else lambda _: False  # judged with the crashes of its sweep
+    ran = kept_by_source((r for r in table.runs if is_verified(r) and not apart(r)), tell)
     by_source = {source: (rows, kept) for source, (rows, kept, _) in ran.items()}
     if total.ran:
         by_source[swept[0].text("source")] = (total.ran, total.kept)
-    kept = (
-        float(np.mean([kept / rows for rows, kept in by_source.values()]))
-        if by_source
-        else math.nan
-    )
-    caught = total.caught / total.crashed
+    kept = _mean([kept / rows for rows, kept in by_source.values()])
+    caught = total.caught / total.crashed if total.crashed else None
+    problems = [
+        *problems,
+        *(
+            Problem(str(runs), run.line, 0, *found)
+            for run in table.runs
+            if (found := unread_peak(run))
+        ),
+    ]
     peaks = list(stated_peaks(r for r in table.runs if is_verified(r)))
     return MemoryVerdicts(
-        (kept + caught) / 2, kept, caught, tuple(bad for _, _, bads in ran.values() for bad in bads),
-        dict(sorted(by_source.items())), total, total.balanced, by_model,
+        None if kept is None or caught is None else (kept + caught) / 2, kept, caught,
+        tuple(bad for _, _, bads in ran.values() for bad in bads),
+        dict(sorted(by_source.items())), total,
+        total.balanced if total.crashed and total.ran else None, by_model,
         errors_of(peaks) if peaks else None, errors_by(peaks, "source"), errors_by(peaks, "stack"),
         errors_by(peaks, "counts"), tuple(peaks), tuple(problems),
     )  # fmt: skip
+
+
+def _mean(shares: Sequence[float]) -> float | None:
+    return float(np.mean(shares)) if shares else None
 
 
 def _is_swept(run: Run) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.processes import side_by_side
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.uncertainty.intervals import interval80
+from ersatz.sim.validation.reading.metrics import least_step_seconds
 from ersatz.sim.validation.reading.rows import Reading, read_run
 from ersatz.sim.validation.reading.rules import Refused
 from ersatz.sim.validation.reading.table import Run
@@ -50,6 +51,10 @@ def predict_run(run: Run, *, memory: bool = True, oddities: bool = False) -> Pre
         scenario, measured = reading.scenario, reading.measured_s
         if measured is None:
             raise Refused(f"metric {run.text('metric_name')!r} says nothing of a step's time")
+        least = least_step_seconds(reading.open, scenario)
+        if measured < least:
+            words = f"its step of {measured:.3g} s is shorter than the {least:.3g} s of its products at peak"
+            raise Refused(words)
         predicted = step_seconds(scenario)
         ends = open_ends(run, reading, predicted, oddities=oddities)
     except Refused as refusal:
@@ -77,7 +82,7 @@ def open_ends(
             try:
                 read = read_run(run, oddities=oddities, choices={key: other})
                 seconds = step_seconds(read.scenario)
-            except (Refused, ValueError, InfeasibleError):
+            except (Refused, LayoutError, InfeasibleError):
                 continue
             if read.measured_s and reading.measured_s:
                 ratio = seconds / read.measured_s * reading.measured_s / predicted

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.validation.reading.lineages import lineage_of
@@ -99,7 +99,7 @@ def log_error(scenario: Scenario, measured_s: float) -> float:
     """Return log(predicted / measured); infinite where no such layout can run."""
     try:
         return math.log(step_seconds(scenario) / measured_s)
-    except (ValueError, InfeasibleError):
+    except (LayoutError, InfeasibleError):
         return math.inf
 
 

@@ -8,7 +8,7 @@ over by their words (data/validation/reading.yaml, `network_words`). What is lef
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ersatz.device_models.catalog.device import Node
@@ -18,9 +18,19 @@ from ersatz.sim.validation.reading.table import Run
 
 GIGABIT = 1e9 / 8  # bytes
 # Bits have a small b (or none: "400G"); a capital one means bytes, of memory mostly.
-RATE = re.compile(r"(?:(?<=[x×*])|(?<![\w.]))(\d{2,4})\s?G(?:[Bb]ps|bits?|b[eE]|b)?(?!\w)")
-# "8x400Gb/s", "4x ConnectX-7 IB NDR 400 Gb/s": a count of ports before the rate, or behind it.
-COUNT = re.compile(r"(?<![\w.])(\d{1,3})\s?[x×*]|[x×*]\s?(\d{1,3})(?!\d|\s?G)")
+RATE = re.compile(r"(?:(?<=[x×*X])|(?<![\w.]))(\d{2,4})\s?G(?:[Bb]ps|bits?|b[eE]|b)?(?!\w)")
+BYTES = re.compile(r"(?<![\w.])(\d{1,4}(?:\.\d+)?)\s?GB/s")
+TERABIT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?T(?:bps|bit|b/s)")
+# "8x400Gb/s", "4x ConnectX-7 NDR 400 Gb/s", "four 100G NICs": a count of ports before the rate, or behind it.
+COUNT = re.compile(
+    r"(?<![\w.])(?P<before>\d{1,3})\s?[x×*]|(?<![A-Za-z])[x×*]\s?(?P<behind>\d{1,3})(?!\d|\s?G)"
+    r"|(?<![\w.-])(?<!x )(?<!field )(?P<cards>\d{1,3}|one|single|two|dual|four|quad|eight)\s+"
+    r"(?:[\w/-]+\s+){0,4}?(?:NIC|HCA|card|port|adapter|rail|uplink)s?\b"
+    r"|\b(?P<word>one|single|two|dual|four|quad|eight)\s+\d{2,4}\s?G",
+    re.I,
+)
+FASTEST = 800 * GIGABIT  # of one card
+WORDS = {"one": 1, "single": 1, "two": 2, "dual": 2, "four": 4, "quad": 4, "eight": 8}
 PER_NODE = re.compile(r"(?:per|/)\s?(?:\d+-?\w* )?(?:node|server|host|machine)", re.I)
 PER_DEVICE = re.compile(r"(?:per|/|each)\s?(?:gpu|npu|card|device|accelerator)", re.I)
 INSIDE = re.compile(r"^(?:one|single) node", re.I)
@@ -34,9 +44,14 @@ def with_network(node: Node, fill: Filling, devices: int, *, oddities: bool) -> 
     run = fill.run
     note = run.text("interconnect_note")
     known = _known(node, run, oddities=oddities)
+    host = min(run.count("devices_per_node") or node.devices, node.devices)
+    rate = node_rate(fill, host)
     if known is not None:
-        return known
-    rate = node_rate(fill, node.devices)
+        if rate is None or rate[0] * rate[1] == known.nics * known.scale_out.nic_bandwidth:
+            return known
+        node = known  # its latencies, at the rate that the note states
+    elif devices > node.devices:
+        _say_unread(fill)
     usual = f"{node.nics} x {node.scale_out.nic_bandwidth / GIGABIT:.0f} Gb/s a node are taken"
     if rate is None:
         if devices <= node.devices or INSIDE.match(note):
@@ -45,8 +60,9 @@ def with_network(node: Node, fill: Filling, devices: int, *, oddities: bool) -> 
         fill.assumptions.append(f"{words}: {usual} (the node's usual network)")
         return node
     count, card = rate
-    nics = count if count <= node.devices else node.devices
-    card *= count / nics
+    cards = count * node.devices // host  # of a rack whose trays the row calls nodes: all of theirs
+    nics = min(cards, node.devices)
+    card *= cards / nics
     return replace(node, nics=nics, scale_out=replace(node.scale_out, nic_bandwidth=card))
 
 
@@ -58,21 +74,26 @@ def node_rate(fill: Filling, devices: int) -> tuple[int, float] | None:
     """
     found: list[tuple[int, float]] = []
     bare = 0.0
-    for part in re.split(r"[|;,，]", fill.run.text("interconnect_note")):
-        if any(re.search(rule["pattern"], part, re.I) for rule in rules("network_words")):
-            continue
-        rate = _rate(part)
+    for part in _network_parts(fill.run.text("interconnect_note")):
         counted = COUNT.search(part)
+        rate = _rate(part, counted)
         if not rate:
             continue
         if counted:
-            found.append((int(counted[1] or counted[2]), rate))
+            cards = _cards(counted)
+            each = cards < devices and PER_DEVICE.search(part) is not None
+            found.append((cards * devices if each else cards, rate))
         elif PER_NODE.search(part):
             found.append((devices, rate / devices))
         elif PER_DEVICE.search(part):
             found.append((devices, rate))
         else:
             bare = max(bare, rate)
+    if bare > FASTEST and not found:
+        fill.assumptions.append(
+            f"network of {bare / GIGABIT:.0f} Gb/s: a node's, as no card has it"
+        )
+        return devices, bare / devices
     if bare and not found:
         words = f"network of {bare / GIGABIT:.0f} Gb/s: {{}} (the note does not say of what)"
         whole = fill.note("network_rate", "a card", words, ["a node"]) == "a node"
@@ -80,13 +101,48 @@ def node_rate(fill: Filling, devices: int) -> tuple[int, float] | None:
     return max(found, key=lambda pair: pair[0] * pair[1], default=None)
 
 
-def _rate(part: str) -> float:
-    """Return the rate of a port in bytes/s that a part of a note states or its standard implies."""
-    if stated := RATE.search(part):
+def _network_parts(note: str) -> Iterator[str]:
+    """Yield the parts of a note that speak of the network between nodes.
+
+    "8x NVLink, 900 GB/s" is one network: bytes after a comma are those of what stands before it.
+    """
+    for whole in re.split(r"[|;；]", note):
+        other = False
+        for part in re.split(r"[,，]", whole):
+            named = any(re.search(rule["pattern"], part, re.I) for rule in rules("network_words"))
+            other = named or (other and BYTES.search(part) is not None)
+            if not other:
+                yield part
+
+
+def _cards(counted: re.Match[str]) -> int:
+    word = next(found for found in counted.groups() if found).lower()
+    return WORDS[word] if word in WORDS else max(int(word), 1)
+
+
+def _say_unread(fill: Filling) -> None:
+    """Note what a note says of its network beyond cards and rates, which is not simulated."""
+    note = fill.run.text("interconnect_note")
+    for rule in rules("network_unread"):
+        if found := re.search(rule["pattern"], note, re.I):
+            fill.assumptions.append(f"network note says {found[0]!r}: {rule['taken']}")
+
+
+def _rate(part: str, counted: re.Match[str] | None) -> float:
+    """Return the rate of a port in bytes/s that a part of a note states or its standard implies.
+
+    Of several rates it is the one that its count stands before: 100 of "200 Gb/s (2x100G)".
+    """
+    after = counted and RATE.search(part, counted.start())
+    if stated := after or RATE.search(part):
         return float(stated[1]) * GIGABIT
+    if stated := BYTES.search(part):
+        return float(stated[1]) * 8 * GIGABIT
+    if stated := TERABIT.search(part):
+        return float(stated[1]) * 1000 * GIGABIT
     for rule in rules("port_rates"):
-        if re.search(rule["pattern"], part):
-            return float(rule["gigabits"]) * GIGABIT
+        if named := re.search(rule["pattern"], part):
+            return float(named[1] or rule["gigabits"]) * GIGABIT
     return 0.0
 
 
@@ -96,7 +152,9 @@ def _known(node: Node, run: Run, *, oddities: bool) -> Node | None:
     for rule in rules("networks"):
         if "oddity" in rule and not (oddities and _has_layout(run, rule["oddity"])):
             continue
-        if re.search(rule["pattern"], text, re.I) and rule.get("device", "") in node.device.name:
+        if re.search(rule["pattern"], text, re.I) and re.search(
+            rule.get("device", ""), node.device.name
+        ):
             if "network" not in rule:
                 return node
             nics = int(rule["nics"]) if "nics" in rule else node.nics

@@ -15,9 +15,10 @@ from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.validation.reading.layouts import layout_of
 from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
-from ersatz.sim.validation.reading.metrics import measured_step_seconds
+from ersatz.sim.validation.reading.metrics import measured_step_seconds, note_slow
 from ersatz.sim.validation.reading.networks import with_network
-from ersatz.sim.validation.reading.rules import Filling
+from ersatz.sim.validation.reading.notes import check_notes
+from ersatz.sim.validation.reading.rules import Filling, Refused, in_english
 from ersatz.sim.validation.reading.shapes import model_of
 from ersatz.sim.validation.reading.table import Run
 
@@ -48,8 +49,10 @@ def read_run(
     readings that an earlier call left open; stacks that are `unknown` are not recognised. A blank that
     no device could hold is read otherwise where the run must have been `possible`.
     """
+    run = in_english(run)
     fill = Filling(run, choices or {}, unknown)
     fill.assumptions += [f"{key} is blank: {words}" for key, words in run.inferred.items()]
+    check_notes(fill)
     node = node_of(fill)
     precision = precision_of(fill, node)
     stack = stack_of(fill)
@@ -72,6 +75,8 @@ def read_run(
     if possible and not run.text("recompute"):
         parallel = _possible(fill, scenario())
     measured = measured_step_seconds(fill, scenario())
+    if measured:
+        note_slow(fill, scenario(), measured)
     return Reading(scenario(), measured, fill.open)
 
 
@@ -89,6 +94,11 @@ def _possible(fill: Filling, scenario: Scenario) -> Parallel:
         fill.assumptions.append(words)
         parallel = replace(parallel, recompute=mode)
         need = _memory_share(replace(scenario, parallel=parallel))
+    unsplit = [key for key in ("tp", "pp") if not fill.run.number(key)]
+    if need > IMPOSSIBLE and len(unsplit) == 2:
+        raise Refused(
+            f"tp and pp are blank, and not split it would need {need:.1f} times the memory"
+        )
     return parallel
 
 

@@ -9,21 +9,37 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.validation.reading.table import Run
+from ersatz.sim.validation.reading.words import affirmed, says
 
-LORA = re.compile(r"(?<![a-z])lora(?![a-z])|peft", re.I)
+LORA = r"(?<![a-z])q?lora(?![a-z])|peft"
 WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
+
+MOST_NOTED = 10**9  # as much as a cell may have
+SHORT = {"TP": "tp", "PP": "pp", "CP": "cp", "EP": "ep", "DP": "dp", "VPP": "vpp", "VP": "vpp",
+         "MBS": "micro_batch", "GBS": "global_batch_seqs"}  # fmt: skip
+_NAME = f"(?:{'|'.join(SHORT)})"
+IN_A_ROW = re.compile(
+    rf"(?<!\w)({_NAME}(?:\s?[/,x×-]\s?{_NAME})+)\)?\s*[=:]?\s*\(?(\d{{1,7}}(?:\s?[/,x×-]\s?\d{{1,7}})+)",
+    re.I,
+)
+
+DENIED = re.compile(r"\b(?:no|not|without|instead of)\s+[\w-]+|\bnon-[\w-]+", re.I)
 
 # Keys of a rule that are patterns, and the columns in which they are searched.
 CELLS = {"framework": "framework", "source": "source", "vendor": "vendor", "device": "device",
          "model": "model_name", "attention": "attention_kind", "precision": "precision",
          "sharding": "sharding", "recompute": "recompute", "notes": "notes", "ref": "source_ref"}  # fmt: skip
+
+
+TRANSLATED = ("device", "sharding", "seq_parallel", "recompute", "precision", "attention_kind",
+              "interconnect_note", "metric_unit", "mfu_definition_note", "notes")  # fmt: skip
 
 
 class Refused(Exception):
@@ -55,15 +71,58 @@ class Filling:
             value = self.choices[key]
         elif others:
             self.open[key] = others
-        self.assumptions.append(words.format(value))
+        self.assumptions.append(words.replace("{}", str(value)))
         return value
 
     def count(self, key: str, default: object, why: str, others: Sequence[object] = ()) -> int:
         """Return a whole number of the row, or the stated default."""
-        value = self.run.number(key)
+        value = self.run.number(key) or self.noted(key)
         if value and value != int(value):
             raise Refused(f"{key} is {value:g}; expected a whole number")
         return int(value if value else self.assume(key, default, why, others))
+
+    def noted(self, key: str) -> float | None:
+        """Return what the notes say of a blank cell, in short (EP=8, TP8) or in words."""
+        said = stated_in(self.run.text("notes"), key)
+        if said is None:
+            return None
+        value, words = said
+        self.assumptions.append(f"{key} is blank: {value} (the notes say {words})")
+        return float(value)
+
+
+@lru_cache(maxsize=4096)
+def stated_in(notes: str, key: str) -> tuple[int, str] | None:
+    """Return the number that notes state of a degree or a batch and the words in which they do.
+
+    Degrees may stand in a row: "TP/PP/DP: 8/4/2".
+    """
+    said_parts = affirmed(notes)
+    for rule in rules("noted") if said_parts else ():
+        if rule["key"] != key:
+            continue
+        for part in said_parts:
+            if said := re.search(rule["pattern"], part):
+                value = int(said[1].replace(",", ""))
+                return (value, said[0].strip()) if value <= MOST_NOTED else None
+    for row in IN_A_ROW.finditer(notes):
+        names, numbers = (re.findall(r"[A-Za-z]+|\d+", part) for part in row.groups())
+        found = dict(zip([SHORT[name.upper()] for name in names], numbers, strict=False))
+        if len(names) == len(numbers) and key in found:
+            return int(found[key]), row[0].strip()
+    return None
+
+
+def in_english(run: Run) -> Run:
+    """Return the row with the usual words of other languages put into those that readers know."""
+    texts = dict(run.texts)
+    for column in TRANSLATED:
+        text = texts.get(column, "")
+        if not text.isascii():
+            for rule in rules("translated"):
+                text = re.sub(rule["pattern"], rule["english"], text)
+            texts[column] = text.strip()
+    return replace(run, texts=texts)
 
 
 def rules(kind: str) -> list[dict[str, Any]]:
@@ -81,8 +140,18 @@ def _rules() -> dict[str, list[dict[str, Any]]]:
 def fits(rule: Mapping[str, Any], run: Run) -> bool:
     """Tell whether all patterns of a rule are found in the row's cells, in any case of letters."""
     return all(
-        re.search(rule[key], run.text(column), re.I) for key, column in CELLS.items() if key in rule
+        re.search(rule[key], _cell(run, column), re.I)
+        for key, column in CELLS.items()
+        if key in rule
     )
+
+
+def _cell(run: Run, column: str) -> str:
+    """Return a cell as rules read it: without what it says is not used."""
+    text = run.text(column)
+    if column == "sharding" and "offload" in text.lower():
+        return "; ".join(affirmed(text))
+    return DENIED.sub("", text) if column == "framework" else text
 
 
 def known_of(run: Run, key: str, default: Any) -> Any:
@@ -97,4 +166,4 @@ def known_of(run: Run, key: str, default: Any) -> Any:
 def is_lora(run: Run) -> bool:
     """Tell whether a row trains small adapters alone."""
     text = f"{run.text('model_name')} {run.text('notes')}"
-    return bool(LORA.search(text)) and not WHOLE.search(text)
+    return bool(says(LORA, text)) and not WHOLE.search(text)

@@ -7,6 +7,7 @@ are unknown and become None.
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ SHAPE = ("heads", "kv_heads", "head_dim", "vocab", "ffn_hidden", "moe_ffn_hidden
          "shared_experts")  # fmt: skip
 MOST = {"layers": 2000.0, "n_devices": 1e7, "pp": 1e4, "vpp": 1e4, "global_batch_seqs": 1e9}
 LEAST = 1e-15  # what is smaller is no measurement: times made of it are beyond any number
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 MAX_ROWS = 1_000_000
 
 
@@ -191,6 +193,8 @@ def _run(file: str, line: int, header: list[str], cells: list[str]) -> tuple[Run
 
 
 def _number(cell: str, most: float) -> float | None:
+    if "," in cell and not THOUSANDS.fullmatch(cell):
+        return None  # a decimal comma, say: 3,2 is not 32
     try:
         value = float(cell.replace(",", ""))
     except ValueError:

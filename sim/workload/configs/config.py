@@ -45,6 +45,7 @@ class Config:
     def get(self, *names: str, default: Any = None) -> Any:
         """Return the first of the keys that has a value, else the family's default, else `default`."""
         self.read.update(name.partition(".")[0] for name in names)
+        self.read.update(names)
         over = self._override()
         for values in (over, self.own, self.outer):
             for name in names:
@@ -147,9 +148,17 @@ class Config:
         return self.text.count("\n", 0, found.start()) + 1 if found else 0
 
     def left(self) -> Iterator[tuple[str, Any]]:
-        """Yield the keys of the language part that nobody read and that are not known as harmless."""
+        """Yield the keys of the language part that nobody read and that are not known as harmless.
+
+        Of a section of which a key was read by its dotted name, the others are looked at, too.
+        """
+        sections = {name.partition(".")[0] for name in self.read if "." in name}
         for key, value in self.own.items():
-            if key not in self.read and not self.family.is_harmless(key) and not _is_off(value):
+            if key in sections and isinstance(value, Mapping):
+                yield from ((f"{key}.{inner}", one) for inner, one in value.items()
+                            if f"{key}.{inner}" not in self.read and not _is_off(one)
+                            and not self.family.is_harmless(str(inner)))  # fmt: skip
+            elif key not in self.read and not self.family.is_harmless(key) and not _is_off(value):
                 yield key, value
 
 

@@ -16,7 +16,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 
 COUNTS = re.compile(
-    r"^num_|^n_|experts|_size|_layers|_heads|_rank"
+    r"^num_|^n_|experts|_size|_layers|_heads|_rank|ffn_dim"
 )  # no ending makes these harmless
 
 

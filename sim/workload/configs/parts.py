@@ -162,6 +162,15 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
         return config.whole("multi_query_group_num", least=1)
     if swa and config.get("swa_num_key_value_heads"):
         return config.whole("swa_num_key_value_heads", least=1)
+    kind = config.get("attn_config.attn_type")
+    if kind == "multiquery_attention":
+        config.read.update(KV_HEADS)
+        return 1
+    if kind == "grouped_query_attention" and not config.get(*KV_HEADS):
+        config.blame(("attn_config.attn_type",), kind, "needs kv_n_heads beside it")
+    if (size := config.get("attn_config.sliding_window_size") or -1) > 0:
+        config.blame(("attn_config.sliding_window_size",), size, "a window here is not read; expected"
+                     " sliding_window, beside layer_types")  # fmt: skip
     inside = config.get("attn_config.kv_n_heads")
     if inside and config.given("num_key_value_heads"):
         outside = config.whole("num_key_value_heads", least=1)
@@ -362,6 +371,9 @@ def experts(config: Config) -> Experts:
     """Return the experts of a layer."""
     routed = config.whole(*EXPERTS, least=1)
     names = INNER if config.get(*EXPERT_INNER) is None else EXPERT_INNER
+    null = next((key for key in EXPERT_INNER if key in config.own and config.own[key] is None), "")
+    if null and names is INNER and config.family.defaults.get(null):
+        config.blame((null,), None, "null: expected the inner size of an expert")
     inner = config.needed("the inner size of an expert", *names)
     top_k = config.needed("how many experts a token visits", *TOP_K)
     if top_k > routed and not config.problems:

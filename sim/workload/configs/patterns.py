@@ -145,6 +145,11 @@ def _plain_windows(config: Config, count: int) -> Words:
     if config.get("use_sliding_window"):
         first = config.whole("max_window_layers", default=count)
         return ["full" if place < first else "sliding" for place in range(count)]
+    if isinstance(window, list):
+        rows = config.row("sliding_window") or [None] * count
+        if not all(row is None or isinstance(row, int) for row in rows):
+            config.blame(("sliding_window",), str(rows)[:60], "expected whole numbers or null")
+        return ["sliding" if row else "full" for row in rows]
     if not config.family.all_windows:
         config.notes.append(f"sliding_window: {window} is taken as that of every layer:"
                             " no key says which layers have it")  # fmt: skip

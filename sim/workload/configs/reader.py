@@ -29,6 +29,7 @@ from ersatz.sim.workload.configs.patterns import (
     settled,
 )
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
+from ersatz.sim.workload.configs.strange import is_plain, refuse_other_attention, strange_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 
@@ -46,7 +47,7 @@ BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model 
 SHAPES = re.compile(
     r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
     r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
-    r"|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|cla$|^index_"
+    r"|ut_steps|hyper_conn|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|cla$|^index_"
 )
 
 
@@ -131,6 +132,7 @@ def _model(config: Config, path: Path) -> Model | None:
         shown = f"model_type {name} is" if config.family.name else "the file names no model_type:"
         config.notes.append(f"{shown} not known: its keys are read as those of the known families;"
                             " gates, ties and layers that no key tells are taken as Llama's")  # fmt: skip
+    refuse_other_attention(config)
     for names in ALIKE:
         _agree(config, names)
     hidden = config.needed("hidden", *HIDDEN)
@@ -251,7 +253,8 @@ def _second(config: Config, first: Layer, hidden: int) -> Layer:
 def _has_rows(config: Config) -> bool:
     """Tell whether a size has a value for each layer."""
     rows = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert",
-            "num_attention_heads_per_layer", "num_key_value_heads", "num_attention_heads")  # fmt: skip
+            "num_attention_heads_per_layer", "num_key_value_heads", "num_attention_heads",
+            "sliding_window")  # fmt: skip
     return any(
         isinstance(v := config.own.get(key), list) and len({str(x) for x in v}) > 1 for key in rows
     )
@@ -269,6 +272,8 @@ def _gated(config: Config) -> bool:
                         "mlp_hidden_act"))  # fmt: skip
     if config.family.known:
         return not config.family.plain
+    if is_plain(config):
+        return False
     act = str(config.get("mlp_hidden_act", "hidden_act", "activation_function", default="silu"))
     if act in ("silu", "swiglu", "swish"):
         return True
@@ -346,6 +351,7 @@ def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]
             yield f"model: not in the file, so the class default of {name}: {shown}"
     yield from (f"model: {words}" for words in config.notes)
     yield from vision_words(config)
+    yield from strange_words(config)
     for key, words in config.family.says.items():
         if config.given(key):
             config.read.add(key)
@@ -379,8 +385,18 @@ def _blame_unread(config: Config) -> None:
     if config.problems:
         return
     for key, value in list(config.left()):
-        if SHAPES.search(key) and not isinstance(value, str):
+        if _shapes(key, value):
             config.blame((key,), value, "seems to shape the model and is not understood")
+
+
+def _shapes(key: str, value: Any) -> bool:
+    """Tell whether a key that nobody read, or one in its section, looks like one that shapes a model."""
+    if isinstance(value, Mapping):
+        return SHAPES.search(key) is not None or any(
+            _shapes(str(k), v) for k, v in value.items() if v
+        )
+    pattern = key.endswith("_pattern") and isinstance(value, str)
+    return pattern or (SHAPES.search(key) is not None and not isinstance(value, str))
 
 
 def known_families() -> list[str]:

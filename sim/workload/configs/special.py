@@ -9,7 +9,7 @@ from ersatz.sim.workload.configs.config import MAX_LAYERS, Config
 from ersatz.sim.workload.layer import Layer
 
 TOWERS = ("vision_config", "audio_config", "speech_config", "vision_tower_config")
-WIDTH = ("hidden_size", "embed_dim", "vt_hidden_size", "d_model", "width")
+WIDTH = ("embed_dim", "hidden_size", "vt_hidden_size", "d_model", "width")
 DEPTH = (
     "num_hidden_layers",
     "depth",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ersatz.sim.errors import InputError, Problem
 from ersatz.sim.fleet.cluster import Cluster
-from ersatz.sim.fleet.doors.slurm.config import sizes_asked_for
+from ersatz.sim.fleet.doors.slurm.submit import sizes_asked_for
 from ersatz.sim.fleet.engine.fleet import FleetSpec
 from ersatz.sim.fleet.engine.outages import Failures, Outage
 from ersatz.sim.fleet.log import Rules

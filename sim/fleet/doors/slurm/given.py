@@ -9,7 +9,7 @@ is taken over as well, and then one is started (`base`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,15 @@ def _of(settings: Settings, key: str) -> str:
     return next((value for name, value in settings.items() if name.lower() == key), "")
 
 
+def _joined(pairs: Iterable[tuple[str, str]]) -> Settings:
+    """Return settings of which the last of a name counts: Slurm's names have no case."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in pairs:
+        low = name.lower()
+        found[low] = ("PartitionName" if low == "partitionname" else name, value)
+    return dict(found.values())
+
+
 def read_conf(path: Path | str, cluster: Cluster) -> Given:
     """Read a slurm.conf for a fleet; raises `InputError` with every line that cannot be carried over."""
     settings: Settings = {}
@@ -117,14 +126,16 @@ def read_conf(path: Path | str, cluster: Cluster) -> Given:
             if first == "nodename":
                 nodes += [] if words[0][1].upper() == "DEFAULT" else expand(words[0][1])
             elif first == "partitionname":
-                partitions.append({k: sound(v) for k, v in words if k.lower() in OF_PARTITIONS})
+                partitions.append(
+                    _joined((k, sound(v)) for k, v in words if k.lower() in OF_PARTITIONS)
+                )
                 left |= {k: number for k, _ in words if k.lower() not in OF_PARTITIONS}
             else:
                 for key, value in words:
                     if key.lower() in TAKEN:
-                        settings[key] = sound(value)
+                        settings = _joined([*settings.items(), (key, sound(value))])
                     elif key.lower() in DATA_BASE:
-                        base[key] = sound(value)
+                        base = _joined([*base.items(), (key, sound(value))])
                     else:
                         left[key] = number
         except ValueError as error:
@@ -138,7 +149,7 @@ def read_conf(path: Path | str, cluster: Cluster) -> Given:
                                 f" {len(cluster.nodes)}; expected as many"))  # fmt: skip
     if problems:
         raise InputError(problems)
-    whole = tuple({**defaults, **p} for p in named)
+    whole = tuple(_joined([*defaults.items(), *p.items()]) for p in named)
     given = Given(settings, base, whole, tuple(nodes), _notes(left))
     for partition in whole:  # every fault of a name before anything is started
         nodes_of(given, partition, str(path))
@@ -175,7 +186,10 @@ def nodes_of(given: Given, partition: Settings, path: str = "slurm.conf") -> Seq
     if not text or text.upper() == "ALL":
         return None
     places = {name: i for i, name in enumerate(given.nodes)}
-    wanted = expand(text)
+    try:
+        wanted = expand(text)
+    except ValueError as error:
+        raise InputError([Problem(path, 0, 0, "Nodes", text[:60], str(error))]) from error
     unknown = [name for name in wanted if name not in places]
     if unknown:
         expected = f"is no NodeName of the file (partition {partition['PartitionName']})"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from ersatz.sim.fleet.cluster import Cluster
 from ersatz.sim.fleet.doors.slurm.accounts import Accounts, accounts_of_fleet
 from ersatz.sim.fleet.doors.slurm.carried import Rates, refuse_what_slurm_cannot
-from ersatz.sim.fleet.doors.slurm.config import sbatch_arguments, seconds_file, seconds_text
 from ersatz.sim.fleet.doors.slurm.daemons import Running, SlurmError, running
 from ersatz.sim.fleet.doors.slurm.given import Given
 from ersatz.sim.fleet.doors.slurm.records import (
@@ -24,6 +23,7 @@ from ersatz.sim.fleet.doors.slurm.records import (
     read_completions,
 )
 from ersatz.sim.fleet.doors.slurm.strikes import Strike, Struck, strikes
+from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments, seconds_file, seconds_text
 from ersatz.sim.fleet.engine.fleet import RunEndedError
 from ersatz.sim.fleet.engine.outages import Outage
 from ersatz.sim.fleet.log import Log, Rules

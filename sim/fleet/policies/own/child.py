@@ -48,14 +48,14 @@ class Child:
                 return self._done(lambda: self.scheduler.on_end(self.view))
             except ChannelError:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # somebody's code: sys.exit() in it is a crash, too
                 self.channel.answer({"crash": crash_text(error)[:500]})
 
     def _done(self, act: Callable[[], object]) -> None:
         """Act, and tell that it is done, or what broke."""
         try:
             act()
-        except BaseException as error:
+        except BaseException as error:  # as in a decision
             self.channel.answer({"crash": crash_text(error)[:500]})
         else:
             self.channel.answer({"claims": claims_of(self.scheduler)})
@@ -125,7 +125,7 @@ def main(fd: str, file: str, name: str) -> None:
         missing = [m for m in METHODS if not hasattr(scheduler, m)]
         found: dict[str, object] = {"missing": missing} if missing else {
             "name": str(scheduler.name), "claims": claims_of(scheduler)}  # fmt: skip
-    except BaseException as error:
+    except BaseException as error:  # what stands in a file outside its class may exit as well
         found = {"crash": f"{type(error).__name__}: {error}"[:500]}
     with suppress(ChannelError):  # ersatz has let go
         channel.answer(found)

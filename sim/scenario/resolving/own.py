@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from ersatz.sim.scenario.scenario import Parallel, Pool, PoolLayout, Scenario
-from ersatz.sim.scenario.schema import ParallelSection, PoolLayoutSection, ScenarioFile
+from ersatz.sim.scenario.schema import ScenarioFile
+from ersatz.sim.scenario.sections.layout import ParallelSection, PoolLayoutSection
 
 Blame = Callable[..., None]
 OF_THE_JOB = ("pp", "vp", "schedule", "chunk_layers")  # where pools hold stages

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ersatz.sim.scenario.defaults import job_defaults
 from ersatz.sim.scenario.scenario import Joint, Pool
-from ersatz.sim.scenario.schema import JointSection
+from ersatz.sim.scenario.sections.machines import JointSection
 
 
 def resolve_joint(

@@ -9,7 +9,7 @@ from ersatz.device_models.catalog.device import Price
 from ersatz.device_models.text.units import format_money
 from ersatz.sim.scenario.defaults import chance_range
 from ersatz.sim.scenario.scenario import CostSpec, Pool
-from ersatz.sim.scenario.schema import CostSection
+from ersatz.sim.scenario.sections.job import CostSection
 
 Blame = Callable[..., None]
 

@@ -1,0 +1,51 @@
+"""Scripts that start a trainer: what its launcher says beside its own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ersatz.sim.importing.cluster import read_machines
+from ersatz.sim.importing.draft import Draft
+from ersatz.sim.importing.flags import Flags, Given
+from ersatz.sim.importing.shell.launches import Launch
+from ersatz.sim.importing.shell.machine import Followed
+from ersatz.sim.importing.shell.pieces import text_of
+from ersatz.sim.importing.trainers.accelerate import of_launcher, put_sharding
+from ersatz.sim.importing.trainers.deepspeed import arguments_beside
+from ersatz.sim.importing.trainers.trainer import Names, settings_of, translate_trainer
+
+RECIPE = ("config", "config_yaml")  # flags that name a file of the trainer's arguments
+ENDS = (".yaml", ".yml", ".json")
+
+
+def read_trainer(draft: Draft, launch: Launch, head: dict[str, Given], followed: Followed) -> Draft:
+    """Return the draft of a script that starts a trainer; its own arguments win over its launcher's."""
+    draft.format = "trainer-sh"
+    written = {name: text_of(body) for name, body in followed.state.written.items()}
+    machines, training = of_launcher(draft, launch, written)
+    recipe = _recipe(draft, launch, written)
+    own = {key: given for key, given in launch.flags.items() if key not in RECIPE or not recipe}
+    flags = Flags({**training, **recipe, **own}, draft)
+    read_machines(draft, machines, head)
+    settings = settings_of(flags, written)
+    if settings is None and training:
+        settings = put_sharding(flags, written)
+    translate_trainer(flags, settings, Names())
+    return draft
+
+
+def _recipe(draft: Draft, launch: Launch, written: Mapping[str, str]) -> dict[str, Given]:
+    """Return the trainer's arguments that stand in a file of their own; the command line wins over it."""
+    given = next((launch.flags[key] for key in RECIPE if key in launch.flags), None)
+    named = next((word for word in launch.words if word.endswith(ENDS)), "")
+    if given is not None and given.value.endswith(ENDS):
+        named = given.value
+    if not named:
+        return {}
+    found = arguments_beside(draft, named, written)
+    if found is not None:
+        return found
+    for key, choices in (("training.micro_batch", ()), ("training.precision", ("bf16", "fp16", "fp8")),
+                         ("parallel.recompute", ("none", "full"))):  # fmt: skip
+        draft.ask(key, f"{named} cannot be read, which holds arguments of the trainer", choices)
+    return {}

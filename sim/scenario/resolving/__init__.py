@@ -1,0 +1,1 @@
+"""Parts of a scenario file resolved: names to descriptions, defaults to stated assumptions."""

@@ -1,0 +1,1 @@
+"""The best layouts of a search again: layers moved between stages, and ranks laid out otherwise."""

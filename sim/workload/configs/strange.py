@@ -1,0 +1,104 @@
+"""What a configuration says that its family's class does not: another head, more parts, foreign keys.
+
+None of it is passed over: it is an assumption in words, or refused by name where it is another model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ersatz.sim.workload.configs.config import PARTS, Config
+from ersatz.sim.workload.configs.parts import EXPERT_INNER, SHARED, SHARED_INNER, TOP_K
+from ersatz.sim.workload.configs.patterns import EXPERTS
+from ersatz.sim.workload.configs.special import DEPTH, TOWERS, WIDTH
+
+# Heads in the place of the vocabulary's product, and classes that have none.
+OTHER_HEAD = re.compile(
+    r"For(?!CausalLM|ConditionalGeneration|.*Generation|.*LM)\w+|(?<!Head)Model$|Reward"
+)
+SHARED_KEYS = (*SHARED, *SHARED_INNER)
+NO_CAUSE = {"is_causal": False, "causal": False, "use_bidirectional_attention": True}
+PLAIN = ("use_swiglu", "use_glu", "glu", "gated_mlp", "mlp_gated", "is_gated_act")
+EAGER = ("_attn_implementation", "attn_implementation", "attn_impl", "attn_config.attn_impl")
+
+
+def refuse_other_attention(config: Config) -> None:
+    """Blame what says that tokens see those after them, and latents that are switched off."""
+    for key, value in NO_CAUSE.items():
+        if config.own.get(key) is value:
+            config.blame((key,), value, "attention to later tokens is not modelled: expected a causal"
+                         " language model")  # fmt: skip
+    if config.own.get("use_mla") is False and config.own.get("kv_lora_rank"):
+        config.blame(
+            ("use_mla",), False, "kv_lora_rank is given all the same: expected one of the two"
+        )
+    rows = config.own.get("moe_layer_freq")
+    if isinstance(rows, str):
+        config.blame(("moe_layer_freq",), rows, "expected a whole number, or one for every layer")
+
+
+def is_plain(config: Config) -> bool:
+    """Tell whether a key says that the MLP has no gate; its name is `hidden_act`'s affair otherwise."""
+    said = [key for key in PLAIN if config.own.get(key) is False]
+    config.read.update(PLAIN)
+    if said and not config.family.known:
+        note = f"{said[0]} is false: the MLP has two matrices"
+        config.notes += [] if note in config.notes else [note]
+    return bool(said) and not config.family.known
+
+
+def strange_words(config: Config) -> Iterator[str]:
+    """Yield what is assumed of heads, other parts, foreign keys and stored formats."""
+    named = config.own.get("architectures") or config.outer.get("architectures")
+    head = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+    if OTHER_HEAD.search(head):
+        yield f"model: {head} has another head, or none: the product with the vocabulary is taken"
+    stored = config.own.get("quantization_config") or config.outer.get("quantization_config")
+    if isinstance(stored, Mapping) and stored:
+        how = str(stored.get("quant_method", "some way"))[:20]
+        yield (f"model: quantization_config: the file's weights are stored by {how}; they are trained in"
+               " training.precision")  # fmt: skip
+    eager = next((key for key in EAGER if config.get(key) == "eager"), "")
+    if eager:
+        yield f"model: {eager} is eager: the stack's attention is taken"
+    yield from _parts(config)
+    yield from _foreign(config)
+
+
+def _parts(config: Config) -> Iterator[str]:
+    """Models beside the language model that no list knows: a talker, a decoder of codes."""
+    for key, part in {**config.outer, **config.own}.items():
+        known = key in (*PARTS, *TOWERS)
+        if known or not isinstance(part, Mapping) or not _has_layers(part):
+            continue
+        config.read.add(key)
+        yield f"model: {key} has layers of its own, which are left out: the language model alone is trained"
+
+
+def _has_layers(part: Mapping[str, Any]) -> bool:
+    inner = [part, *(value for value in part.values() if isinstance(value, Mapping))]
+    return any(
+        any(isinstance(p.get(k), int) for k in WIDTH)
+        and any(isinstance(p.get(k), int) for k in DEPTH)
+        for p in inner
+    )
+
+
+def _foreign(config: Config) -> Iterator[str]:
+    """Keys of experts that the class of a known family does not have."""
+    usual = config.family.defaults
+    if not config.family.known or not any(
+        key in usual for key in ("hidden_size", "n_embd", "d_model")
+    ):
+        return  # its class is not known
+    marks = {
+        EXPERTS: (*EXPERTS, *TOP_K, *EXPERT_INNER, "enable_moe_block"),
+        SHARED_KEYS: (*SHARED_KEYS, "shared_like_expert"),
+    }
+    for kind, of_class in marks.items():
+        for key in kind if not any(mark in usual for mark in of_class) else ():
+            if config.own.get(key) not in (None, False, 0, 1):
+                yield (f"model: {key}: the class of {config.family.name} has no such key; it is taken"
+                       " to mean what it means elsewhere")  # fmt: skip
