@@ -3,8 +3,11 @@
 `pytest --hypothesis-profile explore` draws new ones each time.
 """
 
+import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +18,7 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("steady")
 
+COUNTING = "COVERAGE_PROCESS_CONFIG"  # by it, processes that a test starts are counted
 SHARED = ("judged",)  # fixtures of minutes: made once, by one worker
 
 
@@ -28,6 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Branches are not counted in heavy tests: that doubles their time, for lines that others take."""
+    if not item.get_closest_marker("heavy"):
+        return (yield)
+    trace, counting = sys.gettrace(), os.environ.pop(COUNTING, None)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(trace)
+        if counting is not None:
+            os.environ[COUNTING] = counting
 
 
 def pytest_addoption(parser):

@@ -7,7 +7,6 @@ be. The properties below try others of the kind: any text for any quantity of an
 import json
 import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +41,7 @@ from ersatz.sim.scenario.scenario import Published
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.scenario.sections.quantities import Section
 from ersatz.sim.workload.model_file import load_model
+from tests.pace import within
 
 BASE = """question: How long?
 model: {layers: 8, hidden: 1024, heads: 16, vocab: 32000}
@@ -140,10 +140,9 @@ def placed(lines: list[str], words: str) -> bool:
 def test_a_value_that_cannot_be_is_refused_at_its_place(
     scenario: Path, override: str, words: str
 ) -> None:
-    start = time.process_time()
-    lines = refusal(load_cases, scenario, [override])
+    with within(2.0):
+        lines = refusal(load_cases, scenario, [override])
     assert placed(lines, words), lines
-    assert time.process_time() - start < 3.0
 
 
 @pytest.mark.parametrize(
@@ -170,9 +169,8 @@ def test_files_of_the_wrong_shape(tmp_path: Path, text: str, words: str) -> None
 def test_fifty_faults_are_told_and_told_fast(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(BASE + "".join(f"key{i}: 1\n" for i in range(20_000)))
-    start = time.process_time()
-    assert len(refusal(load_cases, path)) == MOST_PROBLEMS + 1
-    assert time.process_time() - start < 10.0  # most of it is to read the file; it was quadratic
+    with within(6.0):  # most of it is to read the file; it was quadratic
+        assert len(refusal(load_cases, path)) == MOST_PROBLEMS + 1
 
 
 def test_what_costs_nothing_has_a_report(scenario: Path) -> None:
@@ -222,10 +220,8 @@ def test_every_part_of_a_result_is_a_known_metric() -> None:
 
 def test_a_schedule_has_a_most_number_of_slots() -> None:
     for p, m, v in ((1, 1_000_001, 1), (64, 1_000_000, 1), (4, 8, 10_000_000)):
-        start = time.process_time()
-        with pytest.raises(ValueError, match="more than can be walked"):
+        with within(0.5), pytest.raises(ValueError, match="more than can be walked"):
             make_schedule("interleaved" if v > 1 else "1f1b", p, m, v)
-        assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(
@@ -236,9 +232,8 @@ def test_a_schedule_has_a_most_number_of_slots() -> None:
 def test_draws_that_nobody_can_wait_for_are_refused(scenario: Path, override: list[str]) -> None:
     """200 years of pauses every minute in 64 draws are billions of events."""
     case = load_cases(scenario, override)[0]
-    start = time.process_time()
-    assert "expected at most" in refusal(run_case, case)[0]
-    assert time.process_time() - start < 5.0
+    with within(3.0):
+        assert "expected at most" in refusal(run_case, case)[0]
 
 
 def test_a_network_of_a_million_nodes_is_refused(tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def test_json_has_the_promised_keys(scenario: Path) -> None:
     assert sum(data["step"]["breakdown"].values()) == pytest.approx(data["step"]["duration_s"])
 
 
+@pytest.mark.heavy
 def test_the_same_bytes_whatever_the_hash_seed(scenario: Path) -> None:
     first = ersatz("run", str(scenario), "--json", "-", seed="1").stdout
     assert first == ersatz("run", str(scenario), "--json", "-", seed="2").stdout

@@ -48,6 +48,7 @@ def test_readme_python_runs() -> None:
     exec(compile(code[1], "README.md", "exec"), {})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("tour", tour_files(ROOT / "docs"), ids=lambda path: path.stem)
 def test_a_tour_runs_in_an_empty_folder_and_quotes_what_it_prints(tour: Path) -> None:
     text = tour.read_text()

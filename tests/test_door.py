@@ -131,23 +131,22 @@ class Tags(HTMLParser):
 
 def test_a_notebook_shows_the_same_tables() -> None:
     answer = ersatz.run("ling-plus-substitution")
-    text = answer._repr_html_()
+    text, report = answer._repr_html_(), str(answer)
     first, _, whole = text.partition("<details>")
     step, low, high = re.search(  # the first screen of the page; the report is folded below
-        r"^step +(\S+ s).*\n.*interval +(\S+ s) - (\S+ s)", str(answer), re.M
+        r"^step +(\S+ s).*\n.*interval +(\S+ s) - (\S+ s)", report, re.M
     ).groups()  # type: ignore[union-attr]
     assert f"<b>{step}</b>" in first
     assert f"80 %: {low} – {high}" in first
     tags = Tags()
     tags.feed(whole.removesuffix("</details></div>"))
     assert tags.open == []
-    rows = str(answer).split("\n\n")[1].splitlines()
+    rows = report.split("\n\n")[1].splitlines()
     table = [re.split(r" {2,}", row.strip()) for row in rows]
     assert len(table) > 10
-    for cell in (cell for row in table for cell in row):
-        assert cell in (inside.strip() for inside in tags.cells)
+    assert {cell for row in table for cell in row} <= {inside.strip() for inside in tags.cells}
     for cell in tags.cells:
-        assert cell.strip().split()[0] in str(answer)
+        assert cell.strip().split()[0] in report
     assert not re.search(
         r"https?://|<script|src=|#[0-9a-f]{3,6}\b|rgb\(", text
     )  # loads and paints nothing
@@ -218,6 +217,7 @@ def test_a_file_of_ones_own_is_shown(tmp_path: Path) -> None:
     assert re.search(r"^hidden +64 +line 2$", shown, re.M)
 
 
+@pytest.mark.heavy
 def test_the_readme_runs_from_a_wheel_beside_a_sim_of_ones_own(tmp_path: Path) -> None:
     """Nothing of the clone is reachable, and a `sim.py` in the folder disturbs nothing."""
     build = [

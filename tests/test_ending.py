@@ -42,6 +42,7 @@ def test_a_name_that_means_nothing_is_said_in_words(verb: str, name: str) -> Non
         assert "no such file" in done.stderr.lower()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("verb", "name", "near"),
     [("run", "ling-plus-substitutoin", "ling-plus-substitution"), ("buy", "embargo-stroy", "embargo-story"),

@@ -41,6 +41,7 @@ def test_batsim_and_batsched_start_every_job_at_the_same_time_on_the_same_machin
     assert judge(log).holds
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("policy", "mean_wait"), [("fifo", 5627.883), ("easy", 3500.4617), ("conservative", 3447.1275)]
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from ersatz.sim.fleet.judge.logfile import read_log
 from ersatz.sim.fleet.policies.registry import make_scheduler
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces import read_trace, rows
+from tests.pace import within
 
 FILE = """question: Who wins?
 pools:
@@ -232,16 +232,14 @@ def test_an_id_that_stands_twice_is_named_with_both_lines_at_once(tmp_path: Path
     """40,000 rows took 10 s, in the square of their number."""
     text = HEAD + "".join(f"{i},0,1,1\n" for i in range(40_000)) + "39999,0,1,1\n7,0,1,1\n"
     path = write(tmp_path, text, "t.csv")
-    start = time.process_time()
-    assert refused(path).splitlines() == [
-        f"{path}:40002:1: job id '39999' stands twice; first in line 40001",
-        f"{path}:40003:1: job id '7' stands twice; first in line 9",
-    ]
-    assert time.process_time() - start < 3
+    with within(3.0):
+        assert refused(path).splitlines() == [
+            f"{path}:40002:1: job id '39999' stands twice; first in line 40001",
+            f"{path}:40003:1: job id '7' stands twice; first in line 9",
+        ]
     many = tuple(Job(f"{i}", 0.0, 1, 1.0) for i in range(40_000))
-    with pytest.raises(ValueError, match="'39999' stands twice"):
+    with within(2.0), pytest.raises(ValueError, match="'39999' stands twice"):
         Workload((*many, many[-1]))
-    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

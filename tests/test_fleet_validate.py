@@ -34,6 +34,7 @@ def broken(log: Log, **others: Log) -> set[int]:
     return {f.number for f in judge(log, **others).findings if f.status == "violated"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("grace_s", [0.0, 60.0])
 def test_built_in_schedulers_break_nothing(policy: str, grace_s: float) -> None:

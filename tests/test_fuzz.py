@@ -20,8 +20,9 @@ from fuzz.pool import Bounds, Pool
 from fuzz.purchases import EASIER, check_purchases
 from fuzz.shrink import shrunk
 
+from tests.pace import pace
+
 FOUND = Path(__file__).parent / "data" / "found.jsonl"
-PATIENT = Bounds(cpu_s=30.0, silent_s=300.0)  # for slow machines
 VERBS = {
     "RUN": "run", "EXPERTS": "run", "POOLS": "run", "ORDERS": "run", "NAMED": "run", "CALIBRATED": "run",
     "FABRIC": "fabric", "BUY": "buy", "PLANNED": "buy", "OPTIONS": "buy", "STOCKPILE": "buy", "RAMP": "buy",
@@ -31,8 +32,13 @@ VERBS = {
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with Pool(PATIENT) as made:
+    with Pool(patient()) as made:
         yield made
+
+
+def patient() -> Bounds:
+    """Bounds of 20 seconds on a quiet core."""
+    return Bounds(cpu_s=20.0 * pace(), silent_s=200.0 * pace())
 
 
 # -- inputs ----------------------------------------------------------------------------------------------
@@ -96,8 +102,9 @@ def test_a_seed_decides_every_input() -> None:
         assert (one.files, one.argv) != (other.files, other.argv), kind
 
 
+@pytest.mark.heavy
 def test_no_input_breaks_the_program() -> None:
-    tally = attack(list(kinds.KINDS), 180, 20261129, None, PATIENT)
+    tally = attack(list(kinds.KINDS), 180, 20261129, None, patient())
     assert not tally.faults
     ends = sum((count for count in tally.ends.values()), start=type(tally.ends["run"])())
     assert ends[0] > 20 < ends[2], "some inputs are answered and some are refused"
@@ -107,6 +114,7 @@ def stored() -> list[dict[str, object]]:
     return [json.loads(line) for line in FOUND.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "case", stored(), ids=lambda case: f"{case['kind']}: {case['signature']}"[:60]
 )
@@ -170,7 +178,7 @@ def test_the_judge_allows_a_good_end(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(kinds.CALLS, "dies", lambda folder: os.kill(os.getpid(), 9))
-    with Pool(PATIENT) as pool:
+    with Pool(patient()) as pool:
         assert pool.given(Input("dies")).signature == "crash: the process ended with SIGKILL"
         assert pool.given(Input("units", {"text": b"3 days"})).signature == ""
 
@@ -188,12 +196,14 @@ def test_the_smallest_input_is_found() -> None:
 # -- laws ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_plans_keep_the_laws() -> None:
     broken = [(name, words, dict(plan.data)) for plan in drawn_plans(6, 20261129)
               for name, words in violations(plan)]  # fmt: skip
     assert broken == []
 
 
+@pytest.mark.heavy
 def test_purchases_keep_the_laws() -> None:
     assert list(check_purchases(1, 20261129)) == []
     assert len(EASIER) == 7
@@ -230,5 +240,6 @@ def test_broken_laws_are_noticed() -> None:
 # -- kills -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_killed_runs_leave_nothing_torn(capsys: pytest.CaptureFixture[str]) -> None:
     assert kill_many(3, 20261129, ("run",)) == 0, capsys.readouterr().out

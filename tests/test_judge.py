@@ -49,6 +49,7 @@ SLOW = {
 }  # thousands of moves first
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [n for n in MISBEHAVING if n not in SLOW])
 def test_who_misbehaves_cannot_win(name: str, easy: Outcome) -> None:
     bad = outcome(name)
@@ -59,6 +60,7 @@ def test_who_misbehaves_cannot_win(name: str, easy: Outcome) -> None:
     assert "inf" not in lines[0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", sorted(SLOW))
 def test_who_moves_jobs_about_cannot_win(name: str) -> None:
     few = replace(SPEC, workload=Workload(SPEC.workload.jobs[:40]))

@@ -51,6 +51,7 @@ def assert_whole(out: Path) -> None:
             assert path.stat().st_size == entry["bytes"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("verb", list(ASKED))
 def test_kill_9_leaves_whole_files_and_the_next_run_clears_up(verb: str, tmp_path: Path) -> None:
     start = time.monotonic()
@@ -87,6 +88,7 @@ def await_handlers(run: "subprocess.Popen[str]") -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_at_any_moment_is_answered_in_one_sentence(

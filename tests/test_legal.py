@@ -124,6 +124,7 @@ def test_bad_input_is_2_without_a_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.heavy
 def test_the_same_bytes_whatever_the_hash_seed() -> None:
     arguments = ("legal", "all", "--date", "2026-01-15", "--json", "-")
     assert ersatz(*arguments, seed="1").stdout == ersatz(*arguments, seed="2").stdout

@@ -156,6 +156,7 @@ def test_a_slow_rank_of_two_pools_is_one_rank() -> None:
     assert (first.get("straggler", 0.0), second["straggler"] > 0) == (0.0, True)
 
 
+@pytest.mark.heavy
 @given(st.integers(1, 15), st.floats(0.01, 1.0), st.integers(0, 63), st.sampled_from([1, 2, 4]))
 @settings(max_examples=25, deadline=None)
 def test_slow_ranks_and_lost_nodes_never_speed_up(

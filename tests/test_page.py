@@ -299,6 +299,7 @@ def test_dates_beyond_the_calendar_are_said() -> None:
     assert "after the year 9999" in fact.more
 
 
+@pytest.mark.heavy
 def test_the_commands_of_its_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[1] / "docs/page.md").read_text()
     lines = [

@@ -104,6 +104,7 @@ def test_days_that_are_none_are_refused(small: Path, days: str) -> None:
         plan(small, by=days)
 
 
+@pytest.mark.heavy
 def test_published_layouts_are_predicted_no_faster_than_the_planned_ones() -> None:
     # Layouts that their authors tuned: a search over all that the stack runs must not lose to them.
     for name in ("llama3-70b-mi300x", "ling-lite-ppu"):
@@ -112,7 +113,12 @@ def test_published_layouts_are_predicted_no_faster_than_the_planned_ones() -> No
         assert record["best"]["result"]["step"]["duration_s"] <= record["given_step_s"], name
 
 
-@pytest.mark.parametrize("name", ["pap-0008", "pap-0080", "pap-0148", "mlperf-0003"])
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "name",
+    ["pap-0080", "mlperf-0003",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("pap-0008", "pap-0148"))],
+)  # fmt: skip
 def test_published_layouts_rank_among_the_best_tenth(name: str) -> None:
     """A few of the list of `tests/benchmarks/published.py`: GPT 310B and 175B, Llama 3 405B, Nemotron-4."""
     (run,) = [run for run in published_runs() if run.id == name]
@@ -229,6 +235,7 @@ def test_a_search_that_stops_anywhere_ends_with_the_same_answer(
         assert seek(question, Wish(), pricers=make).options[0].found == whole.options[0].found
 
 
+@pytest.mark.heavy
 def test_killed_by_nine_and_begun_again_it_writes_the_same_bytes(
     small: Path, tmp_path: Path
 ) -> None:
@@ -401,6 +408,7 @@ def test_names_and_numbers() -> None:
     assert layout_words(case) == "dp 64, zero 3, recompute full, micro_batch 1"
 
 
+@pytest.mark.heavy
 def test_the_page_on_plans_quotes_what_its_commands_print() -> None:
     text = (ROOT / "docs" / "plan.md").read_text()
     assert text.count("$ ersatz ") >= 3

@@ -20,6 +20,7 @@ SCENARIOS = scenario_files()
 AGAIN = "differs; if that is meant: python -m ersatz.sim.cli.generated, and read the difference"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_stored_output(path: Path) -> None:
     report, picture = scenario_output(path)

@@ -226,6 +226,7 @@ def ersatz(*arguments: str, cwd: Path = ROOT, seed: str = "0") -> subprocess.Com
                           cwd=cwd, env=env, timeout=120)  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_the_same_bytes_in_another_process(small: Path) -> None:
     names = ",".join(POLICIES)
     runs = []
@@ -327,6 +328,7 @@ def test_the_scheduler_of_the_page_is_the_file_that_it_names_and_keeps_the_rules
     assert judge(theirs).holds
 
 
+@pytest.mark.heavy
 def test_a_log_is_judged_on_its_own(small: Path) -> None:
     out = small.parent / "out"
     ersatz("schedule", str(small), "--policy", "fifo", "--out", str(out))

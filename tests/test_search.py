@@ -75,6 +75,7 @@ def small_space(case: tuple) -> tuple[Space, dict[Row, Price]]:  # type: ignore[
     return make_space(there, choices, held), free
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case[0]}-{case[2]}")
 def test_the_winner_is_that_of_exhaustive_search_and_bounds_hold(case: tuple) -> None:  # type: ignore[type-arg]
     space, exact = small_space(case)
@@ -184,6 +185,7 @@ def test_a_search_that_ends_early_says_what_that_may_cost() -> None:
     assert found * (1 - early.left) <= best <= found
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["llama3-70b", "deepseek-v3", "mixtral-8x7b"])
 def test_memory_of_many_layouts_is_that_of_each_alone_to_the_last_bit(name: str) -> None:
     """Layouts drawn from a whole space, with all schedules and ZeRO stages, on several stacks."""

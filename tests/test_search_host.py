@@ -52,6 +52,7 @@ def tighter(case: tuple, every: int = 7, share: float = 0.03) -> Space:  # type:
     return Space(scenario, choices, space.held, rows)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case[0]}-{case[2]}")
 def test_the_winner_with_offload_is_that_of_exhaustive_search(case: tuple) -> None:  # type: ignore[type-arg]
     """Every layout in every way that suits it is worked out; so are the claims that spare most of that."""
@@ -86,6 +87,7 @@ def test_the_winner_with_offload_is_that_of_exhaustive_search(case: tuple) -> No
         assert search(alone, kinds=1).plans[0].price.seconds == here
 
 
+@pytest.mark.heavy
 def test_something_on_the_host_wins_in_some_small_spaces_and_in_some_not() -> None:
     ways = [search(tighter(case), kinds=1).plans[0].row[HOST] for case in SMALL]
     assert any(ways)

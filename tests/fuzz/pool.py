@@ -103,6 +103,8 @@ class Pool:
                     self._end()
                     return Outcome(-9, "overtime: had to be killed", "", self.bounds.silent_s)
             outcome: Outcome = self._pipe.recv()
+            if outcome.signature.startswith(("overtime", "blocked")):
+                self._end()  # it was stopped anywhere: what it held then may still be held
             return outcome
         except (EOFError, ConnectionError):
             self._child.join(5.0)
