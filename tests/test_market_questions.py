@@ -233,7 +233,6 @@ def test_15_a_port_of_20_million_pays_after_15_7_trillion_tokens() -> None:
     assert most.value == pytest.approx(9 * 1.27e6, rel=1e-3)  # what 9e12 tokens can pay for
 
 
-@pytest.mark.heavy
 def test_16_owned_abroad_is_out_and_rented_is_not() -> None:
     cases = answered("overseas")
     assert cases["own-abroad"].plan is None

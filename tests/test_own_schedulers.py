@@ -285,7 +285,6 @@ def test_what_it_starts_ends_with_it(
     assert not processes_of(mark)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_when_ersatz_is_ended(number: int, tmp_path: Path) -> None:
     mark = f"orphan-of-{tmp_path}"
@@ -406,7 +405,6 @@ PEERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("answer", "words"), PEERS)
 def test_a_peer_that_misbehaves_is_named_and_ended(
     answer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

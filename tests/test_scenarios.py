@@ -20,8 +20,12 @@ SCENARIOS = scenario_files()
 AGAIN = "differs; if that is meant: python -m ersatz.sim.cli.generated, and read the difference"
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.heavy] * (path.stem == "oversubscribed-tree"))
+     for path in SCENARIOS],
+    ids=lambda path: path.stem,
+)  # fmt: skip
 def test_stored_output(path: Path) -> None:
     report, picture = scenario_output(path)
     assert report == path.with_suffix(".out").read_text(), f"{path.stem} {AGAIN}"

@@ -59,7 +59,6 @@ def test_the_plan_of_24_march() -> None:
     says(f"with a 910B below {turn.value / 1e6:.2f} M CNY a node, a fifth less")
 
 
-@pytest.mark.heavy
 def test_the_verdicts() -> None:
     case = told()["as-it-was"]
     verdicts = {v.offer: v for v in case.verdicts}
