@@ -27,6 +27,7 @@ from ersatz.sim.purchase.diagnose import diagnose
 from ersatz.sim.purchase.events import Event
 from ersatz.sim.purchase.life.chance import Uncertain, swings
 from ersatz.sim.purchase.life.replay import replay
+from ersatz.sim.purchase.programme import build_programme
 from ersatz.sim.purchase.purchase import cheapest
 from ersatz.sim.purchase.reading.file import load_inquiries
 from ersatz.sim.report.buying.words import _unproved
@@ -356,7 +357,7 @@ def test_a_probability_is_no_bar_between_two_probabilities() -> None:
     assert (bar.at_low, bar.at_high) == (INF, pytest.approx(10.0))
 
 
-def test_what_turns_a_plan() -> None:
+def test_what_turns_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     # a does 10 for 100, b 8 for 100: b is bought below 80, a no more above 125; twelve months for
     # 1,000 tokens need 8.33 nodes; a month later 9.09: 75.8 dearer; speed has 8.33/9 to lose
     def closing(offer: Offer, site: Site, day: object) -> Answer:
@@ -374,6 +375,12 @@ def test_what_turns_a_plan() -> None:
     assert found["wait", ""].value == pytest.approx(1000 / 11 * 10 - 1000 / 12 * 10, rel=1e-3)
     assert found["speed", ""].value == pytest.approx(1000 / 12 / 90, abs=0.005)
     assert "2025-06-01" in found["day", "a"].text
+    # of a programme so large that one price can be asked, that of what is bought is
+    columns = 10 * build_programme(problem).width
+    monkeypatch.setattr("ersatz.sim.purchase.decide.MOST_SOLVED", columns)
+    fewer = turns(b, problem, plan, closing, ())
+    assert [t.name for t in fewer if t.kind == "price"] == ["a"]
+    assert any("prices of 1 of 2 devices: not asked" in t.text for t in fewer)
     # and what a licence for a device that is shut out is worth: half the price for the same speed
     cheap = make_buildout(offers=(make_offer("a"), make_offer("b", price=(40.0,) * 12)), jobs=jobs)
     shut = purchase_problem(cheap, lambda o, s, d: Answer("denied" if o.name == "b" else "free"))

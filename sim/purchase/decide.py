@@ -24,6 +24,7 @@ from ersatz.sim.purchase.programme import PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import Purchase, solve
 
 MOST_COLUMNS = 40_000  # of a programme that is solved some dozens of times more
+MOST_SOLVED = 500_000  # columns of all programmes that the prices of devices are asked of
 FACTORS = (0.2, 5.0)  # of prices that are tried
 STEPS = 8  # of a halving: 1 % of these
 
@@ -43,12 +44,14 @@ def turns(
 ) -> tuple[Turn, ...]:  # fmt: skip
     """Return what would turn a plan: days that close, prices, waiting, licences, the speed."""
     found = [*_days(buildout, plan, gate), *_speed(buildout, plan, gate, events)]
-    if build_programme(problem).width > MOST_COLUMNS:
+    width = build_programme(problem).width
+    if width > MOST_COLUMNS:
         return (
             *found,
             Turn("unknown", "", 0.0, "prices and licences: not asked of so large a programme"),
         )
-    for asked in (_prices(buildout, problem, plan), _waiting(problem), _licences(problem)):
+    most = MOST_SOLVED // (width * (STEPS + 2))
+    for asked in (_prices(buildout, problem, plan, most), _waiting(problem), _licences(problem)):
         try:
             found += asked
         except InfeasibleError:  # the solver's time ran out: the plan itself is not lost for that
@@ -94,12 +97,18 @@ def keeps(b: BuildOut, ends: Sequence[float]) -> bool:
     return all(end <= job.deadline + 0.003 for end, job in zip(ends, b.jobs, strict=True))
 
 
-def _prices(b: BuildOut, problem: PurchaseProblem, plan: Purchase) -> Iterator[Turn]:
-    """Per device the factor on its price at which it comes into the plan, or goes out of it."""
-    for d, offer in enumerate(b.offers):
-        bought = bool(plan.orders[d].any())
-        if not offer.for_sale or not problem.allowed[d].any():
-            continue
+def _prices(b: BuildOut, problem: PurchaseProblem, plan: Purchase, most: int) -> Iterator[Turn]:
+    """Per device the factor on its price at which it comes into the plan, or goes out of it.
+
+    Of at most `most` devices, those of the plan first.
+    """
+    sold = [d for d, offer in enumerate(b.offers) if offer.for_sale and problem.allowed[d].any()]
+    sold.sort(key=lambda d: not plan.orders[d].any())
+    if len(sold) > most:
+        words = f"prices of {len(sold) - most} of {len(sold)} devices: not asked of so large a programme"
+        yield Turn("unknown", "", 0.0, words)
+    for d in sorted(sold[:most]):
+        offer, bought = b.offers[d], bool(plan.orders[d].any())
         factor = _turning(problem, d, bought)
         if factor is None:
             continue

@@ -9,6 +9,7 @@ out by the expected survival. Not modelled: resale, partial deliveries, idle pow
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,9 +118,10 @@ class Rows:
         """Add low <= sum(value x column) <= high; a part is (columns, values)."""
         columns, values = [], []
         for column, value in parts:
-            flat = np.ravel(column).astype(np.int64)
+            flat = np.asarray(column, np.int64).ravel()
             columns.append(flat)
-            values.append(np.broadcast_to(np.ravel(value), flat.shape).astype(np.float64))
+            each = np.asarray(value, np.float64).ravel()
+            values.append(each if each.size == flat.size else np.repeat(each, flat.size))
         self.columns.append(np.concatenate(columns) if columns else np.zeros(0, np.int64))
         self.values.append(np.concatenate(values) if values else np.zeros(0))
         self.low.append(low)
@@ -246,8 +248,11 @@ def _most_use(problem: PurchaseProblem, members: tuple[tuple[int, int], ...]) ->
 def _bind_machines(p: Programme) -> None:
     """Node-months in use are at most those of the nodes that stand and still work, and those rented."""
     problem = p.problem
+    members: dict[int, list[int]] = defaultdict(list)
+    for m, (_, device) in enumerate(p.members):
+        members[device].append(m)
     for d in range(len(problem.devices)):
-        own = [m for m, (_, device) in enumerate(p.members) if device == d]
+        own = members[d]
         for s in range(len(problem.sites)):
             for t, span in enumerate(problem.spans):
                 placed = np.flatnonzero(
