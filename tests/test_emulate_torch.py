@@ -26,6 +26,7 @@ from ersatz.sim.errors import InfeasibleError, InputError
 from ersatz.sim.step.step import simulate_step
 from ersatz.sim.validation.reading.rows import scenario_of
 from ersatz.sim.validation.reading.table import read_table
+from tests.pace import pace
 
 pytest.importorskip("torch", reason="the emulator runs scripts under PyTorch")
 
@@ -353,7 +354,7 @@ def test_fsdp2_of_8b_at_512_ranks(tmp_path: Path) -> None:
     gathered = counts["reduce_scatter"]["count"] * counts["reduce_scatter"]["nbytes"]
     assert gathered == pytest.approx(4 * weights, rel=0.02)  # each summed in fp32, padded to 512
     assert result["ranks"][0]["rss_bytes"] < 3e9
-    assert result["ranks"][0]["cpu_s"] < 3 * 8  # three steps and what comes before them
+    assert result["ranks"][0]["cpu_s"] < pace() * 3 * 8  # three steps and what comes before them
     assert "loss 1.000" in said
     (described,) = run(_written(tmp_path, ROW)).values()  # the same step from the table's columns
     assert result["step_s"] == pytest.approx(described.step.duration_s, rel=0.10)
