@@ -210,6 +210,9 @@ class _Queue:
     seconds: Seconds  # bounds of all rows
     closer: Closer
     _soon: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, closer bounds first
+    _closest: set[Row] = field(
+        default_factory=set
+    )  # rows that were followed with links of their own
     _next: int = 0  # place in the order of the first row that is not there
 
     def rows(self, pricer: Pricer, needless: Needless) -> Iterator[tuple[Row, float]]:
@@ -221,8 +224,18 @@ class _Queue:
             pricer.expect(needless.left([row for *_, row in nsmallest(AHEAD, self._soon)]))
             for _ in range(min(AGAIN, len(self._soon))):
                 self._fill()
-                bound, _, row = heappop(self._soon)
-                yield row, bound
+                bound, number, row = heappop(self._soon)
+                if self._sharing and row not in self._closest:
+                    self._closest.add(row)
+                    heappush(self._soon, (max(bound, self.closer.alone(row)), number, row))
+                else:
+                    yield row, bound
+
+    @property
+    def _sharing(self) -> bool:
+        """Whether collectives share links, so that an exact step takes long."""
+        fabric = self.space.scenario.fabric
+        return fabric is not None and fabric.contention
 
     def _fill(self) -> None:
         """Have enough rows there, and all whose bound is below the first's."""

@@ -49,6 +49,9 @@ def log_text(log: Log, kind: str = "csv") -> str:
     return csv_text(COLUMNS, _rows(log))
 
 
+DIGITS = 19  # of a whole number: any such is a float, too
+
+
 def read_log(path: Path | str) -> Log:
     """Read a log file; raises `InputError` naming the first line that is none of a log."""
     path = Path(path)
@@ -65,7 +68,7 @@ def parse_log(text: str, file: str = "log") -> Log:
             if log is None:
                 if row["event"] != "begin":
                     raise ValueError("expected the row 'begin' first")
-                log = _begin(json.loads(row["detail"]))
+                log = _begin(_data(row["detail"]))
             else:
                 log.records.append(_record(log, row))
         if log is None:
@@ -128,7 +131,7 @@ def _record(log: Log, row: dict[str, str]) -> Record:
     if event not in EVENTS:
         raise ValueError(f"unknown event {event!r}")
     if event == "submit":
-        log.jobs[job] = job_of(json.loads(detail))
+        log.jobs[job] = job_of(_data(detail))
         detail = ""
     time_s = _number(row["time_s"])
     if abs(time_s) > LONGEST_S:
@@ -138,6 +141,20 @@ def _record(log: Log, row: dict[str, str]) -> Record:
         log.cluster.node_named(row["node"]) if row["node"] else -1,
         _number(row["value"]) if row["value"] else 0.0, detail,
     )  # fmt: skip
+
+
+DIGITS = 19  # of a whole number: any such can be a float, too
+
+
+def _data(text: str) -> Any:
+    """Return the JSON data of a cell."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"{text[:20]}...: expected a whole number of at most {DIGITS} digits")
+    return int(text)
 
 
 def _number(text: str) -> float:

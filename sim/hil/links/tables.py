@@ -93,15 +93,22 @@ def _rows(
     """Yield (bytes, seconds) of out-of-place rows, those of no bytes left out."""
     for number, line in enumerate(text.splitlines(), 1):
         nccl, hccl = NCCL.match(line), HCCL.match(line)
-        if nccl:
-            size, (micros, algorithm, bus) = int(nccl[1]), (float(nccl[i]) for i in (6, 7, 8))
-        elif hccl:
-            size, micros, algorithm, bus = int(hccl[1]), float(hccl[2]), float(hccl[3]), 0.0
-        else:
+        shown = line.strip()[:40]
+        try:
+            if nccl:
+                size, (micros, algorithm, bus) = int(nccl[1]), (float(nccl[i]) for i in (6, 7, 8))
+            elif hccl:
+                size, micros, algorithm, bus = int(hccl[1]), float(hccl[2]), float(hccl[3]), 0.0
+            else:
+                continue
+            float(size)
+        except (ValueError, OverflowError):
+            problems.append(
+                Problem(str(path), number, 1, kind, shown, "a row with what is no number")
+            )
             continue
         if not size:
             continue
-        shown = line.strip()[:40]
         problems += [
             Problem(str(path), number, 1, kind, shown, fault)
             for fault in _faults(size, micros, algorithm, bus, bus_factor(kind, members))
