@@ -34,7 +34,13 @@ from ersatz.sim.scenario.resolving.joint import other_reading
 from ersatz.sim.scenario.scenario import Scenario, layout_words
 from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left
 from ersatz.sim.step.longer import longer_remark
-from ersatz.sim.step.step import busy_share, simulate_step, step_seconds
+from ersatz.sim.step.step import (
+    busy_share,
+    shares_links,
+    simulate_step,
+    step_seconds,
+    unshared,
+)
 from ersatz.sim.uncertainty.intervals import why_wide, with_interval
 
 
@@ -130,15 +136,22 @@ def _phases(
 
 
 def _advice(scenario: Scenario, step: StepResult, timer: Timer) -> Iterator[str]:
-    """Yield the smallest sets of changes with which a plan fits for sure, the quickest first."""
+    """Yield the smallest sets of changes with which a plan fits for sure, the quickest first.
+
+    Where collectives share links, which takes seconds to follow, what a change does to the step is told
+    from steps with links of their own.
+    """
     timed, stopped = [], []
+    longer, about = 1.0, ""
+    if shares_links(scenario):
+        longer, about = step.duration_s / step_seconds(unshared(scenario), timer), "about "
     for words, changed in remedies(scenario):
         try:
-            timed.append((step_seconds(changed, timer), words))
+            timed.append((longer * step_seconds(unshared(changed), timer), words))
         except (InfeasibleError, LayoutError) as error:
             stopped.append(f"{words} (it would fit, but no step can be made: {error})")
     for seconds, words in sorted(timed):
-        yield f"{words} (a step of {seconds:.4g} s, {seconds / step.duration_s - 1:+.0%})"
+        yield f"{words} (a step of {about}{seconds:.4g} s, {seconds / step.duration_s - 1:+.0%})"
     yield from stopped
     yield f"devices with at least {least_capacity(scenario) / 2**30:.0f} GiB"
 

@@ -212,6 +212,10 @@ def test_logs_are_written_and_read_back(kind: str) -> None:
         (lambda s: s.replace("910b-0", "nowhere", 1).replace(",h800-0,", ",nowhere-1,"), "no node"),
         (lambda s: s + "nan,up,,,,,\n", "is no number"),
         (lambda s: s + "1\n", "has 1 fields"),
+        (
+            lambda s: s.replace('""checkpoint_s"":3', f'""checkpoint_s"":{10**400}', 1),
+            "at most 19 digits",
+        ),
     ],
 )
 def test_malformed_logs_name_the_line(change: Callable[[str], str], words: str) -> None:

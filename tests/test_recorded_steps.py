@@ -264,6 +264,11 @@ def test_shapes_of_operators() -> None:
     assert (many.groups, many.m, many.n, many.k) == (6, 10, 30, 20)
     assert kernel_of("aten::relu", None, None) is None
     assert kernel_of("aten::relu", [[-1]], []) is None
+    empty = kernel_of("aten::addmm", [[4], [3, 0], [0, 4]], ["float"] * 3)  # a product of nothing
+    assert empty is not None
+    assert (empty.kind, empty.flop, empty.nbytes) == ("memory", 0.0, 32.0)
+    for nobody in (10**30, 10**400):
+        assert kernel_of("aten::mm", [[nobody, 2], [2, nobody]], ["float"] * 2) is None
 
 
 BAD: dict[str, Any] = {

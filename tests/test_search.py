@@ -13,14 +13,14 @@ import pytest
 from factories import make_scenario
 from test_quick_step import shrunk
 
-from ersatz.device_models.catalog.reading import load_node, load_stack
+from ersatz.device_models.catalog.reading import load_node, load_scale_out, load_stack
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory.many import ManyPeaks
 from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
 from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
 from ersatz.sim.plan.schedules import edges_of, make_schedule
-from ersatz.sim.scenario.scenario import Pool, Scenario, Training
+from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario, Training
 from ersatz.sim.search.best import search
 from ersatz.sim.search.bounds import Bounds, in_flight
 from ersatz.sim.search.choices import SCHEDULES, Choices, choices_of, divisors
@@ -99,6 +99,32 @@ def test_the_winner_is_that_of_exhaustive_search_and_bounds_hold(case: tuple) ->
     for row, least_s, least_bytes in zip(exact, seconds.tolist(), held.tolist(), strict=True):
         assert least_s <= exact[row].seconds, dict(zip(COLUMNS, row, strict=True))
         assert least_bytes <= exact[row].peak_bytes, dict(zip(COLUMNS, row, strict=True))
+
+
+def test_where_links_are_shared_the_winner_is_that_of_exhaustive_search_and_few_are_followed() -> (
+    None
+):
+    """Sixteen nodes of eight on a tree with a third of its links above the leaves."""
+    model, stack = shrunk("llama3-8b", 8), load_stack("megatron-core")
+    node = replace(load_node("h100-8"), scale_out=load_scale_out("oversubscribed-3to1"))
+    scenario = make_scenario(
+        model=model, pools=(Pool("", node, 16, stack),), training=Training(2048, 256, 1),
+        fabric=FabricSpec(contention=True, placement="scattered"),
+    )  # fmt: skip
+    choices = replace(ALL, schedules=("1f1b",), zero=(1, 3), recompute=("none",))
+    space = make_space(scenario, choices, {"micro_batch": 1, "cp": 1})
+    prices = [price_layout(scenario, tuple(row)) for row in space.rows.tolist()]
+    closer = Closer(Bounds(scenario))
+    shared = 0
+    for row, price in zip(space.rows.tolist(), prices, strict=True):
+        if price.verdict == "fits":
+            alone = closer.alone(tuple(row))
+            assert alone <= price.seconds
+            shared += alone < 0.999 * price.seconds
+    assert shared > 3  # sharing delays some
+    found = search(space)
+    assert found.plans[0].price.seconds == min(price.seconds for price in prices)
+    assert found.timed < len(prices) / 2
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

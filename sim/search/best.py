@@ -38,6 +38,7 @@ from ersatz.sim.search.space import (
     layout_of,
 )
 from ersatz.sim.search.spared import Closer, Lighter, Needless
+from ersatz.sim.step.step import shares_links
 
 Order = np.ndarray[tuple[int], np.dtype[np.intp]]
 Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -45,6 +46,7 @@ KINDS = 10
 AHEAD = 128  # rows that a pricer is told of at once
 AGAIN = 16  # rows, after which it is told anew
 MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
+FEW_OTHERS = 1  # ... where collectives share links: each takes seconds
 SMALLEST = 64  # rows that are priced to say how far an empty space is from one that fits
 
 
@@ -97,7 +99,8 @@ def search(
     pricer = pricer or InPlace(space.scenario, least)
     order, seconds = _order(space, bounds, least)
     needless, closer = Needless(Lighter(space.scenario)), Closer(bounds)
-    walk = _Walk(pricer, needless, kinds, most)
+    others = FEW_OTHERS if shares_links(space.scenario) else MOST_OTHERS
+    walk = _Walk(pricer, needless, kinds, most, others)
     walk.through(_Queue(space, bounds, order, seconds, closer).rows(pricer, needless))
     second = Second(space, bounds, closer, _room(least))
     never = np.setdiff1d(np.arange(len(space.rows)), order, assume_unique=True)
@@ -125,6 +128,7 @@ class _Walk:
     needless: Needless
     kinds: int
     most: int | None
+    most_others: int
     plans: dict[tuple[int, ...], Priced] = field(default_factory=dict)
     here: list[tuple[Row, float]] = field(default_factory=list)  # priced ones with their bounds
     checked: int = 0
@@ -140,7 +144,7 @@ class _Walk:
             one = Priced(row, bound, Price(0.0, "", 0.0))
             proved = bound >= self.best
             if proved:
-                if _enough(self.plans, bound, self.kinds) or self.others >= MOST_OTHERS:
+                if _enough(self.plans, bound, self.kinds) or self.others >= self.most_others:
                     break
                 if one.kind in self.plans:
                     continue
@@ -225,17 +229,11 @@ class _Queue:
             for _ in range(min(AGAIN, len(self._soon))):
                 self._fill()
                 bound, number, row = heappop(self._soon)
-                if self._sharing and row not in self._closest:
+                if shares_links(self.space.scenario) and row not in self._closest:
                     self._closest.add(row)
                     heappush(self._soon, (max(bound, self.closer.alone(row)), number, row))
                 else:
                     yield row, bound
-
-    @property
-    def _sharing(self) -> bool:
-        """Whether collectives share links, so that an exact step takes long."""
-        fabric = self.space.scenario.fabric
-        return fabric is not None and fabric.contention
 
     def _fill(self) -> None:
         """Have enough rows there, and all whose bound is below the first's."""

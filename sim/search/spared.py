@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,7 +55,7 @@ from ersatz.sim.search.space import (
 )
 from ersatz.sim.step.bench import Bench
 from ersatz.sim.step.program import ticks
-from ersatz.sim.step.step import step_seconds
+from ersatz.sim.step.step import step_seconds, unshared
 from ersatz.sim.step.traffic.offload import HostCopies
 from ersatz.sim.step.traffic.weights import Bucket
 
@@ -85,9 +85,7 @@ class Closer:
 
         Where collectives share links each of them lasts as long or longer, and so does the step.
         """
-        scenario = layout_of(self.bounds.scenario, row)
-        if scenario.fabric is not None:
-            scenario = replace(scenario, fabric=replace(scenario.fabric, contention=False))
+        scenario = unshared(layout_of(self.bounds.scenario, row))
         try:
             return step_seconds(scenario, self.bounds.timer) * (1.0 - ROUNDED)
         except (InfeasibleError, LayoutError):  # which its price will say

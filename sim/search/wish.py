@@ -29,6 +29,7 @@ from ersatz.sim.search.prices import ShardPrices
 from ersatz.sim.search.pricing import InPlace, Pricer
 from ersatz.sim.search.reading import Question, at, own_devices, placed
 from ersatz.sim.search.space import HOST, make_space
+from ersatz.sim.step.step import shares_links
 
 Objective = Literal["time", "money", "energy", "devices"]
 MOST_DEVICES = 65_536  # that are looked at where no number is given
@@ -144,7 +145,7 @@ class Seeker:
     ) -> tuple[tuple[Chosen, ...], int]:
         """Return the layouts as they are best; where only the number of devices is asked, as found."""
         fabric = self.question.case.data.get("fabric") or {}
-        few = 0 if kinds < self.wish.kinds else TRIED
+        few = 0 if kinds < self.wish.kinds else 1 if shares_links(found.scenario) else TRIED
         return finer(found, bounds, self.wish.least, uneven=choices.uneven, given=frozenset(fabric),
                      few=few)  # fmt: skip
 

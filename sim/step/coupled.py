@@ -18,9 +18,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ersatz.sim.kept import Kept
 from ersatz.sim.step.program import INPUT, Block, Op, Program, ticks
 
 Link = tuple[int, str]  # stage, kind of link
+Uses = tuple[tuple[Link, float], ...]  # a share of each
 SLACK = 1e-12
 
 
@@ -29,14 +31,14 @@ class Task:
     """One op of one stage in the course of the step."""
 
     op: Op
-    uses: tuple[tuple[Link, float], ...]  # empty: its time is fixed
+    uses: Uses  # empty: its time is fixed
     offset: float  # host time before it, after the latest op that the host waited for
     missing: int = 0  # what it still waits for
     ready: float = 0.0
     host: float = 0.0  # when the host went on after that op
     next: list[Task] = field(default_factory=list)
-    receivers: list[Task] = field(default_factory=list)  # of its message
-    unblocks: list[Task] = field(default_factory=list)  # whose host waits for this op
+    receivers: Sequence[Task] = ()  # of its message
+    unblocks: list[Task] | None = None  # whose host waits for this op
     left: float = 0.0  # seconds of work at full speed
     speed: float = 0.0
     since: float = 0.0  # when `left` was true
@@ -49,7 +51,27 @@ def coupled_step(program: Program) -> float:
 
 
 def coupled_times(program: Program) -> tuple[float, float]:
-    """Return when every gradient is there and when the step ends, links shared (L3)."""
+    """Return when every gradient is there and when the step ends, links shared (L3).
+
+    The latest programs' are kept: a search asks for the same step a few times.
+    """
+    return _KNOWN.get((program.schedule,), _content(program), lambda: _followed(program))
+
+
+_KNOWN: Kept[tuple[float, float]] = Kept(24)
+
+
+def _content(program: Program) -> tuple[object, ...]:
+    """Return all on which the times hang, beside the schedule."""
+    blocks = (*(program.blocks[key] for key in sorted(program.blocks)), *program.tails)
+    return *sorted(program.blocks), *(
+        (block.sends, *((op.stream, op.after, op.host_waits, op.device_s, op.host_s, op.lead_s,
+                         op.uses, op.to, op.flight_s) for op in block.ops))
+        for block in blocks
+    )  # fmt: skip
+
+
+def _followed(program: Program) -> tuple[float, float]:
     collects = gc.isenabled()
     gc.disable()  # hundreds of thousands of tasks refer to each other and all live to the end
     try:
@@ -100,7 +122,7 @@ class CoupledRun:
     def _tasks(self, start: float) -> list[Task]:
         """Unfold the ops of all stages, with who waits for whom."""
         shared = _shared_links(self.program, self.slots)
-        joined: dict[tuple[int, int], Block] = {}
+        joined: dict[tuple[int, int], tuple[Block, list[Uses]]] = {}
         tasks: list[Task] = []
         senders: dict[int, Task] = {}
         receivers: dict[int, list[Task]] = defaultdict(list)
@@ -111,10 +133,11 @@ class CoupledRun:
             for block, inputs, outputs in slots:
                 mine: list[Task] = []
                 if (stage, id(block)) not in joined:
-                    joined[stage, id(block)] = _joined(block, stage, self.program.stages, shared)
-                block = joined[stage, id(block)]
-                for op in block.ops:
-                    uses = _uses(op, stage, self.program.stages) if op.uses else ()
+                    made = _joined(block, stage, self.program.stages, shared)
+                    links = [_uses(op, stage, self.program.stages) for op in made.ops]
+                    joined[stage, id(block)] = made, links
+                block, links = joined[stage, id(block)]
+                for op, uses in zip(block.ops, links, strict=True):
                     task = Task(op, uses, offset, ready=start, host=start)
                     waits = [mine[i] for i in op.after if i >= 0]
                     for i in op.after:
@@ -125,7 +148,7 @@ class CoupledRun:
                     before = latest.get(op.stream)
                     if before is not None:
                         waits.append(before)
-                    if host is not None:
+                    if host is not None and host.unblocks is not None:
                         host.unblocks.append(task)
                         task.missing += 1
                     for other in waits:
@@ -134,14 +157,14 @@ class CoupledRun:
                     latest[op.stream] = task
                     offset += op.host_s
                     if op.host_waits:
-                        host, offset = task, 0.0
+                        host, offset, task.unblocks = task, 0.0, []
                     mine.append(task)
                 for index, part in block.sends:
                     if part < len(outputs) and outputs[part] >= 0:
                         senders[outputs[part]] = mine[index]
                 tasks += mine
         for message, waiting in receivers.items():
-            senders[message].receivers += waiting
+            senders[message].receivers = [*senders[message].receivers, *waiting]
         return tasks
 
     def _settle(self, ready: list[Task]) -> None:
@@ -161,7 +184,8 @@ class CoupledRun:
         free = []
         for others, time in ((task.next, end), (task.receivers, end + task.op.flight_s)):
             for other in others:
-                other.ready = max(other.ready, time)
+                if time > other.ready:
+                    other.ready = time
                 other.missing -= 1
                 if not other.missing:
                     free.append(other)
@@ -181,16 +205,23 @@ class CoupledRun:
 
     def _begin(self, task: Task, now: float) -> None:
         task.left, task.since = task.op.device_s, now
+        alone = True
         for link, _ in task.uses:
-            self.users[link][task] = None  # in order of arrival: sets of objects have none
-        self._set_speeds(self._meeting(task), now)
+            users = self.users[link]
+            users[task] = None  # in order of arrival: sets of objects have none
+            alone = alone and len(users) == 1
+        self._set_speeds([task] if alone else self._meeting(task), now)
 
     def _finish(self, task: Task, now: float) -> None:
-        meets = self._meeting(task)
+        if any(len(self.users[link]) > 1 for link, _ in task.uses):
+            meets = self._meeting(task)
+            meets.remove(task)
+        else:
+            meets = []
         for link, _ in task.uses:
             del self.users[link][task]
-        meets.remove(task)
-        self._set_speeds(meets, now)
+        if meets:
+            self._set_speeds(meets, now)
         self._settle(self._release(task, ticks(now)))
 
     def _meeting(self, task: Task) -> list[Task]:
@@ -219,7 +250,7 @@ def fair_speeds(uses: Sequence[Sequence[tuple[Link, float]]]) -> list[float]:
     The same as `max_min_rates` with capacities and bounds of 1, without its overhead.
     """
     if len(uses) == 1:
-        return [min(1.0, *(1.0 / share for _, share in uses[0] if share > 0))]
+        return [1.0 / max(1.0, *(share for _, share in uses[0]))]
     speeds = [1.0] * len(uses)
     left: dict[Link, float] = {link: 1.0 for flow in uses for link, _ in flow}
     active = set(range(len(uses)))

@@ -56,7 +56,7 @@ def _explained(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], StepTi
     for share, program in zip(shares, programs, strict=True):
         slow = slowness(share, program)
         times = explain_step(program, slow) if slow else explain_folded(program)
-        runs.append(_sharing_links(program, times) if _shares_links(scenario) else times)
+        runs.append(_sharing_links(program, times) if shares_links(scenario) else times)
     return shares, _join(runs), executed
 
 
@@ -95,10 +95,10 @@ def job_programs(scenario: Scenario, timer: Timer) -> tuple[list[Scenario], list
 
 def _times(share: Scenario, timer: Timer, shares: Sequence[Scenario]) -> tuple[float, float]:
     """Return when the gradients of a share of the job are complete and when its step ends."""
-    if not share.stragglers.ranks and not _shares_links(share):
+    if not share.stragglers.ranks and not shares_links(share):
         return quick_times(share, timer, shares)
     program, _ = build_program(share, timer, shares=shares)
-    if _shares_links(share):
+    if shares_links(share):
         return coupled_times(program)
     slow = slowness(share, program)
     return VectorStep(program, slow).times() if slow else folded_times(program)
@@ -112,7 +112,15 @@ def joined_seconds(times: Sequence[tuple[float, float]]) -> float:
     return max(body for body, _ in times) + max(end - body for body, end in times)
 
 
-def _shares_links(scenario: Scenario) -> bool:
+def unshared(scenario: Scenario) -> Scenario:
+    """Return the same with links of its own for each collective, as it cannot be slower."""
+    if scenario.fabric is None:
+        return scenario
+    return replace(scenario, fabric=replace(scenario.fabric, contention=False))
+
+
+def shares_links(scenario: Scenario) -> bool:
+    """Tell whether collectives share links, so that each event of a step has to be followed."""
     return scenario.fabric is not None and scenario.fabric.contention
 
 

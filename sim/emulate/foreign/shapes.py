@@ -12,6 +12,7 @@ from typing import Any
 
 from ersatz.device_models.kernels.kernel import Kernel, matmul, memory_kernel
 from ersatz.sim.emulate.foreign.names import SIZES, category_of
+from ersatz.sim.emulate.replaying.believed import is_kernel
 
 FORMATS = {"c10::bfloat16": "bf16", "c10::half": "fp16", "float": "fp32", "double": "fp64",
            "c10::float8_e4m3fn": "fp8", "c10::float8_e5m2": "fp8", "signed char": "int8"}  # fmt: skip
@@ -29,12 +30,18 @@ def kernel_of(operator: str, dims: Any, types: Any) -> Kernel | None:
     dtype = next((FORMATS[t] for t in words if t in FORMATS), "bf16")
     dtype = "fp32" if dtype == "fp64" else dtype
     name = operator.removeprefix("aten::")
-    made = _product(name, shapes, dtype) or _attention(name, shapes, dtype)
-    if made:
-        return made
-    size = _sizes(words)
-    read = [math.prod(shape) * size for shape in shapes]
-    return memory_kernel(name, float(sum(read) + max(read)), category_of(operator), dtype="bf16")
+    try:
+        made = _product(name, shapes, dtype) or _attention(name, shapes, dtype)
+        if made and is_kernel(made):
+            return made
+        size = _sizes(words)
+        read = [math.prod(shape) * size for shape in shapes]
+        moved = memory_kernel(
+            name, float(sum(read) + max(read)), category_of(operator), dtype="bf16"
+        )
+    except OverflowError:  # a shape of which nothing was ever made
+        return None
+    return moved if is_kernel(moved) else None
 
 
 def _is_shape(value: Any) -> bool:

@@ -68,7 +68,7 @@ def believed(data: Any, world: int) -> tuple[Trace, ...]:
 def believed_kernel(data: Any) -> Kernel:
     """Return the kernel that plain data tells; raises `ValueError` where it is none."""
     found = typed(Kernel, data)
-    if not _is_kernel(found):
+    if not is_kernel(found):
         raise ValueError(f"kernel {found.name[:40]!r}: expected amounts that are not negative")
     return found
 
@@ -101,7 +101,7 @@ def _faults(trace: Trace, world: int) -> Iterator[str]:
             yield f"ranks of work {i}: a collective needs them, and nothing else does"
         if task.ranks is not None and not _is_group(task.ranks, world):
             yield f"ranks of work {i}: expected a group below {world:,}"
-        if task.kernel is not None and not _is_kernel(task.kernel):
+        if task.kernel is not None and not is_kernel(task.kernel):
             yield f"kernel of work {i}"
 
 
@@ -112,7 +112,8 @@ def _is_group(ranks: Ranks, world: int) -> bool:
     return start >= 0 and stride >= 1 and size >= 1 and start + stride * (size - 1) < world
 
 
-def _is_kernel(kernel: Kernel) -> bool:
+def is_kernel(kernel: Kernel) -> bool:
+    """Tell whether a kernel is one that can run: amounts that can be, a product of something."""
     numbers = [getattr(kernel, f.name) for f in fields(Kernel)]
     amounts: Sequence[float] = [n for n in numbers if isinstance(n, int | float)]
     return (

@@ -15,6 +15,7 @@ from ersatz.sim.scenario.checks import MOST_NODES
 from ersatz.sim.scenario.scenario import FabricSpec, Scenario
 from ersatz.sim.search.finer.stages import Exact
 from ersatz.sim.search.pricing import Price
+from ersatz.sim.step.step import shares_links, unshared
 
 USUAL = "packed", "packed"
 ORDERS = (("dealt", "packed"), ("packed", "striped"), ("dealt", "striped"))  # ranks, nodes
@@ -32,6 +33,10 @@ def best_place(
     least = min(price.seconds, usual.seconds) if usual else price.seconds
     for other in _places(spec, given, bool(pool.node.scale_out.leaf_nodes)):
         there = replace(scenario, fabric=other)
+        if shares_links(there):  # with links of its own it is no slower, and that is quickly told
+            alone = exact(unshared(there))
+            if alone is None or alone.seconds >= least:
+                continue
         found = exact(there)
         if found is not None and found.seconds < least:
             scenario, price, least = there, found, found.seconds
