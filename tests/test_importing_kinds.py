@@ -261,3 +261,34 @@ def test_text_beside_pictures_has_its_own_length(tmp_path: Path) -> None:
     assert not unknown(result)
     with pytest.raises(InputError, match="layout of its own"):
         found(tmp_path, "v.sh", f"{script} --llm-tp 2 --encoder-tp 2")
+
+
+TITAN = """
+[model]
+name = "llama3"
+flavor = "8B"
+[training]
+seq_len = 4096
+local_batch_size = 2
+steps = 1000
+[parallelism]
+{key} = {value}
+pipeline_parallel_schedule = "Interleaved1F1B"
+"""
+
+
+@pytest.mark.parametrize("value", [1_000_001, 2**31, 10**20])
+@pytest.mark.parametrize(
+    "flag", ["num-layers", "pipeline-model-parallel-size", "tensor-model-parallel-size",
+             "context-parallel-size", "decoder-first-pipeline-num-layers"],
+)  # fmt: skip
+def test_numbers_of_which_lists_are_made_are_bounded(tmp_path: Path, flag: str, value: int) -> None:
+    """A list for each of two billion stages is no answer: it took all memory."""
+    text = (
+        f"torchrun --nproc_per_node 8 pretrain_gpt.py {SIZES} --moe-layer-freq 2 --{flag} {value}"
+    )
+    with pytest.raises(InputError, match=rf"{flag}: '{value}' - expected at most"):
+        found(tmp_path, "r.sh", text)
+    key = "pipeline_parallel_degree"
+    with pytest.raises(InputError, match=f"{key}: '{value}' - expected at most 1,000,000"):
+        found(tmp_path, "t.toml", TITAN.format(key=key, value=value))

@@ -5,11 +5,14 @@ A flag is known by its key: underscores for dashes, dots between sections. The l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ersatz.sim.importing.draft import Draft
+from ersatz.sim.workload.model_file import MAX_LAYERS
 
+MOST_PARTS = 1_000_000  # ranks, stages or chunks of a layout
 OFF = frozenset({"false", "none", "null", "off", "no", ""})
 ON = frozenset({"true", "on", "yes", "1"})
 _SCALE = {"k": 10**3, "m": 10**6, "b": 10**9}
@@ -87,6 +90,11 @@ class Flags:
             self.draft.ask(key, f"{found.shown}: it has no value here", (), found.line)
         elif number is None:
             self.draft.blame(key, found.line, found.shown, found.value, "expected a whole number")
+        elif number > (most := _most(key)):
+            self.draft.blame(
+                key, found.line, found.shown, found.value, f"expected at most {most:,}"
+            )
+            return None
         return number
 
     def _default(self, key: str, names: Iterable[str]) -> int | None:
@@ -129,6 +137,13 @@ class Flags:
 def key_of(name: str) -> str:
     """Return the key of a flag: `--seq-length` and `seq_length` are one."""
     return name.lstrip("-").replace("-", "_")
+
+
+def _most(key: str) -> float:
+    """Return the most that a number may be of which lists are made: layers, ranks and parts of a layout."""
+    if key == "model.layers":
+        return MAX_LAYERS
+    return MOST_PARTS if key.startswith("parallel.") else math.inf
 
 
 def whole_number(text: str) -> int | None:
