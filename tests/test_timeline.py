@@ -28,6 +28,9 @@ from ersatz.sim.step.step import simulate_step
 SMALL = ("llama3-70b-mi300x", {"training.global_batch": 256})
 
 
+pytestmark = pytest.mark.xdist_group("timeline")  # its trace is made once
+
+
 @pytest.fixture(scope="module")
 def deepseek() -> Scenario:
     """DeepSeek-V3 on 2,048 H800 with a quarter of its micro-batches."""
