@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.workload.model_file import MAX_LAYERS
+from ersatz.sim.workload.configs.config import MAX_LAYERS
 
 MOST_PARTS = 1_000_000  # ranks, stages or chunks of a layout
 OFF = frozenset({"false", "none", "null", "off", "no", ""})

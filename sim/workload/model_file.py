@@ -20,6 +20,7 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import UNPRINTABLE, YamlText, read_yaml
 from ersatz.sim.workload.adapters import MODULES
+from ersatz.sim.workload.configs.config import MAX_LAYERS
 from ersatz.sim.workload.configs.reader import read_config
 from ersatz.sim.workload.layer import Compressed, Experts, Indexer, LatentAttention, Layer
 from ersatz.sim.workload.model import Model, Runs
@@ -28,7 +29,6 @@ from ersatz.sim.workload.recurrence import RECURRENCES, Recurrence
 MODELS = DATA / "models"
 REQUIRED = ("layers", "hidden", "heads", "vocab")
 MAX_SIZE = 10**9
-MAX_LAYERS = 2000  # each is simulated
 MOST = {"layers": MAX_LAYERS, "predict_layers": 100}
 POSITIVE = {
     "experts": ("routed", "top_k", "hidden"), "latent": ("kv_rank", "nope_dim", "v_dim"),
