@@ -7,14 +7,13 @@ weight gradients alone, overlapped pairs, waiting, and what follows the last gra
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ersatz.sim.scenario.file import load_cases
 from ersatz.sim.step.build import build_program
 from ersatz.sim.step.folded import folded_body, folded_step
 from ersatz.sim.step.program import COMPUTE
-from ersatz.sim.step.vector import Array, VectorStep, alike
+from ersatz.sim.step.vector import VectorStep, alike
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "deepseek-v3-h800.yaml"
 PART = {"F": "forward", "B": "backward", "I": "backward", "W": "weights", "FB": "pairs"}
@@ -28,9 +27,8 @@ def parts() -> dict[str, float]:
     program, _ = build_program(load_cases(SCENARIO)[0])
     seconds: dict[str, float] = defaultdict(float)
 
-    def account(number: int, variant: object, before: Array, arrived: Array, after: Array) -> None:
-        free, end = float(before[COMPUTE]), float(after[COMPUTE])
-        late = min(max(float(arrived.max(initial=-np.inf)) - free, 0.0), end - free)
+    def account(number: int, variant: object, free: float, arrived: float, end: float) -> None:
+        late = min(max(arrived - free, 0.0), end - free)
         kind = PART["".join(phase for phase, _, _ in variant)]  # type: ignore[attr-defined]
         seconds["bubble"] += late
         seconds[kind] += end - free - late

@@ -98,14 +98,12 @@ def explain_folded(
     stages: list[Causes] = [defaultdict(float) for _ in range(program.stages)]
     profiles: dict[tuple[int, object], Profile] = {}
 
-    def account(number: int, variant: object, before: Array, arrived: Array, after: Array) -> None:
+    def account(number: int, variant: object, free: float, arrived: float, after: float) -> None:
         key = number, variant
         if key not in profiles:
             block = program.blocks[number, variant]  # type: ignore[index]
             profiles[key] = Profile.of(program, number, block)
-        free = float(before[COMPUTE])
-        late = max(float(arrived.max(initial=-np.inf)) - free, 0.0)
-        charge(profiles[key], number, free, float(after[COMPUTE]) - free, late)
+        charge(profiles[key], number, free, after - free, max(arrived - free, 0.0))
 
     def charge(profile: Profile, number: int, start: float, seconds: float, late: float) -> None:
         profile.charge(stages[number], seconds, late)
@@ -138,6 +136,8 @@ class Profile:
     seconds: float
     work: Causes
     waits: Causes
+    worked: float  # seconds of all work
+    waited: float  # ... and of all waits
 
     @classmethod
     def of(cls, program: Program, number: int, block: Block) -> Profile:
@@ -152,20 +152,20 @@ class Profile:
                 work[piece.category] += piece.seconds
         causes = ledger.stages[number]
         waits = {c: s - work.get(c, 0.0) for c, s in causes.items() if s > work.get(c, 0.0)}
-        return cls(ledger.clock[number], dict(work), waits)
+        return cls(ledger.clock[number], dict(work), waits, math.fsum(work.values()),
+                   math.fsum(waits.values()))  # fmt: skip
 
     def charge(self, causes: Causes, seconds: float, late: float) -> None:
         """Add a run of the block that took `seconds`, of which it waited `late` for a message."""
         for cause, spent in self.work.items():
             causes[cause] += spent
-        left = seconds - math.fsum(self.work.values())
+        left = seconds - self.worked
         bubble = min(late, left)
         causes["bubble"] += bubble
         left -= bubble
-        own = math.fsum(self.waits.values())
         for cause, wait in self.waits.items():
-            causes[cause] += left * wait / own
-        if not own:
+            causes[cause] += left * wait / self.waited
+        if not self.waited:
             causes["launch"] += left
 
 

@@ -39,13 +39,14 @@ def folded_times(program: Program, slowness: Sequence[float] | None = None) -> t
     return barrier, end
 
 
-Account = Callable[[int, object, Array, Array, Array], None]
+Account = Callable[[int, object, float, float, float], None]
 
 
 def folded_body(vector: VectorStep, account: Account | None = None) -> list[Array]:
     """Walk all slots; returns per stage when host and streams are free.
 
-    `account` is told of every slot: stage, variant, state before, messages and state after.
+    `account` is told of every slot: stage, variant, when its compute stream was free, when its last
+    message came (-inf: it has none), and when its compute stream is free again.
     """
     program = vector.program
     pace = [float(factor.max()) for factor in vector.slowness]
@@ -63,8 +64,8 @@ def folded_body(vector: VectorStep, account: Account | None = None) -> list[Arra
         for row, columns, weights in rows:
             after[row] = max(map(add, columns(ready), weights))
         if account:
-            now = np.array(ready)
-            account(stage, variant, now[:WIDTH], now[WIDTH:], np.array(after))
+            arrived = max(ready[WIDTH:], default=-math.inf)
+            account(stage, variant, ready[COMPUTE], arrived, after[COMPUTE])
         state[stage] = after[:WIDTH]
         for row, (_, part) in enumerate(block.sends):
             if outputs[part] >= 0:
