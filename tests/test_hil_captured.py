@@ -240,3 +240,13 @@ def test_a_journal_that_somebody_changed_is_refused_with_its_line(tmp_path: Path
         path.write_text('{"identity": {}}\n' + line + "\n")
         with pytest.raises(InputError, match=r"c\.yaml\.part:2"):
             Journal(path, {}).open()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["null", "1", '"a.b.c"', "[]", '["a.b.c", [], [1]]', '["a.b.c", [], [[1, 2]]]', "{}",
+     '["a.b.c", [], ["ab"]]', "[1, 2, 3]"],
+)  # fmt: skip
+def test_what_is_no_signature_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is no signature"):
+        heard(text)

@@ -44,10 +44,14 @@ def told(signature: Signature) -> str:
 
 def heard(text: str) -> Signature:
     """Return the signature of a text; raises `ValueError` where it is none."""
-    name, args, kwargs = _form(json.loads(text))
+    parts = _form(json.loads(text))
+    if not isinstance(parts, tuple) or len(parts) != 3:
+        raise ValueError("is no signature")
+    name, args, kwargs = parts
     if not (isinstance(name, str) and isinstance(args, tuple) and isinstance(kwargs, tuple)):
         raise ValueError("is no signature")
-    if name.count(".") != 2 or not all(isinstance(k, str) for k, _ in kwargs):
+    pairs = all(isinstance(k, tuple) and len(k) == 2 and isinstance(k[0], str) for k in kwargs)
+    if name.count(".") != 2 or not pairs:
         raise ValueError("is no signature")
     return name, args, kwargs
 
