@@ -24,7 +24,7 @@ from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario, Training
 from ersatz.sim.search.best import search
 from ersatz.sim.search.bounds import Bounds, in_flight
 from ersatz.sim.search.choices import SCHEDULES, Choices, choices_of, divisors
-from ersatz.sim.search.pricing import Price, Row, price_layout
+from ersatz.sim.search.pricing import InPlace, Price, Row, price_layout
 from ersatz.sim.search.space import (
     COLUMNS,
     PP,
@@ -37,6 +37,7 @@ from ersatz.sim.search.space import (
     row_of,
 )
 from ersatz.sim.search.spared import Closer, Lighter, reductions
+from ersatz.sim.step.step import unshared
 
 ALL = Choices(SCHEDULES, (0, 1, 2, 3), least_context_tokens=1024, most_micro_batch=2,
               most_chunks=4, most_tensor=4, recompute=("none", "full"))  # fmt: skip
@@ -114,11 +115,11 @@ def test_where_links_are_shared_the_winner_is_that_of_exhaustive_search_and_few_
     choices = replace(ALL, schedules=("1f1b",), zero=(1, 3), recompute=("none",))
     space = make_space(scenario, choices, {"micro_batch": 1, "cp": 1})
     prices = [price_layout(scenario, tuple(row)) for row in space.rows.tolist()]
-    closer = Closer(Bounds(scenario))
+    own = InPlace(unshared(scenario))
     shared = 0
     for row, price in zip(space.rows.tolist(), prices, strict=True):
         if price.verdict == "fits":
-            alone = closer.alone(tuple(row))
+            alone = own.price(tuple(row)).seconds
             assert alone <= price.seconds
             shared += alone < 0.999 * price.seconds
     assert shared > 3  # sharing delays some

@@ -30,7 +30,7 @@ from ersatz.sim.search.space import HOST, layout_of
 from ersatz.sim.search.whatif import WhatIf
 from ersatz.sim.search.wish import Option, Planned, Wish, front, keeps
 from ersatz.sim.search.writing import parallel_keys
-from ersatz.sim.step.step import simulate_step
+from ersatz.sim.step.step import shares_links, simulate_step
 
 DAY = 86_400.0
 WORK = ("matrix", "attention", "experts", "vocabulary", "elementwise")  # that no layout spares
@@ -297,7 +297,11 @@ def _remarks(option: Option) -> list[str]:
     unpriced = "no cost: no rent is known; --set 'cost={currency: USD, rent: 2 USD/h}' says one" * (
         not option.result.cost
     )
-    return [*filter(None, [unpriced, option.choices.remark]), option.choices.reach]
+    shared = (
+        "collectives share links, so that a step takes seconds to follow: of other kinds one is shown, and"
+        " other places are tried for the best alone"
+    ) * shares_links(option.scenario)
+    return [*filter(None, [unpriced, shared, option.choices.remark]), option.choices.reach]
 
 
 def _nothing(planned: Planned) -> Iterator[str]:

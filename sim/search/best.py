@@ -34,11 +34,13 @@ from ersatz.sim.search.space import (
     SCHEDULE,
     TP,
     ZERO,
+    M,
     Space,
     layout_of,
 )
 from ersatz.sim.search.spared import Closer, Lighter, Needless
-from ersatz.sim.step.step import shares_links
+from ersatz.sim.step.longer import MOST as MOST_FOLLOWED
+from ersatz.sim.step.step import shares_links, unshared
 
 Order = np.ndarray[tuple[int], np.dtype[np.intp]]
 Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -46,6 +48,7 @@ KINDS = 10
 AHEAD = 128  # rows that a pricer is told of at once
 AGAIN = 16  # rows, after which it is told anew
 MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
+ROUNDED = 1e-9  # by which two ways of following a step may differ where nothing is shared
 FEW_OTHERS = 1  # ... where collectives share links: each takes seconds
 SMALLEST = 64  # rows that are priced to say how far an empty space is from one that fits
 
@@ -99,9 +102,11 @@ def search(
     pricer = pricer or InPlace(space.scenario, least)
     order, seconds = _order(space, bounds, least)
     needless, closer = Needless(Lighter(space.scenario)), Closer(bounds)
-    others = FEW_OTHERS if shares_links(space.scenario) else MOST_OTHERS
+    sharing = shares_links(space.scenario)
+    others = FEW_OTHERS if sharing else MOST_OTHERS
     walk = _Walk(pricer, needless, kinds, most, others)
-    walk.through(_Queue(space, bounds, order, seconds, closer).rows(pricer, needless))
+    alone = InPlace(unshared(space.scenario), least, bounds.timer) if sharing else None
+    walk.through(_Queue(space, bounds, order, seconds, closer, alone).rows(pricer, needless))
     second = Second(space, bounds, closer, _room(least))
     never = np.setdiff1d(np.arange(len(space.rows)), order, assume_unique=True)
     queue = second.rows(walk.here, never, walk.best)
@@ -213,6 +218,7 @@ class _Queue:
     order: Order  # rows that may fit, those with the least bound first
     seconds: Seconds  # bounds of all rows
     closer: Closer
+    alone: InPlace | None  # prices rows with links of their own, where collectives share links
     _soon: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, closer bounds first
     _closest: set[Row] = field(
         default_factory=set
@@ -229,11 +235,20 @@ class _Queue:
             for _ in range(min(AGAIN, len(self._soon))):
                 self._fill()
                 bound, number, row = heappop(self._soon)
-                if shares_links(self.space.scenario) and row not in self._closest:
-                    self._closest.add(row)
-                    heappush(self._soon, (max(bound, self.closer.alone(row)), number, row))
-                else:
+                if self.alone is None or row in self._closest:
                     yield row, bound
+                else:
+                    self._closest.add(row)
+                    heappush(self._soon, (max(bound, self._alone(row)), number, row))
+
+    def _alone(self, row: Row) -> float:
+        """Return the time of a step with links of its own: with shared ones no collective is shorter.
+
+        0 where that tells nothing: it does not fit, or its last micro-batches are not followed.
+        """
+        assert self.alone is not None
+        seconds = self.alone.price(row).seconds if row[M] <= MOST_FOLLOWED else NO_STEP
+        return seconds * (1.0 - ROUNDED) if seconds < NO_STEP else 0.0
 
     def _fill(self) -> None:
         """Have enough rows there, and all whose bound is below the first's."""

@@ -1,7 +1,4 @@
-"""What spares a layout its exact step: closer bounds, and layouts that do less.
-
-Where collectives share links, which takes a hundred times as long to follow, the same step with links of
-its own is a bound that tells nearly all (`Closer.alone`).
+"""What spares a layout its exact step: a closer bound, and layouts that do less.
 
 ZeRO 3 gathers each part twice and scatters its gradients once for every micro-batch. ZeRO 2 reduces a
 chunk's gradients after each run of micro-batches that goes back through it, or after every one. Such
@@ -24,7 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ersatz.sim.errors import InfeasibleError, LayoutError
+from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import Chunk, chunk_params
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.bounds import Bounds
@@ -55,12 +52,10 @@ from ersatz.sim.search.space import (
 )
 from ersatz.sim.step.bench import Bench
 from ersatz.sim.step.program import ticks
-from ersatz.sim.step.step import step_seconds, unshared
 from ersatz.sim.step.traffic.offload import HostCopies
 from ersatz.sim.step.traffic.weights import Bucket
 
 NONE = RECOMPUTE.index("none")
-ROUNDED = 1e-9  # by which the two ways of following a step may differ where nothing is shared
 COLUMNS = (TP, CP, EP, ETP, PP, DP, SHARD, ZERO)  # on which groups and collectives depend
 
 
@@ -78,17 +73,6 @@ class Closer:
         try:
             return self._travels(row)
         except InfeasibleError:  # which its price will say
-            return 0.0
-
-    def alone(self, row: Row) -> float:
-        """Return the time of a row's step with links of its own; 0 where none can be made.
-
-        Where collectives share links each of them lasts as long or longer, and so does the step.
-        """
-        scenario = unshared(layout_of(self.bounds.scenario, row))
-        try:
-            return step_seconds(scenario, self.bounds.timer) * (1.0 - ROUNDED)
-        except (InfeasibleError, LayoutError):  # which its price will say
             return 0.0
 
     def _travels(self, row: Row) -> float:

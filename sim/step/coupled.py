@@ -63,11 +63,10 @@ _KNOWN: Kept[tuple[float, float]] = Kept(24)
 
 def _content(program: Program) -> tuple[object, ...]:
     """Return all on which the times hang, beside the schedule."""
-    blocks = (*(program.blocks[key] for key in sorted(program.blocks)), *program.tails)
-    return *sorted(program.blocks), *(
+    return *program.blocks, *(
         (block.sends, *((op.stream, op.after, op.host_waits, op.device_s, op.host_s, op.lead_s,
                          op.uses, op.to, op.flight_s) for op in block.ops))
-        for block in blocks
+        for block in (*program.blocks.values(), *program.tails)
     )  # fmt: skip
 
 

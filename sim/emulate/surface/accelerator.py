@@ -55,13 +55,6 @@ def _devices(machine: Machine) -> dict[str, Any]:
     def is_bf16_supported(including_emulation: bool = True) -> bool:
         return machine.device.supports("bf16") or including_emulation
 
-    def sensed(what: str, value: int) -> Callable[..., int]:
-        def told(device: Any = None) -> int:
-            machine.policy(f"{what} of the device, {value}: no such device is there")
-            return value
-
-        return told
-
     def get_arch_list() -> list[str]:
         if machine.shown.hip:
             return [found.gcnArchName.partition(":")[0]]
@@ -92,11 +85,26 @@ def _devices(machine: Machine) -> dict[str, Any]:
         "device": _device_context(machine),
         "_DeviceGuard": _device_context(machine),
         "ipc_collect": lambda: None,
+        **_sensors(machine),
+        "_sleep": lambda cycles: machine.clock.spend(cycles / machine.device.clock_hz),
+    }
+
+
+def _sensors(machine: Machine) -> dict[str, Any]:
+    """Return what a device that is not there would sense; each answer is a policy of the report."""
+
+    def sensed(what: str, value: int) -> Callable[..., int]:
+        def told(device: Any = None) -> int:
+            machine.policy(f"{what} of the device, {value}: no such device is there")
+            return value
+
+        return told
+
+    return {
         "utilization": sensed("utilization in %", 100),
         "temperature": sensed("temperature in C", 60),
         "power_draw": sensed("power in mW", int(1000 * machine.device.power_max_w)),
         "clock_rate": lambda device=None: int(machine.device.clock_hz / 1e6),
-        "_sleep": lambda cycles: machine.clock.spend(cycles / machine.device.clock_hz),
     }
 
 

@@ -49,9 +49,6 @@ def log_text(log: Log, kind: str = "csv") -> str:
     return csv_text(COLUMNS, _rows(log))
 
 
-DIGITS = 19  # of a whole number: any such is a float, too
-
-
 def read_log(path: Path | str) -> Log:
     """Read a log file; raises `InputError` naming the first line that is none of a log."""
     path = Path(path)

@@ -104,7 +104,14 @@ def _rows(
             float(size)
         except (ValueError, OverflowError):
             problems.append(
-                Problem(str(path), number, 1, kind, shown, "a row with what is no number")
+                Problem(
+                    str(path),
+                    number,
+                    1,
+                    kind,
+                    shown,
+                    "expected numbers of bytes, microseconds and GB/s",
+                )
             )
             continue
         if not size:
