@@ -196,6 +196,11 @@ def _job_remarks(scenario: Scenario, job: JobResult | None) -> Iterator[str]:
     """Say what of the job was not taken as it was asked for, or is not counted."""
     if job is None:
         return
+    if job.replicas < scenario.job.replicas:
+        yield (
+            f"job.replicas: {job.replicas} draws, not {scenario.job.replicas:,}: each holds very many"
+            " failures, pauses and conditions of the network, so they differ little"
+        )
     wanted = scenario.job.checkpoint.interval_s
     if wanted and job.checkpoint_interval_s > wanted:
         yield (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -35,12 +36,13 @@ def _rates_by_pool(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, list[f
     }
 
 
-def pool_shares(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, tuple[float, ...]]:
-    """Return each pool's share of the failures that take a node, by cause; each row adds up to 1."""
-    rows = _rates_by_pool(pools, spec)
-    return {
-        cause: tuple(rate / (math.fsum(row) or 1.0) for rate in row) for cause, row in rows.items()
-    }
+def pool_shares_upto(pools: Sequence[Pool], spec: FailureSpec) -> dict[str, tuple[float, ...]]:
+    """Return which share of the failures that take a node each pool and those before it have, by cause.
+
+    Each row ends at 1 where anything fails.
+    """
+    sums = {c: tuple(accumulate(row)) for c, row in _rates_by_pool(pools, spec).items()}
+    return {c: tuple(upto / (row[-1] or 1.0) for upto in row) for c, row in sums.items()}
 
 
 def _given(value: float | None, otherwise: float) -> float:

@@ -12,6 +12,7 @@ replicas give a distribution. Not modelled: failures of idle spares, a queue for
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from ersatz.sim.job.failures import (
     TAKES_NODE,
     cluster_failure_rates,
     failure_times,
-    pool_shares,
+    pool_shares_upto,
     pool_stream,
     streams,
 )
@@ -52,8 +53,9 @@ Events = Generator[simpy.Event, Any, None]
 LOSSES = ("rework", "detection", "restart", "checkpoint", "degraded", "evaluation", "maintenance",
           "waiting")  # fmt: skip
 MOST_INTERRUPTIONS = 200_000  # of one replica: beyond it the job makes no headway
-MOST_EVENTS = 10_000_000  # of all draws: some half a minute
-DRAW_EVENTS = 300  # that take as long as to set up a draw
+MOST_TURNS = 500_000  # interruptions, pauses, changes of pace, of all draws: some 8 s
+DRAW_TURNS = 60  # that take as long as to set up a draw
+LEAST_DRAWS = 4
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Replica:
     phase: int = 0
     lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     causes: Counter[str] = field(default_factory=Counter)
+    turns: int = DRAW_TURNS  # what has happened, for how long it takes to walk
     process: simpy.Process | None = None
     conditions: Conditions = field(default_factory=Conditions)
     working: bool = False
@@ -161,6 +164,7 @@ class Replica:
         self.safe = max(self.safe, safe)
 
     def _pause(self) -> Events:
+        self.turns += 1
         spec = self.plan.spec
         if self.env.now >= self.next_evaluation:
             self.next_evaluation += spec.evaluation.every_s
@@ -212,6 +216,7 @@ class Replica:
         """Let the job notice that its pace changes, or that it cannot go on; tells whether it runs."""
         if self.process is None or not self.process.is_alive:
             return False
+        self.turns += 1
         if stopped_by or self.working:
             self.process.interrupt(stopped_by)
         elif self.better and not self.better.triggered:
@@ -219,8 +224,9 @@ class Replica:
         return True
 
     def _fall_back(self, cause: str) -> None:
+        self.turns += 1
         self.causes[cause] += 1
-        if sum(self.causes.values()) > MOST_INTERRUPTIONS:
+        if self.causes.total() > MOST_INTERRUPTIONS:
             raise InfeasibleError(
                 "the job makes no headway: it is interrupted more often than it can recover"
             )
@@ -231,8 +237,8 @@ class Replica:
 
     def _pool_of(self, cause: str) -> int:
         """Draw the pool that loses a node."""
-        shares = self.plan.shares[cause]
-        return int(self.pool_rng.choice(len(shares), p=shares)) if len(shares) > 1 else 0
+        shares = self.plan.shares_upto[cause]
+        return bisect_right(shares, self.pool_rng.random()) if len(shares) > 1 else 0
 
     def _replace_node(self, pool: int) -> None:
         if self.spares[pool]:
@@ -299,27 +305,36 @@ def simulate_job(
 def simulate_phases(scenario: Scenario, phases: tuple[Work, ...], model_params: float) -> JobResult:
     """Simulate a whole job, phase by phase, and summarise its replicas.
 
-    Raises `InfeasibleError` when failures leave no headway, `InputError` when there are more draws, or
-    stops in each, than can be walked.
+    Raises `InfeasibleError` when failures leave no headway, `InputError` when a single draw holds more
+    failures, pauses and changes than can be walked. Fewer draws than were asked for are made where each
+    holds very many; `replicas` of the result is how many.
     """
     plan = _plan(scenario, phases, model_params)
-    _check_events(scenario, plan)
-    runs = [run_replica(plan, scenario.seed, n) for n in range(scenario.job.replicas)]
-    return _summary(scenario, plan, runs)
+    _check_turns(scenario, plan)
+    return _summary(scenario, plan, _draws(scenario, plan))
 
 
-def _check_events(scenario: Scenario, plan: JobPlan) -> None:
-    """Raise `InputError` where the draws hold more failures, pauses and conditions than can be walked."""
+def _draws(scenario: Scenario, plan: JobPlan) -> list[tuple[float, Replica]]:
+    """Draw the job as often as asked, or until what happened in all draws is enough."""
+    runs: list[tuple[float, Replica]] = []
+    turns = 0
+    while len(runs) < scenario.job.replicas and (turns < MOST_TURNS or len(runs) < LEAST_DRAWS):
+        runs.append(run_replica(plan, scenario.seed, len(runs)))
+        turns += runs[-1][1].turns
+    return runs
+
+
+def _check_turns(scenario: Scenario, plan: JobPlan) -> None:
+    """Raise `InputError` where a draw holds more failures, pauses and conditions than can be walked."""
     job = scenario.job
     rate = math.fsum(plan.rates.values()) + math.fsum(2 * c.rate for c in job.conditions)
     rate += math.fsum(
         1 / pause.every_s for pause in (job.evaluation, job.maintenance) if pause.every_s
     )
-    each = 1 + plan.work_s * rate
-    if (each + DRAW_EVENTS) * job.replicas > MOST_EVENTS:
-        words = (f"expected at most {MOST_EVENTS / (each + DRAW_EVENTS):,.0f} draws: each has some"
-                 f" {each:,.0f} failures and pauses")  # fmt: skip
-        raise InputError([Problem(scenario.name, 0, 0, "job.replicas", str(job.replicas), words)])
+    if (each := plan.work_s * rate) > MOST_TURNS:
+        words = (f"expected at most {MOST_TURNS:,} failures, pauses and conditions of the network in one"
+                 f" job; there would be some {each:,.0f}")  # fmt: skip
+        raise InputError([Problem(scenario.name, 0, 0, "job", "", words)])
 
 
 def _plan(scenario: Scenario, phases: tuple[Work, ...], params: float) -> JobPlan:
@@ -331,7 +346,7 @@ def _plan(scenario: Scenario, phases: tuple[Work, ...], params: float) -> JobPla
     longest = max(phase.step_s for phase in phases)
     ends = phase_ends(phases)
     interval = min(chosen_interval(spec.checkpoint, cost, between, longest), ends[-1])
-    shares = pool_shares(scenario.pools, spec.failures)
+    shares = pool_shares_upto(scenario.pools, spec.failures)
     return JobPlan(
         spec, phases, interval, cost, nodes, scenario.spares, rates, shares, conditions, ends
     )

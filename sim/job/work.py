@@ -62,7 +62,7 @@ class JobPlan:
     nodes: tuple[int, ...]  # of each pool
     spares: tuple[int, ...]  # nodes of each pool
     rates: dict[str, float]
-    shares: dict[str, tuple[float, ...]]  # of the causes that take a node: the pools' shares
+    shares_upto: dict[str, tuple[float, ...]]  # of causes that take a node: pools' shares, added up
     conditions: tuple[ConditionPlan, ...]  # at their worst in any phase
     ends: tuple[float, ...]  # productive time at full speed until the end of each phase
 

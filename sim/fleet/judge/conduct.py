@@ -142,12 +142,12 @@ class Conduct:
             job = next(iter(jobs.values()))
             if job.tenant not in heads or job.submit_s < heads[job.tenant][0]:
                 heads[job.tenant] = job.submit_s, job, shape
-            if self.room.fits(self.room.example[shape]):
+            if self.room.fits(shape):
                 for key in ((kind, self._group(kind, job)) for kind in kinds):
                     if key not in found or job.submit_s < found[key].submit_s:
                         found[key] = job
         for tenant, (_, job, shape) in heads.items():
-            if self.room.fits(self.room.example[shape]):
+            if self.room.fits(shape):
                 found["tenant", tenant] = job
         self._first_of = {tenant: job.id for tenant, (_, job, _) in heads.items()}
         yield from ((kind, group, job) for (kind, group), job in found.items())
@@ -180,9 +180,9 @@ class Conduct:
     def _find(self, fitting: bool) -> Shape | None:
         """Return a waiting shape that fits, or one that does not; the one found last is asked first."""
         room, known = self.room, self._last[not fitting]
-        if known in room.waiting and room.fits(room.example[known]) == fitting:
+        if known in room.waiting and room.fits(known) == fitting:
             return known
-        found = next((s for s in room.waiting if room.fits(room.example[s]) == fitting), None)
+        found = next((s for s in room.waiting if room.fits(s) == fitting), None)
         self._last = (found, self._last[1]) if fitting else (self._last[0], found)
         return found
 

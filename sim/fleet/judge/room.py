@@ -39,6 +39,7 @@ class Room:
         self._shape: dict[str, Shape] = {}  # of each job that has waited
         self._closed: Counter[int] = Counter()
         self._runs_on = _seen_on(log)
+        self._known: dict[Shape, bool] = {}  # what fits, until something is taken or given
 
     def book(self, r: Record) -> None:
         """Bring the state up to date with a record."""
@@ -54,6 +55,7 @@ class Room:
             elif event == "ready" or (event == "submit" and not job.after):
                 self._wait(job)
         elif r.node >= 0 and event in ("down", "drain", "up", "undrain"):
+            self._known.clear()
             self._closed[r.node] += 1 if event in ("down", "drain") else -1
             (self.free.close if self._closed[r.node] > 0 else self.free.open)(r.node)
 
@@ -71,11 +73,13 @@ class Room:
 
     def _start(self, job: Job, r: Record) -> None:
         self._leave(job)
+        self._known.clear()
         self.free.take(job, r.placement)
         self._held[job.id] = r.placement
         self.used[job.tenant] += size_of(r.placement)
 
     def _release(self, job: Job, r: Record) -> None:
+        self._known.clear()
         placement = self._held.pop(job.id, ())
         self.free.give(job, placement)
         self.used[job.tenant] -= size_of(placement)
@@ -87,8 +91,13 @@ class Room:
         quota = self.log.rules.quotas.get(job.tenant)
         return quota is None or self.used[job.tenant] + job.devices <= quota.limit
 
-    def fits(self, job: Job) -> bool:
-        """Tell whether a job could start now, whole and as it wishes."""
+    def fits(self, shape: Shape) -> bool:
+        """Tell whether a waiting job of a shape could start now, whole and as it wishes."""
+        if shape not in self._known:
+            self._known[shape] = self._fits(self.example[shape])
+        return self._known[shape]
+
+    def _fits(self, job: Job) -> bool:
         if not job.devices or not self.admits(job):
             return False
         if job.milli < 1000:
@@ -117,6 +126,8 @@ class Room:
         if len(limits) > 1:
             return False
         nodes = free.nodes_with(kind, count if job.max_nodes == 1 else 1)
+        if job.max_nodes == 1 and not self.counted:
+            return bool(nodes)
         room: Counter[int] = Counter()
         for node in members(nodes):
             if not self.counted or free.has_room(job, node):

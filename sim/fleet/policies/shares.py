@@ -34,29 +34,30 @@ def max_min(rates: Matrix, gangs: Matrix, capacity: Matrix) -> Matrix:
     every type would give it: Gavel's least-attained-service objective, which knows of types. Then
     what is left goes where jobs run fast. Solved as a linear programme.
     """
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_matrix, vstack
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csc_array
 
     jobs, kinds = rates.shape
     equal = rates @ (capacity / capacity.sum())
     normal = rates * (gangs / np.where(equal > 0, equal, 1.0))[:, None]
-    index = np.arange(jobs * kinds)
-    job_of, kind_of = index // kinds, index % kinds
-    ones = np.ones(jobs * kinds)
-    time = csr_matrix((ones, (job_of, index)), shape=(jobs, jobs * kinds + 1))
-    room = csr_matrix((gangs[job_of], (kind_of, index)), shape=(kinds, jobs * kinds + 1))
-    rows = np.concatenate([job_of, np.arange(jobs)])
-    cols = np.concatenate([index, np.full(jobs, jobs * kinds)])
-    floor = csr_matrix((np.concatenate([-normal.ravel(), np.ones(jobs)]), (rows, cols)),
-                       shape=(jobs, jobs * kinds + 1))  # fmt: skip
+    pairs = jobs * kinds
+    job_of, kind_of = np.arange(pairs) // kinds, np.arange(pairs) % kinds
+    # a column for each share: in its job's time, in its type's room, in its job's measure; last, the floor
+    of_shares = np.stack([job_of, jobs + kind_of, jobs + kinds + job_of], axis=1).ravel()
+    rows = np.concatenate([of_shares, jobs + kinds + np.arange(jobs)])
+    worth = np.stack([np.ones(pairs), gangs[job_of], -normal.ravel()], axis=1).ravel()
+    begins = np.concatenate([3 * np.arange(pairs + 1), [3 * pairs + jobs]])
+    held = csc_array(
+        (np.concatenate([worth, np.ones(jobs)]), rows, begins), shape=(2 * jobs + kinds, pairs + 1)
+    )
     scale = float(normal.max()) or 1.0
     best = np.where(rates.max(axis=1) > 0, rates.max(axis=1), 1.0)
     goal = np.concatenate([-BONUS / jobs * (rates / best[:, None]).ravel(), [-1.0 / scale]])
-    found = linprog(
-        goal, A_ub=vstack([time, room, floor]),
-        b_ub=np.concatenate([np.ones(jobs), capacity, np.zeros(jobs)]),
-        bounds=[*((0.0, 1.0 if r > 0 else 0.0) for r in rates.ravel()), (0.0, None)],
-        method="highs",
+    most = np.concatenate([np.ones(jobs), capacity, np.zeros(jobs)])
+    # a linear programme; `linprog` spends as long on its own checks as on solving it
+    found = milp(
+        goal, constraints=LinearConstraint(held, -np.inf, most),
+        bounds=Bounds(0.0, np.concatenate([(rates > 0).astype(float).ravel(), [np.inf]])),
     )  # fmt: skip
     if found.x is None:
         raise ArithmeticError(f"no shares found: {found.message}")
@@ -88,6 +89,7 @@ class ShareScheduler:
         self.begun, self.round_at = 0.0, 0.0  # the last round, and the next
         self.settled: set[tuple[str, str]] = set()  # who runs where, until something happens
         self._jobs: frozenset[str] = frozenset()
+        self._rates: dict[str, list[float]] = {}  # of each job on each type
 
     def on_start(self, view: View) -> None:
         """Nothing to prepare."""
@@ -146,8 +148,8 @@ class ShareScheduler:
     def _renew(self, view: View, jobs: list[Job]) -> None:
         """Compute shares for the jobs that are there."""
         kinds = view.cluster.types
-        rates = np.array([[view.rate_on(j, k) if not j.types or k in j.types else 0.0
-                           for k in kinds] for j in jobs])  # fmt: skip
+        self._rates = {j.id: self._rates.get(j.id) or self._rates_of(view, j) for j in jobs}
+        rates = np.array([self._rates[j.id] for j in jobs])
         gangs = np.array([float(j.devices) for j in jobs])
         capacity = np.array([float(view.cluster.devices_of(k)) for k in kinds])
         shares = self.allocate(rates, gangs, capacity)
@@ -155,6 +157,11 @@ class ShareScheduler:
                        for a, j in enumerate(jobs) for b, k in enumerate(kinds)}  # fmt: skip
         self._jobs = frozenset(j.id for j in jobs)
         self.had = {pair: t for pair, t in self.had.items() if pair in self.shares}
+
+    def _rates_of(self, view: View, job: Job) -> list[float]:
+        """Return the rate of a job on each type; 0 where it may not run."""
+        may = set(job.types or view.cluster.types)
+        return [view.rate_on(job, k) if k in may else 0.0 for k in view.cluster.types]
 
     def _choose(self, view: View, now: float, jobs: dict[str, Job]) -> dict[str, str]:
         """Return the type on which each job runs in the next round, if any."""
