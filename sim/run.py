@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
@@ -166,6 +167,7 @@ def _degraded(scenario: Scenario, step: StepResult, timer: Timer) -> StepWithout
     """Ask the step engine once per number of replicas that lost nodes leave."""
     known = {replicas_left(scenario, [0] * len(scenario.pools)): step.duration_s}
 
+    @cache
     def seconds(lost: tuple[int, ...]) -> float:
         left = replicas_left(scenario, lost)
         if left not in known:

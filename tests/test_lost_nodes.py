@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -30,8 +32,13 @@ from ersatz.sim.scenario.scenario import (
     Training,
     shared_out,
 )
-from ersatz.sim.step.degraded import degraded_step_seconds, replicas_left, without_nodes
-from ersatz.sim.step.step import simulate_step, step_seconds
+from ersatz.sim.step.degraded import (
+    _splittable,
+    degraded_step_seconds,
+    replicas_left,
+    without_nodes,
+)
+from ersatz.sim.step.step import share_microbatches, simulate_step, step_seconds
 
 
 def slowdown(scenario: Scenario, *lost: int) -> float:
@@ -368,3 +375,26 @@ def test_a_frozen_model_saves_its_adapters() -> None:
     model = known_case(2).model
     assert saved_params(replace(model, lora_rank=16)) == 16 * 80 * 161_792
     assert saved_params(model) == model.params()
+
+
+def test_the_batch_of_fewer_replicas_is_the_least_that_is_done_soonest() -> None:
+    """Beside every split that there is: 300 jobs on two kinds of device, and on three."""
+    rng = random.Random(3)
+    for number in range(300):
+        replicas = [rng.randint(1, 12) for _ in range(2 + (number % 3 == 0))]
+        speeds = rng.choice(
+            ([1.0] * 3, [rng.uniform(0.1, 3.0) for _ in range(3)], [3.0, 1 / 3, 0.5])
+        )[: len(replicas)]
+        asked = rng.randint(1, 60)
+        most = [(asked + 2 * max(replicas)) // n for n in replicas]
+        splits = [
+            (max(n / v for n, v in zip(counts, speeds, strict=True)), total)
+            for counts in product(*(range(1, n + 2) for n in most))
+            if (total := sum(a * b for a, b in zip(counts, replicas, strict=True))) >= asked
+        ]  # fmt: skip
+        soonest, least = min(splits)
+        found = _splittable(asked, replicas, speeds)
+        counts = share_microbatches(found, replicas, speeds)
+        assert max(n / v for n, v in zip(counts, speeds, strict=True)) == soonest
+        if len(replicas) == 2:
+            assert found == least

@@ -287,7 +287,7 @@ def test_stated_peaks_with_their_source_left_out(shipped: MemoryVerdicts) -> Non
     """2.8 / 15.4 % when this was written; 5 / 15 is the aim, and nanotron's unfitted memory is above it."""
     assert shipped.peaks is not None
     assert shipped.peaks.source_out_median < 0.05
-    assert shipped.peaks.source_out_p90 < 0.16
+    assert shipped.peaks.source_out_p90 < 0.15
 
 
 def test_what_a_source_alone_showed_or_was_fitted_to_is_withheld() -> None:

@@ -14,8 +14,10 @@ from dataclasses import replace
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
-from ersatz.sim.step.step import replica_speeds, share_microbatches, step_seconds
+from ersatz.sim.step.step import replica_speeds, step_seconds
 from ersatz.sim.step.stragglers import kept_stragglers, named_stragglers, stragglers_between
+
+ROUNDED = 1e-9  # by which a quotient may be above what it stands for
 
 
 def replicas_left(scenario: Scenario, lost: Sequence[int]) -> tuple[int, ...]:
@@ -141,13 +143,36 @@ def _fitting(pool: Pool, ranks: int) -> Pool:
 
 
 def _splittable(microbatches: int, replicas: Sequence[int], speeds: Sequence[float]) -> int:
-    """Return the number of micro-batches, no fewer than given, that replicas share soonest."""
-    best = math.inf, 0
-    for more in range(2 * max(replicas)):
-        try:
-            counts = share_microbatches(microbatches + more, replicas, speeds)
-        except InfeasibleError:
-            continue
-        slowest = max(n / v for n, v in zip(counts, speeds, strict=True))
-        best = min(best, (slowest, microbatches + more))
-    return best[1]
+    """Return the number of micro-batches, no fewer than given, that replicas share soonest.
+
+    Each replica of a pool does as many as the others of it. Of numbers that take as long it is the least
+    where there are two pools, and one that no pool could do with fewer where there are more.
+    """
+    counts = [1] * len(replicas)
+    ideal = microbatches / math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
+    if ideal > max(1 / v for v in speeds):
+        counts = [max(math.floor(ideal * v * (1 - ROUNDED)), 1) for v in speeds]
+    soonest = max(n / v for n, v in zip(counts, speeds, strict=True))
+    while _total(counts, replicas) < microbatches:
+        soonest = max(soonest, min((n + 1) / v for n, v in zip(counts, speeds, strict=True)))
+        counts = [_done_by(soonest, v, n) for n, v in zip(counts, speeds, strict=True)]
+    first, *others = sorted(zip(replicas, counts, strict=True), reverse=True)
+    if len(others) == 1:
+        (size, most), (other, many) = first, others[0]
+        return min(one * size + rest * other for one in range(1, most + 1)
+                   if (rest := max(-(-(microbatches - one * size) // other), 1)) <= many)  # fmt: skip
+    total = _total(counts, replicas)
+    for size, count in (first, *others):
+        total -= size * max(min((total - microbatches) // size, count - 1), 0)
+    return total
+
+
+def _total(counts: Sequence[int], replicas: Sequence[int]) -> int:
+    return sum(n * count for n, count in zip(replicas, counts, strict=True))
+
+
+def _done_by(seconds: float, speed: float, count: int) -> int:
+    """Return how many micro-batches are done by a time, of which `count` are for sure."""
+    while (count + 1) / speed <= seconds:
+        count += 1
+    return count

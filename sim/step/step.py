@@ -190,46 +190,47 @@ def _pace(alone: Scenario, timer: Timer) -> float:
 
 
 def share_microbatches(total: int, replicas: Sequence[int], speeds: Sequence[float]) -> list[int]:
-    """Return micro-batches per replica of each pool, whole, adding up to `total`, nearest to speed.
+    """Return micro-batches per replica of each pool, whole, adding up to `total`, done soonest.
 
     Raises `InfeasibleError` when no whole split exists.
     """
-    if len(replicas) == 1:  # of several pools one is left
-        return _whole_split(_share_rest(total, replicas, ()), total, replicas)
-    pace = math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
-    ideal = [total * v / pace for v in speeds]
-    best: tuple[float, list[int]] | None = None
-    for first in range(1, total // replicas[0] + 1):
-        rest = _share_rest(total - first * replicas[0], replicas[1:], ideal[1:])
-        if rest is None:
-            continue
-        counts = [first, *rest]
-        slowest = max(n / v for n, v in zip(counts, speeds, strict=True))
-        if best is None or slowest < best[0]:
-            best = slowest, counts
-    return _whole_split(best[1] if best else None, total, replicas)
+    ideal = total / math.fsum(n * v for n, v in zip(replicas, speeds, strict=True))
+    more, latest = max(1 / v for v in speeds), total / min(speeds)
+    divisor = int(np.gcd.reduce(list(replicas)))
+    while total % divisor == 0:
+        found = _split_by(ideal + more, total, replicas, speeds)
+        if found:
+            return found[1]
+        if ideal + more > latest:
+            break
+        more *= 2
+    raise InfeasibleError(
+        f"{total} micro-batches cannot be split over {list(replicas)} replicas in whole numbers;"
+        f" a global batch divisible by micro_batch x {divisor} can"
+    )
 
 
-def _whole_split(found: list[int] | None, total: int, replicas: Sequence[int]) -> list[int]:
-    """Return a split that was found; raises `InfeasibleError` where there is none."""
-    if found is None:
-        raise InfeasibleError(
-            f"{total} micro-batches cannot be split over {list(replicas)} replicas in whole numbers;"
-            f" a global batch divisible by micro_batch x {int(np.gcd.reduce(list(replicas)))} can"
-        )
-    return found
-
-
-def _share_rest(total: int, replicas: Sequence[int], ideal: Sequence[float]) -> list[int] | None:
+def _split_by(
+    latest: float, total: int, replicas: Sequence[int], speeds: Sequence[float]
+) -> tuple[float, list[int]] | None:
+    """Return when the soonest split is done, and that split; None where none is by `latest`."""
+    size, speed = replicas[0], speeds[0]
     if len(replicas) == 1:
-        count, remainder = divmod(total, replicas[0])
-        return [count] if count >= 1 and not remainder else None
-    near = round(ideal[0])
-    for count in sorted(range(max(1, near - 64), near + 65), key=lambda c: abs(c - ideal[0])):
-        rest = _share_rest(total - count * replicas[0], replicas[1:], ideal[1:])
-        if rest is not None:
-            return [count, *rest]
-    return None
+        count, remainder = divmod(total, size)
+        fits = count >= 1 and not remainder and count / speed <= latest
+        return (count / speed, [count]) if fits else None
+    others = math.fsum(n * v for n, v in zip(replicas[1:], speeds[1:], strict=True))
+    fewest = math.floor((total - latest * others) / size)  # the others cannot do more by then
+    most = (total - sum(replicas[1:])) // size
+    best: tuple[float, list[int]] | None = None
+    for count in range(max(fewest, 1), most + 1):
+        if count / speed > latest:
+            break
+        rest = _split_by(latest, total - count * size, replicas[1:], speeds[1:])
+        if rest and (best is None or max(count / speed, rest[0]) < best[0]):
+            best = max(count / speed, rest[0]), [count, *rest[1]]
+            latest = best[0]
+    return best
 
 
 def _join(runs: Sequence[StepTimes]) -> StepTimes:
