@@ -36,8 +36,8 @@ from ersatz.sim.hil.device.recipes import RECIPES, Operands, prepare  # noqa: E4
 from ersatz.sim.hil.fit import fit_calibration, summary_errors  # noqa: E402
 from ersatz.sim.hil.live import LiveTimer, LocalSource  # noqa: E402
 from ersatz.sim.hil.paced import Bench, paced_step  # noqa: E402
-from ersatz.sim.hil.proof.proof import predict, prove, scenario_of  # noqa: E402
-from ersatz.sim.hil.proof.subjects import Subject  # noqa: E402
+from ersatz.sim.hil.proof.proof import predict, prove  # noqa: E402
+from ersatz.sim.hil.proof.subjects import Subject, scenario_of  # noqa: E402
 from ersatz.sim.hil.proof.transformer import build_network, training_step  # noqa: E402
 from ersatz.sim.hil.shapes import SMALL, kernel_rounds  # noqa: E402
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training  # noqa: E402

@@ -18,15 +18,15 @@ from ersatz.device_models.calibration.measured import (
 )
 from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel
-from ersatz.device_models.kernels.operations import operation_of
+from ersatz.device_models.kernels.operations import PARTS, operation_of, part_of_step
 from ersatz.device_models.kernels.terms import OperationFit
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil.cached import cached_share, step_timer
 from ersatz.sim.hil.ownops import own_step
-from ersatz.sim.hil.proof.proof import scenario_of
-from ersatz.sim.hil.proof.subjects import SMALL, SMALLEST, some_subjects
+from ersatz.sim.hil.proof.subjects import SMALL, SMALLEST, scenario_of, some_subjects
 from ersatz.sim.hil.sentinels import undisturbed
 from ersatz.sim.hil.shapes import small_kernels
+from ersatz.sim.hil.together import ratios, small_subjects, with_ratios
 
 PRODUCT = matmul("up", 16, 64, 64, "fp32")
 COPY = memory_kernel("copy", 8e3, dtype="fp32", m=16, n=64)
@@ -102,6 +102,68 @@ def test_both_parts_come_back_from_a_file(tmp_path: Path) -> None:
         read_calibration(tmp_path / "c.yaml")
 
 
+def test_what_kernels_take_together_goes_with_their_part_of_a_step(tmp_path: Path) -> None:
+    """Forward passes at 0.9, backward ones at 0.5 of the sum of their kernels: 27 us and 15 us of 30."""
+    grad = matmul("up dgrad", 16, 64, 64, "fp32")
+    made = of_cache(64e6)
+    fits = {(operation_of(k), "fp32"): fit(operation_of(k), 30e-6) for k in (PRODUCT, grad)}
+    made = replace(made, origin=replace(made.origin, device="cpu"))
+    made = with_small(
+        made, fits, [Point(PRODUCT, 30e-6, 30e-6, 0.0, 60)], {"forward": 0.9, "backward": 0.5}
+    )
+    write_calibration(made, tmp_path / "c.yaml")
+    device = load_node("cpu-1").device
+    timer = step_timer(calibrated_timer, read_calibration(tmp_path / "c.yaml"), case(0))
+    assert timer(device, PRODUCT) == pytest.approx(27e-6)
+    assert timer(device, grad) == pytest.approx(15e-6)
+    text = (tmp_path / "c.yaml").read_text()
+    for wrong, said in (
+        ("backwards: 0.5", "did you mean 'backward'"),
+        ("backward: 50", "from 0.1 to 10"),
+    ):
+        (tmp_path / "c.yaml").write_text(text.replace("backward: 0.5", wrong))
+        with pytest.raises(InputError, match=said):
+            read_calibration(tmp_path / "c.yaml")
+
+
+def test_every_kernel_has_its_part_of_a_step() -> None:
+    parts = {operation_of(k): part_of_step(k) for k in small_kernels("fp32", 0)}
+    assert {o for o, part in parts.items() if part == "update"} == {"optimizer"}
+    assert {
+        "product dgrad",
+        "product wgrad",
+        "norm back",
+        "loss back",
+        "activation back gated",
+    } <= {o for o, part in parts.items() if part == "backward"}
+    assert {"product", "norm", "loss", "rope"} <= {o for o, p in parts.items() if p == "forward"}
+
+
+def test_ratios_are_those_of_the_middle_model_in_its_quickest_steps() -> None:
+    """Kernels of 30 us; the parts of three models take 0.8, 0.9 and 1.4 times their sum at best.
+
+    A layer runs two norms, four products, rotation, attention, activation and two sums; back there are
+    as many without the sums, of each product two. Embedding, last norm, head and loss come once.
+    """
+    made = of_cache(64e6)
+    made = replace(made, origin=replace(made.origin, device="cpu"))
+    kinds = {operation_of(k) for k in small_kernels("fp32", 0)}
+    small = {(kind, "fp32"): fit(kind, 30e-6) for kind in kinds}
+    made = with_small(made, small, [Point(PRODUCT, 30e-6, 30e-6, 0.0, 60)])
+    subjects = small_subjects(["fp32"], 0)[:3]
+    assert [s.model.layers for s in small_subjects(["fp32"], 0)] != [1] * 10
+    samples = []
+    for subject, share in zip(subjects, (0.8, 0.9, 1.4), strict=True):
+        layers = subject.model.layers
+        counts = 11 * layers + 4, 13 * layers + 5, 1  # kernels of the parts
+        best = [30e-6 * share * count for count in counts]
+        samples.append([[3 * s for s in best]] * 9 + [best])
+    found = ratios(made, subjects, samples)
+    assert found == pytest.approx({"forward": 0.9, "backward": 0.9, "update": 0.9})
+    assert with_ratios(made, subjects, []).small == made.small
+    assert ratios(of_cache(1e3), subjects, samples) == {}  # none stays in the cache
+
+
 def test_the_launch_bound_models_of_the_proof_stay_in_the_cache_and_no_others() -> None:
     machine = read_calibration(find_calibration("cpu-epyc")).machine
     calibration = replace(two_parts(), machine=machine)
@@ -172,7 +234,9 @@ def test_a_launch_bound_step_is_predicted_by_calls_that_find_their_code(monkeypa
         device = load_device("cpu")
         plain, _ = fit_calibration(benchmark.origin_of(cpu, journal), device, journal.points)
         whole = with_small_steps(plain, device, journal.small_points())
+        whole = with_ratios(whole, small_subjects(["fp32"], 0), journal.whole)
         assert whole.small is not None
+        assert whole.small.together.keys() == set(PARTS)
         (judged,) = prove(cpu, whole, 0.0, [SMALL[0]])
         (without,) = prove(cpu, plain, 0.0, [SMALL[0]])
     assert judged.error == pytest.approx(0.0, abs=0.06)

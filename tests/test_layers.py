@@ -51,7 +51,7 @@ ORDER = [
     ["sim.validation"],
     ["sim.hil.device"],
     ["sim.hil.links"],
-    ["sim.hil.proof.subjects"],
+    ["sim.hil.proof.subjects", "sim.hil.proof.transformer"],
     ["sim.hil"],
     ["sim.hil.proof"],
     [

@@ -18,7 +18,7 @@ from typing import Any
 from ersatz.device_models.calibration.records import LARGEST, Blame, made, numbers
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer, calibrated_time
-from ersatz.device_models.kernels.operations import COMPUTE, operation_of
+from ersatz.device_models.kernels.operations import COMPUTE, PARTS, operation_of
 from ersatz.device_models.kernels.terms import TERMS, Machine, OperationFit
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
@@ -31,6 +31,7 @@ LONGEST_LINE = 10_000  # characters of a measured kernel
 FORMAT = 1
 SHIPPED = DATA / "calibrations"
 IN_CACHE = "steps that stay in the cache"  # scope of their kernels
+LEAST_TOGETHER = 0.1  # of the parts of a small step: no step is a tenth of its kernels
 OWN_STACK = "torch-eager"  # the software whose kernels are measured
 
 
@@ -80,6 +81,9 @@ class Calibration:
     sentinels: Mapping[str, float] = field(default_factory=dict)  # seconds, by kernel, all along
     launches: Mapping[str, float] = field(default_factory=dict)  # host seconds, by operation
     operators: Mapping[str, float] = field(default_factory=dict)  # seconds, by a script's operators
+    together: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of small: parts of steps / kernels
     small: Calibration | None = None  # kernels of steps that stay in the cache, in their order
     file: str = ""
 
@@ -246,8 +250,10 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     text = f"{TITLE}: measured kernels and what was fitted to them; SI units.\n{_yaml(head)}"
     text += _table(calibration.points)
     if calibration.small:
-        fits = {"fits": [_fit_record(fit) for fit in calibration.small.fits.values()]}
-        inner = _yaml(fits) + _table(calibration.small.points)
+        small = calibration.small
+        ratios = {"together": {part: _short(ratio) for part, ratio in small.together.items()}}
+        fits = {"fits": [_fit_record(fit) for fit in small.fits.values()]}
+        inner = _yaml((ratios if small.together else {}) | fits) + _table(small.points)
         text += "small:\n" + "".join(f"  {line}\n" for line in inner.splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -336,22 +342,27 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     inner = small if isinstance(small, dict) else {}
     small_fits = _fits(inner.get("fits", []), ("small", "fits"), blame)
     small_points = _points(text, inner, ("small", "points"), problems) if inner else ()
+    together = _together(inner.get("together", {}), blame)
     if problems or origin is None or machine is None:
         return None
     found = Calibration(
         origin, machine, parameters, fits, points, tuple(missing), proof, soak, sentinels, launches,
         operators,
     )  # fmt: skip
-    return with_small(found, small_fits, small_points) if small_points else found
+    return with_small(found, small_fits, small_points, together) if small_points else found
 
 
 def with_small(
-    calibration: Calibration, fits: Mapping[tuple[str, str], OperationFit], points: Sequence[Point]
-) -> Calibration:
-    """Return a calibration that knows kernels of steps that stay in the cache, too."""
+    calibration: Calibration, fits: Mapping[tuple[str, str], OperationFit], points: Sequence[Point],
+    together: Mapping[str, float] | None = None,
+) -> Calibration:  # fmt: skip
+    """Return a calibration that knows kernels of steps that stay in the cache, too.
+
+    `together` is what the parts of such a step take, over the sum of their kernels.
+    """
     origin = replace(calibration.origin, scope=IN_CACHE)
     small = replace(calibration, origin=origin, fits=fits, points=tuple(points), sentinels={},
-                    small=None)  # fmt: skip
+                    together=together or {}, small=None)  # fmt: skip
     return replace(calibration, small=small)
 
 
@@ -396,6 +407,19 @@ def _soak(raw: Any, blame: Blame) -> dict[str, float]:
     figures = numbers(raw, ("soak",), blame)
     if not 0 < figures.get("sustained", 1.0) <= 1:
         blame(("soak", "sustained"), figures["sustained"], "expected a share above 0 and at most 1")
+    return figures
+
+
+def _together(raw: Any, blame: Blame) -> dict[str, float]:
+    """Return ratios by part of a step."""
+    figures = numbers(raw, ("small", "together"), blame)
+    for part, ratio in figures.items():
+        if part not in PARTS:
+            expected = f"expected one of {', '.join(PARTS)}{did_you_mean(part, PARTS)}"
+            blame(("small", "together", part), None, expected)
+        elif not LEAST_TOGETHER <= ratio <= 1 / LEAST_TOGETHER:
+            expected = f"expected a ratio from {LEAST_TOGETHER} to {1 / LEAST_TOGETHER:g}"
+            blame(("small", "together", part), ratio, expected)
     return figures
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 from ersatz.device_models.kernels.kernel import Kernel
 
 COMPUTE = ("product", "grouped", "attention")
+BACKWARDS = ("back", "dgrad", "wgrad")  # words of operations
+PARTS = FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"  # of a step
 
 
 def operation_of(kernel: Kernel) -> str:
@@ -35,6 +37,15 @@ def operation_of(kernel: Kernel) -> str:
     if kernel.name in ("activation", "activation back"):
         return f"{kernel.name} {'gated' if kernel.k > 1 else 'plain'}"
     return kernel.name
+
+
+def part_of_step(kernel: Kernel) -> str:
+    """Return when in a step a kernel runs: in its forward or backward pass, or in its update."""
+    operation = operation_of(kernel)
+    if operation == "optimizer":
+        return UPDATE
+    backward = any(word in BACKWARDS for word in operation.split())
+    return BACKWARD if backward else FORWARD
 
 
 def is_product(operation: str) -> bool:

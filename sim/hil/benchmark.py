@@ -36,6 +36,7 @@ from ersatz.sim.hil.device.identity import contradictions
 from ersatz.sim.hil.device.measure import Unmeasurable, engine_start, measure
 from ersatz.sim.hil.sentinels import Watch, chosen_points, steps_of, undisturbed
 from ersatz.sim.hil.shapes import kernel_rounds, ranges_of, small_kernels
+from ersatz.sim.hil.together import Parts, WholeSteps, small_subjects
 
 FEWEST_ROUNDS = 2  # below, not even products can be fitted
 WATCH_TURNS = 12  # of the sentinels, evenly over the time
@@ -53,6 +54,7 @@ class Journal:
     done: set[str] = field(default_factory=set)
     turns: list[dict[str, float]] = field(default_factory=list)  # seconds of each sentinel
     small: dict[str, list[float]] = field(default_factory=dict)  # of each kernel of small steps
+    whole: list[list[Parts]] = field(default_factory=list)  # steps of each small model, by part
     spent_s: float = 0.0
     resumed: int = 0  # kernels that an earlier run had finished
 
@@ -93,9 +95,11 @@ class Journal:
         self._append(line)
         self._take(line)
 
-    def add_small(self, seconds: dict[str, list[float]], spent_s: float) -> None:
-        """Keep some passes over the kernels of small steps."""
-        line: dict[str, Any] = {"small": seconds, "spent_s": round(spent_s, 3)}
+    def add_small(
+        self, seconds: dict[str, list[float]], whole: list[list[Parts]], spent_s: float
+    ) -> None:
+        """Keep some passes over the kernels of small steps, and some such steps as a whole."""
+        line: dict[str, Any] = {"small": seconds, "whole": whole, "spent_s": round(spent_s, 3)}
         self._append(line)
         self._take(line)
 
@@ -132,6 +136,9 @@ class Journal:
         if "small" in line:
             for key, seconds in line["small"].items():
                 self.small.setdefault(key, []).extend(seconds)
+            self.whole = self.whole or [[] for _ in line["whole"]]
+            for steps, more in zip(self.whole, line["whole"], strict=True):
+                steps += [[float(s) for s in parts] for parts in more]
             return
         self.done.add(line["kernel"])
         if "point" in line:
@@ -237,6 +244,7 @@ class Sentry:
     dtypes: Sequence[str] = ()
     watch: Watch | None = None
     small: Watch | None = None
+    whole: WholeSteps | None = None
 
     def look(self) -> None:
         """Run a turn if one is due."""
@@ -251,18 +259,24 @@ class Sentry:
 
     def _look_at_small_steps(self) -> None:
         start = time.monotonic()
-        if self.small is None:
+        if self.small is None or self.whole is None:
             kernels = (k for dtype in self.dtypes for k in small_kernels(dtype, self.seed))
             points = [Point(kernel, 1.0, 1.0, 0.0, 1) for kernel in kernels]
             self.small = Watch(self.attached, points, self.seed, in_order=True, small=True)
-        passes = {k: [float(f"{s:.4g}") for s in v] for k, v in self.small.passes().items()}
-        self.journal.add_small(passes, time.monotonic() - start)
+            self.whole = WholeSteps(self.attached, small_subjects(self.dtypes, self.seed))
+        passes = {k: _short(v) for k, v in self.small.passes().items()}
+        steps = [[_short(parts) for parts in steps] for steps in self.whole.turn()]
+        self.journal.add_small(passes, steps, time.monotonic() - start)
 
     def _chosen(self) -> list[Point]:
         """Return the sentinels of an earlier run, or of the kernels that are known by now."""
         earlier = self.journal.sentinels()
         same = [p for p in self.journal.points if kernel_key(p.kernel) in earlier]
         return same or chosen_points(self.journal.points)
+
+
+def _short(seconds: Sequence[float]) -> list[float]:
+    return [float(f"{s:.4g}") for s in seconds]
 
 
 def _measure_into(

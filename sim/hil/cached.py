@@ -4,8 +4,9 @@ A step whose weights, state and activations fit the last cache finds there what 
 left, operands and code. Its kernels take a few microseconds of work and several of calling; after
 other work, as a calibration of drawn kernels finds them, they take three times as long. So on a host a
 calibration has a small part: kernels of a few drawn steps of that kind, run in the order of a step,
-round after round. Which part holds is decided by what the step keeps in memory: the small one up to
-half the cache, the other from the whole cache on, both by their share between.
+round after round, and what they take together in whole steps, which is less
+(`ersatz.sim.hil.together`). Which part holds is decided by what the step keeps in memory: the small one
+up to half the cache, the other from the whole cache on, both by their share between.
 
 On an accelerator such steps are bound by the host that issues them (`launches` of a calibration).
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from ersatz.device_models.calibration.measured import OWN_STACK, Calibration
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer
-from ersatz.device_models.kernels.operations import operation_of
+from ersatz.device_models.kernels.operations import operation_of, part_of_step
 from ersatz.sim.hil.sentinels import Pace
 from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.scenario.scenario import Scenario
@@ -48,11 +49,13 @@ def step_timer(
     if calibration.small is None or not share:
         return plain
     small, known = _paced(make(calibration.small, stack), small_pace, name), calibration.small.fits
+    together = calibration.small.together
 
     def timer(device: Device, kernel: Kernel) -> float:
         if device.name != name or (operation_of(kernel), kernel.dtype) not in known:
             return plain(device, kernel)
-        return share * small(device, kernel) + (1.0 - share) * plain(device, kernel)
+        called = small(device, kernel) * together.get(part_of_step(kernel), 1.0)
+        return share * called + (1.0 - share) * plain(device, kernel)
 
     return timer
 

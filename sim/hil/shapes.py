@@ -50,6 +50,7 @@ SMALL = Ranges((128, 896), (64, 2048), (32, 1024), (512, 16384), (32, 64, 96, 12
                8e9, 2e8, False)  # fmt: skip
 # Of steps that stay in the cache of a host, where calls and not bytes decide.
 TINY = Ranges((32, 192), (16, 128), (16, 64), (128, 1024), (16, 32), (16, 64), 8e9, 2e8, False)
+MOST_LAYERS = 4  # of a small step that is run as a whole
 SMALL_STEPS = 5  # drawn of each kind, gated and plain; every operation is fitted from as many
 LARGE = Ranges((1024, 16384), (512, 16384), (512, 16384), (16384, 262144), (64, 128), (512, 4096),
                2e14, 1.5e10, True)  # fmt: skip
@@ -68,11 +69,23 @@ def kernel_rounds(ranges: Ranges, dtypes: Sequence[str], seed: int) -> Iterator[
             yield _round(rng, ranges, dtype)
 
 
+def small_steps(dtype: str, seed: int) -> list[Shard]:
+    """Return a few drawn models, of one to four layers, whose steps stay in the cache."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(8, 1)))
+    layers = rng.integers(1, MOST_LAYERS + 1, 2 * SMALL_STEPS).tolist()
+    return [replace(shard, model=replace(shard.model, layers=count))
+            for shard, count in zip(_small_shards(dtype, seed)[1], layers, strict=True)]  # fmt: skip
+
+
+def _small_shards(dtype: str, seed: int) -> tuple[np.random.Generator, list[Shard]]:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(8,)))
+    return rng, [_draw_shard(rng, TINY, dtype, gated=gated, moe=False)
+                 for gated in (True, False) for _ in range(SMALL_STEPS)]  # fmt: skip
+
+
 def small_kernels(dtype: str, seed: int) -> list[Kernel]:
     """Return the distinct kernels of a few drawn steps that stay in the cache, step by step."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(8,)))
-    shards = [_draw_shard(rng, TINY, dtype, gated=gated, moe=False)
-              for gated in (True, False) for _ in range(SMALL_STEPS)]  # fmt: skip
+    rng, shards = _small_shards(dtype, seed)
     drawn = (k for shard in shards for k in _kernels(rng, shard, TINY))
     return list(dict.fromkeys(k for k in drawn if k.name not in NOT_OF_A_STEP))
 

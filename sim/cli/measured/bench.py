@@ -59,6 +59,7 @@ def measure(bench: Bench, dtypes: list[str] | None) -> Timed:
     from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration, with_small_steps
+    from ersatz.sim.hil.together import small_subjects, with_ratios
     from ersatz.sim.report.measured.calibration import held_out_plot, render_calibration
 
     attached, path, catalogued = bench.attached, bench.path, bench.catalogued
@@ -74,6 +75,7 @@ def measure(bench: Bench, dtypes: list[str] | None) -> Timed:
         calibration = with_small_steps(
             replace(calibration, sentinels=journal.sentinels()), catalogued, journal.small_points()
         )
+        calibration = with_ratios(calibration, small_subjects(chosen, bench.seed), journal.whole)
         if not held:
             words = f"{len(journal.points)} kernels are too few to fit anything; they are kept: go on with"
             raise Failure(2, [f"{words} more --minutes", *journal.missing[:8]])

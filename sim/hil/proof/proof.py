@@ -13,26 +13,30 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ersatz.device_models.calibration.measured import (
     Calibration,
-    calibrated_device,
     calibrated_timer,
     kernel_key,
 )
 from ersatz.device_models.calibration.table_timer import table_timer
-from ersatz.device_models.catalog.device import Device, Node
-from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
+from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.sim.hil.cached import cached_share, step_timer
 from ersatz.sim.hil.device.attached import Attached, dtype_of, unusable
-from ersatz.sim.hil.proof.subjects import Subject, precision_of, subjects_of
+from ersatz.sim.hil.proof.subjects import (
+    Subject,
+    precision_of,
+    scenario_of,
+    single_node,
+    subjects_of,
+)
 from ersatz.sim.hil.proof.transformer import training_step
 from ersatz.sim.hil.sentinels import CLASSES, Pace, Watch, undisturbed, watch_of
-from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
+from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.step import step_seconds
 
 WARM_UP, FEWEST_STEPS, MOST_STEPS = 2, 5, 25
@@ -76,24 +80,6 @@ class Judgement:
     def table_error(self) -> float:
         """The same with the table timer."""
         return self.table_s / self.measured_s - 1.0
-
-
-def single_node(calibration: Calibration) -> Node:
-    """Return a node with one device, the calibrated one."""
-    name = calibration.origin.device
-    device = calibrated_device(load_device(name), calibration)
-    nodes = (load_node(node) for node in list_nodes())
-    node = next((n for n in nodes if n.device.name == name), load_node("cpu-1"))
-    return replace(node, device=device, devices=1, nics=min(node.nics, 1))
-
-
-def scenario_of(subject: Subject, node: Node, precision: str) -> Scenario:
-    """Return the step study of one subject on one device."""
-    return Scenario(
-        subject.name, "", 0, subject.model, (Pool("", node, 1, load_stack("torch-eager")),),
-        Training(subject.sequence, subject.batch, subject.batch, precision),  # type: ignore[arg-type]
-        Parallel(zero=0, sequence_parallel=False),
-    )  # fmt: skip
 
 
 def predict(subject: Subject, calibration: Calibration, timer: Timer) -> float:

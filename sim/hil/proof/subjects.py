@@ -1,9 +1,13 @@
-"""The models of the proof: small transformers whose shapes no calibration has drawn."""
+"""The models of the proof: small transformers whose shapes no calibration has drawn, as scenarios."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ersatz.device_models.calibration.measured import Calibration, calibrated_device
+from ersatz.device_models.catalog.device import Node
+from ersatz.device_models.catalog.reading import list_nodes, load_device, load_node, load_stack
+from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario, Training
 from ersatz.sim.workload.model import Experts, Model
 
 
@@ -90,3 +94,21 @@ def some_subjects(backend: str, count: int) -> tuple[Subject, ...]:
     left = count - first
     places = {round(i * (len(rest) - 1) / max(left - 1, 1)) for i in range(left)}
     return (*small, *(rest[place] for place in sorted(places)))
+
+
+def single_node(calibration: Calibration) -> Node:
+    """Return a node with one device, the calibrated one."""
+    name = calibration.origin.device
+    device = calibrated_device(load_device(name), calibration)
+    nodes = (load_node(node) for node in list_nodes())
+    node = next((n for n in nodes if n.device.name == name), load_node("cpu-1"))
+    return replace(node, device=device, devices=1, nics=min(node.nics, 1))
+
+
+def scenario_of(subject: Subject, node: Node, precision: str) -> Scenario:
+    """Return the step study of one subject on one device."""
+    return Scenario(
+        subject.name, "", 0, subject.model, (Pool("", node, 1, load_stack("torch-eager")),),
+        Training(subject.sequence, subject.batch, subject.batch, precision),  # type: ignore[arg-type]
+        Parallel(zero=0, sequence_parallel=False),
+    )  # fmt: skip

@@ -144,11 +144,42 @@ def _layer(model: Model, heads: Heads, number: int, weight: Callable[..., Tensor
     )  # fmt: skip
 
 
-def training_step(
+@dataclass(slots=True)
+class Trained:
+    """A network with its data and its optimiser; a step has three parts."""
+
+    network: Network
+    optimizer: Any
+    tokens: Tensor
+    targets: Tensor
+    value: Tensor = None  # of the loss
+
+    def forward(self) -> None:
+        """Run the forward pass."""
+        self.value = self.network.loss(self.tokens, self.targets)
+
+    def backward(self) -> None:
+        """Run the backward pass, without the gradients of the step before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.value.backward()
+
+    def update(self) -> float:
+        """Run the optimiser; returns the loss."""
+        self.optimizer.step()
+        return float(self.value.item())
+
+    def step(self) -> float:
+        """Run one training step; returns the loss."""
+        self.forward()
+        self.backward()
+        return self.update()
+
+
+def training(
     model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0,
     pieces: Pieces = PLAIN,
-) -> Callable[[], float]:  # fmt: skip
-    """Build weights, data and optimiser; return a function that runs one training step."""
+) -> Trained:  # fmt: skip
+    """Build weights, data and optimiser, ready to train."""
     import torch
 
     network = build_network(
@@ -160,12 +191,14 @@ def training_step(
         torch.randint(model.vocab, (batch * sequence,), generator=generator).to(device)
         for _ in range(2)
     )
+    return Trained(network, optimizer, tokens, targets)
 
-    def step() -> float:
-        value = network.loss(tokens, targets)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        return float(value.item())
 
-    return step
+def training_step(
+    model: Model, batch: int, sequence: int, *, device: Any, dtype: Any, seed: int = 0,
+    pieces: Pieces = PLAIN,
+) -> Callable[[], float]:  # fmt: skip
+    """Build weights, data and optimiser; return a function that runs one training step."""
+    return training(
+        model, batch, sequence, device=device, dtype=dtype, seed=seed, pieces=pieces
+    ).step
