@@ -87,6 +87,22 @@ def test_gathers_travel_in_8_bits_and_sums_in_16() -> None:
     assert comms(work.forward)[0] == (GATHER, 2)
 
 
+def test_whatever_goes_forward_goes_back() -> None:
+    """A norm moves a million elements in and out: 4 MB. Back, beside the residual branch, three arrays
+    for its gradient and three for the sum, 12 MB; before the head there is no branch: 6 MB."""
+
+    def norms(pieces: tuple[Piece, ...]) -> list[float]:
+        named = ("norm", "norm back")
+        return [p.nbytes / 1e6 for p in pieces if isinstance(p, Kernel) and p.name in named]
+
+    plain = make_shard(stack=make_stack(elementwise_traffic=1.0))
+    layer, head = layer_work(plain, moe=False), head_work(plain)
+    assert (norms(layer.forward), norms(layer.input_grad)) == ([4, 4], [12, 12])
+    assert (norms(head.forward), norms(head.input_grad)) == ([4], [6])
+    work = predict_work(plain)
+    assert len(norms(work.forward)) == len(norms(work.input_grad)) == 5
+
+
 def test_casts_come_before_the_gather_on_this_ranks_rows() -> None:
     """4 bytes an element. Forward at tp 4: a quarter of the rows of the block's input, h wide, and
     all rows of the second product's, f/tp wide: 1000 x (250 + 1000) elements of the MLP."""

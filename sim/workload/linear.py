@@ -120,6 +120,11 @@ def norm_back(shard: Shard) -> Kernel:
     return elementwise(shard, "norm back", passes, shard.tokens / shard.spread, shard.model.hidden)
 
 
+def last_norm_back(shard: Shard) -> Kernel:
+    """The gradient of the norm before the head, beside which no residual branch goes back."""
+    return elementwise(shard, "norm back", 3.0, shard.tokens / shard.spread, shard.model.hidden)
+
+
 def residual(shard: Shard) -> Kernel:
     """The sum of a block's result and its input."""
     passes = 1 + 2 * shard.model.streams

@@ -15,7 +15,14 @@ from ersatz.device_models.kernels.kernel import kernel_constants, memory_kernel
 from ersatz.sim.workload.adapters import adapter_work
 from ersatz.sim.workload.attention import mixer_block
 from ersatz.sim.workload.experts import expert_block
-from ersatz.sim.workload.linear import Edge, linear, norm, norm_back, weight_grads
+from ersatz.sim.workload.linear import (
+    Edge,
+    last_norm_back,
+    linear,
+    norm,
+    norm_back,
+    weight_grads,
+)
 from ersatz.sim.workload.mlp import mlp_block
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 
@@ -70,7 +77,7 @@ def head_work(shard: Shard) -> PartWork:
     if shard.tp > 1:  # in fp32, one after the other: maximum, logit of the target, sum
         forward += [Comm("loss reduce", "tensor parallel", "all_reduce", 4.0 * t, "tp")] * 3
     backward: list[Piece] = [loss_back, *edge.gather_again(head.input_grad())]
-    backward += [head.input_grad(), *edge.sum_gradients(head)]
+    backward += [head.input_grad(), *edge.sum_gradients(head), last_norm_back(shard)]
     return PartWork(tuple(forward), tuple(backward), weight_grads(shard, head))
 
 
