@@ -1,9 +1,21 @@
 """Every schedule against its closed form, its memory and its completeness."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
-from ersatz.sim.plan.memory.moments import stage_moments
-from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
+from ersatz.sim.plan.memory.moments import (
+    BACKWARD,
+    FORWARD,
+    JOIN,
+    LAYER,
+    LOSS,
+    UPDATE,
+    moments_of,
+    stage_moments,
+)
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES, orders_of
 from ersatz.sim.plan.schedules import Schedule, make_schedule
 from ersatz.sim.scenario.scenario import Parallel, Training
 from tests.factories import make_scenario
@@ -133,3 +145,34 @@ def test_wrong_orders_are_named() -> None:
         make_schedule("dualpipe", 3, 12)
     with pytest.raises(ValueError, match="at least"):
         make_schedule("zb-v", 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "m", "v"),
+    [("gpipe", 3, 4, 1), ("1f1b", 3, 7, 1), ("interleaved", 2, 4, 3), ("zb-h1", 3, 7, 1),
+     ("zb-v", 3, 7, 1), ("dualpipe", 4, 8, 1), ("dualpipev", 3, 7, 1)],
+)  # fmt: skip
+def test_moments_are_what_a_walk_through_the_order_meets(name: str, p: int, m: int, v: int) -> None:
+    """One part after the other: what stands when it ends, and what once it has freed its own."""
+    for stage, order in enumerate(orders_of(name, p, m, v)):
+        late = {(q.chunk, q.microbatch) for slot in order for q in slot if q.phase == "W"}
+        flying, due, met = Counter[int](), Counter[int](), []
+        for q in (q for slot in order for q in slot):
+            whole = q.phase == "W" or (q.phase == "B" and (q.chunk, q.microbatch) not in late)
+            flying[q.chunk] += q.phase == "F"
+            due[q.chunk] += q.phase == "F"
+            for what in {"F": (FORWARD,), "W": ()}.get(q.phase, (LOSS, LAYER)):
+                met.append((what, q.chunk, flying[q.chunk], due[q.chunk]))
+            due[q.chunk] -= q.phase in "BI"
+            flying[q.chunk] -= whole
+            if whole:
+                met.append((BACKWARD, q.chunk, flying[q.chunk], due[q.chunk]))
+        found = moments_of(name, p, m, v, stage)
+        rows = np.arange(len(met))
+        assert met == list(zip(
+            found.what[rows].tolist(), found.chunk[rows].tolist(),
+            found.flying[rows, found.chunk[rows]].tolist(),
+            found.due[rows, found.chunk[rows]].tolist(), strict=True,
+        ))  # fmt: skip
+        assert found.what[-2:].tolist() == [JOIN, UPDATE]
+        assert not found.flying[-1].any()

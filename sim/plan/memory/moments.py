@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ COUNTS = (
     "standing",
     "done",
 )  # columns of `Moments` that say what is held
+PHASES = {"F": 0, "B": 1, "I": 2, "W": 3}
+ENTERS, WHOLE, INPUT, WEIGHT = range(4)
 ROUNDS = 4  # of micro-batches per stage, after which the peak of a schedule does not change
 ENDLESS = (
     "1f1b",
@@ -95,41 +97,52 @@ def moments_of(name: str, p: int, m: int, v: int, stage: int) -> Moments:
 
 
 def _listed(order: Sequence[Slot], chunks: int) -> Moments:
-    """Walk a stage's order once and note every moment."""
-    late = {(part.chunk, part.microbatch) for slot in order for part in slot if part.phase == "W"}
-    flying, due, summed = [0] * chunks, [0] * chunks, 0
-    rows: list[tuple[object, ...]] = []
-    first: dict[int, int] = {}  # moment of a chunk's first weight gradients, and of its last
-    last: dict[int, int] = {}
-    for number, slot in enumerate(order):
-        for phase, chunk, microbatch in slot:
-            whole = phase == "W" or (phase == "B" and (chunk, microbatch) not in late)
-            flying[chunk] += phase == "F"
-            due[chunk] += phase == "F"
-            met = chunk, (*flying,), (*due,), summed, number, microbatch
-            rows += [(what, *met) for what in _met(phase)]
-            due[chunk] -= phase in "BI"
-            if whole:
-                first.setdefault(chunk, len(rows) - (phase == "B"))  # the layer in work has some
-                last[chunk] = len(rows)
-                flying[chunk], summed = flying[chunk] - 1, 1
-                rows.append((BACKWARD, chunk, (*flying,), (*due,), 1, number, microbatch))
-    rows += [(what, 0, (*flying,), (*due,), 1, len(order), 0) for what in (JOIN, UPDATE)]
-    at, never = np.arange(len(rows))[:, None], len(rows)
-    ends = np.array(
-        [[found.get(chunk, never) for chunk in range(chunks)] for found in (first, last)]
-    )
-    what, place, flown, waiting, total, slots, batches = (
-        np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)
-    )
-    standing, done = (at >= ends[0]) & (at <= ends[1]), at > ends[1]
-    return Moments(what, place, flown, waiting, total, standing.astype(np.int64),
-                   done.astype(np.int64), slots, batches)  # fmt: skip
+    """Note every moment of a stage's order."""
+    parts = [
+        (PHASES[p.phase], p.chunk, p.microbatch, n) for n, slot in enumerate(order) for p in slot
+    ]
+    phase, chunk, microbatch, slot = np.array(parts, dtype=np.int64).T
+    enters, leaves = phase == ENTERS, (phase == WHOLE) | (phase == INPUT)
+    whole = _ends_a_backward_pass(phase, chunk, microbatch)
+    of = chunk[:, None] == np.arange(chunks)
+    in_, out, left = (of * did[:, None] for did in (enters, whole, leaves))
+    begun, ended, gone = (np.cumsum(each, axis=0) for each in (in_, out, left))
+    counts = np.where(enters, 1, 2 * leaves) + whole  # moments of each part
+    part = np.repeat(np.arange(len(phase)), counts)
+    end = np.cumsum(counts)
+    place = np.arange(part.size) - (end - counts)[part]  # of a moment in its part
+    after = whole[part] & (place == counts[part] - 1)  # what the part frees is gone
+    what = np.where(after, BACKWARD, np.where(enters[part], FORWARD, LOSS + place))
+    before = ~after[:, None]
+    flying = (begun - ended)[part] + out[part] * before
+    due = (begun - gone)[part] + left[part] * before
+    summed = after | ((np.cumsum(whole) - whole)[part] > 0)
+    at, never = np.arange(part.size + 2)[:, None], part.size + 2
+    first, last = np.full((2, chunks), never)  # moments of a chunk's weight gradients
+    for number in np.unique(chunk[whole]):
+        mine = np.flatnonzero(whole & (chunk == number))
+        first[number] = end[mine[0]] - 1 - (phase[mine[0]] == WHOLE)  # the layer in work has some
+        last[number] = end[mine[-1]] - 1
+    standing, done = (at >= first) & (at <= last), at > last
+    still = (begun - ended)[-1:], (begun - gone)[-1:]
+    columns: tuple[tuple[Any, Any], ...] = (
+        (what, [JOIN, UPDATE]), (chunk[part], [0, 0]), (flying, np.repeat(still[0], 2, axis=0)),
+        (due, np.repeat(still[1], 2, axis=0)), (summed, [1, 1]), (standing, []), (done, []),
+        (slot[part], [len(order)] * 2), (microbatch[part], [0, 0]),
+    )  # fmt: skip
+    return Moments(*(np.concatenate([rows, more] if len(more) else [rows]).astype(np.int64)
+                     for rows, more in columns))  # fmt: skip
 
 
-def _met(phase: str) -> tuple[int, ...]:
-    """Return the moments that a phase has before what it frees is gone."""
-    return {"F": (FORWARD,), "B": (LOSS, LAYER), "I": (LOSS, LAYER)}.get(phase, ())
+def _ends_a_backward_pass(
+    phase: Counts, chunk: Counts, microbatch: Counts
+) -> npt.NDArray[np.bool_]:
+    """Tell which parts bring the last gradients of a micro-batch: weights, or whole ones none follow."""
+    key = chunk * (int(microbatch.max()) + 1) + microbatch
+    late = np.zeros(int(key.max()) + 1, dtype=bool)
+    late[key[phase == WEIGHT]] = True
+    found: npt.NDArray[np.bool_] = (phase == WEIGHT) | ((phase == WHOLE) & ~late[key])
+    return found
 
 
 def _distinct(found: Moments) -> Moments:
