@@ -161,8 +161,8 @@ def test_moments_are_what_a_walk_through_the_order_meets(name: str, p: int, m: i
             whole = q.phase == "W" or (q.phase == "B" and (q.chunk, q.microbatch) not in late)
             flying[q.chunk] += q.phase == "F"
             due[q.chunk] += q.phase == "F"
-            for what in {"F": (FORWARD,), "W": ()}.get(q.phase, (LOSS, LAYER)):
-                met.append((what, q.chunk, flying[q.chunk], due[q.chunk]))
+            moments = {"F": (FORWARD,), "W": ()}.get(q.phase, (LOSS, LAYER))
+            met += [(what, q.chunk, flying[q.chunk], due[q.chunk]) for what in moments]
             due[q.chunk] -= q.phase in "BI"
             flying[q.chunk] -= whole
             if whole:
