@@ -1,7 +1,7 @@
 """The proof: train real small models on the attached device, and predict their steps beforehand.
 
 Every model is simulated as `ersatz run` would, one device, plain PyTorch, with the calibrated kernel
-times alone; nothing is fitted to a step. Steps of all models take turns, so that what else runs on
+times alone; nothing is fitted to a step of theirs. Steps of all models take turns, so that what else runs on
 the machine meets all of them; the median step is compared, its spread is the noise. Short steps run
 several in a row, as they do in training; of those that stay in a host's cache the quickest tenth
 counts, as it does for passes over their kernels.

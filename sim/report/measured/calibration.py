@@ -166,15 +166,24 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
         Text(f"Proof: {figures['models']:.0f} models trained, their steps predicted from kernels alone:"
              f" mean error {100 * figures['mean_error']:.1f} %,"
              f" worst {100 * figures['worst_error']:.1f} %.", style="bold"),
-        Text(f"Nothing was fitted to a step. Noise of the repeated steps: {100 * figures['noise']:.1f} %"
+        Text(f"Nothing was fitted to a step of theirs. Noise of the repeated steps: {100 * figures['noise']:.1f} %"
              f" (median). Table timer: mean {100 * figures['table_mean_error']:.1f} %,"
              f" worst {100 * figures['table_worst_error']:.1f} %."),
         Text(f"Predicted on average {100 * figures['mean_signed']:+.1f} % against measured, on"
              f" {calibration.origin.hardware} with {calibration.origin.framework}."),
         Text(f"Sentinels: {judged[-1].pace.summary()}; without them the mean error were"
              f" {100 * figures['unpaced_mean_error']:.1f} %."),
-        *_passed_over(calibration, judged), Text(""), table,
+        *_together(calibration), *_passed_over(calibration, judged), Text(""), table,
     )  # fmt: skip
+
+
+def _together(calibration: Calibration) -> Iterator[RenderableType]:
+    """Say what drawn small steps took as a whole, where any were run."""
+    small = calibration.small
+    if small and small.together:
+        shares = ", ".join(f"{part} {ratio:.2f}" for part, ratio in small.together.items())
+        yield Text(f"Steps that stay in the cache take of the sum of their kernels: {shares} (medians of"
+                   " drawn models).")  # fmt: skip
 
 
 def _passed_over(calibration: Calibration, judged: Sequence[Judgement]) -> Iterator[RenderableType]:
