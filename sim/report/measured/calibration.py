@@ -168,7 +168,8 @@ def render_proof(calibration: Calibration, judged: Sequence[Judgement]) -> Rende
              f" worst {100 * figures['worst_error']:.1f} %.", style="bold"),
         Text("Nothing was fitted to a step of theirs. Noise of the repeated steps:"
              f" {100 * figures['noise']:.1f} % (median). Table timer:"
-             f" mean {100 * figures['table_mean_error']:.1f} %, worst {100 * figures['table_worst_error']:.1f} %."),
+             f" mean {100 * figures['table_mean_error']:.1f} %,"
+             f" worst {100 * figures['table_worst_error']:.1f} %."),
         Text(f"Predicted on average {100 * figures['mean_signed']:+.1f} % against measured, on"
              f" {calibration.origin.hardware} with {calibration.origin.framework}."),
         Text(f"Sentinels: {judged[-1].pace.summary()}; without them the mean error were"
