@@ -11,8 +11,10 @@ in half: Sea AI Lab 2025).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from ersatz.sim.errors import LayoutError
@@ -30,81 +32,86 @@ Slot = tuple[Part, ...]
 Order = tuple[Slot, ...]
 
 
-def _slots(parts: Sequence[Part]) -> list[Slot]:
-    return [(part,) for part in parts]
+Row = list[Slot]
 
 
-def gpipe(p: int, m: int, v: int) -> list[list[Slot]]:
+@lru_cache(maxsize=4)
+def _singles(m: int, v: int) -> dict[tuple[str, int], Row]:
+    """Return the slots of one part by phase and chunk; all stages share them."""
+    return {(phase, chunk): [(Part(phase, chunk, i),) for i in range(m)]
+            for phase in "FBIW" for chunk in range(v)}  # fmt: skip
+
+
+def gpipe(p: int, m: int, v: int) -> list[Row]:
     """All forwards, then all backwards."""
-    one = [Part("F", 0, i) for i in range(m)] + [Part("B", 0, i) for i in range(m)]
-    return [_slots(one) for _ in range(p)]
+    single = _singles(m, 1)
+    return [single["F", 0] + single["B", 0] for _ in range(p)]
 
 
-def one_f_one_b(p: int, m: int, v: int) -> list[list[Slot]]:
+def _alternated(forward: Row, backward: Row, warm: int) -> Row:
+    """Return an order that begins with `warm` forwards and then alternates."""
+    pairs = chain.from_iterable(zip(forward[warm:], backward, strict=False))
+    return [*forward[:warm], *pairs, *backward[len(forward) - warm :]]
+
+
+def one_f_one_b(p: int, m: int, v: int) -> list[Row]:
     """Warm up with p-1-s forwards, then alternate one forward and one backward."""
-    orders = []
-    for stage in range(p):
-        warm = min(p - 1 - stage, m)
-        order = [Part("F", 0, i) for i in range(warm)]
-        for i in range(m - warm):
-            order += [Part("F", 0, warm + i), Part("B", 0, i)]
-        order += [Part("B", 0, i) for i in range(m - warm, m)]
-        orders.append(_slots(order))
-    return orders
+    single = _singles(m, 1)
+    return [
+        _alternated(single["F", 0], single["B", 0], min(p - 1 - stage, m)) for stage in range(p)
+    ]
 
 
-def interleaved(p: int, m: int, v: int) -> list[list[Slot]]:
+def interleaved(p: int, m: int, v: int) -> list[Row]:
     """1F1B over v chunks per stage; micro-batches go through a chunk in groups of p."""
     if m % p:
         raise LayoutError(f"interleaving needs micro-batches ({m}) in whole groups of {p} stages")
-    forward = [(k // p % v, k // (p * v) * p + k % p) for k in range(m * v)]
-    orders = []
-    for stage in range(p):
-        warm = min((p - stage - 1) * 2 + (v - 1) * p, m * v)
-        order = [Part("F", *forward[k]) for k in range(warm)]
-        for k in range(m * v):
-            if warm + k < m * v:
-                order.append(Part("F", *forward[warm + k]))
-            chunk, microbatch = forward[k]
-            order.append(Part("B", v - 1 - chunk, microbatch))
-        orders.append(_slots(order))
-    return orders
+    single = _singles(m, v)
+    places = [(k // p % v, k // (p * v) * p + k % p) for k in range(m * v)]
+    forward = [single["F", chunk][i] for chunk, i in places]
+    backward = [single["B", v - 1 - chunk][i] for chunk, i in places]
+    return [
+        _alternated(forward, backward, min((p - stage - 1) * 2 + (v - 1) * p, m * v))
+        for stage in range(p)
+    ]
 
 
-def zb_h1(p: int, m: int, v: int) -> list[list[Slot]]:
+def zb_h1(p: int, m: int, v: int) -> list[Row]:
     """1F1B with weight gradients put off into the bubble, at the memory of 1F1B."""
+    single = _singles(m, 1)
+    forward, backward, weights = (single[phase, 0] for phase in "FIW")
     orders = []
     for stage in range(p):
         warm = min(p - 1 - stage, m)
-        order = [Part("F", 0, i) for i in range(warm)]
+        order = forward[:warm]
         done = 0  # weight gradients
         for i in range(m):
             if warm + i < m:
-                order.append(Part("F", 0, warm + i))
-            order.append(Part("I", 0, i))
+                order.append(forward[warm + i])
+            order.append(backward[i])
             if (i >= stage and warm + i < m) or warm + i >= m:
-                order.append(Part("W", 0, done))
+                order.append(weights[done])
                 done += 1
-        order += [Part("W", 0, i) for i in range(done, m)]
-        orders.append(_slots(order))
+        orders.append(order + weights[done:])
     return orders
 
 
-def zb_v(p: int, m: int, v: int) -> list[list[Slot]]:
+def zb_v(p: int, m: int, v: int) -> list[Row]:
     """Two chunks per stage in a V, weight gradients where a stage would wait otherwise."""
     if m < 2 * p:
         raise LayoutError(f"ZB-V needs at least 2 x stages ({2 * p}) micro-batches, not {m}")
-    return [_slots(_zb_v_rank(p, m, rank)) for rank in range(p)]
+    return [_zb_v_rank(p, m, rank) for rank in range(p)]
 
 
-def _zb_v_rank(p: int, m: int, rank: int) -> list[Part]:
+def _zb_v_rank(p: int, m: int, rank: int) -> Row:
     """Warm up until the first micro-batch returns, alternate both chunks, drain with W last."""
+    single = _singles(m, 2)
     count = {(phase, chunk): 0 for phase in "FIW" for chunk in (0, 1)}
-    order: list[Part] = []
+    order: Row = []
 
     def take(*steps: tuple[str, int]) -> None:
         for step in steps:
-            order.append(Part(*step, count[step]))
+            order.append(single[step][count[step]])
             count[step] += 1
 
     take(*[("F", 0)] * (2 * (p - rank) - 1))
@@ -124,7 +131,7 @@ def _zb_v_rank(p: int, m: int, rank: int) -> list[Part]:
     return order
 
 
-def dualpipe(p: int, m: int, v: int) -> list[list[Slot]]:
+def dualpipe(p: int, m: int, v: int) -> list[Row]:
     """Bidirectional pipelines whose forward and backward chunks overlap (DeepSeek-V3).
 
     Every stage holds a chunk of each direction; half of the micro-batches enter at each end.
@@ -136,7 +143,7 @@ def dualpipe(p: int, m: int, v: int) -> list[list[Slot]]:
     return [_dualpipe_rank(p, m // 2, rank) for rank in range(p)]
 
 
-def _dualpipe_rank(p: int, m: int, rank: int) -> list[Slot]:
+def _dualpipe_rank(p: int, m: int, rank: int) -> Row:
     """The order of one rank, `m` micro-batches in each direction: eight parts, as published."""
     near, half = min(rank, p - 1 - rank), p // 2
     outer = half - near - 1  # ranks between this one and the middle
@@ -149,7 +156,7 @@ def _dualpipe_rank(p: int, m: int, rank: int) -> list[Slot]:
     return _both_ways(run, outer, near, m - p + near + 1)
 
 
-def dualpipev(p: int, m: int, v: int) -> list[list[Slot]]:
+def dualpipev(p: int, m: int, v: int) -> list[Row]:
     """DualPipe cut in half: two chunks per stage in a V, whose forward and backward overlap.
 
     The way back of the V takes the place of the second direction, so that no weights stand twice.
@@ -159,7 +166,7 @@ def dualpipev(p: int, m: int, v: int) -> list[list[Slot]]:
     return [_dualpipev_rank(p, m, rank) for rank in range(p)]
 
 
-def _dualpipev_rank(p: int, m: int, rank: int) -> list[Slot]:
+def _dualpipev_rank(p: int, m: int, rank: int) -> Row:
     """The order of one rank: eight parts, as published; phase 0 is the way down, 1 the way up."""
     after = p - rank - 1  # ranks between this one and the turn of the V
     run = _BothWays(0, second=False)
@@ -171,7 +178,7 @@ def _dualpipev_rank(p: int, m: int, rank: int) -> list[Slot]:
     return _both_ways(run, after, rank, m - 2 * p + rank + 1)
 
 
-def _both_ways(run: _BothWays, outer: int, near: int, steady: int) -> list[Slot]:
+def _both_ways(run: _BothWays, outer: int, near: int, steady: int) -> Row:
     """The last six parts of an order, alike in both: from the first way back to the last weights.
 
     `outer` ranks stand between this one and where the directions meet, `near` on its other side.
@@ -208,13 +215,13 @@ class _BothWays:
     def __init__(self, microbatches: int, *, second: bool) -> None:
         self.microbatches, self.second = microbatches, second
         self.count = {(kind, chunk): 0 for kind in "FB" for chunk in (0, 1)}
-        self.waiting: list[Part] = []  # weight gradients put off, oldest first
-        self.order: list[Slot] = []
+        self.waiting: deque[Part] = deque()  # weight gradients put off, oldest first
+        self.order: Row = []
 
     def _take(self, kind: str, phase: int) -> Part:
         chunk = phase ^ self.second
         number = self.count[kind, chunk]
-        self.count[kind, chunk] += 1
+        self.count[kind, chunk] = number + 1
         return Part(kind, chunk, chunk * self.microbatches + number)
 
     def forward(self, phase: int) -> None:
@@ -223,18 +230,18 @@ class _BothWays:
     def backward(self, phase: int, *, put_off: bool = False) -> None:
         part = self._take("B", phase)
         if put_off:
-            self.waiting.append(part._replace(phase="W"))
-            part = part._replace(phase="I")
+            self.waiting.append(Part("W", part.chunk, part.microbatch))
+            part = Part("I", part.chunk, part.microbatch)
         self.order.append((part,))
 
     def weight(self) -> None:
-        self.order.append((self.waiting.pop(0),))
+        self.order.append((self.waiting.popleft(),))
 
     def both(self, forward: int, backward: int) -> None:
         self.order.append((self._take("F", forward), self._take("B", backward)))
 
 
-PipelineSchedule = Callable[[int, int, int], list[list[Slot]]]
+PipelineSchedule = Callable[[int, int, int], list[Row]]
 PIPELINE_SCHEDULES: dict[str, PipelineSchedule] = {
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
