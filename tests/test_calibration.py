@@ -20,13 +20,12 @@ from factories import make_device, make_node, make_scenario, make_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ersatz.device_models.calibration.file import read_calibration, write_calibration
 from ersatz.device_models.calibration.measured import (
     Point,
     calibrated_device,
     calibrated_timer,
     kernel_key,
-    read_calibration,
-    write_calibration,
 )
 from ersatz.device_models.calibration.table_timer import sizes_of, table_timer, tables_of
 from ersatz.device_models.catalog.reading import load_device

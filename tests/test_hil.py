@@ -342,7 +342,7 @@ def test_the_command_calibrates_runs_and_refuses(tmp_path: Path) -> None:
 
 
 def test_calibrations_of_another_device_are_not_proved(tmp_path: Path) -> None:
-    from ersatz.device_models.calibration.measured import write_calibration
+    from ersatz.device_models.calibration.file import write_calibration
 
     write_calibration(made_calibration(), tmp_path / "c.yaml")
     with pytest.raises(InputError, match=r"is of Round hardware \(round\); attached is"):

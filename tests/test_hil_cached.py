@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 from calibrations import made_calibration
 
+from ersatz.device_models.calibration.file import (
+    find_calibration,
+    read_calibration,
+    write_calibration,
+)
 from ersatz.device_models.calibration.measured import (
     Calibration,
     Point,
     calibrated_timer,
-    find_calibration,
     kernel_key,
-    read_calibration,
     with_small,
-    write_calibration,
 )
 from ersatz.device_models.catalog.reading import load_node
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel

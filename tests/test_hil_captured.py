@@ -13,11 +13,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hi
 from fuzz.launches import CAPTURED  # noqa: E402
 from pretended import HostClock  # noqa: E402
 
-from ersatz.device_models.calibration.measured import (  # noqa: E402
-    kernel_key,
-    read_calibration,
-    write_calibration,
-)
+from ersatz.device_models.calibration.file import read_calibration, write_calibration  # noqa: E402
+from ersatz.device_models.calibration.measured import kernel_key  # noqa: E402
 from ersatz.device_models.catalog.reading import load_device  # noqa: E402
 from ersatz.device_models.kernels.kernel import Kernel  # noqa: E402
 from ersatz.sim.answers.emulate import emulate  # noqa: E402
@@ -229,7 +226,7 @@ def test_a_calibration_that_does_not_count_is_said(tmp_path: Path) -> None:
 
 
 def _shipped() -> Path:
-    from ersatz.device_models.calibration.measured import SHIPPED
+    from ersatz.device_models.calibration.file import SHIPPED
 
     return SHIPPED / "cpu-epyc.yaml"
 

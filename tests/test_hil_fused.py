@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [hi
 
 from pretended import Timeline, pretended_torch  # noqa: E402
 
-from ersatz.device_models.calibration.measured import read_calibration, write_calibration  # noqa: E402
+from ersatz.device_models.calibration.file import read_calibration, write_calibration  # noqa: E402
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel  # noqa: E402
 from ersatz.sim.errors import InputError  # noqa: E402
 from ersatz.sim.hil.benchmark import identity_of  # noqa: E402

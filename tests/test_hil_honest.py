@@ -284,7 +284,7 @@ def test_a_product_rate_far_from_the_peak_is_an_error(share: float, refused: boo
 
 
 def test_a_calibration_of_another_vendors_hardware_is_no_answer(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from ersatz.device_models.calibration.measured import read_calibration, write_calibration
+    from ersatz.device_models.calibration.file import read_calibration, write_calibration
     from ersatz.sim.cli.output import captured
 
     path = tmp_path / "c.yaml"

@@ -13,12 +13,8 @@ from calibrations import made_calibration  # noqa: E402
 from factories import make_device  # noqa: E402
 from pretended import HostClock  # noqa: E402
 
-from ersatz.device_models.calibration.measured import (  # noqa: E402
-    calibrated_timer,
-    kernel_key,
-    read_calibration,
-    write_calibration,
-)
+from ersatz.device_models.calibration.file import read_calibration, write_calibration  # noqa: E402
+from ersatz.device_models.calibration.measured import calibrated_timer, kernel_key  # noqa: E402
 from ersatz.device_models.calibration.table_timer import table_timer  # noqa: E402
 from ersatz.device_models.catalog.reading import load_device  # noqa: E402
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel  # noqa: E402

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 from calibrations import ORIGIN, made_calibration
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
+from ersatz.device_models.calibration.file import find_calibration, read_calibration
+from ersatz.device_models.calibration.measured import calibrated_timer
 from ersatz.device_models.catalog.device import Fact
 from ersatz.sim.hil.timers import Chosen
 from ersatz.sim.hil.trust import blended_width, calibration_state, link_state, shares_of

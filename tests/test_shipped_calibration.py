@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_device,
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
+from ersatz.device_models.calibration.file import find_calibration, read_calibration
+from ersatz.device_models.calibration.measured import calibrated_device, calibrated_timer
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.kernels.kernel import calibrated_time

@@ -7,7 +7,8 @@ import pytest
 from calibrations import copy, made_calibration, product, round_device
 from test_cli import ersatz
 
-from ersatz.device_models.calibration.measured import calibrated_timer, write_calibration
+from ersatz.device_models.calibration.file import write_calibration
+from ersatz.device_models.calibration.measured import calibrated_timer
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.calibration.transfer import (
     family,

@@ -11,13 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ersatz.device_models.calibration.measured import (
-    Calibration,
-    find_calibration,
-    kernel_key,
-    own_seconds,
-    read_calibration,
-)
+from ersatz.device_models.calibration.file import find_calibration, read_calibration
+from ersatz.device_models.calibration.measured import Calibration, kernel_key, own_seconds
 from ersatz.device_models.calibration.table_timer import tables_of
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ersatz.device_models.calibration.measured import (
-    calibrated_device,
-    calibrated_timer,
-    find_calibration,
-    read_calibration,
-)
+from ersatz.device_models.calibration.file import find_calibration, read_calibration
+from ersatz.device_models.calibration.measured import calibrated_device, calibrated_timer
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, roofline_time

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Point, kernel_key, point_row, row_point
+from ersatz.device_models.calibration.file import point_row, row_point
+from ersatz.device_models.calibration.measured import Point, kernel_key
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.sim.errors import InputError
 from ersatz.sim.hil.device.attached import attach, unusable

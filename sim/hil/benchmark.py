@@ -19,13 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ersatz.device_models.calibration.measured import (
-    Origin,
-    Point,
-    kernel_key,
-    point_row,
-    row_point,
-)
+from ersatz.device_models.calibration.file import point_row, row_point
+from ersatz.device_models.calibration.measured import Origin, Point, kernel_key
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ersatz.device_models.calibration.measured import Calibration, row_kernel
+from ersatz.device_models.calibration.file import row_kernel
+from ersatz.device_models.calibration.measured import Calibration
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.kernels.operations import COMPUTE, operation_of

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ersatz.device_models.calibration.file import find_calibration, read_calibration
 from ersatz.device_models.calibration.measured import (
     OWN_STACK,
     Calibration,
     calibrated_device,
     calibrated_timer,
-    find_calibration,
-    read_calibration,
 )
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.device import Device

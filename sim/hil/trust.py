@@ -15,12 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from ersatz.device_models.calibration.measured import (
-    SHIPPED,
-    Calibration,
-    holds_for,
-    kernel_key,
-)
+from ersatz.device_models.calibration.file import SHIPPED
+from ersatz.device_models.calibration.measured import Calibration, holds_for, kernel_key
 from ersatz.device_models.kernels.kernel import Kernel, Timer
 from ersatz.device_models.kernels.operations import operation_of
 from ersatz.sim.hil.live import LiveTimer

@@ -55,7 +55,7 @@ class Timed:
 
 def measure(bench: Bench, dtypes: list[str] | None) -> Timed:
     """Measure, fit and write; the journal is kept until the calibration stands on disk."""
-    from ersatz.device_models.calibration.measured import write_calibration
+    from ersatz.device_models.calibration.file import write_calibration
     from ersatz.device_models.text.whole import write_whole
     from ersatz.sim.hil.benchmark import origin_of, refuse_impostor, run_benchmark
     from ersatz.sim.hil.fit import fit_calibration, with_small_steps
@@ -162,7 +162,7 @@ def _dtypes(attached: Attached, asked: list[str] | None) -> list[str]:
 
 def same_device(path: Path, attached: Attached) -> Calibration:
     """Read a calibration and refuse one of another device."""
-    from ersatz.device_models.calibration.measured import read_calibration
+    from ersatz.device_models.calibration.file import read_calibration
     from ersatz.sim.errors import InputError, Problem
 
     calibration = read_calibration(path)
@@ -198,7 +198,7 @@ def proved_on(
 
 def target_of(path: Path) -> Path:
     """Return where a calibration goes; refuses to put it over anything else, before any work."""
-    from ersatz.device_models.calibration.measured import TITLE
+    from ersatz.device_models.calibration.file import TITLE
 
     if path.suffix == ".svg":
         raise Failure(EXIT_BAD_INPUT, [f"{path}: its picture goes there; expected FILE.yaml"])
@@ -213,7 +213,7 @@ def target_of(path: Path) -> Path:
 
 def write(calibration: Calibration, path: Path) -> None:
     """Write a calibration; what hinders it ends the verb."""
-    from ersatz.device_models.calibration.measured import write_calibration
+    from ersatz.device_models.calibration.file import write_calibration
 
     try:
         write_calibration(calibration, path)

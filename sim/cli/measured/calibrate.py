@@ -137,7 +137,7 @@ def _captured(trace: str, *, prove: bool) -> Captured | None:
 
 def _transfer(source: Path, target: str, out: Path | None, json: str | None) -> None:
     """Write the calibration of an unmeasured relative of a measured device."""
-    from ersatz.device_models.calibration.measured import find_calibration, read_calibration
+    from ersatz.device_models.calibration.file import find_calibration, read_calibration
     from ersatz.device_models.calibration.transfer import transfer_calibration
     from ersatz.device_models.catalog.reading import load_device
     from ersatz.sim.hil.timers import refuse_contradiction

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ersatz.device_models.calibration.measured import kernel_row
+from ersatz.device_models.calibration.file import kernel_row
 from ersatz.sim.emulate.clock import HOST, Clock
 from ersatz.sim.emulate.trace import Trace
 

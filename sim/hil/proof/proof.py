@@ -17,11 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ersatz.device_models.calibration.measured import (
-    Calibration,
-    calibrated_timer,
-    kernel_key,
-)
+from ersatz.device_models.calibration.measured import Calibration, calibrated_timer, kernel_key
 from ersatz.device_models.calibration.table_timer import table_timer
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel, Timer
