@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from ersatz.sim.hil.device.recipes import RECIPES
 from ersatz.sim.hil.fit import fit_calibration, fit_terms, summary_errors
 from ersatz.sim.hil.live import LiveTimer
 from ersatz.sim.hil.proof.proof import Judgement, half_width, proof_figures
+from ersatz.sim.hil.proof.subjects import Subject
 from ersatz.sim.hil.sentinels import chosen_points, pace_of
 from ersatz.sim.hil.shapes import LARGE, SMALL, kernel_rounds
 from ersatz.sim.hil.timers import Chosen, check_devices, choose
@@ -345,6 +347,16 @@ class MadeWatch:
         return {key: [1e-3] for key in self.keys}
 
 
+class MadeSteps:
+    """Whole steps whose parts take a second each."""
+
+    def __init__(self, attached: object, subjects: Sequence[Subject]) -> None:
+        self.names = [subject.model.name for subject in subjects]
+
+    def turn(self) -> dict[str, list[list[float]]]:
+        return {name: [[1.0, 1.0, 1.0]] for name in self.names}
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     def install(**how: object) -> Bench:
@@ -352,6 +364,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
         monkeypatch.setattr(benchmark, "measure", made)
         monkeypatch.setattr(benchmark, "engine_start", lambda attached: 0.0)
         monkeypatch.setattr(benchmark, "Watch", MadeWatch)
+        monkeypatch.setattr(benchmark, "WholeSteps", MadeSteps)
         return made
 
     return install
@@ -418,6 +431,8 @@ def test_sentinels_stay_the_same_when_a_benchmark_goes_on(bench, tmp_path: Path)
     later = run_benchmark(fake_attached(), ["fp32"], 1e-4, journal_path=path)
     assert len(later.turns) > 1
     assert later.sentinels() == first.sentinels()
+    assert len(later.whole) == 10
+    assert {len(steps) for steps in later.whole.values()} == {len(later.turns)}
 
 
 def test_every_drawn_kernel_has_a_recipe_and_every_recipe_is_drawn() -> None:

@@ -154,15 +154,15 @@ def test_ratios_are_those_of_the_middle_model_in_its_quickest_steps() -> None:
     made = with_small(made, small, [Point(PRODUCT, 30e-6, 30e-6, 0.0, 60)])
     subjects = small_subjects(["fp32"], 0)[:3]
     assert [s.model.layers for s in small_subjects(["fp32"], 0)] != [1] * 10
-    samples = []
+    samples = {}
     for subject, share in zip(subjects, (0.8, 0.9, 1.4), strict=True):
         layers = subject.model.layers
         counts = 11 * layers + 4, 13 * layers + 5, 1  # kernels of the parts
         best = [30e-6 * share * count for count in counts]
-        samples.append([[3 * s for s in best]] * 9 + [best])
+        samples[subject.model.name] = [[3 * s for s in best]] * 9 + [best]
     found = ratios(made, subjects, samples)
     assert found == pytest.approx({"forward": 0.9, "backward": 0.9, "update": 0.9})
-    assert with_ratios(made, subjects, []).small == made.small
+    assert with_ratios(made, subjects, {}).small == made.small
     none = replace(made, machine=replace(made.machine, cache_bytes=1e3))  # stays in the cache
     assert ratios(none, subjects, samples) == {}
 

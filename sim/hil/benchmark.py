@@ -21,6 +21,7 @@ import numpy as np
 
 from ersatz.device_models.calibration.file import point_row, row_point
 from ersatz.device_models.calibration.measured import Origin, Point, kernel_key
+from ersatz.device_models.calibration.records import LARGEST
 from ersatz.device_models.catalog.device import Device
 from ersatz.device_models.kernels.kernel import Kernel
 from ersatz.device_models.text.files import MAX_TABLE_BYTES, read_text_file
@@ -49,7 +50,7 @@ class Journal:
     done: set[str] = field(default_factory=set)
     turns: list[dict[str, float]] = field(default_factory=list)  # seconds of each sentinel
     small: dict[str, list[float]] = field(default_factory=dict)  # of each kernel of small steps
-    whole: list[list[Parts]] = field(default_factory=list)  # steps of each small model, by part
+    whole: dict[str, list[Parts]] = field(default_factory=dict)  # steps of each small model
     spent_s: float = 0.0
     resumed: int = 0  # kernels that an earlier run had finished
 
@@ -72,7 +73,7 @@ class Journal:
         for number, line in enumerate(lines[1:], 2):
             try:
                 self._take(line)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 expected = f"is no line that ersatz wrote ({error}); remove it"
                 raise InputError([Problem(str(self.path), number, 1, "", "", expected)]) from error
         self.resumed = len(self.done)
@@ -91,7 +92,7 @@ class Journal:
         self._take(line)
 
     def add_small(
-        self, seconds: dict[str, list[float]], whole: list[list[Parts]], spent_s: float
+        self, seconds: dict[str, list[float]], whole: dict[str, list[Parts]], spent_s: float
     ) -> None:
         """Keep some passes over the kernels of small steps, and some such steps as a whole."""
         line: dict[str, Any] = {"small": seconds, "whole": whole, "spent_s": round(spent_s, 3)}
@@ -131,9 +132,8 @@ class Journal:
         if "small" in line:
             for key, seconds in line["small"].items():
                 self.small.setdefault(key, []).extend(seconds)
-            self.whole = self.whole or [[] for _ in line["whole"]]
-            for steps, more in zip(self.whole, line["whole"], strict=True):
-                steps += [[float(s) for s in parts] for parts in more]
+            for name, steps in line.get("whole", {}).items():
+                self.whole.setdefault(name, []).extend(_parts(parts) for parts in steps)
             return
         self.done.add(line["kernel"])
         if "point" in line:
@@ -260,7 +260,8 @@ class Sentry:
             self.small = Watch(self.attached, points, self.seed, in_order=True, small=True)
             self.whole = WholeSteps(self.attached, small_subjects(self.dtypes, self.seed))
         passes = {k: _short(v) for k, v in self.small.passes().items()}
-        steps = [[_short(parts) for parts in steps] for steps in self.whole.turn()]
+        turn = self.whole.turn().items()
+        steps = {name: [_short(parts) for parts in steps] for name, steps in turn}
         self.journal.add_small(passes, steps, time.monotonic() - start)
 
     def _chosen(self) -> list[Point]:
@@ -268,6 +269,14 @@ class Sentry:
         earlier = self.journal.sentinels()
         same = [p for p in self.journal.points if kernel_key(p.kernel) in earlier]
         return same or chosen_points(self.journal.points)
+
+
+def _parts(raw: Any) -> Parts:
+    """Return the seconds of the parts of a step; raises `ValueError` or `TypeError`."""
+    forward, backward, update = map(float, raw)
+    if not all(0 < seconds < LARGEST for seconds in (forward, backward, update)):
+        raise ValueError("expected seconds above 0")
+    return [forward, backward, update]
 
 
 def _short(seconds: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ersatz.device_models.calibration.measured import Calibration, calibrated_timer
@@ -32,10 +32,11 @@ Parts = list[float]  # seconds of the parts of one step
 def small_subjects(dtypes: Sequence[str], seed: int) -> list[Subject]:
     """Return the drawn models whose steps are run as a whole."""
     return [
-        Subject(shard.model, max(round(shard.tokens) // shard.sequence, 1), shard.sequence, dtype)
+        Subject(replace(shard.model, name=f"drawn {dtype} {number}"),
+                max(round(shard.tokens) // shard.sequence, 1), shard.sequence, dtype)
         for dtype in dtypes
-        for shard in small_steps(dtype, seed)
-    ]
+        for number, shard in enumerate(small_steps(dtype, seed))
+    ]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -53,9 +54,10 @@ class WholeSteps:
             for s in self.subjects
         ]  # fmt: skip
 
-    def turn(self) -> list[list[Parts]]:
-        """Train each model some steps in a row; returns the seconds of their parts."""
-        return [self._steps(one) for one in self.trained]
+    def turn(self) -> dict[str, list[Parts]]:
+        """Train each model some steps in a row; returns the seconds of their parts, by model."""
+        each = zip(self.subjects, self.trained, strict=True)
+        return {subject.model.name: self._steps(one) for subject, one in each}
 
     def _steps(self, one: Trained) -> list[Parts]:
         for _ in range(WARM_UP):
@@ -65,7 +67,7 @@ class WholeSteps:
 
 
 def with_ratios(
-    calibration: Calibration, subjects: Sequence[Subject], samples: Sequence[Sequence[Parts]]
+    calibration: Calibration, subjects: Sequence[Subject], samples: Mapping[str, Sequence[Parts]]
 ) -> Calibration:
     """Return a calibration that knows what small steps take as a whole, where any were run."""
     if calibration.small is None or not samples:
@@ -75,7 +77,7 @@ def with_ratios(
 
 
 def ratios(
-    calibration: Calibration, subjects: Sequence[Subject], samples: Sequence[Sequence[Parts]]
+    calibration: Calibration, subjects: Sequence[Subject], samples: Mapping[str, Sequence[Parts]]
 ) -> dict[str, float]:
     """Return by part what steps took over the sum of their kernels: the median of the models.
 
@@ -84,7 +86,8 @@ def ratios(
     """
     node = single_node(calibration)
     found: dict[str, list[float]] = {part: [] for part in PARTS}
-    for subject, steps in zip(subjects, samples, strict=True):
+    for subject in subjects:
+        steps = samples.get(subject.model.name, ())
         case = scenario_of(subject, node, subject.precision)
         if not steps or cached_share(case, calibration) < 1.0:
             continue
