@@ -13,10 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.catalog.stack import Stack
 from ersatz.device_models.kernels.kernel import (
-    Kernel,
     Timer,
     calibrated_time,
     memory_kernel,
@@ -30,9 +28,6 @@ from ersatz.sim.plan.borders import (
 )
 from ersatz.sim.plan.layout import (
     Chunk,
-    chunk_params,
-    chunk_whole_params,
-    copies_table,
     on_pool,
     rank_shape,
 )
@@ -40,6 +35,7 @@ from ersatz.sim.plan.schedules import Schedule, Variant, chunk_places, make_sche
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Assembler, Times
 from ersatz.sim.step.bench import Bench, bench_of, content
+from ersatz.sim.step.ending import StepEnd
 from ersatz.sim.step.program import (
     COPY,
     GATHER,
@@ -53,8 +49,6 @@ from ersatz.sim.step.program import (
 from ersatz.sim.step.traffic.ahead import Ahead, Turn, turns
 from ersatz.sim.step.traffic.offload import CATEGORY, HostCopies
 from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
-from ersatz.sim.workload.adapters import trained_share
-from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.pieces import Shard
 
 FORWARD, BACKWARD = range(2)  # ways through a part
@@ -385,76 +379,13 @@ class StageBuilder:
         return self.pool.stack.scatter_messages and self.shard.tp > self.shard.spread
 
     def tail(self, schedule: Schedule, stage: int) -> Block:
-        """What follows the last gradient: reduction if not done, norm, optimiser, gathering."""
+        """What follows the last gradient of a stage."""
         held = {place.position for place in schedule.places[stage]}
         return self.tail_block([self.chunks[position] for position in sorted(held)])
 
     def tail_block(self, held: Sequence[Chunk]) -> Block:
         """What follows the last gradient of a stage that holds these chunks."""
-        make = Assembler(self.times, phase="optimizer")
-        parallel, stack = self.scenario.parallel, self.pool.stack
-        parts = [chunk_params(self.scenario.model, chunk, parallel) for chunk in held]
-        dense, expert = math.fsum(d for d, _ in parts), math.fsum(e for _, e in parts)
-        make.compute(0.0, "launch", stack.step_host_s)
-        whole = [Bucket("dp", dense, False, 0, 0), Bucket("edp", expert, False, 0, 0)]
-        if self.traffic.reduces_at_end:
-            for group, moved in (move for bucket in whole for move in self.traffic.reduce(bucket)):
-                make.blocking("reduce", "data parallel", moved, self._sync(group))
-        self._sum_copies(make, held)
-        if self.times.communicators["world"].group.size > 1:
-            norm = self.times.collective("all_reduce", 4.0, "world")
-            make.blocking("norm", "optimizer", norm, self._sync("world"))
-        nbytes = stack.optimizer_bytes_per_param * self._own_params(dense, expert)
-        update = memory_kernel("optimizer", nbytes, dtype=self.shard.wide,
-                               m=self._own_params(dense, expert), n=1.0)  # fmt: skip
-        self._update(make, nbytes, update, self._own_params(dense, expert))
-        if self.traffic.gathers_at_end:
-            for group, moved in (move for bucket in whole for move in self.traffic.gather(bucket)):
-                make.blocking("gather", "data parallel", moved, self._sync(group))
-        return make.block()
-
-    def _update(self, make: Assembler, nbytes: float, update: Kernel, params: float) -> None:
-        """Update the weights: on the device, and on the host what is kept there unless it comes back."""
-        away = self.pool.stack.optimizer_offload
-        if away and self.pool.stack.updates_on_device:
-            make.compute(self.times.kernel(update), "optimizer", kernel=update)
-            make.compute(self.copies.state(params), "optimizer")
-            return
-        if away < 1:
-            make.compute((1 - away) * self.times.kernel(update), "optimizer",
-                         kernel=None if away else update)  # fmt: skip
-        if away:
-            make.compute(away * nbytes / self.pool.stack.optimizer_bandwidth, "optimizer")
-
-    def _sum_copies(self, make: Assembler, held: Sequence[Chunk]) -> None:
-        """Sum gradients of weights that stand twice: over the tensor group, and of the vocabulary.
-
-        With sequence parallelism the ranks of a tensor group see different rows of the weights that
-        each holds whole. An embedding that the last stage has a copy of is summed over both ends.
-        """
-        model, parallel = self.scenario.model, self.scenario.parallel
-        size = DTYPE_BYTES[self.pool.stack.gradient_dtype]
-        if not self.shard.trains:
-            return
-        if self.shard.sequence_parallel:
-            nbytes = size * math.fsum(chunk_whole_params(model, chunk) for chunk in held)
-            moved = self.times.collective("all_reduce", nbytes, "tp")
-            make.blocking("whole weights", "tensor parallel", moved, self._sync("tp"), "tp")
-        ends = any(chunk.embedding or chunk.head for chunk in held)
-        if ends and copies_table(model, parallel):
-            nbytes = size * model.hidden * model.vocab / parallel.tp
-            moved = self.times.collective("all_reduce", nbytes, "ends")
-            make.blocking("embedding sum", "pipeline", moved, ())
-
-    def _own_params(self, dense: float, expert: float) -> float:
-        """Weights that this rank's optimiser updates."""
-        model: Model = self.scenario.model
-        if model.lora_rank:
-            return trained_share(model) * (dense + expert)
-        if self.scenario.parallel.zero == 0:
-            return dense + expert
-        groups = self.times.communicators
-        return dense / groups["dp"].group.size + expert / groups["edp"].group.size
+        return StepEnd(self.scenario, self.bench, self.copies).block(held)
 
 
 def _messages_overlap(stack: Stack, parallel: Parallel) -> bool:
