@@ -16,7 +16,8 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 
 COUNTS = re.compile(
-    r"^num_|^n_|experts|_size|_layers|_heads|_rank|ffn_dim"
+    r"^num_|^n_|experts|_size|_layers|_heads|_rank|ffn_dim|window|chunk|local_|cache_share"
+    r"|(?:ffn|hidden|inner|intermediate|expansion|width|depth|mlp)_?\w*multiplier$|interleave"
 )  # no ending makes these harmless
 
 

@@ -47,7 +47,8 @@ def attention(config: Config, word: str, hidden: int) -> Sizes:
     heads = _own(config, swa, "swa_num_attention_heads", *HEADS)
     sizes: Sizes = {"heads": heads, "gate": _gate(config), **_windows(config, word)}
     rank = config.get("kv_lora_rank")
-    config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
+    if rank or config.get("o_lora_rank") or config.family.known:  # a class that has none heeds none
+        config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
     if rank == 0 and config.given("kv_lora_rank"):
         config.blame(("kv_lora_rank",), 0, "expected a number above 0, or null without latents")
     if rank:
@@ -158,6 +159,8 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
     if config.get("multi_query"):
         config.read.update(KV_HEADS)
         return 1
+    if config.given("multi_query") and not any(map(config.given, KV_HEADS)):
+        return heads  # whatever the class's usual number is of one head
     if config.get("multi_query_attention") and config.get("multi_query_group_num"):
         return config.whole("multi_query_group_num", least=1)
     if swa and config.get("swa_num_key_value_heads"):
