@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ersatz.sim.validation.reading.metrics import MANY_STEPS, PEAK, SOME_STEPS
 from ersatz.sim.validation.reading.rules import Filling, rules
 
 COLUMNS = ("recompute", "sharding", "seq_parallel", "precision", "metric_unit")
 WORD = re.compile(r"[^\W\d_][^\W_]*")
+NUMBER = re.compile(r"(?<![\w.,])\d[\d.,^]*(?![\w%])|(?<![\w.,])\d[\d.,]*(?=[km]\b| ?x\b)")
 MOST_LETTERS = 60
 
 
@@ -20,7 +22,10 @@ def check_cells(fill: Filling) -> None:
     """Note the words of a row's cells that no reader of their column knows."""
     for column in COLUMNS:
         text = fill.run.text(column)
-        if strange := unknown_words(column, text):
+        strange = unknown_words(column, text)
+        if column == "metric_unit":
+            strange += left_numbers(text)
+        if strange:
             words = ", ".join(map(repr, strange))
             fill.assumptions.append(
                 f"of {column} {text[:MOST_LETTERS]!r} nothing is made of {words}"
@@ -35,6 +40,14 @@ def unknown_words(column: str, text: str) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(word for word in words if len(word) > 1 and not known.fullmatch(word))
     )
+
+
+def left_numbers(unit: str) -> tuple[str, ...]:
+    """Return the numbers of a unit that are neither of steps nor a peak."""
+    rest = unit.lower()
+    for pattern in (MANY_STEPS, SOME_STEPS, PEAK):
+        rest = pattern.sub(" ", rest)
+    return tuple(dict.fromkeys(NUMBER.findall(rest)))
 
 
 @lru_cache(maxsize=8)

@@ -91,6 +91,7 @@ PEAK = re.compile(
     r"(\d[\d,]*(?:\.\d+)?) ?TFLOP",
     re.I,
 )
+UNLIKE_PEAK = 0.1  # of a peak that is stated from each of the device's
 SPARSE = r"(?<!attention )(?<!block )spars(?:e|ity)"
 PEAK_NAMED = re.compile(
     r"\b(bf16|fp16|fp8|mxfp8|fp4|nvfp4|mxfp4)[ -]?(?:dense |tensor[- ]?core |sparse |theoretical )*peak"
@@ -240,7 +241,12 @@ def _peak(fill: Filling, scenario: Scenario) -> float:
     sixteen = sixteen_bit_peak(device)
     said = PEAK.search(f"{run.text('mfu_definition_note')} | {run.text('metric_unit')}")
     if said:
-        return float(next(n for n in said.groups() if n).replace(",", "")) * 1e12
+        stated = float(next(n for n in said.groups() if n).replace(",", "")) * 1e12
+        peaks = [times * peak for peak in device.matrix_peak.values() for times in (1, 2)]
+        if not any(abs(stated / peak - 1) < UNLIKE_PEAK for peak in peaks):
+            words = f"the utilisation is a share of {stated / 1e12:g} TFLOPS, as stated, which is no peak"
+            fill.assumptions.append(f"{words} of {device.title}")
+        return stated
     named = PEAK_NAMED.search(
         f"{run.text('mfu_definition_note')} | {run.text('metric_unit')}".lower()
     )
@@ -281,6 +287,9 @@ def metric_flop(fill: Filling, scenario: Scenario) -> float:
     causal = counted in ("causal", "causal half")
     rule: Literal["6n", "6n+attention"] = "6n" if counted == "none" else "6n+attention"
     per_token = model.flop_per_token(training.sequence_length, causal=causal, rule=rule)
+    if scenario.parallel.recompute == "selective" and says(RECOMPUTED, note):
+        words = "the metric counts what is computed again, which of a selective recomputation is not counted"
+        fill.assumptions.append(words)
     if scenario.parallel.recompute == "full" and _counts_recompute(fill, note):
         per_token *= 4 / 3
     return per_token * training.global_batch * training.sequence_length

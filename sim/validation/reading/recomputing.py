@@ -170,6 +170,9 @@ def modules_of(fill: Filling, stack: Stack) -> tuple[str, ...]:
         for rule in rules("recomputed_modules")
         if any(re.search(rule["pattern"], part) for part in said)
     )
+    if re.search(r"all but|except|excluding|other than", text):
+        fill.assumptions.append(f"recompute {text!r}: which modules are left out is not read")
+        return ()
     if not found or set(found) <= set(words_of(stack.selective_recompute)):
         return ()
     fill.assumptions.append(f"recompute {text!r}: {', '.join(found)}, as it names them")

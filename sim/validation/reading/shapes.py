@@ -139,7 +139,12 @@ def _lora_rank(fill: Filling) -> int:
     """Return the rank of adapters: what the notes say, or a usual one."""
     said = RANK.search(f"{fill.run.text('model_name')} {fill.run.text('notes')}")
     if said:
-        return int(next(rank for rank in said.groups() if rank))
+        rank = int(next(rank for rank in said.groups() if rank))
+        other = re.match(r"\s?(?:/|-|–|→|->|or|to|,)\s?(\d{1,4})\b", said.string[said.end() :])
+        if other:
+            words = f"the notes say {said[0] + other[0]!r}: rank {{}}"
+            return int(fill.note("lora_rank", rank, words, [int(other[1])]))
+        return rank
     return int(fill.assume("lora_rank", known_of(fill.run, "lora_rank", 0), "a usual one"))
 
 
