@@ -211,3 +211,37 @@ def test_numbers_of_layers_in_a_text_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["gla", "gated_deltanet", "rwkv7", "Dream", "llada"])
 def test_families_of_other_models_are_refused_by_name(tmp_path: Path, family: str) -> None:
     assert f"model_type: '{family}'" in refusal(tmp_path, LLAMA | {"model_type": family})
+
+
+SMALL = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 32000,
+         "intermediate_size": 4096, "num_hidden_layers": 8}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "key"),
+    [
+        (
+            "mixtral",
+            {"num_local_experts": 8, "moe_intermediate_size": 512},
+            "moe_intermediate_size",
+        ),
+        ("mixtral", {"num_local_experts": 8, "n_shared_experts": 1}, "n_shared_experts"),
+        ("llama", {"sliding_window": 512}, "sliding_window"),
+        ("mistral", {"layer_types": ["full_attention"] * 8}, "layer_types"),
+        ("llama", {"attn_output_gate": True}, "attn_output_gate"),
+        ("llama", {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
+        ("gpt_neox", {}, "num_key_value_heads"),
+    ],
+)
+def test_keys_that_the_class_of_a_known_family_does_not_have_are_said(
+    tmp_path: Path, family: str, more: dict[str, Any], key: str
+) -> None:
+    config = SMALL | {"model_type": family} | more
+    assert f"{key}: the class of {family} has no such key" in said(tmp_path, config)
+
+
+def test_sizes_that_do_not_go_together_or_are_null_are_refused(tmp_path: Path) -> None:
+    falcon = SMALL | {"model_type": "falcon_h1", "mamba_n_heads": 8, "mamba_d_head": 16}
+    assert "expected the 8 heads of 16" in refusal(tmp_path, falcon | {"mamba_d_ssm": 256})
+    moe = {"model_type": "qwen2_moe", "shared_expert_intermediate_size": None}
+    assert "expected the width of the shared experts" in refusal(tmp_path, SMALL | moe)

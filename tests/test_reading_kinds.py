@@ -300,3 +300,18 @@ def test_what_a_model_is_known_for_and_no_cell_states_is_said(tmp_path: Path, na
 def test_cards_that_several_devices_share(tmp_path: Path, note: str, total: int) -> None:
     node = read(tmp_path, interconnect_note=note).scenario.pools[0].node
     assert node.nics * node.scale_out.nic_bandwidth * 8 / 1e9 == pytest.approx(total)
+
+
+def test_numbers_left_in_a_unit_and_a_peak_of_no_device_are_said(tmp_path: Path) -> None:
+    assert "nothing is made of '8'" in words(read(tmp_path, **RATE, metric_unit="TGS (8 GPUs)"))
+    a100 = words(read(tmp_path, **SHARE, mfu_definition_note="causal; peak = 312"))
+    assert "a share of 312 TFLOPS, as stated, which is no peak of H100" in a100
+
+
+def test_what_is_left_out_and_ranges_of_a_rank(tmp_path: Path) -> None:
+    assert "which modules are left out is not read" in words(
+        read(tmp_path, recompute="selective (all but attention)")
+    )
+    assert read(tmp_path, notes="LoRA rank 8/16").open["lora_rank"] == (16,)
+    hardware = {**SHARE, "recompute": "selective", "mfu_definition_note": "HFU; causal"}
+    assert "of a selective recomputation is not counted" in words(read(tmp_path, **hardware))

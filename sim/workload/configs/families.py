@@ -36,6 +36,7 @@ class Family:
     says: Mapping[str, str] = field(default_factory=dict)  # keys that are an assumption, in words
     harmless: frozenset[str] = frozenset()
     endings: tuple[str, ...] = ()
+    without: frozenset[str] = frozenset()  # keys that its class does not have
 
     def is_harmless(self, key: str) -> bool:
         """Tell whether a key is known to shape neither weights nor work."""
@@ -59,6 +60,7 @@ def family_of(name: str) -> Family:
         name, name in table["families"], entry.get("refused", ""), entry.get("plain", False),
         entry.get("gate", ""), entry.get("recurrence", ""), entry.get("all_windows", False),
         entry.get("defaults", {}), entry.get("says", {}), harmless, tuple(table["harmless_endings"]),
+        frozenset(key for key, names in table["without"].items() if name in names),
     )  # fmt: skip
 
 

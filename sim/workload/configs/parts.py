@@ -319,6 +319,9 @@ def _mamba2(config: Config, hidden: int) -> Recurrence:
         else config.whole("head_dim", default=max(inner // heads, 1))
     )
     config.read.update(("mamba_expand", "expand"))
+    stated = config.get("mamba_d_ssm")
+    if stated and stated != heads * size and not config.problems:
+        config.blame(("mamba_d_ssm",), stated, f"expected the {heads} heads of {size} of Mamba-2")
     groups = config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", default=1, least=1)
     if heads % groups and not config.problems:
         config.blame(("mamba_n_groups", "n_groups", "mamba_ngroups"), groups,
@@ -383,6 +386,9 @@ def experts(config: Config) -> Experts:
         config.blame(TOP_K, top_k, f"expected at most the {routed} experts")
     count = config.whole(*SHARED)
     shared, own = 0, config.get(*SHARED_INNER)
+    void = next((key for key in SHARED_INNER if key in config.own and config.own[key] is None), "")
+    if void and config.family.defaults.get(void):
+        config.blame((void,), None, "null: expected the width of the shared experts, or 0 for none")
     config.read.update((*SHARED, *SHARED_INNER))
     if own:
         times = max(count, 1) if config.get("shared_experts_intermediate_size") else 1

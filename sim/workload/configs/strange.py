@@ -23,6 +23,7 @@ NOT_CAUSAL = re.compile(r"(?<!non_)causal(?!_conv)")  # false
 BOTH_WAYS = re.compile(
     r"bidirectional_att|^(?:is_)?bidirectional$|prefix_lm|non_causal|noncausal"
 )  # true
+GATED = ("attn_output_gate", "mla_use_output_gate", "use_attention_gate")
 EAGER = ("_attn_implementation", "attn_implementation", "attn_impl", "attn_config.attn_impl")
 
 
@@ -125,12 +126,24 @@ def _foreign(config: Config) -> Iterator[str]:
         key in usual for key in ("hidden_size", "n_embd", "d_model")
     ):
         return  # its class is not known
+    routed = (*EXPERTS, *TOP_K, *EXPERT_INNER, "enable_moe_block")
     marks = {
-        EXPERTS: (*EXPERTS, *TOP_K, *EXPERT_INNER, "enable_moe_block"),
+        EXPERTS: routed,
+        EXPERT_INNER: EXPERT_INNER if any(key in usual for key in EXPERTS) else routed,
         SHARED_KEYS: (*SHARED_KEYS, "shared_like_expert"),
+        ("kv_lora_rank",): ("kv_lora_rank",),
+        ("num_nextn_predict_layers",): routed,
     }
-    for kind, of_class in marks.items():
-        for key in kind if not any(mark in usual for mark in of_class) else ():
-            if config.own.get(key) not in (None, False, 0, 1):
-                yield (f"model: {key}: the class of {config.family.name} has no such key; it is taken"
-                       " to mean what it means elsewhere")  # fmt: skip
+    foreign = [
+        key
+        for kind, of_class in marks.items()
+        if not any(mark in usual for mark in of_class)
+        for key in kind
+        if config.own.get(key) not in ((None, False, 0, 1) if kind is EXPERTS else (None, False, 0))
+    ]
+    foreign += [key for key in sorted(config.family.without) if config.own.get(key) is not None]
+    if not config.family.gate and any(config.own.get(key) for key in GATED):
+        foreign.append(next(key for key in GATED if config.own.get(key)))
+    for key in foreign:
+        yield (f"model: {key}: the class of {config.family.name} has no such key; it is taken"
+               " to mean what it means elsewhere")  # fmt: skip
