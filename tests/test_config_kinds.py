@@ -245,3 +245,12 @@ def test_sizes_that_do_not_go_together_or_are_null_are_refused(tmp_path: Path) -
     assert "expected the 8 heads of 16" in refusal(tmp_path, falcon | {"mamba_d_ssm": 256})
     moe = {"model_type": "qwen2_moe", "shared_expert_intermediate_size": None}
     assert "expected the width of the shared experts" in refusal(tmp_path, SMALL | moe)
+
+
+def test_gates_and_heads_of_keys_that_a_class_does_not_have_are_refused(tmp_path: Path) -> None:
+    laguna = SMALL | {"model_type": "laguna", "num_attention_heads_per_layer": [16] * 8}
+    gates = {kind.gate for kind, _ in read(tmp_path, laguna | {"gating": "per-element"}).runs}
+    assert gates == {"element"}
+    assert "this family always gates" in refusal(tmp_path, laguna | {"gating": False})
+    delta = SMALL | {"model_type": "qwen3_next", "linear_num_key_heads": 48}
+    assert "expected a divisor of the 32 heads of values" in refusal(tmp_path, delta)

@@ -315,3 +315,26 @@ def test_what_is_left_out_and_ranges_of_a_rank(tmp_path: Path) -> None:
     assert read(tmp_path, notes="LoRA rank 8/16").open["lora_rank"] == (16,)
     hardware = {**SHARE, "recompute": "selective", "mfu_definition_note": "HFU; causal"}
     assert "of a selective recomputation is not counted" in words(read(tmp_path, **hardware))
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"seq_parallel": "yes (4)"}, "of seq_parallel 'yes (4)' nothing is made of '4'"),
+        ({"precision": "fp8?"}, "precision 'fp8?' is in doubt"),
+        ({**RATE, "metric_unit": "tokens/s/GPU (fp8 run)"}, "nothing is made of 'fp8'"),
+        ({"framework": "DeepSpeed → FSDP"}, "nothing is made of '→'"),
+        ({"framework": "Megatron-LM fork of X"}, "nothing is made of 'fork'"),
+        ({"recompute": "selective core_attn, moe_act"}, "core_attn, activation, as it names them"),
+    ],
+)
+def test_doubts_numbers_and_turns_of_cells_are_said(
+    tmp_path: Path, cells: dict[str, str], said: str
+) -> None:
+    assert said in words(read(tmp_path, **cells))
+
+
+def test_a_stage_beside_a_whole_sharding_is_left_open(tmp_path: Path) -> None:
+    reading = read(tmp_path, sharding="optimizer: ZeRO-1; params: FSDP")
+    assert (reading.scenario.parallel.zero, reading.open["zero"]) == (1, (3,))
+    assert read(tmp_path, sharding="FSDP (ZeRO-2)").scenario.parallel.zero == 2

@@ -9,26 +9,39 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ersatz.sim.validation.reading.machines import is_recognised
 from ersatz.sim.validation.reading.metrics import MANY_STEPS, PEAK, SOME_STEPS
 from ersatz.sim.validation.reading.rules import Filling, rules
 
-COLUMNS = ("recompute", "sharding", "seq_parallel", "precision", "metric_unit")
+COLUMNS = ("recompute", "sharding", "seq_parallel", "precision", "metric_unit", "framework")
 WORD = re.compile(r"[^\W\d_][^\W_]*")
 NUMBER = re.compile(r"(?<![\w.,])\d[\d.,^]*(?![\w%])|(?<![\w.,])\d[\d.,]*(?=[km]\b| ?x\b)")
+FORMAT = re.compile(r"\b(?:bf|fp|mxfp|nvfp)\d+\b")
+TURNS = re.compile(r"→|->|\bvs\b|\bthen\b|\bnot\b|\bno\b")
+DEGREE = re.compile(r"\b(?:[tcspe]p|ulysses|ring)\D{0,12}\d+")
+NUMBERED = {
+    "metric_unit": (MANY_STEPS, SOME_STEPS, PEAK),
+    "seq_parallel": (DEGREE, re.compile(r"^[01]$")),
+}
 MOST_LETTERS = 60
 
 
 def check_cells(fill: Filling) -> None:
-    """Note the words of a row's cells that no reader of their column knows."""
+    """Note the words and numbers of a row's cells that no reader of their column knows."""
     for column in COLUMNS:
         text = fill.run.text(column)
-        strange = unknown_words(column, text)
-        if column == "metric_unit":
-            strange += left_numbers(text)
+        if column == "framework" and not is_recognised(fill.run):
+            continue  # which is said as a whole
+        strange = unknown_words(column, text) + left_numbers(column, text)
+        strange += tuple(TURNS.findall(text)) if column == "framework" else ()
         if strange:
             words = ", ".join(map(repr, strange))
             fill.assumptions.append(
                 f"of {column} {text[:MOST_LETTERS]!r} nothing is made of {words}"
+            )
+        if "?" in text:
+            fill.assumptions.append(
+                f"{column} {text[:MOST_LETTERS]!r} is in doubt: taken as it stands"
             )
 
 
@@ -42,12 +55,15 @@ def unknown_words(column: str, text: str) -> tuple[str, ...]:
     )
 
 
-def left_numbers(unit: str) -> tuple[str, ...]:
-    """Return the numbers of a unit that are neither of steps nor a peak."""
-    rest = unit.lower()
-    for pattern in (MANY_STEPS, SOME_STEPS, PEAK):
+def left_numbers(column: str, text: str) -> tuple[str, ...]:
+    """Return the numbers of a cell that no reader takes: in a unit neither of steps nor a peak, say."""
+    rest = text.lower()
+    for pattern in NUMBERED.get(column, ()):
         rest = pattern.sub(" ", rest)
-    return tuple(dict.fromkeys(NUMBER.findall(rest)))
+    found = NUMBER.findall(rest) if column in NUMBERED else []
+    if column == "metric_unit" and "peak" not in rest:
+        found += FORMAT.findall(rest)
+    return tuple(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=8)

@@ -135,6 +135,10 @@ def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
     ):
         raise Refused(f"metric_name {name!r} and metric_unit {unit!r} do not say the same")
     if "tflops" in name:
+        if says(SPARSE, f"{run.text('mfu_definition_note')} ; {unit}"):
+            fill.assumptions.append(
+                "the rate is said to be sparse: taken as of the operations that are done"
+            )
         whole = devices if _each(name, unit, usual=True) else 1
         each = _factor(fill, unit, FLOPS, 1e12)
         return metric_flop(fill, scenario) / (value * each * whole)

@@ -36,11 +36,12 @@ _FEW, _DEVICES = (
 )
 SHARED = re.compile(
     rf"(?:per|for(?: every| each)?|shared (?:by|among|between)|every|/) ?{_FEW}[ -]{_DEVICES}"
+    r"|(?:per|/) ?(?:GPU|NPU|device|card)[ -](?P<pair>pair)\b"
     rf"|{_FEW} {_DEVICES} (?:share|per|on) (?:one|an?|each|the same|1)\b",
     re.I,
 )
 FASTEST = 800 * GIGABIT  # of one card
-WORDS = {"one": 1, "single": 1, "two": 2, "dual": 2, "four": 4, "quad": 4, "eight": 8}
+WORDS = {"pair": 2, "one": 1, "single": 1, "two": 2, "dual": 2, "four": 4, "quad": 4, "eight": 8}
 PER_NODE = re.compile(r"(?:per|/)\s?(?:\d+-?\w* )?(?:node|server|host|machine)", re.I)
 PER_DEVICE = re.compile(r"(?:per|/|each)\s?(?:gpu|npu|card|device|accelerator)", re.I)
 INSIDE = re.compile(r"^(?:one|single) node", re.I)

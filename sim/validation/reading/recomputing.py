@@ -164,7 +164,7 @@ def modules_of(fill: Filling, stack: Stack) -> tuple[str, ...]:
     The stack's list is also taken where it has all that are named: a row may name some of them.
     """
     text = fill.run.text("recompute").lower()
-    said = [part for part in affirmed(text) if "offload" not in part]
+    said = [part.replace("_", " ") for part in affirmed(text) if "offload" not in part]
     found = tuple(
         rule["module"]
         for rule in rules("recomputed_modules")

@@ -70,6 +70,9 @@ def zero_of(fill: Filling, stack: Stack) -> int:
     if len(set(levels)) > 1:  # of experts and of the rest, or one run and another
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, levels[1:]))
+    if set(levels) & {0, 1} and re.search(r"fsdp|hsdp|full[_ -]shard|fully", said):
+        words = f"sharding {text!r} names several: zero {{}}"
+        return int(fill.note("zero", levels[0], words, [3]))
     if kept := next((level for pattern, level in KEPT if re.search(pattern, text)), 0):
         return kept
     if FLAG.search(said):

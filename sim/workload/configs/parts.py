@@ -91,7 +91,17 @@ def _gate(config: Config) -> str:
             False,
             "expected true: attention of this family always has a gate",
         )
-    return "" if config.get("gating") is False else config.family.gate
+    gating = config.get("gating")
+    if config.family.gate and gating is False:
+        config.blame(
+            ("gating",), False, "expected true, per-head or per-element: this family always gates"
+        )
+    if isinstance(gating, str):
+        found = next((word for word in ("head", "element") if word in gating), "")
+        if not found:
+            config.blame(("gating",), gating, "expected true, per-head or per-element")
+        return found
+    return config.family.gate
 
 
 def _windows(config: Config, word: str) -> Sizes:
@@ -234,6 +244,9 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
                 f"{name.replace('_', ' ')} of its {found.kind} layers is {size}; expected 1 or more"
             )
             config.blame((), "", words)
+    if found.kind == "gated_delta" and found.key_heads > 0 and found.heads % found.key_heads:
+        config.blame(("linear_num_key_heads",), found.key_heads, f"expected a divisor of the {found.heads}"
+                     " heads of values")  # fmt: skip
     return replace(found, **{name: max(size, 1) for name, size in sizes.items()})
 
 
