@@ -163,6 +163,8 @@ def test_formats_of_some_products_or_of_none(
     [
         {**RATE, "metric_unit": "tokens/s per DP rank"},
         {**RATE, "metric_unit": "tokens/s/chip pair"},
+        {**RATE, "metric_unit": "tokens per second per GPU (global)"},
+        {"metric_name": "samples_per_s", "metric_value": "28", "metric_unit": "samples/s/DP"},
         {**RATE, "metric_name": "tokens_per_s", "metric_unit": "tokens/s per H100"},
         {**RATE, "metric_unit": "tokens/s/GCD", "device": "MI250X", "devices_per_node": "4"},
         {**RATE, "metric_unit": "tokens/s per MI250X card", "device": "MI250X"},
@@ -231,6 +233,7 @@ def test_notes_that_speak_of_another_run_are_said(tmp_path: Path, notes: str, sa
         ("causal; of boost-clock peak", "metric", ("of boost-clock peak",)),
         ("causal; backward counted as 1x", "metric", ("backward counted as 1x",)),
         ("MFU, 6N approximation", "metric", ()),
+        ("model flops x 4/3", "metric", ("model flops x 4/3",)),
         ("mha with talking heads", "attention", ("mha with talking heads",)),
         ("gated attention, gqa", "attention", ("gated attention",)),
         ("8x400Gb/s (GDR disabled)", "network", ("GDR disabled",)),
@@ -321,10 +324,12 @@ def test_what_is_left_out_and_ranges_of_a_rank(tmp_path: Path) -> None:
     ("cells", "said"),
     [
         ({"seq_parallel": "yes (4)"}, "of seq_parallel 'yes (4)' nothing is made of '4'"),
-        ({"precision": "fp8?"}, "precision 'fp8?' is in doubt"),
+        ({"precision": "fp8?"}, "precision 'fp8?' has a mark of doubt"),
         ({**RATE, "metric_unit": "tokens/s/GPU (fp8 run)"}, "nothing is made of 'fp8'"),
         ({"framework": "DeepSpeed → FSDP"}, "nothing is made of '→'"),
         ({"framework": "Megatron-LM fork of X"}, "nothing is made of 'fork'"),
+        ({"recompute": "none†"}, "recompute 'none†' has a mark"),
+        ({"metric_unit": "s per step per GPU"}, "taken as the time of a step of all devices"),
         ({"recompute": "selective core_attn, moe_act"}, "core_attn, activation, as it names them"),
     ],
 )

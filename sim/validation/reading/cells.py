@@ -18,6 +18,7 @@ WORD = re.compile(r"[^\W\d_][^\W_]*")
 NUMBER = re.compile(r"(?<![\w.,])\d[\d.,^]*(?![\w%])|(?<![\w.,])\d[\d.,]*(?=[km]\b| ?x\b)")
 FORMAT = re.compile(r"\b(?:bf|fp|mxfp|nvfp)\d+\b")
 TURNS = re.compile(r"→|->|\bvs\b|\bthen\b|\bnot\b|\bno\b")
+MARKED = re.compile(r"[?†‡§¶]|\w\*+(?=$|[\s,;)])|(?<=[a-z)])[¹²³⁴⁵⁶](?![⁰¹²³⁴⁵⁶⁻])")
 DEGREE = re.compile(r"\b(?:[tcspe]p|ulysses|ring)\D{0,12}\d+")
 NUMBERED = {
     "metric_unit": (MANY_STEPS, SOME_STEPS, PEAK),
@@ -39,10 +40,11 @@ def check_cells(fill: Filling) -> None:
             fill.assumptions.append(
                 f"of {column} {text[:MOST_LETTERS]!r} nothing is made of {words}"
             )
-        if "?" in text:
-            fill.assumptions.append(
-                f"{column} {text[:MOST_LETTERS]!r} is in doubt: taken as it stands"
-            )
+    for column in (*COLUMNS, "mfu_definition_note", "attention_kind", "interconnect_note"):
+        text = fill.run.text(column)
+        if MARKED.search(text):
+            words = f"{column} {text[:MOST_LETTERS]!r} has a mark of doubt or of a footnote"
+            fill.assumptions.append(f"{words}: taken as it stands")
 
 
 @lru_cache(maxsize=1024)

@@ -61,7 +61,7 @@ OF_PACKAGE = re.compile(
 DIE = re.compile(r"-(?:gcd|die)$")
 GROUPED = re.compile(
     r"(?:/|\bper)[ -]?(?:(?:node|server|host|rack|replica|pod|superchip|group|stage|pipeline|rail"
-    r"|board|blade|tray|instance"
+    r"|board|blade|tray|instance|[dtpce]p"
     r"|vm)s?\b|\d+[ -]?(?:gpu|npu|device|card|chip|die)s?\b"
     r"|(?:dp|tp|pp|cp|ep|data|tensor|pipeline|model|expert)\w*[ -](?:\w+[ -])?(?:rank|group"
     r"|replica|stage|slice)s?\b"
@@ -76,7 +76,10 @@ EACH = re.compile(
     re.I,
 )
 SLOW = 100.0  # times the time at peak: less than one hundredth of the peak
-WHOLE = re.compile(r"whole|total|aggregate|cluster|system|\ball (devices|gpus)", re.I)
+WHOLE = re.compile(
+    r"whole|globally|\bglobal\b(?! (?:step|batch|iter))|total|aggregate|cluster|system|\ball (devices|gpus)",
+    re.I,
+)
 FLOPS = (
     (r"\be(xa)?flop", 1e18),
     (r"\bp(eta)?flop", 1e15),
@@ -122,6 +125,10 @@ def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
             unit,
         ):
             raise Refused(f"metric_name {name!r} and metric_unit {unit!r} do not say the same")
+        if EACH.search(unit):
+            fill.assumptions.append(
+                f"metric_unit {unit!r}: taken as the time of a step of all devices"
+            )
         return value * _factor(fill, unit, SECONDS, 1.0) / _steps(fill, unit)
     _same_thing(name, unit)
     if name in ("tokens_per_s_per_device", "tokens_per_s"):

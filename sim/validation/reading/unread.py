@@ -110,7 +110,7 @@ def _is_known(part: str, what: str) -> bool:
     rest = part
     for pattern in _patterns(what):
         rest = pattern.sub(" ", rest)
-    if rest == part or (what == "metric" and re.search(r"(?<![\w.])\d\d", rest)):
+    if rest == part or (what == "metric" and re.search(r"(?<![\w.])\d\d|[x×*/] ?\d", rest)):
         return False  # a number is left over
     numbered = what == "notes" and any(re.search(rule["pattern"], part) for rule in rules("noted"))
     if numbered and DENIES.search(rest):
