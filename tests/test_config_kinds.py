@@ -22,6 +22,7 @@ def said(tmp_path: Path, config: dict[str, Any]) -> str:
         (NOVEL | {"num_kv_heads": 4}, "num_key_value_heads: '8' - num_kv_heads says 4"),
         (NOVEL | {"kv_channels": 64, "head_dim": 128}, "they mean the same"),
         (NOVEL | {"ffn_dim": 11008}, "they mean the same"),
+        (NOVEL | {"n_head": 16}, "they mean the same"),
         (EXPERTS | {"expert_ffn_hidden_size": 1536}, "they mean the same"),
         (EXPERTS | {"n_shared_experts": 1, "num_shared_experts": 2}, "they mean the same"),
         (
@@ -254,3 +255,9 @@ def test_gates_and_heads_of_keys_that_a_class_does_not_have_are_refused(tmp_path
     assert "this family always gates" in refusal(tmp_path, laguna | {"gating": False})
     delta = SMALL | {"model_type": "qwen3_next", "linear_num_key_heads": 48}
     assert "expected a divisor of the 32 heads of values" in refusal(tmp_path, delta)
+
+
+def test_a_part_that_is_switched_on_and_not_there_is_said_or_refused(tmp_path: Path) -> None:
+    assert "says that there are experts" in refusal(tmp_path, NOVEL | {"use_moe": True})
+    assert "none are taken" in said(tmp_path, NOVEL | {"use_mtp": True})
+    assert "none is taken" in said(tmp_path, NOVEL | {"use_sliding_window": True})

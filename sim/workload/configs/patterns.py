@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ersatz.sim.workload.configs.config import Config
-from ersatz.sim.workload.configs.switches import switched_off
+from ersatz.sim.workload.configs.switches import switched_off, switched_on
 
 WORDS = {
     "full_attention": "full", "attention": "full", "global": "full", "full": "full",
@@ -164,6 +164,10 @@ def _plain_windows(config: Config, count: int) -> Words:
     """No pattern: a window, if there is one, is that of every layer (or of Qwen's last ones)."""
     window = config.get("sliding_window")
     if window is None or not config.flag("use_sliding_window", default=True):
+        if window is None and config.own.get("use_sliding_window"):
+            config.notes.append(
+                "use_sliding_window is true and no key gives a window: none is taken"
+            )
         return ["full"] * count
     if config.get("use_sliding_window") and config.get("max_window_layers") is not None:
         first = config.whole("max_window_layers", default=count)
@@ -332,6 +336,9 @@ def feeds(config: Config) -> Words:
     if routed is None and named:
         config.blame((named[0],), None, "null: expected how many experts, or 0 for none")
     beside = config.family.defaults.get("shared_like_expert")  # a single expert is not all there is
+    on = switched_on(config, "moe") if not routed and not config.family.known else ""
+    if on and not config.problems:
+        config.blame((on,), True, "says that there are experts: expected a key that says how many")
     if not routed or off or (routed == 1 and not beside):
         return ["dense"] * count
     given = config.row("mlp_layer_types")

@@ -41,7 +41,13 @@ from ersatz.sim.workload.configs.patterns import (
 )
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
 from ersatz.sim.workload.configs.strange import refuse_other_attention, strange_words
-from ersatz.sim.workload.configs.switches import is_gated, is_tied, said_of_switches, switched_off
+from ersatz.sim.workload.configs.switches import (
+    is_gated,
+    is_tied,
+    said_of_switches,
+    switched_off,
+    switched_on,
+)
 from ersatz.sim.workload.configs.wrappers import wrapper_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
@@ -64,6 +70,7 @@ ALIKE = (
     INNER,
     EXPERT_INNER,
     SHARED,
+    ("num_attention_heads", "n_head", "n_heads", "attention_heads"),
 )  # of one size each
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
 BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
@@ -309,6 +316,11 @@ def _predict_layers(config: Config) -> int:
         config.read.update(PREDICTS)
         return 0
     said = {name: config.whole(name) for name in PREDICTS if config.get(name)}
+    on = switched_on(config, "mtp")
+    if on and not said:
+        config.notes.append(
+            f"{on} is true and no key says how many prediction modules: none are taken"
+        )
     if len(set(said.values())) > 1:
         words = ", ".join(f"{name} {count}" for name, count in said.items())
         config.notes.append(f"prediction modules: {words}; the first is taken")

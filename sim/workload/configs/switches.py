@@ -35,6 +35,13 @@ ACTS = ("mlp_hidden_act", "hidden_act", "activation_function")
 KINDS = ("ffn_config.ffn_type", "ffn_type", "mlp_type")
 
 
+def switched_on(config: Config, part: str) -> str:
+    """Return a key that says that a part (moe, mtp) is there; empty: none does."""
+    return next(
+        (key for key in config.own if OFF[part].fullmatch(key) and config.own[key] is True), ""
+    )
+
+
 def switched_off(config: Config, part: str) -> bool:
     """Tell whether a key says that a part (moe, mtp) is off, whatever else is there of it."""
     found = [key for key in config.own if OFF[part].fullmatch(key)]
