@@ -138,6 +138,10 @@ def mixers(config: Config) -> Words:
     given = config.row("layer_types")
     words = WORDS | (INKLING if config.family.name.startswith("inkling") else {})
     if given is not None and all(str(word) in words for word in given):
+        if "sliding_attention" in given and config.own.get("use_sliding_window") is False:
+            config.notes.append(
+                "use_sliding_window is false, and layer_types lists windows: they are taken"
+            )
         return [words[str(word)] for word in given]
     if given is not None:
         unknown = sorted({str(word) for word in given} - set(words))

@@ -134,6 +134,13 @@ def _foreign(config: Config) -> Iterator[str]:
         ("kv_lora_rank",): ("kv_lora_rank",),
         ("num_nextn_predict_layers",): routed,
     }
+    if (
+        usual.get("kv_lora_rank")
+        and "kv_lora_rank" in config.own
+        and config.own["kv_lora_rank"] is None
+    ):
+        yield (f"model: kv_lora_rank is null: heads with keys of their own are taken, which the class of"
+               f" {config.family.name} does not have")  # fmt: skip
     foreign = [
         key
         for kind, of_class in marks.items()
