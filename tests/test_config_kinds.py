@@ -53,6 +53,8 @@ def test_two_names_of_one_size_that_differ_are_refused(
         {"first_k_dense": 3},
         {"mtp_depth": 1},
         {"num_repeats": 2},
+        {"ffn_dims": [4096] * 32},
+        {"layers": [{"type": "attention"}] * 32},
         {"kv_sharing_map": {"3": 2}},
         {"text_config": {}, "total_ut_steps": 4},
     ],

@@ -53,7 +53,11 @@ def unknown_words(column: str, text: str) -> tuple[str, ...]:
     known = _known(column)
     words = WORD.findall(text.lower().replace("w/o", "without").replace("w/", "with "))
     return tuple(
-        dict.fromkeys(word for word in words if len(word) > 1 and not known.fullmatch(word))
+        dict.fromkeys(
+            word
+            for word in words
+            if (len(word) > 1 or not word.isascii()) and not known.fullmatch(word)
+        )
     )
 
 

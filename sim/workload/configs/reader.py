@@ -75,7 +75,7 @@ ALIKE = (
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
 BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
 SHAPES = re.compile(
-    r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
+    r"(^layers|^blocks|_sizes?|_dims?|_ranks?|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
     r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
     r"|ut_steps|hyper_conn|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|repeat|sharing|^ssm_|first_k|^mtp_|nextn|ngram|word_group|cla$|^index_"
 )
