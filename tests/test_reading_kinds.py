@@ -58,6 +58,7 @@ def test_what_stands_before_a_denial_is_affirmed() -> None:
         ("not full", "none", ("selective",)),
         ("非全量", "none", ("selective",)),
         ("disabled except MoE", "none", ("selective", "full")),
+        ("off for first 10 layers", "none", ("selective", "full")),
         ("yes: SwiGLU", "selective", ("full",)),
         ("full method=block num-layers=0", "none", ()),
     ],
@@ -78,6 +79,8 @@ def test_several_kinds_of_recomputation_and_denied_ones(
         ("no ZeRO-3; ZeRO-2", 2, ()),
         ("ZeRO-3 OOMs, so ZeRO-2", 3, (2,)),
         ("ZeRO 1/2", 1, (2,)),
+        ("ZeRO-3→1", 3, (1,)),
+        ("DDP/FSDP", 0, (3,)),
         ("ZeRO-2 or ZeRO-3", 2, (3,)),
         ("use_distributed_optimizer=False", 0, ()),
         ("FSDP: no", 0, ()),
@@ -146,6 +149,7 @@ def test_degrees_beside_another_cell(tmp_path: Path) -> None:
     ("cell", "precision", "others"),
     [
         ("FP8 forward only", "fp8", ("bf16",)),
+        ("FP8 for 90% of GEMMs", "fp8", ("bf16",)),
         ("fp8 (emulated in bf16)", "fp8", ("bf16",)),
         ("fp8 (attention only)", "fp8", ("bf16",)),
         ("BF16 w/ FP8 optimizer states", "bf16", ()),
@@ -320,6 +324,7 @@ def test_what_is_left_out_and_ranges_of_a_rank(tmp_path: Path) -> None:
     ("cells", "said"),
     [
         ({"seq_parallel": "yes (4)"}, "of seq_parallel 'yes (4)' nothing is made of '4'"),
+        ({"precision": "bf16/fp32"}, "names 32 bits as well"),
         ({"precision": "fp8?"}, "precision 'fp8?' has a mark of doubt"),
         ({**RATE, "metric_unit": "tokens/s/GPU (fp8 run)"}, "nothing is made of 'fp8'"),
         ({"framework": "DeepSpeed → FSDP"}, "nothing is made of '→'"),

@@ -34,7 +34,8 @@ OTHER_FORMATS = re.compile(
 EXCEPT = re.compile(r"\b(?:except|excluding|other than|all but)\b.*")  # what is kept in another one
 EITHER = re.compile(r"(?:fp|bf|float)\w*\s*(?:/|\bor\b)\s*\w*(?:fp|bf|float)\w*")  # "bf16/fp8"
 PARTLY = re.compile(
-    r"only (?:for|in|the)|\b(?:forward|fwd|fprop|backward|bwd|dgrad|wgrad)\b|emulat\w*|simulat\w*"
+    r"only (?:for|in|the)|\b(?:forward|fwd|fprop|backward|bwd|dgrad|wgrad)\b|\d ?%|\b(?:most|some"
+    r"|part|many)\b|emulat\w*|simulat\w*"
     r"|fake\b|\bpartly\b|→|->|\bthen\b|\bafter\b"
 )  # of the products, or of the run
 DOUBT = re.compile(
@@ -188,6 +189,10 @@ def precision_of(fill: Filling, node: Node) -> str:
     if several and stated in ("fp8", "fp4") and len(named) > 1:
         others = [sixteen if f.endswith("16") else f for f in named[1:]]
         stated = fill.note("precision", stated, f"precision {text!r} names several: {{}}", others)
+    if stated and THIRTY_TWO.search(products):
+        fill.assumptions.append(
+            f"precision {text!r} names 32 bits as well: products in {stated} are taken"
+        )
     if stated == "bf16" and "bf" not in products:  # "mixed", "amp", "16-bit"
         fill.assumptions.append(f"precision {text!r} does not say which 16 bits: {sixteen}")
     if stated:

@@ -20,6 +20,11 @@ NAMED = {
     "selective": r"selective|up-proj|norm|per-op|\bop\b|module",
     "full": r"\bfull\b|\buniform\b|every layer|(?:all|each) (?:layer|block)s?",
 }
+# A denial of some layers or cases alone.
+RESTRICTED = re.compile(
+    r"except|\bbut\b|other than|\bonly\b|\b(?:for|first|last|until|when|if|unless|above|below"
+    r"|mostly)\b|[a-z].*\d"
+)
 YES = re.compile(r"^(full|true|other|yes|on|all)\b")
 EITHER = re.compile(r"(?<!w)/|\bor\b|\bvs\b|→|->|\bthen\b")
 NO_LAYERS = re.compile(r"num[-_ ]layers\W{0,3}0\b|\b0 layers")
@@ -73,7 +78,7 @@ def recompute_of(fill: Filling, stack: Stack) -> str:
     if BUT_LAYERS.search(text):
         return "full"
     if not kind and DENIED.search(text):
-        if re.search(r"except|\bbut\b|other than|\bonly\b", text):
+        if RESTRICTED.search(text):
             words = f"recompute {text!r}: {{}} (with an exception)"
             return str(fill.note("recompute", "none", words, ["selective", "full"]))
         one = next((name for name in ("selective", "full") if re.search(NAMED[name], text)), "")

@@ -29,8 +29,11 @@ SHARDINGS = (
 )
 SPOKEN_OF = re.compile(r"zero|fsdp|hsdp|shard|optim|dist|\bddp\b|^\W*(?:none|no|off|false)\W*$")
 ALSO = re.compile(
-    r"(?:zero|stage)[ _-]*(?:stage)?[ _=:-]*[0-3]((?:\s?(?:/|,|\bor\b|\band\b|-|–)\s?[0-3](?!\d|\.\d))+)"
+    r"(?:zero|stage)[ _-]*(?:stage)?[ _=:-]*[0-3]((?:\s?(?:/|,|\bor\b|\band\b|-|–|→|->|>|to\b"
+    r"|then\b|later\b)\s?[0-3](?!\d|\.\d))+)"
 )
+ONE_OR_ANOTHER = re.compile(r"(?<![wn])/(?!a\b)|\bor\b|\bvs\b|→|->|\bthen\b|\blater\b|&")
+BY_NAME = ((r"\bddp\b|\bdata[- ]parallel\b(?! shard)", 0), (r"fsdp|hsdp|full[_ -]shard", 3))
 FLAG = re.compile(r"fsdp ?= ?1\b")  # a switch, or a degree
 # Of one part of a cell that speaks of what is sharded, and not of how it is sent.
 SENT = re.compile(r"overlap|reduc|accum|clip|comm|bucket|sync|fus|gather|dtype|fp32|bf16")
@@ -70,6 +73,10 @@ def zero_of(fill: Filling, stack: Stack) -> int:
     if len(set(levels)) > 1:  # of experts and of the rest, or one run and another
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, levels[1:]))
+    kinds = _kinds(said) if ONE_OR_ANOTHER.search(said) else []
+    if len(kinds) > 1:
+        words = f"sharding {text!r} names several: zero {{}}"
+        return int(fill.note("zero", kinds[0], words, kinds[1:]))
     if set(levels) & {0, 1} and re.search(r"fsdp|hsdp|full[_ -]shard|fully", said):
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, [3]))
@@ -87,6 +94,15 @@ def zero_of(fill: Filling, stack: Stack) -> int:
     words = f"sharding {text!r} is not understood" if text else "sharding is blank"
     fill.assumptions.append(f"{words}: zero {usual} (the stack's habit)")
     return usual
+
+
+def _kinds(said: str) -> list[int]:
+    """Return the stages that a cell names by any name, in the order of their names in it."""
+    found = [(match.start(), int(match[1])) for match in LEVEL.finditer(said)]
+    found += [
+        (match.start(), level) for pattern, level in BY_NAME for match in re.finditer(pattern, said)
+    ]
+    return list(dict.fromkeys(level for _, level in sorted(found)))
 
 
 def _sharding(fill: Filling) -> str:
