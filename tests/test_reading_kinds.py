@@ -60,6 +60,7 @@ def test_what_stands_before_a_denial_is_affirmed() -> None:
         ("disabled except MoE", "none", ("selective", "full")),
         ("off for first 10 layers", "none", ("selective", "full")),
         ("yes: SwiGLU", "selective", ("full",)),
+        ("full for attn layers", "selective", ("full",)),
         ("full method=block num-layers=0", "none", ()),
     ],
 )
@@ -237,6 +238,7 @@ def test_notes_that_speak_of_another_run_are_said(tmp_path: Path, notes: str, sa
         ("mha with talking heads", "attention", ("mha with talking heads",)),
         ("gated attention, gqa", "attention", ("gated attention",)),
         ("8x400Gb/s (GDR disabled)", "network", ("GDR disabled",)),
+        ("8x400 Gb/s at 90%", "network", ("8x400 Gb/s at 90%",)),
         ("Slingshot-11 4x200Gb per node", "network", ()),
         ("8-way tensor and 4-way pipeline parallelism", "notes", ()),
     ],
@@ -268,6 +270,7 @@ def test_accumulation_in_other_words(tmp_path: Path, notes: str, batch: int) -> 
         ("rank-64 LoRA", 64, ""),
         ("LoRA r=8 on attention only", 8, "q k v o"),
         ("LoRA r=8 on the MLP", 8, "gate up down"),
+        ("LoRA r=4 (q,v)", 4, "q v"),
     ],
 )
 def test_adapters_in_other_words(tmp_path: Path, notes: str, rank: int, targets: str) -> None:

@@ -44,7 +44,7 @@ PARTLY = re.compile(
     r"\W\d+ layers?$|only|partial|every (?!layer)|some|first|last|half|mlp|ffn|attention|method=block"
 )
 NOT_LAYERS = re.compile(
-    r"mlp|ffn|attention|swiglu|gelu|silu|\bmoe\b|expert|permut|router|embedding|softmax"
+    r"mlp|ffn|attention|\battn|swiglu|gelu|silu|\bmoe\b|expert|permut|router|embedding|softmax"
 )
 # A part of the notes that says how much is computed again, where the cell is blank.
 RECOMPUTE_SAID = re.compile(

@@ -16,6 +16,7 @@ RANK = re.compile(
     r"|lora[-_ (]{1,3}(?:dim\w*|size)[ =:_]{0,3}(\d{1,4})\b",
     re.I,
 )
+BRACKETED = re.compile(r"lora[^;|]{0,25}\(((?:[qkvo](?:_proj)?[ ,/+&]{0,3}){1,4})\)", re.I)
 # Modules in words, and the letters of their matrices.
 MODULES = (
     (r"all[- ](?:the )?(?:linear|layers|modules|matrices|proj)|every (?:linear|matrix)|\*", ""),
@@ -153,15 +154,16 @@ def _lora_targets(fill: Filling) -> str:
     run = fill.run
     if not is_lora(run):
         return ""
-    if said := TARGETS.search(run.text("notes")):
+    text = f"{run.text('notes')} ; {run.text('model_name')}"
+    if said := TARGETS.search(text) or BRACKETED.search(text):
         return " ".join(re.findall(r"[qkvo](?![a-z])|gate|up|down", said[1].replace("_proj", "")))
-    named = ON.search(run.text("notes"))
+    named = ON.search(text)
     where = next((part for part in named.groups() if part), "") if named else ""
     if not named or re.match(r"[*\w]*_?proj", where):
         return ""
     found = next((letters for words, letters in MODULES if re.search(words, where, re.I)), None)
     if found is None or re.search(r"\b(?:experts?|layers? \d|last|first|half|not)\b", where, re.I):
-        fill.assumptions.append(f"the notes say {named[0]!r}: adapters are taken on all matrices")
+        fill.assumptions.append(f"the row says {named[0]!r}: adapters are taken on all matrices")
     return found or ""
 
 

@@ -73,10 +73,10 @@ def zero_of(fill: Filling, stack: Stack) -> int:
     if len(set(levels)) > 1:  # of experts and of the rest, or one run and another
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, levels[1:]))
-    kinds = _kinds(said) if ONE_OR_ANOTHER.search(said) else []
-    if len(kinds) > 1:
+    stages = _kinds(said) if ONE_OR_ANOTHER.search(said) else []
+    if len(stages) > 1:
         words = f"sharding {text!r} names several: zero {{}}"
-        return int(fill.note("zero", kinds[0], words, kinds[1:]))
+        return int(fill.note("zero", stages[0], words, stages[1:]))
     if set(levels) & {0, 1} and re.search(r"fsdp|hsdp|full[_ -]shard|fully", said):
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, [3]))

@@ -112,6 +112,8 @@ def _is_known(part: str, what: str) -> bool:
         rest = pattern.sub(" ", rest)
     if rest == part or (what == "metric" and re.search(r"(?<![\w.])\d\d|[x×*/] ?\d", rest)):
         return False  # a number is left over
+    if what == "network" and re.search(r"\d ?%", part):
+        return False  # of a rate
     numbered = what == "notes" and any(re.search(rule["pattern"], part) for rule in rules("noted"))
     if numbered and DENIES.search(rest):
         return False  # a number that is denied is not read
