@@ -10,6 +10,11 @@ from ersatz.device_models.catalog.stack import Stack
 from ersatz.sim.plan.layout import cost_split, even_split
 from ersatz.sim.plan.orders import V_SHAPED
 from ersatz.sim.scenario.scenario import Parallel, Training
+from ersatz.sim.validation.reading.recomputing import (
+    modules_of,
+    recompute_layers,
+    recompute_of,
+)
 from ersatz.sim.validation.reading.rules import (
     Filling,
     Refused,
@@ -18,14 +23,7 @@ from ersatz.sim.validation.reading.rules import (
     rules,
     stated_in,
 )
-from ersatz.sim.validation.reading.state import (
-    modules_of,
-    pipeline_zero,
-    recompute_layers,
-    recompute_of,
-    shard_of,
-    zero_of,
-)
+from ersatz.sim.validation.reading.state import pipeline_zero, shard_of, zero_of
 from ersatz.sim.validation.reading.table import MOST
 from ersatz.sim.validation.reading.words import says
 from ersatz.sim.workload.model import Model
@@ -37,7 +35,11 @@ EXPERT_TP = re.compile(
 MICRO_BATCHES = (8, 4, 2, 1)  # that a blank cell may mean
 MOST_CHUNKS = 12  # per stage, where a blank cell means a layer or so each
 ACCUMULATION = re.compile(
-    r"(?:grad\w*[ _-]?accum\w*|accumulation|\bgas)(?:[ _]steps?)?\s*(?:=|:|of|is|x)?\s*(\d{1,9})\b",
+    r"(?:grad\w*[ _-]?acc(?:um\w*)?|accumulation|\bgas|\bga(?=\s?[=:]))(?:[ _](?:steps?|over))?"
+    r"\s*(?:=|:|of|is|x)?\s*(?P<after>\d{1,9})\b"
+    r"|\b(?P<before>\d{1,6})[ -](?:steps? of )?(?:grad\w*[ _-]?)?accum\w*(?:[ -](?:steps?|rounds?"
+    r"|micro-?\w+))?"
+    r"|accumulat\w* (?:over |for |across )?(?P<over>\d{1,6})(?: micro| steps| rounds)",
     re.I,
 )
 _COUNT = r"~?(?<![\d^])(\d[\d,]{0,15}(?:\.\d{1,9})?) ?(k|m|million|thousand|)i?"
@@ -66,6 +68,10 @@ DROPPED = re.compile(
 )
 STRIDED = re.compile(r"strided expert|unfolded", re.I)
 SEQUENCE_PARALLEL = r"sequence[- ]parallel|(?-i:\bSP\b)"
+# Beside a yes or no: another yes or no, or another way of dividing sequences.
+OTHER_SEQUENCE = re.compile(
+    r"ulysses|\bring\b|context|\bcp ?=?\d|\b(?:yes|true|on|no|false|off)\b(?! ?=)|\?"
+)
 NO_EXPERT_GROUPS = r"expert[- ]parallel|\bEP\b"
 ROUNDED = 0.06  # a million may be 2^20
 
@@ -120,6 +126,9 @@ def _sequence_parallel(fill: Filling, stack: Stack) -> bool:
         return bool(fill.assume("seq_parallel", usual, "the stack's habit"))
     for pattern, value in ((NO, False), (YES, True)):
         if re.match(rf"({pattern})\b", text):
+            if other := OTHER_SEQUENCE.search(text, 1):
+                words = f"seq_parallel {text!r} also says {other[0]!r}: {{}}"
+                return bool(fill.note("seq_parallel", value, words, [not value]))
             return value
     words = f"seq_parallel {text!r} is not understood: {{}} (the stack's habit)"
     return bool(fill.note("seq_parallel", usual, words, [not usual]))
@@ -233,7 +242,8 @@ def _batch(fill: Filling, dp: int, pp: int, stack: Stack, *, decides: bool) -> t
     """
     run = fill.run
     micro = run.count("micro_batch") or int(fill.noted("micro_batch") or 0)
-    accumulation = ACCUMULATION.search(run.text("notes"))
+    found = ACCUMULATION.search(run.text("notes"))
+    accumulation = int(next(n for n in found.groups() if n)) if found else 0
     batch = (
         run.count("global_batch_seqs")
         or int(fill.noted("global_batch_seqs") or 0)
@@ -253,7 +263,7 @@ def _batch(fill: Filling, dp: int, pp: int, stack: Stack, *, decides: bool) -> t
         batch = each[0] * dp
         fill.assumptions.append(f"global batch {batch}: {each[1]!r} of the notes for each replica")
     if not batch and accumulation and micro:
-        batch = int(accumulation[1]) * micro * dp
+        batch = accumulation * micro * dp
     if not batch:
         batch = (micro or 1) * dp * (4 * pp if pp > 1 else 1)
         batch = fill.assume("global_batch_seqs", batch, "four micro-batches per stage")
@@ -263,8 +273,12 @@ def _batch(fill: Filling, dp: int, pp: int, stack: Stack, *, decides: bool) -> t
     if not micro:
         most = max((m for m in MICRO_BATCHES if batch % (m * dp) == 0), default=1)
         micro = fill.assume("micro_batch", 1, "the least", [most] if decides else ())
-    if accumulation and int(accumulation[1]) * micro * dp != batch:
-        batch = int(accumulation[1]) * micro * dp
+    short = found and found[0][:2].lower() == "ga" and run.count("global_batch_seqs")
+    if found and short and accumulation * micro * dp != batch:
+        fill.assumptions.append(f"global_batch_seqs is {batch} in its cell, which is taken; the notes say"
+                                f" {found[0]!r}")  # fmt: skip
+    elif accumulation and accumulation * micro * dp != batch:
+        batch = accumulation * micro * dp
         fill.assumptions.append(f"global batch {batch} follows from grad_accum, not from its cell")
     if batch < micro * dp and batch % dp == 0:
         micro = batch // dp

@@ -29,12 +29,14 @@ ELSEWHERE = re.compile(
 )
 SIXTEEN = re.compile(r"(?:^|;)[^;48]*\b(?:bf16|bfloat16|fp16|float16)\b[^;48]*(?:;|$)")  # apart
 OTHER_FORMATS = re.compile(
-    r"\bint ?[48]\b|w\da\d(?!.*fp8)|\bbfp8\b|\bfp6\b|\bint8\b|ternary|1\.58|\bposit"
+    r"\bint ?[48]\b|w\da\d(?!.*fp8)|\bbfp8\b|\bfp6\b|\bint8\b|ternary|bf16 ?[x×] ?\d|1\.58|\bposit"
 )
 EXCEPT = re.compile(r"\b(?:except|excluding|other than|all but)\b.*")  # what is kept in another one
 EITHER = re.compile(r"(?:fp|bf|float)\w*\s*(?:/|\bor\b)\s*\w*(?:fp|bf|float)\w*")  # "bf16/fp8"
 PARTLY = re.compile(
-    r"only (?:for|in|the)|\bpartly\b|→|->|\bthen\b|\bafter\b"
+    r"only (?:for|in|the)|\b(?:forward|fwd|fprop|backward|bwd|dgrad|wgrad)\b|\d ?%|\b(?:most|some"
+    r"|part|many)\b|emulat\w*|simulat\w*"
+    r"|fake\b|\bpartly\b|→|->|\bthen\b|\bafter\b"
 )  # of the products, or of the run
 DOUBT = re.compile(
     r"\?\s*\)|\((see|\?|unnamed|unknown|unreleased|not stated)", re.I
@@ -165,6 +167,8 @@ def precision_of(fill: Filling, node: Node) -> str:
     text = run.text("precision").lower()
     sixteen = "bf16" if device.supports("bf16") else "fp16"
     said = affirmed(EXCEPT.sub("", text) or text)
+    if not [part for part in said if not ELSEWHERE.search(part)]:
+        said = [piece for part in said for piece in re.split(r"\bw/|\bwith\b|\band\b|&", part)]
     products = " ; ".join([part for part in said if not ELSEWHERE.search(part)] or said)
     if other := OTHER_FORMATS.search(products):
         raise Refused(f"precision {text!r}: products in {other[0]} are not modelled")
@@ -177,13 +181,18 @@ def precision_of(fill: Filling, node: Node) -> str:
     stated = named[0] if named else ""
     if stated == "fp16" and "bf" in products:
         stated = "bf16"
-    partly = PARTLY.search(products)
+    some = [part for part in said if re.search(r"\bonly\b", part) and not re.search(r"\d", part)]
+    partly = PARTLY.search(products) or some
     if partly and len(named) == 1:
         named = [named[0], sixteen]
     several = apart or partly or EITHER.search(products) or SIXTEEN.search(products)
     if several and stated in ("fp8", "fp4") and len(named) > 1:
         others = [sixteen if f.endswith("16") else f for f in named[1:]]
         stated = fill.note("precision", stated, f"precision {text!r} names several: {{}}", others)
+    if stated and THIRTY_TWO.search(products):
+        fill.assumptions.append(
+            f"precision {text!r} names 32 bits as well: products in {stated} are taken"
+        )
     if stated == "bf16" and "bf" not in products:  # "mixed", "amp", "16-bit"
         fill.assumptions.append(f"precision {text!r} does not say which 16 bits: {sixteen}")
     if stated:

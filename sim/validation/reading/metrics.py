@@ -43,7 +43,30 @@ PER = (
     (r"/ ?(d|day)\b|per day", 86400.0),
     (r"/ ?(w|wk|week)\b|per week", 604800.0),
 )
-MANY_STEPS = re.compile(r"(?:/|per) ?(\d[\d,]*) ?(k?) ?(?:it\b|iter|steps?)")
+_STEPS = r"(\d[\d,]*) ?(k?) ?(?:it\b|iter|(?:train\w* |global )?steps?|updates?)"
+MANY_STEPS = re.compile(rf"(?:/|\bper|\bfor|total of|sum of|all|together) ?{_STEPS}")
+SOME_STEPS = re.compile(rf"(?<![\d,]){_STEPS}")
+MEAN = re.compile(r"mean|median|averag|avg|typical|after|first|warm|skip|from|steps? \d")
+# A device by its name, and the words of a package where dies are counted or the other way round.
+NAMED_DEVICE = re.compile(
+    r"(?:/|\bper) ?(?:an? )?(?:nvidia |amd )?(?:(?:[abhlv]|g[bh])\d{2,3}\w*|mi\d{3}\w*|tpu\w*"
+    r"|gaudi\w*|trainium\w*"
+    r"|ascend\w*|910\w*)",
+    re.I,
+)
+OF_DIE = re.compile(r"\b(?:gcds?|dies?|xcds?|half)\b", re.I)
+OF_PACKAGE = re.compile(
+    r"\b(?:cards?|packages?|modules?|oams?|sockets?|mi250x?|910c|boards?)\b(?! ?\(?gcd)", re.I
+)
+DIE = re.compile(r"-(?:gcd|die)$")
+GROUPED = re.compile(
+    r"(?:/|\bper)[ -]?(?:(?:node|server|host|rack|replica|pod|superchip|group|stage|pipeline|rail"
+    r"|board|blade|tray|instance|[dtpce]p"
+    r"|vm)s?\b|\d+[ -]?(?:gpu|npu|device|card|chip|die)s?\b"
+    r"|(?:dp|tp|pp|cp|ep|data|tensor|pipeline|model|expert)\w*[ -](?:\w+[ -])?(?:rank|group"
+    r"|replica|stage|slice)s?\b"
+    r"|(?:gpu|npu|device|card|chip|die)[ -]?(?:pair|group|quad)s?\b|pair\b)"
+)
 # What a rate counts; a unit that names another thing than its metric contradicts it.
 THINGS = {"tokens": r"tok|\btgs\b|\btps\b|words?\b", "samples": r"sampl|seq|sentence|exampl|record|doc|image",
           "steps": r"\bit\b|\biter|\bsteps?\b|updates?\b|batch"}  # fmt: skip
@@ -53,7 +76,10 @@ EACH = re.compile(
     re.I,
 )
 SLOW = 100.0  # times the time at peak: less than one hundredth of the peak
-WHOLE = re.compile(r"whole|total|aggregate|cluster|system|\ball (devices|gpus)", re.I)
+WHOLE = re.compile(
+    r"whole|globally|\bglobal\b(?! (?:step|batch|iter))|total|aggregate|cluster|system|\ball (devices|gpus)",
+    re.I,
+)
 FLOPS = (
     (r"\be(xa)?flop", 1e18),
     (r"\bp(eta)?flop", 1e15),
@@ -63,10 +89,13 @@ FLOPS = (
 PEAK = re.compile(
     r"peak\w*[^0-9;,|]{0,15}(?<![A-Za-z\d.])(\d+(?:\.\d+)?)(?![\d.]| ?/)"
     r"|(?:% of |(?<![\w.,]))(\d[\d,]*(?:\.\d+)?) ?TFLOP\S*(?= [\w ]*peak)"
-    r"|(?:% of|\bof|\bvs\.?|against|relative to|over) (?:(?:an?|the|achievable|measured|theoretical) )*"
+    r"|(?:% of|\bof|\bvs\.?|\bw\.?r\.?t\.?|against|relative to|over) (?:(?:an?|the|achievable"
+    r"|measured|theoretical) )*"
     r"(\d[\d,]*(?:\.\d+)?) ?TFLOP",
     re.I,
 )
+UNLIKE_PEAK = 0.1  # of a peak that is stated from each of the device's
+SPARSE = r"(?<!attention )(?<!block )spars(?:e|ity)"
 PEAK_NAMED = re.compile(
     r"\b(bf16|fp16|fp8|mxfp8|fp4|nvfp4|mxfp4)[ -]?(?:dense |tensor[- ]?core |sparse |theoretical )*peak"
     r"|\bpeak (?:of |in |for )?(bf16|fp16|fp8|mxfp8|fp4|nvfp4|mxfp4)\b"
@@ -86,20 +115,21 @@ def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
     batch = scenario.training.global_batch
     tokens = batch * scenario.training.sequence_length
     name, unit, devices = run.text("metric_name"), run.text("metric_unit").lower(), scenario.devices
-    if re.search(
-        r"(/|per)[ -]?(node|server|host|rack|replica|pod|superchip|\d+ ?(gpu|npu|device|card|chip)s?)\b",
-        unit,
-    ):
+    if GROUPED.search(unit):
         raise Refused(f"metric_unit {unit!r} is of a node: expected a device's or the whole job's")
+    _same_die(scenario, unit)
     if name == "step_time_s":
         if re.search(
-            r"(it|iter\w*|steps?) ?(/|per) ?s|micro[- ]?batch|micro(?!s)|sample|sequence|token|epoch",
+            r"(it|iter\w*|steps?) ?(/|per) ?s|micro[- ]?batch|micro(?!s)|sample|sequence|token|epoch"
+            r"|accum\w*|\brounds?\b|\blayers?\b|\bhz\b",
             unit,
         ):
             raise Refused(f"metric_name {name!r} and metric_unit {unit!r} do not say the same")
-        many = MANY_STEPS.search(unit)
-        steps = float(many[1].replace(",", "")) * (1000 if many[2] else 1) if many else 1.0
-        return value * _factor(fill, unit, SECONDS, 1.0) / steps
+        if EACH.search(unit):
+            fill.assumptions.append(
+                f"metric_unit {unit!r}: taken as the time of a step of all devices"
+            )
+        return value * _factor(fill, unit, SECONDS, 1.0) / _steps(fill, unit)
     _same_thing(name, unit)
     if name in ("tokens_per_s_per_device", "tokens_per_s"):
         rate = value * _rate(fill, unit) * (devices if _each(name, unit) else 1)
@@ -112,6 +142,10 @@ def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
     ):
         raise Refused(f"metric_name {name!r} and metric_unit {unit!r} do not say the same")
     if "tflops" in name:
+        if says(SPARSE, f"{run.text('mfu_definition_note')} ; {unit}"):
+            fill.assumptions.append(
+                "the rate is said to be sparse: taken as of the operations that are done"
+            )
         whole = devices if _each(name, unit, usual=True) else 1
         each = _factor(fill, unit, FLOPS, 1e12)
         return metric_flop(fill, scenario) / (value * each * whole)
@@ -119,6 +153,29 @@ def measured_step_seconds(fill: Filling, scenario: Scenario) -> float | None:
         flop = metric_flop(fill, scenario)
         return flop / (_share(value, unit) * _peak(fill, scenario) * devices)
     return None
+
+
+def _steps(fill: Filling, unit: str) -> float:
+    """Return of how many steps a time is; left open where it may be their mean."""
+    said, some = MANY_STEPS.search(unit), SOME_STEPS.search(unit)
+    found = said or some
+    if not found or (MEAN.search(unit) and not said):
+        return 1.0
+    steps = float(found[1].replace(",", "")) * (1000 if found[2] else 1) or 1.0
+    if said and not MEAN.search(unit):
+        return steps
+    words = f"metric_unit {unit!r}: the time of {{}} steps (of all, or their mean, is not stated)"
+    return float(fill.note("steps_timed", 1.0, words, [steps]))
+
+
+def _same_die(scenario: Scenario, unit: str) -> None:
+    """Raise `Refused` where a unit is of a die and the row counts cards of several, or the other way."""
+    name = scenario.pools[0].node.device.name
+    several = name in {rule["device"] for rule in rules("dies")}
+    if several and OF_DIE.search(unit):
+        raise Refused(f"metric_unit {unit!r} is of a die where the row counts {name}")
+    if DIE.search(name) and OF_PACKAGE.search(unit) and not OF_DIE.search(unit):
+        raise Refused(f"metric_unit {unit!r} is of a card where the row counts dies, {name}")
 
 
 def _same_thing(name: str, unit: str) -> None:
@@ -171,7 +228,8 @@ def _rate(fill: Filling, unit: str) -> float:
 def _each(name: str, unit: str, *, usual: bool = False) -> bool:
     """Tell whether a rate is one device's; raises `Refused` where name and unit do not agree."""
     stated = "_per_device" in name
-    each, whole = EACH.search(unit) is not None, WHOLE.search(unit) is not None
+    each = EACH.search(unit) is not None or NAMED_DEVICE.search(unit) is not None
+    whole = WHOLE.search(unit) is not None
     if (each and whole) or (stated and whole):
         raise Refused(f"metric_name {name!r} and metric_unit {unit!r} do not say the same")
     if "tokens" in name and each and not stated and name == "tokens_per_s":
@@ -194,19 +252,29 @@ def _peak(fill: Filling, scenario: Scenario) -> float:
     sixteen = sixteen_bit_peak(device)
     said = PEAK.search(f"{run.text('mfu_definition_note')} | {run.text('metric_unit')}")
     if said:
-        return float(next(n for n in said.groups() if n).replace(",", "")) * 1e12
+        stated = float(next(n for n in said.groups() if n).replace(",", "")) * 1e12
+        peaks = [times * peak for peak in device.matrix_peak.values() for times in (1, 2)]
+        if not any(abs(stated / peak - 1) < UNLIKE_PEAK for peak in peaks):
+            words = f"the utilisation is a share of {stated / 1e12:g} TFLOPS, as stated, which is no peak"
+            fill.assumptions.append(f"{words} of {device.title}")
+        return stated
     named = PEAK_NAMED.search(
         f"{run.text('mfu_definition_note')} | {run.text('metric_unit')}".lower()
     )
+    sparse = says(SPARSE, f"{run.text('mfu_definition_note')} ; {run.text('metric_unit')}")
+    twice = 2.0 if sparse else 1.0
+    if sparse:
+        fill.assumptions.append(
+            "the utilisation is a share of a sparse peak: of twice the dense one"
+        )
     if named and device.supports(_format(named)):
-        twice = 2.0 if says(r"spars", run.text("mfu_definition_note")) else 1.0
         return device.matrix_peak[_format(named)] * twice
     own = device.matrix_peak.get(scenario.training.precision, sixteen)
     if own == sixteen:
-        return sixteen
+        return sixteen * twice
     words = "of which peak the utilisation is a share is not stated: of {}"
     taken = fill.note("peak", "16 bits", words, [scenario.training.precision])
-    return sixteen if taken == "16 bits" else own
+    return twice * (sixteen if taken == "16 bits" else own)
 
 
 def _format(named: re.Match[str]) -> str:
@@ -220,7 +288,7 @@ def metric_flop(fill: Filling, scenario: Scenario) -> float:
     the causal half is left open.
     """
     run = fill.run
-    note = (run.text("mfu_definition_note") + " " + run.text("metric_name")).lower()
+    note = " ; ".join(map(run.text, ("mfu_definition_note", "metric_unit", "metric_name"))).lower()
     training, model = scenario.training, scenario.model
     counted = next((rule["attention"] for rule in rules("attention_counted")
                     if re.search(rule["pattern"], note)), "unstated")  # fmt: skip
@@ -230,6 +298,9 @@ def metric_flop(fill: Filling, scenario: Scenario) -> float:
     causal = counted in ("causal", "causal half")
     rule: Literal["6n", "6n+attention"] = "6n" if counted == "none" else "6n+attention"
     per_token = model.flop_per_token(training.sequence_length, causal=causal, rule=rule)
+    if scenario.parallel.recompute == "selective" and says(RECOMPUTED, note):
+        words = "the metric counts what is computed again, which of a selective recomputation is not counted"
+        fill.assumptions.append(words)
     if scenario.parallel.recompute == "full" and _counts_recompute(fill, note):
         per_token *= 4 / 3
     return per_token * training.global_batch * training.sequence_length

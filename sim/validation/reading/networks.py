@@ -29,8 +29,19 @@ COUNT = re.compile(
     r"|\b(?P<word>one|single|two|dual|four|quad|eight)\s+\d{2,4}\s?G",
     re.I,
 )
+# Devices that have one card between them: "a NIC per 2 GPUs", "4 GPUs share one NIC".
+_FEW, _DEVICES = (
+    r"(\d{1,2}|two|four|eight)",
+    r"(?:GPU|NPU|card|device|accelerator|GCD|die|chip)s?\b",
+)
+SHARED = re.compile(
+    rf"(?:per|for(?: every| each)?|shared (?:by|among|between)|every|/) ?{_FEW}[ -]{_DEVICES}"
+    r"|(?:per|/) ?(?:GPU|NPU|device|card)[ -](?P<pair>pair)\b"
+    rf"|{_FEW} {_DEVICES} (?:share|per|on) (?:one|an?|each|the same|1)\b",
+    re.I,
+)
 FASTEST = 800 * GIGABIT  # of one card
-WORDS = {"one": 1, "single": 1, "two": 2, "dual": 2, "four": 4, "quad": 4, "eight": 8}
+WORDS = {"pair": 2, "one": 1, "single": 1, "two": 2, "dual": 2, "four": 4, "quad": 4, "eight": 8}
 PER_NODE = re.compile(r"(?:per|/)\s?(?:\d+-?\w* )?(?:node|server|host|machine)", re.I)
 PER_DEVICE = re.compile(r"(?:per|/|each)\s?(?:gpu|npu|card|device|accelerator)", re.I)
 INSIDE = re.compile(r"^(?:one|single) node", re.I)
@@ -79,7 +90,17 @@ def node_rate(fill: Filling, devices: int) -> tuple[int, float] | None:
         rate = _rate(part, counted)
         if not rate:
             continue
-        if counted:
+        few = SHARED.search(part)
+        among = _cards(few) if few else devices
+        if among < devices:
+            own = (
+                COUNT.search(part[: few.start()]) or COUNT.search(part[few.end() :])
+                if few
+                else None
+            )
+            each = _cards(own) if own else 1
+            found.append((devices // among * each, rate))
+        elif counted:
             cards = _cards(counted)
             each = cards < devices and PER_DEVICE.search(part) is not None
             found.append((cards * devices if each else cards, rate))

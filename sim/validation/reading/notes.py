@@ -8,43 +8,16 @@ that is said.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
-from ersatz.sim.validation.reading.layouts import (
-    ACCUMULATION,
-    DROPPED,
-    EXPERT_TP,
-    INTERLEAVED,
-    NO_EXPERT_GROUPS,
-    PRODUCT,
-    SEQUENCE_PARALLEL,
-    STRIDED,
-    TOKENS,
-    ULYSSES,
-)  # fmt: skip
-from ersatz.sim.validation.reading.rules import IN_A_ROW, Filling, Refused, rules, stated_in
-from ersatz.sim.validation.reading.shapes import (
-    DENSE_FIRST,
-    EVERY,
-    HEADS_SAID,
-    RANK,
-    SHARED_COUNT,
-    SHARED_WIDTH,
-    TARGETS,
-    VOCAB,
-)  # fmt: skip
-from ersatz.sim.validation.reading.state import ELSEWHERE_SAID, RECOMPUTE_SAID
+from ersatz.sim.validation.reading.cells import check_cells
+from ersatz.sim.validation.reading.rules import Filling, Refused, rules, said_of
+from ersatz.sim.validation.reading.unread import list_unread
 from ersatz.sim.validation.reading.words import DENIES, parts, says
 
-HEARD = ("notes_heard", "notes_unread", "noted", "schedules", "context_exchange", "packed_words")
-# What the readers of layouts and shapes look for in notes.
-READERS = (
-    ACCUMULATION, TOKENS, PRODUCT, ULYSSES, EXPERT_TP, DROPPED, STRIDED, RANK, TARGETS, DENSE_FIRST, EVERY,
-    SHARED_WIDTH, SHARED_COUNT, VOCAB, HEADS_SAID, RECOMPUTE_SAID, ELSEWHERE_SAID, IN_A_ROW,
-    *(re.compile(words, re.I) for words in (INTERLEAVED, NO_EXPERT_GROUPS, SEQUENCE_PARALLEL)),
-)  # fmt: skip
-MOST_SAID, MOST_LETTERS = 3, 60
-STATED = ("tp", "pp", "cp", "ep", "vpp", "micro_batch", "global_batch_seqs")
+STATED = ("tp", "pp", "cp", "ep", "vpp", "micro_batch", "global_batch_seqs", "seq_len", "n_devices")
+NODES_ALONE = re.compile(
+    r"\b(?:on|over|with|across|using|of) (\d{1,5}) nodes\b(?! ?(?:x|×|of|with) ?\d)", re.I
+)
 NODES = re.compile(
     r"\b(\d+) nodes? (?:x|×|of|with) (\d+) ?(?:GPU|NPU|device|card|chip|accelerator)", re.I
 )
@@ -68,32 +41,19 @@ def check_notes(fill: Filling) -> None:
         denied = found and not DENIES.search(found[0]) and says(rule["pattern"], where) is False
         if found and not denied:
             fill.assumptions.append(f"the row says {found[0].strip()!r}: {rule['taken']}")
+    for rule in rules("models_unread"):
+        lacks = not re.search(rule["lacks"], fill.run.text("attention_kind"), re.I)
+        if lacks and re.search(rule["model"], fill.run.text("model_name"), re.I):
+            fill.assumptions.append(
+                f"model {fill.run.text('model_name')!r} is known for {rule['taken']}"
+            )
     metric = f"{fill.run.text('mfu_definition_note')} ; {fill.run.text('metric_unit')}"
     for rule in rules("metric_unread"):
         if found := re.search(rule["pattern"], metric, re.I):
             fill.assumptions.append(f"the metric's note says {found[0].strip()!r}: {rule['taken']}")
+    check_cells(fill)
     _compare(fill)
-    _list_unread(fill)
-
-
-def _list_unread(fill: Filling) -> None:
-    """Note the parts of the notes, and of the kind of attention, that no reader knows."""
-    kind = fill.run.text("attention_kind")
-    if strange := _unread(kind, "attention_heard"):
-        words = ", ".join(map(repr, strange))
-        fill.assumptions.append(f"of attention {kind!r} nothing is made of {words}")
-    if unread := _unread(fill.run.text("notes"), *HEARD):
-        more = f" and {len(unread) - MOST_SAID} more" if len(unread) > MOST_SAID else ""
-        said = ", ".join(repr(part[:MOST_LETTERS]) for part in unread[:MOST_SAID])
-        fill.assumptions.append(f"of the notes nothing is made of {said}{more}")
-
-
-@lru_cache(maxsize=1024)
-def _unread(text: str, *kinds: str) -> tuple[str, ...]:
-    """Return the parts of a text that no rule of some kinds knows, nor a reader."""
-    known = [re.compile(rule["pattern"], re.I) for kind in kinds for rule in rules(kind)]
-    known += READERS if kinds == HEARD else ()
-    return tuple(p for p in parts(text) if len(p) > 2 and not any(k.search(p) for k in known))
+    list_unread(fill)
 
 
 def _affirms(rule: dict[str, str], part: str) -> bool:
@@ -106,10 +66,14 @@ def _compare(fill: Filling) -> None:
     """Note where the notes state another number than a cell; raises `Refused` for other devices."""
     run = fill.run
     for key in STATED:
-        said = stated_in(run.text("notes"), key)
+        said, who = said_of(run, key)
         if said and run.number(key) and said[0] != run.number(key):
             fill.assumptions.append(f"{key} is {run.numbers[key]:g} in its cell, which is taken;"
-                                    f" the notes say {said[1]!r}")  # fmt: skip
+                                    f" {who} {said[1]!r}")  # fmt: skip
+    alone, size = NODES_ALONE.search(run.text("notes")), run.count("devices_per_node") or 8
+    if alone and int(alone[1]) * size != run.count("n_devices") and run.count("n_devices"):
+        words = f"n_devices is {run.count('n_devices')} in its cell, which is taken"
+        fill.assumptions.append(f"{words}; the notes say {alone[0]!r}")
     nodes = NODES.search(run.text("notes"))
     if nodes and run.count("n_devices") not in (0, int(nodes[1]) * int(nodes[2])):
         raise Refused(f"n_devices is {run.count('n_devices')} where the notes say {nodes[0]!r}")

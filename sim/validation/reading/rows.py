@@ -21,6 +21,7 @@ from ersatz.sim.validation.reading.notes import check_notes
 from ersatz.sim.validation.reading.rules import Filling, Refused, in_english
 from ersatz.sim.validation.reading.shapes import model_of
 from ersatz.sim.validation.reading.table import Run
+from ersatz.sim.validation.reading.unread import list_network
 
 IMPOSSIBLE = 1.5  # times the memory of a device: more than the memory model can be wrong by
 RECOMPUTES: tuple[Literal["none", "selective", "full"], ...] = ("none", "selective", "full")
@@ -60,6 +61,8 @@ def read_run(
     devices = run.count("n_devices")
     parallel, training = layout_of(fill, model, stack, precision)
     whole = with_network(node, fill, devices, oddities=oddities)
+    if devices > whole.devices and not any("network note" in words for words in fill.assumptions):
+        list_network(fill)
     node = trimmed(whole, devices)
     if node.devices < min(whole.devices, devices):
         fill.assumptions.append(f"{devices} devices are no whole nodes of {whole.devices}:"

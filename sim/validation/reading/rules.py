@@ -16,9 +16,9 @@ from typing import Any
 from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.validation.reading.table import Run
-from ersatz.sim.validation.reading.words import affirmed, says
+from ersatz.sim.validation.reading.words import affirmed, is_unstated, says
 
-LORA = r"(?<![a-z])q?lora(?![a-z])|peft"
+LORA = r"(?<![a-z])(?:q|rs|ada|qa|x|dy|long|multi|moe?|s)?[- ]?lora(?![a-z])|peft\b"
 WHOLE = re.compile(r"finetuning sft|task=sft", re.I)  # a recipe for both says which in its title
 
 MOST_NOTED = 10**9  # as much as a cell may have
@@ -40,6 +40,14 @@ CELLS = {"framework": "framework", "source": "source", "vendor": "vendor", "devi
 
 TRANSLATED = ("device", "sharding", "seq_parallel", "recompute", "precision", "attention_kind",
               "interconnect_note", "metric_unit", "mfu_definition_note", "notes")  # fmt: skip
+
+
+DEGREES = ("tp", "pp", "cp", "ep", "vpp")
+DEGREES_IN = ("seq_parallel", "sharding", "framework")  # where a degree may stand beside its cell
+# Cells of text that are blank where they say that nothing is known.
+BLANKS = (*TRANSLATED[1:], "framework")
+# "TP8-PP4", "TP8xPP4", "tp8pp4": each of them apart.
+COMPOUND = re.compile(rf"(?<![\w/.])(?:{_NAME}\s?=?\s?\d+[-_x×*/+·]?){{2,}}(?![\w.])", re.I)
 
 
 class Refused(Exception):
@@ -83,12 +91,21 @@ class Filling:
 
     def noted(self, key: str) -> float | None:
         """Return what the notes say of a blank cell, in short (EP=8, TP8) or in words."""
-        said = stated_in(self.run.text("notes"), key)
+        said, where = said_of(self.run, key)
         if said is None:
             return None
         value, words = said
-        self.assumptions.append(f"{key} is blank: {value} (the notes say {words})")
+        self.assumptions.append(f"{key} is blank: {value} ({where} {words})")
         return float(value)
+
+
+def said_of(run: Run, key: str) -> tuple[tuple[int, str] | None, str]:
+    """Return what a row says of a number beside its cell, and who says it: the notes, or another cell."""
+    said = stated_in(run.text("notes"), key)
+    for column in DEGREES_IN if said is None and key in DEGREES else ():
+        if found := stated_in(run.text(column), key):
+            return found, f"{column} says"
+    return said, "the notes say"
 
 
 @lru_cache(maxsize=4096)
@@ -114,7 +131,10 @@ def stated_in(notes: str, key: str) -> tuple[int, str] | None:
 
 
 def in_english(run: Run) -> Run:
-    """Return the row with the usual words of other languages put into those that readers know."""
+    """Return the row with the usual words of other languages put into those that readers know.
+
+    Cells that say that nothing is known are blank.
+    """
     texts = dict(run.texts)
     for column in TRANSLATED:
         text = texts.get(column, "")
@@ -122,7 +142,18 @@ def in_english(run: Run) -> Run:
             for rule in rules("translated"):
                 text = re.sub(rule["pattern"], rule["english"], text)
             texts[column] = text.strip()
+    for column in BLANKS:
+        if is_unstated(texts.get(column, "")):
+            texts.pop(column, None)
+        elif column in ("notes", "framework", "sharding", "seq_parallel"):
+            texts[column] = COMPOUND.sub(_apart, texts.get(column, ""))
     return replace(run, texts=texts)
+
+
+def _apart(compound: re.Match[str]) -> str:
+    """Return degrees that are written as one word, each apart and in capitals."""
+    said = re.findall(rf"({_NAME})\s?=?\s?(\d+)", compound[0], re.I)
+    return ", ".join(f"{name.upper()}{number}" for name, number in said)
 
 
 def rules(kind: str) -> list[dict[str, Any]]:

@@ -11,7 +11,28 @@ from ersatz.sim.validation.reading.table import Run
 from ersatz.sim.validation.reading.words import DENIES, affirmed, says
 from ersatz.sim.workload.model import Experts, LatentAttention, Model
 
-RANK = re.compile(r"\brank\s?[=:]?\s?(\d{1,4})\b|\br\s?=\s?(\d{1,4})\b|lora[-_ ]r(\d{1,4})\b", re.I)
+RANK = re.compile(
+    r"(?<![a-z])rank\W{0,2}\s?(\d{1,4})\b|(?<![a-z\d])r\s?[=:]\s?(\d{1,4})\b|lora[-_ ](?:\()?r ?(\d{1,4})\b"
+    r"|lora[-_ (]{1,3}(?:dim\w*|size)[ =:_]{0,3}(\d{1,4})\b",
+    re.I,
+)
+BRACKETED = re.compile(r"lora[^;|]{0,25}\(((?:[qkvo](?:_proj)?[ ,/+&]{0,3}){1,4})\)", re.I)
+# Modules in words, and the letters of their matrices.
+MODULES = (
+    (r"all[- ](?:the )?(?:linear|layers|modules|matrices|proj)|every (?:linear|matrix)|\*", ""),
+    (
+        r"att(?:entio)?n\w*[^;,|]{0,20}(?:mlp|ffn|feed-?forward)|(?:mlp|ffn)[^;,|]{0,20}att(?:entio)?n",
+        "",
+    ),
+    (r"\bq\W?k\W?v\W?o\b|\batt(?:entio)?n\b", "q k v o"),
+    (r"\bqkv|query_key_value", "q k v"),
+    (r"\b(?:mlp|ffn|feed-?forward)\b", "gate up down"),
+)
+ON = re.compile(
+    r"(?:lora|adapters?)\b[^;|]{0,20}?\b(?:on|for|in|to|targets?|modules?)\b[ :=]{1,2}(?P<on>[^;|)]{2,40})"
+    r"|(?P<alone>\b(?:attention|attn|mlp|ffn|qkv|all[- ]linear))[- ]?(?:only )?(?:lora|adapters?)",
+    re.I,
+)
 _SMALL = {"one": 1, "two": 2, "three": 3, "four": 4}
 DENSE_FIRST = re.compile(
     r"\b(\d+|one|two|three|four) (?:leading |initial |first )?dense layers?"
@@ -19,6 +40,12 @@ DENSE_FIRST = re.compile(
     r"|layers? 0(?:-\d+)? (?:is |are )?(dense)|"
     r"(?:first|leading) (\d+)?\s?layers?(?: \w+)? dense|first (\d+|layer) (?:is|are) dense"
     r"|first_k_dense_replace\W+(\d+)",
+    re.I,
+)
+PREDICTS = r"\bMTP\b|multi-?token[- ]predict\w*|\bnextn\b"
+PREDICTS_COUNTED = re.compile(
+    r"\b(\d{1,2}) (?:MTP|multi-?token[- ]prediction|nextn)\b|MTP(?:[- ](?:depth|layers?|modules?"
+    r"|heads?))?\s?(?:of|=|:)?\s?(\d{1,2})\b",
     re.I,
 )
 USUAL_GROUPS = 8  # of heads that share keys and values
@@ -99,10 +126,10 @@ def model_of(fill: Filling) -> Model:
         name=run.text("model_name"), layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads,
         head_dim=head_dim, ffn_hidden=int(ffn), vocab=vocab, gated=gated,
         experts=experts, latent=latent,
-        window=window, window_layers=windowed, predict_layers=_predict_layers(run),
+        window=window, window_layers=windowed, predict_layers=_predict_layers(fill),
         fused_attention=known_of(run, "fused_attention", True),
         fused_activation=known_of(run, "fused_activation", True),
-        lora_rank=_lora_rank(fill) if is_lora(run) else 0, lora_targets=_lora_targets(run),
+        lora_rank=_lora_rank(fill) if is_lora(run) else 0, lora_targets=_lora_targets(fill),
     )  # fmt: skip
     model = _as_gated(fill, replace(model, tied=_is_tied(run, model)))
     _compare_parameters(fill, model)
@@ -113,18 +140,31 @@ def _lora_rank(fill: Filling) -> int:
     """Return the rank of adapters: what the notes say, or a usual one."""
     said = RANK.search(f"{fill.run.text('model_name')} {fill.run.text('notes')}")
     if said:
-        return int(next(rank for rank in said.groups() if rank))
+        rank = int(next(rank for rank in said.groups() if rank))
+        other = re.match(r"\s?(?:/|-|–|→|->|or|to|,)\s?(\d{1,4})\b", said.string[said.end() :])
+        if other:
+            words = f"the notes say {said[0] + other[0]!r}: rank {{}}"
+            return int(fill.note("lora_rank", rank, words, [int(other[1])]))
+        return rank
     return int(fill.assume("lora_rank", known_of(fill.run, "lora_rank", 0), "a usual one"))
 
 
-def _lora_targets(run: Run) -> str:
+def _lora_targets(fill: Filling) -> str:
     """Return the modules that have adapters where the notes name them; empty: all."""
-    said = TARGETS.search(run.text("notes")) if is_lora(run) else None
-    return (
-        " ".join(re.findall(r"[qkvo](?![a-z])|gate|up|down", said[1].replace("_proj", "")))
-        if said
-        else ""
-    )
+    run = fill.run
+    if not is_lora(run):
+        return ""
+    text = f"{run.text('notes')} ; {run.text('model_name')}"
+    if said := TARGETS.search(text) or BRACKETED.search(text):
+        return " ".join(re.findall(r"[qkvo](?![a-z])|gate|up|down", said[1].replace("_proj", "")))
+    named = ON.search(text)
+    where = next((part for part in named.groups() if part), "") if named else ""
+    if not named or re.match(r"[*\w]*_?proj", where):
+        return ""
+    found = next((letters for words, letters in MODULES if re.search(words, where, re.I)), None)
+    if found is None or re.search(r"\b(?:experts?|layers? \d|last|first|half|not)\b", where, re.I):
+        fill.assumptions.append(f"the row says {named[0]!r}: adapters are taken on all matrices")
+    return found or ""
 
 
 def _kv_heads(fill: Filling, heads: int) -> int:
@@ -135,6 +175,7 @@ def _kv_heads(fill: Filling, heads: int) -> int:
         for p in affirmed(fill.run.text("notes"))
         if re.search(r"gqa|mqa|kv[- ]heads?", p, re.I)
     )
+    kind = " ; ".join(affirmed(kind))
     kind = f"{kind} {' '.join(noted)}".strip() if not fill.run.number("kv_heads") else kind
     stated = _heads_stated(kind, heads)
     if stated and fill.run.count("kv_heads", stated) != stated:
@@ -228,9 +269,20 @@ def _is_tied(run: Run, model: Model) -> bool:
     return abs(stated - once) < 0.02 * once and abs(stated - once) < abs(stated - twice)
 
 
-def _predict_layers(run: Run) -> int:
-    without = "w/o mtp" in run.text("notes").lower()
-    return 0 if without else int(known_of(run, "predict_layers", 0))
+def _predict_layers(fill: Filling) -> int:
+    """Return the prediction modules that the notes state, else those that the model is known for."""
+    run, usual = fill.run, int(known_of(fill.run, "predict_layers", 0))
+    said = says(PREDICTS, run.text("notes"))
+    if said is None:
+        return usual
+    if not said:
+        return 0
+    counted = PREDICTS_COUNTED.search(run.text("notes"))
+    if counted:
+        count = int(next(n for n in counted.groups() if n))
+        return int(fill.note("predict_layers", count, "the notes say {} prediction modules"))
+    words = "the notes speak of prediction modules and not of how many: {}"
+    return int(fill.note("predict_layers", usual or 1, words))
 
 
 def _latent(fill: Filling) -> LatentAttention | None:

@@ -1,35 +1,40 @@
-"""How the state of training is shared among ranks, and how much is computed again, in a cell's words."""
+"""How the state of training is shared among ranks, in a cell's words."""
 
 from __future__ import annotations
 
-import math
 import re
 
-from ersatz.device_models.catalog.stack import Stack, words_of
-from ersatz.device_models.text.digits import DECIMAL
-from ersatz.sim.validation.reading.rules import Filling, Refused, rules
-from ersatz.sim.validation.reading.words import DENIES, affirmed, parts
+from ersatz.device_models.catalog.stack import Stack
+from ersatz.sim.validation.reading.rules import Filling, Refused
+from ersatz.sim.validation.reading.words import DENIES, affirmed, asserted, parts
 
-HARDWARE = re.compile(rf"MFU/HFU=({DECIMAL})/({DECIMAL})")
 # The first that is found decides; `LEVEL` names a stage by its number, in any spelling.
 LEVEL = re.compile(r"(?:zero|stage)(?:[ _-]*(?:stage|dp|level))?[ _=:-]*([0-3])(?!\d|\.\d)")
-SHARDINGS = (
+# What denies words that belong to it, searched in the whole cell.
+KEPT = (
     (r"not resharded|shard_grad_op|reshard\w*\W*(false|never|no\b|0)", 2),
     (r"grad.*param\w*[^,;]* not ", 2),
+)
+# Searched in what the cell affirms.
+SHARDINGS = (
     (LEVEL, None),
     (r"zero ?\+\+|zero-?infinity|\bos ?\+ ?g ?\+ ?p", 3),
     (r"zero-?offload|\bos ?\+ ?g\b|_\{?os\+g\b", 2),
     (r"dp_shard\w*[ =:]+1\b|shard_?degree[ =:]+1\b", 0),
     (r"dp_shard|data_parallel_shard|shard_?degree", 3),
-    (r"\bno[_ -]?(\w+ )?shard|not sharded|unsharded|\bno (zero|fsdp|dist)|\bnone\b|^ddp\b", 0),
-    (
-        r"without (zero|fsdp|\w* ?shard)|(zero|fsdp|shard\w*|optimi\w+) (off|disabled|not used|unused)",
-        0,
-    ),
+    (r"\bno[_ -]?(\w+ )?shard|unsharded|^ddp\b", 0),
     (r"optimizer[_ ]parallel", 2),  # of MindSpore: gradients are scattered, too
     (r"fsdp|hsdp|full[_ -]shard|fully|hybrid[_ ]shard|\bmics\b", 3),
     (r"optim|dist", 1),
 )
+SPOKEN_OF = re.compile(r"zero|fsdp|hsdp|shard|optim|dist|\bddp\b|^\W*(?:none|no|off|false)\W*$")
+ALSO = re.compile(
+    r"(?:zero|stage)[ _-]*(?:stage)?[ _=:-]*[0-3]((?:\s?(?:/|,|\bor\b|\band\b|-|–|→|->|>|to\b"
+    r"|then\b|later\b)\s?[0-3](?!\d|\.\d))+)"
+)
+ONE_OR_ANOTHER = re.compile(r"(?<![wn])/(?!a\b)|\bor\b|\bvs\b|→|->|\bthen\b|\blater\b|&")
+BY_NAME = ((r"\bddp\b|\bdata[- ]parallel\b(?! shard)", 0), (r"fsdp|hsdp|full[_ -]shard", 3))
+FLAG = re.compile(r"fsdp ?= ?1\b")  # a switch, or a degree
 # Of one part of a cell that speaks of what is sharded, and not of how it is sent.
 SENT = re.compile(r"overlap|reduc|accum|clip|comm|bucket|sync|fus|gather|dtype|fp32|bf16")
 KINDS = ((r"grad.{0,80}(param|weight)", 3), (r"optim.{0,80}grad|grad.{0,80}optim", 2))
@@ -38,50 +43,19 @@ ELSEWHERE_SAID = re.compile(
     r"|distributed[- _]optimizer",
     re.I,
 )
+UNSHARDED = re.compile(
+    r"\b(?:no|without|w/o) (?:zero|fsdp|distributed optimizer|optimizer (?:state )?sharding)$", re.I
+)
 # Over how many ranks state is sharded, where the cell says so; the name of an interface is no number.
 GROUP = re.compile(
     r"(?:fsdp|mics,?)[ _=-]*(\d{1,7})|dp_shard\w*[ =:]+(\d{1,7})|group(?: size| of)?[= ]+(\d{1,7})"
     r"|shard\w*(?:[ _](?:size|degree|group|over|of|across))*[ _=:]+(\d{1,7})(?! ?[x×])|(\d{1,7})-way"
 )
 PAIR = re.compile(r"(\d{1,7}) ?[x×*] ?(\d{1,7})")
+NODES = re.compile(r"(?:over|across|within|in|of|spans?) (\d{1,5}) (?:nodes|hosts|servers)")
 INSIDE = re.compile(
     r"in(?:side)? (?:(?:a|an|each|the|one|every) )?(?:node|host|server)|intra-?node|per[- ]node|node-local"
 )
-RECOMPUTES = (
-    (
-        r"^(none|false|no|not|off|disabled?|without|never|w/o)\b|^0$|^[-–—]$"
-        r"|: ?(none|off|no|false|disabled)$",
-        "none",
-    ),
-    (r"selective|up-proj|norm|per-op|\bop\b|module", "selective"),
-    (
-        r"^(full|true|other|yes|on|all)\b|\bfull\b|\buniform\b|every layer|(all|each) (layer|block)s?",
-        "full",
-    ),
-)
-BARE = re.compile(
-    r"^(?:(?:gradient|activation)s?[ -])?(?:check-?point|re-?comput)\w*(?:[ :=]*(?:on|enabled|yes|true))?$"
-)
-# "full" of a few layers, or of something in them.
-SHARE = re.compile(r"(?:^|[ =:])(?:(\d+(?:\.\d+)?) ?%|(0?\.\d+|1\.0+)(?![\d%]))")
-BUT_LAYERS = re.compile(r"(?:all but|except|excluding)\D{0,20}(\d{1,6})(?: layers?)?")
-EVERY = re.compile(
-    r"every (?:(other|second|alternate)|(\d{1,6})(?:st|nd|rd|th)?) ?(?:layers?|blocks?)?\b"
-)
-SOME_LAYERS = re.compile(
-    r"(\d{1,6})\s*(?:of|/|out of)\s*(?:the )?\d{1,6}\s*layers?|(?:first|last|only |method=block)\D*(\d{1,6})"
-)
-PARTLY = re.compile(
-    r"\W\d+ layers?$|only|partial|every (?!layer)|some|first|last|half|mlp|ffn|attention|method=block"
-)
-NOT_LAYERS = re.compile(r"mlp|ffn|attention")
-# A part of the notes that says how much is computed again, where the cell is blank.
-RECOMPUTE_SAID = re.compile(
-    r"\b(?:re-?comput(?:e|ation|ing)|(?:activation|gradient)s?[- ]check-?pointing|remat\w*"
-    r"|(?:selective|full|no) AC)\b",
-    re.I,
-)
-FULL_RATIO = 1.2  # HFU / MFU: 4/3 with all layers computed again
 
 
 def zero_of(fill: Filling, stack: Stack) -> int:
@@ -93,17 +67,42 @@ def zero_of(fill: Filling, stack: Stack) -> int:
         for kinds, stage in KINDS:
             if re.search(kinds, part) and not SENT.search(part):
                 return stage
-    levels = [int(found[1]) for found in LEVEL.finditer(" ; ".join(affirmed(text)))]
-    if len(set(levels)) > 1 and " for " in text:  # of experts and of the rest, say
+    said = " ; ".join(asserted(text))
+    levels = [int(found[1]) for found in LEVEL.finditer(said)]
+    levels += [int(n) for found in ALSO.finditer(said) for n in re.findall(r"[0-3]", found[1])]
+    if len(set(levels)) > 1:  # of experts and of the rest, or one run and another
         words = f"sharding {text!r} names several: zero {{}}"
         return int(fill.note("zero", levels[0], words, levels[1:]))
+    stages = _kinds(said) if ONE_OR_ANOTHER.search(said) else []
+    if len(stages) > 1:
+        words = f"sharding {text!r} names several: zero {{}}"
+        return int(fill.note("zero", stages[0], words, stages[1:]))
+    if set(levels) & {0, 1} and re.search(r"fsdp|hsdp|full[_ -]shard|fully", said):
+        words = f"sharding {text!r} names several: zero {{}}"
+        return int(fill.note("zero", levels[0], words, [3]))
+    if kept := next((level for pattern, level in KEPT if re.search(pattern, text)), 0):
+        return kept
+    if FLAG.search(said):
+        words = f"sharding {text!r}: zero {{}} (1 may be a switch or a degree)"
+        return int(fill.note("zero", 3, words, [0]))
     for pattern, level in SHARDINGS:
-        if found := re.search(pattern, text):
+        if found := re.search(pattern, said):
             return int(found[1]) if level is None else level
+    if DENIES.search(text) and SPOKEN_OF.search(text):
+        return 0
     usual = int(stack.defaults.get("zero", "1"))
     words = f"sharding {text!r} is not understood" if text else "sharding is blank"
     fill.assumptions.append(f"{words}: zero {usual} (the stack's habit)")
     return usual
+
+
+def _kinds(said: str) -> list[int]:
+    """Return the stages that a cell names by any name, in the order of their names in it."""
+    found = [(match.start(), int(match[1])) for match in LEVEL.finditer(said)]
+    found += [
+        (match.start(), level) for pattern, level in BY_NAME for match in re.finditer(pattern, said)
+    ]
+    return list(dict.fromkeys(level for _, level in sorted(found)))
 
 
 def _sharding(fill: Filling) -> str:
@@ -112,7 +111,8 @@ def _sharding(fill: Filling) -> str:
     if text := run.text("sharding"):
         return text.lower()
     said = (part for column in ("framework", "notes") for part in affirmed(run.text(column)))
-    return next((part.lower() for part in said if ELSEWHERE_SAID.search(part)), "")
+    found = next((part.lower() for part in said if ELSEWHERE_SAID.search(part)), "")
+    return found or next((p.lower() for p in parts(run.text("notes")) if UNSHARDED.search(p)), "")
 
 
 def pipeline_zero(fill: Filling, stack: Stack, zero: int, pp: int) -> int:
@@ -135,6 +135,8 @@ def shard_of(fill: Filling, dp: int) -> int:
         ranks = int(fill.note("shard", int(pair[2]), words, [int(pair[1])]))
     elif copies := re.search(r"dp_replicate\w*[ =:]+(\d+)", text):
         ranks = _shard_of_copies(fill, dp, int(copies[1]), GROUP.search(text))
+    elif (several := NODES.search(text)) and node:
+        ranks = int(several[1]) * node
     elif match := GROUP.search(text):
         ranks = next(int(group) for group in match.groups() if group)
     elif INSIDE.search(text) and node:
@@ -159,97 +161,3 @@ def _shard_of_copies(fill: Filling, dp: int, copies: int, group: re.Match[str] |
             f"{copies} copies of state sharded over {stated or '?'} ranks do not make dp {dp}"
         )
     return dp // copies
-
-
-def recompute_of(fill: Filling, stack: Stack) -> str:
-    run = fill.run
-    text = run.text("recompute").lower()
-    stated = HARDWARE.search(run.text("notes"))
-    if stated and float(stated[2]) > FULL_RATIO * float(stated[1]):
-        return "full"  # the row's own rates count a third more than the model's products
-    text = text or _noted(fill)
-    if not text:
-        usual = stack.defaults.get("recompute", "none")
-        return str(fill.assume("recompute", usual, "the stack's habit", ["none", "full"]))
-    kind = next((kind for pattern, kind in RECOMPUTES if re.search(pattern, text)), "")
-    if BUT_LAYERS.search(text):
-        return "full"
-    if kind != "none" and _share(text):
-        return "full"  # of some layers
-    if kind == "selective" and EVERY.search(text):  # torchtitan's: whole layers, every so many
-        words = f"recompute {text!r}: {{}} (of every so many layers)"
-        return str(fill.note("recompute", "full", words, ["selective"]))
-    if not kind and BARE.search(text):
-        words = f"recompute {text!r} does not say of how much: {{}}"
-        return str(fill.note("recompute", "full", words, ["selective"]))
-    if kind == "full" and NOT_LAYERS.search(text):
-        return str(fill.note("recompute", "selective", f"recompute {text!r}: {{}}", ["full"]))
-    if kind == "full" and PARTLY.search(text) and not _layers_said(text):
-        return str(
-            fill.note(
-                "recompute", "full", f"recompute {text!r}, of how many is not clear: {{}}", ["none"]
-            )
-        )
-    if kind:
-        return kind
-    words = f"recompute {text!r} is not understood: {{}}"
-    return str(fill.note("recompute", "selective", words, ["none", "full"]))
-
-
-def _noted(fill: Filling) -> str:
-    """Return what the notes say of recomputation, as a cell would; empty where they do not."""
-    said = (p for p in parts(fill.run.text("notes")) if RECOMPUTE_SAID.search(p))
-    part = next(said, "").lower()
-    if DENIES.search(part):
-        return "none"
-    bare = part and not re.search(r"full|selective|layer|\d|true|false|recipe|config", part)
-    return "recompute" if bare else part
-
-
-def _layers_said(text: str) -> re.Match[str] | None:
-    return BUT_LAYERS.search(text) or SOME_LAYERS.search(text) or EVERY.search(text)
-
-
-def _share(text: str) -> float:
-    """Return the share of layers that a cell states: 0.5 of "50 %"; 0: none."""
-    said = SHARE.search(text)
-    if said is None or "budget" in text:
-        return 0.0
-    share = float(said[1]) / 100 if said[1] else float(said[2])
-    return share if share <= 1 else 0.0
-
-
-def recompute_layers(fill: Filling, layers: int, chunks: int) -> int:
-    """Return how many layers of a chunk are computed again where the row says so; 0: all."""
-    text = fill.run.text("recompute").lower()
-    per_chunk = layers // chunks
-    if share := _share(text):
-        fill.assumptions.append(f"recompute {text!r}: of that share of the layers, each whole")
-        count = round(share * per_chunk)
-    elif every := EVERY.search(text):
-        count = per_chunk // (int(every[2]) if every[2] else 2)
-    elif said := BUT_LAYERS.search(text):
-        count = per_chunk - math.ceil(int(said[1]) / chunks)
-    elif said := SOME_LAYERS.search(text):
-        count = int(said[2]) if said[2] else math.ceil(int(said[1]) / chunks)
-    else:
-        return 0
-    return max(count, 1) if count < per_chunk else 0
-
-
-def modules_of(fill: Filling, stack: Stack) -> tuple[str, ...]:
-    """Return the modules that a selective recomputation names; empty: the stack's list.
-
-    The stack's list is also taken where it has all that are named: a row may name some of them.
-    """
-    text = fill.run.text("recompute").lower()
-    said = [part for part in affirmed(text) if "offload" not in part]
-    found = tuple(
-        rule["module"]
-        for rule in rules("recomputed_modules")
-        if any(re.search(rule["pattern"], part) for part in said)
-    )
-    if not found or set(found) <= set(words_of(stack.selective_recompute)):
-        return ()
-    fill.assumptions.append(f"recompute {text!r}: {', '.join(found)}, as it names them")
-    return found

@@ -167,7 +167,12 @@ def language_part(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping
     outer: dict[str, Any] = {}
     for _ in range(5):
         inner = next(
-            (values[name] for name in PARTS if isinstance(values.get(name), Mapping)), None
+            (
+                values[name]
+                for name in PARTS
+                if isinstance(values.get(name), Mapping) and values[name]
+            ),
+            None,
         )
         if inner is None:
             break

@@ -16,7 +16,8 @@ from ersatz.device_models.shipped import DATA
 from ersatz.device_models.text.yamltext import parse_yaml
 
 COUNTS = re.compile(
-    r"^num_|^n_|experts|_size|_layers|_heads|_rank|ffn_dim"
+    r"^num_|^n_|experts|_size|_layers|_heads|_rank|ffn_dim|window|chunk|local_|cache_share"
+    r"|(?:ffn|hidden|inner|intermediate|expansion|width|depth|mlp)_?\w*multiplier$|interleave"
 )  # no ending makes these harmless
 
 
@@ -35,6 +36,7 @@ class Family:
     says: Mapping[str, str] = field(default_factory=dict)  # keys that are an assumption, in words
     harmless: frozenset[str] = frozenset()
     endings: tuple[str, ...] = ()
+    without: frozenset[str] = frozenset()  # keys that its class does not have
 
     def is_harmless(self, key: str) -> bool:
         """Tell whether a key is known to shape neither weights nor work."""
@@ -58,6 +60,7 @@ def family_of(name: str) -> Family:
         name, name in table["families"], entry.get("refused", ""), entry.get("plain", False),
         entry.get("gate", ""), entry.get("recurrence", ""), entry.get("all_windows", False),
         entry.get("defaults", {}), entry.get("says", {}), harmless, tuple(table["harmless_endings"]),
+        frozenset(key for key, names in table["without"].items() if name in names),
     )  # fmt: skip
 
 

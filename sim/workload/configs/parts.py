@@ -47,7 +47,8 @@ def attention(config: Config, word: str, hidden: int) -> Sizes:
     heads = _own(config, swa, "swa_num_attention_heads", *HEADS)
     sizes: Sizes = {"heads": heads, "gate": _gate(config), **_windows(config, word)}
     rank = config.get("kv_lora_rank")
-    config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
+    if rank or config.get("o_lora_rank") or config.family.known:  # a class that has none heeds none
+        config.read.update(("q_lora_rank", "qk_head_dim", "qk_rope_head_dim", "qk_nope_head_dim"))
     if rank == 0 and config.given("kv_lora_rank"):
         config.blame(("kv_lora_rank",), 0, "expected a number above 0, or null without latents")
     if rank:
@@ -90,7 +91,17 @@ def _gate(config: Config) -> str:
             False,
             "expected true: attention of this family always has a gate",
         )
-    return "" if config.get("gating") is False else config.family.gate
+    gating = config.get("gating")
+    if config.family.gate and gating is False:
+        config.blame(
+            ("gating",), False, "expected true, per-head or per-element: this family always gates"
+        )
+    if isinstance(gating, str):
+        found = next((word for word in ("head", "element") if word in gating), "")
+        if not found:
+            config.blame(("gating",), gating, "expected true, per-head or per-element")
+        return found
+    return config.family.gate
 
 
 def _windows(config: Config, word: str) -> Sizes:
@@ -158,6 +169,8 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
     if config.get("multi_query"):
         config.read.update(KV_HEADS)
         return 1
+    if config.given("multi_query") and not any(map(config.given, KV_HEADS)):
+        return heads  # whatever the class's usual number is of one head
     if config.get("multi_query_attention") and config.get("multi_query_group_num"):
         return config.whole("multi_query_group_num", least=1)
     if swa and config.get("swa_num_key_value_heads"):
@@ -231,6 +244,9 @@ def recurrence(config: Config, hidden: int) -> Recurrence | None:
                 f"{name.replace('_', ' ')} of its {found.kind} layers is {size}; expected 1 or more"
             )
             config.blame((), "", words)
+    if found.kind == "gated_delta" and found.key_heads > 0 and found.heads % found.key_heads:
+        config.blame(("linear_num_key_heads",), found.key_heads, f"expected a divisor of the {found.heads}"
+                     " heads of values")  # fmt: skip
     return replace(found, **{name: max(size, 1) for name, size in sizes.items()})
 
 
@@ -316,6 +332,9 @@ def _mamba2(config: Config, hidden: int) -> Recurrence:
         else config.whole("head_dim", default=max(inner // heads, 1))
     )
     config.read.update(("mamba_expand", "expand"))
+    stated = config.get("mamba_d_ssm")
+    if stated and stated != heads * size and not config.problems:
+        config.blame(("mamba_d_ssm",), stated, f"expected the {heads} heads of {size} of Mamba-2")
     groups = config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", default=1, least=1)
     if heads % groups and not config.problems:
         config.blame(("mamba_n_groups", "n_groups", "mamba_ngroups"), groups,
@@ -380,6 +399,9 @@ def experts(config: Config) -> Experts:
         config.blame(TOP_K, top_k, f"expected at most the {routed} experts")
     count = config.whole(*SHARED)
     shared, own = 0, config.get(*SHARED_INNER)
+    void = next((key for key in SHARED_INNER if key in config.own and config.own[key] is None), "")
+    if void and config.family.defaults.get(void):
+        config.blame((void,), None, "null: expected the width of the shared experts, or 0 for none")
     config.read.update((*SHARED, *SHARED_INNER))
     if own:
         times = max(count, 1) if config.get("shared_experts_intermediate_size") else 1

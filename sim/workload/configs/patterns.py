@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ersatz.sim.workload.configs.config import Config
+from ersatz.sim.workload.configs.switches import switched_off, switched_on
 
 WORDS = {
     "full_attention": "full", "attention": "full", "global": "full", "full": "full",
@@ -72,7 +73,7 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
         "both",
     }:
         config.read.update(ATTENTION_KEYS)
-    if not mixed & {"sliding", "chunked", "csa", "hca", "window"}:
+    if not mixed & {"sliding", "chunked", "csa", "hca", "window"} and _windows_are_off(config):
         config.read.update(WINDOW_KEYS)
     known = config.family.known and config.family.defaults.get("both_mixers") is None
     if not mixed & {"linear", "both"} and known:  # of a stranger they say that there is more
@@ -87,8 +88,23 @@ def settled(config: Config, words: list[tuple[str, str]]) -> None:
         config.read.update(EXPERT_KEYS)
     if "dense" not in fed:
         config.read.update(
-            ("intermediate_size", "intermediate_size_mlp", "dense_intermediate_size")
+            (
+                "intermediate_size",
+                "intermediate_size_mlp",
+                "dense_intermediate_size",
+                "ffn_hidden_size",
+                "ffn_dim",
+            )
         )
+
+
+def _windows_are_off(config: Config) -> bool:
+    """Tell whether sizes of windows mean nothing: switched off, in no layer listed, or not of the class."""
+    off = config.get("use_sliding_window") is False or config.given("layer_types")
+    sizes = (
+        key for key in WINDOW_KEYS if "window_layers" not in key and not key.startswith("use_")
+    )
+    return off or config.family.known or not any(config.given(key) for key in sizes)
 
 
 def one_block_pattern(config: Config) -> list[tuple[str, str]] | None:
@@ -102,6 +118,13 @@ def one_block_pattern(config: Config) -> list[tuple[str, str]] | None:
             pattern = "".join(BLOCKS.get(str(row), "?") for row in rows)
     if pattern is None:
         return None
+    if not config.family.known:
+        key = (
+            "layers_block_type"
+            if config.get("hybrid_override_pattern") is None
+            else "hybrid_override_pattern"
+        )
+        config.notes.append(f"{key}: each is taken as a block of one part, as Nemotron-H's are")
     if not isinstance(pattern, str) or not pattern or set(pattern) - set(LETTERS):
         config.blame(("hybrid_override_pattern", "layers_block_type"), pattern,
                      "expected M (Mamba-2), * (attention), - (MLP) and E (experts)")  # fmt: skip
@@ -115,6 +138,10 @@ def mixers(config: Config) -> Words:
     given = config.row("layer_types")
     words = WORDS | (INKLING if config.family.name.startswith("inkling") else {})
     if given is not None and all(str(word) in words for word in given):
+        if "sliding_attention" in given and config.own.get("use_sliding_window") is False:
+            config.notes.append(
+                "use_sliding_window is false, and layer_types lists windows: they are taken"
+            )
         return [words[str(word)] for word in given]
     if given is not None:
         unknown = sorted({str(word) for word in given} - set(words))
@@ -140,9 +167,13 @@ def mixers(config: Config) -> Words:
 def _plain_windows(config: Config, count: int) -> Words:
     """No pattern: a window, if there is one, is that of every layer (or of Qwen's last ones)."""
     window = config.get("sliding_window")
-    if window is None or config.get("use_sliding_window") is False:
+    if window is None or not config.flag("use_sliding_window", default=True):
+        if window is None and config.own.get("use_sliding_window"):
+            config.notes.append(
+                "use_sliding_window is true and no key gives a window: none is taken"
+            )
         return ["full"] * count
-    if config.get("use_sliding_window"):
+    if config.get("use_sliding_window") and config.get("max_window_layers") is not None:
         first = config.whole("max_window_layers", default=count)
         return ["full" if place < first else "sliding" for place in range(count)]
     if isinstance(window, list):
@@ -304,11 +335,14 @@ def feeds(config: Config) -> Words:
     routed = config.get(*EXPERTS)
     if config.family.name == "doge" and config.get("is_moe"):
         config.blame(("is_moe",), True, "a mixture of single-column experts is not modelled")
-    off = any(config.get(key) is False for key in ("is_moe", "enable_moe_block"))
+    off = config.get("enable_moe_block") is False or switched_off(config, "moe")
     named = [key for key in EXPERTS if key in config.own and config.family.defaults.get(key)]
     if routed is None and named:
         config.blame((named[0],), None, "null: expected how many experts, or 0 for none")
     beside = config.family.defaults.get("shared_like_expert")  # a single expert is not all there is
+    on = switched_on(config, "moe") if not routed and not config.family.known else ""
+    if on and not config.problems:
+        config.blame((on,), True, "says that there are experts: expected a key that says how many")
     if not routed or off or (routed == 1 and not beside):
         return ["dense"] * count
     given = config.row("mlp_layer_types")
@@ -336,8 +370,8 @@ def _feed(config: Config, place: int) -> str:
         listed = config.row("moe_layer_freq")
         return "moe" if listed and listed[place] else "dense"
     places = config.get("moe_layers")
-    if isinstance(places, list) and places:
-        return "moe" if place in places else "dense"
+    if places not in (None, []):
+        return "moe" if place in _listed(config, "moe_layers") else "dense"
     tests = (
         place >= config.whole("first_k_dense_replace", "num_dense_layers", "moe_layer_num_skipped"),
         place not in _listed(config, "mlp_only_layers"),
@@ -367,7 +401,10 @@ def _least(value: Any, default: int) -> int:
 
 def _listed(config: Config, key: str) -> list[Any]:
     """Return the numbers of layers that a key lists; one that is none of theirs is a fault."""
-    places = _as_list(config.get(key))
+    value = config.get(key)
+    if value is not None and not isinstance(value, list):
+        config.blame((key,), value, "expected a list of the numbers of layers")
+    places = _as_list(value)
     strange = [p for p in places if not isinstance(p, int) or not 0 <= p < config.layers]
     if strange and not config.problems:
         config.blame(

@@ -19,7 +19,18 @@ from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.workload.configs.config import MAX_LAYERS, Config, make_config
 from ersatz.sim.workload.configs.families import family_names
-from ersatz.sim.workload.configs.parts import HEADS, HIDDEN, TOP_K, feed_sizes, mixer_sizes
+from ersatz.sim.workload.configs.parts import (
+    EXPERT_INNER,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    INNER,
+    KV_HEADS,
+    SHARED,
+    TOP_K,
+    feed_sizes,
+    mixer_sizes,
+)
 from ersatz.sim.workload.configs.patterns import (
     EXPERTS,
     feeds,
@@ -29,7 +40,15 @@ from ersatz.sim.workload.configs.patterns import (
     settled,
 )
 from ersatz.sim.workload.configs.special import nas_layers, vision_words
-from ersatz.sim.workload.configs.strange import is_plain, refuse_other_attention, strange_words
+from ersatz.sim.workload.configs.strange import refuse_other_attention, strange_words
+from ersatz.sim.workload.configs.switches import (
+    is_gated,
+    is_tied,
+    said_of_switches,
+    switched_off,
+    switched_on,
+)
+from ersatz.sim.workload.configs.wrappers import wrapper_words
 from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 
@@ -41,13 +60,24 @@ PREDICTS = (
     "mtp_num_hidden_layers",
     "num_mtp_layers",
 )
-ALIKE = (HIDDEN, LAYERS, EXPERTS, TOP_K)  # names of one size each
+ALIKE = (
+    HIDDEN,
+    LAYERS,
+    EXPERTS,
+    TOP_K,
+    KV_HEADS,
+    HEAD_DIM,
+    INNER,
+    EXPERT_INNER,
+    SHARED,
+    ("num_attention_heads", "n_head", "n_heads", "attention_heads"),
+)  # of one size each
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length")
 BAICHUAN_13B = 5120  # its hidden size: positions by ALiBi, where the 7 B model has rotary ones
 SHAPES = re.compile(
-    r"(_size|_dim|_rank|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
+    r"(^layers|^blocks|_sizes?|_dims?|_ranks?|_heads|_head|_experts|_pattern|_types|_type_list|_freq|_period|_layers|_layer"
     r"|_ratios?|_groups?|_factor|_streams|_loops|_cycles|_multiplier|_share|_skip)$|moe|expert|lora|mamba"
-    r"|ut_steps|hyper_conn|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|cla$|^index_"
+    r"|ut_steps|hyper_conn|window|sparse|linear_|altup|laurel|cross_|recurr|loop|conv|latent|repeat|sharing|^ssm_|first_k|^mtp_|nextn|ngram|word_group|cla$|^index_"
 )
 
 
@@ -135,6 +165,7 @@ def _model(config: Config, path: Path) -> Model | None:
     refuse_other_attention(config)
     for names in ALIKE:
         _agree(config, names)
+    _note_vocabularies(config)
     hidden = config.needed("hidden", *HIDDEN)
     layers = _layers(config, hidden)
     vocab = config.needed("vocab", *VOCAB)
@@ -143,7 +174,7 @@ def _model(config: Config, path: Path) -> Model | None:
                      f"an embedding of another width than {hidden} is not modelled")  # fmt: skip
     predict = _predict_layers(config)
     streams = config.whole("hc_mult", default=1, least=1)
-    tied = _tied(config)
+    tied = is_tied(config)
     if config.problems or not layers:
         return None
     runs = tuple((kind, len(list(same))) for kind, same in groupby(layers))
@@ -157,6 +188,13 @@ def _agree(config: Config, names: tuple[str, ...]) -> None:
         first, *others = said
         words = ", ".join(f"{name} says {said[name]}" for name in others)
         config.blame((first,), said[first], f"{words}: they mean the same")
+
+
+def _note_vocabularies(config: Config) -> None:
+    """Note a vocabulary that is also given padded: which of the two has weights, no key tells."""
+    rows, padded = (config.own.get(name) for name in VOCAB)
+    if isinstance(padded, int) and isinstance(rows, int) and padded != rows:
+        config.notes.append(f"vocab_size {rows} is taken, not padded_vocab_size {padded}")
 
 
 def _assemble(
@@ -235,7 +273,7 @@ def _sized(config: Config, words: list[tuple[str, str]], hidden: int) -> Iterato
             sizes = mixer_sizes(view, word, hidden) | feed_sizes(view, feed, hidden)
             if config.problems:
                 return
-            made[key] = Layer(hidden, gated=_gated(config), streams=streams,
+            made[key] = Layer(hidden, gated=is_gated(config), streams=streams,
                               fused_attention=not _alibi(config), **sizes)  # fmt: skip
             _check(config, made[key])
             if config.problems:
@@ -252,12 +290,11 @@ def _second(config: Config, first: Layer, hidden: int) -> Layer:
 
 def _has_rows(config: Config) -> bool:
     """Tell whether a size has a value for each layer."""
-    rows = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert",
-            "num_attention_heads_per_layer", "num_key_value_heads", "num_attention_heads",
-            "sliding_window")  # fmt: skip
     return any(
-        isinstance(v := config.own.get(key), list) and len({str(x) for x in v}) > 1 for key in rows
-    )
+        isinstance(rows, list) and len(rows) == config.layers and len({str(row) for row in rows}) > 1
+        and all(row is None or isinstance(row, (int, float)) for row in rows)
+        for rows in config.own.values()
+    )  # fmt: skip
 
 
 def _check(config: Config, kind: Layer) -> None:
@@ -266,49 +303,24 @@ def _check(config: Config, kind: Layer) -> None:
                      f"expected a divisor of the {kind.heads} heads")  # fmt: skip
 
 
-def _gated(config: Config) -> bool:
-    """The family decides; an activation's name does so only where the family is not known."""
-    config.read.update(("hidden_act", "hidden_activation", "activation_function", "activation", "afn",
-                        "mlp_hidden_act"))  # fmt: skip
-    if config.family.known:
-        return not config.family.plain
-    if is_plain(config):
-        return False
-    act = str(config.get("mlp_hidden_act", "hidden_act", "activation_function", default="silu"))
-    if act in ("silu", "swiglu", "swish"):
-        return True
-    gated = act.startswith("gelu")
-    taken = "gated" if gated else "not gated"
-    config.notes.append(f"activation {act}: the MLP is taken as {taken}, which no key tells")
-    return gated
-
-
-def _tied(config: Config) -> bool:
-    if config.family.defaults.get("never_tied"):
-        if config.get("tie_word_embeddings"):
-            config.notes.append(
-                "tie_word_embeddings is true, which the family's class does not heed: untied"
-            )
-        return False
-    inner, outer = (values.get("tie_word_embeddings") for values in (config.own, config.outer))
-    if isinstance(inner, bool) and isinstance(outer, bool) and inner != outer:
-        config.notes.append(f"tie_word_embeddings is {str(inner).lower()} inside and"
-                            f" {str(outer).lower()} outside: taken as outside")  # fmt: skip
-        return outer
-    return config.flag("tie_word_embeddings")
-
-
 def _alibi(config: Config) -> bool:
     if config.family.name == "baichuan" and config.get(*HIDDEN) == BAICHUAN_13B:
         return True  # no key tells
-    return config.flag("alibi", "attn_config.alibi")
+    if not config.family.known and config.get("position_embedding_type") == "alibi":
+        return True
+    return config.flag("alibi", "attn_config.alibi", "use_alibi")
 
 
 def _predict_layers(config: Config) -> int:
-    if config.get("use_mtp") is False:
+    if switched_off(config, "mtp"):
         config.read.update(PREDICTS)
         return 0
     said = {name: config.whole(name) for name in PREDICTS if config.get(name)}
+    on = switched_on(config, "mtp")
+    if on and not said:
+        config.notes.append(
+            f"{on} is true and no key says how many prediction modules: none are taken"
+        )
     if len(set(said.values())) > 1:
         words = ", ".join(f"{name} {count}" for name, count in said.items())
         config.notes.append(f"prediction modules: {words}; the first is taken")
@@ -352,6 +364,8 @@ def _notes(config: Config, runs: tuple[tuple[Layer, int], ...]) -> Iterator[str]
     yield from (f"model: {words}" for words in config.notes)
     yield from vision_words(config)
     yield from strange_words(config)
+    yield from wrapper_words(config, lambda key: SHAPES.search(key) is not None)
+    yield from said_of_switches(config)
     for key, words in config.family.says.items():
         if config.given(key):
             config.read.add(key)

@@ -16,18 +16,28 @@ from ersatz.sim.workload.configs.special import DEPTH, TOWERS, WIDTH
 
 # Heads in the place of the vocabulary's product, and classes that have none.
 OTHER_HEAD = re.compile(
-    r"For(?!CausalLM|ConditionalGeneration|.*Generation|.*LM)\w+|(?<!Head)Model$|Reward"
+    r"For(?!CausalLM|ConditionalGeneration|.*Generation|(?!Masked|PreTrain).*LM)\w+|(?<!Head)Model$|Reward"
 )
 SHARED_KEYS = (*SHARED, *SHARED_INNER)
-NO_CAUSE = {"is_causal": False, "causal": False, "use_bidirectional_attention": True}
-PLAIN = ("use_swiglu", "use_glu", "glu", "gated_mlp", "mlp_gated", "is_gated_act")
+NOT_CAUSAL = re.compile(r"(?<!non_)causal(?!_conv)")  # false
+BOTH_WAYS = re.compile(
+    r"bidirectional_att|^(?:is_)?bidirectional$|prefix_lm|non_causal|noncausal"
+)  # true
+GATED = ("attn_output_gate", "mla_use_output_gate", "use_attention_gate")
 EAGER = ("_attn_implementation", "attn_implementation", "attn_impl", "attn_config.attn_impl")
 
 
 def refuse_other_attention(config: Config) -> None:
     """Blame what says that tokens see those after them, and latents that are switched off."""
-    for key, value in NO_CAUSE.items():
-        if config.own.get(key) is value:
+    seen = {
+        **config.own,
+        **{f"attn_config.{k}": v for k, v in _section(config, "attn_config").items()},
+    }
+    for key, value in seen.items():
+        last = key.rpartition(".")[2]
+        if (NOT_CAUSAL.search(last) and value is False) or (
+            BOTH_WAYS.search(last) and value is True
+        ):
             config.blame((key,), value, "attention to later tokens is not modelled: expected a causal"
                          " language model")  # fmt: skip
     if config.own.get("use_mla") is False and config.own.get("kv_lora_rank"):
@@ -39,14 +49,9 @@ def refuse_other_attention(config: Config) -> None:
         config.blame(("moe_layer_freq",), rows, "expected a whole number, or one for every layer")
 
 
-def is_plain(config: Config) -> bool:
-    """Tell whether a key says that the MLP has no gate; its name is `hidden_act`'s affair otherwise."""
-    said = [key for key in PLAIN if config.own.get(key) is False]
-    config.read.update(PLAIN)
-    if said and not config.family.known:
-        note = f"{said[0]} is false: the MLP has two matrices"
-        config.notes += [] if note in config.notes else [note]
-    return bool(said) and not config.family.known
+def _section(config: Config, key: str) -> Mapping[str, Any]:
+    found = config.own.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def strange_words(config: Config) -> Iterator[str]:
@@ -63,6 +68,34 @@ def strange_words(config: Config) -> Iterator[str]:
     eager = next((key for key in EAGER if config.get(key) == "eager"), "")
     if eager:
         yield f"model: {eager} is eager: the stack's attention is taken"
+    if config.own.get("mask_token_id") is not None:
+        yield ("model: mask_token_id: a model that fills in tokens sees those after them as well; causal"
+               " attention is taken")  # fmt: skip
+    positions = config.own.get("position_embedding_type")
+    if (
+        not config.family.known
+        and isinstance(positions, str)
+        and not re.search(r"rop|rotary|alibi|none|nope", positions)
+    ):
+        yield f"model: position_embedding_type {positions}: a table of positions is not counted"
+    routed = next((key for key in EXPERTS if config.own.get(key)), "")
+    if routed and config.own.get("top_k") and not any(map(config.given, TOP_K)):
+        yield "model: top_k is taken as how many tokens are sampled from, not as experts of a token"
+    if routed and config.own.get("top_k") and any(map(config.given, TOP_K)):
+        yield f"model: top_k {config.own['top_k']}: taken to be of sampling, not of experts"
+    own = next((key for key in EXPERTS if config.family.defaults.get(key)), "")
+    paired = {"num_experts", "num_local_experts"}
+    if routed and own and routed != own and own not in config.own and not {routed, own} <= paired:
+        yield f"model: {routed} is taken for {own}, as the class of {config.family.name} calls it"
+    count = next((config.own[key] for key in SHARED if isinstance(config.own.get(key), int)), 0)
+    width = next((key for key in SHARED_INNER if config.own.get(key)), "")
+    if (
+        width
+        and count > 1
+        and not config.family.known
+        and width != "shared_experts_intermediate_size"
+    ):
+        yield f"model: {width} is taken as that of all {count} shared experts together"
     yield from _parts(config)
     yield from _foreign(config)
 
@@ -93,12 +126,31 @@ def _foreign(config: Config) -> Iterator[str]:
         key in usual for key in ("hidden_size", "n_embd", "d_model")
     ):
         return  # its class is not known
+    routed = (*EXPERTS, *TOP_K, *EXPERT_INNER, "enable_moe_block")
     marks = {
-        EXPERTS: (*EXPERTS, *TOP_K, *EXPERT_INNER, "enable_moe_block"),
+        EXPERTS: routed,
+        EXPERT_INNER: EXPERT_INNER if any(key in usual for key in EXPERTS) else routed,
         SHARED_KEYS: (*SHARED_KEYS, "shared_like_expert"),
+        ("kv_lora_rank",): ("kv_lora_rank",),
+        ("num_nextn_predict_layers",): routed,
     }
-    for kind, of_class in marks.items():
-        for key in kind if not any(mark in usual for mark in of_class) else ():
-            if config.own.get(key) not in (None, False, 0, 1):
-                yield (f"model: {key}: the class of {config.family.name} has no such key; it is taken"
-                       " to mean what it means elsewhere")  # fmt: skip
+    if (
+        usual.get("kv_lora_rank")
+        and "kv_lora_rank" in config.own
+        and config.own["kv_lora_rank"] is None
+    ):
+        yield (f"model: kv_lora_rank is null: heads with keys of their own are taken, which the class of"
+               f" {config.family.name} does not have")  # fmt: skip
+    foreign = [
+        key
+        for kind, of_class in marks.items()
+        if not any(mark in usual for mark in of_class)
+        for key in kind
+        if config.own.get(key) not in ((None, False, 0, 1) if kind is EXPERTS else (None, False, 0))
+    ]
+    foreign += [key for key in sorted(config.family.without) if config.own.get(key) is not None]
+    if not config.family.gate and any(config.own.get(key) for key in GATED):
+        foreign.append(next(key for key in GATED if config.own.get(key)))
+    for key in foreign:
+        yield (f"model: {key}: the class of {config.family.name} has no such key; it is taken"
+               " to mean what it means elsewhere")  # fmt: skip
