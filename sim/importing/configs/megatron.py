@@ -84,8 +84,9 @@ def _by_last_name(leaves: Mapping[str, Given]) -> dict[str, Given]:
 def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a configuration that Megatron-Bridge wrote (ConfigContainer)."""
     draft = Draft(text.file, "bridge-yaml", "megatron-bridge, August 2026")
-    _refuse_adapters(draft, flat_yaml(text))
-    leaves = {k: v for k, v in flat_yaml(text).items() if not k.endswith("_target_") and
+    whole = {k: filled_in(v, defines, draft) for k, v in flat_yaml(text).items()}
+    _refuse_adapters(draft, whole)
+    leaves = {k: v for k, v in whole.items() if not k.endswith("_target_") and
               "_call_" not in k and "_partial_" not in k}  # fmt: skip
     given: dict[str, Given] = {}
     for key, one in leaves.items():

@@ -57,3 +57,23 @@ class Files(Variables):
         if name in self.state.written:
             reason = f"{name} is changed by {by} (line {line}), which is not run"
             self.state.written[name] = (Piece("", line, False, Unknown(reason, line)),)
+
+
+_SHELLS = ("bash", "sh", "zsh", "ksh", "dash")
+_AFAR = ("ssh", "pdsh", "clush")  # their last word is what the other machine does
+
+
+def inner_script(fields: Sequence[Value]) -> tuple[Sequence[Value], Value] | None:
+    """Return what starts another shell, and the commands for it: `srun bash -c "..."`, `ssh h "..."`."""
+    names = [text_of(one).rsplit("/", 1)[-1] for one in fields]
+    for i, name in enumerate(names):
+        if name not in _SHELLS:
+            continue
+        for j in range(i + 1, len(names)):
+            if not names[j].startswith(("-", "+")):
+                break
+            if "c" in names[j].lstrip("-") and not names[j].startswith("--") and j + 1 < len(names):
+                return fields[:i], fields[j + 1]
+    if names and names[0] in _AFAR and len(names) > 2 and " " in text_of(fields[-1]):
+        return (), fields[-1]
+    return None

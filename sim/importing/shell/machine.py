@@ -18,7 +18,7 @@ from ersatz.device_models.text.digits import whole
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.importing.shell.conditions import decide_test, decide_words
-from ersatz.sim.importing.shell.files import Files
+from ersatz.sim.importing.shell.files import Files, inner_script
 from ersatz.sim.importing.shell.grammar import (
     Block,
     Case,
@@ -115,6 +115,7 @@ class _Machine(Files):
     steps: int = 0
     sourced: int = 0
     calls: int = 0
+    prefix: tuple[Value, ...] = ()  # what starts the shell that is followed
 
     def block(self, nodes: Block) -> bool | None:
         """Follow commands in order; returns the status of the last."""
@@ -352,13 +353,31 @@ class _Machine(Files):
             self.lose(name.partition("[")[0], node.line)
         if self.writes(name, fields, node):
             return True
+        if (inner := inner_script(fields)) and self._inside(*inner, node.line):
+            return None
         if name not in _QUIET or node.here:
             here = shown(self.here(node)) if node.here else ""
             start = node.here[0].body_line if node.here else 0
             own = tuple((a.name, text_of(held)) for a in node.assigns
                         if isinstance(held := self.state.variables.get(a.name), tuple))  # fmt: skip
-            self.commands.append(Command(tuple(fields), node.line, self.maybe, here, start, own))
+            whole_ = (*self.prefix, *fields)
+            self.commands.append(Command(whole_, node.line, self.maybe, here, start, own))
         return True
+
+    def _inside(self, before: Sequence[Value], script: Value, line: int) -> bool:
+        """Follow the commands that another shell is handed; False where they start nothing."""
+        kept, found, outer = self.state.copy(), len(self.commands), self.prefix
+        try:
+            body = parse(shown(script), self.file, line_of(script, line))
+        except InputError:
+            return False
+        self.prefix = (*outer, *before)
+        with suppress(_Exit):
+            self.block(body)
+        self.prefix = outer
+        kept.written |= self.state.written
+        self.state = kept
+        return len(self.commands) > found
 
     def _call(self, name: str, arguments: Sequence[Value], line: int) -> bool | None:
         if self.calls >= MOST_CALLS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.models import put_attention, put_model
+from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.deepspeed import (
     automatic,
     put_settings,
@@ -31,7 +32,7 @@ class Names:
 
     model: Sequence[str] = ("model_name_or_path", "model_name", "model")
     length: Sequence[str] = ("model_max_length", "max_seq_length", "max_length", "block_size")
-    micro: Sequence[str] = ("per_device_train_batch_size",)
+    micro: Sequence[str] = ("per_device_train_batch_size", "per_gpu_train_batch_size")
     micro_default: int = 8
     length_default: int | None = None
     rank: Sequence[str] = ("lora_r", "lora_rank")
@@ -42,7 +43,7 @@ class Names:
     more: frozenset[str] = field(default_factory=frozenset)
 
 
-def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
+def settings_of(flags: Flags, written: Mapping[str, Value]) -> Flags | None:
     """Return DeepSpeed's settings that the arguments name; None where there are none."""
     draft = flags.draft
     given = flags.take("parallel.zero", "deepspeed", "deepspeed_config")
@@ -75,6 +76,10 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
 def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> None:
     """Fill the draft from a trainer's arguments; machines must stand in it already."""
     draft = flags.draft
+    if (given := flags.find("use_cpu", "no_cuda")) and flags.on("training.precision", given.key):
+        draft.refuse(
+            given.line, given.shown, "trains on the host's processors, which is not simulated"
+        )
     _beside(flags)
     shared = flags.whole("parallel.cp", "sequence_parallel_size")
     if shared and shared > 1:  # Ulysses: ranks that share a sequence
@@ -197,6 +202,10 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
     if key in draft.values:
         flags.take(key, "bf16", "fp16")
         return
+    if settings and all(_enabled(settings, kind) for kind in ("bf16", "fp16")):
+        draft.contradict(
+            "DeepSpeed's bf16 and fp16 are both enabled: it starts with one of them alone"
+        )
     for kind in ("bf16", "fp16"):
         own = flags.find(kind)
         on = flags.on(key, kind, *(["pure_bf16"] if kind == "bf16" else []))
@@ -207,6 +216,10 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
             draft.put(key, kind)
             flags.take(key, "mixed_precision")  # the trainer's own word wins over its launcher's
             return
+    if settings and settings.on(key, "amp.enabled"):
+        draft.put(key, "fp16")
+        draft.assume(key, "fp16", "amp is enabled: most products in 16 bits, weights in 32")
+        return
     words = flags.text(key, "mixed_precision", "torch_dtype", "dtype")
     named = (words or "").lower().replace("bfloat16", "bf16").replace("float16", "fp16")
     if named in ("bf16", "fp16", "fp8"):
@@ -219,6 +232,11 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
         return
     draft.put(key, "fp32")
     draft.assume(key, "fp32", "neither bf16 nor fp16 is on")
+
+
+def _enabled(settings: Flags, kind: str) -> bool:
+    given = settings.find(f"{kind}.enabled")
+    return given is not None and given.value == "true"
 
 
 def _recompute(flags: Flags, names: Names) -> None:
