@@ -115,7 +115,7 @@ def _listed(
             return None, each
         hosts = {name: n for name, n in hosts.items() if name not in left_out.value.split("@")}
     slots = set(hosts.values())
-    if len(slots) != 1 or (total is not None and sum(slots) and total != sum(hosts.values())):
+    if len(slots) != 1 or (total is not None and any(slots) and total != sum(hosts.values())):
         draft.ask("cluster.nodes", f"hosts {', '.join(hosts)[:60]} with {sum(hosts.values())} slots in all:"
                   " how many devices of how many machines?")  # fmt: skip
         return nodes, each

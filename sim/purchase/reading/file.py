@@ -168,6 +168,9 @@ def _buildout(
     section = spec.purchase
     assert section is not None
     whole = reading.money(section.budget, ("purchase", "budget"))
+    if whole is not None and whole <= 0 and not section.monthly:
+        words = "expected money above 0; leave it out where there is no limit"
+        reading.blame(("purchase", "budget"), str(whole), words)
     monthly = reading.money(section.monthly, ("purchase", "monthly")) or 0.0
     base = whole if whole is not None else (0.0 if monthly else INF)
     budget = tuple(base + monthly * (t + 1) for t in range(section.months))
