@@ -287,3 +287,46 @@ def test_weights_of_automodel_in_32_bits(tmp_path: Path) -> None:
     found = read(tmp_path, "a.yaml", text)
     assert at(found, "training.precision") == "fp32"
     assert "model.twice" in said(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.sh", f"{TRAINER} --bf16 --fsdp full_shrad", "expected words of FSDP"),
+        ("a.yaml", "base_model: a/b\nsequence_len: 1024\nadapter: ia3\n", "not simulated; expected one of"),
+        ("a.sh", f"{TRAINER} --bf16 --tuner_type vera", "not simulated; expected one of"),
+        ("a.yaml", "step_scheduler: {global_batch_size: 8, local_batch_size: 1, max_steps: 3}\n"
+         "distributed: {strategy: fdsp2}\ndataset: {seq_len: 4096}\n"
+         "model: {pretrained_model_name_or_path: meta-llama/Meta-Llama-3-8B}\n", "expected ddp"),
+    ],
+)  # fmt: skip
+def test_words_of_trainers_are_their_own(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read(tmp_path, name, text)
+
+
+@pytest.mark.parametrize(
+    ("flag", "zero", "offload"),
+    [
+        ("'shard_grad_op auto_wrap'", 2, None),
+        ("'[shard_grad_op, auto_wrap, offload]'", 2, 1.0),
+        ("full_shard,offload", 3, 1.0),
+    ],
+)
+def test_words_of_fsdp_in_a_list_or_not(
+    tmp_path: Path, flag: str, zero: int, offload: float | None
+) -> None:
+    found = read(tmp_path, "a.sh", f"{TRAINER} --bf16 --fsdp {flag}\n")
+    assert at(found, "parallel.zero") == zero
+    assert at(found, "memory.optimizer_offload") == offload
+
+
+def test_a_switch_with_another_word_is_taken_as_on_and_said(tmp_path: Path) -> None:
+    found = read(tmp_path, "a.sh", f"{TRAINER} --bf16 --gradient_checkpointing maybe\n")
+    assert at(found, "parallel.recompute") == "full"
+    assert "'maybe', neither true nor false" in said(found)
+
+
+def test_tasks_that_are_fewer_than_devices_are_said(tmp_path: Path) -> None:
+    script = f"#SBATCH -N 4 --ntasks-per-node=1 --gres=gpu:8\nsrun python {GPT}\n"
+    assert "a machine of 8 devices" in said(read(tmp_path, "a.sbatch", f"#!/bin/bash\n{script}"))

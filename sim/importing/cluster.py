@@ -34,6 +34,9 @@ def read_machines(
     each = _number(draft, "devices_per_node", PER_NODE, sources)
     if each is None:
         each = _by_resource(draft, sources)
+    elif (there := _by_resource(draft, sources)) and there > each and _idle(sources):
+        words = f"so many tasks start on a machine of {there} devices: the others stand idle, unless the"
+        draft.assume("devices of a machine", each, f"{words} program starts processes of its own")
     total = _number(draft, "devices", TOTAL, sources)
     if each is None:
         each = _mapped(sources)
@@ -80,6 +83,12 @@ def _included(sources: tuple[Mapping[str, Given], ...]) -> tuple[int, int] | Non
     each = {len(host.partition(":")[2].split(",")) for host in given.value.split("@")}
     named = all(":" in host for host in given.value.split("@"))
     return (len(given.value.split("@")), each.pop()) if named and len(each) == 1 else None
+
+
+def _idle(sources: tuple[Mapping[str, Given], ...]) -> bool:
+    """Tell whether tasks of Slurm alone say how many devices of a machine are used."""
+    named = {name for source in sources for name in PER_NODE if name in source}
+    return named <= {"ntasks_per_node", "gpus_per_node"} and "ntasks_per_node" in named
 
 
 def _mapped(sources: tuple[Mapping[str, Given], ...]) -> int | None:

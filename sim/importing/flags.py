@@ -138,7 +138,12 @@ class Flags:
                     self.draft.assume(key, value, why)
                     return value.lower() not in OFF
             return False
-        return not found.unknown and (not found.words or found.value.lower() not in {*OFF, "0"})
+        word = found.value.lower()
+        if word not in {*ON, *OFF, "0"} and not found.unknown:
+            self.draft.assume(
+                key, "on", f"{found.shown} is {found.value[:40]!r}, neither true nor false"
+            )
+        return not found.unknown and (not found.words or word not in {*OFF, "0"})
 
     def unread(self) -> Iterator[Given]:
         """Yield the flags that nothing has read."""

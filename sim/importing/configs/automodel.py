@@ -186,6 +186,10 @@ def _rounded(stages: int, pp: int, rounding: str | None) -> int:
 def _sharding(flags: Flags) -> None:
     draft, key = flags.draft, "parallel.zero"
     strategy = (flags.text(key, f"{D}strategy", f"{D}_target_") or "fsdp2").lower()
+    if not any(word in strategy for word in ("ddp", "fsdp")):
+        given = flags.find(f"{D}strategy", f"{D}_target_")
+        draft.blame(key, given.line if given else 0, f"{D}strategy", strategy,
+                    "expected ddp, fsdp2 or megatron_fsdp")  # fmt: skip
     stated = flags.given.get(f"{D}reshard_after_forward")
     reshard = flags.on(key, f"{D}reshard_after_forward")
     replicas = flags.whole("parallel.shard", f"{D}dp_replicate_size")

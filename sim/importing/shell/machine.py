@@ -59,7 +59,7 @@ _SET_THERE = re.compile(r"(?:^|[;&|\s])([A-Za-z_]\w*)\+?=")
 _BROKEN = re.compile(r"[A-Za-z_]\w*\[")
 _QUIET = frozenset({"set", "cd", "mkdir", "echo", "printf", "module", "ulimit", "trap", "wait", "sleep",
                     "rm", "cp", "mv", "ls", "pushd", "popd", "shopt", "hostname", "date", "chmod", "ln",
-                    "touch", "pip", "conda", "which", "tee", "grep", "sed", "awk", "unzip",
+                    "touch", "pip", "which", "tee", "grep", "sed", "awk", "unzip",
                     "wget", "curl", "git", "test", "kill", "pkill"})  # fmt: skip
 
 

@@ -14,12 +14,9 @@ from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.shell.launches import Launch
 from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.deepspeed import arguments_beside, settings_beside
-from ersatz.sim.importing.trainers.trainer import Names, translate_trainer
+from ersatz.sim.importing.trainers.trainer import STRATEGIES, Names, translate_trainer
 
 SECTIONS = ("fsdp_config.", "deepspeed_config.", "parallelism_config.", "megatron_lm_config.")
-# Sharding strategies of FSDP by their numbers in PyTorch.
-STRATEGIES = {"1": "full_shard", "2": "shard_grad_op", "3": "no_shard", "4": "hybrid_shard",
-              "5": "hybrid_shard_zero2"}  # fmt: skip
 # What Accelerate says of DeepSpeed without a file, in the words of DeepSpeed's own settings.
 OWN = {"zero_stage": "zero_optimization.stage",
        "offload_optimizer_device": "zero_optimization.offload_optimizer.device",

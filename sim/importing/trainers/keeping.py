@@ -99,7 +99,7 @@ def _host(flags: Flags) -> None:
     """FSDP's offload has weights, gradients and state on the host; activations go there apart."""
     draft = flags.draft
     sharded = flags.find("fsdp")
-    words = sharded.value.lower().replace(",", " ").split() if sharded else []
+    words = re.findall(r"\w+", sharded.value.lower()) if sharded else []
     away = flags.on("memory.weights_offload", "fsdp_offload_params")
     if away or "offload" in words:
         everything_away(draft)

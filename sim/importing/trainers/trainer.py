@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,13 @@ REINFORCED = (
     "reinforcement learning and preference training are not simulated; what can be asked instead is"
     " the training step of the policy: its model, length and batch, as supervised fine-tuning"
 )
+
+
+# Sharding strategies of FSDP by their numbers in PyTorch.
+STRATEGIES = {"1": "full_shard", "2": "shard_grad_op", "3": "no_shard", "4": "hybrid_shard",
+              "5": "hybrid_shard_zero2"}  # fmt: skip
+SHARDS = frozenset({*STRATEGIES.values(), "offload", "auto_wrap", "true"})
+ADAPTERS = ("lora", "qlora", "longlora", "full", "freeze", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,10 @@ def _adapters(flags: Flags, names: Names) -> None:
     peft = flags.on(key, "use_peft", "use_lora")
     rank = flags.whole(key, *names.rank)
     default = names.rank_default
+    if kind is not None and kind.lower() not in ADAPTERS:
+        given = flags.find("finetuning_type", "adapter", "tuner_type", "train_type")
+        draft.refuse(given.line if given else 0, kind, "trains in a way that is not simulated; expected one"
+                     f" of {', '.join(ADAPTERS)}")  # fmt: skip
     off = kind is not None and kind.lower() in ("full", "freeze", "none")
     if off or not (kind or peft or rank or default):
         return
@@ -170,13 +182,21 @@ def _length(flags: Flags, names: Names) -> None:
                      " this is an upper bound of time and memory")  # fmt: skip
 
 
+def fsdp_words(text: str) -> list[str]:
+    """Return the words of FSDP's switch, in a list or not; numbers by their names."""
+    return [STRATEGIES.get(word, word) for word in re.findall(r"\w+", text.lower())]
+
+
 def _fully_sharded(flags: Flags) -> None:
     """PyTorch's FSDP, or plain data parallelism."""
     draft, key = flags.draft, "parallel.zero"
-    words = (
-        (flags.text(key, "fsdp", "fsdp_sharding_strategy") or "").lower().replace(",", " ").split()
-    )
+    words = fsdp_words(flags.text(key, "fsdp", "fsdp_sharding_strategy") or "")
     draft.put("stack", draft.values.get("stack", "deepspeed"))
+    if lost := [word for word in words if word not in SHARDS]:
+        given = flags.find("fsdp") or flags.find("fsdp_sharding_strategy")
+        if given:
+            expected = f"expected words of FSDP: {', '.join(sorted(SHARDS))}"
+            draft.blame(key, given.line, given.shown, " ".join(lost), expected)
     if draft.asked(key) or key in draft.values:
         return
     if "hybrid_shard" in words or "hybrid_shard_zero2" in words:
