@@ -57,6 +57,7 @@ def status(folder: Path, verb: str, text: str, *more: str) -> int:
     [
         ({"a: {share: 16}": "a: {share: 64}"}, ["tenants", "80", "at most the fleet's 32 devices together"]),
         ({"a: {share: 16}": "a: {share: 16, limit: 8}"}, ["tenants.a.limit", "at least its share, 16"]),
+        ({"rates: {h800: 1}": "rates: {h800: 0}"}, ["jobs.drawn[0].rates", "can run nowhere"]),
         ({"policies:": "until: 0 h\npolicies:"}, ["until", "above 0"]),
         ({"devices: 8, nodes": "node: h800-8, devices: 16, nodes"}, ["pools[0].devices", "expected the 8"]),
         ({"a: {share: 16}": "a: {share: 16, limit: 8}", "policies:": "until: 0 h\npolicies:",
@@ -191,3 +192,120 @@ def test_ranks_are_whole_nodes_and_checks_have_passed(tmp_path: Path) -> None:
     path.write_text(failed.format("failed"))
     with pytest.raises(InputError, match="check failed"):
         read_table(path, "all_reduce", 8, 8)
+
+
+TRACED = """
+question: q
+pools:
+  - {name: h800, devices: 8, nodes: 4, nodes_per_leaf: 2}
+jobs: {trace: t.csv}
+policies: [fifo]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["id,submit_s,devices,devices,duration_s", "0,0,8,16,100"], ["t.csv:1", "devices", "stands twice"]),
+        (["id,submit_s,devices,duration_s", "0,0,-0,100", "1,0,0,100", "2,0,8,-1"],
+         ["t.csv:2", "t.csv:3", "t.csv:4", "from 1 on"]),
+    ],
+)  # fmt: skip
+def test_traces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    rows: list[str], words: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert status(tmp_path, "schedule", TRACED) == 2
+    said = capsys.readouterr().err
+    assert all(one in said for one in words)
+
+
+PRICED = "item,device,region,date,low,mid,high,unit,basis,devices,kind,source,confidence,note\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            "purchase,h800,CN,2025-01-01,1,2,3,RMB,server,8,channel,mine,medium,",
+            "'RMB' - expected CURRENCY",
+        ),
+        (
+            "purchase,h800,CN,2025-01-01,1,2,3,CNY/h,server,8,channel,mine,medium,",
+            "expected CURRENCY, one",
+        ),
+        ("rent,h800,CN,2025-01-01,1,2,3,CNY,card,1,market,mine,medium,", "expected CURRENCY/h"),
+        ("power,*,CN,2025-01-01,1,2,3,CNY/MWh,,,tariff,mine,medium,", "expected CURRENCY/kWh"),
+        ("purchase,h801,CN,2025-01-01,1,2,3,CNY,server,8,channel,mine,medium,", "no such device"),
+    ],
+)
+def test_prices_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: str, words: str
+) -> None:
+    (tmp_path / "p.csv").write_text(f"{PRICED}{row}\n{row}\n")
+    assert status(tmp_path, "buy", BUY, "--prices", str(tmp_path / "p.csv")) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "p.csv:2" in said
+    assert "p.csv:3" in said
+
+
+def test_columns_of_prices_stand_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.csv").write_text(PRICED.replace(",mid,", ",mid,mid,"))
+    assert status(tmp_path, "buy", BUY, "--prices", str(tmp_path / "p.csv")) == 2
+    assert "has the columns mid twice" in capsys.readouterr().err
+
+
+def test_machines_that_stand_and_are_for_sale_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status(tmp_path, "buy", BUY.replace("for_sale: false", "for_sale: true, price: 1 M CNY"))
+    assert "standing, and for sale" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_rule_names_devices_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = """
+id: MY-1
+title: t
+issuer: CN
+gates: [import]
+announced: 2025-01-01
+binds: 2025-02-01
+destinations: [CN]
+criterion: {x: "device in ['h20', 'h2o'] or 'h880' == device"}
+policy: {x: {is: denied}}
+source: s
+confidence: medium
+"""
+    (tmp_path / "r.yaml").write_text(rule)
+    words = ["legal", "h20", "--date", "2025-06-01", "--rules", str(tmp_path / "r.yaml")]
+    assert _status(words, debug=False) == 2
+    said = capsys.readouterr().err
+    assert "'h2o' - is no device of the catalogue" in said
+    assert "'h880' - is no device of the catalogue" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--budget", "0 USD"], "above 0"),
+        (["--budget", "-5 USD"], "above 0"),
+        (["--to", "Atlantis"], "needs --legal"),
+    ],
+)
+def test_wishes_of_plans(
+    capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert (
+        _status(
+            ["plan", "llama3-8b", "--on", "h100", "--tokens", "1 T tokens", *options], debug=False
+        )
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert options[0] in said
+    assert words in said

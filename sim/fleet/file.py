@@ -139,6 +139,10 @@ class _Reading:
 
     def _check_own(self) -> None:
         """Keys that contradict each other, or leave nothing to run."""
+        for i, drawn in enumerate(self.spec.jobs.drawn):
+            if drawn.rates and not any(rate > 0 for rate in drawn.rates.values()):
+                words = "expected a rate above 0 on some pool: the jobs can run nowhere"
+                self.case.blame(("jobs", "drawn", i, "rates"), str(dict(drawn.rates)), words)
         if self.spec.until is not None and self.spec.until <= 0:
             self.case.blame(("until",), str(self.spec.until), "expected a time above 0")
         for i, (pool, node) in enumerate(zip(self.spec.pools, self.nodes, strict=True)):

@@ -120,7 +120,8 @@ class _Sum:
         value = self.level(depth + 1)
         while self.token in _LEVELS[depth]:
             op = self.take()
-            value = _wrapped(_apply(op, value, self.level(depth + 1)))
+            right = self.level(depth if op == "**" else depth + 1)  # 2**3**2 is 2**9
+            value = _wrapped(_apply(op, value, right))
         return value
 
     def single(self) -> int:

@@ -8,7 +8,9 @@ from itertools import pairwise
 
 from ersatz.sim.importing.shell.scan import Part, Word
 
-_RANGE = re.compile(r"(-?\d{1,6})\.\.(-?\d{1,6})(?:\.\.(-?\d{1,6}))?|([A-Za-z])\.\.([A-Za-z])")
+_RANGE = re.compile(
+    r"(-?\d{1,6})\.\.(-?\d{1,6})(?:\.\.(-?\d{1,6}))?|([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d{1,6}))?"
+)
 MOST_WORDS = 1000
 
 
@@ -81,7 +83,8 @@ def _range(text: str, inside: Word) -> list[Word]:
     if not found or any(atom.kind != "text" or atom.quoted for atom in inside):
         return []
     if found[4]:
-        first, last, step, width = ord(found[4]), ord(found[5]), 1, 0
+        first, last, width = ord(found[4]), ord(found[5]), 0
+        step = abs(int(found[6] or 1)) or 1
     else:
         first, last, step = int(found[1]), int(found[2]), abs(int(found[3] or 1)) or 1
         padded = any(re.match(r"-?0\d", end) for end in (found[1], found[2]))

@@ -170,7 +170,9 @@ class _Parser:
                 return tuple(found)
             if self.word in _STOPS:
                 raise broken(self.file, self.token.line, f"unexpected {self.word!r}")
-            found.append(self.chain())
+            node = self.chain()
+            # what runs in the background is a shell of its own
+            found.append(Group(node.line, (node,), True) if self.word == "&" else node)
 
     def chain(self) -> Node:
         line = self.token.line if self.token else 0

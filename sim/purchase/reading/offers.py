@@ -59,6 +59,11 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     if section.for_sale and section.quota is not None and section.lot > section.quota:
         reading.blame((*at, "lot"), section.lot, f"expected at most the quota, {section.quota:g}: no lot"
                       " could be ordered")  # fmt: skip
+    if section.standing and section.for_sale:
+        words = (
+            "standing, and for sale: those for rent are judged as exports, too; offer them apart"
+        )
+        reading.silent.setdefault(words, []).append(name)
     if section.lot > 1 and not section.for_sale:
         reading.silent.setdefault("lot is of orders, and it is not for sale", []).append(name)
     if section.for_sale and not any(window):
