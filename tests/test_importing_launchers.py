@@ -330,3 +330,132 @@ def test_a_switch_with_another_word_is_taken_as_on_and_said(tmp_path: Path) -> N
 def test_tasks_that_are_fewer_than_devices_are_said(tmp_path: Path) -> None:
     script = f"#SBATCH -N 4 --ntasks-per-node=1 --gres=gpu:8\nsrun python {GPT}\n"
     assert "a machine of 8 devices" in said(read(tmp_path, "a.sbatch", f"#!/bin/bash\n{script}"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'if [ "$BIG" = 1 ]; then\n{three}\nelse\n{one}\nfi',
+        "{one}\nfor n in $(hosts); do echo {{}} >> ds.json; done",
+    ],
+)
+def test_a_file_whose_text_depends_on_what_is_not_known_is_refused(
+    tmp_path: Path, head: str
+) -> None:
+    """What the last branch wrote is not what was written."""
+    written = {
+        name: f'cat > ds.json <<EOF\n{{"zero_optimization": {{"stage": {stage}}}}}\nEOF'
+        for name, stage in (("one", 1), ("three", 3))
+    }
+    with pytest.raises(InputError, match="is written here, and"):
+        read(tmp_path, "a.sh", f"{head.format(**written)}\n{TRAINER} --bf16 --deepspeed ds.json\n")
+
+
+@pytest.mark.parametrize(
+    "program", ["-m trl.scripts.dpo", "-m trl dpo", "trl/scripts/dpo.py", "train-grpo.py"]
+)
+def test_learning_by_preference_however_it_is_started(tmp_path: Path, program: str) -> None:
+    script = TRAINER.replace("train.py", program)
+    with pytest.raises(InputError, match="preference training"):
+        read(tmp_path, "a.sh", f"{script} --bf16\n")
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["torchrun --standalone --nproc_per_node=8", "horovodrun -np 8 -H localhost:8 python"],
+)
+def test_launchers_of_one_machine(tmp_path: Path, launcher: str) -> None:
+    found = read(tmp_path, "a.sh", f"{launcher} {GPT}\n")
+    assert (at(found, "cluster.nodes"), found.devices_per_node) == (1, 8)
+
+
+PRIMUS = """
+work_group: a
+modules:
+  pre_trainer:
+    framework: megatron
+    config: pre_trainer.yaml
+    model: llama3_8B.yaml
+    extends: other.yaml
+    overrides: {train_iters: 50, micro_batch_size: 2, global_batch_size: 128, seq_length: 8192}
+  post_trainer:
+    framework: megatron
+    config: x.yaml
+    overrides: {micro_batch_size: 9}
+"""
+
+
+def test_what_primus_has_beside_its_overrides_is_said(tmp_path: Path) -> None:
+    found = read(tmp_path, "a.yaml", PRIMUS)
+    assert at(found, "training.micro_batch") == 2
+    assert "modules.pre_trainer.extends" in said(found)
+    assert "one module is read, pre_trainer" in said(found)
+
+
+BRIDGE = """
+model: {num_layers: 4, hidden_size: 512, num_attention_heads: 8, seq_length: 1024, vocab_size: 32000}
+train: {global_batch_size: 8, micro_batch_size: 1, train_iters: 3}
+ddp: {}
+optimizer: {}
+mixed_precision: MIX
+"""
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"),
+    [
+        ("bf16_mixed", "bf16"),
+        ("fp16_mixed", "fp16"),
+        ("bf16_with_fp8_current_scaling_mixed", "fp8"),
+        ("fp16_with_fp8_mixed", "fp8"),
+    ],
+)
+def test_mixtures_of_formats_of_bridge(tmp_path: Path, mix: str, expected: str) -> None:
+    assert (
+        at(read(tmp_path, "a.yaml", BRIDGE.replace("MIX", mix)), "training.precision") == expected
+    )
+
+
+def test_a_mixture_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no mixture of formats"):
+        read(tmp_path, "a.yaml", BRIDGE.replace("MIX", "int4_mixed"))
+
+
+def test_arguments_without_dashes_win_over_a_recipe(tmp_path: Path) -> None:
+    script = "#!/bin/bash\nllamafactory-cli train recipe.yaml per_device_train_batch_size=4 max_steps=7\n"
+    found = read(tmp_path, "a.sh", script, recipe__yaml=RECIPE)
+    assert (at(found, "training.micro_batch"), at(found, "training.steps")) == (4, 7)
+
+
+def test_a_recipe_of_axolotl_with_flags_over_it(tmp_path: Path) -> None:
+    recipe = "base_model: meta-llama/Meta-Llama-3-8B\nsequence_len: 4096\nsample_packing: true\n"
+    recipe += "micro_batch_size: 2\nmax_steps: 9\nbf16: true\n"
+    script = "accelerate launch --num_processes 8 -m axolotl.cli.train recipe.yaml --micro_batch_size 4\n"
+    found = read(tmp_path, "a.sh", script, recipe__yaml=recipe)
+    assert (at(found, "training.micro_batch"), at(found, "training.sequence_length")) == (4, 4096)
+
+
+def test_a_word_that_assigns_is_said_where_nothing_takes_it(tmp_path: Path) -> None:
+    found = read(tmp_path, "a.sh", f"torchrun --nproc_per_node 8 pretrain_gpt.py a.b=4 {MODEL}\n")
+    assert "a.b=4" in said(found)
+
+
+def test_what_trains_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="trains nothing"):
+        read(tmp_path, "a.yaml", f"{RECIPE}do_train: false\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('{"zero_optimization": {"stage": 2}}', "--zero-stage is 1, and zero_optimization.stage"),
+        ('{"train_batch_size": 512}', "--global-batch-size is 256, and train_batch_size"),
+        ('{"train_micro_batch_size_per_gpu": 4}', "--micro-batch-size is 1, and train_micro_batch"),
+    ],
+)
+def test_megatron_and_its_deepspeed_agree_or_it_is_told(
+    tmp_path: Path, settings: str, words: str
+) -> None:
+    script = f"deepspeed --num_nodes 4 --num_gpus 8 {GPT} --deepspeed --zero-stage 1"
+    script += " --deepspeed_config ds.json\n"
+    assert words in said(read(tmp_path, "a.sh", script, ds__json=settings))

@@ -125,6 +125,9 @@ def test_what_is_not_worked_out_is_not_known(script: str) -> None:
         ("run --x 1 \\ \n  --tp 4\n", "--tp begins a line of its own"),
         ("run --x 1 \\\n  # --y 2 \\\n  --tp 4\n", "--tp begins a line of its own"),
         ("IFS=,; X=1,2; run $X", "IFS is set"),
+        ("TP=1; eval $(parse_yaml x.yaml); run $TP", "eval of what is not known"),
+        ("TP=1; source <(python gen.py); run $TP", "a script that is not known is sourced"),
+        ("TP=1; export $NOT_THERE=4; run $TP", "a variable whose name is not known is set"),
     ],
 )
 def test_what_a_shell_does_otherwise_is_said(script: str, said: str) -> None:

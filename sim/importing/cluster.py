@@ -31,6 +31,8 @@ def read_machines(
     script makes, of which one may list hosts.
     """
     nodes = _number(draft, "cluster.nodes", NODES, sources)
+    if nodes is None and any("standalone" in source for source in sources):
+        nodes = 1
     each = _number(draft, "devices_per_node", PER_NODE, sources)
     if each is None:
         each = _by_resource(draft, sources)

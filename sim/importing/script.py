@@ -131,7 +131,7 @@ _LAYOUT = frozenset({"num_layers", "hidden_size", "seq_length", "micro_batch_siz
                      "gradient_accumulation_steps", "max_steps"})  # fmt: skip
 
 
-_OF_MEGATRON = frozenset({"micro_batch_size", "tensor_model_parallel_size", "use_mcore_models"})
+_OF_MEGATRON = frozenset({"num_layers", "tensor_model_parallel_size", "use_mcore_models"})
 _STARTERS = frozenset({"torchrun", "deepspeed", "accelerate", "llamafactory-cli", "axolotl"})
 _ASSIGNED = re.compile(r"\+{0,2}[A-Za-z_][\w.]*=")
 MANY_ASSIGNED = 2
@@ -181,7 +181,8 @@ _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)
 
 def _refuse_other_models(draft: Draft, launch: Launch) -> None:
     """Encoders and learning by reward are not simulated: the name of the program tells them."""
-    words = launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower().split("_")
+    words = re.split(r"[_.-]", launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower())
+    words += [word.lower() for word in launch.words[:1] if launch.program == "trl"]
     if not _TRAINS.intersection(words) and (found := _ELSE.intersection(words)):
         draft.refuse(
             launch.line,
@@ -228,6 +229,9 @@ def _translated(
         from ersatz.sim.importing.trainers.launched import read_trainer
 
         return read_trainer(draft, launch, head, followed)
+    for word in launch.words:
+        if _ASSIGNED.match(word):
+            draft.leave_out(word, "", launch.line, "unknown")
     for format_, stack, marks in MARKS:
         if keys & marks:
             draft.format = format_
@@ -243,10 +247,19 @@ def _translated(
 def _stage(draft: Draft, given: dict[str, Given], followed: Followed) -> dict[str, Given]:
     """Return the stage of ZeRO that DeepSpeed's settings say, where the flags do not."""
     named = given.get("deepspeed_config")
-    if "zero_stage" in given or named is None or named.unknown:
+    if named is None or named.unknown:
         return {}
     settings = settings_beside(draft, named, followed.state.written) or {}
     stage = settings.get("zero_optimization.stage")
+    for flag, key in (("zero_stage", "zero_optimization.stage"), ("global_batch_size", "train_batch_size"),
+                      ("micro_batch_size", "train_micro_batch_size_per_gpu")):  # fmt: skip
+        own, other = given.get(flag), settings.get(key)
+        if own and other and not own.unknown and other.value not in (own.value, "auto"):
+            draft.contradict(
+                f"{own.shown} is {own.value}, and {key} of {named.value} {other.value}"
+            )
+    if "zero_stage" in given:
+        return {}
     if stage is None:
         draft.assume("parallel.zero", 0, f"{named.value}: no stage of ZeRO can be read of it")
         return {}

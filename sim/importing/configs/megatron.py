@@ -99,7 +99,7 @@ def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
             given[name] = replace(one, key=name)
         else:
             draft.ignore(one.shown, one.line)
-    _bridge_switches(given, leaves)
+    _bridge_switches(draft, given, leaves)
     translate(Flags(given, draft), "megatron-core-2025")
     return draft
 
@@ -113,7 +113,7 @@ def _refuse_adapters(draft: Draft, leaves: Mapping[str, Given]) -> None:
         )
 
 
-def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> None:
+def _bridge_switches(draft: Draft, given: dict[str, Given], leaves: Mapping[str, Given]) -> None:
     """Say in flags what the classes say by other means."""
     if (groups := given.get("num_query_groups")) and not groups.absent:
         given["group_query_attention"] = replace(
@@ -133,9 +133,14 @@ def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> No
             given["fp8_format"] = replace(name, key="fp8_format")
         if "nvfp4" in name.value:
             given["fp4_format"] = replace(name, key="fp4_format")
-        given.pop("mixed_precision", None)
-        if name.value.startswith("bf16"):
-            given.setdefault("bf16", replace(name, key="bf16", words=("true",)))
+        for kind in ("bf16", "fp16"):
+            if kind in name.value:
+                given.setdefault(kind, replace(name, key=kind, words=("true",)))
+                given.pop("mixed_precision", None)
+                break
+        else:
+            fault = "is no mixture of formats that is known"
+            draft.blame("training.precision", name.line, name.shown, name.value, fault)
 
 
 def read_test_case(text: YamlText, defines: Mapping[str, str]) -> Draft:

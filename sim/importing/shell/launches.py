@@ -29,7 +29,7 @@ _SHORT = {
     "-p": "partition",
     "-m": "module",
 }
-_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra"})
+_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra", "horovodrun"})
 _SHORT_OF_MPI = {"-N": "ntasks-per-node", "-npernode": "ntasks-per-node", "--npernode": "ntasks-per-node",
                  "-ppn": "ntasks-per-node", "-np": "np", "--np": "np", "-n": "np", "-H": "host",
                  "-host": "host", "-hosts": "host", "-f": "hostfile", "-hostfile": "hostfile",

@@ -44,7 +44,7 @@ from ersatz.sim.importing.shell.pieces import (
     unknown_of,
 )
 from ersatz.sim.importing.shell.scan import Word
-from ersatz.sim.importing.shell.state import State, merged, plain_variables, same
+from ersatz.sim.importing.shell.state import State, lost, merged, plain_variables, same
 
 MOST_STEPS = 50_000
 MOST_TURNS = 500
@@ -306,6 +306,9 @@ class _Machine(Files):
             self.block(node.body)
         self.maybe = outer
         self.remarks.append((reason, node.line))
+        for file, text in self.state.written.items():
+            if not same(text, before.written.get(file)):
+                self.state.written[file] = lost(f"it is written in {reason}", node.line)
         for name, held in self.state.variables.items():
             if not same(held, before.variables.get(name)):
                 self.state.variables[name] = (
@@ -409,6 +412,9 @@ class _Machine(Files):
                 one for word in words for one in split_words(p._replace(splits=True) for p in word)
             ]
             self.commands.append(Command(tuple(opened), node.line, self.maybe))
+            if unknown := next((u for one in words if (u := unknown_of(one))), None):
+                said = f"eval of what is not known ({unknown.reason}): variables are as they were before"
+                self.remarks.append((said, node.line))
             for name in _SET_THERE.findall(text):
                 self._unknown_of(name, f"{name} is set by eval", node.line)
             return None
@@ -425,6 +431,12 @@ class _Machine(Files):
         name = Path(text_of(fields[1])).name if len(fields) > 1 else ""
         path = Path(self.file).parent / name
         text = self.state.written.get(name)
+        unknown = unknown_of(fields[1]) if len(fields) > 1 else None
+        if unknown and not name:
+            said = (
+                f"a script that is not known is sourced ({unknown.reason}): variables are as before"
+            )
+            self.remarks.append((said, node.line))
         if not name or self.calls >= MOST_CALLS:
             return True
         self.sourced += 1

@@ -94,11 +94,28 @@ def merged(before: State, branches: Sequence[State], reason: str, line: int) -> 
         held = [branch.variables.get(name) for branch in branches]
         if not all(same(held[0], other) for other in held[1:]):
             first.variables[name] = _either(held, reason, line)
+    first.written = _written([branch.written for branch in branches], reason, line)
     for other in others:
-        first.written |= other.written
         if other.arguments != first.arguments:
             first.arguments = None
     return first
+
+
+def _written(branches: Sequence[Mapping[str, Value]], reason: str, line: int) -> dict[str, Value]:
+    """Return the files after branches: one that they leave unlike each other is not known."""
+    found: dict[str, Value] = {}
+    for name in dict.fromkeys(name for branch in branches for name in branch):
+        texts = [branch.get(name) for branch in branches]
+        if all(same(texts[0], text) for text in texts[1:]):
+            found[name] = branches[0][name]
+        else:
+            found[name] = lost(f"its text depends on {reason} (line {line})", line)
+    return found
+
+
+def lost(reason: str, line: int) -> Value:
+    """Return a text of which only is known why it is not."""
+    return (Piece("", line, True, Unknown(reason, line)),)
 
 
 def _either(held: Sequence[Held | None], reason: str, line: int) -> Held:

@@ -124,6 +124,9 @@ class Variables:
                 value = self.expander.value(word)
                 known = (Piece(plain[found.end() :], node.line),)
                 self.state.variables[found[1]] = value if unknown_of(value) else known
+            elif unknown := unknown_of(self.expander.value(word)):
+                said = f"a variable whose name is not known is set ({unknown.reason}): others stay as before"
+                self.remarks.append((said, node.line))
             elif plain.isidentifier():
                 self._scope(node, plain)
                 if bare and self.scopes and not isinstance(self.state.variables.get(plain), Array):

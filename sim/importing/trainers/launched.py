@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ersatz.sim.importing.cluster import read_machines
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.importing.flags import Flags, Given
+from ersatz.sim.importing.flags import Flags, Given, key_of
 from ersatz.sim.importing.shell.launches import Launch
 from ersatz.sim.importing.shell.machine import Followed
 from ersatz.sim.importing.shell.pieces import Value
@@ -26,7 +26,7 @@ def read_trainer(draft: Draft, launch: Launch, head: dict[str, Given], followed:
     machines, training = of_launcher(draft, launch, written)
     recipe = _recipe(draft, launch, written)
     own = {key: given for key, given in launch.flags.items() if key not in RECIPE or not recipe}
-    flags = Flags({**training, **recipe, **own}, draft)
+    flags = Flags({**training, **recipe, **own, **_assigned(launch)}, draft)
     read_machines(draft, machines, head, written=written)
     if own_reader := _reader(flags):
         own_reader(flags, written)
@@ -36,6 +36,17 @@ def read_trainer(draft: Draft, launch: Launch, head: dict[str, Given], followed:
         settings = put_sharding(flags, written)
     translate_trainer(flags, settings, Names())
     return draft
+
+
+def _assigned(launch: Launch) -> dict[str, Given]:
+    """Return arguments without dashes, `NAME=value`, which win over a recipe's."""
+    found = {}
+    for word in launch.words:
+        name, equals, value = word.partition("=")
+        if equals and name.lstrip("+").replace(".", "_").isidentifier():
+            key = key_of(name.lstrip("+"))
+            found[key] = Given(key, name, (value,) if value else (), launch.line)
+    return found
 
 
 def _reader(flags: Flags) -> Callable[[Flags, Mapping[str, Value]], None] | None:

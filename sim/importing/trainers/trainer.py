@@ -88,6 +88,10 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
         draft.refuse(
             given.line, given.shown, "trains on the host's processors, which is not simulated"
         )
+    trains = flags.given.get("do_train")
+    if trains and trains.absent:
+        draft.refuse(trains.line, f"{trains.shown}: {trains.value}", "trains nothing: training alone is"
+                     " simulated")  # fmt: skip
     _beside(flags)
     shared = flags.whole("parallel.cp", "sequence_parallel_size")
     if shared and shared > 1:  # Ulysses: ranks that share a sequence

@@ -59,7 +59,7 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     if section.for_sale and section.quota is not None and section.lot > section.quota:
         reading.blame((*at, "lot"), section.lot, f"expected at most the quota, {section.quota:g}: no lot"
                       " could be ordered")  # fmt: skip
-    if section.standing and section.for_sale:
+    if section.standing and section.for_sale and section.rentable:
         words = (
             "standing, and for sale: those for rent are judged as exports, too; offer them apart"
         )
