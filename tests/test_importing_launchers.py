@@ -87,6 +87,8 @@ def said(found: Imported) -> str:
         f"#SBATCH -N 4\n#SBATCH --gpus-per-node=8\nset -e\n#SBATCH --nodes=16\nsrun python {GPT}",
         f"#SBATCH --nodes 8 --gpus-per-node=8\nsrun -N4 python {GPT}",
         f"mpirun -np 32 --map-by ppr:8:node python {GPT}",
+        f"aprun -n 32 -N 8 python {GPT}",
+        f"flux run -N4 --gpus-per-node=8 python {GPT}",
         f"mpirun -H a:8,b:8,c:8,d:8 python {GPT}",
         f"cat > hosts <<EOF\na slots=8\nb slots=8\nc slots=8\nd slots=8 # last\nEOF\n"
         f"deepspeed --hostfile hosts {GPT}",
@@ -459,3 +461,17 @@ def test_megatron_and_its_deepspeed_agree_or_it_is_told(
     script = f"deepspeed --num_nodes 4 --num_gpus 8 {GPT} --deepspeed --zero-stage 1"
     script += " --deepspeed_config ds.json\n"
     assert words in said(read(tmp_path, "a.sh", script, ds__json=settings))
+
+
+def test_options_of_other_launchers_are_not_slurms(tmp_path: Path) -> None:
+    found = read(tmp_path, "a.sh", f"otherrun -N 8 -n 32 python {GPT}\n")
+    assert any(q.key == "cluster.nodes" for q in found.questions)
+
+
+def test_arguments_of_a_trainer_in_json(tmp_path: Path) -> None:
+    text = '{"model_name_or_path": "meta-llama/Llama-2-7b-hf", "per_device_train_batch_size": 4,'
+    text += ' "bf16": true}'
+    found = read(tmp_path, "a.json", text)
+    assert (at(found, "training.micro_batch"), at(found, "training.precision")) == (4, "bf16")
+    with pytest.raises(InputError, match="no configuration that is known"):
+        read(tmp_path, "b.json", '{"name": "x", "version": 3}')

@@ -29,7 +29,8 @@ _SHORT = {
     "-p": "partition",
     "-m": "module",
 }
-_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra", "horovodrun"})
+_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra", "horovodrun", "aprun"})
+_SLURM = frozenset({"srun", "salloc", "sbatch", "flux"})
 _SHORT_OF_MPI = {"-N": "ntasks-per-node", "-npernode": "ntasks-per-node", "--npernode": "ntasks-per-node",
                  "-ppn": "ntasks-per-node", "-np": "np", "--np": "np", "-n": "np", "-H": "host",
                  "-host": "host", "-hosts": "host", "-f": "hostfile", "-hostfile": "hostfile",
@@ -83,8 +84,8 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     parsed = _Parsed(switches)
     parsed.read(after)
     head = _Parsed(lambda name: False, single=True)
-    mpi = any(word.text.rsplit("/", 1)[-1] in _MPI for word in before)
-    short = _SHORT_OF_MPI if mpi else _SHORT
+    names = {word.text.rsplit("/", 1)[-1] for word in before}
+    short = _SHORT_OF_MPI if names & _MPI else _SHORT if names & _SLURM else {"-m": "module"}
     head.read([_written_out(word, short) for word in before])
     tools = tuple(
         w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
@@ -88,10 +89,26 @@ def put_axolotl(flags: Flags, written: Mapping[str, Value]) -> None:
     translate_trainer(flags, settings, AXOLOTL)
 
 
+OF_DEEPSPEED = frozenset({
+    "zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu", "bf16", "fp16", "optimizer",
+    "gradient_accumulation_steps", "gradient_clipping", "activation_checkpointing", "tensor_parallel",
+    "zero_allow_untested_optimizer", "steps_per_print", "wall_clock_breakdown", "amp", "scheduler",
+})  # fmt: skip
+
+
 def read_settings(text: str, file: str) -> Draft:
-    """Return the draft of DeepSpeed's settings alone: model, length and machines are asked for."""
+    """Return the draft of a trainer's arguments, or of DeepSpeed's settings alone, in JSON."""
     draft = Draft(file, "deepspeed-json")
-    settings = Flags(flat_json(text, file), draft)
+    given = flat_json(text, file)
+    if {"model_name_or_path", "per_device_train_batch_size"} & set(given):
+        draft.format = "trainer-json"
+        flags = Flags(given, draft)
+        translate_trainer(flags, settings_of(flags, {}), Names())
+        return draft
+    if not {key.partition(".")[0] for key in given} & OF_DEEPSPEED:
+        words = "is no configuration that is known: expected DeepSpeed's settings, or a trainer's arguments"
+        raise InputError([Problem(file, 0, 0, "", "", words)])
+    settings = Flags(given, draft)
     translate_trainer(Flags({}, draft), settings, Names())
     return draft
 
