@@ -309,3 +309,52 @@ def test_wishes_of_plans(
     said = capsys.readouterr().err
     assert options[0] in said
     assert words in said
+
+
+COMPARED = """
+question: q
+currency: CNY
+compare:
+  work: {tokens: 9 T tokens, flop_per_token: 1e11}
+  options:
+    a: {peak: 370 TFLOP/s, mfu: 20 %, rent: 7 CNY/h}
+    d: {peak: 989 TFLOP/s, mfu: 20 %, rent: 27 CNY/h}
+  ask:
+    - {kind: break_even, input: a.rent, option: a, AGAINST}
+"""
+
+
+@pytest.mark.parametrize(
+    ("against", "words"),
+    [
+        ("against: a", "ask[0].against: 'a' - expected another option"),
+        ("against: d, low: 1 CNY/h", "ask[0].low: '1 CNY/h' - expected both low and high"),
+        ("against: d, high: 1 CNY/h", "ask[0].high: '1 CNY/h' - expected both low and high"),
+    ],
+)
+def test_questions_of_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], against: str, words: str
+) -> None:
+    assert status(tmp_path, "buy", COMPARED.replace("AGAINST", against)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_rules_that_are_ignored_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(tmp_path, "buy", f"{BUY}rules: {{foresight: true, ignore: true}}\n") == 0
+    assert "rules.foresight says nothing then" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--units", "1.5"], "expected a number of devices, whole"),
+        (["--set", "rules.US-2025-04-H20.criterion.memory=-1"], "expected a number from 0"),
+    ],
+)
+def test_questions_of_law(
+    capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert _status(["legal", "h20", "--date", "2025-06-01", *options], debug=False) == 2
+    assert words in capsys.readouterr().err

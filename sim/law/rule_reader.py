@@ -146,8 +146,9 @@ class RuleReader:
         numbers = {k: float(v) for k, v in raw.items()
                    if isinstance(v, int | float) and not isinstance(v, bool)}  # fmt: skip
         for name, value in numbers.items():
-            if abs(value) > MOST:
-                self.blame(("criterion", name), value, f"expected a number of at most {MOST:g}")
+            if not 0 <= value <= MOST:
+                words = f"expected a number from 0 to {MOST:g}"
+                self.blame(("criterion", name), value, words)
         kinds: dict[str, Kind] = {name: kind for name, (kind, _) in ATTRIBUTES.items()}
         for name in numbers:
             if name in ATTRIBUTES or not name.isidentifier():

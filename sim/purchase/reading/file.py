@@ -257,6 +257,10 @@ def _gates(
 ) -> tuple[Rules | None, tuple[Gate, Gate]]:
     """Return the rules, the gate as they come and the gate as the planner knows them."""
     if spec.rules.ignore:
+        if others := sorted({"file", "set", "foresight"} & spec.rules.model_fields_set):
+            reading.assume(
+                f"rules.ignore: no rules at all; rules.{', rules.'.join(others)} says nothing then"
+            )
         return None, (open_gate, open_gate)
     try:
         rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)
