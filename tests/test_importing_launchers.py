@@ -475,3 +475,9 @@ def test_arguments_of_a_trainer_in_json(tmp_path: Path) -> None:
     assert (at(found, "training.micro_batch"), at(found, "training.precision")) == (4, "bf16")
     with pytest.raises(InputError, match="no configuration that is known"):
         read(tmp_path, "b.json", '{"name": "x", "version": 3}')
+
+
+def test_a_place_for_state_that_is_none_is_refused(tmp_path: Path) -> None:
+    settings = '{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpuu"}}}'
+    with pytest.raises(InputError, match="expected one of none, cpu, nvme"):
+        read(tmp_path, "a.sh", f"{TRAINER} --bf16 --deepspeed ds.json\n", ds__json=settings)

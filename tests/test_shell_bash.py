@@ -76,6 +76,9 @@ SCRIPTS: tuple[tuple[str, list[list[str]]], ...] = (
     ("cat > a.env <<EOF\nTP=4\nEOF\necho PP=2 >> a.env; . ./a.env; run $TP $PP", [["4", "2"]]),
     ('read -r A B <<< "4 2"; IFS=, read -ra P <<< "8,9"; run $A $B ${P[1]}', [["4", "2", "9"]]),
     ("time run a", [["a"]]),
+    ("if (( ${D:-0} )); then X=1; else X=$(( ${D:-3} + 1 )); fi; run $X", [["4"]]),
+    ("echo 'TP=$1' > l.sh; set -- 9; . ./l.sh 2; run $TP $1", [["2", "9"]]),
+    ("bash <<'EOF'\nrun a\nEOF\nbash -c 'X=1; run $X'; run ${X:-none}", [["a"], ["1"], ["none"]]),
     ("x=1; x=2 & wait; run $x $((2**3**2)) {a..e..2}", [["1", "512", "a", "c", "e"]]),
 )  # fmt: skip
 # What is not worked out must not keep the value that it had.

@@ -77,3 +77,11 @@ def inner_script(fields: Sequence[Value]) -> tuple[Sequence[Value], Value] | Non
     if names and names[0] in _AFAR and len(names) > 2 and " " in text_of(fields[-1]):
         return (), fields[-1]
     return None
+
+
+def reads_commands(fields: Sequence[Value]) -> bool:
+    """Tell whether a command does what its input says: `bash <<EOF`, `ssh host bash -s <<EOF`."""
+    names = [text_of(one).rsplit("/", 1)[-1] for one in fields]
+    shells = any(name in _SHELLS for name in names)
+    scripts = any(name.endswith((".sh", ".py")) for name in names)
+    return (shells or (bool(names) and names[0] in _AFAR)) and not scripts

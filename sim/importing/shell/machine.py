@@ -18,7 +18,7 @@ from ersatz.device_models.text.digits import whole
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.importing.shell.conditions import decide_test, decide_words
-from ersatz.sim.importing.shell.files import Files, inner_script
+from ersatz.sim.importing.shell.files import Files, inner_script, reads_commands
 from ersatz.sim.importing.shell.grammar import (
     Block,
     Case,
@@ -358,6 +358,8 @@ class _Machine(Files):
             return True
         if (inner := inner_script(fields)) and self._inside(*inner, node.line):
             return None
+        if node.here and reads_commands(fields) and self._inside((), self.here(node), node.line):
+            return None
         if name not in _QUIET or node.here:
             here = shown(self.here(node)) if node.here else ""
             start = node.here[0].body_line if node.here else 0
@@ -452,13 +454,16 @@ class _Machine(Files):
             self.remarks.append((words, node.line))
             return True
         outer, self.file, self.calls = self.file, str(path), self.calls + 1
+        arguments = self.state.arguments
+        if len(fields) > 2:
+            self.state.arguments = tuple(fields[2:])
         try:
             self.block(body)
         except _Exit as left:
             if left.level != "function":
                 raise
         finally:
-            self.file, self.calls = outer, self.calls - 1
+            self.file, self.calls, self.state.arguments = outer, self.calls - 1, arguments
         return True
 
 

@@ -111,7 +111,7 @@ def bare_word(text: str, file: str, line: int) -> Word:
 
 def arithmetic_names(text: str) -> str:
     """Return a sum without the dollars and braces of its variables."""
-    return re.sub(r"\$\{?([A-Za-z_]\w*|\d+)\}?", r"\1", text)
+    return re.sub(r"\$(?:\{([A-Za-z_]\w*|\d+)\}|([A-Za-z_]\w*|\d+))", r"\1\2", text)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from ersatz.sim.importing.flat import flat_json, flat_yaml
 from ersatz.sim.importing.shell.pieces import Value, text_of, unknown_of
 
 STACK = "deepspeed"
+DEVICES = ("none", "cpu", "nvme")  # where state may lie
 Flat = Callable[[str, str, str], dict[str, Given]]  # text, file, file as it is shown
 
 
@@ -67,6 +68,10 @@ def put_settings(flags: Flags) -> None:
                      "zero_optimization.offload_param.device", "zero_optimization.cpu_offload",
                      "zero_optimization.cpu_offload_params")
     ]  # fmt: skip
+    for given in offloads[:2]:
+        if given and given.value.lower() not in DEVICES:
+            words = f"expected one of {', '.join(DEVICES)}"
+            draft.blame("memory.optimizer_offload", given.line, given.shown, given.value, words)
     away = [
         given
         for given in (offloads[0], offloads[2])
