@@ -481,3 +481,30 @@ def test_a_place_for_state_that_is_none_is_refused(tmp_path: Path) -> None:
     settings = '{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpuu"}}}'
     with pytest.raises(InputError, match="expected one of none, cpu, nvme"):
         read(tmp_path, "a.sh", f"{TRAINER} --bf16 --deepspeed ds.json\n", ds__json=settings)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        (
+            "accelerate launch --num_processes 16 --num_machines 3",
+            "16 processes are no whole number on each",
+        ),
+        ("mpirun -np 20 -ppn 8 python", "20 processes are no whole number of machines of 8"),
+        ("srun -N 4 --ntasks-per-node=8 --gpus=16 python", "start 32 processes, not 16"),
+    ],
+)
+def test_processes_and_machines_add_up_or_it_is_told(
+    tmp_path: Path, launcher: str, words: str
+) -> None:
+    assert words in said(read(tmp_path, "a.sh", f"{launcher} {GPT}\n"))
+
+
+def test_state_is_shared_by_one(tmp_path: Path) -> None:
+    settings = '{"zero_optimization": {"stage": 2}}'
+    script = f"{TRAINER} --bf16 --deepspeed ds.json --fsdp full_shard\n"
+    assert "--fsdp and DeepSpeed are both given" in said(
+        read(tmp_path, "a.sh", script, ds__json=settings)
+    )
+    both = "distributed_type: FSDP\nnum_machines: 3\nnum_processes: 16\n"
+    assert "no whole number on each of 3 machines" in said(read(tmp_path, "a.yaml", both))

@@ -48,6 +48,7 @@ def read_machines(
     if nodes == 0 or each == 0:
         draft.contradict("the launcher starts no device")
         return
+    _add_up(draft, nodes, each, total)
     if nodes is None and total and each:
         nodes = -(-total // each)
     if each is None and total and nodes:
@@ -85,6 +86,18 @@ def _included(sources: tuple[Mapping[str, Given], ...]) -> tuple[int, int] | Non
     each = {len(host.partition(":")[2].split(",")) for host in given.value.split("@")}
     named = all(":" in host for host in given.value.split("@"))
     return (len(given.value.split("@")), each.pop()) if named and len(each) == 1 else None
+
+
+def _add_up(draft: Draft, nodes: int | None, each: int | None, total: int | None) -> None:
+    """Note processes that are no whole number on each machine, or another number than machines hold."""
+    if total and nodes and each is None and total % nodes:
+        draft.contradict(f"{total} processes are no whole number on each of {nodes} machines")
+    elif total and nodes is None and each and total % each and total > each:
+        draft.contradict(f"{total} processes are no whole number of machines of {each}")
+    elif total and nodes and each and total != nodes * each:
+        draft.contradict(
+            f"{nodes} machines of {each} devices start {nodes * each} processes, not {total}"
+        )
 
 
 def _idle(sources: tuple[Mapping[str, Given], ...]) -> bool:

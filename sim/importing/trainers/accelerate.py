@@ -34,6 +34,8 @@ def read_accelerate(text: YamlText, defines: Mapping[str, str]) -> Draft:
     flags = Flags(short_keys(flat_yaml(text)), draft)
     total = flags.whole("cluster.nodes", "num_processes")
     machines = flags.whole("cluster.nodes", "num_machines") or 1
+    if total and total % machines:
+        draft.contradict(f"{total} processes are no whole number on each of {machines} machines")
     draft.devices = total
     draft.devices_per_node = total // machines if total and total % machines == 0 else None
     draft.put("cluster.nodes", machines)

@@ -106,6 +106,10 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     _adapters(flags, names)
     _length(flags, names)
     if settings is not None:
+        if sharded := flags.find("fsdp", "fsdp_sharding_strategy"):
+            draft.contradict(
+                f"{sharded.shown} and DeepSpeed are both given: state is shared by one of them"
+            )
         put_settings(settings)
     else:
         _fully_sharded(flags)
