@@ -83,6 +83,11 @@ SCRIPTS: tuple[tuple[str, list[list[str]]], ...] = (
 )  # fmt: skip
 # What is not worked out must not keep the value that it had.
 NOT_KNOWN = (
+    "TP=1; if grep -q big conf.yaml; then TP=4; fi; run $TP",
+    "TP=1; nvidia-smi | grep -q H100 && TP=4; run $TP",
+    "TP=1; if command -v nothing >/dev/null 2>&1; then TP=4; fi; run $TP",
+    "TP=1; ./check.sh || TP=4; run $TP",
+    "TP=1; if python -c 'import x'; then TP=4; fi; run $TP",
     "TP=1; printf -v TP '%s' 4; run $TP",
     "TP=1; f() { local -n R=$1; R=4; }; f TP; run $TP",
     "cat > a.env <<EOF\nTP=1\nEOF\nsed -i s/1/4/ a.env; . ./a.env; run $TP",

@@ -57,6 +57,9 @@ _BEFORE = frozenset(
 _MARKS = re.compile(r"[\"'$`;&|<>()\\=\n]")  # with these, text is more than words
 _SET_THERE = re.compile(r"(?:^|[;&|\s])([A-Za-z_]\w*)\+?=")
 _BROKEN = re.compile(r"[A-Za-z_]\w*\[")
+_ASKS = frozenset(
+    {"grep", "which", "ls", "kill", "pkill", "git", "awk"}
+)  # whose status is an answer
 _QUIET = frozenset({"set", "cd", "mkdir", "echo", "printf", "module", "ulimit", "trap", "wait", "sleep",
                     "rm", "cp", "mv", "ls", "pushd", "popd", "shopt", "hostname", "date", "chmod", "ln",
                     "touch", "pip", "which", "tee", "grep", "sed", "awk", "unzip",
@@ -343,6 +346,8 @@ class _Machine(Files):
         while fields and text_of(fields[0]) in _BEFORE:
             fields = fields[1:]
         name = text_of(fields[0]) if fields else ""
+        if name.startswith("-") and first in _BEFORE:  # `command -v NAME`
+            return None
         if name in ("true", ":", "false"):
             return name != "false"
         if name in self.functions:
@@ -367,7 +372,7 @@ class _Machine(Files):
                         if isinstance(held := self.state.variables.get(a.name), tuple))  # fmt: skip
             whole_ = (*self.prefix, *fields)
             self.commands.append(Command(whole_, node.line, self.maybe, here, start, own))
-        return True
+        return True if not fields or (name in _QUIET and name not in _ASKS) else None
 
     def _inside(self, before: Sequence[Value], script: Value, line: int) -> bool:
         """Follow the commands that another shell is handed; False where they start nothing."""
@@ -452,7 +457,7 @@ class _Machine(Files):
         except InputError as error:
             words = f"{name} is not read: {error.problems[0].expected}"
             self.remarks.append((words, node.line))
-            return True
+            return None
         outer, self.file, self.calls = self.file, str(path), self.calls + 1
         arguments = self.state.arguments
         if len(fields) > 2:
