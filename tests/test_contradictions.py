@@ -358,3 +358,37 @@ def test_questions_of_law(
 ) -> None:
     assert _status(["legal", "h20", "--date", "2025-06-01", *options], debug=False) == 2
     assert words in capsys.readouterr().err
+
+
+PLANNED = """
+question: q
+model: llama3-8b
+cluster: {node: h100-8, nodes: 2}
+training: {sequence_length: 4096, global_batch: 32, MORE}
+PARALLEL
+"""
+
+
+def test_a_layout_that_is_not_followed_is_read_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PLANNED.replace("MORE", "tokens: 1 T tokens").replace(
+        "PARALLEL", "parallel: {tpp: 4, pp: x}"
+    )
+    assert status(tmp_path, "plan", text) == 2
+    said = capsys.readouterr().err
+    assert "parallel.tpp: unknown key" in said
+    assert "parallel.pp" in said
+
+
+def test_steps_beside_tokens_count_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PLANNED.replace("MORE", "tokens: 1 T tokens, steps: 10").replace(
+        "PARALLEL", "parallel: {tp: 2}"
+    )
+    assert status(tmp_path, "run", text) == 0
+    assert "training.steps counts, 10" in " ".join(capsys.readouterr().out.split())
+    whole = text.replace("1 T tokens", f"{10 * 32 * 4096} tokens")
+    assert status(tmp_path, "run", whole) == 0
+    assert "training.steps counts" not in capsys.readouterr().out

@@ -99,6 +99,10 @@ def _described(
 ) -> Scenario:  # fmt: skip
     """Return the scenario of a job in one phase."""
     training = phase.training
+    stated, steps = spec.training.tokens, spec.training.steps
+    if stated and steps and abs(training.tokens - stated) > 1e-3 * stated:
+        assumptions.append(f"training.steps counts, {steps:,}: training.tokens, {stated:.4g}, says nothing"
+                           " beside it")  # fmt: skip
     if spec.training.batch_ramp and not training.tokens:
         assumptions.append(
             "training.batch_ramp: one step is of the full batch; without tokens there is no job"
