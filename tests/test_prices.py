@@ -242,7 +242,7 @@ def test_prices_of_ones_own(tmp_path: Path) -> None:
         (",me,", ",,", "a price needs its source"),
         (",card,", ",box,", "expected server, module or card"),
         ("item,", "article,", "lacks the columns item"),
-        (",1,2,3,CNY", ",1,2,3,CHF", "no exchange rate"),
+        (",1,2,3,CNY", ",1,2,3,CHF", "expected CURRENCY, one of"),
     ],
 )
 def test_faulty_prices_are_named_with_their_line(

@@ -61,6 +61,8 @@ def anchor(
     if not is_name(name):
         raise InputError([_problem(name[:60], "expected a name of letters, digits, - and _")])
     paths = [Path(p) for p in ([runs] if isinstance(runs, str | Path) else runs)]
+    if again := [p for i, p in enumerate(paths) if p.resolve() in [q.resolve() for q in paths[:i]]]:
+        raise InputError([_problem(str(p), "stands twice: a run counts once") for p in again])
     base = load_stack(stack) if stack else None
     left_out: list[str] = []
     measured = [m for path in paths for m in _read(path, base, override_texts(overrides), left_out)]

@@ -142,6 +142,8 @@ def _wish(
         wrong("--by", by, str(error))
     try:
         amount = parse_money(budget, "money")[0] if budget else math.inf
+        if amount <= 0:
+            raise UnitError("expected money above 0")
     except UnitError as error:
         wrong("--budget", budget, str(error))
     chosen = objective or ("devices" if by_s < math.inf else "time")
@@ -168,6 +170,10 @@ def _days(by: str | float | None) -> float:
 def _barred(question: Question, day: str | None, to: str) -> list[str]:
     """Take nodes whose devices may not be bought on a day out of a question; says which and why."""
     if day is None:
+        if to != "China":
+            raise InputError(
+                [Problem("--to", 0, 0, "", to[:40], "says where to buy: needs --legal DATE")]
+            )
         return []
     names = [node.device.name for node in question.nodes]
     if not names:

@@ -106,6 +106,7 @@ class _Reading:
                 case.blame(("policies", i), name, expected)
         for i, drawn in enumerate(spec.jobs.drawn):
             self._check_sizes(i, drawn)
+        self._check_own()
 
     def contest(self, trace: str) -> Contest | None:
         """Return everything resolved, or None where a fault was found."""
@@ -115,6 +116,7 @@ class _Reading:
         cluster = self._cluster()
         for i, drawn in enumerate(spec.jobs.drawn):
             self._check_names(i, drawn, cluster)
+        self._check_quotas(cluster)
         rules = Rules(
             {name: Quota(q.share, cluster.devices if q.limit is None else q.limit)
              for name, q in spec.tenants.items()},
@@ -134,6 +136,37 @@ class _Reading:
                 math.inf if spec.until is None else spec.until, spec.oracle))  # fmt: skip
         return Contest(self.case.name, spec.question, self.policies, tuple(specs),
                        tuple(dict.fromkeys(self.assumptions)))  # fmt: skip
+
+    def _check_own(self) -> None:
+        """Keys that contradict each other, or leave nothing to run."""
+        for i, drawn in enumerate(self.spec.jobs.drawn):
+            if drawn.rates and not any(rate > 0 for rate in drawn.rates.values()):
+                words = "expected a rate above 0 on some pool: the jobs can run nowhere"
+                self.case.blame(("jobs", "drawn", i, "rates"), str(dict(drawn.rates)), words)
+        if self.spec.until is not None and self.spec.until <= 0:
+            self.case.blame(("until",), str(self.spec.until), "expected a time above 0")
+        for i, (pool, node) in enumerate(zip(self.spec.pools, self.nodes, strict=True)):
+            if node and pool.devices and pool.devices != node.devices:
+                words = f"expected the {node.devices} of {pool.node}, or no node of the catalogue"
+                self.case.blame(("pools", i, "devices"), str(pool.devices), words)
+        for name, quota in self.spec.tenants.items():
+            if quota.limit is not None and quota.limit < quota.share:
+                self.case.blame(("tenants", name, "limit"), str(quota.limit),
+                                f"expected at least its share, {quota.share}")  # fmt: skip
+
+    def _check_quotas(self, cluster: Cluster) -> None:
+        """Shares that the fleet cannot guarantee together, and tenants without any."""
+        quotas = self.spec.tenants
+        total = sum(quota.share for quota in quotas.values())
+        if quotas and total > cluster.devices:
+            words = (
+                f"expected shares that are at most the fleet's {cluster.devices} devices together"
+            )
+            self.case.blame(("tenants",), str(total), words)
+        asked = {name for drawn in self.spec.jobs.drawn for name in drawn.tenants}
+        if quotas and (others := sorted(asked - set(quotas))):
+            self.assumptions.append(f"tenants {', '.join(others)} of the jobs stand not under `tenants`: they"
+                                    " have no share and no limit")  # fmt: skip
 
     def _cluster(self) -> Cluster:
         """Return the nodes of the pools, or of a list."""

@@ -6,7 +6,7 @@ A flag is known by its key: underscores for dashes, dots between sections. The l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ersatz.sim.importing.draft import Draft
@@ -117,6 +117,17 @@ class Flags:
             return None
         return None if found.unknown else found.value
 
+    def choice(self, key: str, name: str, known: Collection[str]) -> str | None:
+        """Return the word of a flag that takes one of a few; another one is a fault of the file."""
+        found = self.text(key, name)
+        if found is not None and found not in known:
+            given = self.given[name]
+            self.draft.blame(
+                key, given.line, given.shown, found, f"expected one of {', '.join(sorted(known))}"
+            )
+            return None
+        return found
+
     def on(self, key: str, *names: str) -> bool:
         """Tell whether a switch is on: given bare, or with a word that says so."""
         found = self.take(key, *names)
@@ -127,7 +138,12 @@ class Flags:
                     self.draft.assume(key, value, why)
                     return value.lower() not in OFF
             return False
-        return not found.unknown and (not found.words or found.value.lower() not in {*OFF, "0"})
+        word = found.value.lower()
+        if word not in {*ON, *OFF, "0"} and not found.unknown:
+            self.draft.assume(
+                key, "on", f"{found.shown} is {found.value[:40]!r}, neither true nor false"
+            )
+        return not found.unknown and (not found.words or word not in {*OFF, "0"})
 
     def unread(self) -> Iterator[Given]:
         """Yield the flags that nothing has read."""

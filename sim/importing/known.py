@@ -72,6 +72,11 @@ def sort_rest(flags: Flags, table: FlagTable) -> None:
     draft = flags.draft
     for given in flags.unread():
         kind, effect = table.kind(given.key)
+        if given.absent and (without := table.kind(f"no_{given.key}"))[0] == "effect":
+            kind, effect = without  # `masked_softmax_fusion: false` is --no-masked-softmax-fusion
+            if effect:
+                draft.leave_out(given.shown, given.value, given.line, effect.words, given.file)
+                continue
         if kind == "stack":
             draft.note("stack", given.shown, given.value, given.line, given.file)
         elif kind == "effect" and effect and not _harmless(given, effect):

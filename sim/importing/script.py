@@ -18,10 +18,11 @@ from ersatz.sim.importing.megatron.swift import read_swift
 from ersatz.sim.importing.megatron.translate import translate
 from ersatz.sim.importing.shell.launches import Launch, launches, merge_launches
 from ersatz.sim.importing.shell.machine import Followed, follow
-from ersatz.sim.importing.shell.pieces import text_of, unknown_of
+from ersatz.sim.importing.shell.pieces import shown, text_of, unknown_of
 from ersatz.sim.importing.shell.slurm import device_type, slurm_head, slurm_variables
 from ersatz.sim.importing.trainers.deepspeed import settings_beside
 from ersatz.sim.importing.trainers.fsdp2 import PROGRAM, read_fsdp2
+from ersatz.sim.importing.trainers.launched import ENDS
 
 CORE_2026 = "megatron core, August 2026"
 # Marks of a framework: flags that only it has. The first that fits counts.
@@ -74,7 +75,7 @@ def _found(
     if found:
         return found, head
     inner = [(c.here, c.here_line) for c in followed.commands if c.here and "#SBATCH" in c.here]
-    inner += [("".join(p.text for p in body), 1) for body in followed.state.written.values()
+    inner += [(shown(body), 1) for body in followed.state.written.values()
               if any("#SBATCH" in p.text or ".py" in p.text for p in body)]  # fmt: skip
     for text, line in inner:
         head = slurm_head(text, line)
@@ -118,6 +119,8 @@ def _marks(launch: Launch) -> int:
     known = sum(key in _LAYOUT or key in TRAINER for key in launch.flags)
     if launch.program.endswith(PROGRAM):
         known += sum(key.startswith(("parallel.", "training.")) for key in launch.flags)
+    if known == 0 and set(launch.tools) & _STARTERS and any(w.endswith(ENDS) for w in launch.words):
+        return 1  # arguments that stand in a file beside it
     return known or int(len(launch.flags) > 5 and sum(table.kind(k)[0] != "unknown"
                                                       for k in launch.flags) > 5)  # fmt: skip
 
@@ -128,6 +131,8 @@ _LAYOUT = frozenset({"num_layers", "hidden_size", "seq_length", "micro_batch_siz
                      "gradient_accumulation_steps", "max_steps"})  # fmt: skip
 
 
+_OF_MEGATRON = frozenset({"num_layers", "tensor_model_parallel_size", "use_mcore_models"})
+_STARTERS = frozenset({"torchrun", "deepspeed", "accelerate", "llamafactory-cli", "axolotl"})
 _ASSIGNED = re.compile(r"\+{0,2}[A-Za-z_][\w.]*=")
 MANY_ASSIGNED = 2
 
@@ -176,7 +181,8 @@ _OTHER_MODELS = {"bert": "an encoder (BERT)", "t5": "an encoder and decoder (T5)
 
 def _refuse_other_models(draft: Draft, launch: Launch) -> None:
     """Encoders and learning by reward are not simulated: the name of the program tells them."""
-    words = launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower().split("_")
+    words = re.split(r"[_.-]", launch.program.rsplit("/", 1)[-1].removesuffix(".py").lower())
+    words += [word.lower() for word in launch.words[:1] if launch.program == "trl"]
     if not _TRAINS.intersection(words) and (found := _ELSE.intersection(words)):
         draft.refuse(
             launch.line,
@@ -186,6 +192,9 @@ def _refuse_other_models(draft: Draft, launch: Launch) -> None:
     if apart := next((launch.flags[key] for key in _APART if key in launch.flags), None):
         draft.refuse(apart.line, apart.shown, "several models in one job, each with a layout of its own, are"
                      " not simulated; say the language model's as a script of its own")  # fmt: skip
+    if given := launch.flags.get("yaml_cfg"):
+        draft.refuse(given.line, given.shown, "Megatron then takes all arguments from that file, which is not"
+                     " read; say them as flags")  # fmt: skip
     if _LEARNING.intersection(words):
         draft.refuse(launch.line, launch.program, "reinforcement learning and preference training are not"
                      " simulated; what can be asked instead is the training step of the policy: its model,"
@@ -201,6 +210,9 @@ def _translated(
 ) -> Draft:
     keys = set(launch.flags)
     _refuse_other_models(draft, launch)
+    if "xtuner" in launch.tools:
+        draft.refuse(launch.line, launch.program, "xtuner's settings are a program in Python, which is not"
+                     " read; say them as a script of a trainer with flags")  # fmt: skip
     given = {
         key: flag if flag.file else replace(flag, file="") for key, flag in launch.flags.items()
     }
@@ -211,15 +223,20 @@ def _translated(
     if launch.tools[-1:] == ("megatron",) or "swift" in launch.tools:
         whole = replace(launch, environment={**_texts(followed), **launch.environment})
         return read_swift(draft, whole, head)
-    if keys & TRAINER and "num_layers" not in keys:
+    beside = any(word.endswith(ENDS) for word in launch.words)
+    alone = beside and bool(set(launch.tools) & _STARTERS) and not keys & _OF_MEGATRON
+    if (keys & TRAINER or alone) and "num_layers" not in keys:
         from ersatz.sim.importing.trainers.launched import read_trainer
 
         return read_trainer(draft, launch, head, followed)
+    for word in launch.words:
+        if _ASSIGNED.match(word):
+            draft.leave_out(word, "", launch.line, "unknown")
     for format_, stack, marks in MARKS:
         if keys & marks:
             draft.format = format_
             draft.version = CORE_2026 if format_ != "mindspeed-sh" else "mindspeed-llm, August 2026"
-            read_machines(draft, launch.launcher, head)
+            read_machines(draft, launch.launcher, head, written=followed.state.written)
             if stack == "megatron-deepspeed":
                 given |= _stage(draft, given, followed)
             translate(Flags(given, draft), stack)
@@ -230,11 +247,19 @@ def _translated(
 def _stage(draft: Draft, given: dict[str, Given], followed: Followed) -> dict[str, Given]:
     """Return the stage of ZeRO that DeepSpeed's settings say, where the flags do not."""
     named = given.get("deepspeed_config")
-    if "zero_stage" in given or named is None or named.unknown:
+    if named is None or named.unknown:
         return {}
-    written = {name: text_of(body) for name, body in followed.state.written.items()}
-    settings = settings_beside(draft, named, written) or {}
+    settings = settings_beside(draft, named, followed.state.written) or {}
     stage = settings.get("zero_optimization.stage")
+    for flag, key in (("zero_stage", "zero_optimization.stage"), ("global_batch_size", "train_batch_size"),
+                      ("micro_batch_size", "train_micro_batch_size_per_gpu")):  # fmt: skip
+        own, other = given.get(flag), settings.get(key)
+        if own and other and not own.unknown and other.value not in (own.value, "auto"):
+            draft.contradict(
+                f"{own.shown} is {own.value}, and {key} of {named.value} {other.value}"
+            )
+    if "zero_stage" in given:
+        return {}
     if stage is None:
         draft.assume("parallel.zero", 0, f"{named.value}: no stage of ZeRO can be read of it")
         return {}

@@ -309,3 +309,15 @@ def _show(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:,.5g}" if abs(value) < 1e4 else f"{value:,.0f}"
     return "unknown" if value is None else str(value)
+
+
+def compared_texts(expression: Expression, name: str) -> list[str]:
+    """Return the texts that a criterion compares a name with: `device in ['h20']`."""
+    found: list[str] = []
+    for node in ast.walk(expression.tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(side, ast.Name) and side.id == name for side in sides):
+                found += [leaf.value for side in sides for leaf in ast.walk(side)
+                          if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)]  # fmt: skip
+    return found

@@ -128,8 +128,9 @@ def ask(
 ) -> LegalQuestion:  # fmt: skip
     """Return a checked question; raises `InputError` with every unknown name and day at once."""
     problems: list[Problem] = []
-    if units is not None and not 0 < units <= MOST_UNITS:
-        problems.append(Problem("units", 0, 0, "", f"{units:g}", "expected a number of devices"))
+    if units is not None and not (0 < units <= MOST_UNITS and units == int(units)):
+        words = f"expected a number of devices, whole and at most {MOST_UNITS:g}"
+        problems.append(Problem("units", 0, 0, "", f"{units:g}", words))
     parts: dict[str, Part] = {}
     every = [name for name in list_parts() if load_part(name).vendor != "generic"]
     for device in every if EVERY in devices else devices:

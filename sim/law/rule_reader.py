@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from ersatz.device_models.catalog.export import knows_part, list_parts
 from ersatz.device_models.text.units import UnitError, parse_day, parse_quantity
 from ersatz.device_models.text.yamltext import Key, YamlText
 from ersatz.sim.errors import Problem, did_you_mean
-from ersatz.sim.law.expression import Expression, ExpressionError, Kind, parse_expression
+from ersatz.sim.law.expression import (
+    Expression,
+    ExpressionError,
+    Kind,
+    compared_texts,
+    parse_expression,
+)
 from ersatz.sim.law.places import EVERYWHERE, load_places
 from ersatz.sim.law.rule import ATTRIBUTES, GATES, POLICIES, STATUSES, UNCHANGED, Rule, Term
 
@@ -139,8 +146,9 @@ class RuleReader:
         numbers = {k: float(v) for k, v in raw.items()
                    if isinstance(v, int | float) and not isinstance(v, bool)}  # fmt: skip
         for name, value in numbers.items():
-            if abs(value) > MOST:
-                self.blame(("criterion", name), value, f"expected a number of at most {MOST:g}")
+            if not 0 <= value <= MOST:
+                words = f"expected a number from 0 to {MOST:g}"
+                self.blame(("criterion", name), value, words)
         kinds: dict[str, Kind] = {name: kind for name, (kind, _) in ATTRIBUTES.items()}
         for name in numbers:
             if name in ATTRIBUTES or not name.isidentifier():
@@ -157,6 +165,12 @@ class RuleReader:
                 continue
             try:
                 classes[name] = parse_expression(str(text), kinds)
+                for device in compared_texts(classes[name], "device"):
+                    if not knows_part(device):
+                        hint = did_you_mean(device, list_parts())
+                        self.blame(
+                            ("criterion", name), device, f"is no device of the catalogue{hint}"
+                        )
             except ExpressionError as error:
                 self.blame(("criterion", name), text, f"{error} (of the expression)")
         return numbers, classes

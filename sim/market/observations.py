@@ -9,8 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from ersatz.device_models.catalog.export import knows_part, list_parts
 from ersatz.device_models.text.files import read_csv
-from ersatz.device_models.text.units import UnitError, parse_day
+from ersatz.device_models.text.units import CURRENCIES, UnitError, parse_day
 from ersatz.sim.errors import InputError, Problem, did_you_mean
 from ersatz.sim.market.items import CONFIDENCES, items, regions
 
@@ -65,6 +66,11 @@ def read_observations(path: Path, problems: list[Problem]) -> Iterable[Observati
     if missing:
         problems.append(Problem(str(path), 1, 1, "", "", f"lacks the columns {', '.join(missing)}"))
         return
+    if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+        problems.append(
+            Problem(str(path), 1, 1, "", "", f"has the columns {', '.join(twice)} twice")
+        )
+        return
     for line, cells in rows[1:]:
         if len(cells) != len(header):
             words = f"has {len(cells)} cells; expected {len(header)}"
@@ -81,10 +87,29 @@ def read_observations(path: Path, problems: list[Problem]) -> Iterable[Observati
             yield observation
 
 
+def _unit_fits(item: str, unit: str) -> bool:
+    """Tell whether a unit is the one that an item is told in, in any currency."""
+    template = items()[item].unit
+    return any(unit == template.replace("MONEY", currency).replace("CNY per", f"{currency} per")
+               for currency in CURRENCIES)  # fmt: skip
+
+
 def _observation(row: Mapping[str, str], blame: Callable[[str, str], None]) -> Observation | None:
     """Read one row; every fault is blamed."""
     if row["item"] not in items():
         blame("item", f"no such item{did_you_mean(row['item'], items())}")
+    elif not _unit_fits(row["item"], row["unit"]):
+        unit = items()[row["item"]].unit.replace("MONEY", "CURRENCY").replace("CNY", "CURRENCY")
+        blame(
+            "unit",
+            f"expected {unit}" + (f", one of {', '.join(CURRENCIES)}" if "CURR" in unit else ""),
+        )
+    device = row["device"]
+    if device and not set(device) & set("*?[@") and not knows_part(device):
+        blame(
+            "device",
+            f"no such device{did_you_mean(device, list_parts())}; patterns have *, @ or nothing",
+        )
     if row["region"] not in regions():
         blame("region", f"no such region{did_you_mean(row['region'], regions())}")
     if not row["source"]:

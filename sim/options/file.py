@@ -161,6 +161,9 @@ class _Reader:
             named = getattr(section, key)
             if named is not None and named not in setting.options:
                 self.case.blame((*at, key), named, f"expected one of {', '.join(setting.options)}")
+        if section.against is not None and section.against == section.option:
+            words = "expected another option: it is compared with itself"
+            self.case.blame((*at, "against"), section.against, words)
         for named in (*section.targets, *section.fleet):
             if named not in setting.options:
                 self.case.blame(at, named, f"expected options: {', '.join(setting.options)}")
@@ -189,6 +192,9 @@ class _Reader:
         self, at: tuple[Any, ...], section: AskSection, field: str, dimension: str
     ) -> tuple[float, float] | None:
         if section.low is None or section.high is None:
+            if section.low is not section.high:
+                alone = "high" if section.low is None else "low"
+                self.case.blame((*at, alone), getattr(section, alone), "expected both low and high")
             return None
         low, high = (
             self.number((*at, key), getattr(section, key), dimension) for key in ("low", "high")

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ersatz.sim.purchase.periods import given
-from ersatz.sim.purchase.programme import PurchaseProblem, build_programme
+from ersatz.sim.purchase.programme import Programme, PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import TIME_LIMIT_S, Purchase, is_feasible, solve
 
 MORE = 0.10  # by which a limit grows to see what it is worth
@@ -87,8 +88,28 @@ def _numbers(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:
         )
         if solved is not None:
             share = float(solved[0][-1])
-            if share <= MOST:
-                yield Remedy(family, share, f"{family}: {100 * share:.1f} % more")
+            more = f"{100 * share:.1f} % more"
+            if share > MOST:
+                more = f"{1.0 + share:,.0f} times as much"
+            yield Remedy(family, share, f"{family}: {more}")
+        elif _lifted(programme, family, nothing, time_limit_s):
+            yield Remedy(family, None, f"{family}: it is 0, and some is needed")
+
+
+def _lifted(
+    programme: Programme, family: str, nothing: np.ndarray[Any, Any], time_limit_s: float
+) -> bool:
+    """Tell whether there is a plan without a family of limits: one of 0 grows to nothing."""
+    rows = programme.rows
+    kept = list(rows.high)
+    if any(high for high, name in zip(kept, rows.name, strict=True) if name == family):
+        return False
+    rows.high[:] = [np.inf if name == family else high
+                    for high, name in zip(kept, rows.name, strict=True)]  # fmt: skip
+    try:
+        return solve(programme, nothing, gap=0.001, time_limit_s=time_limit_s) is not None
+    finally:
+        rows.high[:] = kept
 
 
 def _less_work(problem: PurchaseProblem, time_limit_s: float) -> Iterator[Remedy]:

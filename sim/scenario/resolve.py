@@ -14,6 +14,7 @@ from ersatz.device_models.catalog.reading import (
     EXPORT_ONLY,
 )
 from ersatz.device_models.text.units import UnitError, parse_quantity
+from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.checks import check_layout, check_scenario
 from ersatz.sim.scenario.keeping import check_keeping, keeping_assumptions, kept
 from ersatz.sim.scenario.phases import PhaseFile, phase_files
@@ -98,6 +99,10 @@ def _described(
 ) -> Scenario:  # fmt: skip
     """Return the scenario of a job in one phase."""
     training = phase.training
+    stated, steps = spec.training.tokens, spec.training.steps
+    if stated and steps and abs(training.tokens - stated) > 1e-3 * stated:
+        assumptions.append(f"training.steps counts, {steps:,}: training.tokens, {stated:.4g}, says nothing"
+                           " beside it")  # fmt: skip
     if spec.training.batch_ramp and not training.tokens:
         assumptions.append(
             "training.batch_ramp: one step is of the full batch; without tokens there is no job"
@@ -164,6 +169,9 @@ def _in_phases(scenario: Scenario, phases: list[Phase], growth: RampSection | No
 def _published(spec: ScenarioFile, blame: Blame) -> Iterator[Published]:
     for i, row in enumerate(spec.published):
         value = row.value
+        if isinstance(value, str) and (words := wrong_metric(row.metric)):  # which has no unit
+            blame(("published", i, "metric"), row.metric, words)
+            continue
         if isinstance(value, str):
             last = row.metric.rsplit(".", 1)[-1]
             unit = next((u for end, u in METRIC_UNITS.items() if last.endswith(end)), "fraction")

@@ -28,6 +28,7 @@ from ersatz.sim.importing.formats import import_file, is_launch_file
 from ersatz.sim.scenario.case_file import Case, cases_of, validated
 from ersatz.sim.scenario.file import scenario_of
 from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.sections.layout import ParallelSection
 from ersatz.sim.scenario.sections.machines import ClusterSection
 from ersatz.sim.scenario.shipped import look_up, shipped_scenarios
 from ersatz.sim.search.choices import AXES, usual, with_defaults
@@ -103,10 +104,11 @@ class _Machines(BaseModel):
     """What a search reads of a file before it is resolved."""
 
     cluster: ClusterSection | None = None
+    parallel: ParallelSection | None = None
 
 
 def _check_machines(case: Case) -> None:
-    """Machines are counted before anything else: raises `InputError` where they are no cluster."""
+    """Raises `InputError` where machines are no cluster, or the layout beside them none that is known."""
     if validated(case, _Machines) is None:
         raise InputError(case.problems)
 

@@ -24,7 +24,11 @@ NAMES = {
 PROGRAM = re.compile(rf"\b({'|'.join(NAMES)})(?:_perf|_test)\b", re.IGNORECASE)
 RANK = re.compile(r"#\s+Rank\s+(\d+)\s.*?\bon\s+(\S+)\s+device", re.IGNORECASE)
 NCCL = re.compile(r"^\s*(\d+)\s+(\d+)\s+([a-z]\w*)\s+(?:([a-z]+)\s+)?(?:(-?\d+)\s+)?"
-                  r"(\d[\d.eE+]*)\s+(\d[\d.eE+]*)\s+(\d[\d.eE+]*)\s+(?:\S+)")  # fmt: skip
+                  r"(\d[\d.eE+]*)\s+(\d[\d.eE+]*)\s+(\d[\d.eE+]*)\s+(\S+)")  # fmt: skip
+# What begins as a row of either: a size, and after one in other units a number.
+ROW = re.compile(
+    r"^[\s|]*(?:-?\d+|-?[\d.]+\s?[KMGT]?i?B?[\s|]+-?\d[\d.]*)(?:[\s|]+[^\s|]+){3,}", re.IGNORECASE
+)
 HCCL = re.compile(
     r"^[\s|]*(\d+)[\s|]+(\d[\d.]*)[\s|]+(\d[\d.]*)[\s|]+(success|null|failed)\b", re.I
 )
@@ -71,7 +75,9 @@ def _heading(
         faults.append(
             f"names no operation; expected one of {', '.join(sorted(set(NAMES)))}: OP=FILE"
         )
-    if members < 2 or not 1 <= beside <= members:
+    if per_node and members > per_node and members % per_node:
+        faults.append(f"has {members} ranks, no whole number of nodes of {per_node} (--per-node)")
+    elif members < 2 or not 1 <= beside <= members:
         faults.append("does not say which ranks ran where: give --ranks and --per-node")
     elif len(set(hosts.values())) > 1 and not per_node:
         faults.append(f"has uneven hosts ({dict(hosts)}): give --per-node")
@@ -99,6 +105,8 @@ def _rows(
                 size, (micros, algorithm, bus) = int(nccl[1]), (float(nccl[i]) for i in (6, 7, 8))
             elif hccl:
                 size, micros, algorithm, bus = int(hccl[1]), float(hccl[2]), float(hccl[3]), 0.0
+            elif ROW.match(line):
+                raise ValueError(line)
             else:
                 continue
             float(size)
@@ -116,11 +124,23 @@ def _rows(
             continue
         if not size:
             continue
+        if wrong := _wrong(nccl[9] if nccl else "", hccl[4] if hccl else ""):
+            problems.append(Problem(str(path), number, 1, kind, shown, wrong))
+            continue
         problems += [
             Problem(str(path), number, 1, kind, shown, fault)
             for fault in _faults(size, micros, algorithm, bus, bus_factor(kind, members))
         ]
         yield size, micros * 1e-6
+
+
+def _wrong(elements: str, check: str) -> str:
+    """Return what the program's own check of the results found: elements that are wrong, or a failure."""
+    if elements.isdigit() and int(elements):
+        return f"the program's check found {elements} wrong elements: the times are of no use"
+    return (
+        "the program's check failed: the times are of no use" if check.lower() == "failed" else ""
+    )
 
 
 def _faults(size: int, micros: float, algorithm: float, bus: float, factor: float) -> Iterator[str]:

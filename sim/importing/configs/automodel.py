@@ -15,6 +15,10 @@ from ersatz.sim.importing.models import assume_targets, put_attention, put_model
 from ersatz.sim.workload.adapters import MODULES
 
 D = "distributed."
+DTYPES = {
+    "auto": "bf16", "bf16": "bf16", "bfloat16": "bf16", "torch.bfloat16": "bf16", "float16": "fp16",
+    "torch.float16": "fp16", "fp32": "fp32", "float32": "fp32", "torch.float32": "fp32",
+}  # fmt: skip
 _MODELS = ("model.config.pretrained_model_name_or_path", "model.pretrained_model_name_or_path")
 
 
@@ -138,8 +142,10 @@ def _training(flags: Flags) -> None:
     if steps is None:
         draft.ask("training.steps", "step_scheduler.max_steps is not given: the data decide")
     eight = flags.on("training.precision", "fp8.enabled")
-    draft.put("training.precision", "fp8" if eight else "bf16")
-    if not eight:
+    words = flags.choice("training.precision", "model.torch_dtype", DTYPES)
+    whole_precision = DTYPES.get(words or "", "bf16")
+    draft.put("training.precision", "fp8" if eight else whole_precision)
+    if not eight and whole_precision == "bf16":
         draft.assume("training.precision", "bf16", "Automodel loads models in bf16")
     recompute = flags.on("parallel.recompute", f"{D}activation_checkpointing")
     draft.put("parallel.recompute", "full" if recompute else "none")
@@ -180,6 +186,10 @@ def _rounded(stages: int, pp: int, rounding: str | None) -> int:
 def _sharding(flags: Flags) -> None:
     draft, key = flags.draft, "parallel.zero"
     strategy = (flags.text(key, f"{D}strategy", f"{D}_target_") or "fsdp2").lower()
+    if not any(word in strategy for word in ("ddp", "fsdp")):
+        given = flags.find(f"{D}strategy", f"{D}_target_")
+        draft.blame(key, given.line if given else 0, f"{D}strategy", strategy,
+                    "expected ddp, fsdp2 or megatron_fsdp")  # fmt: skip
     stated = flags.given.get(f"{D}reshard_after_forward")
     reshard = flags.on(key, f"{D}reshard_after_forward")
     replicas = flags.whole("parallel.shard", f"{D}dp_replicate_size")

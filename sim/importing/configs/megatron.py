@@ -84,8 +84,9 @@ def _by_last_name(leaves: Mapping[str, Given]) -> dict[str, Given]:
 def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a configuration that Megatron-Bridge wrote (ConfigContainer)."""
     draft = Draft(text.file, "bridge-yaml", "megatron-bridge, August 2026")
-    _refuse_adapters(draft, flat_yaml(text))
-    leaves = {k: v for k, v in flat_yaml(text).items() if not k.endswith("_target_") and
+    whole = {k: filled_in(v, defines, draft) for k, v in flat_yaml(text).items()}
+    _refuse_adapters(draft, whole)
+    leaves = {k: v for k, v in whole.items() if not k.endswith("_target_") and
               "_call_" not in k and "_partial_" not in k}  # fmt: skip
     given: dict[str, Given] = {}
     for key, one in leaves.items():
@@ -98,7 +99,7 @@ def read_bridge(text: YamlText, defines: Mapping[str, str]) -> Draft:
             given[name] = replace(one, key=name)
         else:
             draft.ignore(one.shown, one.line)
-    _bridge_switches(given, leaves)
+    _bridge_switches(draft, given, leaves)
     translate(Flags(given, draft), "megatron-core-2025")
     return draft
 
@@ -112,7 +113,7 @@ def _refuse_adapters(draft: Draft, leaves: Mapping[str, Given]) -> None:
         )
 
 
-def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> None:
+def _bridge_switches(draft: Draft, given: dict[str, Given], leaves: Mapping[str, Given]) -> None:
     """Say in flags what the classes say by other means."""
     if (groups := given.get("num_query_groups")) and not groups.absent:
         given["group_query_attention"] = replace(
@@ -132,9 +133,14 @@ def _bridge_switches(given: dict[str, Given], leaves: Mapping[str, Given]) -> No
             given["fp8_format"] = replace(name, key="fp8_format")
         if "nvfp4" in name.value:
             given["fp4_format"] = replace(name, key="fp4_format")
-        given.pop("mixed_precision", None)
-        if name.value.startswith("bf16"):
-            given.setdefault("bf16", replace(name, key="bf16", words=("true",)))
+        for kind in ("bf16", "fp16"):
+            if kind in name.value:
+                given.setdefault(kind, replace(name, key=kind, words=("true",)))
+                given.pop("mixed_precision", None)
+                break
+        else:
+            fault = "is no mixture of formats that is known"
+            draft.blame("training.precision", name.line, name.shown, name.value, fault)
 
 
 def read_test_case(text: YamlText, defines: Mapping[str, str]) -> Draft:

@@ -35,8 +35,14 @@ def read_primus(text: YamlText, defines: Mapping[str, str]) -> Draft:
     prefix = f"modules.{module}."
     inside = {k.removeprefix(prefix): v for k, v in leaves.items() if k.startswith(prefix)}
     for key, one in leaves.items():
-        if not key.startswith(prefix) or key in (f"{prefix}framework", f"{prefix}config"):
+        name = key.removeprefix(prefix).partition(".")[0]
+        if key.startswith("modules.") and not key.startswith(prefix):
+            words = f"one module is read, {module}: what the others take is not counted"
+            draft.leave_out(one.shown, one.value, one.line, words, one.file)
+        elif not key.startswith(prefix) or name in ("framework", "config"):
             draft.ignore(one.shown, one.line)
+        elif name not in ("model", "overrides"):
+            draft.leave_out(one.shown, one.value, one.line, "unknown", one.file)
     framework = inside.get("framework")
     kind = framework.value if framework else "megatron"
     own = {k.removeprefix("overrides."): v for k, v in inside.items() if k.startswith("overrides.")}

@@ -119,7 +119,9 @@ def _degrees(flags: Flags) -> None:
         draft.put("parallel.ep", ep)
         draft.put("parallel.etp", etp)
     if (degrees["cp"] or 1) > 1:
-        method = flags.text("parallel.cp_comm", P + "context_parallel_rotate_method")
+        method = flags.choice(
+            "parallel.cp_comm", P + "context_parallel_rotate_method", ("allgather", "alltoall")
+        )
         draft.put("parallel.cp_comm", "p2p" if method == "alltoall" else "all_gather")
     replicate = _degree(flags, "parallel.shard", "data_parallel_replicate_degree") or 1
     shard = _degree(flags, "parallel.shard", "data_parallel_shard_degree", -1)
@@ -206,6 +208,7 @@ def _global_batch(flags: Flags, local: int | None, length: int | None) -> None:
 def _precision(flags: Flags) -> None:
     draft, key = flags.draft, "training.precision"
     converters = flags.text(key, "model.converters", "model_converters") or ""
+    _other_converters(flags, converters)
     older = flags.on(key, "float8.enable_float8_linear")
     linear = [name for name in re.split(r"[\[\],\s'\"]+", converters) if "grouped" not in name]
     if "grouped" in converters:
@@ -223,6 +226,18 @@ def _precision(flags: Flags) -> None:
         if words == "float32" and flags.find(T + "mixed_precision_param"):
             draft.put(key, "fp32")
         _say_idle_section(flags, key)
+
+
+def _other_converters(flags: Flags, converters: str) -> None:
+    """Converters that make no narrower products of linear layers: adapters, and what is not known."""
+    given = flags.find("model.converters", "model_converters")
+    for name in re.split(r"[\[\],\s'\"]+", converters):
+        if given is None or not name or "float8" in name or "mx" in name:
+            continue
+        words = "a converter that is not known: what it makes of the model is not counted"
+        if "lora" in name:
+            words = "adapters: the whole model is taken to be trained; say model.lora_rank"
+        flags.draft.leave_out(given.shown, name, given.line, words, given.file)
 
 
 def _say_idle_section(flags: Flags, key: str) -> None:
@@ -268,7 +283,8 @@ def _sharding(flags: Flags) -> None:
     draft, key = flags.draft, "parallel.zero"
     _, shard = draft.values.pop("_replicas")
     draft.values.pop("_local", None)
-    policy = flags.text(key, P + "fsdp_reshard_after_forward") or "default"
+    policies = ("default", "always", "never")
+    policy = flags.choice(key, P + "fsdp_reshard_after_forward", policies) or "default"
     pp = draft.values.get("parallel.pp") or 1
     if shard == 1 and (draft.values.get("parallel.cp") or 1) == 1:
         draft.put(key, 0)
@@ -335,6 +351,9 @@ def _stack(flags: Flags) -> None:
     ) == "rowwise"
     enabled = flags.on(key, P + "enable_async_tensor_parallel")
     compiled = flags.on(key, "compile.enable")
+    parts = flags.text(key, "compile.components")
+    if compiled and parts is not None and "model" not in re.split(r"[\[\],\s'\"]+", parts):
+        compiled = False
     draft.put(key, f"torchtitan{'-rowwise' if rowwise else ''}{'-async' if enabled else ''}")
     if not compiled:
         draft.assume("stack (compile.enable)", "on", "compile.enable is off, and the stack compiles: the step"

@@ -110,7 +110,7 @@ def _sharding(flags: Flags) -> None:
     own = flags.on(key, "use_megatron_fsdp", "use_custom_fsdp")
     torch = flags.on(key, "use_torch_fsdp2")
     stage = flags.whole(key, "zero_stage")
-    strategy = flags.text(key, "data_parallel_sharding_strategy") if own else None
+    strategy = flags.choice(key, "data_parallel_sharding_strategy", SHARDING) if own else None
     zero = 1 if distributed else 0
     if torch:
         zero = 3
@@ -119,7 +119,7 @@ def _sharding(flags: Flags) -> None:
             strategy = "optim_grads_params"
             draft.assume(key, 3, "data_parallel_sharding_strategy is not given: the newest default,"
                          " optim_grads_params; up to core 0.15 it was no_shard (0)")  # fmt: skip
-        zero = SHARDING.get(strategy, 3)
+        zero = SHARDING[strategy]
     elif stage is not None:
         zero = stage
         if stage == 0 and draft.values.get("training.precision") == "bf16":
@@ -144,7 +144,7 @@ def settle_shard(flags: Flags, dp: int | None) -> None:
 
 def _recompute(flags: Flags) -> None:
     draft, key = flags.draft, "parallel.recompute"
-    granularity = flags.text(key, "recompute_granularity")
+    granularity = flags.choice(key, "recompute_granularity", ("full", "selective"))
     older = flags.on(key, "recompute_activations")
     whole = flags.on(key, "checkpoint_activations", "deepspeed_activation_checkpointing",
                      "activations_checkpoint_method")  # fmt: skip
@@ -179,10 +179,10 @@ def _modules(flags: Flags) -> None:
 def _whole_layers(flags: Flags) -> None:
     """`full`: uniform over all layers, or of the first n layers of each chunk (block)."""
     draft, key = flags.draft, "parallel.recompute"
-    method = flags.take(key, "recompute_method")
+    method = flags.choice(key, "recompute_method", ("uniform", "block"))
     number = flags.whole(key, "recompute_num_layers")
     per_chunk = _largest_chunk(flags)
-    if method is None or method.value != "block" or number is None:
+    if method != "block" or number is None:
         draft.put(key, "full")
         if number and number > 1 and method:
             _some_layers(flags, "recompute_group", number, f"memory: one input is kept per {number} layers,"

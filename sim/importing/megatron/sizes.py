@@ -12,6 +12,7 @@ from ersatz.sim.importing.megatron.patterns import PatternError, number_list
 from ersatz.sim.importing.models import put_model
 
 DIVISIBLE = 128  # make_vocab_size_divisible_by
+BACKENDS = ("auto", "flash", "fused", "unfused", "local")
 _MIXERS = ("hybrid_layer_pattern", "hybrid_override_pattern", "is_hybrid_model", "mamba_num_heads",
            "hybrid_attention_ratio")  # fmt: skip
 # What says something of the model: where it is asked for as a whole, none of these is unknown.
@@ -406,6 +407,10 @@ def _extras(flags: Flags) -> None:
     draft.put("model.lora_rank", flags.whole("model.lora_rank", "lora_r", "lora_rank") or None)
     embedding = flags.text("model.fused_attention", "position_embedding_type")
     backend = flags.text("model.fused_attention", "attention_backend")
+    word = (backend or "auto").rsplit(".", 1)[-1].lower()
+    if word not in BACKENDS and (given := flags.find("attention_backend")):
+        draft.leave_out(given.shown, given.value, given.line, "a kernel of attention that is not known: taken"
+                        " as one that keeps no scores", given.file)  # fmt: skip
     plain = flags.on("model.fused_attention", "no_flash", "alibi")
-    if embedding == "alibi" or backend in ("unfused", "local") or plain:
+    if embedding == "alibi" or word in ("unfused", "local") or plain:
         draft.put("model.fused_attention", False)

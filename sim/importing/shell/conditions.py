@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from ersatz.sim.importing.shell.expand import Expander
 from ersatz.sim.importing.shell.grammar import Test
-from ersatz.sim.importing.shell.pieces import Value, text_of, unknown_of
+from ersatz.sim.importing.shell.pieces import Value, line_of, text_of, unknown_of
 from ersatz.sim.importing.shell.scan import Word
 
 _NUMBERS = {"-eq": "==", "-ne": "!=", "-lt": "<", "-le": "<=", "-gt": ">", "-ge": ">="}
-_FILES = frozenset({"-e", "-f", "-d", "-r", "-s", "-x", "-w", "-L", "-h"})
 _TEXTS = frozenset({"=", "==", "!=", "=~", "<", ">"})
 
 
@@ -111,7 +110,13 @@ class _Condition:
         value = self._take()
         if op in ("-z", "-n"):
             return None if unknown_of(value) else bool(text_of(value)) == (op == "-n")
-        return None if op in _FILES or unknown_of(value) else False
+        if op == "-v" and not unknown_of(value):
+            return text_of(value) in self.expander.state.variables or self._not_set(value)
+        return None
+
+    def _not_set(self, value: Value) -> bool:
+        self.expander.told(text_of(value), "not set", line_of(value))
+        return False
 
     def _is_set(self, word: Word, op: str) -> bool | None:
         """A variable that nobody set is empty: told, for the environment might hold it."""
@@ -125,7 +130,7 @@ class _Condition:
     def _compare(self, op: str) -> bool | None:
         left = self._take()
         self.at += 1
-        quoted = self._quoted()
+        word = self.words[self.at] if self.at < len(self.words) else ()
         right = self._take()
         if unknown_of(left) or unknown_of(right):
             return None
@@ -136,12 +141,11 @@ class _Condition:
             return None
         if op in ("<", ">"):
             return a < b if op == "<" else a > b
-        alike = fnmatch.fnmatchcase(a, b) if self.patterns and not quoted else a == b
+        if self.patterns and not isinstance(word, str):
+            alike = fnmatch.fnmatchcase(a, text_of(self.expander.pattern(word)))
+        else:
+            alike = a == b
         return alike == (op != "!=")
-
-    def _quoted(self) -> bool:
-        word = self.words[self.at] if self.at < len(self.words) else ()
-        return not isinstance(word, str) and any(part.quoted for part in word)
 
 
 def _numbers(op: str, a: str, b: str) -> bool | None:

@@ -5,6 +5,7 @@ Only the shape is read; what a command would do is the business of `machine`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ersatz.sim.importing.shell.pieces import broken
 from ersatz.sim.importing.shell.scan import Token, Word, tokens
 
 MOST_NESTED = 60
+_ASSIGN = re.compile(r"([A-Za-z_]\w*)(?:\[([^\n]*?)\])?(\+?)=")
 _REDIRECTS = {"<", ">", ">>", "<<", "<<-", "<<<", ">&", "<&", "&>", "&>>", ">|"}
 _ENDS = {";", "&", "newline"}
 _STOPS = frozenset(
@@ -28,7 +30,7 @@ class Assign:
     line: int
     word: Word = ()
     elements: tuple[Word, ...] | None = None
-    index: str = ""
+    index: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Simple:
     words: tuple[Word, ...]
     here: tuple[Token, ...] = ()
     writes: Word = ()  # the file that it writes
+    adds: bool = False  # to its end
+    reads: Word | None = None  # the text of `<<<`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class If:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """`for NAME in words`, `while condition` (or `until`, negated), or a counted `for` (neither)."""
+    """`for NAME in words`, or `while condition` (`until`: negated); `after` is a counted one's step."""
 
     line: int
     name: str
@@ -79,15 +83,17 @@ class Loop:
     body: Block
     condition: Block = ()
     negated: bool = False
+    after: Block = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`case word in patterns) ... esac`."""
+    """`case word in patterns) ... esac`; `ends` are what ends each branch: `;;`, `;&` or `;;&`."""
 
     line: int
     word: Word
     branches: tuple[tuple[tuple[Word, ...], Block], ...]
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,9 @@ class _Parser:
                 return tuple(found)
             if self.word in _STOPS:
                 raise broken(self.file, self.token.line, f"unexpected {self.word!r}")
-            found.append(self.chain())
+            node = self.chain()
+            # what runs in the background is a shell of its own
+            found.append(Group(node.line, (node,), True) if self.word == "&" else node)
 
     def chain(self) -> Node:
         line = self.token.line if self.token else 0
@@ -188,6 +196,9 @@ class _Parser:
                   "select": self.loop, "case": self.case, "function": self.function}  # fmt: skip
         if word in makers:
             return makers[word]()
+        if token.op == "((":
+            self.take()
+            return Test(token.line, sum=token.body)
         if word == "{" or token.op == "(":
             return self.group()
         if word == "[[":
@@ -212,31 +223,18 @@ class _Parser:
     def _body(self, line: int, name: str) -> Node:
         self.skip("newline")
         body = self.command()
-        return Function(line, name, body.body if isinstance(body, Group) else (body,))
+        return Function(
+            line, name, body.body if isinstance(body, Group) and not body.apart else (body,)
+        )
 
     def group(self) -> Node:
         token = self.take()
-        if token.op == "(" and self.token and self.token.op == "(" and not self.token.blank_after:
-            return self._counted(token.line)
         apart = token.op == "("
         end = ")" if apart else "}"
         body = self.block((end,))
         self.expect(end)
         self._redirects()
         return Group(token.line, body, apart)
-
-    def _counted(self, line: int) -> Test:
-        """Read `(( ... ))` as text."""
-        self.take()
-        depth, parts = 2, []
-        while depth and self.token:
-            token = self.take()
-            depth += {"(": 1, ")": -1}.get(token.op, 0)
-            if depth >= 2 or (depth and token.op != ")"):
-                parts.append(token.op or "".join(p.text for p in token.word))
-        if depth:
-            raise broken(self.file, line, "(( that begins here never ends")
-        return Test(line, sum=" ".join(parts).removesuffix(" )"))
 
     def test(self) -> Test:
         line, words = self.take().line, []
@@ -268,10 +266,8 @@ class _Parser:
 
     def loop(self) -> Node:
         line = self.take().line
-        if self.token and self.token.op == "(":
-            self.take()
-            self._counted(line)
-            return Loop(line, "", None, self._done())
+        if self.token and self.token.op == "((":
+            return self._counted(line, self.take().body)
         name = self.take().plain if self.token else ""
         words: list[Word] = []
         if self.word == "in":
@@ -279,6 +275,16 @@ class _Parser:
             while self.token and self.token.kind == "word":
                 words.append(self.take().word)
         return Loop(line, name, tuple(words), self._done())
+
+    def _counted(self, line: int, text: str) -> Node:
+        """`for ((start; condition; step))`: none of the three need be there."""
+        start, condition, step = (*text.split(";"), "", "")[:3]
+        if text.count(";") != 2:
+            raise broken(self.file, line, "expected: for ((start; condition; step))")
+        turns = (Test(line, sum=condition.strip() or "1"),)
+        after = (Test(line, sum=step),) if step.strip() else ()
+        loop = Loop(line, "", None, self._done(), turns, after=after)
+        return Group(line, (Test(line, sum=start.strip() or "1"), loop), False)
 
     def turns(self) -> Node:
         token = self.take()
@@ -300,14 +306,15 @@ class _Parser:
         word = self.take().word
         self.skip("newline")
         self.expect("in")
-        branches = []
+        branches, ends = [], []
         while True:
             self.skip("newline", ";;", ";&", ";;&")
             if self.word == "esac" or self.token is None:
                 break
             branches.append(self._pattern())
+            ends.append(self.word)
         self.expect("esac")
-        return Case(line, word, tuple(branches))
+        return Case(line, word, tuple(branches), tuple(ends))
 
     def _pattern(self) -> tuple[tuple[Word, ...], Block]:
         if self.token and self.token.op == "(":
@@ -326,26 +333,40 @@ class _Parser:
         words: list[Word] = []
         here: list[Token] = []
         writes: Word = ()
+        reads: Word | None = None
+        adds = False
         while token := self.token:
-            if token.kind == "newline" or (token.kind == "operator" and token.op not in _REDIRECTS):
+            if token.kind in ("newline", "sum") or (
+                token.kind == "operator" and token.op not in _REDIRECTS
+            ):
                 break
             self.take()
+            if self._is_descriptor(token):
+                continue  # `2>&1`: the number belongs to the redirection
             if token.kind == "operator":
-                writes = self._redirect(token, here) or writes
+                target = self._redirect(token, here)
+                if token.op == "<<<":
+                    reads = target
+                elif target:
+                    writes, adds = target, token.op == ">>"
             elif token.kind == "array" or (not words and _assigns(token)):
                 assigns.append(_assign(token))
             else:
                 words.append(token.word)
         if token and token.op == "(" and words:
             raise broken(self.file, token.line, "unexpected '('")
-        return Simple(line, tuple(assigns), tuple(words), tuple(here), writes)
+        return Simple(line, tuple(assigns), tuple(words), tuple(here), writes, adds, reads)
+
+    def _is_descriptor(self, token: Token) -> bool:
+        number = token.reserved.isdigit() and token.kind == "word" and not token.blank_after
+        return bool(number and self.token and self.token.op in _REDIRECTS)
 
     def _redirect(self, token: Token, here: list[Token]) -> Word:
         if token.op in ("<<", "<<-"):
             here.append(token)
             return ()
         target = self.take().word if self.token and self.token.kind == "word" else ()
-        return target if token.op in (">", ">>", ">|") else ()
+        return target if token.op in (">", ">>", ">|", "<<<") else ()
 
     def _redirects(self) -> None:
         while self.token and self.token.op in _REDIRECTS:
@@ -357,9 +378,7 @@ def _assigns(token: Token) -> bool:
     first = token.word[0] if token.word else None
     if first is None or first.kind != "text" or first.quoted:
         return False
-    name, equals, _ = first.text.partition("=")
-    name = name.removesuffix("+").partition("[")[0]
-    return bool(equals) and name.isidentifier()
+    return bool(_ASSIGN.match(first.text))
 
 
 def word_assign(word: Word, line: int) -> Assign | None:
@@ -370,10 +389,10 @@ def word_assign(word: Word, line: int) -> Assign | None:
 
 def _assign(token: Token) -> Assign:
     first = token.word[0]
-    name, _, rest = first.text.partition("=")
-    adds = name.endswith("+")
-    name, _, index = name.removesuffix("+").partition("[")
+    found = _ASSIGN.match(first.text)
+    name, index, plus = (found[1], found[2], found[3]) if found else (first.text, None, "")
     if token.kind == "array":
-        return Assign(name, adds, token.line, elements=token.elements)
+        return Assign(name, bool(plus), token.line, elements=token.elements)
+    rest = first.text[found.end() :] if found else ""
     word = (first._replace(text=rest), *token.word[1:])
-    return Assign(name, adds, token.line, word, index=index.removesuffix("]"))
+    return Assign(name, bool(plus), token.line, word, index=index)

@@ -20,6 +20,7 @@ from ersatz.sim.importing.shell.pieces import (
 
 _ENDS = frozenset({";", "&&", "||", "|", "&"})
 _FLAG = re.compile(r"--?[A-Za-z]")
+_ATTACHED = re.compile(r"-[NnG]\d+")
 _SHORT = {
     "-N": "nodes",
     "-n": "ntasks",
@@ -28,9 +29,12 @@ _SHORT = {
     "-p": "partition",
     "-m": "module",
 }
-_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra"})
+_MPI = frozenset({"mpirun", "mpiexec", "orterun", "mpiexec.hydra", "horovodrun", "aprun"})
+_SLURM = frozenset({"srun", "salloc", "sbatch", "flux"})
 _SHORT_OF_MPI = {"-N": "ntasks-per-node", "-npernode": "ntasks-per-node", "--npernode": "ntasks-per-node",
-                 "-ppn": "ntasks-per-node", "-np": "np", "--np": "np", "-n": "np"}  # fmt: skip
+                 "-ppn": "ntasks-per-node", "-np": "np", "--np": "np", "-n": "np", "-H": "host",
+                 "-host": "host", "-hosts": "host", "-f": "hostfile", "-hostfile": "hostfile",
+                 "--machinefile": "hostfile", "-machinefile": "hostfile"}  # fmt: skip
 _VERBS = {"megatron": ("pt", "sft", "rlhf"), "swift": ("pt", "sft", "rlhf"),
           "llamafactory-cli": ("train",), "primus-cli": ("train",), "axolotl": ("train",)}  # fmt: skip
 _MODULE_LAUNCHERS = ("torch.distributed", "torch.distributed.launch", "torch.distributed.run",
@@ -80,15 +84,24 @@ def _launch(command: Command, switches: Callable[[str], bool]) -> Launch | None:
     parsed = _Parsed(switches)
     parsed.read(after)
     head = _Parsed(lambda name: False, single=True)
-    mpi = any(word.text.rsplit("/", 1)[-1] in _MPI for word in before)
-    short = _SHORT_OF_MPI if mpi else _SHORT
-    head.read([replace(w, text=f"--{short[w.text]}") if w.text in short else w for w in before])
+    names = {word.text.rsplit("/", 1)[-1] for word in before}
+    short = _SHORT_OF_MPI if names & _MPI else _SHORT if names & _SLURM else {"-m": "module"}
+    head.read([_written_out(word, short) for word in before])
     tools = tuple(
         w.text.rsplit("/", 1)[-1] for w in before if w.text and not w.text.startswith("-")
     )
     return Launch(words[at].text, words[at].line or command.line, parsed.given, head.given,
                   tuple(parsed.words), tools, tuple(parsed.twice), tuple(parsed.loose),
                   command.maybe, dict(command.environment))  # fmt: skip
+
+
+def _written_out(word: Argument, short: Mapping[str, str]) -> Argument:
+    """Return a short option in full: `-N 4` and `-N4` are `--nodes`."""
+    if word.text in short:
+        return replace(word, text=f"--{short[word.text]}")
+    if word.text[:2] in short and _ATTACHED.fullmatch(word.text):
+        return replace(word, text=f"--{short[word.text[:2]]}={word.text[2:]}")
+    return word
 
 
 def _arguments(command: Command) -> Iterator[Argument]:

@@ -8,18 +8,18 @@ that another loop changes is unknown. A branch that ends the script is not taken
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ersatz.device_models.text.digits import is_whole, whole
+from ersatz.device_models.text.digits import whole
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError
 from ersatz.sim.importing.shell.conditions import decide_test, decide_words
-from ersatz.sim.importing.shell.expand import Expander
+from ersatz.sim.importing.shell.files import Files, inner_script, reads_commands
 from ersatz.sim.importing.shell.grammar import (
-    Assign,
     Block,
     Case,
     Chain,
@@ -31,28 +31,39 @@ from ersatz.sim.importing.shell.grammar import (
     Simple,
     Test,
     parse,
-    word_assign,
 )
 from ersatz.sim.importing.shell.pieces import (
     Piece,
     Unknown,
     Value,
     broken,
+    line_of,
+    shown,
+    split_words,
     text_of,
     unknown_of,
 )
-from ersatz.sim.importing.shell.scan import Word, quoted_word
-from ersatz.sim.importing.shell.state import Array, Held, State, merged, plain_variables, same
+from ersatz.sim.importing.shell.scan import Word
+from ersatz.sim.importing.shell.state import State, lost, merged, plain_variables, same
 
 MOST_STEPS = 50_000
 MOST_TURNS = 500
 MOST_CALLS = 20
 MOST_SOURCED = 100
 _SETS = frozenset({"export", "declare", "local", "readonly", "typeset"})
+_BEFORE = frozenset(
+    {"time", "exec", "command", "builtin"}
+)  # words before a command that change nothing
+_MARKS = re.compile(r"[\"'$`;&|<>()\\=\n]")  # with these, text is more than words
+_SET_THERE = re.compile(r"(?:^|[;&|\s])([A-Za-z_]\w*)\+?=")
+_BROKEN = re.compile(r"[A-Za-z_]\w*\[")
+_ASKS = frozenset(
+    {"grep", "which", "ls", "kill", "pkill", "git", "awk"}
+)  # whose status is an answer
 _QUIET = frozenset({"set", "cd", "mkdir", "echo", "printf", "module", "ulimit", "trap", "wait", "sleep",
                     "rm", "cp", "mv", "ls", "pushd", "popd", "shopt", "hostname", "date", "chmod", "ln",
-                    "touch", "pip", "conda", "which", "command", "tee", "grep", "sed", "awk", "unzip",
-                    "wget", "curl", "git", "test", "env", "kill", "pkill", "exec", "nohup_"})  # fmt: skip
+                    "touch", "pip", "which", "tee", "grep", "sed", "awk", "unzip",
+                    "wget", "curl", "git", "test", "kill", "pkill"})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +91,8 @@ class Followed:
 class _Exit(Exception):
     """The script, or with `level` a function or a turn of a loop, ends here."""
 
-    def __init__(self, level: str) -> None:
-        self.level = level
+    def __init__(self, level: str, status: bool | None = None, count: int = 1) -> None:
+        self.level, self.status, self.count = level, status, count
 
 
 def follow(
@@ -100,21 +111,14 @@ def follow(
 
 
 @dataclass(slots=True)
-class _Machine:
-    file: str
-    state: State
+class _Machine(Files):
     commands: list[Command] = field(default_factory=list)
-    taken: list[tuple[str, str, int]] = field(default_factory=list)
-    remarks: list[tuple[str, int]] = field(default_factory=list)
     functions: dict[str, Block] = field(default_factory=dict)
     maybe: str = ""
     steps: int = 0
     sourced: int = 0
     calls: int = 0
-
-    @property
-    def expander(self) -> Expander:
-        return Expander(self.file, self.state, lambda *told: self.taken.append(told))
+    prefix: tuple[Value, ...] = ()  # what starts the shell that is followed
 
     def block(self, nodes: Block) -> bool | None:
         """Follow commands in order; returns the status of the last."""
@@ -150,19 +154,34 @@ class _Machine:
         except _Exit:
             return None
         finally:
+            kept.written |= self.state.written
             self.state = kept
 
     def chain(self, node: Chain) -> bool | None:
-        status = self.node(node.items[0][1])
+        rounds: list[tuple[str, list[Node]]] = []
+        for op, item in node.items:
+            if op == "|":
+                rounds[-1][1].append(item)
+            else:
+                rounds.append((op, [item]))
+        status = self._piped(rounds[0][1])
         if node.negated and status is not None:
             status = not status
-        for op, item in node.items[1:]:
-            if op == "|":
-                status = self.node(item)
-            elif status is None:
-                self._both([(item,), ()], "a condition that is not known", node.line)
+        for op, items in rounds[1:]:
+            one = items[0] if len(items) == 1 else Chain(node.line, _pipe(items))
+            if status is None:
+                self._both([(one,), ()], "a condition that is not known", node.line)
             elif status == (op == "&&"):
-                status = self._guarded(item)
+                status = self._guarded(one)
+        return status
+
+    def _piped(self, items: Sequence[Node]) -> bool | None:
+        """Follow commands that hand on what they print; each is a shell of its own."""
+        if len(items) == 1:
+            return self.node(items[0])
+        status: bool | None = True
+        for item in items:
+            status = self.group(Group(item.line, (item,), True))
         return status
 
     def _guarded(self, item: Node) -> bool | None:
@@ -212,17 +231,26 @@ class _Machine:
     def case(self, node: Case) -> bool | None:
         value = self.expander.value(node.word)
         if unknown_of(value):
-            bodies = [body for _, body in node.branches]
+            bodies = [self._body(node, i) for i in range(len(node.branches))]
             complete = any(self._pattern(p) == "*" for ps, _ in node.branches for p in ps)
             self._both(bodies if complete else [*bodies, ()], "a case that is not known", node.line)
             return None
-        for patterns, body in node.branches:
+        status: bool | None = True
+        for i, (patterns, _) in enumerate(node.branches):
             if any(fnmatch.fnmatchcase(text_of(value), self._pattern(p)) for p in patterns):
-                return self._one(body)
-        return True
+                status = self._one(self._body(node, i))
+                if node.ends[i] != ";;&":
+                    break
+        return status
+
+    def _body(self, node: Case, at: int) -> Block:
+        """Return the commands of a branch, with those of the next where it ends in `;&`."""
+        body = node.branches[at][1]
+        falls = node.ends[at] == ";&" and at + 1 < len(node.branches)
+        return (*body, *self._body(node, at + 1)) if falls else body
 
     def _pattern(self, word: Word) -> str:
-        return text_of(self.expander.value(word))
+        return text_of(self.expander.pattern(word))
 
     def loop(self, node: Loop) -> bool | None:
         try:
@@ -233,6 +261,8 @@ class _Machine:
         except _Exit as left:
             if left.level != "loop":
                 raise
+            if left.count > 1:  # `break 2`
+                raise _Exit(left.level, count=left.count - 1) from left
             return True
         return self._unclear(node)
 
@@ -253,6 +283,7 @@ class _Machine:
             if status == node.negated:
                 return True
             self._turn(node.body)
+            self.block(node.after)
         return self._unclear(node)
 
     def _turn(self, body: Block) -> None:
@@ -261,6 +292,8 @@ class _Machine:
         except _Exit as left:
             if left.level != "turn":
                 raise
+            if left.count > 1:  # `continue 2` ends this loop, and a turn of the one around it
+                raise _Exit("turn", count=left.count - 1) from left
 
     def _unclear(self, node: Loop) -> bool | None:
         """Follow a loop once: what it changes is unknown, for nobody knows how often it turns."""
@@ -276,6 +309,9 @@ class _Machine:
             self.block(node.body)
         self.maybe = outer
         self.remarks.append((reason, node.line))
+        for file, text in self.state.written.items():
+            if not same(text, before.written.get(file)):
+                self.state.written[file] = lost(f"it is written in {reason}", node.line)
         for name, held in self.state.variables.items():
             if not same(held, before.variables.get(name)):
                 self.state.variables[name] = (
@@ -286,170 +322,165 @@ class _Machine:
     def simple(self, node: Simple) -> bool | None:
         if not node.words:
             for assign in node.assigns:
-                self._assign(assign)
+                self.assign(assign)
             return True
-        kept = {a.name: self.state.variables.get(a.name) for a in node.assigns}
-        for assign in node.assigns:  # they hold for the command only
-            self._assign(assign)
         first = node.words[0][0].text if node.words[0] and node.words[0][0].kind == "text" else ""
         if first in _SETS:
-            return self._declare(node)
-        status = self._start(node, first)
+            for assign in node.assigns:  # arrays, which stand after the word that declares them
+                self._scope(node, assign.name)
+                self.assign(assign)
+            return self.declare(node)
+        fields = self.expander.fields(node.words)  # before what holds for the command alone is set
+        kept = {a.name: self.state.variables.get(a.name) for a in node.assigns}
+        for assign in node.assigns:
+            self.assign(assign)
+        status = self._start(node, first, fields)
         for name, held in kept.items():
-            if held is None:
-                self.state.variables.pop(name, None)
-            else:
-                self.state.variables[name] = held
+            self.restore(name, held)
         return status
 
-    def _assign(self, assign: Assign) -> None:
-        expander, variables = self.expander, self.state.variables
-        old = variables.get(assign.name)
-        if assign.elements is not None:
-            before: tuple[Value, ...] = ()
-            if assign.adds:
-                before = old.elements if isinstance(old, Array) else ((old,) if old else ())
-            new: Held = Array((*before, *expander.fields(assign.elements)))
-        else:
-            value = expander.value(assign.word)
-            new = self._added(old, value, assign) if assign.adds else value
-            if assign.index:
-                new = self._indexed(old, value, assign)
-        variables[assign.name] = new
-
-    def _added(self, old: Held | None, value: Value, assign: Assign) -> Held:
-        if isinstance(old, Array):
-            first = (*old.elements[0], *value) if old.elements else value
-            return Array((first, *old.elements[1:]))
-        return (*(old or ()), *value)
-
-    def _indexed(self, old: Held | None, value: Value, assign: Assign) -> Held:
-        """`A[i]=value`; where i is no number that is known, the array is not either."""
-        elements = list(old.elements) if isinstance(old, Array) else []
-        if is_whole(assign.index) and int(assign.index) <= len(elements) + 1000:
-            at = int(assign.index)
-            elements += [()] * (at + 1 - len(elements))
-            elements[at] = value
-            return Array(tuple(elements))
-        reason = f"{assign.name}[{assign.index}] is not followed"
-        return Array((*elements, (Piece("", assign.line, True, Unknown(reason, assign.line)),)))
-
-    def _declare(self, node: Simple) -> bool | None:
-        for word in node.words[1:]:
-            if assign := word_assign(word, node.line):
-                self._assign(assign)
-        return True
-
-    def _start(self, node: Simple, first: str) -> bool | None:
+    def _start(self, node: Simple, first: str, fields: Sequence[Value]) -> bool | None:
         if first in ("[", "test"):
             words = node.words[1:-1] if first == "[" else node.words[1:]
             return decide_words(self.expander, words)
-        fields = self.expander.fields(node.words)
+        while fields and text_of(fields[0]) in _BEFORE:
+            fields = fields[1:]
         name = text_of(fields[0]) if fields else ""
+        if name.startswith("-") and first in _BEFORE:  # `command -v NAME`
+            return None
         if name in ("true", ":", "false"):
             return name != "false"
         if name in self.functions:
             return self._call(name, fields[1:], node.line)
-        if name in _BUILTINS:
+        if name in _BUILTINS and not (name == "printf" and node.writes):
             return _BUILTINS[name](self, fields, node)
-        if node.here and node.writes:
-            target = text_of(self.expander.value(node.writes))
-            self.state.written[Path(target).name] = self._here(node)
+        if name.startswith("-"):
+            said = f"{name[:40]} begins a line of its own: the one before does not go on to it"
+            self.remarks.append((f"{said}, and a shell leaves it out", node.line))
+        if _BROKEN.match(name):
+            self.lose(name.partition("[")[0], node.line)
+        if self.writes(name, fields, node):
             return True
+        if (inner := inner_script(fields)) and self._inside(*inner, node.line):
+            return None
+        if node.here and reads_commands(fields) and self._inside((), self.here(node), node.line):
+            return None
         if name not in _QUIET or node.here:
-            here = text_of(self._here(node)) if node.here else ""
+            here = shown(self.here(node)) if node.here else ""
             start = node.here[0].body_line if node.here else 0
             own = tuple((a.name, text_of(held)) for a in node.assigns
                         if isinstance(held := self.state.variables.get(a.name), tuple))  # fmt: skip
-            self.commands.append(Command(tuple(fields), node.line, self.maybe, here, start, own))
-        return True
+            whole_ = (*self.prefix, *fields)
+            self.commands.append(Command(whole_, node.line, self.maybe, here, start, own))
+        return True if not fields or (name in _QUIET and name not in _ASKS) else None
 
-    def _here(self, node: Simple) -> Value:
-        token = node.here[0]
-        if not token.expands:
-            return (Piece(token.body, token.body_line),)
-        return self.expander.value(quoted_word(token.body, self.file, token.body_line))
+    def _inside(self, before: Sequence[Value], script: Value, line: int) -> bool:
+        """Follow the commands that another shell is handed; False where they start nothing."""
+        kept, found, outer = self.state.copy(), len(self.commands), self.prefix
+        try:
+            body = parse(shown(script), self.file, line_of(script, line))
+        except InputError:
+            return False
+        self.prefix = (*outer, *before)
+        with suppress(_Exit):
+            self.block(body)
+        self.prefix = outer
+        kept.written |= self.state.written
+        self.state = kept
+        return len(self.commands) > found
 
     def _call(self, name: str, arguments: Sequence[Value], line: int) -> bool | None:
         if self.calls >= MOST_CALLS:
             raise broken(self.file, line, f"the function {name} calls itself")
         outer, self.calls = self.state.arguments, self.calls + 1
         self.state.arguments = tuple(arguments)
+        self.scopes.append({})
         try:
             return self.block(self.functions[name])
         except _Exit as left:
             if left.level != "function":
                 raise
-            return None
+            return left.status
         finally:
             self.state.arguments, self.calls = outer, self.calls - 1
+            for own, held in self.scopes.pop().items():
+                self.restore(own, held)
 
-    def leave(self, level: str) -> bool | None:
-        raise _Exit(level)
-
-    def shift(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        given = whole(text_of(fields[1])) if len(fields) > 1 else None
-        count = 1 if given is None else given
-        if self.state.arguments:
-            self.state.arguments = self.state.arguments[count:]
-        return True
-
-    def unset(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        for name in fields[1:]:
-            self.state.variables.pop(text_of(name), None)
-        return True
-
-    def take_in(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        """`read`, `mapfile`: what comes from outside."""
-        for name in map(text_of, fields[1:]):
-            if name.isidentifier():
-                reason = f"{name} is read from outside"
-                self.state.variables[name] = (
-                    Piece("", node.line, True, Unknown(reason, node.line)),
-                )
-        return False if text_of(fields[0]) == "getopts" else None
-
-    def positions(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        """`set -- words` names the positional parameters; other options of `set` change nothing."""
-        if len(fields) > 1 and text_of(fields[1]) == "--":
-            self.state.arguments = tuple(fields[2:])
-        return True
+    def leave(self, level: str, fields: Sequence[Value] = ()) -> bool | None:
+        given = whole(text_of(fields[1])) if len(fields) > 1 and not unknown_of(fields[1]) else None
+        raise _Exit(level, None if given is None else given == 0, given or 1)
 
     def evaluate(self, fields: Sequence[Value], node: Simple) -> bool | None:
-        self.commands.append(Command(tuple(fields[1:]), node.line, self.maybe))
-        return None
+        """`eval words`: the words are read once more as commands."""
+        words = [*fields[1:]]
+        text = " ".join(map(text_of, words))
+        if any(unknown_of(one) for one in words) or not _MARKS.search(text):
+            opened = [
+                one for word in words for one in split_words(p._replace(splits=True) for p in word)
+            ]
+            self.commands.append(Command(tuple(opened), node.line, self.maybe))
+            if unknown := next((u for one in words if (u := unknown_of(one))), None):
+                said = f"eval of what is not known ({unknown.reason}): variables are as they were before"
+                self.remarks.append((said, node.line))
+            for name in _SET_THERE.findall(text):
+                self._unknown_of(name, f"{name} is set by eval", node.line)
+            return None
+        if self.calls >= MOST_CALLS:
+            raise broken(self.file, node.line, "eval calls itself")
+        self.calls += 1
+        try:
+            return self.block(parse(text, self.file, node.line))
+        finally:
+            self.calls -= 1
 
     def source(self, fields: Sequence[Value], node: Simple) -> bool | None:
         """Follow a script that stands beside this one."""
         name = Path(text_of(fields[1])).name if len(fields) > 1 else ""
         path = Path(self.file).parent / name
+        text = self.state.written.get(name)
+        unknown = unknown_of(fields[1]) if len(fields) > 1 else None
+        if unknown and not name:
+            said = (
+                f"a script that is not known is sourced ({unknown.reason}): variables are as before"
+            )
+            self.remarks.append((said, node.line))
         if not name or self.calls >= MOST_CALLS:
             return True
         self.sourced += 1
         if self.sourced > MOST_SOURCED:
             raise broken(self.file, node.line, f"sources more than {MOST_SOURCED} scripts")
         try:
-            body = parse(read_text_file(path, "a shell script"), str(path))
+            if text is None:
+                body = parse(read_text_file(path, "a shell script"), str(path))
+            else:  # this script wrote it
+                body, path = parse(shown(text), self.file, line_of(text, 1)), Path(self.file)
         except InputError as error:
             words = f"{name} is not read: {error.problems[0].expected}"
             self.remarks.append((words, node.line))
-            return True
+            return None
         outer, self.file, self.calls = self.file, str(path), self.calls + 1
+        arguments = self.state.arguments
+        if len(fields) > 2:
+            self.state.arguments = tuple(fields[2:])
         try:
             self.block(body)
         except _Exit as left:
             if left.level != "function":
                 raise
         finally:
-            self.file, self.calls = outer, self.calls - 1
+            self.file, self.calls, self.state.arguments = outer, self.calls - 1, arguments
         return True
 
 
 _BUILTINS: Mapping[str, Callable[[_Machine, Sequence[Value], Simple], bool | None]] = {
-    "exit": lambda m, f, n: m.leave("script"), "return": lambda m, f, n: m.leave("function"),
-    "break": lambda m, f, n: m.leave("loop"), "continue": lambda m, f, n: m.leave("turn"),
-    "shift": _Machine.shift, "unset": _Machine.unset, "read": _Machine.take_in,
+    "exit": lambda m, f, n: m.leave("script"), "return": lambda m, f, n: m.leave("function", f),
+    "break": lambda m, f, n: m.leave("loop", f), "continue": lambda m, f, n: m.leave("turn", f),
+    "shift": _Machine.shift, "unset": _Machine.unset, "read": _Machine.take_in, "let": _Machine.let,
     "mapfile": _Machine.take_in, "readarray": _Machine.take_in, "getopts": _Machine.take_in,
-    "set": _Machine.positions, "eval": _Machine.evaluate, "source": _Machine.source,
-    ".": _Machine.source,
+    "printf": _Machine.printed, "set": _Machine.positions, "eval": _Machine.evaluate,
+    "source": _Machine.source, ".": _Machine.source,
 }  # fmt: skip
+
+
+def _pipe(items: Sequence[Node]) -> tuple[tuple[str, Node], ...]:
+    return tuple(("|" if i else "", item) for i, item in enumerate(items))

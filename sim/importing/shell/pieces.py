@@ -39,6 +39,17 @@ def text_of(value: Iterable[Piece]) -> str:
     return "".join(piece.text for piece in value)
 
 
+def shown(value: Iterable[Piece]) -> str:
+    """Return the text of a value as a script again: what is not known stands as a command that is not run."""
+    return "".join(
+        f"$({piece.unknown.reason.translate(_PLAIN)})" if piece.unknown else piece.text
+        for piece in value
+    )
+
+
+_PLAIN = str.maketrans("()'\"`\\", "      ")
+
+
 def unknown_of(value: Iterable[Piece]) -> Unknown | None:
     """Return why a value is not known, or None where all of it is."""
     return next((piece.unknown for piece in value if piece.unknown), None)

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ersatz.device_models.text.problems import InputError
 from ersatz.sim.importing.shell.pieces import broken
 
 OPERATORS = ("<<<", "<<-", "&>>", ";;&", "&&", "||", ";;", ";&", "<<", ">>", ">&", "<&", "&>", ">|",
@@ -19,7 +20,20 @@ _PLAIN = re.compile(r"""[^\s'"\\$`;&|<>()#]+|\#+""")
 _IN_QUOTES = re.compile(r'[^"\\$`\n]+')
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]")
 _ARRAY = re.compile(r"([A-Za-z_]\w*)(\+?)=$")
+_INDEXED = re.compile(r"(?:[A-Za-z_]\w*)\[[^\]\n]*\]\+?=")
+_KEYED = re.compile(r"\[[^\]\n]*\]\+?=")
 _BRACES = re.compile(r"([#!]?)([A-Za-z_]\w*|[0-9]+|[@*#?$!-])(\[[^\]]*\])?", re.S)
+_ESCAPED = re.compile(r"\$'((?:[^'\\]|\\.)*)'", re.S)
+_LETTERS = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    "e": "\x1b",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "v": "\v",
+}
 _NEST = 50  # of quotes in commands in quotes
 
 
@@ -80,9 +94,24 @@ def quoted_word(text: str, file: str, line: int) -> Word:
     return tuple(scanner.inside_quotes(""))
 
 
+def _closes_last(inside: str) -> bool:
+    """Tell whether the bracket that a text begins with is closed by its last letter."""
+    depth = 0
+    for at, char in enumerate(inside):
+        depth += (char == "(") - (char == ")")
+        if not depth:
+            return at == len(inside) - 1
+    return False
+
+
+def bare_word(text: str, file: str, line: int) -> Word:
+    """Return text as one word whose blanks belong to it: the key of an array's element."""
+    return tuple(_Scanner(text, file, line).value())
+
+
 def arithmetic_names(text: str) -> str:
     """Return a sum without the dollars and braces of its variables."""
-    return re.sub(r"\$\{?([A-Za-z_]\w*|\d+)\}?", r"\1", text)
+    return re.sub(r"\$(?:\{([A-Za-z_]\w*|\d+)\}|([A-Za-z_]\w*|\d+))", r"\1\2", text)
 
 
 @dataclass(slots=True)
@@ -118,17 +147,31 @@ class _Scanner:
         if char in "<>" and self.text[self.at + 1 : self.at + 2] == "(":
             line, inside = self.line, self._balanced(self.at + 1)
             return Token("word", line, (Part("command", inside, line),))
+        if self.text.startswith("((", self.at) and (sum_ := self._sum()):
+            return sum_
         if found := _OPERATOR.match(self.text, self.at):
             self.at = found.end()
             return Token("operator", self.line, op=found[0], blank_after=self._at_blank())
         return self._word_token()
+
+    def _sum(self) -> Token | None:
+        """Read `(( sum ))` as text; None where the brackets are those of shells in shells."""
+        at, line = self.at, self.line
+        try:
+            inside = self._balanced(self.at)
+        except InputError:
+            inside = ""
+        if inside.endswith(")") and _closes_last(inside):
+            return Token("sum", line, op="((", body=inside[1:-1], body_line=line)
+        self.at, self.line = at, line
+        return None
 
     def _at_blank(self) -> bool:
         return self.text[self.at : self.at + 1] in ("", " ", "\t", "\n", "\r")
 
     def _word_token(self) -> Token:
         line = self.line
-        word = self._word()
+        word = self._word(_INDEXED)
         last = word[-1] if word else None
         named = _ARRAY.match(last.text) if last and last.kind == "text" and len(word) == 1 else None
         if named and last and not last.quoted and self.text[self.at : self.at + 1] == "(":
@@ -157,6 +200,10 @@ class _Scanner:
         words: list[Word] = []
         self.at += 1
         while True:
+            self._blanks()
+            if _KEYED.match(self.text, self.at):
+                words.append(self._word(_KEYED))
+                continue
             token = self.next()
             if token is None:
                 raise broken(self.file, start, "an array that begins here never ends")
@@ -165,8 +212,12 @@ class _Scanner:
             if token.kind == "word":
                 words.append(token.word)
 
-    def _word(self) -> Word:
+    def _word(self, indexed: re.Pattern[str] | None = None) -> Word:
+        """Read a word; the key of an element that is set (`NAME[key]=`) stays as it stands."""
         parts: list[Part] = []
+        if indexed and (key := indexed.match(self.text, self.at)):
+            parts.append(Part("text", key[0], self.line))
+            self.at = key.end()
         while self.at < len(self.text):
             char = self.text[self.at]
             if char in " \t\r\n;&|<>()":
@@ -179,6 +230,10 @@ class _Scanner:
                 self.at += 1
                 parts += self.inside_quotes('"')
                 self.at += 1
+            elif self.text.startswith("$'", self.at):
+                parts.append(self._escaped())
+            elif self.text.startswith('$"', self.at):
+                self.at += 1  # a text that is translated: here it is itself
             elif char in "$`":
                 parts.append(self._dollar(quoted=False))
             else:
@@ -204,6 +259,16 @@ class _Scanner:
         self.at, self.line = end + 1, self.line + inside.count("\n")
         return [Part("text", row, start + i, True)
                 for i, row in enumerate(inside.splitlines(keepends=True) or [""])]  # fmt: skip
+
+    def _escaped(self) -> Part:
+        """Read `$'...'`, where a backslash writes a letter that has none of its own."""
+        found = _ESCAPED.match(self.text, self.at)
+        if not found:
+            raise broken(self.file, self.line, "a quote $' that begins here never ends")
+        line, self.at = self.line, found.end()
+        self.line += found[0].count("\n")
+        text = re.sub(r"\\(.)", lambda m: _LETTERS.get(m[1], m[1]), found[1], flags=re.S)
+        return Part("text", text, line, True)
 
     def inside_quotes(self, end: str) -> list[Part]:
         """Read to the closing quote, or to the end of the text where there is none."""
@@ -254,6 +319,8 @@ class _Scanner:
             return Part("command", inside, line, quoted)
         if text.startswith("$(", self.at):
             return Part("command", self._balanced(self.at + 1), line, quoted)
+        if text.startswith("$[", self.at):
+            return Part("sum", self._balanced(self.at + 1, "[", "]"), line, quoted)
         if text.startswith("${", self.at):
             return self._braces(line, quoted=quoted)
         name = _NAME.match(text, self.at + 1)
@@ -276,7 +343,7 @@ class _Scanner:
             if self.depth > _NEST:
                 raise broken(self.file, line, "is nested too deeply")
             inner = _Scanner(rest[op.end() :], self.file, line, depth=self.depth)
-            word = tuple(p._replace(quoted=quoted) for p in inner.value())
+            word = tuple(p._replace(quoted=quoted or p.quoted) for p in inner.value())
             self.depth -= 1
         elif rest:
             return Part("command", inside, line, quoted)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 
 from ersatz.sim.importing.flags import Given, key_of, whole_number
 
@@ -12,15 +14,56 @@ _SHORT = {"-N": "nodes", "-n": "ntasks", "-G": "gpus", "-C": "constraint", "-p":
 
 
 def slurm_head(text: str, line: int = 1) -> dict[str, Given]:
-    """Return the options of `#SBATCH` lines by key: nodes, gres, gpus_per_node, ..."""
-    found: dict[str, Given] = {}
+    """Return the options of `#SBATCH` lines by key: nodes, gres, gpus_per_node, ...
+
+    Slurm reads no further than the first command. A job of several components differs in what they say.
+    """
+    parts: list[dict[str, Given]] = [{}]
     for i, row in enumerate(text.splitlines(), line):
+        if row.strip() and not row.startswith("#"):
+            break
         if not row.startswith("#SBATCH"):
             continue
-        body = re.split(r"\s#", row.removeprefix("#SBATCH"), maxsplit=1)[0]
-        for name, value in re.findall(r"(--?[A-Za-z][\w-]*)(?:[= ]+([^-\s][^\s]*))?", body):
-            key = _SHORT.get(name, key_of(name))
-            found[key] = Given(key, name, (value.strip("\"'"),) if value else (), i)
+        words = _words(row.removeprefix("#SBATCH"))
+        if words[:1] in (["hetjob"], ["packjob"]):
+            parts.append({})
+            continue
+        parts[-1] |= {given.key: given for given in _options(words, i)}
+    return parts[0] if len(parts) == 1 else _either(parts)
+
+
+def _words(body: str) -> list[str]:
+    try:
+        return shlex.split(body, comments=True)
+    except ValueError:  # a quote that never ends
+        return body.split()
+
+
+def _options(words: list[str], line: int) -> Iterator[Given]:
+    """Yield `--name=value`, `--name value`, `-N value`, `-N4`, and bare ones."""
+    at = 0
+    while at < len(words):
+        word, at = words[at], at + 1
+        if not word.startswith("-"):
+            continue
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") and len(name) > 2 and name[:2] in _SHORT:
+            name, equals, value = name[:2], "=", name[2:] + equals + value
+        if not equals and at < len(words) and not words[at].startswith("-"):
+            value, at = words[at], at + 1
+        key = _SHORT.get(name, key_of(name))
+        yield Given(key, name, (value.strip("\"'"),) if value else (), line)
+
+
+def _either(parts: list[dict[str, Given]]) -> dict[str, Given]:
+    """Return the options of a job's components: one that differs is not known."""
+    found: dict[str, Given] = {}
+    for key in dict.fromkeys(key for part in parts for key in part):
+        given = [part[key] for part in parts if key in part]
+        choices = tuple(dict.fromkeys(one.value for one in given))
+        alike = len(given) == len(parts) and len(choices) == 1
+        reason = f"the job has {len(parts)} components (hetjob) that differ in it"
+        found[key] = given[0] if alike else replace(given[0], unknown=reason, choices=choices)
     return found
 
 
@@ -40,7 +83,10 @@ def slurm_variables(head: dict[str, Given]) -> dict[str, str]:
 
 def _number(head: dict[str, Given], key: str) -> int | None:
     given = head.get(key)
-    return whole_number(given.value.partition("-")[0]) if given else None
+    if given is None or given.unknown:
+        return None
+    first, _, last = given.value.partition("-")
+    return whole_number(first) if not last or first == last else None
 
 
 def devices_of(head: dict[str, Given]) -> int | None:
@@ -48,7 +94,8 @@ def devices_of(head: dict[str, Given]) -> int | None:
     for key in ("gpus_per_node", "gres"):
         given = head.get(key)
         named = given and (key == "gpus_per_node" or given.value.startswith(("gpu", "npu")))
-        number = whole_number(given.value.rsplit(":", 1)[-1]) if given and named else None
+        words = given.value.partition(",")[0] if given and named and not given.unknown else ""
+        number = whole_number(words.partition("(")[0].rsplit(":", 1)[-1]) if words else None
         if number is not None:
             return number
     return None

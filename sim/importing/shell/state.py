@@ -12,9 +12,47 @@ Content = Value | tuple[Value, ...]  # a text, or an array
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """The elements of an array."""
+    """The elements of an array, and their keys: words where it is `named`, else numbers that rise."""
 
     elements: tuple[Value, ...] = ()
+    own_keys: tuple[str, ...] | None = None  # None: 0, 1, 2, ...
+    named: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key of each element."""
+        if self.own_keys is not None:
+            return self.own_keys
+        return tuple(map(str, range(len(self.elements))))
+
+    @property
+    def next_key(self) -> int:
+        """The number after the last one."""
+        return int(self.keys[-1]) + 1 if self.keys and not self.named else 0
+
+    def get(self, key: str) -> Value | None:
+        """Return the element of a key; a number below 0 counts from the end."""
+        if not self.named and key.startswith("-"):
+            key = str(self.next_key + int(key))
+        keys = self.keys
+        return self.elements[keys.index(key)] if key in keys else None
+
+    def put(self, key: str, value: Value) -> Array:
+        """Return the array with an element more, or another one."""
+        held = dict(zip(self.keys, self.elements, strict=True)) | {key: value}
+        keys = list(held) if self.named else sorted(held, key=int)
+        return _array({k: held[k] for k in keys}, self.named)
+
+    def without(self, key: str) -> Array:
+        """Return the array without an element; the others keep their keys."""
+        held = {k: v for k, v in zip(self.keys, self.elements, strict=True) if k != key}
+        return _array(held, self.named)
+
+
+def _array(held: Mapping[str, Value], named: bool) -> Array:
+    keys = tuple(held)
+    usual = not named and keys == tuple(map(str, range(len(keys))))
+    return Array(tuple(held.values()), None if usual else keys, named)
 
 
 Held = Value | Array
@@ -39,7 +77,7 @@ def same(a: Held | None, b: Held | None) -> bool:
         return a is b
     if isinstance(a, Array) or isinstance(b, Array):
         both = isinstance(a, Array) and isinstance(b, Array)
-        return both and [*map(_key, a.elements)] == [*map(_key, b.elements)]  # type: ignore[union-attr]
+        return both and (a.keys, *map(_key, a.elements)) == (b.keys, *map(_key, b.elements))  # type: ignore[union-attr]
     return _key(a) == _key(b)
 
 
@@ -56,11 +94,28 @@ def merged(before: State, branches: Sequence[State], reason: str, line: int) -> 
         held = [branch.variables.get(name) for branch in branches]
         if not all(same(held[0], other) for other in held[1:]):
             first.variables[name] = _either(held, reason, line)
+    first.written = _written([branch.written for branch in branches], reason, line)
     for other in others:
-        first.written |= other.written
         if other.arguments != first.arguments:
             first.arguments = None
     return first
+
+
+def _written(branches: Sequence[Mapping[str, Value]], reason: str, line: int) -> dict[str, Value]:
+    """Return the files after branches: one that they leave unlike each other is not known."""
+    found: dict[str, Value] = {}
+    for name in dict.fromkeys(name for branch in branches for name in branch):
+        texts = [branch.get(name) for branch in branches]
+        if all(same(texts[0], text) for text in texts[1:]):
+            found[name] = branches[0][name]
+        else:
+            found[name] = lost(f"its text depends on {reason} (line {line})", line)
+    return found
+
+
+def lost(reason: str, line: int) -> Value:
+    """Return a text of which only is known why it is not."""
+    return (Piece("", line, True, Unknown(reason, line)),)
 
 
 def _either(held: Sequence[Held | None], reason: str, line: int) -> Held:

@@ -12,18 +12,19 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_yaml
 from ersatz.sim.importing.shell.launches import Launch
+from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.deepspeed import arguments_beside, settings_beside
-from ersatz.sim.importing.trainers.trainer import Names, translate_trainer
+from ersatz.sim.importing.trainers.trainer import STRATEGIES, Names, translate_trainer
 
 SECTIONS = ("fsdp_config.", "deepspeed_config.", "parallelism_config.", "megatron_lm_config.")
-# Sharding strategies of FSDP by their numbers in PyTorch.
-STRATEGIES = {"1": "full_shard", "2": "shard_grad_op", "3": "no_shard", "4": "hybrid_shard",
-              "5": "hybrid_shard_zero2"}  # fmt: skip
 # What Accelerate says of DeepSpeed without a file, in the words of DeepSpeed's own settings.
 OWN = {"zero_stage": "zero_optimization.stage",
        "offload_optimizer_device": "zero_optimization.offload_optimizer.device",
        "offload_param_device": "zero_optimization.offload_param.device"}  # fmt: skip
 MACHINES = frozenset({*PER_NODE, *NODES, "num_processes"})
+KINDS = frozenset({"", "NO", "DEEPSPEED", "FSDP", "MEGATRON_LM",
+                   "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA",
+                   "MULTI_HPU"})  # fmt: skip
 MEGATRON = "Megatron-LM under Accelerate is not read; say its flags as a script of Megatron"
 
 
@@ -33,6 +34,8 @@ def read_accelerate(text: YamlText, defines: Mapping[str, str]) -> Draft:
     flags = Flags(short_keys(flat_yaml(text)), draft)
     total = flags.whole("cluster.nodes", "num_processes")
     machines = flags.whole("cluster.nodes", "num_machines") or 1
+    if total and total % machines:
+        draft.contradict(f"{total} processes are no whole number on each of {machines} machines")
     draft.devices = total
     draft.devices_per_node = total // machines if total and total % machines == 0 else None
     draft.put("cluster.nodes", machines)
@@ -52,7 +55,7 @@ def short_keys(given: Mapping[str, Given]) -> dict[str, Given]:
 
 
 def of_launcher(
-    draft: Draft, launch: Launch, written: Mapping[str, str]
+    draft: Draft, launch: Launch, written: Mapping[str, Value]
 ) -> tuple[dict[str, Given], dict[str, Given]]:
     """Return what the launcher says of machines, and what of the training: its flags over its file's."""
     head = dict(launch.launcher)
@@ -65,7 +68,7 @@ def of_launcher(
     return machines, {key: given for key, given in both.items() if key not in MACHINES}
 
 
-def _configuration(draft: Draft, named: Given, written: Mapping[str, str]) -> dict[str, Given]:
+def _configuration(draft: Draft, named: Given, written: Mapping[str, Value]) -> dict[str, Given]:
     found = arguments_beside(draft, named.value, written)
     if found is None:
         draft.ask("parallel.zero", f"{named.shown} {named.value} cannot be read: how is state shared?",
@@ -77,13 +80,17 @@ def _configuration(draft: Draft, named: Given, written: Mapping[str, str]) -> di
     return short_keys(found)
 
 
-def put_sharding(flags: Flags, written: Mapping[str, str]) -> Flags | None:
+def put_sharding(flags: Flags, written: Mapping[str, Value]) -> Flags | None:
     """Put into the draft who shares what; return DeepSpeed's settings where it is DeepSpeed that does."""
     draft, key, given = flags.draft, "parallel.zero", flags.given
     for degree in ("tp", "cp"):
         size = flags.whole(f"parallel.{degree}", f"parallelism_config_{degree}_size")
         draft.put(f"parallel.{degree}", size or draft.values.get(f"parallel.{degree}", 1))
     kind = (flags.text(key, "distributed_type") or "").upper()
+    if kind not in KINDS:
+        line = given["distributed_type"].line
+        draft.refuse(line, f"distributed_type: {kind}", "is not read; expected one of"
+                     f" {', '.join(sorted(KINDS - {''}))}")  # fmt: skip
     if kind == "MEGATRON_LM" or flags.on(key, "use_megatron_lm"):
         line = given["distributed_type"].line if "distributed_type" in given else 0
         draft.refuse(line, "MEGATRON_LM", MEGATRON)
@@ -122,7 +129,7 @@ def _fsdp(flags: Flags) -> None:
     draft.put(key, 2 if off else 3)
 
 
-def _deepspeed(flags: Flags, written: Mapping[str, str]) -> Flags | None:
+def _deepspeed(flags: Flags, written: Mapping[str, Value]) -> Flags | None:
     """Return DeepSpeed's settings: its own file, or what Accelerate says in its place."""
     draft = flags.draft
     named = flags.take("parallel.zero", "deepspeed_config_file")

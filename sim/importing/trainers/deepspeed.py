@@ -7,25 +7,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ersatz.device_models.text.files import read_text_file
-from ersatz.device_models.text.problems import InputError
+from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import parse_yaml
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_yaml
+from ersatz.sim.importing.shell.pieces import Value, text_of, unknown_of
 
 STACK = "deepspeed"
+DEVICES = ("none", "cpu", "nvme")  # where state may lie
 Flat = Callable[[str, str, str], dict[str, Given]]  # text, file, file as it is shown
 
 
 def settings_beside(
-    draft: Draft, given: Given, written: Mapping[str, str]
+    draft: Draft, given: Given, written: Mapping[str, Value]
 ) -> dict[str, Given] | None:
     """Return the settings of DeepSpeed or FSDP that a flag names, in JSON; None where they cannot be read."""
     return _beside(draft, given.value, written, "JSON", flat_json)
 
 
 def arguments_beside(
-    draft: Draft, named: str, written: Mapping[str, str]
+    draft: Draft, named: str, written: Mapping[str, Value]
 ) -> dict[str, Given] | None:
     """Return the arguments in a YAML file that is named; None where it cannot be read."""
     return _beside(draft, named, written, "YAML",
@@ -33,12 +35,15 @@ def arguments_beside(
 
 
 def _beside(
-    draft: Draft, named: str, written: Mapping[str, str], kind: str, flat: Flat
+    draft: Draft, named: str, written: Mapping[str, Value], kind: str, flat: Flat
 ) -> dict[str, Given] | None:
     """Read a file that lies beside the draft's, or that its script writes; its folder is not looked at."""
     name = Path(named).name
     if name in written:
-        return flat(written[name], draft.file, name)
+        if unknown := unknown_of(written[name]):
+            words = f"is written here, and {unknown.reason}"
+            raise InputError([Problem(draft.file, unknown.line, 1, name, "", words)])
+        return flat(text_of(written[name]), draft.file, name)
     path = Path(draft.file).parent / name
     try:
         return flat(read_text_file(path, kind), str(path), name)
@@ -63,6 +68,10 @@ def put_settings(flags: Flags) -> None:
                      "zero_optimization.offload_param.device", "zero_optimization.cpu_offload",
                      "zero_optimization.cpu_offload_params")
     ]  # fmt: skip
+    for given in offloads[:2]:
+        if given and given.value.lower() not in DEVICES:
+            words = f"expected one of {', '.join(DEVICES)}"
+            draft.blame("memory.optimizer_offload", given.line, given.shown, given.value, words)
     away = [
         given
         for given in (offloads[0], offloads[2])

@@ -19,6 +19,7 @@ ADAM = (
     "adamw_apex_fused",
     "fused_adam",
 )
+_GRADIENTS = {"fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "fp16": "bf16"}
 AWAY = ("cpu", "nvme")
 Z = "zero_optimization."
 
@@ -98,7 +99,7 @@ def _host(flags: Flags) -> None:
     """FSDP's offload has weights, gradients and state on the host; activations go there apart."""
     draft = flags.draft
     sharded = flags.find("fsdp")
-    words = sharded.value.lower().replace(",", " ").split() if sharded else []
+    words = re.findall(r"\w+", sharded.value.lower()) if sharded else []
     away = flags.on("memory.weights_offload", "fsdp_offload_params")
     if away or "offload" in words:
         everything_away(draft)
@@ -135,6 +136,10 @@ def _settings(settings: Flags) -> None:
             words = ("state on a disk: taken as in the host's memory; disks of a few GB/s make the step"
                      " several times longer")  # fmt: skip
             draft.leave_out(device.shown, device.value, device.line, words, device.file)
+    kept = settings.find("data_types.grad_accum_dtype")
+    if kept and (word := _GRADIENTS.get(kept.value.lower())):
+        settings.take("memory.gradients", "data_types.grad_accum_dtype")
+        draft.put("memory.gradients", word)
     if settings.on("memory.activation_offload", "activation_checkpointing.cpu_checkpointing"):
         draft.put("memory.activation_offload", 1.0)
 

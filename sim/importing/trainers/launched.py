@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ersatz.sim.importing.cluster import read_machines
 from ersatz.sim.importing.draft import Draft
-from ersatz.sim.importing.flags import Flags, Given
+from ersatz.sim.importing.flags import Flags, Given, key_of
 from ersatz.sim.importing.shell.launches import Launch
 from ersatz.sim.importing.shell.machine import Followed
-from ersatz.sim.importing.shell.pieces import text_of
+from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.accelerate import of_launcher, put_sharding
 from ersatz.sim.importing.trainers.deepspeed import arguments_beside
+from ersatz.sim.importing.trainers.recipes import put_axolotl, put_llamafactory
 from ersatz.sim.importing.trainers.trainer import Names, settings_of, translate_trainer
 
 RECIPE = ("config", "config_yaml")  # flags that name a file of the trainer's arguments
@@ -21,12 +22,15 @@ ENDS = (".yaml", ".yml", ".json")
 def read_trainer(draft: Draft, launch: Launch, head: dict[str, Given], followed: Followed) -> Draft:
     """Return the draft of a script that starts a trainer; its own arguments win over its launcher's."""
     draft.format = "trainer-sh"
-    written = {name: text_of(body) for name, body in followed.state.written.items()}
+    written = followed.state.written
     machines, training = of_launcher(draft, launch, written)
     recipe = _recipe(draft, launch, written)
     own = {key: given for key, given in launch.flags.items() if key not in RECIPE or not recipe}
-    flags = Flags({**training, **recipe, **own}, draft)
-    read_machines(draft, machines, head)
+    flags = Flags({**training, **recipe, **own, **_assigned(launch)}, draft)
+    read_machines(draft, machines, head, written=written)
+    if own_reader := _reader(flags):
+        own_reader(flags, written)
+        return draft
     settings = settings_of(flags, written)
     if settings is None and training:
         settings = put_sharding(flags, written)
@@ -34,7 +38,26 @@ def read_trainer(draft: Draft, launch: Launch, head: dict[str, Given], followed:
     return draft
 
 
-def _recipe(draft: Draft, launch: Launch, written: Mapping[str, str]) -> dict[str, Given]:
+def _assigned(launch: Launch) -> dict[str, Given]:
+    """Return arguments without dashes, `NAME=value`, which win over a recipe's."""
+    found = {}
+    for word in launch.words:
+        name, equals, value = word.partition("=")
+        if equals and name.lstrip("+").replace(".", "_").isidentifier():
+            key = key_of(name.lstrip("+"))
+            found[key] = Given(key, name, (value,) if value else (), launch.line)
+    return found
+
+
+def _reader(flags: Flags) -> Callable[[Flags, Mapping[str, Value]], None] | None:
+    """Return what reads the arguments of a trainer that has names and defaults of its own."""
+    if "base_model" in flags.given:
+        return put_axolotl
+    own = ("cutoff_len", "finetuning_type", "stage")
+    return put_llamafactory if any(name in flags.given for name in own) else None
+
+
+def _recipe(draft: Draft, launch: Launch, written: Mapping[str, Value]) -> dict[str, Given]:
     """Return the trainer's arguments that stand in a file of their own; the command line wins over it."""
     given = next((launch.flags[key] for key in RECIPE if key in launch.flags), None)
     named = next((word for word in launch.words if word.endswith(ENDS)), "")

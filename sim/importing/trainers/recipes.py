@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.device_models.text.yamltext import YamlText
 from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.flat import flat_json, flat_yaml
 from ersatz.sim.importing.megatron.layout import read_degrees
+from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.trainer import (
     REINFORCED,
     Names,
@@ -24,13 +26,19 @@ AXOLOTL = Names(
     model=("base_model",), length=("sequence_len",), micro=("micro_batch_size",), micro_default=1,
     rank=("lora_r",), packs=("sample_packing",), defaults_of="Axolotl",
 )  # fmt: skip
-_STAGES = ("rm", "ppo", "dpo", "kto", "grpo", "orpo", "simpo")
+TRAINED = ("pt", "sft")  # stages of LLaMA-Factory that train by the next token
 
 
 def read_llamafactory(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of a LLaMA-Factory recipe."""
     draft = Draft(text.file, "llamafactory-yaml")
-    flags = Flags(flat_yaml(text), draft)
+    put_llamafactory(Flags(flat_yaml(text), draft), {})
+    return draft
+
+
+def put_llamafactory(flags: Flags, written: Mapping[str, Value]) -> None:
+    """Fill the draft from arguments of LLaMA-Factory; `written` are files that a script makes."""
+    draft = flags.draft
     _refuse(flags, "stage")
     _refuse_others(flags)
     _by_megatron(flags)
@@ -44,17 +52,25 @@ def read_llamafactory(text: YamlText, defines: Mapping[str, str]) -> Draft:
                       defaults_of="LLaMA-Factory")  # fmt: skip
     if flags.find("stage") and flags.find("stage").value == "pt" and "packing" not in flags.given:  # type: ignore[union-attr]
         draft.assume("training.sequence_length", "filled", "stage pt packs sequences by default")
-    settings = settings_of(flags, {})
+    settings = settings_of(flags, written)
     translate_trainer(flags, settings, names)
-    return draft
 
 
 def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
     """Return the draft of an Axolotl recipe."""
     draft = Draft(text.file, "axolotl-yaml")
-    given = flat_yaml(text)
-    flags = Flags(given, draft)
-    _refuse(flags, "rl")
+    put_axolotl(Flags(flat_yaml(text), draft), {})
+    return draft
+
+
+def put_axolotl(flags: Flags, written: Mapping[str, Value]) -> None:
+    """Fill the draft from arguments of Axolotl; `written` are files that a script makes."""
+    draft, given = flags.draft, flags.given
+    if learns := flags.find("rl"):
+        draft.refuse(learns.line, f"rl: {learns.value}", REINFORCED)
+    if given.get("reward_model") and not given["reward_model"].absent:
+        one = given["reward_model"]
+        draft.refuse(one.line, f"reward_model: {one.value}", REINFORCED)
     degrees = {"tp": ("tensor_parallel_size",),
                "cp": ("context_parallel_size", "sequence_parallel_degree")}  # fmt: skip
     for key, names in degrees.items():
@@ -63,7 +79,7 @@ def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
     if precision and precision.value == "auto":
         flags.given["bf16"] = Given("bf16", "bf16", ("true",), precision.line)
         draft.assume("training.precision", "bf16", "bf16: auto, where the device can")
-    settings = settings_of(flags, {})
+    settings = settings_of(flags, written)
     if settings is None and flags.take(
         "parallel.zero", "fsdp_version", "fsdp_config.reshard_after_forward"
     ):
@@ -71,13 +87,28 @@ def read_axolotl(text: YamlText, defines: Mapping[str, str]) -> Draft:
         draft.put("parallel.zero", 2 if reshard is None and
                   "fsdp_config.reshard_after_forward" in given else 3)  # fmt: skip
     translate_trainer(flags, settings, AXOLOTL)
-    return draft
+
+
+OF_DEEPSPEED = frozenset({
+    "zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu", "bf16", "fp16", "optimizer",
+    "gradient_accumulation_steps", "gradient_clipping", "activation_checkpointing", "tensor_parallel",
+    "zero_allow_untested_optimizer", "steps_per_print", "wall_clock_breakdown", "amp", "scheduler",
+})  # fmt: skip
 
 
 def read_settings(text: str, file: str) -> Draft:
-    """Return the draft of DeepSpeed's settings alone: model, length and machines are asked for."""
+    """Return the draft of a trainer's arguments, or of DeepSpeed's settings alone, in JSON."""
     draft = Draft(file, "deepspeed-json")
-    settings = Flags(flat_json(text, file), draft)
+    given = flat_json(text, file)
+    if {"model_name_or_path", "per_device_train_batch_size"} & set(given):
+        draft.format = "trainer-json"
+        flags = Flags(given, draft)
+        translate_trainer(flags, settings_of(flags, {}), Names())
+        return draft
+    if not {key.partition(".")[0] for key in given} & OF_DEEPSPEED:
+        words = "is no configuration that is known: expected DeepSpeed's settings, or a trainer's arguments"
+        raise InputError([Problem(file, 0, 0, "", "", words)])
+    settings = Flags(given, draft)
     translate_trainer(Flags({}, draft), settings, Names())
     return draft
 
@@ -131,5 +162,5 @@ def _by_megatron(flags: Flags) -> None:
 
 def _refuse(flags: Flags, name: str) -> None:
     stage = flags.find(name)
-    if stage and stage.value.lower() in _STAGES:
+    if stage and stage.value.lower() not in TRAINED:
         flags.draft.refuse(stage.line, f"{stage.shown}: {stage.value}", REINFORCED)

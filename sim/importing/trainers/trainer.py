@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ersatz.sim.importing.draft import Draft
 from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.known import flag_table, sort_rest
 from ersatz.sim.importing.models import put_attention, put_model
+from ersatz.sim.importing.shell.pieces import Value
 from ersatz.sim.importing.trainers.deepspeed import (
     automatic,
     put_settings,
@@ -25,13 +27,20 @@ REINFORCED = (
 )
 
 
+# Sharding strategies of FSDP by their numbers in PyTorch.
+STRATEGIES = {"1": "full_shard", "2": "shard_grad_op", "3": "no_shard", "4": "hybrid_shard",
+              "5": "hybrid_shard_zero2"}  # fmt: skip
+SHARDS = frozenset({*STRATEGIES.values(), "offload", "auto_wrap", "true"})
+ADAPTERS = ("lora", "qlora", "longlora", "full", "freeze", "none")
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """How a trainer calls things, and its defaults where they matter."""
 
     model: Sequence[str] = ("model_name_or_path", "model_name", "model")
     length: Sequence[str] = ("model_max_length", "max_seq_length", "max_length", "block_size")
-    micro: Sequence[str] = ("per_device_train_batch_size",)
+    micro: Sequence[str] = ("per_device_train_batch_size", "per_gpu_train_batch_size")
     micro_default: int = 8
     length_default: int | None = None
     rank: Sequence[str] = ("lora_r", "lora_rank")
@@ -42,7 +51,7 @@ class Names:
     more: frozenset[str] = field(default_factory=frozenset)
 
 
-def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
+def settings_of(flags: Flags, written: Mapping[str, Value]) -> Flags | None:
     """Return DeepSpeed's settings that the arguments name; None where there are none."""
     draft = flags.draft
     given = flags.take("parallel.zero", "deepspeed", "deepspeed_config")
@@ -75,6 +84,14 @@ def settings_of(flags: Flags, written: dict[str, str]) -> Flags | None:
 def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> None:
     """Fill the draft from a trainer's arguments; machines must stand in it already."""
     draft = flags.draft
+    if (given := flags.find("use_cpu", "no_cuda")) and flags.on("training.precision", given.key):
+        draft.refuse(
+            given.line, given.shown, "trains on the host's processors, which is not simulated"
+        )
+    trains = flags.given.get("do_train")
+    if trains and trains.absent:
+        draft.refuse(trains.line, f"{trains.shown}: {trains.value}", "trains nothing: training alone is"
+                     " simulated")  # fmt: skip
     _beside(flags)
     shared = flags.whole("parallel.cp", "sequence_parallel_size")
     if shared and shared > 1:  # Ulysses: ranks that share a sequence
@@ -89,6 +106,10 @@ def translate_trainer(flags: Flags, settings: Flags | None, names: Names) -> Non
     _adapters(flags, names)
     _length(flags, names)
     if settings is not None:
+        if sharded := flags.find("fsdp", "fsdp_sharding_strategy"):
+            draft.contradict(
+                f"{sharded.shown} and DeepSpeed are both given: state is shared by one of them"
+            )
         put_settings(settings)
     else:
         _fully_sharded(flags)
@@ -131,6 +152,10 @@ def _adapters(flags: Flags, names: Names) -> None:
     peft = flags.on(key, "use_peft", "use_lora")
     rank = flags.whole(key, *names.rank)
     default = names.rank_default
+    if kind is not None and kind.lower() not in ADAPTERS:
+        given = flags.find("finetuning_type", "adapter", "tuner_type", "train_type")
+        draft.refuse(given.line if given else 0, kind, "trains in a way that is not simulated; expected one"
+                     f" of {', '.join(ADAPTERS)}")  # fmt: skip
     off = kind is not None and kind.lower() in ("full", "freeze", "none")
     if off or not (kind or peft or rank or default):
         return
@@ -165,13 +190,21 @@ def _length(flags: Flags, names: Names) -> None:
                      " this is an upper bound of time and memory")  # fmt: skip
 
 
+def fsdp_words(text: str) -> list[str]:
+    """Return the words of FSDP's switch, in a list or not; numbers by their names."""
+    return [STRATEGIES.get(word, word) for word in re.findall(r"\w+", text.lower())]
+
+
 def _fully_sharded(flags: Flags) -> None:
     """PyTorch's FSDP, or plain data parallelism."""
     draft, key = flags.draft, "parallel.zero"
-    words = (
-        (flags.text(key, "fsdp", "fsdp_sharding_strategy") or "").lower().replace(",", " ").split()
-    )
+    words = fsdp_words(flags.text(key, "fsdp", "fsdp_sharding_strategy") or "")
     draft.put("stack", draft.values.get("stack", "deepspeed"))
+    if lost := [word for word in words if word not in SHARDS]:
+        given = flags.find("fsdp") or flags.find("fsdp_sharding_strategy")
+        if given:
+            expected = f"expected words of FSDP: {', '.join(sorted(SHARDS))}"
+            draft.blame(key, given.line, given.shown, " ".join(lost), expected)
     if draft.asked(key) or key in draft.values:
         return
     if "hybrid_shard" in words or "hybrid_shard_zero2" in words:
@@ -197,6 +230,10 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
     if key in draft.values:
         flags.take(key, "bf16", "fp16")
         return
+    if settings and all(_enabled(settings, kind) for kind in ("bf16", "fp16")):
+        draft.contradict(
+            "DeepSpeed's bf16 and fp16 are both enabled: it starts with one of them alone"
+        )
     for kind in ("bf16", "fp16"):
         own = flags.find(kind)
         on = flags.on(key, kind, *(["pure_bf16"] if kind == "bf16" else []))
@@ -207,6 +244,10 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
             draft.put(key, kind)
             flags.take(key, "mixed_precision")  # the trainer's own word wins over its launcher's
             return
+    if settings and settings.on(key, "amp.enabled"):
+        draft.put(key, "fp16")
+        draft.assume(key, "fp16", "amp is enabled: most products in 16 bits, weights in 32")
+        return
     words = flags.text(key, "mixed_precision", "torch_dtype", "dtype")
     named = (words or "").lower().replace("bfloat16", "bf16").replace("float16", "fp16")
     if named in ("bf16", "fp16", "fp8"):
@@ -219,6 +260,11 @@ def _precision(flags: Flags, settings: Flags | None) -> None:
         return
     draft.put(key, "fp32")
     draft.assume(key, "fp32", "neither bf16 nor fp16 is on")
+
+
+def _enabled(settings: Flags, kind: str) -> bool:
+    given = settings.find(f"{kind}.enabled")
+    return given is not None and given.value == "true"
 
 
 def _recompute(flags: Flags, names: Names) -> None:

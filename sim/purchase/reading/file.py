@@ -168,6 +168,9 @@ def _buildout(
     section = spec.purchase
     assert section is not None
     whole = reading.money(section.budget, ("purchase", "budget"))
+    if whole is not None and whole <= 0 and not section.monthly:
+        words = "expected money above 0; leave it out where there is no limit"
+        reading.blame(("purchase", "budget"), str(whole), words)
     monthly = reading.money(section.monthly, ("purchase", "monthly")) or 0.0
     base = whole if whole is not None else (0.0 if monthly else INF)
     budget = tuple(base + monthly * (t + 1) for t in range(section.months))
@@ -254,6 +257,10 @@ def _gates(
 ) -> tuple[Rules | None, tuple[Gate, Gate]]:
     """Return the rules, the gate as they come and the gate as the planner knows them."""
     if spec.rules.ignore:
+        if others := sorted({"file", "set", "foresight"} & spec.rules.model_fields_set):
+            reading.assume(
+                f"rules.ignore: no rules at all; rules.{', rules.'.join(others)} says nothing then"
+            )
         return None, (open_gate, open_gate)
     try:
         rules = load_rules(folder / spec.rules.file if spec.rules.file else None, spec.rules.set)

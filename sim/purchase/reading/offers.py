@@ -36,7 +36,14 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     device = node.device if node else None
     if section.device:
         found: Device | None = reading.load(load_device, section.device, (*at, "device"))
+        if found and device and found.name != device.name:
+            reading.assume(
+                f"{name}: the rules are asked for {found.name}, the node has {device.name}"
+            )
         device = found or device
+    if node and section.per_node is not None and section.per_node != node.devices:
+        reading.blame((*at, "per_node"), section.per_node, f"expected the {node.devices} of {section.node},"
+                      " or no node of the catalogue")  # fmt: skip
     domestic = section.domestic
     if domestic is None:
         domestic = bool(device and load_part(device.name).designer == "CN")
@@ -49,6 +56,16 @@ def resolve_offer(reading: Reading, name: str, section: DeviceSection) -> Offer 
     if rent is not None and "rentable" not in section.model_fields_set:
         words = "rent is given, rentable is not: none can be rented"
         reading.silent.setdefault(words, []).append(name)
+    if section.for_sale and section.quota is not None and section.lot > section.quota:
+        reading.blame((*at, "lot"), section.lot, f"expected at most the quota, {section.quota:g}: no lot"
+                      " could be ordered")  # fmt: skip
+    if section.standing and section.for_sale and section.rentable:
+        words = (
+            "standing, and for sale: those for rent are judged as exports, too; offer them apart"
+        )
+        reading.silent.setdefault(words, []).append(name)
+    if section.lot > 1 and not section.for_sale:
+        reading.silent.setdefault("lot is of orders, and it is not for sale", []).append(name)
     if section.for_sale and not any(window):
         words = "not for sale on any month's first day within the plan (sold_from, sold_until)"
         reading.silent.setdefault(words, []).append(name)
@@ -182,6 +199,9 @@ def _window(
     at = ("devices", name)
     first = reading.day(section.sold_from, (*at, "sold_from"))
     last = reading.day(section.sold_until, (*at, "sold_until"))
+    if first is not None and last is not None and last < first:
+        reading.blame((*at, "sold_until"), section.sold_until,
+                      f"expected a day on or after sold_from, {section.sold_from}")  # fmt: skip
     sold = [section.for_sale and (first is None or t * MONTH_DAYS >= first)
             and (last is None or t * MONTH_DAYS <= last) for t in range(reading.months)]  # fmt: skip
     _say_grid(reading, name, first, last)

@@ -74,4 +74,6 @@ def _value(row: Row, key: str, cell: str) -> Any:
         if value != int(value):
             raise CellError(key, cell, "expected a whole number")
         return int(value)
+    if key == "devices" and row.count(key) < 1:
+        raise CellError(key, cell, "expected a whole number from 1 on")
     return row.count(key) if key == "devices" or isinstance(default, int) else row.number(key)

@@ -189,11 +189,17 @@ def csv_rows(
     try:
         names = list(header) if header else next(reader, [])
         missing = [name for name in needed if name not in names]
-        if missing:
-            raise InputError(
-                Problem(str(path), 1, 1, name, "", f"column is missing{did_you_mean(name, names)}")
-                for name in missing
-            )
+        problems = [
+            Problem(str(path), 1, 1, name, "", f"column is missing{did_you_mean(name, names)}")
+            for name in missing
+        ]
+        problems += [
+            Problem(str(path), 1, 1, name, "", "column stands twice")
+            for name in dict.fromkeys(names)
+            if name and names.count(name) > 1
+        ]
+        if problems:
+            raise InputError(problems)
         lines = text.splitlines()
         for cells in reader:
             at = reader.line_num
