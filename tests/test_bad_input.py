@@ -338,7 +338,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     ("override", "words"),
     [
         ("rules.CN-2025-10-CUSTOMS.id=x", "a rule keeps its id"),
-        ("rules.US-2025-04-H20.criterion.memory=" + "9" * 60, "at most 1e+30"),
+        ("rules.US-2025-04-H20.criterion.memory=" + "9" * 60, "to 1e+30"),
         ("rules.US-2025-04-H20.binds=9999999-01-01", "expected a day like"),
         ("knowledge.until=0001-01-01", "1990 to 2100"),
     ],

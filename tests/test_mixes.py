@@ -241,6 +241,6 @@ def test_the_story_quotes_the_stored_mix() -> None:
     assert "39.49 s (-21 %)" in row["step"]
     assert "take a step in 39.49 s, 21 % sooner than 512 H800 alone" in story
     assert "(+2 %)" in row["per 1e12 tokens"]
-    assert row["P(saves 20 %)"].split()[-4:] == ["2", "%", "23", "%"]
-    assert "a fifth is saved with 2 % probability" in story
+    assert row["P(saves 20 %)"].split()[-4:] == ["1", "%", "23", "%"]
+    assert "a fifth is saved with 1 % probability" in story
     assert "together save it with 23 %" in story

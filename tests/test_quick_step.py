@@ -187,7 +187,9 @@ def test_a_step_of_one_layer_is_worked_out_by_hand() -> None:
                          parallel=Parallel(pp=2))  # fmt: skip
     long = replace(base, training=Training(1000, 8, 1))
     body, body_long = quick_times(base)[0], quick_times(long)[0]
-    assert body_long / body == pytest.approx(9 / 5, rel=1e-3)
+    assert body_long / body == pytest.approx(
+        9 / 5, rel=2e-3
+    )  # the norm before the head is a thousandth
 
 
 def test_what_is_kept_is_not_taken_for_another_machine() -> None:
