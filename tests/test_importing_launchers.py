@@ -508,3 +508,12 @@ def test_state_is_shared_by_one(tmp_path: Path) -> None:
     )
     both = "distributed_type: FSDP\nnum_machines: 3\nnum_processes: 16\n"
     assert "no whole number on each of 3 machines" in said(read(tmp_path, "a.yaml", both))
+
+
+@pytest.mark.parametrize(("word", "said"), [("hybrid", False), ("e4m3", False), ("hibrid", True)])
+def test_a_format_that_is_none_is_said(tmp_path: Path, word: str, said: bool) -> None:
+    script = tmp_path / "run.sh"
+    script.write_text(f"{TORCHRUN} --fp8-format {word}\n")
+    found = import_file(script)
+    told = [one.why for one in found.assumed]
+    assert any(f"{word} is none of" in line for line in told) is said

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ersatz.sim.importing.flags import Flags
+from ersatz.sim.importing.flags import Flags, Given
 from ersatz.sim.importing.megatron.growing import put_growing_length, read_growth
 
 RECIPES = {"delayed": "delayed", "tensorwise": "tensorwise", "current": "tensorwise",
            "rowwise": "rowwise", "blockwise": "blockwise", "mxfp8": "mxfp8"}  # fmt: skip
+FORMATS = (
+    "hybrid",
+    "e4m3",
+    "e2m1",
+    "e5m2",
+    "mxfp8",
+    "hif8",
+    "true",
+    "",
+)  # the last two: a switch in YAML
 _LEARNING = ("perform_rl_step", "grpo_iterations", "rl_use_sequence_packing", "grpo_group_size")
 _STAGES = ("dpo", "orm", "prm", "ppo", "grpo", "ray_ppo", "ray_grpo", "ray_online_dpo", "simpo", "rm",
            "kto", "trl_ppo")  # fmt: skip
@@ -51,6 +61,8 @@ def _precision(flags: Flags) -> str:
     brain = flags.on(key, "bf16")
     four = flags.take(key, "fp4_format", "fp4")
     eight = flags.take(key, "fp8_format", "fp8")
+    for given in (four, eight):
+        _say_format(flags, given)
     if four and not four.unknown:
         _recipe(flags, "fp4_recipe", "nvfp4", {"nvfp4": "nvfp4"})
         return "fp4"
@@ -63,6 +75,15 @@ def _precision(flags: Flags) -> str:
         return "bf16" if brain else "fp16"
     flags.draft.assume(key, "fp32", "neither bf16 nor fp16 is given: Megatron's default")
     return "fp32"
+
+
+def _say_format(flags: Flags, given: Given | None) -> None:
+    """Say where a narrow format's own word is not one that Megatron knows: it would not begin."""
+    if given and not given.unknown and given.value.lower() not in FORMATS:
+        words = f"is none of {', '.join(FORMATS[:3])} that are known: taken as those are"
+        flags.draft.assume(
+            "training.precision", given.value, f"{given.shown} {given.value} {words}"
+        )
 
 
 def _recipe(flags: Flags, name: str, default: str, known: Mapping[str, str]) -> None:
