@@ -263,3 +263,13 @@ def test_a_part_that_is_switched_on_and_not_there_is_said_or_refused(tmp_path: P
     assert "says that there are experts" in refusal(tmp_path, NOVEL | {"use_moe": True})
     assert "none are taken" in said(tmp_path, NOVEL | {"use_mtp": True})
     assert "none is taken" in said(tmp_path, NOVEL | {"use_sliding_window": True})
+
+
+@pytest.mark.parametrize(
+    "tower", [{"depth": 2, "hidden_size": 10**400}, {"depth": 10**41, "hidden_size": 64}]
+)
+def test_a_number_that_no_size_has_is_refused_wherever_it_stands(
+    tmp_path: Path, tower: dict[str, int]
+) -> None:
+    config = {"model_type": "novel", "text_config": LLAMA, "vision_config": tower}
+    assert "a number that is too large" in refusal(tmp_path, config)

@@ -2,7 +2,7 @@
 
 A step that stays in the cache of a host is bound by calls. In a step these come one after the other
 from the same few places, the backward pass without Python between: forward and backward passes take a
-sixth less than the sum of their kernels, each run between others (`ersatz.sim.hil.sentinels`). So beside
+tenth less than the sum of their kernels, each run between others (`ersatz.sim.hil.sentinels`). So beside
 the kernels of drawn steps a calibration trains drawn models whole; the ratios, one for each part of a
 step, go with the kernels. None of them is a model of the proof.
 """

@@ -53,6 +53,7 @@ from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+MOST_DIGITS = 40  # of a whole number: products of five such are numbers still
 VOCAB = ("vocab_size", "padded_vocab_size")
 PREDICTS = (
     "num_nextn_predict_layers",
@@ -100,18 +101,26 @@ def _text(path: Path) -> str:
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        values = json.loads(text, object_pairs_hook=partial(_once, path, text))
+        pairs = partial(_once, path, text)
+        values = json.loads(text, object_pairs_hook=pairs, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise _fault(path, error.lineno, f"is no valid JSON: {error.msg}") from error
     except InputError:
         raise
-    except ValueError as error:  # Python reads no whole number of thousands of digits
+    except ValueError as error:
         raise _fault(path, 0, "holds a number that is too large") from error
     except RecursionError as error:
         raise _fault(path, 0, "is nested too deeply") from error
     if not isinstance(values, dict) or not values:
         raise _fault(path, 1, "is no model config: expected keys and values")
     return values
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; raises `ValueError` for one that no product of sizes could hold."""
+    if len(text) > MOST_DIGITS:
+        raise ValueError(text[:MOST_DIGITS])
+    return int(text)
 
 
 def _once(path: Path, text: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -73,9 +73,6 @@ def _nas_layer(config: Config, block: Any, hidden: int, heads: int, dim: int) ->
     return Layer(hidden, **sizes)
 
 
-LARGEST_SIZE = 10**7  # of a tower: beyond it the file tells none
-
-
 def vision_words(config: Config) -> Iterator[str]:
     """Say which towers are left out, and how large they are as far as the file tells."""
     for key in TOWERS:
@@ -93,7 +90,7 @@ def vision_words(config: Config) -> Iterator[str]:
 def _tower_params(tower: Mapping[str, Any]) -> int:
     """Weights of a plain encoder: four matrices of attention and two of an MLP for each layer."""
     found = [
-        next((n for k in keys if isinstance(n := tower.get(k), int) and 0 < n < LARGEST_SIZE), 0)
+        next((tower[k] for k in keys if isinstance(tower.get(k), int)), 0)
         for keys in (WIDTH, DEPTH, INNER)
     ]
     width, depth, inner = found
