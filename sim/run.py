@@ -200,8 +200,8 @@ def _job_remarks(scenario: Scenario, job: JobResult | None) -> Iterator[str]:
         return
     if job.replicas < scenario.job.replicas:
         yield (
-            f"job.replicas: {job.replicas} draws, not {scenario.job.replicas:,}: each holds very many"
-            " failures, pauses and conditions of the network, so they differ little"
+            f"job.replicas: {job.replicas:,} draws, not {scenario.job.replicas:,}: with these as many"
+            " failures, pauses and conditions of the network are walked as take some seconds"
         )
     wanted = scenario.job.checkpoint.interval_s
     if wanted and job.checkpoint_interval_s > wanted:

@@ -266,7 +266,7 @@ def test_a_part_that_is_switched_on_and_not_there_is_said_or_refused(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "tower", [{"depth": 2, "hidden_size": 10**400}, {"depth": 10**41, "hidden_size": 64}]
+    "tower", [{"depth": 2, "hidden_size": 10**400}, {"depth": 10**101, "hidden_size": 64}]
 )
 def test_a_number_that_no_size_has_is_refused_wherever_it_stands(
     tmp_path: Path, tower: dict[str, int]

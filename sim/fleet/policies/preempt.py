@@ -7,8 +7,9 @@ jobs of a worse class, the worst and youngest first, as few as make room for it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ersatz.sim.fleet.cluster import Placement
 from ersatz.sim.fleet.free import Free
@@ -48,6 +49,10 @@ class PreemptiveScheduler(ABC):
     def on_start(self, view: View) -> None:  # noqa: B027 (there may be nothing to do)
         """Nothing to prepare."""
 
+    def in_order(self, view: View) -> Iterable[Job]:
+        """Return the waiting jobs by rank; between equals who began to wait first."""
+        return sorted(view.waiting.values(), key=lambda j: self.rank(view, j))
+
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Start by rank, interrupting where that is allowed and helps.
 
@@ -55,7 +60,7 @@ class PreemptiveScheduler(ABC):
         """
         kept: list[Placement] = []
         beside: Free | None = None  # what is free beside that; None: all
-        for job in sorted(view.waiting.values(), key=lambda j: self.rank(view, j)):
+        for job in self.in_order(view):
             if not self.admit(view, job, 0):
                 continue
             placement, meant = self.placer.find(view, job, beside), None
@@ -154,10 +159,30 @@ class PriorityScheduler(PreemptiveScheduler):
     def __init__(self, placer: Placer | None = None, admit: Admit = within_limits) -> None:
         super().__init__(placer, admit)
         self.claims = Claims(preempts="lower")
+        self._line: list[tuple[Rank, int, str]] = []
+        self._arrivals = 0
 
     def rank(self, view: View, job: Job) -> Rank:
         """Order by priority, then by submission."""
         return (-job.priority, job.submit_s)
+
+    def in_order(self, view: View) -> Iterator[Job]:
+        """Yield the waiting jobs by rank, which is theirs for good: they are sorted in once.
+
+        Who has left is met at the head sooner or later, and dropped there.
+        """
+        for job in view.arrived:
+            self._arrivals += 1
+            insort(self._line, (self.rank(view, job), self._arrivals, job.id))
+        at = 0
+        while at < len(self._line):
+            first = view.waiting.get(self._line[at][2])
+            if first is not None:
+                yield first
+            if first is None or first.id not in view.waiting:
+                del self._line[at]
+            else:
+                at += 1
 
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
         """Only lower priority makes way."""

@@ -53,7 +53,7 @@ from ersatz.sim.workload.layer import Layer
 from ersatz.sim.workload.model import Model
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-MOST_DIGITS = 40  # of a whole number: products of five such are numbers still
+MOST_DIGITS = 100  # of a whole number: products of three such are numbers still
 VOCAB = ("vocab_size", "padded_vocab_size")
 PREDICTS = (
     "num_nextn_predict_layers",
