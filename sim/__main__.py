@@ -4,11 +4,8 @@ import gc
 
 from ersatz.sim.signals import leave_on_signals
 
-SELDOM = (
-    50_000,
-    20,
-    20,
-)  # answers make many objects and few circles: else a tenth of their time is looking
+# Answers make many objects and few circles: with the usual thresholds a tenth of their time is looking.
+SELDOM = 50_000, 20, 20
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 _ASKED = (signal.SIGINT, signal.SIGTERM)
@@ -52,6 +53,13 @@ def raise_on_signals() -> None:
         if number == signal.SIGTERM:
             os._exit(128 + number)
 
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        """End at once where the interpreter drops what was raised: in a callback of its own."""
+        if isinstance(lost.exc_value, Stopped):
+            leave_at_once(lost.exc_value.status - 128, None)
+        sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = unraisable
     for number in _ASKED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)

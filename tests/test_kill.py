@@ -134,6 +134,28 @@ cli.main()
     assert done.returncode == 143
 
 
+def test_an_interrupt_that_the_interpreter_drops_is_still_one() -> None:
+    """In a callback of a weak reference, as imports have them, nothing that is raised goes anywhere."""
+    code = """
+import os, signal, sys, weakref
+import ersatz.sim.cli as cli
+class Thing: pass
+def verb(words):
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+cli.invoke = verb
+sys.argv = ["ersatz", "devices"]
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr == "interrupted by SIGTERM: what was finished is whole\n"
+    assert done.returncode == 143
+
+
 def test_files_of_a_fit_are_all_new_or_all_old(tmp_path: Path) -> None:
     """As the fit writes: many files in several folders. A kill while they are brought to the disk."""
     code = """
