@@ -358,19 +358,3 @@ def test_preempting_without_notice() -> None:
     assert judge(log).holds
     log.records.pop(first(log, "notice"))
     assert 9 in broken(log)
-
-
-class SortsAnew(PriorityScheduler):
-    """Sorts all who wait at every event."""
-
-    in_order = PreemptiveScheduler.in_order  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_line_that_is_kept_is_the_one_that_is_sorted_anew(seed: int, strict: bool) -> None:
-    kept, anew = PriorityScheduler(), SortsAnew()
-    kept.strict = anew.strict = strict
-    one, other = (run_fleet(mixed_case(seed), scheduler) for scheduler in (kept, anew))
-    assert any(r.event == "preempt" for r in one.records)
-    assert one.records == other.records

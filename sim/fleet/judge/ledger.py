@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ersatz.sim.fleet.cluster import Placement, size_of, slots
 from ersatz.sim.fleet.fits import broken_wish, never_fits
+from ersatz.sim.fleet.judge.waiting import Waiting
 from ersatz.sim.fleet.log import FINAL as CLOSED
 from ersatz.sim.fleet.log import Log, Record
 from ersatz.sim.fleet.workload.jobs import Job
@@ -56,7 +57,7 @@ class Ledger:
         self.moving: dict[str, int] = {}  # jobs whose start elsewhere is due, devices before
         self.status: dict[str, str] = {}  # job -> waiting, held, running, or its final state
         self.order: dict[str, int] = {}  # job -> how many were known before it
-        self.waiting: set[str] = set()  # jobs whose status that is: few of all
+        self.waiting = Waiting(log.jobs)
         self.running: dict[str, Held] = {}
         self.on_node: dict[int, set[str]] = {}
         self.kept: dict[str, float] = {}
@@ -81,10 +82,10 @@ class Ledger:
         if before is None:
             self.order[name] = len(self.order)
         elif before == "waiting":
-            self.waiting.discard(name)
+            self.waiting.discard(name, self.order[name])
         self.status[name] = state
         if state == "waiting":
-            self.waiting.add(name)
+            self.waiting.add(name, self.order[name])
 
     # -- jobs come and go ------------------------------------------------------------------------
 

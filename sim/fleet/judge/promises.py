@@ -15,7 +15,6 @@ from ersatz.sim.fleet.log import Log, Quota, Record
 from ersatz.sim.fleet.workload.jobs import Job
 
 VOIDS = ("down", "up", "drain", "undrain", "slow")  # events after which promises are made anew
-Shape = tuple[int, tuple[str, ...], int, int, str]
 
 
 class Promises:
@@ -95,18 +94,10 @@ class Promises:
         if self.claims.reclaim_s and self.log.rules.quotas:
             self._check_loans(until)
 
-    def _waiting(self) -> list[Job]:
-        """Return the jobs that wait, in the order in which they were submitted."""
-        names = sorted(self.ledger.waiting, key=self.ledger.order.__getitem__)
-        return [self.log.jobs[name] for name in names]
-
     def _check_idle(self) -> None:
-        seen: set[Shape] = set()
-        for job in self._waiting():
-            shape = (job.least, job.types, job.max_nodes, job.max_leaves, job.tenant)
-            if shape in seen or job.milli < 1000 or job.max_nodes > 1 or job.max_pods or job.mixed:
+        for job in self.ledger.waiting.firsts():
+            if job.milli < 1000 or job.max_nodes > 1 or job.max_pods or job.mixed:
                 continue
-            seen.add(shape)
             quota = self.log.rules.quotas.get(job.tenant)
             if quota and self.ledger.used[job.tenant] + job.devices > quota.limit:
                 continue
@@ -153,7 +144,7 @@ class Promises:
     def _firsts(self) -> list[Job]:
         """Return each tenant's earliest waiting job: the order within a tenant is its own."""
         firsts: dict[str, Job] = {}
-        for job in self._waiting():
+        for job in self.ledger.waiting.firsts():
             best = firsts.get(job.tenant)
             if best is None or job.submit_s < best.submit_s:
                 firsts[job.tenant] = job

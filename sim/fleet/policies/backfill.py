@@ -14,7 +14,6 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
 from ersatz.sim.fleet.cluster import Placement
 from ersatz.sim.fleet.free import Free
@@ -22,12 +21,12 @@ from ersatz.sim.fleet.log import RELEASES, Claims, Record
 from ersatz.sim.fleet.policies.placement import Placer
 from ersatz.sim.fleet.policies.queue import (
     Admit,
-    Entry,
     Key,
     QueueScheduler,
     by_submission,
     within_limits,
 )
+from ersatz.sim.fleet.policies.shapes import Entry, Shape, shape_of
 from ersatz.sim.fleet.protocol import Decision, Reserve, Start, View
 from ersatz.sim.fleet.workload.jobs import Job
 
@@ -211,50 +210,6 @@ class EasyScheduler(QueueScheduler):
         """Return the decision to start a job, which leaves the queue."""
         self._shape_of.pop(job.id).drop(self._entries[job.id])
         return super().start(job, placement)
-
-
-def shape_of(view: View, job: Job) -> tuple[object, ...]:
-    """Return what decides where a job fits, how fast it runs, and whether it is admitted."""
-    tenant = job.tenant if view.rules.quotas else ""
-    return (job.devices, job.types, tenant, job.model, job.min_devices, job.max_devices,
-            job.max_nodes, job.max_leaves, job.max_pods, job.mixed, job.milli, job.cpu_milli,
-            job.memory_mib)  # fmt: skip
-
-
-class Shape:
-    """Waiting jobs that differ in nothing but their limits."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job  # one of them
-        self.entries: list[Entry] = []  # the first is last
-        self.limits: list[float] = []  # beside them
-        self._shortest: list[float] = []  # heap of limits; may hold some that have gone
-        self._gone: list[float] = []  # heap of those
-
-    def add(self, entry: Entry, limit_s: float) -> None:
-        """Let a job wait."""
-        at = bisect_left(self.entries, entry)
-        self.entries.insert(at, entry)
-        self.limits.insert(at, limit_s)
-        heappush(self._shortest, limit_s)
-
-    def drop(self, entry: Entry) -> None:
-        """Let a job go."""
-        at = bisect_left(self.entries, entry)
-        del self.entries[at]
-        heappush(self._gone, self.limits.pop(at))
-
-    def first(self, most_s: float, head: Job) -> Entry | None:
-        """Return the first entry with a limit of at most `most_s`, the head left out."""
-        while self._gone and self._gone[0] == self._shortest[0]:
-            heappop(self._gone)
-            heappop(self._shortest)
-        if not self._shortest or self._shortest[0] > most_s:
-            return None
-        for at in range(len(self.limits) - 1, -1, -1):
-            if self.limits[at] <= most_s and self.entries[at][2] != head.id:
-                return self.entries[at]
-        return None
 
 
 def _without(free: Free, job: Job, placement: Placement) -> Free:

@@ -22,12 +22,12 @@ from ersatz.sim.fleet.policies.lineup import Lineup
 from ersatz.sim.fleet.policies.placement import Placer
 from ersatz.sim.fleet.policies.queue import (
     Admit,
-    Entry,
     Key,
     QueueScheduler,
     by_submission,
     within_limits,
 )
+from ersatz.sim.fleet.policies.shapes import Entry
 from ersatz.sim.fleet.policies.timetable import Timetable
 from ersatz.sim.fleet.protocol import Decision, Reserve, View
 from ersatz.sim.fleet.workload.jobs import Job

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ersatz.sim.fleet.policies.queue import Entry
+from ersatz.sim.fleet.policies.shapes import Entry
 from ersatz.sim.fleet.policies.timetable import Timetable
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ersatz.sim.fleet.cluster import Placement
 from ersatz.sim.fleet.free import Free
 from ersatz.sim.fleet.log import Claims, Quota, Record
 from ersatz.sim.fleet.policies.placement import Placer
 from ersatz.sim.fleet.policies.queue import Admit, within_limits
+from ersatz.sim.fleet.policies.shapes import Entry, Lines, shape_of
 from ersatz.sim.fleet.protocol import Attempt, Decision, Preempt, Start, View, WakeAt
 from ersatz.sim.fleet.workload.jobs import Job
 
@@ -33,10 +34,14 @@ class PreemptiveScheduler(ABC):
         self.placer = placer or Placer()
         self.admit = admit
         self.claims = Claims(preempts="any")
+        self.lines = Lines()
 
     @abstractmethod
     def rank(self, view: View, job: Job) -> Rank:
-        """Return what jobs are ordered by, the smallest first."""
+        """Return what jobs are ordered by, the smallest first: their class, then their place in it.
+
+        It is a job's for as long as it waits, and those of one class and shape have the same victims.
+        """
 
     @abstractmethod
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
@@ -49,16 +54,22 @@ class PreemptiveScheduler(ABC):
     def on_start(self, view: View) -> None:  # noqa: B027 (there may be nothing to do)
         """Nothing to prepare."""
 
-    def in_order(self, view: View) -> Iterable[Job]:
-        """Return the waiting jobs by rank; between equals who began to wait first."""
-        return sorted(view.waiting.values(), key=lambda j: self.rank(view, j))
+    def in_order(self, view: View) -> Iterator[Job]:
+        """Yield the waiting jobs by rank; between equals who began to wait first.
+
+        One that finds nothing stands for those of its class and shape behind it (`Lines`).
+        """
+        for job in view.arrived:
+            rank = self.rank(view, job)
+            self.lines.add((rank[0], shape_of(view, job)), rank, job)
+        return self.lines.in_order(view.waiting)
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Start by rank, interrupting where that is allowed and helps.
 
         Who waits for victims to leave keeps what is free of its place: worse ranks stay off it.
         """
-        kept: list[Placement] = []
+        kept: dict[int, int] = {}  # node -> devices
         beside: Free | None = None  # what is free beside that; None: all
         for job in self.in_order(view):
             if not self.admit(view, job, 0):
@@ -68,6 +79,7 @@ class PreemptiveScheduler(ABC):
                 victims, meant = self._victims(view, job, beside)
                 yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
                 if victims:  # those with a time of grace still hold their devices
+                    self.lines.ask_again()
                     beside = _beside(view, kept)
                     placement = self.placer.find(view, job, beside)
             if placement:
@@ -76,9 +88,10 @@ class PreemptiveScheduler(ABC):
                     beside.take(job, placement)
             elif self.strict and not self._lacks_nodes(view, job):
                 return
-            elif meant:
-                kept.append(meant)
+            elif meant and any(mask & ~kept.get(node, 0) for node, mask in meant):
+                kept |= {node: mask | kept.get(node, 0) for node, mask in meant}
                 beside = _beside(view, kept)
+                self.lines.ask_again()
 
     def _victims(
         self, view: View, job: Job, beside: Free | None = None
@@ -134,14 +147,13 @@ class PreemptiveScheduler(ABC):
         """Nothing to let go."""
 
 
-def _beside(view: View, kept: Sequence[Placement]) -> Free | None:
-    """Return what is free beside places that are kept for others; None where none are."""
+def _beside(view: View, kept: Mapping[int, int]) -> Free | None:
+    """Return what is free beside devices that are kept for others; None where none are."""
     if not kept:
         return None
     free = view.free.copy()
-    for placement in kept:
-        parts = [(node, mask & free.masks[node]) for node, mask in placement]
-        free.take(NOBODY, tuple((node, mask) for node, mask in parts if mask))
+    parts = ((node, mask & free.masks[node]) for node, mask in kept.items())
+    free.take(NOBODY, tuple((node, mask) for node, mask in parts if mask))
     return free
 
 
@@ -159,30 +171,10 @@ class PriorityScheduler(PreemptiveScheduler):
     def __init__(self, placer: Placer | None = None, admit: Admit = within_limits) -> None:
         super().__init__(placer, admit)
         self.claims = Claims(preempts="lower")
-        self._line: list[tuple[Rank, int, str]] = []
-        self._arrivals = 0
 
     def rank(self, view: View, job: Job) -> Rank:
         """Order by priority, then by submission."""
         return (-job.priority, job.submit_s)
-
-    def in_order(self, view: View) -> Iterator[Job]:
-        """Yield the waiting jobs by rank, which is theirs for good: they are sorted in once.
-
-        Who has left is met at the head sooner or later, and dropped there.
-        """
-        for job in view.arrived:
-            self._arrivals += 1
-            insort(self._line, (self.rank(view, job), self._arrivals, job.id))
-        at = 0
-        while at < len(self._line):
-            first = view.waiting.get(self._line[at][2])
-            if first is not None:
-                yield first
-            if first is None or first.id not in view.waiting:
-                del self._line[at]
-            else:
-                at += 1
 
     def may_evict(self, view: View, job: Job, victim: Attempt) -> bool:
         """Only lower priority makes way."""
@@ -200,6 +192,12 @@ class FairScheduler(PreemptiveScheduler):
 
     name = "fair"
     strict = False
+
+    def __init__(self, placer: Placer | None = None, admit: Admit = within_limits) -> None:
+        super().__init__(placer, admit)
+        self._tenants: dict[str, list[Entry]] = {}  # each with its jobs, the first first
+        self._standing: set[str] = set()
+        self._arrivals = 0
 
     def on_start(self, view: View) -> None:
         """Promise when borrowed devices are given back."""
@@ -224,6 +222,8 @@ class FairScheduler(PreemptiveScheduler):
 
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Serve tenants in turn: after each start the order is looked up again."""
+        for waiting in view.arrived:
+            self._stand(waiting)
         stuck: set[str] = set()
         owed = False  # an owner waits within its share: nobody borrows more
         while True:
@@ -236,7 +236,10 @@ class FairScheduler(PreemptiveScheduler):
             placement = self.placer.find(view, job) if able else None
             if placement is None and able:
                 victims, _ = self._victims(view, job)
-                yield from (Preempt(v.job.id, for_job=job.id) for v in victims)
+                for victim in victims:
+                    yield Preempt(victim.job.id, for_job=job.id)
+                    if victim.job.id in view.waiting:
+                        self._stand(view.waiting[victim.job.id])
                 placement = self.placer.find(view, job) if victims else None
             if placement:
                 yield Start(job.id, placement)
@@ -244,15 +247,22 @@ class FairScheduler(PreemptiveScheduler):
                 stuck.add(job.tenant)
                 owed = owed or (own and bool(view.rules.quotas))
 
+    def _stand(self, job: Job) -> None:
+        """Let a job wait among its tenant's."""
+        if job.id not in self._standing:
+            self._standing.add(job.id)
+            self._arrivals += 1
+            insort(self._tenants.setdefault(job.tenant, []), (job.submit_s, self._arrivals, job.id))
+
     def _heads(self, view: View, stuck: set[str]) -> list[Job]:
-        """Return the first waiting job of each tenant that is not stuck."""
-        heads: dict[str, Job] = {}
-        for job in view.waiting.values():
-            if job.tenant not in stuck:
-                best = heads.get(job.tenant)
-                if best is None or job.submit_s < best.submit_s:
-                    heads[job.tenant] = job
-        return list(heads.values())
+        """Return the first waiting job of each tenant that is not stuck; who has left is dropped."""
+        heads = []
+        for tenant, line in self._tenants.items():
+            while line and line[0][2] not in view.waiting:
+                self._standing.discard(line.pop(0)[2])
+            if line and tenant not in stuck:
+                heads.append(view.waiting[line[0][2]])
+        return heads
 
 
 class LeastServiceScheduler(PreemptiveScheduler):

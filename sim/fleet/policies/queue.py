@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ersatz.sim.fleet.log import Claims, Record
 from ersatz.sim.fleet.policies.placement import Placer
+from ersatz.sim.fleet.policies.shapes import Entry, Lines, shape_of
 from ersatz.sim.fleet.protocol import Decision, Start, View
 from ersatz.sim.fleet.workload.jobs import Job
 
 Key = Callable[[Job], float]
 Admit = Callable[[View, Job, int], bool]
-Entry = tuple[float, int, str]  # key, order of arrival, job
 
 
 def by_submission(job: Job) -> float:
@@ -107,10 +107,15 @@ class FillScheduler(QueueScheduler):
     ) -> None:  # fmt: skip
         super().__init__(name, placer, key, admit)
         self.claims = Claims(work_conserving=True)
+        self.lines = Lines()
+
+    def enqueue(self, view: View) -> None:
+        """Let jobs that began to wait stand with those of their shape."""
+        for job in view.arrived:
+            self.lines.add(shape_of(view, job), (self.key(job),), job)
 
     def start_in_order(self, view: View) -> Iterator[Decision]:
         """Start every job that fits, the first first."""
-        for _, _, name in self.queue[::-1]:
-            job = view.waiting[name]
+        for job in self.lines.in_order(view.waiting):
             if self.admit(view, job, 0) and (placement := self.placer.find(view, job)):
-                yield self.start(job, placement)
+                yield Start(job.id, placement)

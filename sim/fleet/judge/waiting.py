@@ -1,0 +1,41 @@
+"""Who waits, as a log tells it, by shape: of each shape the first one speaks for all."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+
+from ersatz.sim.fleet.workload.jobs import Job
+
+Shape = tuple[object, ...]
+
+
+def shape_of(job: Job) -> Shape:
+    """Return what decides on which devices a job may lie, and whose it is."""
+    return (job.tenant, job.devices, job.least, job.types, job.max_nodes, job.max_leaves, job.max_pods,
+            job.mixed, job.milli, job.cpu_milli, job.memory_mib)  # fmt: skip
+
+
+class Waiting:
+    """The waiting jobs, each shape's in the order in which they were submitted."""
+
+    def __init__(self, jobs: Mapping[str, Job]) -> None:
+        self._jobs = jobs
+        self._lines: dict[Shape, list[tuple[int, str]]] = {}
+
+    def add(self, name: str, order: int) -> None:
+        """Let a job wait, the `order`-th of all; one without a description is nobody's."""
+        if job := self._jobs.get(name):
+            insort(self._lines.setdefault(shape_of(job), []), (order, name))
+
+    def discard(self, name: str, order: int) -> None:
+        """Let a job go."""
+        if job := self._jobs.get(name):
+            line = self._lines[shape_of(job)]
+            del line[bisect_left(line, (order, name))]
+            if not line:
+                del self._lines[shape_of(job)]
+
+    def firsts(self) -> list[Job]:
+        """Return the first job of each shape, in the order in which they were submitted."""
+        return [self._jobs[name] for _, name in sorted(line[0] for line in self._lines.values())]
