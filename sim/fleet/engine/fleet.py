@@ -300,7 +300,7 @@ class Fleet:
     def _wait(self, name: str) -> None:
         """Let a job wait for devices, for the first time or again."""
         job = self.jobs[name]
-        seen = job if self.spec.oracle else job.seen()
+        seen = job if self.spec.oracle else self.spec.workload.seen(name)
         self.waiting[name] = seen
         self._arriving.append(seen)
 
@@ -311,7 +311,9 @@ class Fleet:
         nominal = self.rate(job, placement)
         rate = nominal * slowness_of(self, placement) if self.slowed else nominal
         number = progress.attempts + 1
-        self.progress[job.id] = replace(progress, attempts=number)
+        self.progress[job.id] = Progress(
+            progress.kept_s, number, progress.failures, progress.served_s, progress.waits_since_s
+        )
         attempt = Attempt(
             job, placement, size_of(placement), now, rate, now + job.walltime_s / rate, number,
             now + (job.restart_s if number > 1 else 0.0), progress.kept_s, 0.0, nominal, rate,
@@ -358,9 +360,9 @@ class Fleet:
         for place, _ in attempt.placement:
             del self._on_node[place][job.id]
         progress = self.progress[job.id]
-        self.progress[job.id] = replace(
-            progress, kept_s=kept, waits_since_s=self.env.now,
-            served_s=progress.served_s + attempt.devices * (self.env.now - attempt.start_s),
+        self.progress[job.id] = Progress(
+            kept, progress.attempts, progress.failures,
+            progress.served_s + attempt.devices * (self.env.now - attempt.start_s), self.env.now,
         )  # fmt: skip
 
     def requeue(self, name: str) -> None:

@@ -97,14 +97,16 @@ class PreemptiveScheduler(ABC):
         self, view: View, job: Job, beside: Free | None = None
     ) -> tuple[Sequence[Attempt], Placement | None]:
         """Return the attempts whose end makes room for a job, and where; none if nothing does."""
-        free = (beside or view.free).copy()
         leaving = [a for a in view.running.values() if a.notice_s]
+        able = [a for a in view.running.values() if not a.notice_s and self._helps(view, job, a)
+                and self.may_evict(view, job, a)]  # fmt: skip
+        if not (leaving or able):
+            return (), None
+        free = (beside or view.free).copy()
         for attempt in leaving:
             free.give(attempt.job, attempt.placement)
         if leaving and (found := self.placer.find(view, job, free)):
             return (), found
-        able = [a for a in view.running.values() if not a.notice_s and self._helps(view, job, a)
-                and self.may_evict(view, job, a)]  # fmt: skip
         able.sort(key=lambda a: self.rank(view, a.job), reverse=True)
         for attempt in able:  # one alone, if that is enough
             if attempt.devices >= job.least and self.may_lose(view, attempt, view.used):

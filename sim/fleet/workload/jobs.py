@@ -109,6 +109,7 @@ class Workload:
     name: str = "workload"
     source: str = ""
     by_id: dict[str, Job] = field(init=False, compare=False, repr=False)
+    _seen: dict[str, Job] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.jobs, key=lambda job: job.submit_s))  # ties: as given
@@ -119,6 +120,14 @@ class Workload:
             raise ValueError(f"job id {twice!r} stands twice in {self.name}")
         object.__setattr__(self, "jobs", ordered)
         object.__setattr__(self, "by_id", by_id)
+        object.__setattr__(self, "_seen", {})
+
+    def seen(self, name: str) -> Job:
+        """Return a job as schedulers without an oracle see it, the same each time."""
+        found = self._seen.get(name)
+        if found is None:
+            found = self._seen[name] = self.by_id[name].seen()
+        return found
 
     @property
     def device_s(self) -> float:
