@@ -1,7 +1,10 @@
 """Tables of measured runs: reading, filling of blanks, conversion of metrics, errors, and the fit."""
 
 import csv
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from ersatz.device_models.catalog.reading import load_node, load_stack
 from ersatz.sim.errors import InputError
 from ersatz.sim.step.step import step_seconds
+from ersatz.sim.validation.errors.heldout import unbiased
 from ersatz.sim.validation.errors.predict import predict_run
 from ersatz.sim.validation.errors.summary import row_record, summarise
 from ersatz.sim.validation.fit.parameters import (
@@ -21,6 +25,7 @@ from ersatz.sim.validation.fit.parameters import (
 from ersatz.sim.validation.fit.samples import Sample
 from ersatz.sim.validation.fit.search import Linear, fold_values, robust_cost
 from ersatz.sim.validation.reading.machines import node_of, precision_of, stack_of, trimmed
+from ersatz.sim.validation.reading.networks import shows_oddity
 from ersatz.sim.validation.reading.rows import read_run, scenario_of
 from ersatz.sim.validation.reading.rules import Filling, Refused
 from ersatz.sim.validation.reading.table import Run, read_table
@@ -189,6 +194,7 @@ def test_a_cluster_s_fault_is_modelled_on_request_in_the_layouts_that_showed_it(
     for oddities in (False, True):
         network = scenario_of(row, oddities=oddities).pools[0].node.scale_out.name
         assert network == ("efa-p5-slow" if slow and oddities else "efa-p5")
+    assert shows_oddity(row) == slow
 
 
 def test_a_network_is_named_by_whole_words(tmp_path: Path) -> None:
@@ -318,3 +324,15 @@ def test_a_fold_does_not_see_what_it_leaves_out(
     other = fold_values(Linear(made, parameters, np.zeros(2), errors, slopes), keep)
     assert found == other
     assert np.log(list(found.values())) == pytest.approx(truth, abs=0.05)
+
+
+def test_what_is_left_without_a_lineage_s_own_bias() -> None:
+    """One lineage 10, 20 and 30 % long: 20 are its bias, and 10 / 1.2 of a step are left at its ends; of
+    one that is half as long throughout nothing is, so that lineages weighing the same the half is right."""
+
+    ratios = [("a", 1.1), ("a", 1.2), ("a", 1.3), ("b", 0.5), ("b", 0.5)]
+    judged: Any = [SimpleNamespace(lineage=lineage, lineage_error=math.log(ratio))
+                   for lineage, ratio in ratios]  # fmt: skip
+    median, p90 = unbiased(judged, lambda j: j.lineage)
+    assert median == 0.0
+    assert math.isclose(p90, 0.1 / 1.2)

@@ -23,6 +23,7 @@ from ersatz.sim.validation.errors.heldout import (
     Judged,
     headline,
     judge_shipped,
+    unbiased,
     weighted_quantiles,
 )
 from ersatz.sim.validation.errors.jobs import judge_jobs
@@ -83,6 +84,7 @@ def page(judged: Sequence[Judged]) -> Iterator[str]:
     for title, key in GROUPS.items():
         yield f"## By {title}\n"
         yield _table(GROUP_COLUMNS, list(_groups(judged, key)))
+    yield _unbiased(judged)
     inside = np.array(coverage(judged), dtype=float)
     covered = float(inside @ weights([j.lineage for j in judged]))
     yield ("## Intervals\n\nA half width is the root of a sum of squares over what is uncertain about a run; the sizes are fitted to"
@@ -133,6 +135,17 @@ def _with_anchors(judged: Sequence[Judged]) -> str:
             f" an anchor was set on these same rows). {found.groups} groups of"
             f" {found.lineages} lineages, nanotron's sweep apart. What is left is the spread within a lineage, which no five"
             " numbers of a stack can move.\n")  # fmt: skip
+
+
+def _unbiased(judged: Sequence[Judged]) -> str:
+    """Return what is left when each lineage's own bias is known."""
+    whole = unbiased(judged, lambda j: j.lineage)
+    parts = unbiased(judged, lambda j: (j.lineage, j.device, j.run.text("framework")))
+    return ("## Bias and spread\n\nMost lineages are off as a whole: their cluster and software are a few per cent slower or faster than"
+            " what others showed, and their runs lie close together about that. Were the bias of each left-out lineage known (the median"
+            f" of its own errors, so no prediction), {_pair(*whole)} would be left; were it known for each of its devices and frameworks,"
+            f" {_pair(*parts)} (a lone run is then right). More than that neither a better stack nor two runs of one's own can earn; and intervals that are right for"
+            " all lineages together cover nearly all runs of those close to the middle, and few of those far from it.\n")  # fmt: skip
 
 
 def _groups(judged: Sequence[Judged], key: Callable[[Judged], str]) -> Iterator[list[str]]:

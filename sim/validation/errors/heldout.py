@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -24,6 +24,7 @@ from ersatz.sim.validation.fit.folds import Values, groups_by, load_folds
 from ersatz.sim.validation.fit.parameters import turned
 from ersatz.sim.validation.fit.samples import configuration, is_complete, is_verified, log_error
 from ersatz.sim.validation.reading.lineages import SHIPPED, lineage_of, withheld
+from ersatz.sim.validation.reading.networks import shows_oddity
 from ersatz.sim.validation.reading.rows import read_run
 from ersatz.sim.validation.reading.table import Run, read_table
 
@@ -210,6 +211,7 @@ def headline(judged: Sequence[Judged]) -> dict[str, Any]:
         slices[vendor] = [j.vendor == vendor for j in judged]
     for kind in ("dense", "moe"):
         slices[kind] = [j.kind == kind for j in judged]
+    slices["nanotron's slow layouts apart"] = [not shows_oddity(j.run) for j in judged]
     slices["without the nanotron sweep"] = [j.stack != "nanotron" for j in judged]
     return {
         method: {
@@ -219,6 +221,21 @@ def headline(judged: Sequence[Judged]) -> dict[str, Any]:
         }
         for method, error in METHODS.items()
     }
+
+
+def unbiased(judged: Sequence[Judged], key: Callable[[Judged], Hashable]) -> list[float]:
+    """Return median and 90th percentile of |error| with lineages left out, each group's bias taken away.
+
+    The bias is the median of a group's own errors: no prediction, but what would be left to one who
+    knew of each group (a lineage, or its devices and frameworks apart) how far off it lies as a whole.
+    A group of one run is then right.
+    """
+    errors, lineages = [], []
+    for places in groups_by([key(j) for j in judged]).values():
+        mine = np.array([judged[at].lineage_error for at in places])
+        errors += np.expm1(mine - np.median(mine)).tolist()
+        lineages += [judged[at].lineage for at in places]
+    return weighted_quantiles(errors, lineages)
 
 
 def _figures(judged: Sequence[Judged], error: Callable[[Judged], float]) -> dict[str, float]:

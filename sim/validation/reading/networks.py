@@ -183,6 +183,13 @@ def _known(node: Node, run: Run, *, oddities: bool) -> Node | None:
     return None
 
 
+def shows_oddity(run: Run) -> bool:
+    """Tell whether a row's layout is one of those that mostly showed a known fault of their cluster."""
+    text = f"{run.text('interconnect_note')} | {run.text('framework')}"
+    return any(re.search(rule["pattern"], text, re.I) and _has_layout(run, rule["oddity"])
+               for rule in rules("networks") if "oddity" in rule)  # fmt: skip
+
+
 def _has_layout(run: Run, layouts: Sequence[Mapping[str, Sequence[int]]]) -> bool:
     """Tell whether all cells that one of the layouts names lie between its least and its most."""
     return any(
