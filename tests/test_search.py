@@ -14,16 +14,18 @@ from factories import make_scenario
 from test_quick_step import shrunk
 
 from ersatz.device_models.catalog.reading import load_node, load_scale_out, load_stack
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.plan.memory.many import ManyPeaks
 from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
-from ersatz.sim.plan.orders import PIPELINE_SCHEDULES
+from ersatz.sim.plan.orders import PIPELINE_SCHEDULES, orders_of
 from ersatz.sim.plan.schedules import edges_of, make_schedule
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario, Training
 from ersatz.sim.search.best import search
-from ersatz.sim.search.bounds import Bounds, in_flight
 from ersatz.sim.search.choices import SCHEDULES, Choices, choices_of, divisors
+from ersatz.sim.search.least.bounds import WHOLE, Bounds, in_flight
+from ersatz.sim.search.least.spared import Closer, Lighter, reductions
+from ersatz.sim.search.least.ways import before_first, least_way
 from ersatz.sim.search.pricing import InPlace, Price, Row, price_layout
 from ersatz.sim.search.space import (
     COLUMNS,
@@ -36,7 +38,6 @@ from ersatz.sim.search.space import (
     make_space,
     row_of,
 )
-from ersatz.sim.search.spared import Closer, Lighter, reductions
 from ersatz.sim.step.step import unshared
 
 ALL = Choices(SCHEDULES, (0, 1, 2, 3), least_context_tokens=1024, most_micro_batch=2,
@@ -95,7 +96,9 @@ def test_the_winner_is_that_of_exhaustive_search_and_bounds_hold(case: tuple) ->
                 assert exact[other].seconds <= price.seconds, dict(zip(COLUMNS, row, strict=True))
     bounds = Bounds(space.scenario)
     closer = Closer(bounds)
-    assert all(closer.seconds(row) <= price.seconds for row, price in exact.items())
+    for row, price in exact.items():
+        assert closer.seconds(row) <= price.seconds, dict(zip(COLUMNS, row, strict=True))
+        assert least_way(bounds, row) <= price.seconds, dict(zip(COLUMNS, row, strict=True))
     seconds, held = bounds.seconds(space.rows), bounds.bytes(space.rows)
     for row, least_s, least_bytes in zip(exact, seconds.tolist(), held.tolist(), strict=True):
         assert least_s <= exact[row].seconds, dict(zip(COLUMNS, row, strict=True))
@@ -157,6 +160,41 @@ def test_no_more_runs_go_back_through_a_chunk_than_the_schedule_has(name: str) -
         )
         lines = 2 if name == "dualpipe" else 1
         assert all(found >= count / lines for found in ends.values())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("v", [1, 2, 4])
+def test_what_a_stage_does_before_its_first_pass_of_a_chunk_is_counted(
+    name: str, p: int, v: int
+) -> None:
+    """Forward passes before it, and none back; and as many back after the last where these are whole."""
+    for m in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
+        try:
+            orders = orders_of(name, p, m, v)
+        except LayoutError:
+            continue
+        if (v > 1) != (name == "interleaved"):
+            continue
+        lines = 2 if name == "dualpipe" else 1
+        counts = before_first(SCHEDULES.index(name), p, v, m // lines)
+        for stage, order in enumerate(orders):
+            parts = [part for slot in order for part in slot]
+            for chunk in range(counts.shape[1]):
+                first = next(at for at, part in enumerate(parts) if part[:2] == ("F", chunk))
+                assert not any(part[0] != "F" for part in parts[:first])
+                last = max(
+                    at for at, part in enumerate(parts) if part[0] in "BW" and part[1] == chunk
+                )
+                after = parts[last + 1 :]
+                for other in {*range(counts.shape[1])} - {chunk}:
+                    done = sum(part[1] == other for part in parts[:first])
+                    assert done == counts[stage, chunk, other]
+                    if SCHEDULES.index(name) in WHOLE:
+                        left = sum(part[:2] == ("B", other) for part in after)
+                        assert left == counts[stage, chunk, other]
+                if SCHEDULES.index(name) in WHOLE:
+                    assert not any(part[0] == "F" for part in after)
 
 
 def test_rows_are_layouts_that_can_be_run_and_each_is_there_once() -> None:

@@ -14,10 +14,10 @@ from ersatz.device_models.catalog.reading import load_node, load_stack
 from ersatz.sim.answers.plan import plan
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.scenario import FabricSpec, Parallel, Pool, Scenario, Training
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.finer.chosen import Exactly
 from ersatz.sim.search.finer.places import best_place, place_keys
 from ersatz.sim.search.finer.stages import moved, split_now
+from ersatz.sim.search.least.bounds import Bounds
 from ersatz.sim.search.space import row_of
 from ersatz.sim.step.step import step_seconds
 

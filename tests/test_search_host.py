@@ -18,7 +18,6 @@ from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.exporting.formats import export_scenario
 from ersatz.sim.plan.memory.verdict import judge, room_for_sure
 from ersatz.sim.search.best import search
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import (
     WAYS,
@@ -30,9 +29,10 @@ from ersatz.sim.search.host.away import (
     words_of_way,
 )
 from ersatz.sim.search.host.second import Second, in_way
+from ersatz.sim.search.least.bounds import Bounds
+from ersatz.sim.search.least.spared import Closer, Lighter
 from ersatz.sim.search.pricing import price_layout
 from ersatz.sim.search.space import COLUMNS, HOST, RECOMP, ZERO, Space
-from ersatz.sim.search.spared import Closer, Lighter
 
 PARTS = ("optimizer", "weights", "activations")
 

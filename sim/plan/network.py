@@ -56,8 +56,7 @@ def placed_communicators(
             found = replace(communicator, group=_crossing(communicator.group, node, pool, spec))
         elif name == "pp" and size > 1:  # what its messages get is told border by border
             at = Seat(wiring_of(node), pool.nodes, ranks_of(parallel, pool), spec, seed)
-            seat = _group_of(fabric_of(at.wiring, at.nodes, spec), seated(at, stride, size), size)
-            found = replace(communicator, group=seat)
+            found = replace(communicator, group=_sitting(at, stride, size))
         elif size > 1:
             at = Seat(wiring_of(node), pool.nodes, ranks_of(parallel, pool), spec, seed)
             found = _placed(name, communicator, node, at, stride, size)
@@ -260,6 +259,11 @@ class Reached(NamedTuple):
     group: Group  # as it sits
     ring: Share  # of the neighbours' messages where the group is a pipeline
     exchange: Share
+
+
+@lru_cache(maxsize=1024)
+def _sitting(at: Seat, stride: int, size: int) -> Group:
+    return _group_of(fabric_of(at.wiring, at.nodes, at.spec), seated(at, stride, size), size)
 
 
 @lru_cache(maxsize=1024)

@@ -2,7 +2,7 @@
 
 A row whose bound is not below the best exact time so far cannot win, nor can any after it. So the search
 ends with the winner as soon as the next bound reaches it. Nor can a row win that does all that another
-does which fits, and more (`ersatz.sim.search.spared`): it is passed over. The search then goes on until
+does which fits, and more (`ersatz.sim.search.least.spared`): it is passed over. The search then goes on until
 it has `kinds` layouts that differ in kind; of those each is the first of its kind that fits, in the order
 of bounds. What has something on the host comes in a second pass (`ersatz.sim.search.host.second`).
 """
@@ -21,9 +21,11 @@ from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.memory import plan_memory
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.host.away import words_of_way
 from ersatz.sim.search.host.second import Second, in_way, ways_for
+from ersatz.sim.search.least.bounds import Bounds
+from ersatz.sim.search.least.spared import Closer, Lighter, Needless
+from ersatz.sim.search.least.ways import least_way
 from ersatz.sim.search.pricing import NO_STEP, InPlace, Price, Pricer, Row
 from ersatz.sim.search.space import (
     COLUMNS,
@@ -38,15 +40,14 @@ from ersatz.sim.search.space import (
     Space,
     layout_of,
 )
-from ersatz.sim.search.spared import Closer, Lighter, Needless
 from ersatz.sim.step.longer import MOST as MOST_FOLLOWED
 from ersatz.sim.step.step import shares_links, unshared
 
 Order = np.ndarray[tuple[int], np.dtype[np.intp]]
 Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
 KINDS = 10
-AHEAD = 128  # rows that a pricer is told of at once
-AGAIN = 16  # rows, after which it is told anew
+SOON = 128  # rows whose bounds are made closer at least
+AGAIN = 16  # rows, after which a pricer is told anew what comes next
 MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
 ROUNDED = 1e-9  # by which two ways of following a step may differ where nothing is shared
 FEW_OTHERS = 1  # ... where collectives share links: each takes seconds
@@ -183,7 +184,8 @@ def _in_order(
 ) -> Iterator[tuple[Row, float]]:
     """Yield the rows of a heap with their bounds; the pricer is told some ahead."""
     while heap:
-        pricer.expect(needless.left([row for _, row in nsmallest(AHEAD, heap)]))
+        if pricer.ahead:
+            pricer.expect(needless.left([row for _, row in nsmallest(pricer.ahead, heap)]))
         for _ in range(min(AGAIN, len(heap))):
             bound, row = heappop(heap)
             yield row, bound
@@ -220,9 +222,7 @@ class _Queue:
     closer: Closer
     alone: InPlace | None  # prices rows with links of their own, where collectives share links
     _soon: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, closer bounds first
-    _closest: set[Row] = field(
-        default_factory=set
-    )  # rows that were followed with links of their own
+    _closest: set[Row] = field(default_factory=set)  # rows whose bound cannot be made closer
     _next: int = 0  # place in the order of the first row that is not there
 
     def rows(self, pricer: Pricer, needless: Needless) -> Iterator[tuple[Row, float]]:
@@ -231,30 +231,45 @@ class _Queue:
             self._fill()
             if not self._soon:
                 return
-            pricer.expect(needless.left([row for *_, row in nsmallest(AHEAD, self._soon)]))
+            if pricer.ahead:
+                pricer.expect(needless.left(self._next_rows(pricer.ahead)))
             for _ in range(min(AGAIN, len(self._soon))):
                 self._fill()
                 bound, number, row = heappop(self._soon)
-                if self.alone is None or row in self._closest:
+                if row in self._closest or needless.tells(row):
                     yield row, bound
                 else:
-                    self._closest.add(row)
-                    heappush(self._soon, (max(bound, self._alone(row)), number, row))
+                    self._come_closer(bound, number, row)
 
-    def _alone(self, row: Row) -> float:
+    def _next_rows(self, count: int) -> list[Row]:
+        """Return some rows that come next, whose bounds are as close as can be."""
+        for bound, number, row in [heappop(self._soon) for _ in range(min(count, len(self._soon)))]:
+            self._come_closer(bound, number, row)
+        return [row for *_, row in nsmallest(count, self._soon) if row in self._closest]
+
+    def _come_closer(self, bound: float, number: int, row: Row) -> None:
+        """Put a row back with its closest bound."""
+        if row not in self._closest:
+            self._closest.add(row)
+            bound = max(bound, self._closer(row))
+        heappush(self._soon, (bound, number, row))
+
+    def _closer(self, row: Row) -> float:
         """Return the time of a step with links of its own: with shared ones no collective is shorter.
 
-        0 where that tells nothing: it does not fit, or its last micro-batches are not followed.
+        Where none are shared, or it does not fit, or its last micro-batches are not followed, what the
+        first micro-batch takes to get in and the last to get out.
         """
-        assert self.alone is not None
+        if self.alone is None:
+            return least_way(self.bounds, row)
         seconds = self.alone.price(row).seconds if row[M] <= MOST_FOLLOWED else NO_STEP
-        return seconds * (1.0 - ROUNDED) if seconds < NO_STEP else 0.0
+        return seconds * (1.0 - ROUNDED) if seconds < NO_STEP else least_way(self.bounds, row)
 
     def _fill(self) -> None:
         """Have enough rows there, and all whose bound is below the first's."""
         while self._next < len(self.order):
             some = self.order[self._next : self._next + AGAIN]
-            if len(self._soon) >= AHEAD and self.seconds[some[0]] > self._soon[0][0]:
+            if len(self._soon) >= SOON and self.seconds[some[0]] > self._soon[0][0]:
                 return
             for number, bound, row in zip(some.tolist(), self.seconds[some].tolist(),
                                           self.space.rows[some].tolist(), strict=True):  # fmt: skip

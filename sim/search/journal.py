@@ -143,6 +143,11 @@ class Remembering:
             self.journal.keep(self.question, row, known)
         return known
 
+    @property
+    def ahead(self) -> int:
+        """How many rows the other is to be told of."""
+        return self.other.ahead
+
     def expect(self, rows: Sequence[Row]) -> None:
         """Tell the other of the rows that are not known."""
         self.other.expect([row for row in rows if self.journal.find(self.question, row) is None])

@@ -34,8 +34,15 @@ class Price(NamedTuple):
     )
 
 
+AHEAD = 128  # rows of which workers are told at once
+
+
 class Pricer(Protocol):
     """Prices rows of one scenario; rows that come soon may be told ahead."""
+
+    @property
+    def ahead(self) -> int:
+        """How many rows it is to be told of at once."""
 
     def price(self, row: Row) -> Price:
         """Return what the layout of a row takes."""
@@ -86,6 +93,11 @@ class Watched:
     pricer: Pricer
     seen: Callable[[Price], None]
 
+    @property
+    def ahead(self) -> int:
+        """How many rows the other is to be told of."""
+        return self.pricer.ahead
+
     def price(self, row: Row) -> Price:
         """Return what the layout of a row takes."""
         found = self.pricer.price(row)
@@ -108,6 +120,7 @@ class InPlace:
     scenario: Scenario
     least: str = "fits"
     timer: Timer = calibrated_time
+    ahead: int = 0
     _peaks: dict[int, ManyPeaks] = field(default_factory=dict)  # by what is on the host
 
     def price(self, row: Row) -> Price:

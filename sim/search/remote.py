@@ -19,7 +19,7 @@ from typing import Any
 
 from ersatz.device_models.text.problems import InputError, Problem
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.pricing import InPlace, Price, Pricer, Row
+from ersatz.sim.search.pricing import AHEAD, InPlace, Price, Pricer, Row
 from ersatz.sim.search.space import PP, SCHEDULE, VP, M
 
 RETRIES = 3  # of a worker that dies
@@ -59,6 +59,7 @@ class Remote:
     ray: Any
     workers: int
     tell: Tell = lambda words: None
+    ahead: int = AHEAD
     _actors: list[Any] = field(default_factory=list)
     _load: list[int] = field(default_factory=list)
     _home: dict[tuple[int, ...], int] = field(default_factory=dict)  # worker by shape and schedule

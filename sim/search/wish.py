@@ -21,11 +21,11 @@ from ersatz.sim.records import RunResult
 from ersatz.sim.run import run_case
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.best import KINDS, Found, search
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.choices import Choices, choices_of
 from ersatz.sim.search.finer.chosen import TRIED, Chosen, finer
 from ersatz.sim.search.host.away import assumed
-from ersatz.sim.search.prices import ShardPrices
+from ersatz.sim.search.least.bounds import Bounds
+from ersatz.sim.search.least.prices import ShardPrices
 from ersatz.sim.search.pricing import InPlace, Pricer
 from ersatz.sim.search.reading import Question, at, own_devices, placed
 from ersatz.sim.search.space import HOST, make_space

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ersatz.sim.processes import helpers, obey_parent
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.pricing import InPlace, Price, Pricer, Row
+from ersatz.sim.search.pricing import AHEAD, InPlace, Price, Pricer, Row
 
 MOST_DEATHS = 3  # of pools, until no new one is begun
 MOST_WORKERS = 256
@@ -44,6 +44,7 @@ class Pooled:
     workers: int
     tell: Tell = lambda words: None
     deaths: int = 0
+    ahead: int = AHEAD
     _pool: ProcessPoolExecutor | None = None
     _open: dict[Row, Future[Price]] = field(default_factory=dict)
 

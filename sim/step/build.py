@@ -33,7 +33,7 @@ from ersatz.sim.plan.layout import (
 )
 from ersatz.sim.plan.schedules import Schedule, Variant, chunk_places, make_schedule
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
-from ersatz.sim.step.assemble import Assembler, Times
+from ersatz.sim.step.assemble import Assembler, Times, Transfer
 from ersatz.sim.step.bench import Bench, bench_of, content
 from ersatz.sim.step.ending import StepEnd
 from ersatz.sim.step.program import (
@@ -356,8 +356,7 @@ class StageBuilder:
         if way is None:
             return ()
         to, border = way
-        nbytes = self._message_bytes / (self.shard.tp if self._scatters else 1)
-        moved = self.times.message(nbytes, border)
+        moved = self.message(border)
         if self.messages_overlap:
             before = make.flush()
             after = INPUT if before is None else before
@@ -366,6 +365,11 @@ class StageBuilder:
             waits = self.pool.stack.p2p_host_sync
             index = make.blocking("send", "pipeline", moved, (), to=to, host_waits=waits)
         return ((index, 0),)
+
+    def message(self, border: Border) -> Transfer:
+        """Return what sending a result over a border takes."""
+        nbytes = self._message_bytes / (self.shard.tp if self._scatters else 1)
+        return self.times.message(nbytes, border)
 
     @property
     def _message_bytes(self) -> float:

@@ -26,8 +26,8 @@ from ersatz.sim.plan.memory.many import ManyPeaks  # noqa: E402
 from ersatz.sim.plan.memory.peaks import stage_peaks  # noqa: E402
 from ersatz.sim.scenario.scenario import Scenario  # noqa: E402
 from ersatz.sim.search.best import search  # noqa: E402
-from ersatz.sim.search.bounds import Bounds  # noqa: E402
 from ersatz.sim.search.choices import choices_of, with_defaults  # noqa: E402
+from ersatz.sim.search.least.bounds import Bounds  # noqa: E402
 from ersatz.sim.search.pricing import memory_of  # noqa: E402
 from ersatz.sim.search.space import layout_of, make_space  # noqa: E402
 from ersatz.sim.step.step import step_seconds  # noqa: E402

@@ -31,8 +31,8 @@ from ersatz.sim.plan.memory import plan_memory  # noqa: E402
 from ersatz.sim.plan.memory.many import ManyPeaks  # noqa: E402
 from ersatz.sim.scenario.scenario import Scenario, layout_words  # noqa: E402
 from ersatz.sim.search.best import search  # noqa: E402
-from ersatz.sim.search.bounds import Bounds  # noqa: E402
 from ersatz.sim.search.choices import choices_of, with_defaults  # noqa: E402
+from ersatz.sim.search.least.bounds import Bounds  # noqa: E402
 from ersatz.sim.search.pricing import VERDICTS, InPlace, memory_of  # noqa: E402
 from ersatz.sim.search.space import Space, layout_of, make_space  # noqa: E402
 from ersatz.sim.step.step import step_seconds  # noqa: E402

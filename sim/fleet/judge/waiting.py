@@ -41,4 +41,6 @@ class Waiting:
 
     def firsts(self) -> list[Job]:
         """Return the first job of each shape, in the order in which they were submitted."""
-        return [self._jobs[name] for _, name in sorted(line[0] for line in self._lines.values() if line)]
+        return [
+            self._jobs[name] for _, name in sorted(line[0] for line in self._lines.values() if line)
+        ]

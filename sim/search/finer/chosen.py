@@ -17,9 +17,9 @@ from ersatz.sim.plan.memory.peaks import stage_peaks
 from ersatz.sim.plan.memory.verdict import judge
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.best import Found, Priced
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.finer.places import best_place, place_keys
 from ersatz.sim.search.finer.stages import moved
+from ersatz.sim.search.least.bounds import Bounds
 from ersatz.sim.search.pricing import VERDICTS, Price
 from ersatz.sim.search.space import layout_of
 from ersatz.sim.step.step import step_seconds

@@ -14,7 +14,7 @@ import numpy as np
 from ersatz.sim.plan.layout import even_or_by_load, pipeline_length, split_layers
 from ersatz.sim.plan.schedules import chunk_places
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.bounds import BACKWARD, BUSY, FORWARD, FULL, SELECTIVE, Bounds
+from ersatz.sim.search.least.bounds import BACKWARD, BUSY, FORWARD, FULL, SELECTIVE, Bounds
 from ersatz.sim.search.pricing import Price, Row
 from ersatz.sim.search.space import CP, EP, ETP, MB, SP, TP
 from ersatz.sim.workload.model import Model

@@ -2,8 +2,8 @@
 
 What leaves adds time: a host updates weights more slowly than the device, and copies hold up passes that
 wait for them. So the same layout with all of it on the device is no slower, and where that fits no way of
-leaving is looked at (`ersatz.sim.search.spared.Lighter` says where this holds). What is left are layouts that
-do not fit otherwise. Those whose bound is below the fastest of the first pass are bounded closer, by the
+leaving is looked at (`ersatz.sim.search.least.spared.Lighter` says where this holds). What is left are layouts
+that do not fit otherwise. Those whose bound is below the fastest of the first pass are bounded closer, by the
 update on the host and the copies, and worked out exactly in the order of their bounds.
 """
 
@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from ersatz.sim.plan.memory import plan_memory, state
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.bounds import SHARD_COLUMNS, Bounds, distinct
 from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import keys_of, lesser, parts_of, put_away, suits, words_of_way
-from ersatz.sim.search.prices import Array, Split
+from ersatz.sim.search.least.bounds import SHARD_COLUMNS, Bounds, distinct
+from ersatz.sim.search.least.prices import Array, Split
+from ersatz.sim.search.least.spared import Closer
 from ersatz.sim.search.pricing import Price, Row
 from ersatz.sim.search.space import (
     CP,
@@ -43,7 +44,6 @@ from ersatz.sim.search.space import (
     Space,
     layout_of,
 )
-from ersatz.sim.search.spared import Closer
 from ersatz.sim.step.step import step_seconds
 from ersatz.sim.workload.adapters import trained_share
 

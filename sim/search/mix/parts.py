@@ -11,7 +11,8 @@ from ersatz.device_models.kernels.kernel import calibrated_time
 from ersatz.sim.plan.memory import state
 from ersatz.sim.plan.memory.runtime import beside
 from ersatz.sim.scenario.scenario import Parallel, Pool, Scenario
-from ersatz.sim.search.bounds import (
+from ersatz.sim.search.choices import Choices, choices_of, with_defaults
+from ersatz.sim.search.least.bounds import (
     BACKWARD,
     FORWARD,
     FULL,
@@ -21,8 +22,7 @@ from ersatz.sim.search.bounds import (
     Bounds,
     distinct,
 )
-from ersatz.sim.search.choices import Choices, choices_of, with_defaults
-from ersatz.sim.search.prices import Array, ShardPrices, kept_bytes, part_chunks
+from ersatz.sim.search.least.prices import Array, ShardPrices, kept_bytes, part_chunks
 from ersatz.sim.search.space import (
     CP,
     DP,

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from ersatz.sim.plan.memory.verdict import room_for_sure
 from ersatz.sim.scenario.resolving.own import joined_layout
 from ersatz.sim.scenario.scenario import Parallel, PoolLayout, Scenario
+from ersatz.sim.search.least.prices import Array
 from ersatz.sim.search.mix.parts import Part, Stages, layer_kinds, stages_of
-from ersatz.sim.search.prices import Array
 from ersatz.sim.search.space import PP, M, Rows, layout_of
 
 MOST_ROWS = {

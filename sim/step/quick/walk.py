@@ -22,7 +22,7 @@ from ersatz.sim.step.quick.paces import walked
 _BORDERS: Kept[Mapping[Step, Border]] = Kept(64)
 
 
-def _borders(
+def borders_of(
     scenario: Scenario, pools: Sequence[Pool], steps: tuple[Step, ...]
 ) -> Mapping[Step, Border]:
     """Return what messages find on their way, kept for layouts whose stages sit alike."""
@@ -51,7 +51,7 @@ def quick_times(
         runs=parallel.zero == 2,
     )  # fmt: skip
     pools = stage_pools(scenario)
-    borders = _borders(scenario, pools, flat.steps)
+    borders = borders_of(scenario, pools, flat.steps)
     builders = stage_builders(scenario, pools, timer, tuple(shares), borders)
     folded = [_folded(builders[stage], stage, phases) for stage, phases in flat.blocks]
     barrier = walked(flat, rounds, folded, parallel.pp)

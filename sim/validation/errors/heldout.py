@@ -211,6 +211,10 @@ def headline(judged: Sequence[Judged]) -> dict[str, Any]:
         slices[vendor] = [j.vendor == vendor for j in judged]
     for kind in ("dense", "moe"):
         slices[kind] = [j.kind == kind for j in judged]
+    models = Counter(
+        lineage for lineage, _ in {(j.lineage, j.run.text("model_name")) for j in judged}
+    )
+    slices["lineages of several models"] = [models[j.lineage] > 1 for j in judged]
     slices["nanotron's slow layouts apart"] = [not shows_oddity(j.run) for j in judged]
     slices["without the nanotron sweep"] = [j.stack != "nanotron" for j in judged]
     return {

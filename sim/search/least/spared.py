@@ -24,10 +24,10 @@ import numpy as np
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import Chunk, chunk_params
 from ersatz.sim.scenario.scenario import Scenario
-from ersatz.sim.search.bounds import Bounds
 from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import lesser, same_activations, updates_alone
-from ersatz.sim.search.prices import Array, part_chunks
+from ersatz.sim.search.least.bounds import Bounds
+from ersatz.sim.search.least.prices import Array, part_chunks
 from ersatz.sim.search.pricing import Row
 from ersatz.sim.search.space import (
     BOTH_WAYS,

@@ -3,9 +3,9 @@
 A step ends no sooner than its busiest stage: the forward passes that bring it its first micro-batch, its
 own work on all of them, and, where a schedule ends with whole backward passes of the first chunk, those
 on the way out. The compute stream works in order, so its blocks add up; the host launches one after the
-other, and what a step costs it beside them. What ZeRO 2 and 3 move all the time is looked at when a layout's
-turn comes (`ersatz.sim.search.spared`). Exposed messages, waits and the edges of the step are left out. A
-rank holds no less than its state and the activations in flight at the end of a forward pass.
+other, and what a step costs it beside them. What ZeRO 2 and 3 move all the time (`spared`) and what messages
+and the edges of the step add (`ways`) is looked at when a layout's turn comes; waits are left out. A rank
+holds no less than its state and the activations in flight at the end of a forward pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ersatz.sim.plan.memory import state
 from ersatz.sim.plan.memory.runtime import beside
 from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.search.choices import SCHEDULES
-from ersatz.sim.search.prices import (
+from ersatz.sim.search.least.prices import (
     PASSES,
     Array,
     ShardPrices,
@@ -136,22 +136,27 @@ class Bounds:
             self.kept[shard] = kept_bytes(self.scenario, self.pool, shard)
         return self.kept[shard]
 
-    def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
+    def passes(self, rows: Rows, schedule: int) -> tuple[Array, Array]:
+        """Return the least seconds of passes forward and back, with what is repeated: (rows, parts)."""
         shards, which = distinct(rows, SHARD_COLUMNS)
         way = BUSY if schedule in BOTH_WAYS else THROUGH
-        whole = schedule in WHOLE
         table = self._prices(shards)
         forward = table[:, FORWARD, way][which]
         backward = table[:, BACKWARD, way]
-        if not whole:
+        if schedule not in WHOLE:
             apart = table[:, SPLIT_BACKWARD, way]
             backward = np.minimum(backward, apart) if schedule in BOTH_WAYS else apart
-        backward = backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
+        return forward, backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
+
+    def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
+        forward, backward = self.passes(rows, schedule)
         count = rows[:, M, None] / split.lines
         load = count * ((forward + backward) @ split.stage.T)
         load += _before(forward, split, schedule)
-        if whole:
+        if schedule in WHOLE:
             load += _before(backward, split, schedule)
+        shards, which = distinct(rows, SHARD_COLUMNS)
+        table = self._prices(shards)
         hosts = table[:, FORWARD, HOST] + np.minimum(
             table[:, BACKWARD, HOST], table[:, SPLIT_BACKWARD, HOST]
         )
