@@ -96,23 +96,24 @@ def explain_folded(
     factors = [np.full((1, 1, 1, 1), f) for f in slow] if slow else alike(program)
     vector = VectorStep(program, factors, folds_ranks=True)
     stages: list[Causes] = [defaultdict(float) for _ in range(program.stages)]
-    profiles: dict[tuple[int, object], Profile] = {}
+    tallies: dict[tuple[int, object], Tally] = {}
 
     def account(number: int, variant: object, free: float, arrived: float, after: float) -> None:
         key = number, variant
-        if key not in profiles:
+        tally = tallies.get(key)
+        if tally is None:
             block = program.blocks[number, variant]  # type: ignore[index]
-            profiles[key] = Profile.of(program, number, block)
-        charge(profiles[key], number, free, after - free, max(arrived - free, 0.0))
-
-    def charge(profile: Profile, number: int, start: float, seconds: float, late: float) -> None:
-        profile.charge(stages[number], seconds, late)
+            tally = tallies[key] = Tally(Profile.of(program, number, block))
+        late = arrived - free
+        tally.add(after - free, late if late > 0.0 else 0.0)
         if told:
-            alone: Causes = defaultdict(float)
-            profile.charge(alone, seconds, late)
-            told(number, alone, start, start + seconds)
+            alone = Tally(tally.profile)
+            alone.add(after - free, max(late, 0.0))
+            told(number, alone.causes(), free, after)
 
     state = folded_body(vector, account)
+    for (number, _), tally in tallies.items():
+        _join(stages[number], tally.causes())
     barrier = max(float(times.max()) for times in state)
     for number, times in enumerate(state):
         own = float(max(times[GATHER], times[REDUCE], times[COMPUTE]))
@@ -121,8 +122,12 @@ def explain_folded(
     ends = []
     for number, tail in enumerate(program.tails):
         profile = Profile.of(program, number, tail)
-        charge(profile, number, barrier, profile.seconds, 0.0)
+        after = Tally(profile)
+        after.add(profile.seconds, 0.0)
+        _join(stages[number], after.causes())
         ends.append(barrier + profile.seconds)
+        if told:
+            told(number, after.causes(), barrier, ends[-1])
     duration = max(barrier, *ends)
     for causes, end in zip(stages, ends, strict=True):
         causes["bubble"] += duration - end
@@ -155,18 +160,39 @@ class Profile:
         return cls(ledger.clock[number], dict(work), waits, math.fsum(work.values()),
                    math.fsum(waits.values()))  # fmt: skip
 
-    def charge(self, causes: Causes, seconds: float, late: float) -> None:
-        """Add a run of the block that took `seconds`, of which it waited `late` for a message."""
-        for cause, spent in self.work.items():
-            causes[cause] += spent
-        left = seconds - self.worked
-        bubble = min(late, left)
-        causes["bubble"] += bubble
-        left -= bubble
-        for cause, wait in self.waits.items():
-            causes[cause] += left * wait / self.waited
-        if not self.waited:
-            causes["launch"] += left
+
+@dataclass(slots=True)
+class Tally:
+    """Runs of a block: how many, and their seconds beyond its work."""
+
+    profile: Profile
+    runs: int = 0
+    bubble: float = 0.0
+    waited: float = 0.0
+
+    def add(self, seconds: float, late: float) -> None:
+        """Add a run that took `seconds`, of which it waited `late` for a message."""
+        left = seconds - self.profile.worked
+        bubble = late if late < left else left
+        self.runs += 1
+        self.bubble += bubble
+        self.waited += left - bubble
+
+    def causes(self) -> Causes:
+        """Return where the time of all runs went."""
+        profile, found = self.profile, defaultdict(float, bubble=self.bubble)
+        for cause, spent in profile.work.items():
+            found[cause] += self.runs * spent
+        for cause, wait in profile.waits.items():
+            found[cause] += self.waited * wait / profile.waited
+        if not profile.waited:
+            found["launch"] += self.waited
+        return found
+
+
+def _join(causes: Causes, more: Causes) -> None:
+    for cause, seconds in more.items():
+        causes[cause] += seconds
 
 
 def explain_step(program: Program, slowness: Sequence[Array] | None = None) -> StepTimes:

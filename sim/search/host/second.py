@@ -2,8 +2,8 @@
 
 What leaves adds time: a host updates weights more slowly than the device, and copies hold up passes that
 wait for them. So the same layout with all of it on the device is no slower, and where that fits no way of
-leaving is looked at (`ersatz.sim.search.least.spared.Lighter` says where this holds). What is left are layouts
-that do not fit otherwise. Those whose bound is below the fastest of the first pass are bounded closer, by the
+leaving is looked at (`sim.search.least.spared.Lighter` says where this holds). What is left are layouts that
+do not fit otherwise. Those whose bound is below the fastest of the first pass are bounded closer, by the
 update on the host and the copies, and worked out exactly in the order of their bounds.
 """
 
