@@ -273,3 +273,37 @@ def test_a_number_that_no_size_has_is_refused_wherever_it_stands(
 ) -> None:
     config = {"model_type": "novel", "text_config": LLAMA, "vision_config": tower}
     assert "a number that is too large" in refusal(tmp_path, config)
+
+
+NEMOTRON = {"hidden_size": 256, "num_attention_heads": 4, "vocab_size": 1000, "intermediate_size": 512,
+            "hybrid_override_pattern": "ME*-", "mamba_num_heads": 8, "ssm_state_size": 16,
+            "n_routed_experts": 16, "num_experts_per_tok": 2, "model_type": "novel_hybrid"}  # fmt: skip
+MAMBA = {"model_type": "mamba", "hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 1000,
+         "state_size": 16}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "value"),
+    [
+        (NEMOTRON, "moe_latent_size", -64),
+        (NEMOTRON, "moe_latent_size", "64"),
+        (NEMOTRON, "mamba_head_dim", 0),
+        (NEMOTRON, "mamba_head_dim", "wide"),
+        (MAMBA, "time_step_rank", -3),
+        (MAMBA, "time_step_rank", "many"),
+        (LLAMA, "v_head_dim", -128),
+        (LLAMA, "v_head_dim", "128"),
+        (NOVEL, "attn_config", {"sliding_window_size": "wide"}),
+    ],
+)
+def test_a_size_that_is_no_number_above_0_is_refused_by_name(
+    tmp_path: Path, config: dict[str, Any], key: str, value: object
+) -> None:
+    read(tmp_path, config)
+    assert key in refusal(tmp_path, config | {key: value})
+
+
+def test_a_rank_and_a_size_that_a_class_works_out_itself_may_be_auto(tmp_path: Path) -> None:
+    usual = [kind for kind, _ in read(tmp_path, MAMBA).runs]
+    assert [kind for kind, _ in read(tmp_path, MAMBA | {"time_step_rank": "auto"}).runs] == usual
+    read(tmp_path, NEMOTRON | {"mamba_head_dim": "auto"})

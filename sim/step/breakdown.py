@@ -97,13 +97,16 @@ def explain_folded(
     vector = VectorStep(program, factors, folds_ranks=True)
     stages: list[Causes] = [defaultdict(float) for _ in range(program.stages)]
     tallies: dict[tuple[int, object], Tally] = {}
+    profiles: dict[int, Profile] = {}
 
     def account(number: int, variant: object, free: float, arrived: float, after: float) -> None:
         key = number, variant
         tally = tallies.get(key)
         if tally is None:
             block = program.blocks[number, variant]  # type: ignore[index]
-            tally = tallies[key] = Tally(Profile.of(program, number, block))
+            if id(block) not in profiles:  # stages share blocks of the same content
+                profiles[id(block)] = Profile.of(program, number, block)
+            tally = tallies[key] = Tally(profiles[id(block)])
         late = arrived - free
         tally.add(after - free, late if late > 0.0 else 0.0)
         if told:

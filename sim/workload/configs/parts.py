@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -130,7 +131,6 @@ def _value_of_latent(config: Config) -> int:
 
 
 def _compressed(config: Config, word: str) -> Sizes:
-    rates = config.get("compress_rates") or {}
     names = {
         "csa": ("compressed_sparse_attention", 4),
         "hca": ("heavily_compressed_attention", 128),
@@ -138,7 +138,9 @@ def _compressed(config: Config, word: str) -> Sizes:
     ratio = 0
     if word in names:
         key, usual = names[word]
-        ratio = rates.get(key, usual) if isinstance(rates, dict) else usual
+        if not isinstance(config.get("compress_rates", default={}), Mapping):
+            config.blame(("compress_rates",), config.get("compress_rates"), "expected a mapping")
+        ratio = config.whole(f"compress_rates.{key}", default=usual, least=1)
     found = Compressed(config.needed("q_lora_rank", "q_lora_rank"), config.whole("o_lora_rank"),
                        config.whole("o_groups", default=1, least=1), ratio)  # fmt: skip
     return {"compressed": found, "kv_heads": 1, "keys_are_values": True,
@@ -153,10 +155,10 @@ def _by_heads(config: Config, swa: bool, hidden: int, heads: int) -> Sizes:
     if whole:
         kv_heads = config.whole("num_global_key_value_heads", least=1)
     dim = _head_dim(config, swa, hidden, heads)
-    value = config.get("swa_v_head_dim" if swa and config.given("swa_v_head_dim") else "v_head_dim")
+    value = "swa_v_head_dim" if swa and config.given("swa_v_head_dim") else "v_head_dim"
     config.read.update(("v_head_dim", "swa_v_head_dim", "swa_head_dim", "swa_num_key_value_heads"))
     return {"kv_heads": kv_heads, "head_dim": dim, "keys_are_values": bool(whole),
-            "value_dim": value if isinstance(value, int) else 0}  # fmt: skip
+            "value_dim": config.whole(value)}  # fmt: skip
 
 
 def _kv_heads(config: Config, swa: bool, heads: int) -> int:
@@ -181,7 +183,7 @@ def _kv_heads(config: Config, swa: bool, heads: int) -> int:
         return 1
     if kind == "grouped_query_attention" and not config.get(*KV_HEADS):
         config.blame(("attn_config.attn_type",), kind, "needs kv_n_heads beside it")
-    if (size := config.get("attn_config.sliding_window_size") or -1) > 0:
+    if (size := config.whole("attn_config.sliding_window_size", default=-1, least=-1)) > 0:
         config.blame(("attn_config.sliding_window_size",), size, "a window here is not read; expected"
                      " sliding_window, beside layer_types")  # fmt: skip
     inside = config.get("attn_config.kv_n_heads")
@@ -311,8 +313,9 @@ def _mamba1(config: Config, hidden: int) -> Recurrence:
     inner = config.whole("mamba_expand", "expand", default=2, least=1) * hidden
     if config.family.defaults.get("no_mlp") and config.given("intermediate_size"):
         inner = config.whole("intermediate_size", least=1)  # the channels, not an MLP's
-    rank = config.get("mamba_dt_rank", "time_step_rank")
-    step = rank if isinstance(rank, int) else -(-hidden // 16)
+    ranks = ("mamba_dt_rank", "time_step_rank")
+    usual = -(-hidden // 16)
+    step = usual if config.get(*ranks) == "auto" else config.whole(*ranks, default=usual, least=1)
     return Recurrence("mamba1", inner, config.whole("mamba_d_state", "state_size", default=16), 1,
                       conv=config.whole("mamba_d_conv", "conv_kernel", default=4), rank=step)  # fmt: skip
 
@@ -323,18 +326,16 @@ def _mamba2(config: Config, hidden: int) -> Recurrence:
         config.whole("mamba_d_ssm", default=0)
         or config.whole("mamba_expand", "expand", default=2) * hidden
     )
-    dim = config.get("mamba_d_head", "mamba_head_dim", "mamba_headdim")
-    size = (
-        dim
-        if isinstance(dim, int)
-        else inner // heads
-        if dim == "auto"
-        else config.whole("head_dim", default=max(inner // heads, 1))
-    )
+    dims, usual = ("mamba_d_head", "mamba_head_dim", "mamba_headdim"), inner // heads
+    if config.get(*dims) == "auto":
+        size = usual
+    else:
+        stated = config.get(*dims) is not None
+        size = config.whole(*(dims if stated else ("head_dim",)), default=max(usual, 1), least=1)
     config.read.update(("mamba_expand", "expand"))
-    stated = config.get("mamba_d_ssm")
-    if stated and stated != heads * size and not config.problems:
-        config.blame(("mamba_d_ssm",), stated, f"expected the {heads} heads of {size} of Mamba-2")
+    wide = config.get("mamba_d_ssm")
+    if wide and wide != heads * size and not config.problems:
+        config.blame(("mamba_d_ssm",), wide, f"expected the {heads} heads of {size} of Mamba-2")
     groups = config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", default=1, least=1)
     if heads % groups and not config.problems:
         config.blame(("mamba_n_groups", "n_groups", "mamba_ngroups"), groups,
@@ -412,9 +413,9 @@ def experts(config: Config) -> Experts:
         shared = config.needed("the dense MLP", "ffn_hidden_size")
     if config.get("enable_moe_block"):  # a dense MLP beside the experts of the same layer
         shared = config.whole("intermediate_size", least=1)
-    latent = config.get("moe_latent_size", "routed_expert_hidden_size")
+    latent = config.whole("moe_latent_size", "routed_expert_hidden_size")
     return Experts(routed, top_k, inner, 0 if shared else count, groups_limit=_node_limit(config),
-                   shared_hidden=shared, latent=latent if isinstance(latent, int) else 0,
+                   shared_hidden=shared, latent=latent,
                    zero=config.whole("zero_expert_num"))  # fmt: skip
 
 
