@@ -19,9 +19,9 @@ from ersatz.sim.fleet.doors.slurm.strikes import Strike
 from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Failures
-from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.logfile import read_log
 from ersatz.sim.fleet.policies.registry import make_scheduler
+from ersatz.sim.fleet.reading.contest import load_contest
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.fleet.workload.traces import read_trace, rows
 from tests.pace import within

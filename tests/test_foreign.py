@@ -10,12 +10,12 @@ import pytest
 
 from ersatz.sim.answers.schedule import judge_answer
 from ersatz.sim.errors import InputError
-from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
 from ersatz.sim.fleet.foreign.hostlist import expand
 from ersatz.sim.fleet.judge.claimed import read_claims
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Claims, Log
+from ersatz.sim.fleet.reading.contest import load_contest
 
 DATA = Path(__file__).parent / "data" / "batsim"
 SACCT = """\

@@ -89,7 +89,7 @@ ORDER = [
     ["sim.fleet.kueue"],
     ["sim.fleet.policies"],
     ["sim.fleet.doors"],
-    ["sim.fleet.schema", "sim.fleet.file", "sim.fleet.compare", "sim.fleet.standing"],
+    ["sim.fleet.schema", "sim.fleet.reading", "sim.fleet.compare", "sim.fleet.standing"],
     ["sim.finding"],
     ["sim.report"],
     ["sim.answers"],

@@ -18,13 +18,13 @@ from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.compare import COMPARED, compare, run_policy
 from ersatz.sim.fleet.engine.fleet import FleetSpec, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
-from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.metrics import DEFINITIONS, by_part, job_table, metrics, series
 from ersatz.sim.fleet.judge.properties import PROPERTIES
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Quota, Rules
 from ersatz.sim.fleet.policies.queue import QueueScheduler
 from ersatz.sim.fleet.policies.registry import POLICIES, make_scheduler
+from ersatz.sim.fleet.reading.contest import load_contest
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.report.pictures.fleet_gantt import gantt
 from ersatz.sim.report.pictures.fleet_plots import pictures

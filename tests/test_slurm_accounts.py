@@ -17,9 +17,9 @@ from ersatz.sim.fleet.doors.slurm.daemons import missing
 from ersatz.sim.fleet.doors.slurm.given import read_conf
 from ersatz.sim.fleet.doors.slurm.submit import sbatch_arguments
 from ersatz.sim.fleet.engine.fleet import FleetSpec
-from ersatz.sim.fleet.file import load_contest
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Quota, Rules
+from ersatz.sim.fleet.reading.contest import load_contest
 from ersatz.sim.fleet.workload.jobs import Job, Workload
 from ersatz.sim.scenario.shipped import find_scenario
 from tests.slurm_files import DUMP

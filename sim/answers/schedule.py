@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ersatz.sim.answers.answer import Answer, Overrides, Watch, by_name, override_texts, unwatched
 from ersatz.sim.fleet.compare import Difference, Outcome, compare, judged, run_policy
-from ersatz.sim.fleet.file import Contest, load_contest
 from ersatz.sim.fleet.foreign import parted, read_any_log, read_fleet
 from ersatz.sim.fleet.judge.claimed import read_claims
 from ersatz.sim.fleet.judge.metrics import series
 from ersatz.sim.fleet.log import BROKEN_OFF, STARVED
 from ersatz.sim.fleet.policies.conservative import DEPTH
 from ersatz.sim.fleet.policies.registry import check_policies, make_scheduler, policy_notes
+from ersatz.sim.fleet.reading.contest import Contest, load_contest
 from ersatz.sim.report.schedule import render_schedule
 from ersatz.sim.report.schedule_record import schedule_files, schedule_record
 from ersatz.sim.scenario.shipped import find_scenario

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ersatz.sim.cli.output import Drawing
     from ersatz.sim.fleet.compare import Outcome
     from ersatz.sim.fleet.doors.door import Door
-    from ersatz.sim.fleet.file import Contest
     from ersatz.sim.fleet.log import Claims
+    from ersatz.sim.fleet.reading.contest import Contest
 
 DOORS = ("process", "batsim", "slurm")
 
@@ -86,7 +86,7 @@ def schedule(
     """Run a fleet under schedulers, compare them, and judge whether each keeps the rules."""
     from ersatz.sim.answers.schedule import contest_answer, judge_answer
     from ersatz.sim.fleet.doors.door import Door
-    from ersatz.sim.fleet.file import load_contest
+    from ersatz.sim.fleet.reading.contest import load_contest
 
     if judge:
         driven = bool(scenario or policy or trace or twice or door != "process")
