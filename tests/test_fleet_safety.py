@@ -89,6 +89,24 @@ def test_every_name_of_a_fleet_file_is_checked_at_its_place(
     assert found.count("expected") == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("name: h800", "name: {}", "pools[0].name"),
+        ("name: j,", "name: {},", "jobs.drawn[0].name"),
+    ],
+)
+def test_a_name_behind_which_a_number_is_set_leaves_room_for_it(
+    old: str, new: str, key: str, tmp_path: Path
+) -> None:
+    most = load_contest(write(tmp_path, FILE.replace(old, new.format("x" * 50)))).specs[0]
+    assert all(is_name(job.id) for job in most.workload.jobs)
+    assert all(is_name(node.name) for node in most.cluster.nodes)
+    found = faults(write(tmp_path, FILE.replace(old, new.format("x" * 51))))
+    assert key in found
+    assert "at most 50 letters: a number is set behind it" in found
+
+
 def test_slurms_files_refuse_what_is_no_name() -> None:
     """The writers look again: a fleet need not come from a file."""
     site = Site(Path("x"), 20000, "host", "me")

@@ -17,6 +17,7 @@ from ersatz.sim.scenario.sections.quantities import (
     Name,
     Rate,
     Section,
+    Stem,
     Time,
 )
 
@@ -74,7 +75,7 @@ Shares = Annotated[dict[Name, Weight], AfterValidator(_weighing)]
 class FleetPoolSection(Section):
     """Alike nodes, under leaves of their own."""
 
-    name: Name = Field(description="accelerator type by which jobs and reports call it")
+    name: Stem = Field(description="accelerator type by which jobs and reports call it")
     nodes: Nodes = Field(description="how many")
     node: str | None = Field(
         None, description="node of the catalogue: its devices, failures, speed"
@@ -138,7 +139,7 @@ class StepSection(Section):
 class DrawnSection(Section):
     """A class of jobs whose times are drawn."""
 
-    name: Name = Field(description="of the class; jobs are called NAME-0, NAME-1, ...")
+    name: Stem = Field(description="of the class; jobs are called NAME-0, NAME-1, ...")
     count: Jobs = Field(description="how many")
     devices: Degree | Sizes = Field(description="gang size, or sizes with weights")
     every: Span = Field(description="mean time between submissions (exponential)")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ersatz.device_models.text.names import checked_name
+from ersatz.device_models.text.names import checked_name, checked_stem
 from ersatz.device_models.text.units import UnitError, parse_money, parse_quantity
 
 Holds = Callable[[float], bool]
@@ -128,6 +128,7 @@ def _label(value: object) -> object:
 
 
 Name = Annotated[str, AfterValidator(checked_name)]
+Stem = Annotated[str, AfterValidator(checked_stem)]  # of numbered names
 Label = Annotated[str, BeforeValidator(_label)]
 
 
