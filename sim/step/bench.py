@@ -6,8 +6,10 @@ once and kept (`bench_of`), by the identity of the descriptions and the values o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from ersatz.device_models.kernels.kernel import TIMERS, Timer
@@ -21,6 +23,7 @@ from ersatz.sim.scenario.scenario import Joint, Parallel, Pool, Scenario
 from ersatz.sim.step.assemble import Times
 from ersatz.sim.step.traffic.weights import Bucket, Part, WeightTraffic
 from ersatz.sim.workload.layer import Layer
+from ersatz.sim.workload.model import Model
 from ersatz.sim.workload.ops import embedding_work, head_work, kind_work, predict_work
 from ersatz.sim.workload.pieces import Comm, PartWork, Piece, Shard
 from ersatz.sim.workload.recompute import all_again, repeated
@@ -41,7 +44,9 @@ class Bench:
     shard: Shard = field(init=False)
     traffic: WeightTraffic = field(init=False)
     parts: dict[Chunk, list[Part]] = field(default_factory=dict)  # by content: see `content`
-    kinds: dict[Chunk, Part] = field(default_factory=dict)
+    kinds: dict[Chunk, Part] = field(
+        init=False
+    )  # those of the shard, which other benches may have, too
     cut: dict[Chunk, list[Bucket]] = field(default_factory=dict)
     put_off: dict[int, list[Piece]] = field(default_factory=dict)  # by the identity of a part
     repeats: dict[int, list[Piece]] = field(default_factory=dict)
@@ -70,6 +75,8 @@ class Bench:
             parallel.cp_comm, parallel.cp_inner, operand_bytes=s.training.operand_bytes,
             cast_factor=cast_factor(s.training.recipe, self.pool.stack.name),
         )  # fmt: skip
+        own = tuple([getattr(self.shard, name) for name in SIZES])
+        self.kinds = _KINDS.get((s.model, self.pool.stack), own, dict)
 
     def _times(self, share: Scenario, pool: Pool) -> Times:
         """Return the times on a pool; groups of replicas on several pools are slowed by the joint."""
@@ -93,15 +100,10 @@ class Bench:
         return Times(pool.node, pool.stack, groups, self.timer)
 
     def split(self, parallel: Parallel) -> tuple[tuple[Chunk, ...], tuple[int, ...]]:
-        """Return the chunks of a layout on this bench, and a number of each for its content."""
-        key = "split", parallel.schedule, parallel.vp, parallel.chunk_layers
-        if key not in self.made:
-            chunks = split_layers(self.scenario.model, parallel)
-            classes: dict[Chunk, int] = self.made.setdefault("classes", {})
-            numbers = [classes.setdefault(content(chunk), len(classes)) for chunk in chunks]
-            self.made[key] = chunks, tuple(numbers)
-        found: tuple[tuple[Chunk, ...], tuple[int, ...]] = self.made[key]
-        return found
+        """Return the chunks of a layout of this bench, and a number of each for its content."""
+        p = parallel
+        key = p.schedule, p.pp, p.vp, p.chunk_layers
+        return _CUTS.get((self.scenario.model,), key, lambda: _cut(self.scenario.model, parallel))
 
     def parts_of(self, chunk: Chunk) -> list[Part]:
         """Embedding, layers, prediction modules and head of a chunk, in order; equal parts are one."""
@@ -163,6 +165,23 @@ class Bench:
             work, of = part.work, self.times.kernels_of
             self.seconds[id(part)] = of(work.forward), of(work.input_grad) + of(work.weight_grad)
         return self.seconds[id(part)]
+
+
+SIZES = tuple(f.name for f in fields(Shard) if f.name not in ("model", "stack"))
+_KINDS: Kept[dict[Chunk, Part]] = Kept(256)
+_CUTS: Kept[tuple[tuple[Chunk, ...], tuple[int, ...]]] = Kept(512)
+_NUMBERS = itertools.count()
+
+
+def _cut(model: Model, parallel: Parallel) -> tuple[tuple[Chunk, ...], tuple[int, ...]]:
+    chunks = split_layers(model, parallel)
+    return chunks, tuple([_number(content(chunk)) for chunk in chunks])
+
+
+@lru_cache(maxsize=16384)
+def _number(same: Chunk) -> int:
+    """Return a number for a content, which no other has; one that was long not asked for gets another."""
+    return next(_NUMBERS)
 
 
 def content(chunk: Chunk) -> Chunk:

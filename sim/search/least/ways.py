@@ -102,13 +102,13 @@ def _of_chunks(
     builder: StageBuilder, stands: Stands, cost: Callable[[StageBuilder, Chunk], float]
 ) -> Array:
     """Return what all chunks cost, (stages, chunks); those of the same content are asked once."""
-    made, each = builder.bench.made, np.zeros(max(builder.classes) + 1)
+    made, known = builder.bench.made, dict[int, float]()
     for number, chunk in dict(zip(builder.classes, builder.chunks, strict=True)).items():
         key = cost.__name__, number
         if key not in made:
             made[key] = cost(builder, chunk)
-        each[number] = made[key]
-    found: Array = each[np.array(builder.classes)[stands.position]]
+        known[number] = made[key]
+    found: Array = np.array([known[number] for number in builder.classes])[stands.position]
     return found
 
 

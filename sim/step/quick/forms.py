@@ -33,11 +33,27 @@ class Plain(NamedTuple):
     blocks: bool
 
 
+Way = tuple[float, float, float, float, float]  # weights of host, compute, pipe and both messages
+
+
+class Pair(NamedTuple):
+    """A block of two passes that both send, as constants: every time is the latest of those before it.
+
+    The compute stream's has no weight of the pipe's.
+    """
+
+    compute: tuple[float, float, float, float]  # of host, compute and both messages
+    host: float
+    pipe: Way
+    first: Way  # when its first message arrives
+    second: Way
+
+
 Rows = list[tuple[int, list[tuple[int, float]]]]
 
 
 class Sparse(NamedTuple):
-    """A block that is not plain: rows that change anything, and its messages, by finite entries."""
+    """Any other block: rows that change anything, and its messages, by finite entries."""
 
     rows: Rows
     sends: Rows
@@ -86,6 +102,28 @@ def plain(one: Folded, dropped: set[int]) -> Plain | None:
         return None
     pipe = m[PIPE]
     return Plain(*first, float(pipe[COMPUTE]), float(pipe[PIPE]), float(pipe[HOST]), flight, False)
+
+
+def pair(one: Folded, dropped: set[int]) -> Pair | None:
+    """Return the constants of a block of two passes, or None where it is not that simple."""
+    m, streams = one.matrix, (HOST, COMPUTE, PIPE, MESSAGE, MESSAGE + 1)
+    if one.inputs != 2 or [part for part, _ in one.sends] != [0, 1]:
+        return None
+
+    def columns(row: Matrix) -> set[int]:
+        return {c for c in range(len(row)) if row[c] > NEVER and c not in dropped}
+
+    if any(columns(m[k]) != {k} or m[k, k] != 0.0 for k in SIDE if k not in dropped):
+        return None
+    rows = (m[PIPE], *(row for _, row in one.sends))
+    alone, full = {*streams} - {PIPE}, {*streams}
+    if (columns(m[HOST]), columns(m[COMPUTE])) != ({HOST}, alone) or any(
+        columns(row) != full for row in rows
+    ):
+        return None
+    host, compute, _, first, second = (float(m[COMPUTE, c]) for c in streams)
+    ways = [tuple(float(row[c]) for c in streams) for row in rows]
+    return Pair((host, compute, first, second), float(m[HOST, HOST]), *ways)  # type: ignore[arg-type]
 
 
 def _joint(row: Matrix, found: set[int], allowed: set[int]) -> bool:

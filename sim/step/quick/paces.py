@@ -22,7 +22,15 @@ import numpy as np
 from ersatz.sim.step.program import COMPUTE, PIPE
 from ersatz.sim.step.quick.blocks import NEVER, WIDTH, Folded, Matrix, power, product
 from ersatz.sim.step.quick.flat import Flat
-from ersatz.sim.step.quick.forms import Plain, Sparse, dropped_streams, plain, sparse
+from ersatz.sim.step.quick.forms import (
+    Pair,
+    Plain,
+    Sparse,
+    dropped_streams,
+    pair,
+    plain,
+    sparse,
+)
 from ersatz.sim.step.quick.slots import Slot
 
 LOOKED_BACK = 6  # rounds: the longest period that is found
@@ -57,7 +65,7 @@ class Still(NamedTuple):
 class Walk:
     """Times of all stages and messages on their way, while slots are walked."""
 
-    programme: Sequence[Plain | Sparse]  # by block
+    programme: Sequence[Plain | Pair | Sparse]  # by block
     state: list[Times]
     lanes: list[deque[float]]
     driven: list[tuple[int, int]] = field(default_factory=list)  # stage and row
@@ -70,6 +78,9 @@ class Walk:
             form = programme[block]
             if len(form) == 2:
                 state[stage] = _sparse_slot(form, state[stage], lanes, taken, left)
+                continue
+            if len(form) == 5:
+                _pair_slot(form, state[stage], lanes, taken, left)
                 continue
             device, lead, host_s, before, link, lead_out, flight, blocks = form
             now = state[stage]
@@ -118,7 +129,7 @@ class Walk:
                 driven |= {
                     (stage, row) for row, terms in form.rows if [c for c, _ in terms] != [row]
                 }
-            else:
+            else:  # plain, or a pair
                 driven |= {(stage, COMPUTE), (stage, PIPE)}
         every = [(stage, row) for stage in range(len(self.state)) for row in range(WIDTH)]
         self.driven = [at for at in every if at in driven]
@@ -181,7 +192,8 @@ def walked(flat: Flat, rounds: int, folded: Sequence[Folded], stages: int) -> fl
         return _walked_alone(flat, rounds, folded)
     different = {id(one): one for one in folded}
     dropped = dropped_streams(different.values())
-    forms = {key: plain(one, dropped) or sparse(one, dropped) for key, one in different.items()}
+    forms = {key: plain(one, dropped) or pair(one, dropped) or sparse(one, dropped)
+             for key, one in different.items()}  # fmt: skip
     walk = Walk([forms[id(one)] for one in folded], [[0.0] * WIDTH for _ in range(stages)],
                 [deque() for _ in range(flat.lanes)])  # fmt: skip
     for slots, again in flat.pieces:
@@ -190,6 +202,24 @@ def walked(flat: Flat, rounds: int, folded: Sequence[Folded], stages: int) -> fl
         else:
             walk.slots(slots)
     return max(max(times) for times in walk.state)
+
+
+def _pair_slot(
+    form: Pair, now: Times, lanes: Sequence[deque[float]], taken: Sequence[int], left: Sequence[int]
+) -> None:
+    """Advance a stage by a block of two passes; leaves its messages."""
+    (c_host, c_compute, c_first, c_second), host_s, into_pipe, *sends = form
+    host, time, pipe = now[0], now[1], now[5]
+    one, two = taken
+    first = lanes[one].popleft() if one else NEVER
+    second = lanes[two].popleft() if two else NEVER
+    for out, (a, b, c, d, e) in zip(left, sends, strict=True):
+        if out:
+            lanes[out].append(max(host + a, time + b, pipe + c, first + d, second + e))
+    a, b, c, d, e = into_pipe
+    now[5] = max(host + a, time + b, pipe + c, first + d, second + e)
+    now[1] = max(host + c_host, time + c_compute, first + c_first, second + c_second)
+    now[0] = host + host_s
 
 
 def _sparse_slot(
