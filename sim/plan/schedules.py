@@ -6,7 +6,7 @@ are cached per shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -177,8 +177,41 @@ def stage_visits(
     stage: int, order: Order, places: Sequence[Place], length: int, m: int, runs: bool
 ) -> list[Visit]:
     """Return the slots of a stage in its order, with the messages that each takes and leaves."""
-    edges = edges_of(order, runs)
-    return [_visit(stage, slot, places, length, m, edges) for slot in order]
+    edges, known, found = edges_of(order, runs), dict[tuple[str, int, str], _Passage](), []
+    for slot in order:
+        passages, inputs, outputs = [], [], []
+        for part in slot:
+            phase, chunk, microbatch = part
+            name = phase, chunk, edges.get(part, "")
+            passage = known.get(name)
+            if passage is None:
+                passage = known[name] = _passage(name, places[chunk], length, m)
+            into, out = passage.into, passage.out
+            passages.append(passage.name)
+            inputs.append(into if into < 0 else into + 2 * microbatch)
+            outputs.append(out if out < 0 else out + 2 * microbatch)
+        found.append(Visit(stage, tuple(passages), tuple(inputs), tuple(outputs)))
+    return found
+
+
+class _Passage(NamedTuple):
+    """A phase of a chunk at an edge, with the messages of its first micro-batch; -1: none."""
+
+    name: tuple[str, int, str]
+    into: int
+    out: int
+
+
+def _passage(name: tuple[str, int, str], place: Place, length: int, m: int) -> _Passage:
+    phase, line, position = name[0], place.line, place.position
+    at = (line * (length + 1) + position) * m * 2
+    if phase == "F":
+        return _Passage(name, at if position else -1, at + 2 * m if position < length - 1 else -1)
+    if phase in "BI":
+        return _Passage(
+            name, at + 1 if position < length - 1 else -1, at - 2 * m + 1 if position else -1
+        )
+    return _Passage(name, -1, -1)
 
 
 def edges_of(order: Sequence[Slot], runs: bool) -> dict[Part, str]:
@@ -199,24 +232,3 @@ def _ends_of_runs(order: Sequence[Slot]) -> dict[Part, str]:
     """Return the backward parts after which the stage goes back through another chunk."""
     backward = [part for slot in order for part in slot if part.phase in "BW"]
     return {a: "run" for a, b in pairwise(backward) if a.chunk != b.chunk}
-
-
-def _visit(
-    stage: int, slot: Slot, places: Sequence[Place], length: int, m: int, edges: Mapping[Part, str]
-) -> Visit:
-    keys, inputs, outputs = [], [], []
-    for part in slot:
-        phase, chunk, microbatch = part
-        line, position = places[chunk]
-        keys.append((phase, chunk, edges.get(part, "")))
-        base = line * (length + 1)
-        into = out = -1
-        if phase == "F":
-            into = ((base + position) * m + microbatch) * 2 if position else -1
-            out = ((base + position + 1) * m + microbatch) * 2 if position < length - 1 else -1
-        elif phase in "BI":
-            into = ((base + position) * m + microbatch) * 2 + 1 if position < length - 1 else -1
-            out = ((base + position - 1) * m + microbatch) * 2 + 1 if position else -1
-        inputs.append(into)
-        outputs.append(out)
-    return Visit(stage, tuple(keys), tuple(inputs), tuple(outputs))
