@@ -172,6 +172,37 @@ def test_a_stockpile_is_bought_before_the_embargo() -> None:
     assert replay(b, plan, free, [stop]).delivered[0] == 2
     early = [Event("stockpile", MONTH_DAYS, {"months": 6}), stop]
     assert replay(b, plan, free, early).delivered[0] == 6  # months 1 to 6 at once; 9 is stopped
+    again = [early[0], Event("stockpile", 1.5 * MONTH_DAYS, {"months": 4}), stop]
+    assert replay(b, plan, free, again).delivered[0] == 6  # nothing is ordered twice
+
+
+@pytest.mark.parametrize("ahead", [3, 5, 14])
+def test_a_stockpile_before_the_plan_begins_is_laid_in_at_its_start(ahead: int) -> None:
+    """Laid in `ahead` months early for nine more than these: months 0 to 8, where nothing is stopped."""
+    b = with_offer(make_buildout(), lead_s=DAY_S)
+    plan = ordered(b, m0=2, m3=2, m6=2, m9=2)
+    early = Event("stockpile", -ahead * MONTH_DAYS, {"months": ahead + 9})
+    assert replay(b, plan, free, [early, embargo(2 * MONTH_DAYS)]).delivered[0] == 6
+    past = Event("stockpile", -ahead * MONTH_DAYS, {"months": ahead})
+    assert replay(b, plan, free, [past]).delivered[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("price", {"change": 0.25}),
+        ("repair", {"repaired": 0.5, "failures": 1.0}),
+        ("power", {"change": 0.25}),
+        ("porting", {"delay_days": 3.0, "cost": 7.0}),
+    ],
+)
+def test_what_happened_before_the_plan_holds_from_its_start(
+    kind: str, values: dict[str, float]
+) -> None:
+    b = make_buildout()
+    lives = [replay(b, ordered(b, m0=10), free, [Event(kind, day, values)]) for day in (-400.0, 0)]
+    assert lives[0].total == lives[1].total
+    assert lives[0].finish == lives[1].finish
 
 
 def test_repair_ends_and_porting_delays() -> None:

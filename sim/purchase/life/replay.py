@@ -111,6 +111,7 @@ class Replay:
         self.ledger = Ledger(
             np.zeros(kinds), np.zeros(kinds), np.zeros(kinds), price, np.zeros(kinds)
         )
+        self.placed: set[int] = set()  # months whose orders are
         self.fleet: list[Floats] = []
         self.work: list[Floats] = []
 
@@ -158,6 +159,10 @@ class Replay:
                 self.life.advance(self.env.now)
 
     def _place(self, month: int) -> None:
+        """Place the orders of a month, once: stocks that are laid in twice hold no more."""
+        if month in self.placed:
+            return
+        self.placed.add(month)
         for d, s in zip(*np.nonzero(self.plan.orders[:, :, month]), strict=True):
             self.env.process(self._order(int(d), int(s), month))
 
@@ -183,9 +188,10 @@ class Replay:
             life.ready[hit] = np.maximum(life.ready[hit], event.day) + delay
             life.account.cost["porting"] += values["cost"]
         elif event.kind == "stockpile":
-            now = math.ceil(event.day / MONTH_DAYS)
-            self.ledger.pulled = min(now + int(values["months"]), self.b.months) - 1
-            for month in range(now, self.ledger.pulled + 1):
+            now = math.ceil(event.day / MONTH_DAYS)  # negative before the plan begins
+            last = min(now + int(values["months"]), self.b.months) - 1
+            self.ledger.pulled = max(self.ledger.pulled, last)
+            for month in range(max(now, 0), last + 1):
                 self._place(month)
 
     # -- an order ---------------------------------------------------------------------------------
