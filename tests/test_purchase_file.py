@@ -312,3 +312,18 @@ def test_the_same_bytes_whatever_the_hash_seed() -> None:
                               capture_output=True, text=True, check=True, cwd=ROOT)  # fmt: skip
         texts.append(done.stdout)
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("date", "month"), [("2024-01-01", 0), ("2025-03-24", 1), ("2025-05-24", 3)]
+)
+def test_a_plan_is_made_anew_from_the_month_after_a_shock_or_from_its_start(
+    file: Path, date: str, month: int
+) -> None:
+    event = f"rules: {{ignore: true}}\nevents: [{{kind: price, date: {date}, change: 10 %}}]\njobs:"
+    file.write_text(
+        GOOD.replace("months: 12,", "months: 12, replan: true,").replace("jobs:", event)
+    )
+    renewed = answer(load_inquiries(file)[0]).renewed
+    assert renewed is not None
+    assert renewed.month == month
