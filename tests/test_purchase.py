@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from market import make_buildout, make_offer, throughput
 
 from ersatz.sim.law.rules import load_rules
+from ersatz.sim.purchase import diagnose as diagnosing
 from ersatz.sim.purchase.buildout import Job, Site, purchase_problem
 from ersatz.sim.purchase.diagnose import diagnose, families, shadows
 from ersatz.sim.purchase.gate import rule_gate
-from ersatz.sim.purchase.programme import Cap, Held, PurchaseProblem
+from ersatz.sim.purchase.programme import Cap, Held, PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import cheapest, done_by, fastest, front, hurried, is_feasible
 
 INF = np.inf
@@ -330,3 +331,30 @@ def test_shadows_name_what_binds() -> None:
     [deadline] = shadows(tight, plan)
     assert deadline.constraint == "deadline"
     assert deadline.saving == pytest.approx(200 - 400 / 3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_limits_that_are_not_reached_would_save_nothing_and_are_not_asked(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every limit asked by brute force: what a tenth more saves is what is told, and of the rest nothing."""
+    rng = np.random.default_rng(seed)
+    there = problem(
+        4, groups=((0, 1, 2, 3),), work=np.full(1, 400.0), budget=np.full(4, 1e5),
+        price=rng.uniform(50, 200, (4, 1, 1)) * np.ones((4, 1, 4)),
+        supply=rng.integers(1, 6, (4, 4)).astype(float), quota=rng.integers(2, 30, 4).astype(float),
+    )  # fmt: skip
+    plan = cheapest(there)
+    if plan is None:
+        pytest.skip("no plan")
+    asked: list[str] = []
+    wider = diagnosing._wider_cost
+    monkeypatch.setattr(
+        diagnosing, "_wider_cost", lambda p, family: (asked.append(family), wider(p, family))[1]
+    )
+    told = {shadow.constraint: shadow.saving for shadow in shadows(there, plan)}
+    base = diagnosing.divisible_cost(there)
+    for family in families(there):
+        saved = base - wider(build_programme(there, tight=False), family)
+        assert told.get(family, 0.0) == pytest.approx(max(saved, 0.0), abs=1e-4)
+    assert len(asked) < len(families(there))

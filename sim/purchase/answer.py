@@ -257,7 +257,9 @@ def _renew(inquiry: Inquiry, plan: Purchase, life: Replayed) -> Renewed | None:
     shock = _shock(inquiry.events, life.log)
     if shock is None:
         return None
-    month = min(max(math.floor(shock / MONTH_DAYS) + 1, 0), b.months)  # it may be older than the plan
+    month = min(
+        max(math.floor(shock / MONTH_DAYS) + 1, 0), b.months
+    )  # it may be older than the plan
     seen = tuple(replace(event, known=True) for event in inquiry.events)
     gate = inquiry.gate
     if inquiry.rules is not None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ersatz.sim.purchase.periods import given
+from ersatz.sim.purchase.periods import Floats, given
 from ersatz.sim.purchase.programme import Programme, PurchaseProblem, build_programme
 from ersatz.sim.purchase.purchase import TIME_LIMIT_S, Purchase, is_feasible, solve
 
 MORE = 0.10  # by which a limit grows to see what it is worth
+NEAR = 1e-6  # of a limit, from where it is reached
 MOST = 100.0  # from where growing a limit is no advice
 LATER = (1, 2, 3, 6, 12, 24)  # months beyond the plan's own that are tried
 Longer = Callable[[int], PurchaseProblem]  # the same problem with some months more
@@ -176,20 +177,44 @@ def shadows(
     Judged on the programme with everything divisible; the largest saving first. `longer` gives the
     problem with more months, for a deadline at the plan's end.
     """
-    base = divisible_cost(problem)
-    found = [Shadow(family, base - divisible_cost(problem, family)) for family in families(problem)]
+    programme = build_programme(problem, tight=False)
+    solved = solve(programme, programme.cost, whole=False)
+    if solved is None:
+        return ()
+    base, reached = float(programme.cost @ solved[0]), _reached(programme, solved[0])
+    found = [Shadow(family, base - _wider_cost(programme, family))
+             for family in families(problem) if family in reached]  # fmt: skip
     later = replace(problem, deadline=np.minimum(problem.deadline + 1, problem.months))
     found.append(Shadow("deadline", base - divisible_cost(longer(1) if longer else later)))
     least = 1e-6 * max(plan.cost, 1.0)
     return tuple(sorted((s for s in found if s.saving > least), key=lambda s: -s.saving))
 
 
-def divisible_cost(problem: PurchaseProblem, family: str | None = None) -> float:
-    """Return the least cost with everything divisible, a family of limits a tenth wider."""
-    programme = build_programme(problem, tight=False)
-    if family:
-        rows = programme.rows
-        rows.high = [high * (1 + MORE) if name == family else high
-                     for name, high in zip(rows.name, rows.high, strict=True)]  # fmt: skip
+def divisible_cost(problem: PurchaseProblem) -> float:
+    """Return the least cost with everything divisible."""
+    return _cost(build_programme(problem, tight=False))
+
+
+def _cost(programme: Programme) -> float:
     solved = solve(programme, programme.cost, whole=False)
     return float("inf") if solved is None else float(programme.cost @ solved[0])
+
+
+def _reached(programme: Programme, values: Floats) -> set[str]:
+    """Return the families of which a limit is reached: that others were wider would save nothing."""
+    rows = programme.rows
+    used, high = rows.matrix(programme.width) @ values, np.array(rows.high)
+    limited = np.flatnonzero(np.isfinite(high))
+    least = high[limited] - NEAR * np.maximum(np.abs(high[limited]), 1.0)
+    return {rows.name[at] for at in limited[used[limited] >= least].tolist()}
+
+
+def _wider_cost(programme: Programme, family: str) -> float:
+    """Return the least cost with everything divisible and a family of limits a tenth wider."""
+    rows, kept = programme.rows, programme.rows.high
+    rows.high = [high * (1 + MORE) if name == family else high
+                 for name, high in zip(rows.name, kept, strict=True)]  # fmt: skip
+    try:
+        return _cost(programme)
+    finally:
+        rows.high = kept

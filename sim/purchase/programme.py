@@ -219,7 +219,7 @@ def _most_nodes(problem: PurchaseProblem) -> Floats:
     """Nodes (D, S, T) that could ever be of use: each job is done in the period that suits it best."""
     alone, most = _alone(problem), np.zeros(problem.price.shape)
     for j in range(len(problem.jobs)):
-        for d in range(len(problem.devices)):
+        for d in np.flatnonzero(alone[j] > 0).tolist():
             best = problem.works[d][:, :, problem.open_periods(j, [d])].max(axis=2, initial=0.0)
             most[d] += alone[j, d] / np.where(best > CLOSE, best, np.inf)
     return np.asarray(np.ceil(most))
