@@ -218,3 +218,19 @@ def test_a_pool_with_a_card_less_node_is_refused() -> None:
     case = replace(case, pools=(case.pools[0], replace(case.pools[1], node=alone)))
     with pytest.raises(InfeasibleError, match="no network cards"):
         step_seconds(case)
+
+
+def test_a_schedule_that_no_replica_can_run_is_named(tmp_path: Path) -> None:
+    """DualPipe on one stage, for replicas on two kinds of device: as on one kind."""
+    path = tmp_path / "x.yaml"
+    path.write_text("""question: Replicas?
+model: {layers: 8, hidden: 512, heads: 8, vocab: 1000}
+cluster:
+  pools:
+    - {name: h, node: h800-8, nodes: 1}
+    - {name: a, node: ascend-910b2-8, nodes: 1}
+training: {sequence_length: 512, global_batch: 64}
+parallel: {mixed: replicas, schedule: dualpipe}
+""")
+    with pytest.raises(InputError, match="DualPipe needs even stages"):
+        ersatz.run(path)

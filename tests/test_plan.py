@@ -475,3 +475,15 @@ def test_a_rent_that_is_said_stays_whatever_devices_are_looked_at(small: Path) -
     silent = plan(small, on=["ascend-910c-8"], devices=[16], keep=FEW)
     assert silent.to_dict()["best"]["result"]["cost"] is None
     assert "no cost: no rent is known" in str(silent)
+
+
+def test_a_journal_is_begun_when_there_is_something_to_price(tmp_path: Path) -> None:
+    """A scenario that cannot be read leaves the file as it was."""
+    broken, book = tmp_path / "x.yaml", tmp_path / "book"
+    broken.write_text("cluster:\n  nodes: 1\n")
+    book.write_bytes(b"")
+    with pytest.raises(InputError):
+        plan(broken, journals=[book])
+    assert book.read_bytes() == b""
+    with pytest.raises(InputError, match="something else than a journal"):
+        plan("llama3-405b-h100", journals=[broken])

@@ -23,7 +23,7 @@ from ersatz.sim.report.planning import Given, Told, plan_record, render_plan, to
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.search.journal import Journal, Remembering, question_key
 from ersatz.sim.search.mix.choice import MixOption
-from ersatz.sim.search.pricing import VERDICTS, Price, Watched
+from ersatz.sim.search.pricing import VERDICTS, Price, Pricer, Watched
 from ersatz.sim.search.reading import Question, read_question
 from ersatz.sim.search.remote import on_cluster
 from ersatz.sim.search.whatif import what_ifs
@@ -201,14 +201,21 @@ def _pricers(
         if ray:
             make = open_.enter_context(on_cluster(ray, workers, tell))
         if journals:
-            journal = Journal(journals)
-            open_.callback(journal.close)
-            make = _remembered(journal, make)
+            make = _remembered(journals, make, open_)
         yield _watched(make, seen) if seen else make
 
 
-def _remembered(journal: Journal, make: Pricers) -> Pricers:
-    return lambda case, least: Remembering(journal, question_key(case, least), make(case, least))
+def _remembered(journals: Sequence[Path], make: Pricers, open_: ExitStack) -> Pricers:
+    """Give what looks into journals first: they are opened once there is something to price."""
+    opened: list[Journal] = []
+
+    def remembering(case: Scenario, least: str) -> Pricer:
+        if not opened:
+            opened.append(Journal(journals))
+            open_.callback(opened[0].close)
+        return Remembering(opened[0], question_key(case, least), make(case, least))
+
+    return remembering
 
 
 def _watched(make: Pricers, seen: Callable[[Price], None]) -> Pricers:

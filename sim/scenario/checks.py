@@ -272,10 +272,15 @@ def _check_schedule(scenario: Scenario, blame: Blame) -> None:
     if replicas and slots > MOST_SLOTS:
         blame(("training", "global_batch"), training.global_batch,
               f"{count:,} micro-batches over {parallel.pp:,} stages are more than can be walked")  # fmt: skip
-    if replicas:
-        return
     try:
-        make_schedule(parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule)
+        if replicas:  # each pool's share is found by its pace, of twice and four times its stages
+            for own in (on_pool(scenario, pool).parallel for pool in scenario.pools):
+                for many in (2 * own.pp, 4 * own.pp):
+                    make_schedule(own.schedule, own.pp, many, own.vp, own.custom_schedule)
+        else:
+            make_schedule(
+                parallel.schedule, parallel.pp, count, parallel.vp, parallel.custom_schedule
+            )
     except ValueError as error:
         blame(("parallel", "schedule"), parallel.schedule, f"expected another shape: {error}")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ersatz.device_models.kernels.kernel import Timer, calibrated_time, utilisation_peak
-from ersatz.sim.errors import InfeasibleError
+from ersatz.sim.errors import InfeasibleError, LayoutError
 from ersatz.sim.plan.borders import stage_ranks
 from ersatz.sim.plan.layout import on_pool, share_of, turn_of
 from ersatz.sim.records import StepResult
@@ -24,6 +24,7 @@ from ersatz.sim.step.coupled import coupled_times
 from ersatz.sim.step.folded import folded_times
 from ersatz.sim.step.longer import Longer, longer_step
 from ersatz.sim.step.program import Program
+from ersatz.sim.step.quick.flat import flat_schedule
 from ersatz.sim.step.quick.walk import quick_times
 from ersatz.sim.step.stragglers import named_stragglers, slowness, stragglers_between
 from ersatz.sim.step.vector import VectorStep
@@ -143,13 +144,26 @@ def split_replicas(scenario: Scenario, timer: Timer = calibrated_time) -> list[S
     ]
     turns = [turn_of(one.parallel, one.training.micro_batch) for one in alone]
     unit = math.gcd(*turns)
-    counts = share_microbatches(
-        total // unit, [turn // unit for turn in turns], replica_speeds(scenario, timer)
-    )
-    return [
-        replace(one, training=replace(one.training, global_batch=count * turn))
-        for one, turn, count in zip(alone, turns, counts, strict=True)
-    ]
+    try:
+        counts = share_microbatches(
+            total // unit, [turn // unit for turn in turns], replica_speeds(scenario, timer)
+        )
+        shares = [
+            replace(one, training=replace(one.training, global_batch=count * turn))
+            for one, turn, count in zip(alone, turns, counts, strict=True)
+        ]
+        for share in shares:
+            _check_order(share)
+    except LayoutError as error:
+        raise InfeasibleError(f"the batch as it is split over the pools: {error}") from error
+    return shares
+
+
+def _check_order(share: Scenario) -> None:
+    """Raise LayoutError where the schedule does not take as many micro-batches as a share has."""
+    p, training = share.parallel, share.training
+    count = training.global_batch // (training.micro_batch * p.dp)
+    flat_schedule(p.schedule, p.pp, count, p.vp, p.custom_schedule, runs=p.zero == 2)
 
 
 def replica_speeds(scenario: Scenario, timer: Timer = calibrated_time) -> list[float]:
