@@ -25,7 +25,7 @@ from ersatz.sim.search.host.away import words_of_way
 from ersatz.sim.search.host.second import Second, in_way, ways_for
 from ersatz.sim.search.least.bounds import Bounds
 from ersatz.sim.search.least.spared import Closer, Lighter, Needless
-from ersatz.sim.search.least.ways import least_way
+from ersatz.sim.search.least.ways import ROUNDED, least_way
 from ersatz.sim.search.pricing import NO_STEP, InPlace, Price, Pricer, Row
 from ersatz.sim.search.space import (
     COLUMNS,
@@ -49,7 +49,6 @@ KINDS = 10
 SOON = 128  # rows whose bounds are made closer at least
 AGAIN = 16  # rows, after which a pricer is told anew what comes next
 MOST_OTHERS = 200  # rows that are priced for other kinds, once the winner is proved
-ROUNDED = 1e-9  # by which two ways of following a step may differ where nothing is shared
 FEW_OTHERS = 1  # ... where collectives share links: each takes seconds
 SMALLEST = 64  # rows that are priced to say how far an empty space is from one that fits
 

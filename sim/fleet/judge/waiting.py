@@ -5,15 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 
+from ersatz.sim.fleet.judge.room import Shape, shape_of
 from ersatz.sim.fleet.workload.jobs import Job
-
-Shape = tuple[object, ...]
-
-
-def shape_of(job: Job) -> Shape:
-    """Return what decides on which devices a job may lie, and whose it is."""
-    return (job.tenant, job.devices, job.least, job.types, job.max_nodes, job.max_leaves, job.max_pods,
-            job.mixed, job.milli, job.cpu_milli, job.memory_mib)  # fmt: skip
 
 
 class Waiting:
@@ -31,7 +24,7 @@ class Waiting:
             job = self._jobs.get(name)
             if job is None:
                 return
-            line = self._line_of[name] = self._lines.setdefault(shape_of(job), [])
+            line = self._line_of[name] = self._lines.setdefault((job.least, *shape_of(job)), [])
         insort(line, (order, name))
 
     def discard(self, name: str, order: int) -> None:

@@ -139,24 +139,17 @@ class Bounds:
     def passes(self, rows: Rows, schedule: int) -> tuple[Array, Array]:
         """Return the least seconds of passes forward and back, with what is repeated: (rows, parts)."""
         shards, which = distinct(rows, SHARD_COLUMNS)
-        way = BUSY if schedule in BOTH_WAYS else THROUGH
-        table = self._prices(shards)
-        forward = table[:, FORWARD, way][which]
-        backward = table[:, BACKWARD, way]
-        if schedule not in WHOLE:
-            apart = table[:, SPLIT_BACKWARD, way]
-            backward = np.minimum(backward, apart) if schedule in BOTH_WAYS else apart
-        return forward, backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
+        return _passes(self._prices(shards), which, rows, schedule)
 
     def _seconds(self, rows: Rows, split: Split, schedule: int) -> Array:
-        forward, backward = self.passes(rows, schedule)
+        shards, which = distinct(rows, SHARD_COLUMNS)
+        table = self._prices(shards)
+        forward, backward = _passes(table, which, rows, schedule)
         count = rows[:, M, None] / split.lines
         load = count * ((forward + backward) @ split.stage.T)
         load += _before(forward, split, schedule)
         if schedule in WHOLE:
             load += _before(backward, split, schedule)
-        shards, which = distinct(rows, SHARD_COLUMNS)
-        table = self._prices(shards)
         hosts = table[:, FORWARD, HOST] + np.minimum(
             table[:, BACKWARD, HOST], table[:, SPLIT_BACKWARD, HOST]
         )
@@ -197,6 +190,19 @@ class Bounds:
         if stack.gradient_buffer and not state.sums_step(scenario.parallel, stack):
             found += state.gradients_kept(scenario, stack, held)
         return found + sum(beside(stack, scenario.parallel, scenario.model).values())
+
+
+def _passes(
+    table: Array, which: npt.NDArray[np.intp], rows: Rows, schedule: int
+) -> tuple[Array, Array]:
+    """Return the passes of each row forward and back, from the table of all shards."""
+    way = BUSY if schedule in BOTH_WAYS else THROUGH
+    forward = table[:, FORWARD, way][which]
+    backward = table[:, BACKWARD, way]
+    if schedule not in WHOLE:
+        apart = table[:, SPLIT_BACKWARD, way]
+        backward = np.minimum(backward, apart) if schedule in BOTH_WAYS else apart
+    return forward, backward[which] + _repeated(table[:, :, way], which, rows[:, RECOMP])
 
 
 def _repeated(table: Array, which: npt.NDArray[np.intp], modes: Rows) -> Array:

@@ -32,12 +32,13 @@ from ersatz.sim.step.quick.walk import borders_of
 from ersatz.sim.step.traffic.weights import Bucket
 
 AT_ONCE = 2  # buckets that are gathered without waiting for the micro-batch
+ROUNDED = 1e-9  # by which sums of kernels may differ from those of the step's whole ticks
 
 
 def least_way(bounds: Bounds, row: Row) -> float:
     """Return the least time of a step of a row, without its end; 0 where it cannot be run."""
     try:
-        return _least_way(bounds, row)
+        return _least_way(bounds, row) * (1.0 - ROUNDED)
     except InfeasibleError:  # which its price will say
         return 0.0
 
@@ -69,9 +70,7 @@ class Stands(NamedTuple):
     line: npt.NDArray[np.intp]  # (stages, chunks), as the next ones
     position: npt.NDArray[np.intp]
     steps: tuple[Step, ...]  # stages between which messages go
-    step: npt.NDArray[
-        np.intp
-    ]  # over which one comes to a chunk; the last for those to which none does
+    step: npt.NDArray[np.intp]  # over which one comes to a chunk; -1: none does
 
 
 @lru_cache(maxsize=256)
