@@ -1,7 +1,10 @@
-"""DeepSeek-V3's published step, part by part (arXiv 2505.09343, table 4: means of a rank).
+"""DeepSeek-V3's published step, part by part (arXiv 2505.09343, table 4).
 
 The parts are those of DualPipe's slots: forwards alone, backwards alone (whole or for the input),
-weight gradients alone, overlapped pairs, waiting, and what follows the last gradient.
+weight gradients alone, overlapped pairs, waiting, and what follows the last gradient. Which rank they
+are of is not said. Ranks in the middle of the pipeline run 17 forwards and 8 weight gradients alone,
+those at its ends 23 and 15, of chunks with fewer experts to wait for: only there weight gradients can
+take 0.42 of the forwards, as the table has it.
 """
 
 from collections import defaultdict
@@ -17,46 +20,70 @@ from ersatz.sim.step.vector import VectorStep, alike
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "deepseek-v3-h800.yaml"
 PART = {"F": "forward", "B": "backward", "I": "backward", "W": "weights", "FB": "pairs"}
-STEP, WEIGHTS = 19.926, 0.48
-PUBLISHED = {"forward": 1.13, "backward": 1.99, "pairs": 13.95, "bubble": 2.06, "optimizer": 0.29}
+STEP = 19.926
+PUBLISHED = {
+    "forward": 1.13, "backward": 1.99, "weights": 0.48, "pairs": 13.95, "bubble": 2.06, "end": 0.29
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, float]:
-    """Seconds of the mean rank by kind of slot; with 'optimizer' they add up to the step."""
+def ranks() -> list[dict[str, float]]:
+    """Seconds of a rank of each stage by kind of slot; with 'end' they add up to the step."""
     program, _ = build_program(load_cases(SCENARIO)[0])
-    seconds: dict[str, float] = defaultdict(float)
+    seconds: list[dict[str, float]] = [defaultdict(float) for _ in range(program.stages)]
 
     def account(number: int, variant: object, free: float, arrived: float, end: float) -> None:
         late = min(max(arrived - free, 0.0), end - free)
         kind = PART["".join(phase for phase, _, _ in variant)]  # type: ignore[attr-defined]
-        seconds["bubble"] += late
-        seconds[kind] += end - free - late
+        seconds[number]["bubble"] += late
+        seconds[number][kind] += end - free - late
 
     state = folded_body(VectorStep(program, alike(program), folds_ranks=True), account)
     barrier = max(float(times.max()) for times in state)
-    seconds["bubble"] += sum(barrier - float(times[COMPUTE]) for times in state)
-    mean = {kind: total / program.stages for kind, total in seconds.items()}
-    return mean | {"optimizer": folded_step(program) - barrier}
+    step = folded_step(program)
+    for mine, times in zip(seconds, state, strict=True):
+        mine["bubble"] += barrier - float(times[COMPUTE])
+        mine["end"] = step - barrier
+        assert sum(mine.values()) == pytest.approx(step)
+    return seconds
 
 
-def test_the_step_is_within_5_percent_and_its_parts_add_up(parts: dict[str, float]) -> None:
-    assert sum(parts.values()) == pytest.approx(STEP, rel=0.05)
+def test_the_published_parts_add_up_to_the_published_step() -> None:
+    assert sum(PUBLISHED.values()) == pytest.approx(STEP, rel=0.002)
 
 
-NOT_YET = pytest.mark.xfail(
-    strict=True,
-    reason="20 % too long: with the split that comes nearer, the first chunk would not fit",
+def test_only_ranks_at_the_ends_have_the_published_shares(ranks: list[dict[str, float]]) -> None:
+    """Of no other rank are weight gradients within 15 % of the published ones, nor in the mean."""
+    share = PUBLISHED["weights"] / PUBLISHED["forward"]
+    shares = [rank["weights"] / rank["forward"] for rank in ranks]
+    near = [stage for stage, one in enumerate(shares) if abs(one / share - 1) < 0.15]
+    assert near == [0, len(ranks) - 1]
+    mean = sum(rank["weights"] for rank in ranks) / len(ranks)
+    assert mean < 0.75 * PUBLISHED["weights"]
+
+
+@pytest.mark.parametrize("part", [part for part in PUBLISHED if part != "end"])
+def test_parts_of_the_first_rank_are_within_15_percent(
+    ranks: list[dict[str, float]], part: str
+) -> None:
+    assert ranks[0][part] == pytest.approx(PUBLISHED[part], rel=0.15)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="5.3 % too short: nothing of the run but its layout is known"
 )
-PARTS = [pytest.param(p, marks=NOT_YET if p == "bubble" else ()) for p in PUBLISHED]
+def test_the_step_is_within_5_percent(ranks: list[dict[str, float]]) -> None:
+    assert sum(ranks[0].values()) == pytest.approx(STEP, rel=0.05)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_parts_are_within_15_percent(parts: dict[str, float], part: str) -> None:
-    """The bubble is no prediction: the split of the layers was inferred from it."""
-    assert parts[part] == pytest.approx(PUBLISHED[part], rel=0.15)
+@pytest.mark.xfail(
+    strict=True, reason="17 % too short, 0.05 s: what else HAI-LLM does then is not known"
+)
+def test_the_end_of_the_step_is_within_15_percent(ranks: list[dict[str, float]]) -> None:
+    assert ranks[0]["end"] == pytest.approx(PUBLISHED["end"], rel=0.15)
 
 
-def test_weight_gradients_alone_are_too_fast(parts: dict[str, float]) -> None:
-    """Known to fall short by some 40 %: their casts are charged to the other phases."""
-    assert 0.5 * WEIGHTS < parts["weights"] < WEIGHTS
+def test_the_step_and_its_end_are_not_far_off(ranks: list[dict[str, float]]) -> None:
+    """What falls short, bounded: 0.93 and 0.80 of the published seconds at least."""
+    assert 0.93 * STEP < sum(ranks[0].values()) < STEP
+    assert 0.80 * PUBLISHED["end"] < ranks[0]["end"] < PUBLISHED["end"]

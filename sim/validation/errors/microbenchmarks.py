@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import theilslopes
 
-from ersatz.device_models.catalog.device import Device
+from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.catalog.reading import load_device
 from ersatz.device_models.kernels.attention import attention_kernel
 from ersatz.device_models.kernels.kernel import calibrated_time, matmul, sixteen_bit_peak
@@ -42,16 +43,23 @@ def _judge_products() -> dict[str, list[float]]:
     for row in benchmark_rows("kernels.csv"):
         if "DeepGEMM" in row["source"] and row["tflops"]:
             m, n, k = (float(row[key]) for key in "MNK")
-            kernel = matmul("gemm", m, n, k, "fp8", groups=int(row["groups"] or 1))
+            written = DTYPE_BYTES[row["dtype"].rpartition(" ")[2]]
+            kernel = matmul("gemm", m, n, k, "fp8", groups=int(row["groups"] or 1),
+                            output_bytes=written)  # fmt: skip
             measured = kernel.flop / (float(row["tflops"]) * 1e12)
             times = np.array(
                 [calibrated_time(_ceiled(load_device("h800"), c), kernel) for c in CEILINGS]
             )
-            kind = "grouped" if "Grouped" in row["kernel"] else "plain"
-            few = "M below 1024" if float(row["M"]) < 1024 else "M from 1024"
-            name = f"FP8 products on H800, {kind}, {few}"
+            name = f"FP8 products on H800, {_kind(row)}"
             tables[name].append((measured, times))
     return {name: _left_out(rows) for name, rows in tables.items()}
+
+
+def _kind(row: Mapping[str, str]) -> str:
+    if "Weight gradients" in row["kernel"]:
+        return "weight gradients"
+    kind = "grouped" if "Grouped" in row["kernel"] else "plain"
+    return f"{kind}, M below 1024" if float(row["M"]) < 1024 else f"{kind}, M from 1024"
 
 
 def _ceiled(device: Device, ceiling: float) -> Device:
@@ -82,12 +90,17 @@ def _judge_attention() -> dict[str, list[float]]:
 
 
 def _from_other_lengths(points: list[tuple[float, float]]) -> list[float]:
-    """Errors of 1 / rate = (1 + ramp / length) / most, fitted without the judged point."""
+    """Errors of 1 / rate = (1 + ramp / length) / most, fitted without the judged point.
+
+    The slope is the median of those of all pairs (Theil and Sen): short ones are far out on this axis,
+    and one that lies beside the curve (Triton's at 512 tokens) would bend it for all others.
+    """
     lengths, rates = np.array(points).T
     found = []
     for place in range(len(points)):
         x, y = np.delete(1 / lengths, place), np.delete(1 / rates, place)
-        slope, base = np.polyfit(x, y, 1, w=1 / y)
+        slope = float(theilslopes(y, x).slope)
+        base = float(np.median(y - slope * x))
         found.append(float((base + slope / lengths[place]) * rates[place] - 1))
     return found
 
