@@ -45,6 +45,9 @@ class Cluster:
     types: tuple[str, ...] = field(init=False, compare=False, repr=False)  # in order of appearance
     devices: int = field(init=False, compare=False)
     leaves: int = field(init=False, compare=False)  # one more than the highest number
+    rooms: dict[object, int] = field(  # what jobs of a shape could get at most: kept by `fits`
+        init=False, compare=False, repr=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         first = [0]

@@ -51,7 +51,14 @@ def never_fits(cluster: Cluster, rules: Rules, job: Job) -> str:
 
 def _room(cluster: Cluster, job: Job, kinds: Iterable[str]) -> int:
     """Return the most devices that a job could get of some types; -1 if no node has room."""
-    wanted = set(kinds)
+    wanted = frozenset(kinds)
+    shape = wanted, job.cpu_milli, job.memory_mib, job.max_nodes, job.max_leaves, job.max_pods
+    if shape not in cluster.rooms:
+        cluster.rooms[shape] = _most(cluster, job, wanted)
+    return cluster.rooms[shape]
+
+
+def _most(cluster: Cluster, job: Job, wanted: frozenset[str]) -> int:
     nodes = [n for n in cluster.nodes if n.type in wanted
              and n.cpu_milli >= job.cpu_milli and n.memory_mib >= job.memory_mib]  # fmt: skip
     if not nodes:

@@ -8,7 +8,8 @@ how many jobs of each size stand there (0: a part of a device), for placements t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from struct import iter_unpack
 
 from ersatz.sim.fleet.cluster import Cluster, Placement, slots
 from ersatz.sim.fleet.workload.jobs import Job
@@ -33,17 +34,20 @@ class Free:
         self.total = {kind: cluster.devices_of(kind) for kind in cluster.types}  # free devices
         self.free = cluster.devices  # of all types
         self.in_leaf = [0] * cluster.leaves  # free devices
-        self.leaf_nodes = [0] * cluster.leaves  # the nodes, as a set
-        self.pod_nodes = [0] * (1 + max((n.pod for n in nodes), default=-1))
-        widest = dict.fromkeys(cluster.types, 0)
-        for n in nodes:
-            widest[n.type] = max(widest[n.type], n.devices)
-        self.by_count = {kind: [0] * (most + 1) for kind, most in widest.items()}
+        leaves: list[list[int]] = [[] for _ in self.in_leaf]
+        pods: list[list[int]] = [[] for _ in range(1 + max((n.pod for n in nodes), default=-1))]
+        alike: dict[tuple[str, int], list[int]] = {}
         for i, n in enumerate(nodes):
             self.in_leaf[n.leaf] += n.devices
-            self.leaf_nodes[n.leaf] |= 1 << i
-            self.pod_nodes[n.pod] |= 1 << i
-            self.by_count[n.type][n.devices] |= 1 << i  # type -> free devices -> set of nodes
+            leaves[n.leaf].append(i)
+            pods[n.pod].append(i)
+            alike.setdefault((n.type, n.devices), []).append(i)
+        self.leaf_nodes = [set_of(each) for each in leaves]  # the nodes, as a set
+        self.pod_nodes = [set_of(each) for each in pods]
+        self.by_count = {}  # type -> free devices -> set of nodes
+        for kind in cluster.types:
+            widest = max(devices for name, devices in alike if name == kind)
+            self.by_count[kind] = [set_of(alike.get((kind, k), ())) for k in range(widest + 1)]
 
     def copy(self) -> Free:
         """Return a copy to try placements on."""
@@ -179,16 +183,28 @@ class Free:
             sets[after] ^= bit
 
 
+def set_of(nodes: Sequence[int]) -> int:
+    """Return the set of some nodes, in ascending order."""
+    if not nodes:
+        return 0
+    base = nodes[0] & ~7
+    bits = bytearray((nodes[-1] - base) // 8 + 1)
+    for node in nodes:
+        bits[node - base >> 3] |= 1 << (node & 7)
+    return int.from_bytes(bits, "little") << base
+
+
 def members(nodes: int) -> Iterator[int]:
     """Yield the members of a set of nodes, lowest first; fast for sets of many thousands."""
-    base = 0
-    while nodes:
-        word = nodes & 0xFFFFFFFFFFFFFFFF
+    if not nodes:
+        return
+    base = first(nodes) & ~63
+    rest = nodes >> base
+    for (word,) in iter_unpack("<Q", rest.to_bytes(8 * -(-rest.bit_length() // 64), "little")):
         while word:
             low = word & -word
             yield base + low.bit_length() - 1
             word ^= low
-        nodes >>= 64
         base += 64
 
 

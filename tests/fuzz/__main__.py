@@ -89,7 +89,10 @@ def _options() -> argparse.Namespace:
         "--out", type=Path, default=None, help="folder for the smallest input of each fault"
     )
     parser.add_argument(
-        "--cpu", type=float, default=20.0, help="seconds of CPU time that an input may take"
+        "--cpu",
+        type=float,
+        default=20.0,
+        help="seconds of CPU time that an input may take, of a quiet core",
     )
     parser.add_argument(
         "--shrink", type=float, default=30.0, help="seconds to make a failing input smaller"

@@ -22,12 +22,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.pace import pace
+
 from . import kinds
 from .judge import Input, Outcome, is_waiting, run, used_s
 
 MEMORY_BYTES = 3 * 2**30
 IN_MEMORY = "/dev/shm"  # where there is one: answers are synced to what they are written to
 SILENT_S = 90.0  # of CPU time, after which a child that says nothing is killed: real time starves
+PACE_S = 30.0  # between measurements of how fast this core is
 INPUTS_PER_CHILD = 3000  # its caches grow
 HEAVY = (
     "numpy",
@@ -45,7 +48,7 @@ COLLECT = (50_000, 20, 50)  # allocations between collections: a child has much 
 
 @dataclass(slots=True)
 class Bounds:
-    """Of one input."""
+    """Of one input; times are those of a quiet core and scaled by what this one does now."""
 
     cpu_s: float = 8.0
     memory_bytes: int = MEMORY_BYTES
@@ -62,6 +65,7 @@ class Pool:
         self.root = Path(tempfile.mkdtemp(prefix="ersatz-fuzz-", dir=inside))
         self._child: BaseProcess | None = None
         self._left = 0
+        self._slowness = _Slowness()
         for name in HEAVY:  # once, and not in every child
             import_module(name)
 
@@ -99,9 +103,9 @@ class Pool:
                     os.kill(
                         pid, signal.SIGUSR1 if still < 4 * self.bounds.blocked_s else signal.SIGKILL
                     )
-                if used - began > self.bounds.silent_s:
+                if used - began > self.bounds.silent_s * self._slowness.now():
                     self._end()
-                    return Outcome(-9, "overtime: had to be killed", "", self.bounds.silent_s)
+                    return Outcome(-9, "overtime: had to be killed", "", used - began)
             outcome: Outcome = self._pipe.recv()
             if outcome.signature.startswith(("overtime", "blocked")):
                 self._end()  # it was stopped anywhere: what it held then may still be held
@@ -131,6 +135,18 @@ class Pool:
             self._child = None
 
 
+class _Slowness:
+    """How many times longer than on a quiet core anything takes, measured again every so often."""
+
+    def __init__(self) -> None:
+        self._known, self._until = 1.0, 0.0
+
+    def now(self) -> float:
+        if time.monotonic() >= self._until:
+            self._known, self._until = pace(), time.monotonic() + PACE_S
+        return self._known
+
+
 def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
     """Run what is asked for until the other side is gone."""
     resource.setrlimit(resource.RLIMIT_AS, (bounds.memory_bytes, bounds.memory_bytes))
@@ -144,6 +160,7 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
     gc.set_threshold(*COLLECT)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
+    slowness = _Slowness()
     while True:
         try:
             order = pipe.recv()
@@ -152,7 +169,7 @@ def _serve(pipe: Connection, root: Path, bounds: Bounds) -> None:
         kind, second, third = order
         given = (kinds.make(kind, second, third) if isinstance(second, int)
                  else Input(kind, second, third, kinds.CALLS.get(kind)))  # fmt: skip
-        outcome = run(given, root, bounds.cpu_s)
+        outcome = run(given, root, bounds.cpu_s * slowness.now())
         if outcome.seconds > 1.0:
             gc.collect()
         pipe.send(outcome)

@@ -8,10 +8,12 @@ limits on nodes, leaves and pods, elastic sizes, shares of devices, and jobs wit
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from ersatz.sim.fleet.cluster import Placement, lowest, slots
+from ersatz.sim.fleet.cluster import FleetNode, Placement, lowest, slots
 from ersatz.sim.fleet.fits import broken_wish
 from ersatz.sim.fleet.free import Free, first, members
 from ersatz.sim.fleet.protocol import View
@@ -93,8 +95,7 @@ def worst_fit(free: Free, job: Job, kind: str, count: int, within: int) -> Place
 def leaf_fit(free: Free, job: Job, kind: str, count: int, within: int) -> Placement | None:
     """Take the leaf that it fills best; where none suffices, the emptiest leaves, the fewest."""
     nodes = free.nodes_with(kind, 1) & within
-    held = [(sum(free.masks[n].bit_count() for n in members(nodes & own)), leaf)
-            for leaf, own in enumerate(free.leaf_nodes) if nodes & own]  # fmt: skip
+    held = _room(free, nodes, attrgetter("leaf"))
     enough = [found for found in held if found[0] >= count]
     if enough:
         _, leaf = min(enough)
@@ -192,9 +193,10 @@ def _sizes(job: Job, have: int) -> Iterator[int]:
 def _limits(free: Free, job: Job, kind: str, count: int, allowed: int) -> int:
     """Return nodes within the job's limits on pods, leaves and nodes: those with the most free."""
     nodes = free.nodes_with(kind, count if job.max_nodes == 1 else 1) & allowed
-    for most, domains in ((job.max_pods, free.pod_nodes), (job.max_leaves, free.leaf_nodes)):
+    for most, name, domains in ((job.max_pods, "pod", free.pod_nodes),
+                                (job.max_leaves, "leaf", free.leaf_nodes)):  # fmt: skip
         if most:
-            nodes &= _roomiest(free, nodes, domains, most, count)
+            nodes &= _roomiest(_room(free, nodes, attrgetter(name)), domains, most, count)
     if job.max_nodes > 1:
         best = heapq.nlargest(job.max_nodes, members(nodes),
                               key=lambda n: (free.masks[n].bit_count(), -n))  # fmt: skip
@@ -202,11 +204,19 @@ def _limits(free: Free, job: Job, kind: str, count: int, allowed: int) -> int:
     return nodes
 
 
-def _roomiest(free: Free, nodes: int, domains: Sequence[int], most: int, count: int) -> int:
+def _room(free: Free, nodes: int, domain: Callable[[FleetNode], int]) -> list[tuple[int, int]]:
+    """Return the free devices of the domains (leaves, pods) of a set of nodes, each with its number."""
+    room: Counter[int] = Counter()
+    for node in members(nodes):
+        room[domain(free.cluster.nodes[node])] += free.masks[node].bit_count()
+    return [(devices, number) for number, devices in room.items()]
+
+
+def _roomiest(
+    room: Sequence[tuple[int, int]], domains: Sequence[int], most: int, count: int
+) -> int:
     """Return the nodes of the `most` domains with most room; of one, the one that is filled best."""
-    room = [(sum(free.masks[n].bit_count() for n in members(nodes & own)), i)
-            for i, own in enumerate(domains) if nodes & own]  # fmt: skip
-    enough = [(devices, i) for devices, i in room if devices >= count]
+    enough = [found for found in room if found[0] >= count]
     if enough:
         return domains[min(enough)[1]]
     best = sorted(room, key=lambda found: (-found[0], found[1]))[:most]

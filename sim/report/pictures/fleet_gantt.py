@@ -26,6 +26,7 @@ from ersatz.sim.report.pictures.frame import (
 MOST_BARS = 6_000  # of a chart; beyond it the shortest are left out
 MOST_HINTS = 2_500  # bars that say their job under the pointer
 COLUMNS = 120  # stretches of time of the leaves
+MOST_ROWS = 300  # of leaves: where there are more, neighbours share one
 SHADES = ("#f2f5f7", "#d6e4f0", "#a9c9e2", "#6fa6cf", "#2f7fb8", "#0b4f86")  # from empty to full
 LOST, AWAY = "#d55e00", "#000000"  # edges: lost to a failure, preempted
 
@@ -211,39 +212,52 @@ def _down_bars(log: Log, frame: Frame, unit: float) -> list[str]:
 def leaf_heat(log: Log, title: str, end_s: float = 0.0) -> str:
     """Return how full each leaf was over time: darker where more of its devices were held.
 
-    Leaves are numbered within their type. Where half of a leaf or more was down it is dark grey.
+    Leaves are numbered within their type; of many some neighbours share a row. Where half of a row or
+    more was down it is dark grey.
     """
     end_s = max(end_s, log.end_s) or 1.0
     unit, word = time_unit(end_s)
+    row_of, names_of = _heat_rows(log)
     size: dict[int, int] = defaultdict(int)
-    kind: dict[int, str] = {}
     for node in log.cluster.nodes:
-        size[node.leaf] += node.devices
-        kind.setdefault(node.leaf, node.type)
-    leaves = sorted(size, key=lambda leaf: (log.cluster.types.index(kind[leaf]), leaf))
-    row = max(min(18.0, 600.0 / max(len(leaves), 1)), 2.0)
-    places: dict[str, int] = defaultdict(int)
-    names = []
-    for i, leaf in enumerate(leaves):
-        places[kind[leaf]] += 1
-        if row >= 11 or places[kind[leaf]] == 1:
-            names.append((-i - 0.5, f"{kind[leaf]}, leaf {places[kind[leaf]]}"))
+        size[row_of[node.leaf]] += node.devices
+    tall = max(min(18.0, 600.0 / max(len(names_of), 1)), 2.0)
+    names = [(-i - 0.5, name) for i, (name, is_first) in enumerate(names_of)
+             if tall >= 11 or is_first]  # fmt: skip
     steps = ("0 %", "to 20 %", "to 40 %", "to 60 %", "to 80 %", "to 100 % of the leaf held")
     frame = Frame(
         f"{title}: how full the leaves were", f"{word} since the start", "", (0.0, end_s / unit),
-        (-float(len(leaves)), 0.0), y_names=names, width=960,
+        (-float(len(names_of)), 0.0), y_names=names, width=960,
         left=round(24 + LETTER * max((len(n) for _, n in names), default=1)),
     )  # fmt: skip
     frame = _tall(keyed(frame, dict(zip(steps, SHADES, strict=True)) | {"half or more down": DOWN}),
-                  row * len(leaves))  # fmt: skip
-    held, down = _shares(log, size, end_s)
+                  tall * len(names_of))  # fmt: skip
+    held, down = _shares(log, row_of, size, end_s)
     body = []
-    for y, leaf in enumerate(leaves):
-        shades = [DOWN if down[leaf][x] >= 0.5 else _shade(held[leaf][x]) for x in range(COLUMNS)]
+    for y in range(len(names_of)):
+        shades = [DOWN if down[y][x] >= 0.5 else _shade(held[y][x]) for x in range(COLUMNS)]
         for first, last, shade in _runs(shades):
             width = end_s / unit / COLUMNS
             body.append(box(frame, (first * width, last * width), (-y - 1.0, -float(y)), shade))
     return draw(frame, body)
+
+
+def _heat_rows(log: Log) -> tuple[dict[int, int], list[tuple[str, bool]]]:
+    """Return the row of each leaf, and of each row its name and whether it is the first of its type."""
+    kind: dict[int, str] = {}
+    for node in log.cluster.nodes:
+        kind.setdefault(node.leaf, node.type)
+    each = -(-len(kind) // MOST_ROWS)  # leaves that share a row
+    row_of: dict[int, int] = {}
+    names: list[tuple[str, bool]] = []
+    for name in log.cluster.types:
+        leaves = sorted(leaf for leaf, own in kind.items() if own == name)
+        for first in range(0, len(leaves), each):
+            some = leaves[first : first + each]
+            row_of.update(dict.fromkeys(some, len(names)))
+            last = f" to {first + len(some)}" if each > 1 else ""
+            names.append((f"{name}, leaf {first + 1}{last}", first == 0))
+    return row_of, names
 
 
 def _shade(share: float) -> str:
@@ -262,23 +276,25 @@ def _runs(shades: Sequence[str]) -> Iterator[tuple[int, int, str]]:
 Shares = dict[int, list[float]]
 
 
-def _shares(log: Log, size: Mapping[int, int], end_s: float) -> tuple[Shares, Shares]:
-    """Return the shares of each leaf's devices that were held and down, in even stretches of time."""
+def _shares(
+    log: Log, row_of: Mapping[int, int], size: Mapping[int, int], end_s: float
+) -> tuple[Shares, Shares]:
+    """Return the shares of each row's devices that were held and down, in even stretches of time."""
     nodes, width = log.cluster.nodes, end_s / COLUMNS
-    held: Shares = {leaf: [0.0] * COLUMNS for leaf in size}
-    down: Shares = {leaf: [0.0] * COLUMNS for leaf in size}
+    held: Shares = {row: [0.0] * COLUMNS for row in size}
+    down: Shares = {row: [0.0] * COLUMNS for row in size}
 
-    def add(into: Shares, start: float, end: float, leaf: int, devices: float) -> None:
+    def add(into: Shares, start: float, end: float, row: int, devices: float) -> None:
         for step in range(int(start / width), min(int(end / width), COLUMNS - 1) + 1):
             part = max(min(end, (step + 1) * width) - max(start, step * width), 0.0) / width
-            into[leaf][step] += devices / (size[leaf] or 1) * part
+            into[row][step] += devices / (size[row] or 1) * part
 
     for start, end, _, placement, _ in attempts(log):
         counts: dict[int, int] = defaultdict(int)
         for node, mask in placement:
-            counts[nodes[node].leaf] += mask.bit_count()
-        for leaf, devices in counts.items():
-            add(held, start, end, leaf, devices)
+            counts[row_of[nodes[node].leaf]] += mask.bit_count()
+        for row, devices in counts.items():
+            add(held, start, end, row, devices)
     for start, end, node in down_times(log):
-        add(down, start, end, nodes[node].leaf, nodes[node].devices)
+        add(down, start, end, row_of[nodes[node].leaf], nodes[node].devices)
     return held, down

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ersatz.sim.fleet.compare import Outcome
 from ersatz.sim.fleet.judge.metrics import JobRow, Series, job_table, series
 from ersatz.sim.fleet.log import Log
@@ -43,9 +45,9 @@ def pictures(outcomes: Sequence[Outcome], draws: int = 1) -> dict[str, str]:
         files[f"{o.policy}.gantt.svg"] = gantt(o.log, f"{o.policy}{drawn}", end)
         files[f"{o.policy}.use.svg"] = use(o.log, runs[o.policy], f"{o.policy}{drawn}", end)
         files[f"{o.policy}.leaves.svg"] = leaf_heat(o.log, f"{o.policy}{drawn}", end)
-    queues = {p: _thin(s.times_s, s.queue, end) for p, s in runs.items() if s.times_s}
+    queues = {p: thinned(s.times_s, s.queue, end) for p, s in runs.items() if s.times_s}
     files["queue.svg"] = _queue(f"Jobs that wait{drawn}", queues, end)
-    free = {p: _thin(s.times_s, s.unusable, end) for p, s in runs.items() if s.times_s}
+    free = {p: thinned(s.times_s, s.unusable, end) for p, s in runs.items() if s.times_s}
     files["fragmentation.svg"] = _fragmentation(drawn, free, end)
     files["completion.svg"] = distribution(f"Completion time{drawn}", tables, _completion)
     files["delay.svg"] = distribution(f"Delay until the first start{drawn}", tables, _delay)
@@ -63,20 +65,16 @@ def _delay(row: JobRow) -> float:
 Line = list[tuple[float, float]]
 
 
-def _thin(times: Sequence[float], values: Sequence[float], end: float) -> Line:
+def thinned(times: Sequence[float], values: Sequence[float], end: float) -> Line:
     """Return at most `STEPS` means over even stretches of time of a step function, to its end."""
     if len(times) <= STEPS:
         return [*zip(times, values, strict=True), (max(times[-1], 0.0), values[-1])]
-    width = end / STEPS
-    sums, covered = [0.0] * STEPS, [0.0] * STEPS
-    for i, (start, value) in enumerate(zip(times, values, strict=True)):
-        stop = times[i + 1] if i + 1 < len(times) else start
-        first, last = int(start / width), min(int(stop / width), STEPS - 1)
-        for step in range(first, last + 1):
-            part = max(min(stop, (step + 1) * width) - max(start, step * width), 0.0)
-            sums[step] += value * part
-            covered[step] += part
-    return [(step * width, sums[step] / covered[step]) for step in range(STEPS) if covered[step]]
+    edges = np.linspace(0.0, end, STEPS + 1)
+    known, held = np.array(times), np.array(values)
+    until = np.interp(edges, known, np.append(0.0, np.cumsum(held[:-1] * np.diff(known))))
+    covered = np.diff(np.clip(edges, known[0], known[-1]))
+    means = np.diff(until) / np.where(covered > 0, covered, 1.0)
+    return [*zip(edges[:-1][covered > 0].tolist(), means[covered > 0].tolist(), strict=True)]
 
 
 def use(log: Log, run: Series, title: str, end_s: float = 0.0) -> str:
@@ -91,8 +89,8 @@ def use(log: Log, run: Series, title: str, end_s: float = 0.0) -> str:
             f"{kind}: {there:,} devices, {100 * mean:.0f} % in use on average", f"{word} since the start",
             "devices", (0.0, end_s / unit), (0.0, 1.12 * there or 1.0), width=960, height=190,
         )  # fmt: skip
-        points = [(t / unit, v) for t, v in _thin(run.times_s, held, end_s)]
-        up = [(t / unit, v) for t, v in _thin(run.times_s, run.up[kind], end_s)]
+        points = [(t / unit, v) for t, v in thinned(run.times_s, held, end_s)]
+        up = [(t / unit, v) for t, v in thinned(run.times_s, run.up[kind], end_s)]
         colour = COLOURS[i % len(COLOURS)]
         frame = keyed(frame, {"in use": colour, "up": INK, "dotted: capacity": LIMIT})
         across = [(0.0, float(there)), (end_s / unit, float(there))]
