@@ -62,12 +62,17 @@ class Kernel:
 def matmul(
     name: str, m: float, n: float, k: float, dtype: str, *, groups: int = 1,
     category: str = "matrix", slowdown: float = 1.0, output_bytes: float = 2.0,
+    extra_bytes: float = 0.0, padding: float = 0.0,
 ) -> Kernel:  # fmt: skip
-    """Return the kernel of `groups` products (m, k) x (k, n), operands in `dtype`."""
+    """Return the kernel of `groups` products (m, k) x (k, n), operands in `dtype`.
+
+    `extra_bytes` are moved beside operands and result; `padding` is a share of the products.
+    """
     size = DTYPE_BYTES[dtype]
-    nbytes = groups * (size * (m * k + k * n) + output_bytes * m * n)
+    nbytes = groups * (size * (m * k + k * n) + output_bytes * m * n) + extra_bytes
     flop = 2.0 * groups * m * n * k
-    return Kernel(name, category, "matmul", dtype, flop, nbytes, m, n, k, groups, slowdown=slowdown)
+    return Kernel(name, category, "matmul", dtype, flop, nbytes, m, n, k, groups, slowdown=slowdown,
+                  padding=padding * flop)  # fmt: skip
 
 
 def memory_kernel(

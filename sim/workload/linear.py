@@ -43,15 +43,14 @@ class Linear:
 
     def weight_grad(self) -> Kernel:
         """The gradient of its weights, added to the sum."""
-        product = self._product(f"{self.name} wgrad", self.n, self.k, self.tokens)
         extra = self.accumulate_bytes * self.groups * self.n * self.k
-        return replace(product, nbytes=product.nbytes + extra)
+        return self._product(f"{self.name} wgrad", self.n, self.k, self.tokens, extra)
 
-    def _product(self, name: str, m: float, n: float, k: float) -> Kernel:
+    def _product(self, name: str, m: float, n: float, k: float, extra: float = 0.0) -> Kernel:
         output = max(2.0, DTYPE_BYTES[self.dtype])
-        product = matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
-                         slowdown=self.slowdown, output_bytes=output)  # fmt: skip
-        return replace(product, padding=self.padding * product.flop) if self.padding else product
+        return matmul(name, m, n, k, self.dtype, groups=self.groups, category=self.category,
+                      slowdown=self.slowdown, output_bytes=output, extra_bytes=extra,
+                      padding=self.padding)  # fmt: skip
 
 
 def linear(

@@ -82,6 +82,7 @@ class Bounds:
     kept: dict[tuple[int, ...], Array] = field(default_factory=dict)
     splits: dict[tuple[int, ...], Split] = field(default_factory=dict)
     states: dict[tuple[int, ...], float] = field(default_factory=dict)
+    apart: bool = False  # some schedule that was asked for puts weight gradients off
 
     def __post_init__(self) -> None:
         self.prices = self.prices or ShardPrices(self.scenario.model, self.pool, self.timer)
@@ -93,6 +94,7 @@ class Bounds:
 
     def seconds(self, rows: Rows) -> Array:
         """Return the least time of a step of each row, without its tail."""
+        self._see(rows[:, SCHEDULE])
         return self._pieces(rows, self._seconds)
 
     def bytes(self, rows: Rows) -> Array:
@@ -127,8 +129,14 @@ class Bounds:
         """Return the passes of all parts of a shard."""
         assert self.prices is not None
         if shard not in self.shards:
-            self.shards[shard] = self.prices.of(self.scenario, shard)
+            self.shards[shard] = self.prices.of(self.scenario, shard, apart=self.apart)
         return self.shards[shard]
+
+    def _see(self, schedules: Rows) -> None:
+        """Have weight gradients priced apart from here on, if one of these schedules puts them off."""
+        if not self.apart and not np.isin(schedules, WHOLE).all():
+            self.apart = True
+            self.shards.clear()
 
     def kept_of(self, shard: tuple[int, ...]) -> Array:
         """Return what a micro-batch of one sequence leaves in each part of a shard: (RECOMPUTE, parts)."""
@@ -138,6 +146,7 @@ class Bounds:
 
     def passes(self, rows: Rows, schedule: int) -> tuple[Array, Array]:
         """Return the least seconds of passes forward and back, with what is repeated: (rows, parts)."""
+        self._see(np.array([schedule]))
         shards, which = distinct(rows, SHARD_COLUMNS)
         return _passes(self._prices(shards), which, rows, schedule)
 

@@ -90,36 +90,43 @@ class ShardPrices:
     known: dict[object, Array] = field(default_factory=dict)
     halves: dict[object, Array] = field(default_factory=dict)
 
-    def of(self, base: Scenario, shard: Sequence[int]) -> Array:
-        """Return the passes of all parts of a shard: (PASSES, Pass fields, parts)."""
+    def of(self, base: Scenario, shard: Sequence[int], *, apart: bool = True) -> Array:
+        """Return the passes of all parts of a shard: (PASSES, Pass fields, parts).
+
+        Where no schedule puts weight gradients off (not `apart`), split backward passes are not priced:
+        they stand as whole ones.
+        """
         scenario = shard_scenario(base, shard)
         groups = placed_communicators(
             scenario.parallel, self.pool, scenario.parallel.dp, base.fabric, base.seed
         )
         training = replace(scenario.training, global_batch=0, tokens=0.0)
-        key = tuple(shard), tuple(_seat(groups[name]) for name in SHARED), training
+        key = tuple(shard), tuple(_seat(groups[name]) for name in SHARED), training, apart
         if key not in self.known:
-            self.known[key] = self._price(scenario, groups, key)
+            self.known[key] = self._price(scenario, groups, key, apart)
         return self.known[key]
 
-    def _price(self, scenario: Scenario, groups: Mapping[str, Communicator], key: object) -> Array:
+    def _price(
+        self, scenario: Scenario, groups: Mapping[str, Communicator], key: object, apart: bool
+    ) -> Array:
         bench = Bench(scenario, self.pool, self.timer, groups=groups)
         shard, model, p = bench.shard, self.model, scenario.parallel
         training = replace(scenario.training, global_batch=0, tokens=0.0)
         seats = [_seat(groups[name]) for name in ("tp", "cp", "ulysses")]
-        alike = p.tp, p.cp, p.sequence_parallel, training, *seats
+        alike = p.tp, p.cp, p.sequence_parallel, training, apart, *seats
 
         def half(name: str, kind: Layer, work: Callable[[Shard], PartWork], moe: bool) -> Array:
             place = (name, kind, key if moe else alike)
             if place not in self.halves:
                 last = name == "mlp" or not kind.has_mlp
-                self.halves[place] = _passes(bench, work(replace(shard, kind=kind)), moe, last)
+                made = work(replace(shard, kind=kind))
+                self.halves[place] = _passes(bench, made, moe, last=last, apart=apart)
             return self.halves[place]
 
         def end(name: str, work: Callable[[Shard], PartWork]) -> Array:
             place = (name, alike)
             if place not in self.halves:
-                self.halves[place] = _passes(bench, work(shard), None)
+                self.halves[place] = _passes(bench, work(shard), None, apart=apart)
             return self.halves[place]
 
         none = np.zeros((len(PASSES), len(Pass._fields)))
@@ -144,21 +151,28 @@ def _seat(communicator: Communicator) -> tuple[object, ...]:
             out.oversubscription, communicator.node.nics)  # fmt: skip
 
 
-def _passes(bench: Bench, work: PartWork, moe: bool | None, last: bool = True) -> Array:
+def _passes(
+    bench: Bench, work: PartWork, moe: bool | None, *, last: bool = True, apart: bool
+) -> Array:
     """Return the passes of a half of a layer, the last or not, or (`moe` None) of an end of the model."""
     forward = _priced(bench, work.forward, "forward")
     whole = _priced(bench, (*work.input_grad, *work.weight_grad), "backward")
-    one = _priced(bench, alone(work.input_grad), "backward")
-    other = _priced(bench, work.weight_grad, "backward")
-    apart = Pass(*(a + b for a, b in zip(one, other, strict=True)))
+    split = _split(bench, work) if apart else whole
     none = Pass(0.0, 0.0, 0.0)
     if moe is None:
-        return np.array([forward, whole, apart, none, none])
+        return np.array([forward, whole, split, none, none])
     modules = repeated_modules(bench.scenario.parallel, bench.pool.stack)
     some = _priced(bench, list(repeated(work.forward, modules, moe=moe)), "recompute")
     early = last and bench.pool.stack.recompute_stops_early
     again = _priced(bench, all_again(work.forward, stops_early=early), "recompute")
-    return np.array([forward, whole, apart, some, again])
+    return np.array([forward, whole, split, some, again])
+
+
+def _split(bench: Bench, work: PartWork) -> Pass:
+    """Return a backward pass whose weight gradients are put off."""
+    one = _priced(bench, alone(work.input_grad), "backward")
+    other = _priced(bench, work.weight_grad, "backward")
+    return Pass(*(a + b for a, b in zip(one, other, strict=True)))
 
 
 def _priced(bench: Bench, pieces: Sequence[Piece], phase: str) -> Pass:
