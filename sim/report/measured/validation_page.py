@@ -57,8 +57,8 @@ LIMITS = """\
   two whole inputs of a layer on each rank of a tensor group (1.8 in the median), the slow ones slices of them (0.2), as
   its `tp_recompute_allgather` decides. One plan for both is up to 60 % off for groups of 16 and 32.
 * Expert routing, fusion and graph capture differ by software version; a stack file holds one state of them.
-* One story told by a scenario is no independent test any more: DeepSeek-V3's chunk layout and its exposed optimiser
-  traffic were inferred from its published breakdown.
+* One story told by a scenario is no independent test: that DeepSeek-V3's optimiser traffic is exposed was inferred from
+  its published breakdown (`tests/test_deepseek.py` compares the rest of it, of which rank is not said).
 * No training run was ever published for PPU, 910C, H20 and others: their intervals are an assumption, and wide.
 """
 
