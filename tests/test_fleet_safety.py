@@ -339,7 +339,7 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
 
 def test_a_job_that_fails_for_ever_does_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 nodes fail once a minute: 20 h on all of them are never done."""
-    monkeypatch.setattr("ersatz.sim.fleet.engine.fleet.MOST_STRIKES", 1000)
+    monkeypatch.setattr("ersatz.sim.fleet.engine.patience.MOST_STRIKES", 1000)
     fleet = make_cluster(make_pool("h800", 16))
     work = Workload((Job("big", 0.0, 128, 72_000.0),))
     for failures in (Failures("node", 1 / 960, 1.0), Failures("node", 1 / 960, 1e6)):

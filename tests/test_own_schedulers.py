@@ -18,7 +18,7 @@ from ersatz.sim.errors import InputError
 from ersatz.sim.fleet.cluster import make_cluster, make_pool
 from ersatz.sim.fleet.doors import batsim
 from ersatz.sim.fleet.doors.door import Door, run_at_door
-from ersatz.sim.fleet.engine import fleet
+from ersatz.sim.fleet.engine import patience
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Maintenance
 from ersatz.sim.fleet.log import Rules
@@ -210,8 +210,8 @@ def test_what_it_does_ends_the_run_in_words(
     event: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own, "ANSWER_S", 2.0)
-    monkeypatch.setattr(fleet, "MOST_TIMERS", 1000)
-    monkeypatch.setattr(fleet, "MOST_CALLS", 1000)
+    monkeypatch.setattr(patience, "MOST_TIMERS", 1000)
+    monkeypatch.setattr(patience, "MOST_CALLS", 1000)
     path = written(tmp_path, HELP, event=event)
     with pytest.raises(RunEndedError, match=words) as ended:
         run_fleet(SPEC, make_scheduler(path))
@@ -410,7 +410,7 @@ def test_a_peer_that_misbehaves_is_named_and_ended(
     answer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("zmq")
-    monkeypatch.setattr(fleet, "MOST_CALLS", 200)
+    monkeypatch.setattr(patience, "MOST_CALLS", 200)
     monkeypatch.setattr(batsim, "MOST_ORDERS", 2000)
     mark = f"orphan-of-{tmp_path}"
     path = tmp_path / "peer.py"

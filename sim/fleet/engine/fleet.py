@@ -24,6 +24,7 @@ from ersatz.sim.fleet.engine.decisions import carry_out
 from ersatz.sim.fleet.engine.happening import DECIDE, FINISH, SUBMIT, TIMER, Happening
 from ersatz.sim.fleet.engine.nodes import Nodes
 from ersatz.sim.fleet.engine.outages import Outage, begin_outages
+from ersatz.sim.fleet.engine.patience import MOST_DECISIONS, MOVES, Patience, why_waiting
 from ersatz.sim.fleet.engine.view import FleetView, rate_of, slowness_of
 from ersatz.sim.fleet.engine.watchdog import HangError, Watchdog
 from ersatz.sim.fleet.fits import never_fits
@@ -32,15 +33,7 @@ from ersatz.sim.fleet.log import BROKEN_OFF, FINAL, STARVED, Log, Record, Rules
 from ersatz.sim.fleet.protocol import Attempt, Progress, Scheduler, SchedulerFault, crash_text
 from ersatz.sim.fleet.workload.jobs import Job, Speed, Workload, trace_speed
 
-MOST_DECISIONS = 1_000_000  # in answer to one call
-MOST_CALLS = 10_000  # in a simulated second in which nothing happens
-MOST_EMPTY_CALLS = 1_000_000  # in a row while nothing happens
-MOST_TIMERS = 100_000  # calls that are asked for and have not come yet
-MOST_MOVES = 5_000  # preemptions and resizes in a row while no job ends, and ...
-MOVES_A_JOB = 100  # ... so many more for each job that runs or waits
-MOST_STRIKES = 50_000  # failures in a row while no job ends and no time is set
-MOST_IDLE_CALLS = 20_000  # while jobs wait, nothing runs and no job is to come
-MOVES_OR_ENDS = FINAL | {"preempt", "resize"}
+MOVES_OR_ENDS = FINAL | MOVES
 T = TypeVar("T")
 
 
@@ -104,10 +97,8 @@ class Fleet:
         self._on_node: dict[int, dict[str, None]] = {}
         self._ending: dict[str, simpy.Event] = {}
         self._unseen: list[Record] = []
-        self._asked = False
-        self._second, self._calls, self._empty_calls = 0.0, 0, 0
-        self._moves = 0
-        self._idle_calls = 0
+        self.asked = False  # the scheduler will be, at the end of this instant
+        self.patience = Patience(self)
         self._shapes: dict[tuple[object, ...], str] = {}
         self.watchdog = Watchdog(spec.decision_limit_s)
         self.view = FleetView(self)
@@ -126,12 +117,12 @@ class Fleet:
                 begin_outages(self.nodes, self.spec.outages, self.spec.seed)
                 if self.spec.first_wakeup:
                     self.ask_soon()
-                while (self.left or self._asked or until < math.inf) and env.peek() < until:
+                while (self.left or self.asked or until < math.inf) and env.peek() < until:
                     env.step()
-                    if self.nodes.strikes > MOST_STRIKES and until == math.inf:
-                        raise self.ended(self._why_for_ever())
+                    if until == math.inf:
+                        self.patience.struck()
                 if self.left and until == math.inf:
-                    raise self.ended(f"nothing more happens, but {self._why_waiting()}", STARVED)
+                    raise self.ended(f"nothing more happens, but {why_waiting(self)}", STARVED)
             except BaseException:
                 # it hears the end as ever; what it breaks on then is not why the run ended
                 with suppress(Exception, HangError, SystemExit):
@@ -170,7 +161,7 @@ class Fleet:
         time_s = self.env.now if at is None else at
         self.log.records.append(Record(time_s, event, job, placement, node, value, detail))
         if event in MOVES_OR_ENDS:
-            self._count_moves(event)
+            self.patience.moved(event)
 
     def tell(self) -> None:
         """Let the scheduler know of the latest record."""
@@ -181,8 +172,8 @@ class Fleet:
 
     def ask_soon(self) -> None:
         """Ask the scheduler at the end of this instant."""
-        if not self._asked:
-            self._asked = True
+        if not self.asked:
+            self.asked = True
             Happening(self.env, DECIDE, 0.0, self._decide)
 
     def wake_at(self, time_s: float) -> None:
@@ -190,8 +181,7 @@ class Fleet:
         if time_s in self.timers:
             return
         self.timers.add(time_s)
-        if len(self.timers) > MOST_TIMERS:
-            raise self.ended(f"{self.scheduler.name} has asked for more than {MOST_TIMERS:,} calls")
+        self.patience.timed()
 
         def wake(_: simpy.Event) -> None:
             self.timers.discard(time_s)
@@ -201,9 +191,9 @@ class Fleet:
 
     def _decide(self, _: simpy.Event) -> None:
         """Ask the scheduler, and carry out its decisions one by one."""
-        self._asked = False
+        self.asked = False
         events, self._unseen = self._unseen, []
-        self._count_calls(len(events))
+        self.patience.called(len(events))
         self.arrived[:], self._arriving = self._arriving, []
         on_event = self.scheduler.on_event
         decisions = self._ask(lambda: iter(on_event(self.env.now, events, self.view) or ()))
@@ -213,8 +203,8 @@ class Fleet:
                 break
             carry_out(self, decision)
         else:
-            raise self.ended(f"{self.scheduler.name} made {MOST_DECISIONS:,} decisions at once")
-        self._check_progress()
+            raise self.patience.decided_too_often()
+        self.patience.answered()
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Let the scheduler work, watched; its exceptions end the run."""
@@ -236,45 +226,6 @@ class Fleet:
             return question()
         finally:
             watch.inside = False
-
-    def _count_calls(self, events: int) -> None:
-        """End the run of a scheduler that is woken on and on while nothing happens."""
-        if events or self.env.now - self._second >= 1.0:
-            self._second, self._calls = self.env.now, 0
-        self._calls += 1
-        self._empty_calls = 0 if events else self._empty_calls + 1
-        if self._calls > MOST_CALLS or self._empty_calls > MOST_EMPTY_CALLS:
-            raise self.ended(f"{self.scheduler.name} asks to be woken without letting time pass")
-
-    def _count_moves(self, event: str) -> None:
-        """End the run of a scheduler under which jobs move and none is ever done."""
-        self._moves = 0 if event in FINAL else self._moves + (event in ("preempt", "resize"))
-        self.nodes.strikes = 0 if event in FINAL else self.nodes.strikes
-        if self._moves > MOST_MOVES + MOVES_A_JOB * (len(self.running) + len(self.waiting)):
-            raise self.ended(f"{self.scheduler.name} preempted or moved jobs {self._moves:,} times"
-                             " while none ended")  # fmt: skip
-
-    def _check_progress(self) -> None:
-        """End the run when jobs wait beside an idle fleet and nothing else will happen."""
-        if self.running or self.to_come or not self.waiting:
-            self._idle_calls = 0
-            return
-        self._idle_calls += 1
-        quiet = not (self.nodes.down or self.timers or self.nodes.drained or self._asked)
-        if (quiet and not self.spec.outages) or self._idle_calls > MOST_IDLE_CALLS:
-            reason = f"{self.scheduler.name} starts nothing, but {self._why_waiting()}"
-            raise self.ended(reason, STARVED)
-
-    def _why_waiting(self) -> str:
-        names = [*self.waiting, *self.held]
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        job = self.jobs[names[0]] if names else None
-        size = (
-            f"; job {job.id} asks for {job.devices} devices, {self.free.free} are free"
-            if job
-            else ""
-        )
-        return f"{len(names)} {'job waits' if len(names) == 1 else 'jobs wait'} ({shown}){size}"
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -445,8 +396,3 @@ class Fleet:
                 )  # fmt: skip
                 self.write("rate", name, node=node, value=rate, detail=cause)
                 self._plan_end(attempt)
-
-    def _why_for_ever(self) -> str:
-        still = next(iter((*self.running, *self.waiting, *self.held)), "")
-        return (f"{MOST_STRIKES:,} failures came while no job ended (job {still} is still not done):"
-                " see `until`, `rules.max_failures` and checkpoints")  # fmt: skip

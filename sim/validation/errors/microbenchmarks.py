@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES, Device
 from ersatz.device_models.catalog.reading import load_device
@@ -95,6 +94,8 @@ def _from_other_lengths(points: list[tuple[float, float]]) -> list[float]:
     The slope is the median of those of all pairs (Theil and Sen): short ones are far out on this axis,
     and one that lies beside the curve (Triton's at 512 tokens) would bend it for all others.
     """
+    from scipy.stats import theilslopes
+
     lengths, rates = np.array(points).T
     found = []
     for place in range(len(points)):
