@@ -232,7 +232,7 @@ def dualpipe() -> Layout:
     tokens go out in 8 bits and come back in 16; backward the gradients of what came back go out in
     8 bits, those of what went out come back in 16. A rank that holds two of a token's experts gets
     it once and gives back one sum: four experts drawn over 8 ranks sit on 8 (1 - (7/8)^4) = 3.31.
-    The fullest rank of experts, 5 % above the mean, sets the size. Every position but a
+    The fullest rank of experts, 10 % above the mean, sets the size. Every position but a
     direction's last sends each of its 4 micro-batches forward, every one but the first its
     gradients back.
     The two copies of a position must stay equal: stages s and 3 - s reduce together, dense weights
@@ -240,7 +240,7 @@ def dualpipe() -> Layout:
     backward pass, in fp32, and bf16 weights are gathered after the step.
     """
     layers, half, tokens, ep, dp, stages = 4, 4, 2048, 8, 8, 4
-    routed, top, inner, full = 16, 4, 512, 1.05
+    routed, top, inner, full = 16, 4, 512, 1.1
     copies = tokens * ep * (1 - (1 - 1 / ep) ** top) * H * full
     down, up = H * (512 + 256 + 32), 512 * 16 * 96 + 256 * 16 * 128 + 16 * 64 * H
     one = 3 * H * inner

@@ -1,6 +1,7 @@
 """Chakra execution traces: a simulated step as one file for each rank, and back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,17 +33,29 @@ def test_a_rank_alone_takes_what_the_step_takes(case: Scenario) -> None:
     assert trace.step_s[-1] == pytest.approx(simulate_step(case).duration_s, rel=1e-9)
 
 
-def test_ranks_of_a_pipeline_find_each_other() -> None:
+@pytest.mark.parametrize("contention", [0.0, 0.18])
+def test_ranks_of_a_pipeline_find_each_other(contention: float) -> None:
     """16 stages of DualPipe: alone none waits for a message; together they take the step's time.
 
-    What stands beside collectives is charged by the kernels that really ran then, so not to the last bit.
+    To the last digit where nothing stands beside collectives. What does is charged by the engine for
+    all that a pair hides, here by the kernels that really ran then: no more, and not much less.
     """
-    case = ersatz.load("deepseek-v3-h800", {"training.global_batch": 4096})[0]
+    loaded = ersatz.load("deepseek-v3-h800", {"training.global_batch": 4096})[0]
+    plain, case = (_contending(loaded, each) for each in (0.0, contention))
     traces = simulated_traces(case, first_ranks(case))
-    step = simulate_step(case).duration_s
+    step, least = simulate_step(case).duration_s, simulate_step(plain).duration_s
     assert max(t.step_s[-1] for t in traces) < 0.9 * step
-    walked = together(traces, case.pools[0].stack.overlap_contention)
-    assert max(t.step_s[-1] for t in walked) == pytest.approx(step, rel=0.02)
+    walked = max(t.step_s[-1] for t in together(traces, contention))
+    assert least * (1 - 1e-9) <= walked <= step * (1 + 1e-9)
+    assert walked >= least + 0.3 * (step - least) - 1e-9
+
+
+def _contending(case: Scenario, contention: float) -> Scenario:
+    pools = [
+        replace(pool, stack=replace(pool.stack, overlap_contention=contention))
+        for pool in case.pools
+    ]
+    return replace(case, pools=tuple(pools))
 
 
 def test_every_collective_is_there_with_its_bytes(case: Scenario) -> None:

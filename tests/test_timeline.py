@@ -174,7 +174,7 @@ def test_ranks_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ersatz.InputError, match=f"expected at most {MOST_RANKS}"):
         ersatz.trace("deepseek-v3-h800", range(100))
     with pytest.raises(ersatz.InputError, match="name fewer ranks"):
-        ersatz.trace("deepseek-v3-h800", range(60))
+        ersatz.trace("deepseek-v3-h800", range(60), overrides={"training.global_batch": 61440})
     assert "expected with --trace" in captured(["run", "qwen2.5-72b-16x80", "--ranks", "0"])
     told = captured(
         ["run", "qwen2.5-72b-16x80", "--trace", str(tmp_path / "t.gz"), "--ranks", "0,x"]
