@@ -19,7 +19,7 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("steady")
 
 COUNTING = "COVERAGE_PROCESS_CONFIG"  # by it, processes that a test starts are counted
-SHARED = ("judged",)  # fixtures of minutes: made once, by one worker
+SHARED = ("judged", "memory")  # fixtures of minutes: made once, by one worker
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
