@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -488,3 +489,17 @@ def test_a_kill_in_mid_write_leaves_the_old_calibration(
         write_calibration(made_calibration(proof={"steps": 1.0}), path)
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("key", ["half_width", "worst_error", "p80_error", "cache_bytes"])
+def test_errors_and_sizes_are_not_negative(tmp_path: Path, key: str) -> None:
+    """A width below 0 had gone through, and the interval stood the wrong way round."""
+    path = tmp_path / "c.yaml"
+    proof = {"half_width": 0.09, "worst_error": 1.0, "mean_signed": -0.05}
+    write_calibration(replace(made_calibration(), proof=proof), path)
+    assert read_calibration(path).proof == proof
+    wrong, count = re.subn(rf"\b{key}: [^,}}\n]+", f"{key}: -0.1", path.read_text(), count=1)
+    assert count == 1
+    path.write_text(wrong)
+    with pytest.raises(InputError, match=rf"{key}: .*(negative|below 0)"):
+        read_calibration(path)

@@ -24,6 +24,7 @@ from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.whole import write_whole
 from ersatz.device_models.text.yamltext import Key, YamlText, read_yaml
 
+SIGNED = ("mean_signed",)  # figures of a proof that may be negative
 OPTIONAL = ("pretended", "source", "scope", "libraries")  # of an origin
 TITLE = "# Written by ersatz calibrate"  # how the file begins
 LONGEST_LINE = 10_000  # characters of a measured kernel
@@ -186,11 +187,16 @@ def _made(text: YamlText, data: Mapping[str, Any], problems: list[Problem]) -> C
     machine = made(Machine, data.get("machine"), ("machine",), blame)
     if machine and not machine.units:
         blame(("machine", "units"), 0, "expected a number above 0")
+    if machine and machine.cache_bytes < 0:
+        blame(("machine", "cache_bytes"), machine.cache_bytes, "expected bytes, not below 0")
     missing = data.get("missing", [])
     if not isinstance(missing, list) or not all(isinstance(word, str) for word in missing):
         blame(("missing",), None, "expected a list of texts")
     parameters = _parameters(data.get("parameters"), blame)
     proof = numbers(data.get("proof", {}), ("proof",), blame)
+    for key, error in proof.items():
+        if key not in SIGNED and error < 0:
+            blame(("proof", key), error, "expected a number that is not negative")
     soak = _soak(data.get("soak", {}), blame)
     kinds = ("sentinels", "launches", "operators")
     sentinels, launches, operators = (_times(data, name, blame) for name in kinds)
@@ -244,6 +250,10 @@ def _fits(raw: Any, path: Key, blame: Blame) -> dict[tuple[str, str], OperationF
             if name not in TERMS or cost < 0:
                 expected = f"expected one of {', '.join(TERMS)}, and seconds that are not negative"
                 blame((*path, number, "seconds_per", name), cost, expected)
+        for name in ("median_error", "mean_error", "p80_error"):
+            if (error := getattr(fit, name)) < 0:
+                expected = "expected a relative error, not below 0"
+                blame((*path, number, name), error, expected)
         found[(fit.operation, fit.dtype)] = fit
     return found
 

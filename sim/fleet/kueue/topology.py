@@ -14,6 +14,7 @@ from ersatz.sim.fleet.kueue.objects import PODS, Domain, Given, PodSet, Wish
 
 HOSTNAME = ("kubernetes.io/hostname", "node")
 Path = tuple[str, ...]
+Asked = tuple[tuple[str, int], ...]  # of each resource, not zero
 
 
 @dataclass(slots=True)
@@ -149,11 +150,13 @@ class Topology:
     def _fill_in(self, need: Need) -> None:
         """Note in each domain how many pods and slices fit, with and without the leader."""
         at = self._slice_level(need)
+        each = self._asked(need.each)
+        led = self._asked(need.leader) if need.leader is not None else ()
         for depth in range(len(self.levels) - 1, -1, -1):
             size = need.sizes[depth]
             for place in self.places[depth].values():
                 if depth == len(self.levels) - 1:
-                    self._count_leaf(place, need)
+                    _count_leaf(place, each, led)
                 else:
                     _add_up(place)
                 if depth == at:
@@ -163,18 +166,9 @@ class Topology:
                     place.pods_led -= place.pods_led % size
                     place.slices = place.slices_led = 0  # within a slice the emptiest come first
 
-    def _count_leaf(self, place: Place, need: Need) -> None:
-        place.pods = self._fitting(place.free, need.each)
-        place.leads = need.leader is not None and self._fitting(place.free, need.leader) > 0
-        rest = place.free
-        if place.leads and need.leader is not None:
-            taken = {**need.leader, PODS: self.unit}
-            rest = {r: v - taken.get(r, 0) for r, v in rest.items()}
-        place.pods_led = self._fitting(rest, need.each) if place.leads else 0
-
-    def _fitting(self, free: Mapping[str, int], each: Mapping[str, int]) -> int:
-        asked = {**each, PODS: self.unit}
-        return min(max(0, free.get(r, 0)) // v for r, v in asked.items() if v)
+    def _asked(self, each: Mapping[str, int]) -> Asked:
+        """Return what a pod takes of each resource, that of its own place included."""
+        return tuple((r, v) for r, v in {**each, PODS: self.unit}.items() if v)
 
     # -- the level where it fits -----------------------------------------------------------------------
 
@@ -274,6 +268,27 @@ class Topology:
                     led=leads) or []  # fmt: skip
             chosen = spread
         return chosen
+
+
+def _count_leaf(place: Place, each: Asked, led: Asked) -> None:
+    """Note how many pods fit in a leaf, and how many beside the leader (`led`: empty without one)."""
+    free = place.free
+    place.pods = _fitting(free, each)
+    place.leads = bool(led) and _fitting(free, led) > 0
+    if not place.leads:
+        place.pods_led = 0
+        return
+    taken = dict(led)
+    place.pods_led = _fitting({r: v - taken.get(r, 0) for r, v in free.items()}, each)
+
+
+def _fitting(free: Mapping[str, int], asked: Asked) -> int:
+    least = -1
+    for resource, amount in asked:
+        fits = max(0, free.get(resource, 0)) // amount
+        if least < 0 or fits < least:
+            least = fits
+    return least
 
 
 def _add_up(place: Place) -> None:

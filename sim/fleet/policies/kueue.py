@@ -44,6 +44,7 @@ class KueueScheduler:
         self.config: Config = given.config
         self.tree = Tree(self.config.queues, self.config.cohorts)
         self.places = Places({}, {})
+        self._places_are_old = False  # nodes have come or gone since; looked at when somebody waits
         self.lines: dict[str, list[tuple[Any, str]]] = {q.name: [] for q in self.config.queues}
         self.parked: dict[str, list[tuple[Any, str]]] = {name: [] for name in self.lines}
         self.sticky: dict[str, str] = {}  # queue -> the job whose victims are leaving
@@ -83,7 +84,8 @@ class KueueScheduler:
             self.type_of[name] = found[0]
 
     def _stand(self, view: View) -> None:
-        """Note which nodes there are, and who stands on them; anew when nodes come or go."""
+        """Note which nodes there are, and who stands on them; anew once nodes have come or gone."""
+        self._places_are_old = False
         if not any(f.topology for f in self.config.flavors.values()):
             return
         hosts = []
@@ -143,7 +145,7 @@ class KueueScheduler:
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Take note of what has ended and come, then run cycles until nothing more is admitted."""
         if any(r.event in NODE_EVENTS for r in events):
-            self._stand(view)
+            self._places_are_old = True
             for name in self.lines:
                 self._unpark(self.tree.queues[name])
         for record in events:
@@ -160,6 +162,8 @@ class KueueScheduler:
             heads = self._heads()
             if not heads:
                 return
+            if self._places_are_old:
+                self._stand(view)
             done = Cycle(self.config, self.tree, self.places, self._assigners).run(heads)
             moved = bool(done.admitted)
             self._settle(done, now)
@@ -188,7 +192,8 @@ class KueueScheduler:
         job = self.held.pop(name)
         self.pending.pop(name, None)
         self.tree.evict(job)
-        self.places.book(job, -1)
+        if not self._places_are_old:
+            self.places.book(job, -1)
         self.jobs[name] = replace(job, given={}, evicting=False)
         self._unpark(self.tree.queues[job.queue])
 
