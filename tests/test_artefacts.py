@@ -207,3 +207,12 @@ def test_a_full_disk_keeps_the_older_answer(tmp_path: Path) -> None:
         assert json.loads((disk / "d.json").read_bytes()) or before
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_a_scenario_is_copied_with_plain_line_ends(tmp_path: Path) -> None:
+    """A carriage return is a line's end in YAML and a control character in what is written."""
+    plain = Path(__file__).resolve().parents[1] / "scenarios" / "llama3-70b-mi300x.yaml"
+    odd = tmp_path / "odd.yaml"
+    odd.write_bytes(plain.read_bytes().replace(b"\n", b"\r"))
+    assert ersatz("run", str(odd), "--out", str(tmp_path / "o")).returncode == 0
+    assert (tmp_path / "o" / "scenario.yaml").read_bytes() == plain.read_bytes()

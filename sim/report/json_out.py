@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,10 +73,18 @@ def run_files(
     results: Sequence[RunResult], sources: Sequence[Path], overrides: Sequence[str]
 ) -> dict[str, str | bytes]:
     """Return what `--out` holds beside result and report: what was asked, and flat tables."""
-    asked = {f"scenario{f'-{i + 1}' if i else ''}.yaml": path.read_bytes()
+    asked = {f"scenario{f'-{i + 1}' if i else ''}.yaml": _copied(path)
              for i, path in enumerate(sources)}  # fmt: skip
     changes = {"overrides.txt": "".join(f"{line}\n" for line in overrides)}
     return {**asked, **changes, **table_files(results)}
+
+
+def _copied(path: Path) -> bytes:
+    """Return a scenario file as it is, but for carriage returns, of which a line's end may consist."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def table_files(results: Sequence[RunResult]) -> dict[str, str]:
