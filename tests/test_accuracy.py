@@ -185,6 +185,7 @@ def test_kernels_and_collectives_are_within_seven_percent_in_the_median_of_each_
     groups = judge_collectives()
     assert float(np.median([abs(e) for errors in groups.values() for e in errors])) < 0.05
     for name, errors in (judge_kernels() | groups).items():
-        assert float(np.median(np.abs(errors))) <= 0.0705, name
+        most = 0.0705 if name.startswith("collectives, 1 to 64 H100 nodes") else 0.07  # 7.05 today
+        assert float(np.median(np.abs(errors))) <= most, name
     for name in ("expert exchange, several nodes", "expert exchange, supernode"):
         assert max(abs(e) for e in groups[name]) < 0.15, name
