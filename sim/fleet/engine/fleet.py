@@ -99,7 +99,6 @@ class Fleet:
         self._unseen: list[Record] = []
         self.asked = False  # the scheduler will be, at the end of this instant
         self.patience = Patience(self)
-        self._shapes: dict[tuple[object, ...], str] = {}
         self.watchdog = Watchdog(spec.decision_limit_s)
         self.view = FleetView(self)
 
@@ -236,12 +235,8 @@ class Fleet:
         self.write("submit", job.id)
         self.tell()
         self.progress[job.id] = Progress(waits_since_s=self.env.now)
-        shape = (job.types, job.least, job.max_nodes, job.max_leaves, job.max_pods, job.mixed,
-                 job.cpu_milli, job.memory_mib, job.tenant)  # fmt: skip
-        if shape not in self._shapes:
-            self._shapes[shape] = never_fits(self.cluster, self.rules, job)
-        if self._shapes[shape]:
-            raise self.ended(f"job {job.id} can never run: it {self._shapes[shape]}")
+        if why := never_fits(self.cluster, self.rules, job):
+            raise self.ended(f"job {job.id} can never run: it {why}")
         missing = set(job.after) - self.finished
         if missing:
             self.held[job.id] = missing

@@ -129,12 +129,17 @@ class Room:
         if job.max_nodes == 1 and not self.counted:
             return bool(nodes)
         room: Counter[int] = Counter()
+        most = limits[0] if limits else len(self.log.cluster.nodes)
+        share, ample = -(-count // most), set[int]()  # domains with a full share: `most` of them do
         for node in members(nodes):
             if not self.counted or free.has_room(job, node):
-                room[self._domain(job, node)] += free.masks[node].bit_count()
-        if not limits:
-            return room.total() >= count
-        return sum(devices for _, devices in room.most_common(limits[0])) >= count
+                domain = self._domain(job, node)
+                room[domain] += free.masks[node].bit_count()
+                if room[domain] >= share:
+                    ample.add(domain)
+                    if room[domain] >= count or len(ample) >= most:
+                        return True
+        return sum(devices for _, devices in room.most_common(most)) >= count
 
     def _domain(self, job: Job, node: int) -> int:
         spec = self.log.cluster.nodes[node]

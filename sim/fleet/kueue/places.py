@@ -30,6 +30,11 @@ class Places:
     def __bool__(self) -> bool:
         return bool(self.of)
 
+    def turn(self, host: Host, sign: int) -> None:
+        """Take in a host that has come back; with sign -1, leave one out that has gone."""
+        for topology in self.of.values():
+            topology.turn(host, sign)
+
     def book(self, job: Workload, sign: int = 1) -> None:
         """Take the places of an admitted job; with sign -1 give them back."""
         for flavor, each, domains in held_by(job.given, job.podsets):

@@ -3,21 +3,30 @@
 Best fit: a domain that holds everything, the fullest that does; else whole domains from the largest on,
 the last again the fullest that suffices. Where nothing is asked, the least free ones first. Then down the
 levels by the same rule. See `pkg/cache/scheduler/tas_flavor_snapshot.go` and docs/keps/2724 of Kueue.
+
+The domains of a level are numbered in the order of their paths, so that those of a parent lie together
+and a number breaks ties as a path would; what is free and what fits are arrays over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ersatz.sim.fleet.kueue.objects import PODS, Domain, Given, PodSet, Wish
 
 HOSTNAME = ("kubernetes.io/hostname", "node")
 Path = tuple[str, ...]
 Asked = tuple[tuple[str, int], ...]  # of each resource, not zero
+Whole = NDArray[np.int64]
+Chosen = list[tuple[int, int, bool]]  # domain, pods or slices in it, whether it has the leader
+MANY = np.iinfo(np.int64).max
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
     """A node, with what pods may take of it."""
 
@@ -25,20 +34,6 @@ class Host:
     capacity: Mapping[str, int]
     up: bool = True
     flavors: tuple[str, ...] | None = None  # None: by labels
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """A domain: a value of a level under its parents."""
-
-    path: Path
-    free: dict[str, int] = field(default_factory=dict)  # of leaves
-    parts: list[Place] = field(default_factory=list)
-    pods: int = 0  # that fit
-    slices: int = 0  # whole ones that fit
-    pods_led: int = 0  # that fit beside the leader
-    slices_led: int = 0
-    leads: bool = False  # the leader fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,47 +52,75 @@ class Need:
         return not (self.wish.required or self.wish.preferred) and not self.wish.slices
 
 
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """What fits into each domain of a level: pods, whole slices, and both beside the leader."""
+
+    pods: Whole
+    slices: Whole
+    pods_led: Whole
+    slices_led: Whole
+    leads: NDArray[np.bool_]  # the leader fits
+
+    def order(self, among: Whole, *, least_free: bool) -> Whole:
+        """Return domains in the order in which whole ones are taken."""
+        slices = self.slices[among] if least_free else -self.slices[among]
+        return among[np.lexsort((among, self.pods[among], slices))]
+
+    def order_led(self, among: Whole) -> Whole:
+        """Return domains in the order in which the leader looks at them."""
+        keys = among, self.pods_led[among], -self.slices_led[among], ~self.leads[among]
+        return among[np.lexsort(keys)]
+
+
 class Topology:
     """The domains of one flavor, and what is free in them."""
 
-    def __init__(
-        self, levels: Sequence[str], hosts: Iterable[Host], unit: int = 1,
-    ) -> None:  # fmt: skip
+    def __init__(self, levels: Sequence[str], hosts: Sequence[Host], unit: int = 1) -> None:
         self.levels, self.unit = tuple(levels), unit  # unit: of one pod in `pods`
         self.by_host = self.levels[-1] in HOSTNAME
-        self.places: list[dict[Path, Place]] = [{} for _ in levels]
-        for host in hosts:
-            if host.up and all(level in host.labels for level in levels):
-                self._add(tuple(host.labels[level] for level in levels), host.capacity)
-        self.by_name = {self._name(path): place for path, place in self.places[-1].items()}
+        self.hosts = [h for h in hosts if all(level in h.labels for level in levels)]
+        paths = [tuple(host.labels[level] for level in levels) for host in self.hosts]
+        self.paths = [sorted({path[: depth + 1] for path in paths}) for depth in range(len(levels))]
+        self.parts = [
+            _starts(self.paths[depth], self.paths[depth + 1]) for depth in range(len(levels) - 1)
+        ]
+        leaves = {path: i for i, path in enumerate(self.paths[-1])}
+        self.leaf_of = {host: leaves[path] for host, path in zip(self.hosts, paths, strict=True)}
+        self.number = {self._name(path): i for path, i in leaves.items()}
+        self.free: dict[str, Whole] = {}  # resource -> by leaf
+        self.up: Whole = np.zeros(len(leaves), np.int64)  # hosts that are
+        for host in self.hosts:
+            if host.up:
+                self.turn(host, 1)
 
-    def _add(self, path: Path, capacity: Mapping[str, int]) -> None:
-        above: Place | None = None
-        for depth in range(len(self.levels)):
-            key = path[: depth + 1]
-            if key not in self.places[depth]:
-                self.places[depth][key] = Place(key)
-                if above is not None:
-                    above.parts.append(self.places[depth][key])
-            above = self.places[depth][key]
-        assert above is not None
-        for resource, amount in capacity.items():
-            above.free[resource] = above.free.get(resource, 0) + amount
+    def turn(self, host: Host, sign: int) -> None:
+        """Take in a host that has come back; with sign -1, leave one out that has gone."""
+        leaf = self.leaf_of.get(host)
+        if leaf is not None:
+            self.up[leaf] += sign
+            for resource, amount in host.capacity.items():
+                self._of(resource)[leaf] += sign * amount
+
+    def _of(self, resource: str) -> Whole:
+        if resource not in self.free:
+            self.free[resource] = np.zeros(len(self.paths[-1]), np.int64)
+        return self.free[resource]
 
     def _name(self, path: Path) -> Path:
         return path[-1:] if self.by_host else path
 
     def overdrawn(self) -> bool:
         """Tell whether more is booked somewhere than there is."""
-        return any(v < 0 for place in self.by_name.values() for v in place.free.values())
+        return any(bool(((free < 0) & (self.up > 0)).any()) for free in self.free.values())
 
     def book(self, each: Mapping[str, int], domains: Iterable[Domain], sign: int = 1) -> None:
         """Take what pods need from where they stand; with sign -1 give it back."""
-        for at, count in domains:
-            place = self.by_name.get(at)
-            if place is not None:
-                for resource, amount in {**each, PODS: self.unit}.items():
-                    place.free[resource] = place.free.get(resource, 0) - sign * amount * count
+        known = [(self.number[at], count) for at, count in domains if at in self.number]
+        if known:
+            at, pods = np.array(known, np.int64).T
+            for resource, amount in {**each, PODS: self.unit}.items():
+                np.subtract.at(self._of(resource), at, sign * amount * pods)
 
     # -- finding places --------------------------------------------------------------------------------
 
@@ -108,24 +131,21 @@ class Topology:
         leader = min(podsets, key=lambda p: counts[p.name]) if len(podsets) == 2 else None
         workers = next(p for p in podsets if p is not leader)
         need = self._need(workers, counts[workers.name], leader)
-        if need is None:
+        if need is None or not self.hosts:
             return None
-        self._fill_in(need)
-        level = self._level(need)
-        fit = self._fit(need, level)
-        if fit is None:
+        fits = self._fits(need)
+        found = self._choose(need, fits)
+        if found is None:
             return None
-        at, chosen = fit
-        found = self._descend(need, at, chosen)
-        result = {workers.name: self._told(found, led=False)}
+        chosen = self._descend(need, fits, *found)
+        result = {workers.name: self._told(chosen, led=False)}
         if leader is not None:
-            result[leader.name] = self._told(found, led=True)
+            result[leader.name] = self._told(chosen, led=True)
         return result
 
-    def _told(self, found: Sequence[tuple[Place, int, bool]], *, led: bool) -> tuple[Domain, ...]:
-        told = [(self._name(p.path), 1 if led else n) for p, n, leads in
-                sorted(found, key=lambda f: f[0].path) if (leads if led else n)]  # fmt: skip
-        return tuple(told)
+    def _told(self, chosen: Chosen, *, led: bool) -> tuple[Domain, ...]:
+        return tuple((self._name(self.paths[-1][at]), 1 if led else count)
+                     for at, count, leads in sorted(chosen) if (leads if led else count))  # fmt: skip
 
     def _need(self, podset: PodSet, count: int, leader: PodSet | None) -> Need | None:
         wish = podset.wish or Wish()
@@ -147,24 +167,49 @@ class Topology:
             return self.levels.index(wish.required or wish.preferred)
         return 0 if wish.slices else len(self.levels) - 1
 
-    def _fill_in(self, need: Need) -> None:
-        """Note in each domain how many pods and slices fit, with and without the leader."""
+    # -- what fits where -------------------------------------------------------------------------------
+
+    def _fits(self, need: Need) -> list[Fits]:
+        """Return by level how many pods and slices fit, with and without the leader."""
         at = self._slice_level(need)
-        each = self._asked(need.each)
-        led = self._asked(need.leader) if need.leader is not None else ()
+        found: list[Fits] = []  # from the leaves upwards
         for depth in range(len(self.levels) - 1, -1, -1):
             size = need.sizes[depth]
-            for place in self.places[depth].values():
-                if depth == len(self.levels) - 1:
-                    _count_leaf(place, each, led)
-                else:
-                    _add_up(place)
-                if depth == at:
-                    place.slices, place.slices_led = place.pods // size, place.pods_led // size
-                elif depth > at:
-                    place.pods -= place.pods % size
-                    place.pods_led -= place.pods_led % size
-                    place.slices = place.slices_led = 0  # within a slice the emptiest come first
+            here = self._added_up(found[-1], self.parts[depth]) if found else self._leaves(need)
+            pods, led = here.pods, here.pods_led
+            if depth == at:
+                here = Fits(pods, pods // size, led, led // size, here.leads)
+            elif depth > at:  # within a slice the emptiest come first
+                none = np.zeros_like(pods)
+                here = Fits(pods - pods % size, none, led - led % size, none, here.leads)
+            found.append(here)
+        return found[::-1]
+
+    def _leaves(self, need: Need) -> Fits:
+        each, led = self._asked(need.each), dict(self._asked(need.leader or {}))
+        pods = self._pods(each, {})
+        none = np.zeros_like(pods)
+        if need.leader is None:
+            return Fits(pods, none, none, none, none > 0)
+        leads = self._pods(tuple(led.items()), {}) > 0
+        return Fits(pods, none, np.where(leads, self._pods(each, led), 0), none, leads)
+
+    def _pods(self, asked: Asked, taken: Mapping[str, int]) -> Whole:
+        """Return how many pods fit into each leaf beside what is taken."""
+        rooms = [np.maximum(self._of(r) - taken.get(r, 0), 0) // amount for r, amount in asked]
+        return np.where(self.up > 0, np.minimum.reduce(rooms), 0)
+
+    def _added_up(self, below: Fits, parts: Whole) -> Fits:
+        """Add up what fits into the parts of each domain; the leader stands where it costs least."""
+        starts = parts[:-1]
+        pods, slices = (np.add.reduceat(own, starts) for own in (below.pods, below.slices))
+        leads = np.logical_or.reduceat(below.leads, starts)
+        lost = [
+            np.minimum.reduceat(np.where(below.leads, alone - beside, MANY), starts)
+            for alone, beside in ((below.pods, below.pods_led), (below.slices, below.slices_led))
+        ]
+        return Fits(pods, slices, np.where(leads, pods - lost[0], 0),
+                    np.where(leads, slices - lost[1], 0), leads)  # fmt: skip
 
     def _asked(self, each: Mapping[str, int]) -> Asked:
         """Return what a pod takes of each resource, that of its own place included."""
@@ -172,135 +217,100 @@ class Topology:
 
     # -- the level where it fits -----------------------------------------------------------------------
 
-    def _fit(self, need: Need, level: int) -> tuple[int, list[tuple[Place, int, bool]]] | None:
+    def _choose(self, need: Need, fits: Sequence[Fits]) -> tuple[int, Chosen] | None:
         """Return the level and the domains, each with its slices and whether it has the leader."""
-        at = self._slice_level(need)
+        at, level = self._slice_level(need), self._level(need)
         if at < level:
             return None
         slices = need.count // need.sizes[at]
         wish = need.wish
         while True:
-            places = list(self.places[level].values())
-            several = level == 0 or not (wish.required or wish.preferred)
-            if (found := self._one(need, places, slices)) is not None:
-                return level, [found]
-            if wish.required and not wish.slices:
-                return None
+            if (one := _one(need, fits[level], slices)) is not None:
+                return level, [one]
             if wish.required:
                 return None
-            if several:
-                chosen = self._several(need, places, slices)
+            if level == 0 or not wish.preferred:
+                among = np.arange(len(self.paths[level]))
+                here = fits[level]
+                chosen = _several(here, among, slices, (here.slices, here.slices_led),
+                                  least_free=need.least_free, led=need.leader is not None)  # fmt: skip
                 return None if chosen is None else (level, chosen)
             level -= 1
 
-    def _sorted(self, need: Need, places: Iterable[Place], *, led: bool) -> list[Place]:
-        if led:
-            return sorted(places, key=lambda p: (not p.leads, -p.slices_led, p.pods_led, p.path))
-        if need.least_free:
-            return sorted(places, key=lambda p: (p.slices, p.pods, p.path))
-        return sorted(places, key=lambda p: (-p.slices, p.pods, p.path))
-
-    def _one(
-        self, need: Need, places: Sequence[Place], slices: int
-    ) -> tuple[Place, int, bool] | None:
-        led = need.leader is not None
-        able = [p for p in self._sorted(need, places, led=led)
-                if (p.slices_led >= slices and p.leads if led else p.slices >= slices)]  # fmt: skip
-        if not able:
-            return None
-        best = min(able, key=lambda p: p.slices_led if led else p.slices)
-        return best, slices, led
-
-    def _several(
-        self, need: Need, places: Sequence[Place], count: int,
-        held: Callable[[Place, bool], int] | None = None, led: bool | None = None,
-    ) -> list[tuple[Place, int, bool]] | None:  # fmt: skip
-        """Take whole domains in order until the rest fits into one; None if there are too few."""
-        size = held or (lambda p, with_leader: p.slices_led if with_leader else p.slices)
-        rest, chosen = count, list[tuple[Place, int, bool]]()
-        left = list(places)
-        if need.leader is not None if led is None else led:
-            order = self._sorted(need, left, led=True)
-            if not order or not order[0].leads:
-                return None
-            able = [p for p in order if p.leads and size(p, True) >= rest]
-            whole = sum(size(p, False) for p in left)
-            enough = [p for p in order if p.leads
-                      and whole - size(p, False) + size(p, True) >= rest]  # fmt: skip
-            first = min(able, key=lambda p: size(p, True)) if able else [*enough, order[0]][0]
-            chosen.append((first, min(rest, size(first, True)), True))
-            rest -= chosen[0][1]
-            left = [p for p in left if p is not first]
-        order = self._sorted(need, left, led=False)
-        for i, place in enumerate(order):
-            if rest <= 0:
-                break
-            if size(place, False) >= rest or need.least_free:
-                able = [p for p in order[i:] if size(p, False) >= rest]
-                if able and (not need.least_free or size(place, False) >= rest):
-                    best = able[0] if need.least_free else min(able, key=lambda p: size(p, False))
-                    return [*chosen, (best, rest, False)]
-            if size(place, False) > 0:
-                chosen.append((place, size(place, False), False))
-                rest -= size(place, False)
-        return chosen if rest <= 0 else None
-
     # -- downwards ---------------------------------------------------------------------------------------
 
-    def _descend(
-        self, need: Need, level: int, chosen: list[tuple[Place, int, bool]]
-    ) -> list[tuple[Place, int, bool]]:
+    def _descend(self, need: Need, fits: Sequence[Fits], level: int, chosen: Chosen) -> Chosen:
         """Spread what the domains of a level hold over those below them, down to the leaves."""
         at = self._slice_level(need)
         while level < at:
-            below = [part for place, _, _ in chosen for part in place.parts]
-            total = sum(n for _, n, _ in chosen)
-            led = any(leads for _, _, leads in chosen)
-            chosen = self._several(need, below, total, led=led) or []
+            among = np.concatenate([self._below(level, place) for place, _, _ in chosen])
             level += 1
-        chosen = [(p, n * need.sizes[at], leads) for p, n, leads in chosen]
+            here = fits[level]
+            chosen = _several(here, among, sum(n for _, n, _ in chosen), (here.slices, here.slices_led),
+                              least_free=need.least_free, led=any(c[2] for c in chosen)) or []  # fmt: skip
+        chosen = [(place, n * need.sizes[at], leads) for place, n, leads in chosen]
         while level + 1 < len(self.levels):
             level += 1
-            spread = []
+            here, spread = fits[level], Chosen()
             for place, count, leads in chosen:
-                spread += self._several(
-                    need, place.parts, count, lambda p, with_leader: p.pods_led if with_leader else p.pods,
-                    led=leads) or []  # fmt: skip
+                spread += _several(here, self._below(level - 1, place), count, (here.pods, here.pods_led),
+                                   least_free=need.least_free, led=leads) or []  # fmt: skip
             chosen = spread
         return chosen
 
-
-def _count_leaf(place: Place, each: Asked, led: Asked) -> None:
-    """Note how many pods fit in a leaf, and how many beside the leader (`led`: empty without one)."""
-    free = place.free
-    place.pods = _fitting(free, each)
-    place.leads = bool(led) and _fitting(free, led) > 0
-    if not place.leads:
-        place.pods_led = 0
-        return
-    taken = dict(led)
-    place.pods_led = _fitting({r: v - taken.get(r, 0) for r, v in free.items()}, each)
+    def _below(self, level: int, place: int) -> Whole:
+        return np.arange(*self.parts[level][place : place + 2])
 
 
-def _fitting(free: Mapping[str, int], asked: Asked) -> int:
-    least = -1
-    for resource, amount in asked:
-        fits = max(0, free.get(resource, 0)) // amount
-        if least < 0 or fits < least:
-            least = fits
-    return least
+def _starts(above: Sequence[Path], below: Sequence[Path]) -> Whole:
+    """Return where the parts of each domain begin among those of the next level, and their number."""
+    number = {path: i for i, path in enumerate(above)}
+    parents = np.array([number[path[:-1]] for path in below], np.int64)
+    return np.searchsorted(parents, np.arange(len(above) + 1))
 
 
-def _add_up(place: Place) -> None:
-    """Add up what fits into the parts; the leader stands where it costs least."""
-    parts = place.parts
-    place.pods = sum(p.pods for p in parts)
-    place.slices = sum(p.slices for p in parts)
-    able = [p for p in parts if p.leads]
-    place.leads = bool(able)
-    place.pods_led = place.pods - min((p.pods - p.pods_led for p in able), default=place.pods)
-    place.slices_led = place.slices - min((p.slices - p.slices_led for p in able),
-                                          default=place.slices)  # fmt: skip
+def _one(need: Need, fits: Fits, slices: int) -> tuple[int, int, bool] | None:
+    """Return the fullest domain that holds everything."""
+    led = need.leader is not None
+    held, pods = (fits.slices_led, fits.pods_led) if led else (fits.slices, fits.pods)
+    able = np.flatnonzero((held >= slices) & fits.leads if led else held >= slices)
+    if not len(able):
+        return None
+    return int(able[np.lexsort((able, pods[able], held[able]))[0]]), slices, led
+
+
+def _several(
+    fits: Fits, among: Whole, count: int, held: tuple[Whole, Whole], *, least_free: bool, led: bool
+) -> Chosen | None:
+    """Take whole domains in order until the rest fits into one; None if there are too few.
+
+    `held` is what a domain holds in the unit of `count`, without and with the leader.
+    """
+    size, size_led = held
+    rest, chosen = count, Chosen()
+    if led:
+        order = fits.order_led(among)
+        if not len(order) or not fits.leads[order[0]]:
+            return None
+        able = order[fits.leads[order] & (size_led[order] >= rest)]
+        enough = order[fits.leads[order]
+                       & (size[among].sum() - size[order] + size_led[order] >= rest)]  # fmt: skip
+        first = able[np.argmin(size_led[able])] if len(able) else [*enough, order[0]][0]
+        chosen.append((int(first), int(min(rest, size_led[first])), True))
+        rest -= chosen[0][1]
+        among = among[among != first]
+    if rest <= 0:
+        return chosen
+    order = fits.order(among, least_free=least_free)
+    sums = np.cumsum(size[order])
+    last = int(np.searchsorted(sums, rest))
+    if last == len(order):
+        return None
+    chosen += [(int(i), int(size[i]), False) for i in order[:last] if size[i] > 0]
+    rest -= int(sums[last - 1]) if last else 0
+    able = order[last:][size[order[last:]] >= rest]
+    best = able[0] if least_free else able[np.argmin(size[able])]
+    return [*chosen, (int(best), rest, False)]
 
 
 def held_by(

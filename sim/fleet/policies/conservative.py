@@ -70,15 +70,21 @@ class ConservativeScheduler(QueueScheduler):
         )  # jobs that were told a start since all promises were made anew
         self._booked: Counter[str] = Counter()  # devices of waiting jobs' bookings, by tenant
         self._first: tuple[int, ...] = ()  # device number of each node's slot 0
-        self._node_of: list[int] = []  # of each device
+        self._open = 0  # devices of the nodes that take jobs, as a set
+        self._closed: set[int] = set()  # the other nodes, when last looked at
+        self._void = False  # the machines have changed since the timetable was begun
+        self._of_kind: dict[str, int] = {}  # all devices of a type; '' is any
         self._nothing: Free | None = None  # a fleet of which nothing is free
 
     def on_start(self, view: View) -> None:
         """Begin with an empty timetable of all devices."""
         nodes = view.cluster.nodes
-        self.table = Timetable(0.0, (1 << view.cluster.devices) - 1)
+        self._open = (1 << view.cluster.devices) - 1
+        self.table = Timetable(0.0, self._open)
         self._first = view.cluster.first
-        self._node_of = [i for i, n in enumerate(nodes) for _ in range(n.devices)]
+        self._of_kind = {"": self._open} | {
+            kind: _devices_of(view, kind) for kind in view.cluster.types
+        }
         self._nothing = Free(view.cluster)
         self._nothing.take(_FILLER, tuple(
             (i, (1 << n.devices) - 1) for i, n in enumerate(nodes) if n.devices))  # fmt: skip
@@ -89,10 +95,12 @@ class ConservativeScheduler(QueueScheduler):
         self.table.advance(now)
         for job in view.arrived:
             insort(self._behind, self._entries[job.id])
-        anew = any(r.event in CHANGES for r in events)
-        if anew:
+        self._void = self._void or any(r.event in CHANGES for r in events)
+        moves = self._void
+        if self._void:
+            if not self._behind and not len(self.lineup):
+                return  # nobody to make a promise to
             self._begin_anew(now, view)
-        moves = anew
         for record in events:
             if record.event in RELEASES and record.job in self.bookings and (
                 record.job not in view.running):  # fmt: skip
@@ -134,14 +142,13 @@ class ConservativeScheduler(QueueScheduler):
 
     def _begin_anew(self, now: float, view: View) -> None:
         """Rebuild the timetable from what runs, after a change of the machines."""
-        cluster = view.cluster
-        self.bookings, self._promised = {}, set()
+        self.bookings, self._promised, self._void = {}, set(), False
         self._booked.clear()
         self.lineup.start[:] = self.lineup.end[:] = math.inf
-        open_devices = _bits(cluster.first, tuple(
-            (i, (1 << n.devices) - 1) for i, n in enumerate(cluster.nodes)
-            if i not in view.free.closed))  # fmt: skip
-        self.table = Timetable(now, open_devices)
+        for i in self._closed ^ view.free.closed:
+            self._open ^= ((1 << view.cluster.nodes[i].devices) - 1) << self._first[i]
+        self._closed = set(view.free.closed)
+        self.table = Timetable(now, self._open)
         for name, attempt in view.running.items():
             self._enter(name, Booking(now, attempt.limit_s, attempt.placement))
 
@@ -152,7 +159,8 @@ class ConservativeScheduler(QueueScheduler):
     def _unbook(self, name: str, now: float) -> None:
         booking = self.bookings.pop(name)
         start = max(booking.start_s, now)
-        self.table.give(start, booking.end_s, _bits(self._first, booking.placement))
+        devices = _bits(self._first, booking.placement) & self._open  # a drained node takes no more
+        self.table.give(start, booking.end_s, devices)
 
     def _book(self, view: View, now: float, at: int) -> Iterator[Decision]:
         """Give a job the first place in the timetable, and start it if that is now."""
@@ -191,7 +199,7 @@ class ConservativeScheduler(QueueScheduler):
         for kind in ("",) if job.mixed else self.placer.kinds(view, job):
             rate = view.rate_on(job, kind or view.cluster.types[0])
             lasts = job.walltime_s / (rate or math.inf)
-            among, at = _of_kind(view, kind), 0
+            among, at = self._of_kind.get(kind, 0), 0
             while (
                 lasts and at < len(table.times) and not (best and table.times[at] >= best.start_s)
             ):
@@ -221,22 +229,20 @@ class ConservativeScheduler(QueueScheduler):
         if now_free and devices == self.table.free[0]:
             return self.placer.fill(view.free, job, kind)  # the same, and indexed already
         assert self._nothing is not None
-        free, nodes = self._nothing.copy(), self._nothing.cluster.nodes
-        while devices:
-            node = self._node_of[(devices & -devices).bit_length() - 1]
-            full = (1 << nodes[node].devices) - 1
-            free.set_free(node, devices >> self._first[node] & full)
-            devices &= ~(full << self._first[node])
+        free = self._nothing.copy()
+        raw = devices.to_bytes(view.cluster.devices // 8 + 1, "little")
+        for i, (node, first) in enumerate(zip(view.cluster.nodes, self._first, strict=True)):
+            own = raw[first // 8 : (first + node.devices) // 8 + 1]
+            mask = int.from_bytes(own, "little") >> first % 8 & (1 << node.devices) - 1
+            if mask:
+                free.set_free(i, mask)
         return self.placer.fill(free, job, kind)
 
 
-def _of_kind(view: View, kind: str) -> int:
-    """Return all devices of a type as a set; '' is any."""
-    nodes, first = view.cluster.nodes, view.cluster.first
-    if not kind or len(view.cluster.types) == 1:
-        return (1 << view.cluster.devices) - 1
-    return _bits(first, tuple((i, (1 << n.devices) - 1) for i, n in enumerate(nodes)
-                              if n.type == kind))  # fmt: skip
+def _devices_of(view: View, kind: str) -> int:
+    """Return all devices of a type as a set."""
+    bits = ("01"[node.type == kind] * node.devices for node in reversed(view.cluster.nodes))
+    return int("".join(bits) or "0", 2)
 
 
 def _bits(first: tuple[int, ...], placement: Placement) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ersatz.sim.fleet.cluster import Placement, lowest
+from ersatz.sim.fleet.cluster import FleetNode, Placement, lowest
 from ersatz.sim.fleet.kueue.cycle import Config, Cycle, Outcome
 from ersatz.sim.fleet.kueue.flavors import Assigner
 from ersatz.sim.fleet.kueue.objects import PODS, Domain, PodSet, Wish, Workload
@@ -44,7 +44,9 @@ class KueueScheduler:
         self.config: Config = given.config
         self.tree = Tree(self.config.queues, self.config.cohorts)
         self.places = Places({}, {})
-        self._places_are_old = False  # nodes have come or gone since; looked at when somebody waits
+        self._hosts: list[Host] = []  # by node, where a flavor has a topology
+        self._gone: set[int] = set()  # nodes that take no jobs, when last looked at
+        self._nodes_in: dict[tuple[str, str], list[int]] = {}  # type, domain -> nodes
         self.lines: dict[str, list[tuple[Any, str]]] = {q.name: [] for q in self.config.queues}
         self.parked: dict[str, list[tuple[Any, str]]] = {name: [] for name in self.lines}
         self.sticky: dict[str, str] = {}  # queue -> the job whose victims are leaving
@@ -52,6 +54,7 @@ class KueueScheduler:
         self.pending: dict[str, Workload] = {}  # admitted, and without devices
         self.held: dict[str, Workload] = {}  # admitted
         self.type_of: dict[str, str] = {}  # flavor -> accelerator type
+        self._largest: dict[str, int] = {}  # type -> devices of its largest node
         self._device: dict[str, str] = {}  # queue -> the resource that is its devices
         self._assigners: dict[str, Assigner] = {}
         self._arrivals = 0
@@ -72,6 +75,8 @@ class KueueScheduler:
         flavors = {name: replace(f, labels={**f.labels, TYPE: self.type_of[name]})
                    if name in self.type_of else f for name, f in self.config.flavors.items()}  # fmt: skip
         self.config = replace(self.config, flavors=flavors)
+        for node in view.cluster.nodes:
+            self._largest[node.type] = max(self._largest.get(node.type, 0), node.devices)
         self._stand(view)
 
     def _find_types(self, view: View, flavors: Sequence[str]) -> None:
@@ -84,28 +89,36 @@ class KueueScheduler:
             self.type_of[name] = found[0]
 
     def _stand(self, view: View) -> None:
-        """Note which nodes there are, and who stands on them; anew once nodes have come or gone."""
-        self._places_are_old = False
-        if not any(f.topology for f in self.config.flavors.values()):
-            return
-        hosts = []
-        for i, node in enumerate(view.cluster.nodes):
-            if i in view.free.closed:
-                continue
-            labels = {TYPE: node.type}
-            for levels in self.config.levels.values():
-                names = (node.name, f"leaf-{node.leaf}", f"pod-{node.pod}")
-                labels |= dict(
-                    zip(levels[::-1], names if levels[-1] in HOSTNAME else names[1:], strict=False)
-                )
-                labels |= {level: "all" for level in levels if level not in labels}
-            devices = set(self._device.values()) - {""}
-            capacity = dict.fromkeys(devices, node.devices * UNIT) | {PODS: PODS_PER_NODE * UNIT}
-            own = tuple(f for f, kind in self.type_of.items() if kind == node.type)
-            hosts.append(Host(labels, capacity, flavors=own))
-        self.places = Places(self.config.flavors, self.config.levels, hosts, UNIT)
-        for job in self.held.values():
-            self.places.book(job)
+        """Note which nodes a topology has: all of them, until some go."""
+        self.places = Places({}, {})
+        if any(f.topology for f in self.config.flavors.values()):
+            self._hosts = [self._host(node) for node in view.cluster.nodes]
+            self.places = Places(self.config.flavors, self.config.levels, self._hosts, UNIT)
+            for i, node in enumerate(view.cluster.nodes):
+                for name in (node.name, f"leaf-{node.leaf}", f"pod-{node.pod}"):
+                    self._nodes_in.setdefault((node.type, name), []).append(i)
+            self._look_at_nodes(view)
+
+    def _host(self, node: FleetNode) -> Host:
+        labels = {TYPE: node.type}
+        for levels in self.config.levels.values():
+            names = (node.name, f"leaf-{node.leaf}", f"pod-{node.pod}")
+            labels |= dict(
+                zip(levels[::-1], names if levels[-1] in HOSTNAME else names[1:], strict=False)
+            )
+            labels |= {level: "all" for level in levels if level not in labels}
+        devices = set(self._device.values()) - {""}
+        capacity = dict.fromkeys(devices, node.devices * UNIT) | {PODS: PODS_PER_NODE * UNIT}
+        own = tuple(f for f, kind in self.type_of.items() if kind == node.type)
+        return Host(labels, capacity, flavors=own)
+
+    def _look_at_nodes(self, view: View) -> None:
+        """Note which nodes have come or gone since the last look."""
+        if self._hosts:
+            closed = set(view.free.closed)
+            for i in self._gone ^ closed:
+                self.places.turn(self._hosts[i], -1 if i in closed else 1)
+            self._gone = closed
 
     def _workload(self, view: View, job: Job) -> Workload:
         """Return a job as Kueue sees it: pods that ask for devices."""
@@ -114,9 +127,7 @@ class KueueScheduler:
             raise SchedulerFault(f"has no queue {job.tenant!r} for job {job.id};"
                                  f" expected one of {', '.join(self.lines)}")  # fmt: skip
         kinds = tuple(k for k in (job.types or view.cluster.types) if view.rate_on(job, k) > 0)
-        node = min(
-            (max(n.devices for n in view.cluster.nodes if n.type == k) for k in kinds), default=1
-        )
+        node = min((self._largest[kind] for kind in kinds if kind in self._largest), default=1)
         per = job.devices if job.devices <= node else math.gcd(job.devices, node)
         each = {self._device[queue]: per * job.milli} if self._device[queue] and job.devices else {}
         podset = PodSet("main", max(job.devices // max(per, 1), 1), each, None, {TYPE: kinds},
@@ -145,7 +156,7 @@ class KueueScheduler:
     def on_event(self, now: float, events: Sequence[Record], view: View) -> Iterator[Decision]:
         """Take note of what has ended and come, then run cycles until nothing more is admitted."""
         if any(r.event in NODE_EVENTS for r in events):
-            self._places_are_old = True
+            self._look_at_nodes(view)
             for name in self.lines:
                 self._unpark(self.tree.queues[name])
         for record in events:
@@ -162,8 +173,6 @@ class KueueScheduler:
             heads = self._heads()
             if not heads:
                 return
-            if self._places_are_old:
-                self._stand(view)
             done = Cycle(self.config, self.tree, self.places, self._assigners).run(heads)
             moved = bool(done.admitted)
             self._settle(done, now)
@@ -192,8 +201,7 @@ class KueueScheduler:
         job = self.held.pop(name)
         self.pending.pop(name, None)
         self.tree.evict(job)
-        if not self._places_are_old:
-            self.places.book(job, -1)
+        self.places.book(job, -1)
         self.jobs[name] = replace(job, given={}, evicting=False)
         self._unpark(self.tree.queues[job.queue])
 
@@ -275,15 +283,10 @@ class KueueScheduler:
     ) -> None:
         """Take whole pods on the nodes of a domain."""
         at, count = domain
-        for i, node in enumerate(view.cluster.nodes):
-            if node.type != kind or not self._lies_in(node, at):
-                continue
+        for i in self._nodes_in.get((kind, at[-1]), ()):
             while count and (free := view.free.masks[i] & ~taken.get(i, 0)).bit_count() >= per:
                 taken[i] = taken.get(i, 0) | lowest(free, per)
                 count -= 1
-
-    def _lies_in(self, node: Any, at: tuple[str, ...]) -> bool:
-        return at[-1] in (node.name, f"leaf-{node.leaf}", f"pod-{node.pod}")
 
     def _evict(self, view: View, target: Workload, for_job: str) -> Iterator[Decision]:
         """Let a job go; one that only has quota goes at once."""
