@@ -182,7 +182,7 @@ def test_nobody_is_promised_a_node_that_is_drained() -> None:
     # Node 0 is drained from 20 on and down from 100 to 150. a leaves it at 50; c, which waits since 10,
     # is promised the end of b's limit on node 1 (200), and has node 0 when it is back.
     jobs = (Job("a", 0, 8, 50, walltime_s=60), Job("b", 0, 8, 190, walltime_s=200),
-            Job("c", 10, 8, 10, walltime_s=20))  # fmt: skip
+            Job("c", 10, 8, 5, walltime_s=8))  # fmt: skip
     spec = FleetSpec(make_cluster(make_pool("h800", 2)), Workload(jobs),
                      outages=(Maintenance(100, 50, (0,), drain_s=80),))  # fmt: skip
     log = run_fleet(spec, make_scheduler("conservative"))
