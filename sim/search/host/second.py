@@ -23,7 +23,7 @@ from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import keys_of, lesser, parts_of, put_away, suits, words_of_way
 from ersatz.sim.search.least.bounds import SHARD_COLUMNS, Bounds, distinct
 from ersatz.sim.search.least.prices import Array, Split
-from ersatz.sim.search.least.spared import Closer
+from ersatz.sim.search.least.spared import Closer, copied
 from ersatz.sim.search.pricing import Price, Row
 from ersatz.sim.search.space import (
     CP,
@@ -93,6 +93,7 @@ class Second:
     closer: Closer
     room: float  # factor on the least bytes that must stay within the device
     updates: dict[tuple[int, ...], float] = field(default_factory=dict)
+    brought: dict[tuple[int, ...], Array] = field(default_factory=dict)
     others: dict[int, Bounds] = field(default_factory=dict)
 
     def rows(
@@ -154,12 +155,27 @@ class Second:
     def seconds(self, row: Row, bound: float) -> float:
         """Return the least time of a row in its way, whose bound is `bound` without it.
 
-        A stage's passes wait for its copies; its update comes after all passes.
+        A stage's passes wait for its copies, and for weights that are gathered anew for each; its update
+        comes after all passes.
         """
         way = row[HOST]
         stays = not self._other(way).pool.stack.activation_offload
         copies = 0.0 if stays else float(self._copies(np.array([row]), way)[0])
-        return max(max(bound, copies) + self._update(row, way), self.closer.seconds(row))
+        travels = self.closer.seconds(row)
+        passes = max(bound, copies, self._brought(row, way), travels if row[ZERO] == 3 else 0.0)
+        return max(passes + self._update(row, way), travels)
+
+    def _brought(self, row: Row, way: int) -> float:
+        """Return the seconds in which a stage's weights come from the host, for each pass again."""
+        if not self._other(way).pool.stack.weights_offload:
+            return 0.0
+        key = *(row[column] for column in STATE[:-2]), way
+        if key not in self.brought:
+            scenario = layout_of(self.bounds.scenario, row)
+            self.brought[key] = copied(scenario, scenario.pools[0])
+        split = self.bounds.split(row[SCHEDULE], row[PP], row[VP])
+        each: float = 2 * (split.stage @ self.brought[key]).max()
+        return row[M] / split.lines * each
 
     def _copies(self, rows: Rows, way: int) -> Array:
         """Return the seconds in which the activations of a stage's layers go and come, by row."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from ersatz.sim.errors import InfeasibleError
 from ersatz.sim.plan.layout import Chunk, chunk_params
-from ersatz.sim.scenario.scenario import Scenario
+from ersatz.sim.scenario.scenario import Pool, Scenario
 from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import lesser, same_activations, updates_alone
 from ersatz.sim.search.least.bounds import Bounds
@@ -129,12 +129,25 @@ def reductions(row: Row) -> tuple[int, int]:
     return p // 2, m // p if schedule == LOOPED else 1
 
 
+def copied(scenario: Scenario, pool: Pool) -> Array:
+    """Return the seconds in which this rank's shards of weights come from the host, by part."""
+    host, model = HostCopies(scenario, pool), scenario.model
+    moved = [host.shards(_whole(scenario, chunk)) if chunk.runs else None
+             for chunk in part_chunks(model)]  # fmt: skip
+    return np.array([one.seconds if one else 0.0 for one in moved])
+
+
+def _whole(scenario: Scenario, chunk: Chunk) -> list[Bucket]:
+    """Return all weights of a chunk as they are gathered."""
+    weights = chunk_params(scenario.model, chunk, scenario.parallel)
+    return [Bucket(group, params, True, 0, 0)
+            for group, params in zip(("dp", "edp"), weights, strict=True)]  # fmt: skip
+
+
 def _exchanged(bench: Bench, chunk: Chunk) -> float:
     if not chunk.runs:
         return 0.0
-    weights = chunk_params(bench.scenario.model, chunk, bench.scenario.parallel)
-    found = [Bucket(group, params, True, 0, 0)
-             for group, params in zip(("dp", "edp"), weights, strict=True)]  # fmt: skip
+    found = _whole(bench.scenario, chunk)
     gathered = math.fsum(
         ticks(moved.seconds) for one in found for _, moved in bench.traffic.gather(one)
     )
