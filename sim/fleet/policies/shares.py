@@ -180,7 +180,11 @@ class ShareScheduler:
             if name not in chosen and room[kind] >= jobs[name].devices:
                 chosen[name] = kind
                 room[kind] -= jobs[name].devices
-        for name in sorted(jobs.keys() - chosen.keys(), key=lambda n: (self.since[n], n)):
+        left = max(room.values(), default=0)
+        small = [name for name, job in jobs.items() if job.devices <= left and name not in chosen]
+        for name in sorted(small, key=lambda n: (self.since[n], n)):
+            if jobs[name].devices > max(room.values()):
+                continue
             for kind in self.placer.kinds(view, jobs[name]):  # nothing idles beside a waiting job
                 if room[kind] >= jobs[name].devices:
                     chosen[name] = kind
