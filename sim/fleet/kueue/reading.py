@@ -7,17 +7,16 @@ in a simulation is told as an assumption; what is not known is refused.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
-from ersatz.device_models.text.yamltext import Key, YamlText, parse_yaml
+from ersatz.device_models.text.yamltext import Key, YamlText
 from ersatz.sim.fleet.kueue.cycle import Config, Settings
+from ersatz.sim.fleet.kueue.documents import UNIT, Fields, KueueObject, documents, items_of, spec_of
 from ersatz.sim.fleet.kueue.fields import (
     FIELDS,
     IGNORED_KINDS,
@@ -25,20 +24,13 @@ from ersatz.sim.fleet.kueue.fields import (
     STRATEGIES,
     WITHIN,
     WORDS,
-    quantity,
 )
 from ersatz.sim.fleet.kueue.objects import (
     CohortSpec,
     Flavor,
-    FlavorResource,
     QueueSpec,
-    Quota,
-    ResourceGroup,
     Taint,
 )
-
-UNIT = 1000  # quantities are kept in thousandths
-_DOCUMENT = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +51,23 @@ def read_kueue(path: Path | str) -> KueueConfig:
 def parse_kueue(text: str, file: str = "kueue.yaml") -> KueueConfig:
     """Return the configuration of a text; raises `InputError` with every fault."""
     reading = _Reading(file)
-    for document in _documents(text, file):
+    for document in documents(text, file):
         reading.take(document)
     return reading.result()
 
 
-def _documents(text: str, file: str) -> Iterator[YamlText]:
-    """Yield the documents of a file, their lines counted from its beginning."""
-    at = 0
-    for mark in [*_DOCUMENT.finditer(text), None]:
-        body = text[at : mark.start() if mark else len(text)]
-        if any(line.strip() and not line.lstrip().startswith("#") for line in body.splitlines()):
-            yield parse_yaml("\n" * text.count("\n", 0, at) + body, file)
-        at = mark.end() if mark else at
-
-
 @dataclass(slots=True)
-class _Object:
-    """One object of a file."""
-
-    text: YamlText
-    path: Key
-    data: dict[str, Any]
-    kind: str
-    name: str
-
-
-@dataclass(slots=True)
-class _Reading:
+class _Reading(Fields):
     """A file being read."""
 
-    file: str
-    problems: list[Problem] = field(default_factory=list)
-    queues: dict[str, tuple[QueueSpec, _Object]] = field(default_factory=dict)
-    cohorts: dict[str, tuple[CohortSpec, _Object]] = field(default_factory=dict)
+    queues: dict[str, tuple[QueueSpec, KueueObject]] = field(default_factory=dict)
+    cohorts: dict[str, tuple[CohortSpec, KueueObject]] = field(default_factory=dict)
     flavors: dict[str, Flavor] = field(default_factory=dict)
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    local: dict[str, tuple[str, _Object]] = field(default_factory=dict)
+    local: dict[str, tuple[str, KueueObject]] = field(default_factory=dict)
     priorities: dict[str, int] = field(default_factory=dict)
     settings: Settings = Settings()
     assumptions: list[str] = field(default_factory=list)
-
-    def blame(
-        self, of: _Object, path: Key, value: object, expected: str, *, at_key: bool = False
-    ) -> None:
-        """Note a fault of an object's field."""
-        found = of.text.problem((*of.path, *path), value, expected, at_key=at_key)
-        named = f"{of.kind} {of.name}: " if of.name else f"{of.kind}: "
-        self.problems.append(replace(found, expected=f"{named}{expected}"))
 
     # -- objects -----------------------------------------------------------------------------------------
 
@@ -123,13 +84,13 @@ class _Reading:
         kind = str(data.get("kind", ""))
         meta = data.get("metadata")
         name = str(meta.get("name", "")) if isinstance(meta, dict) else ""
-        of = _Object(text, path, data, kind, name)
+        of = KueueObject(text, path, data, kind, name)
         if kind == "List":
             items = data.get("items")
             for i in range(len(items) if isinstance(items, list) else 0):
                 self.take(text, (*path, "items", i))
             return
-        reader: dict[str, Callable[[_Object], None]] = {
+        reader: dict[str, Callable[[KueueObject], None]] = {
             "ClusterQueue": self._queue, "Cohort": self._cohort, "ResourceFlavor": self._flavor,
             "Topology": self._topology, "LocalQueue": self._local, "Configuration": self._configuration,
             "WorkloadPriorityClass": self._priority,
@@ -144,129 +105,24 @@ class _Reading:
         elif not name and kind != "Configuration":
             self.blame(of, ("metadata", "name"), None, "expected a name")
         else:
-            self._check_fields(of, (), data, FIELDS[kind])
+            self.check_fields(of, (), data, FIELDS[kind])
             reader[kind](of)
 
-    def _check_fields(self, of: _Object, path: Key, data: object, known: Any) -> None:
-        """Name every field that there is not, down to the leaves that are known."""
-        if isinstance(known, list) and isinstance(data, list):
-            for i, item in enumerate(data):
-                self._check_fields(of, (*path, i), item, known[0])
-        elif isinstance(known, list) or isinstance(data, list):
-            if isinstance(known, list) and data is not None:
-                self.blame(of, path, None, "expected a list")
-        elif isinstance(known, dict) and known:
-            if not isinstance(data, dict):
-                if data is not None:
-                    self.blame(of, path, data, "expected fields")
-                return
-            for key, value in data.items():
-                if key not in known:
-                    self.blame(of, (*path, key), None, f"unknown field{did_you_mean(key, known)}",
-                               at_key=True)  # fmt: skip
-                else:
-                    self._check_fields(of, (*path, key), value, known[key])
-
-    def _spec(self, of: _Object) -> dict[str, Any]:
-        spec = of.data.get("spec")
-        return spec if isinstance(spec, dict) else {}
-
-    def _new(self, of: _Object, known: Mapping[str, Any], name: str = "") -> bool:
+    def _new(self, of: KueueObject, known: Mapping[str, Any], name: str = "") -> bool:
         if (name or of.name) in known:
             self.blame(of, ("metadata", "name"), name or of.name, "stands twice")
             return False
         return True
 
-    # -- values ------------------------------------------------------------------------------------------
-
-    def _word(self, of: _Object, path: Key, words: Mapping[str, str], default: str) -> str:
-        value: Any = of.data
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None:
-            return default
-        if str(value) not in words:
-            self.blame(of, path, value, f"expected one of {', '.join(words)}")
-            return default
-        return words[str(value)]
-
-    def _amount(self, of: _Object, path: Key, value: object) -> int:
-        found = quantity(value)
-        if found is None:
-            self.blame(of, path, value, "expected a quantity from 0 on, like 8, 500m, 96Ti")
-            return 0
-        return int(found * UNIT)
-
-    def _weight(self, of: _Object, path: Key) -> Fraction:
-        value: Any = of.data
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        found = Fraction(1) if value is None else quantity(value)
-        if found is None:
-            self.blame(of, path, value, "expected a weight from 0 on")
-        return Fraction(1) if found is None else found
-
-    def _groups(self, of: _Object, cohort: bool) -> tuple[ResourceGroup, ...]:
-        given = self._spec(of).get("resourceGroups")
-        found = []
-        seen: set[str] = set()
-        for i, group in enumerate(given if isinstance(given, list) else []):
-            if not isinstance(group, dict):
-                continue
-            path: Key = ("spec", "resourceGroups", i)
-            covered = [str(r) for r in _items(group.get("coveredResources"))]
-            if not covered:
-                self.blame(of, (*path, "coveredResources"), None, "expected at least one resource")
-            for resource in covered:
-                if resource in seen:
-                    self.blame(of, (*path, "coveredResources"), resource, "stands in two groups")
-                seen.add(resource)
-            quotas: dict[FlavorResource, Quota] = {}
-            names = []
-            for k, flavor in enumerate(_items(group.get("flavors"))):
-                if isinstance(flavor, dict):
-                    names.append(str(flavor.get("name", "")))
-                    quotas |= self._flavor_quotas(
-                        of, (*path, "flavors", k), flavor, covered, cohort
-                    )
-            found.append(ResourceGroup(tuple(covered), tuple(names), quotas))
-        return tuple(found)
-
-    def _flavor_quotas(
-        self, of: _Object, path: Key, flavor: dict[str, Any], covered: list[str], cohort: bool
-    ) -> dict[FlavorResource, Quota]:
-        resources = [r for r in _items(flavor.get("resources")) if isinstance(r, dict)]
-        listed = [str(r.get("name", "")) for r in resources]
-        if listed != covered:
-            self.blame(of, (*path, "resources"), ", ".join(listed) or None,
-                       f"expected all covered resources in their order: {', '.join(covered)}")  # fmt: skip
-        quotas = {}
-        for i, resource in enumerate(resources):
-            place = (*path, "resources", i)
-            limits: dict[str, int | None] = {}
-            for key in ("borrowingLimit", "lendingLimit"):
-                value = resource.get(key)
-                limits[key] = None if value is None else self._amount(of, (*place, key), value)
-                if value is not None and not cohort:
-                    self.blame(of, (*place, key), value, "needs a cohort; the queue has none")
-            if "nominalQuota" not in resource:
-                self.blame(of, (*place, "nominalQuota"), None, "is missing; expected a quantity")
-            nominal = self._amount(of, (*place, "nominalQuota"), resource.get("nominalQuota", 0))
-            quotas[str(flavor.get("name", "")), str(resource.get("name", ""))] = Quota(
-                nominal, limits["borrowingLimit"], limits["lendingLimit"])  # fmt: skip
-        return quotas
-
     # -- kinds -------------------------------------------------------------------------------------------
 
-    def _queue(self, of: _Object) -> None:
+    def _queue(self, of: KueueObject) -> None:
         if not self._new(of, self.queues):
             return
-        spec = self._spec(of)
+        spec = spec_of(of)
         cohort = str(spec.get("cohortName") or spec.get("cohort") or "")
         fungible, preempt = ("spec", "flavorFungibility"), ("spec", "preemption")
-        borrow = self._word(
-            of, (*preempt, "borrowWithinCohort", "policy"), WORDS["borrow"], "never"
-        )
+        borrow = self.word(of, (*preempt, "borrowWithinCohort", "policy"), WORDS["borrow"], "never")
         within = preempt_of(spec).get("borrowWithinCohort")
         most: Any = within.get("maxPriorityThreshold") if isinstance(within, dict) else None
         if most is not None and not isinstance(most, int):
@@ -274,21 +130,21 @@ class _Reading:
                        "expected a whole number")  # fmt: skip
             most = None
         queue = QueueSpec(
-            of.name, cohort, self._word(of, ("spec", "queueingStrategy"), WORDS["order"], "") == "strict",
-            self._groups(of, bool(cohort)), self._weight(of, ("spec", "fairSharing", "weight")),
-            self._word(of, (*preempt, "withinClusterQueue"), WITHIN, "never"),  # type: ignore[arg-type]
-            self._word(of, (*preempt, "reclaimWithinCohort"), WORDS["reclaim"], "never"),  # type: ignore[arg-type]
+            of.name, cohort, self.word(of, ("spec", "queueingStrategy"), WORDS["order"], "") == "strict",
+            self.groups(of, bool(cohort)), self.weight(of, ("spec", "fairSharing", "weight")),
+            self.word(of, (*preempt, "withinClusterQueue"), WITHIN, "never"),  # type: ignore[arg-type]
+            self.word(of, (*preempt, "reclaimWithinCohort"), WORDS["reclaim"], "never"),  # type: ignore[arg-type]
             borrow == "lower", most,
-            self._word(of, (*fungible, "whenCanBorrow"), SEARCH, "stop"),  # type: ignore[arg-type]
-            self._word(of, (*fungible, "whenCanPreempt"), SEARCH, "next"),  # type: ignore[arg-type]
-            self._word(of, (*fungible, "preference"), WORDS["prefer"], "") == "preemption",
-            self._word(of, ("spec", "stopPolicy"), WORDS["stop"], "") != "",
+            self.word(of, (*fungible, "whenCanBorrow"), SEARCH, "stop"),  # type: ignore[arg-type]
+            self.word(of, (*fungible, "whenCanPreempt"), SEARCH, "next"),  # type: ignore[arg-type]
+            self.word(of, (*fungible, "preference"), WORDS["prefer"], "") == "preemption",
+            self.word(of, ("spec", "stopPolicy"), WORDS["stop"], "") != "",
         )  # fmt: skip
         self._check_queue(of, spec, queue, borrow)
         self.queues[of.name] = queue, of
 
     def _check_queue(
-        self, of: _Object, spec: dict[str, Any], queue: QueueSpec, borrow: str
+        self, of: KueueObject, spec: dict[str, Any], queue: QueueSpec, borrow: str
     ) -> None:
         given = spec.get("flavorFungibility") or {}
         if isinstance(given, dict) and "preference" in given and not (
@@ -311,26 +167,26 @@ class _Reading:
         if queue.hold:
             self.assumptions.append(f"queue {of.name} is on hold: it admits nothing")
 
-    def _cohort(self, of: _Object) -> None:
+    def _cohort(self, of: KueueObject) -> None:
         if self._new(of, self.cohorts):
-            spec = self._spec(of)
+            spec = spec_of(of)
             parent = str(spec.get("parentName") or spec.get("parent") or "")
-            weight = self._weight(of, ("spec", "fairSharing", "weight"))
-            self.cohorts[of.name] = CohortSpec(of.name, parent, self._groups(of, True), weight), of
+            weight = self.weight(of, ("spec", "fairSharing", "weight"))
+            self.cohorts[of.name] = CohortSpec(of.name, parent, self.groups(of, True), weight), of
 
-    def _flavor(self, of: _Object) -> None:
+    def _flavor(self, of: KueueObject) -> None:
         if self._new(of, self.flavors):
-            spec = self._spec(of)
+            spec = spec_of(of)
             labels = spec.get("nodeLabels")
             self.flavors[of.name] = Flavor(
                 of.name, {k: str(v) for k, v in labels.items()} if isinstance(labels, dict) else {},
                 _taints(spec.get("nodeTaints")), _taints(spec.get("tolerations")),
                 str(spec.get("topologyName") or ""))  # fmt: skip
 
-    def _topology(self, of: _Object) -> None:
-        levels = self._spec(of).get("levels")
+    def _topology(self, of: KueueObject) -> None:
+        levels = spec_of(of).get("levels")
         found = [
-            str(level.get("nodeLabel", "")) for level in _items(levels) if isinstance(level, dict)
+            str(level.get("nodeLabel", "")) for level in items_of(levels) if isinstance(level, dict)
         ]
         if not found or not all(found) or len(found) > 16 or len(set(found)) < len(found):
             self.blame(of, ("spec", "levels"), ", ".join(found) or None,
@@ -338,30 +194,30 @@ class _Reading:
         elif self._new(of, self.levels):
             self.levels[of.name] = tuple(found)
 
-    def _local(self, of: _Object) -> None:
+    def _local(self, of: KueueObject) -> None:
         space = str(of.data["metadata"].get("namespace") or "default")
-        spec = self._spec(of)
-        stop = self._word(of, ("spec", "stopPolicy"), WORDS["stop"], "")
+        spec = spec_of(of)
+        stop = self.word(of, ("spec", "stopPolicy"), WORDS["stop"], "")
         if stop:
             self.assumptions.append(f"local queue {space}/{of.name} is on hold, which is not heeded:"
                                     " jobs enter by it all the same")  # fmt: skip
         if self._new(of, self.local, f"{space}/{of.name}"):
             self.local[f"{space}/{of.name}"] = str(spec.get("clusterQueue") or ""), of
 
-    def _priority(self, of: _Object) -> None:
+    def _priority(self, of: KueueObject) -> None:
         value = of.data.get("value")
         if not isinstance(value, int):
             self.blame(of, ("value",), value, "expected a whole number")
         elif self._new(of, self.priorities):
             self.priorities[of.name] = value
 
-    def _configuration(self, of: _Object) -> None:
+    def _configuration(self, of: KueueObject) -> None:
         fair = of.data.get("fairSharing")
         old = str(of.data.get("apiVersion", "")).endswith("v1beta1")
         on = isinstance(fair, dict) and (not old or bool(fair.get("enable")))
         strategies: list[str] = []
         given = fair.get("preemptionStrategies") if on and isinstance(fair, dict) else None
-        for i, word in enumerate(map(str, _items(given))):
+        for i, word in enumerate(map(str, items_of(given))):
             if word not in STRATEGIES:
                 self.blame(of, ("fairSharing", "preemptionStrategies", i), word,
                            f"expected one of {', '.join(STRATEGIES)}")  # fmt: skip
@@ -401,7 +257,7 @@ class _Reading:
                         self.flavors, self.levels, self.settings, UNIT)  # fmt: skip
         return KueueConfig(config, local, self.priorities, tuple(dict.fromkeys(self.assumptions)))
 
-    def _check_flavor(self, of: _Object, name: str) -> None:
+    def _check_flavor(self, of: KueueObject, name: str) -> None:
         flavor = self.flavors.get(name)
         if flavor is None:
             self.blame(of, ("spec", "resourceGroups"), name, "there is no such ResourceFlavor"
@@ -426,11 +282,6 @@ def preempt_of(spec: dict[str, Any]) -> dict[str, Any]:
     """Return a queue's section on preemption."""
     found = spec.get("preemption")
     return found if isinstance(found, dict) else {}
-
-
-def _items(found: object) -> list[Any]:
-    """Return the items of a list; none of what is no list, which is blamed as a field."""
-    return found if isinstance(found, list) else []
 
 
 def _taints(found: object) -> tuple[Taint, ...]:
