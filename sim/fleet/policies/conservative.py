@@ -109,6 +109,7 @@ class ConservativeScheduler(QueueScheduler):
                 moves = True
         self._line_up(view)
         if moves:
+            self.lineup.vain[:] = False
             self.lineup.begin_round(self.table)
         at = 0
         while (at := self._next(at, moves)) < len(self.lineup):
@@ -123,7 +124,7 @@ class ConservativeScheduler(QueueScheduler):
         """Return the next job that may get a booking, or (`moves`) another one."""
         if moves:
             return self.lineup.next_that_may_move(at, self.table)
-        fresh = np.flatnonzero(np.isinf(self.lineup.start[at:]))
+        fresh = np.flatnonzero(np.isinf(self.lineup.start[at:]) & ~self.lineup.vain[at:])
         return at + int(fresh[0]) if len(fresh) else len(self.lineup)
 
     def _line_up(self, view: View) -> None:
@@ -177,9 +178,11 @@ class ConservativeScheduler(QueueScheduler):
         if before and (booking is None or booking.start_s > before.start_s):
             booking = before  # another placement may come out worse: a promise is kept
         if booking is None:
+            lineup.vain[at] = True
             return
         if before and before != booking:
             lineup.open(max(before.start_s, now), before.end_s)
+            lineup.vain[:] = False
         if booking.start_s <= now and not view.free.fault(job, booking.placement):
             lineup.drop(at)
             yield self.start(job, booking.placement)

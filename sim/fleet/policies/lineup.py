@@ -38,6 +38,7 @@ class Lineup:
         self.size = np.empty(0, dtype=np.int64)
         self.seen = np.empty(0, dtype=np.int64)  # the latest opening that was looked at
         self.may_move = np.empty(0, dtype=bool)  # by all openings that were looked at in this round
+        self.vain = np.empty(0, dtype=bool)  # asked for in vain, and nothing was given back since
         self.openings: list[Opening] = []
         self._sizes: Counter[int] = Counter()
         self._count = 0  # openings so far, ...
@@ -59,7 +60,7 @@ class Lineup:
         at = self.place_of(entry)
         self.entries.insert(at, _ascending(entry))
         self._sizes[size] += 1
-        values = (math.inf, math.inf, least_s, size, self._count, True)
+        values = (math.inf, math.inf, least_s, size, self._count, True, False)
         for key, value in zip(_COLUMNS, values, strict=True):
             setattr(self, key, np.insert(getattr(self, key), at, value))
 
@@ -126,7 +127,7 @@ class Lineup:
         return hits
 
 
-_COLUMNS = ("start", "end", "least_s", "size", "seen", "may_move")
+_COLUMNS = ("start", "end", "least_s", "size", "seen", "may_move", "vain")
 
 
 def _ascending(entry: Entry) -> tuple[float, int, str]:
