@@ -201,6 +201,7 @@ def test_a_file_says_what_each_pool_has_of_its_own(tmp_path: Path) -> None:
         ("pools: {h", "batch_split: equal\n  pools: {h", "share by speed"),
         ("question", "stragglers: {fraction: 0.1, slowdown: 0.1}\nquestion", "stragglers"),
         ("[h, h, a, a]", "[h, h, h, h]", "holds no stage of pool a"),
+        ("pp: 4", "pp: 4\n  mixed: replicas", "each replica stands on one pool"),
     ],
 )
 def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:

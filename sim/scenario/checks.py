@@ -294,6 +294,9 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
         return
     column = parallel.tp * parallel.cp * parallel.pp
     if parallel.mixed == "replicas" and len(pools) > 1:
+        if parallel.stage_pools:
+            blame(("parallel", "stage_pools"), ", ".join(parallel.stage_pools),
+                  "each replica stands on one pool; expected none, or mixed: stages")  # fmt: skip
         for i, pool in enumerate(pools):
             if pool.devices % column:
                 blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices hold no"
