@@ -14,7 +14,7 @@ from ersatz.sim.plan.placement import PLACEMENTS
 from ersatz.sim.plan.schedules import MOST_SLOTS, make_schedule
 from ersatz.sim.records import wrong_metric
 from ersatz.sim.scenario.formats import recipes
-from ersatz.sim.scenario.resolving.own import check_own
+from ersatz.sim.scenario.resolving.own import check_own, check_whole
 from ersatz.sim.scenario.scenario import FabricSpec, Pool, Scenario
 from ersatz.sim.scenario.schema import ScenarioFile
 from ersatz.sim.workload.layer import Layer
@@ -294,9 +294,7 @@ def _check_pools(scenario: Scenario, blame: Blame) -> None:
         return
     column = parallel.tp * parallel.cp * parallel.pp
     if parallel.mixed == "replicas" and len(pools) > 1:
-        if parallel.stage_pools:
-            blame(("parallel", "stage_pools"), ", ".join(parallel.stage_pools),
-                  "each replica stands on one pool; expected none, or mixed: stages")  # fmt: skip
+        check_whole(parallel, blame)
         for i, pool in enumerate(pools):
             if pool.devices % column:
                 blame(("cluster", "pools", i, "nodes"), pool.nodes, f"{pool.devices} devices hold no"

@@ -27,6 +27,8 @@ def own_layouts(
     What is wrong is told to `blame`.
     """
     section, found = spec.parallel, []
+    if parallel.mixed == "replicas":
+        check_whole(parallel, blame)
     names = [pool.name for pool in pools]
     for name in section.pools:
         if name not in names or len(pools) < 2:
@@ -39,6 +41,13 @@ def own_layouts(
         if own:
             found.append(PoolLayout(pool.name, own, size))
     return joined_layout(parallel, found) if found else parallel
+
+
+def check_whole(parallel: Parallel, blame: Blame) -> None:
+    """Tell `blame` that the stages of a replica, which stands on one pool, are given pools."""
+    if parallel.stage_pools:
+        blame(("parallel", "stage_pools"), ", ".join(parallel.stage_pools),
+              "each replica stands on one pool; expected none, or mixed: stages")  # fmt: skip
 
 
 def joined_layout(parallel: Parallel, own: Sequence[PoolLayout]) -> Parallel:
