@@ -19,19 +19,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ersatz.sim.emulate.virtual.costs import Call, kernel_of, signature_of, touched
 from ersatz.sim.emulate.virtual.flexible import higher_order
 from ersatz.sim.emulate.virtual.known import (
-    Unknown,
     by_policy,
     cell_of,
     forget,
-    is_worth,
     keep,
     most_of,
-    on_host,
     values_of,
 )
 from ersatz.sim.emulate.virtual.machine import Found, Machine, on_device
 from ersatz.sim.emulate.virtual.nature import Nature, is_integer, nature
-from ersatz.sim.emulate.virtual.shapeless import no_shapes, shapeless
+from ersatz.sim.emulate.virtual.real import RealValues, is_whole, shapeless
 
 aten = torch.ops.aten
 MANY = 32  # tensors of one operator
@@ -66,7 +63,7 @@ class Emulation(TorchDispatchMode):
         super().__init__()
         self.machine, self.shapes, self.world = machine, shapes, world
         self.kind = machine.shown.surface
-        self.random = torch.Generator().manual_seed(machine.seat.seed)
+        self.values = RealValues(machine)
         self.fresh: dict[torch.device, dict[str, Any]] = {}  # attributes of a new tensor
 
     def another(self) -> Emulation:
@@ -266,7 +263,7 @@ class Emulation(TorchDispatchMode):
         new, old = values_of(source), values_of(target)
         if new is not None and old is not None:
             func(old, new)
-        elif new is not None and _is_whole(target) and target.numel() <= most_of(target.dtype):
+        elif new is not None and is_whole(target) and target.numel() <= most_of(target.dtype):
             keep(target, new.to(target.dtype).expand(target.shape).clone())
         else:
             forget(target)
@@ -305,11 +302,11 @@ class Emulation(TorchDispatchMode):
         self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
         inputs: Sequence[torch.Tensor],
     ) -> Any:  # fmt: skip
-        real = self._real_result(func, kind, args, kwargs, inputs)
+        real = self.values.result(func, kind, args, kwargs, inputs)
         if kind.dynamic:
             if real is None:
                 self.machine.policy(f"{kind.name} of unknown values, drawn")
-                real = func(*on_host(args, self.random), **on_host(kwargs, self.random))
+                real = self.values.by_chance(func, args, kwargs)
             self.machine.read(kind.name)
             out = tree_map(lambda x: self.lift(x) if isinstance(x, torch.Tensor) else x, real)
         else:
@@ -335,89 +332,9 @@ class Emulation(TorchDispatchMode):
         except (NotImplementedError, RuntimeError) as error:
             if not shapeless(error):
                 raise
-        return self._run_for_shapes(func, kind, args, kwargs, real)
-
-    def _run_for_shapes(
-        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any], real: Any
-    ) -> Any:
-        """Run an operator without a rule for its shapes on the CPU, floats drawn."""
-        made = real
-        if made is None:
-            try:
-                made = func(*on_host(args, self.random), **on_host(kwargs, self.random))
-            except Exception as error:  # whatever somebody's operator raises
-                raise NotImplementedError(no_shapes(kind.full, str(error))) from None
+        made = self.values.for_shapes(func, kind, args, kwargs) if real is None else real
         self.machine.policy(f"shapes of {kind.full} found by running it on the CPU")
         return tree_map(lambda x: self.lift(x) if isinstance(x, torch.Tensor) else x, made)
-
-    def _real_result(
-        self, func: Any, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
-        inputs: Sequence[torch.Tensor],
-    ) -> Any:  # fmt: skip
-        """Run an operator on real values as far as they are known; None: they are not."""
-        if not inputs:
-            return self._made(func, kind, args, kwargs)
-        if kind.fills:
-            return self._filled(kind, args, kwargs)
-        if all(values_of(x) is not None for x in inputs):
-            if kind.uninitialised or (kind.random and not kind.written):
-                return self._drawn(func, kind, args, kwargs)
-            try:
-                return func(*on_host(args), **self._seeded(kind, on_host(kwargs)))
-            except Exception as error:  # whatever somebody's operator raises
-                if kind.namespace == "aten" and not isinstance(error, (RuntimeError, TypeError)):
-                    raise  # a place that is not there, as on a device
-                self.machine.note(f"{kind.full} cannot run on real values: {str(error)[:80]}")
-                return None
-        if kind.test is not None and inputs[0].numel() <= 1 << 24:
-            return torch.full(inputs[0].shape, kind.test, dtype=torch.bool)
-        return self._drawn(func, kind, args, kwargs) if kind.chooses else None
-
-    def _drawn(self, func: Any, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
-        if not kind.chooses and not kind.random:
-            return None
-        try:
-            made = on_host(args, self.random), on_host(kwargs, self.random)
-            return func(*made[0], **self._seeded(kind, made[1]))
-        except (Unknown, RuntimeError, NotImplementedError):
-            return None
-
-    def _seeded(self, kind: Nature, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Draw for the device from a generator of its own: the script's stays as it is."""
-        if kind.random and "generator" in kind.names:
-            return {**kwargs, "generator": self.random}
-        return kwargs
-
-    def _made(self, func: Any, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
-        named = kind.bound(args, kwargs)
-        if not is_worth(kind, named, named.get("dtype")):
-            return None
-        plain = {**kwargs, "device": torch.device("cpu")}
-        plain.pop("pin_memory", None)
-        try:
-            return func(*args, **self._seeded(kind, plain))
-        except (RuntimeError, TypeError):
-            return None
-
-    def _filled(self, kind: Nature, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Return what a fill leaves, whatever was there."""
-        named = kind.bound(args, kwargs)
-        tensor = args[0]
-        value = kind.fill if kind.fill is not None else named.get("fill_value", named.get("value"))
-        if isinstance(value, torch.Tensor):
-            value = values_of(value)
-        dtype = named.get("dtype") or tensor.dtype
-        shape = named.get("size", tensor.shape)
-        if value is None or math.prod(shape) > most_of(dtype):
-            return None
-        old = values_of(tensor)
-        if kind.written and old is not None:
-            return old.fill_(value)
-        if kind.written and not _is_whole(tensor):
-            return None
-        return torch.full(
-            tuple(shape), float(value) if dtype.is_floating_point else value, dtype=dtype
-        )
 
     def _keep_values(
         self, kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any],
@@ -478,11 +395,6 @@ def _is_unknown(tensor: object, shapes: FakeTensorMode) -> bool:
     if not isinstance(tensor, FakeTensor) or type(tensor) is not FakeTensor:
         return False
     return tensor.fake_mode is shapes and values_of(tensor) is None
-
-
-def _is_whole(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is all of its storage."""
-    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 def _is_large(kind: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
