@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ersatz.sim.fleet.kueue.cycle import Config, Cycle, Entry, Settings, place_in_cycle, reduce_pods
+from ersatz.sim.fleet.kueue.cycle import Cycle, Entry, place_in_cycle, reduce_pods
 from ersatz.sim.fleet.kueue.flavors import (
     FIT,
     IMPOSSIBLE,
@@ -26,12 +26,14 @@ from ersatz.sim.fleet.kueue.flavors import (
 from ersatz.sim.fleet.kueue.objects import (
     LONG_AGO,
     CohortSpec,
+    Config,
     Flavor,
     Given,
     PodSet,
     QueueSpec,
     Quota,
     ResourceGroup,
+    Settings,
     Wish,
     Workload,
 )

@@ -22,11 +22,9 @@ from ersatz.sim.fleet.kueue.flavors import (
 )
 from ersatz.sim.fleet.kueue.objects import (
     Amounts,
-    CohortSpec,
-    Flavor,
+    Config,
     FlavorResource,
     Given,
-    QueueSpec,
     Workload,
 )
 from ersatz.sim.fleet.kueue.places import Domains, Places
@@ -34,30 +32,6 @@ from ersatz.sim.fleet.kueue.quota import NONE, Node, Share, Tree, share
 from ersatz.sim.fleet.kueue.victims import Ask, Target, find_targets
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the manager's configuration and its feature gates say."""
-
-    fair: tuple[str, ...] | None = None  # strategies of fair sharing; None: off
-    partial: bool = True  # PartialAdmission
-    by_priority: bool = True  # PrioritySortingWithinCohort
-    recompute: bool = True  # RecomputeAssignmentUponPreemptionTargetsOverlap
-    replace_places: bool = True  # TASRecomputeAssignmentWithinSchedulingCycle
-    topology: bool = True  # TopologyAwareScheduling
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Everything that is configured."""
-
-    queues: tuple[QueueSpec, ...]
-    cohorts: tuple[CohortSpec, ...] = ()
-    flavors: Mapping[str, Flavor] = field(default_factory=dict)
-    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topology -> its levels
-    settings: Settings = Settings()
-    unit: int = 1000  # of one pod, in amounts
 
 
 @dataclass(slots=True)

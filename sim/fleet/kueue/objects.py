@@ -152,3 +152,27 @@ class Workload:
         """Its place in its queue: by priority, then by time."""
         since = self.created if self.queued_at is None else self.queued_at
         return (-self.priority, since, self.tie)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the manager's configuration and its feature gates say."""
+
+    fair: tuple[str, ...] | None = None  # strategies of fair sharing; None: off
+    partial: bool = True  # PartialAdmission
+    by_priority: bool = True  # PrioritySortingWithinCohort
+    recompute: bool = True  # RecomputeAssignmentUponPreemptionTargetsOverlap
+    replace_places: bool = True  # TASRecomputeAssignmentWithinSchedulingCycle
+    topology: bool = True  # TopologyAwareScheduling
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that is configured."""
+
+    queues: tuple[QueueSpec, ...]
+    cohorts: tuple[CohortSpec, ...] = ()
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topology -> its levels
+    settings: Settings = Settings()
+    unit: int = 1000  # of one pod, in amounts

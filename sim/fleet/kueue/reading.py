@@ -15,7 +15,6 @@ from typing import Any
 from ersatz.device_models.text.files import read_text_file
 from ersatz.device_models.text.problems import InputError, Problem, did_you_mean
 from ersatz.device_models.text.yamltext import Key, YamlText
-from ersatz.sim.fleet.kueue.cycle import Config, Settings
 from ersatz.sim.fleet.kueue.documents import UNIT, Fields, KueueObject, documents, items_of, spec_of
 from ersatz.sim.fleet.kueue.fields import (
     FIELDS,
@@ -27,8 +26,10 @@ from ersatz.sim.fleet.kueue.fields import (
 )
 from ersatz.sim.fleet.kueue.objects import (
     CohortSpec,
+    Config,
     Flavor,
     QueueSpec,
+    Settings,
     Taint,
 )
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from ersatz.sim.fleet.cluster import FleetNode, Placement, lowest
-from ersatz.sim.fleet.kueue.cycle import Config, Cycle, Outcome
+from ersatz.sim.fleet.kueue.cycle import Cycle, Outcome
 from ersatz.sim.fleet.kueue.documents import UNIT
 from ersatz.sim.fleet.kueue.flavors import Assigner
-from ersatz.sim.fleet.kueue.objects import PODS, Domain, PodSet, Wish, Workload
+from ersatz.sim.fleet.kueue.objects import PODS, Config, Domain, PodSet, Wish, Workload
 from ersatz.sim.fleet.kueue.places import Places
 from ersatz.sim.fleet.kueue.quota import Node, Tree
 from ersatz.sim.fleet.kueue.reading import KueueConfig
