@@ -29,7 +29,7 @@ def shell(line: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.parametrize(
     ("verb", "name"),
     [*((verb, "/no/such/file.yaml") for verb in VERBS), ("run", "x" * 300), ("run", "**"), ("run", "*"),
-     ("legal", "x" * 300), ("devices", "x" * 3000)],
+     ("legal", "x" * 300), ("devices", "x" * 3000), ("report", "x" * 300), ("run", "scenarios/" + "x" * 300)],
 )  # fmt: skip
 def test_a_name_that_means_nothing_is_said_in_words(verb: str, name: str) -> None:
     done = ersatz(verb, name)

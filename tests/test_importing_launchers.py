@@ -463,6 +463,12 @@ def test_megatron_and_its_deepspeed_agree_or_it_is_told(
     assert words in said(read(tmp_path, "a.sh", script, ds__json=settings))
 
 
+def test_settings_by_a_name_that_no_file_can_have_are_not_found(tmp_path: Path) -> None:
+    script = f"deepspeed --num_nodes 4 --num_gpus 8 {GPT} --deepspeed --deepspeed_config "
+    long, none = (said(read(tmp_path, "a.sh", script + n + "\n")) for n in ("1" * 300, "none.json"))
+    assert long.replace("1" * 300, "none.json") == none
+
+
 def test_options_of_other_launchers_are_not_slurms(tmp_path: Path) -> None:
     found = read(tmp_path, "a.sh", f"otherrun -N 8 -n 32 python {GPT}\n")
     assert any(q.key == "cluster.nodes" for q in found.questions)

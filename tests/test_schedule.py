@@ -279,6 +279,7 @@ def test_a_scheduler_of_a_file_that_crashes_ends_with_reason_and_log(small: Path
         (["--policy", "fiffo"], "did you mean 'fifo'"),
         (["--policy", "easy:leef"], "did you mean 'leaf'"),
         (["--policy", "nowhere.py"], "there is no such file"),
+        (["--policy", "x" * 300 + ".py"], "there is no such file"),
         (["--door", "window"], "expected one of process, batsim, slurm"),
         (["--door", "batsim"], "expected either a command"),
         (["--scheduler", "python x {endpoint}"], "expected together with --door batsim"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -86,7 +87,7 @@ def _whole(materials: list[Material], results: tuple[Any, ...]) -> str:
 
 
 def _read(path: Path, day: date | None, place: str) -> Material:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # bears a name that is too long
         return _material(path, "", {}, "", day, place)
     try:
         known = written_files(path)

@@ -31,7 +31,7 @@ def look_up(name: str) -> Path | None:
         return path
     if path.parts[:1] == ("scenarios",) and ".." not in path.parts:
         inside = SCENARIOS / path.relative_to("scenarios")
-        return inside if inside.is_file() else None
+        return inside if is_there(inside) else None
     return shipped_scenarios().get(name) or shipped_scenarios().get(name.removesuffix(".yaml"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,7 +203,7 @@ def target_of(path: Path) -> Path:
 
     if path.suffix == ".svg":
         raise Failure(EXIT_BAD_INPUT, [f"{path}: its picture goes there; expected FILE.yaml"])
-    if path.is_file():
+    if os.path.isfile(path):
         with path.open("rb") as file:
             begin = file.read(len(TITLE))
         if begin not in (b"", TITLE.encode()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,7 @@ def calibrate(
     elif trace:
         timed = time_own(bench, trace)
         prove = prove and bool(timed.subjects)
-    elif prove and path.exists():
+    elif prove and os.path.exists(path):
         timed = Timed(same_device(path, attached))
     else:
         timed = measure(bench, dtype)

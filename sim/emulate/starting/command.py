@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def _number(options: dict[str, str], *names: str) -> int:
 
 def _check_script(name: str) -> None:
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _fault(name, "is no file; expected a Python script")
     head = path.read_bytes()[:4096]
     if b"\0" in head:

@@ -181,7 +181,7 @@ def _from_file(text: str) -> Scheduler:
     """Start a scheduler of a Python file."""
     path, _, name = text.rpartition(".py")
     file = Path(path + ".py")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError([_problem(text, "there is no such file")])
     try:
         return FileScheduler(file.resolve(), name.lstrip(":") or "Scheduler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +49,7 @@ def _beside(
     try:
         return flat(read_text_file(path, kind), str(path), name)
     except InputError:
-        if path.is_file():
+        if os.path.isfile(path):  # unlike a Path's own, it bears names that no file can have
             raise
         return None
 

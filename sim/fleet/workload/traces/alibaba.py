@@ -10,6 +10,7 @@ began, or stays after it, has no such time.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_pai(path: Path) -> Workload:
 
     The published tables have no header; one is accepted. `path` is the job table or its folder.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = path if os.path.isdir(path) else path.parent
     job_table = _table(folder, "pai_job_table")
     task_table = _table(folder, "pai_task_table")
     tasks: dict[str, list[Row]] = defaultdict(list)
