@@ -151,6 +151,7 @@ def test_files_that_cannot_be_replayed_are_refused(case: str, tmp_path: Path) ->
         lambda d: d["ranks"][0]["table"][0].update(seconds=-1.0),
         lambda d: d["ranks"][0].update(marks=[0]),
         lambda d: d["ranks"][0]["table"][0].update(colour="red"),
+        lambda d: d["ranks"][0]["facts"].update(cpu_s="3.5"),
     ],
 )
 def test_recordings_that_cannot_be_believed_are_refused(change, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ from ersatz.sim.fleet.cluster import (
 )  # fmt: skip
 from ersatz.sim.fleet.engine.fleet import FleetSpec, RunEndedError, run_fleet
 from ersatz.sim.fleet.engine.outages import Failures, Maintenance
-from ersatz.sim.fleet.judge.logfile import log_text, parse_log
+from ersatz.sim.fleet.judge.logfile import job_data, job_of, log_text, parse_log
 from ersatz.sim.fleet.judge.validate import judge
 from ersatz.sim.fleet.log import Claims, Log, Record, Rules
 from ersatz.sim.fleet.policies.queue import QueueScheduler
@@ -193,6 +193,26 @@ def test_nobody_is_promised_a_node_that_is_drained() -> None:
 
 
 # -- the log as text -----------------------------------------------------------------------------
+
+
+def test_numbers_in_quotes_are_numbers_of_a_job() -> None:
+    told = {
+        "id": "a",
+        "submit_s": 0,
+        "devices": "8",
+        "duration_s": "3",
+        "deadline_s": "9",
+        "types": ["x"],
+    }
+    job = job_of(told)
+    assert (job.submit_s, job.devices, job.duration_s, job.deadline_s) == (0, 8, 3.0, 9.0)
+    assert job_data(job) == {
+        **told,
+        "devices": 8,
+        "duration_s": 3.0,
+        "deadline_s": 9.0,
+        "types": ("x",),
+    }
 
 
 def busy_log(seed: int = 0) -> Log:

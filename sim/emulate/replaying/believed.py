@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Kernel
@@ -36,6 +36,7 @@ class Held(BaseModel):
 class Facts(BaseModel):
     """What a report says of a trace beside its work."""
 
+    model_config = ConfigDict(strict=True)  # they stay as told: a number in quotes is none
     policies: dict[str, int]
     reads: dict[str, int]
     notes: list[str]

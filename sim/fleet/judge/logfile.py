@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,10 @@ def job_of(data: dict[str, Any]) -> Job:
         key: tuple(v) if isinstance(v, list) else math.inf if v == "inf" else v
         for key, v in data.items()
     }
-    typed(Job, values)
-    return Job(**values)  # whole numbers stay whole, so that the log is written back as it was
+    found = typed(Job, values)
+    # whole numbers stay whole, so that the log is written back as it was
+    numbers: dict[str, Any] = {k: v for k, v in values.items() if isinstance(v, int | float)}
+    return replace(found, **numbers)
 
 
 def _rules_data(rules: Rules) -> dict[str, Any]:
