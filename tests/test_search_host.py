@@ -32,7 +32,7 @@ from ersatz.sim.search.host.second import Second, in_way
 from ersatz.sim.search.least.bounds import Bounds
 from ersatz.sim.search.least.spared import Closer, Lighter
 from ersatz.sim.search.pricing import price_layout
-from ersatz.sim.search.space import COLUMNS, HOST, RECOMP, ZERO, Space
+from ersatz.sim.search.space import COLUMNS, HOST, PP, RECOMP, SCHEDULE, SCHEDULES, ZERO, Space
 
 PARTS = ("optimizer", "weights", "activations")
 
@@ -85,6 +85,24 @@ def test_the_winner_with_offload_is_that_of_exhaustive_search(case: tuple) -> No
     alone = replace(space, choices=replace(space.choices, away=()))
     if here < float("inf"):
         assert search(alone, kinds=1).plans[0].price.seconds == here
+
+
+@pytest.mark.parametrize("first", ["1f1b", "dualpipe"])
+def test_weights_from_the_host_are_those_of_the_schedule(first: str) -> None:
+    """DualPipe spreads a stage's weights over the ranks of both ways: each brings half as much."""
+    schedules = (first, "dualpipe" if first == "1f1b" else "1f1b")
+    space = tighter(("llama3-8b", 8, "megatron-core", "h100-8", 1, 16, schedules, (3,)), every=1)
+    bounds = Bounds(space.scenario)
+    second, way = Second(space, bounds, Closer(bounds), 1.0), WAYS.index(("weights", "none"))
+    order = [SCHEDULES.index(name) for name in schedules]
+    rows = [tuple(row) for row in space.rows.tolist() if row[PP] > 1]
+    rows = sorted(rows, key=lambda row: (order.index(row[SCHEDULE]), row))
+    assert len({row[SCHEDULE] for row in rows}) == 2
+    some = rows[:: max(len(rows) // 120, 1)]
+    seconds = bounds.seconds(np.array(some)).tolist()
+    for row, bound in zip(some, seconds, strict=True):
+        one = in_way(row, way)
+        assert second.seconds(one, bound) <= price_layout(space.scenario, one, "does not fit").seconds
 
 
 @pytest.mark.heavy

@@ -23,11 +23,12 @@ from ersatz.sim.search.choices import RECOMPUTE
 from ersatz.sim.search.host.away import keys_of, lesser, parts_of, put_away, suits, words_of_way
 from ersatz.sim.search.least.bounds import SHARD_COLUMNS, Bounds, distinct
 from ersatz.sim.search.least.prices import Array, Split
-from ersatz.sim.search.least.spared import Closer, copied
+from ersatz.sim.search.least.spared import COLUMNS, Closer, copied
 from ersatz.sim.search.pricing import Price, Row
 from ersatz.sim.search.space import (
     CP,
     DP,
+    DUAL,
     EP,
     ETP,
     HOST,
@@ -169,7 +170,7 @@ class Second:
         """Return the seconds in which a stage's weights come from the host, for each pass again."""
         if not self._other(way).pool.stack.weights_offload:
             return 0.0
-        key = *(row[column] for column in STATE[:-2]), way
+        key = *(row[column] for column in COLUMNS), row[SCHEDULE] == DUAL, way
         if key not in self.brought:
             scenario = layout_of(self.bounds.scenario, row)
             self.brought[key] = copied(scenario, scenario.pools[0])
