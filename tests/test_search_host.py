@@ -102,7 +102,9 @@ def test_weights_from_the_host_are_those_of_the_schedule(first: str) -> None:
     seconds = bounds.seconds(np.array(some)).tolist()
     for row, bound in zip(some, seconds, strict=True):
         one = in_way(row, way)
-        assert second.seconds(one, bound) <= price_layout(space.scenario, one, "does not fit").seconds
+        assert (
+            second.seconds(one, bound) <= price_layout(space.scenario, one, "does not fit").seconds
+        )
 
 
 @pytest.mark.heavy

@@ -45,6 +45,7 @@ from ersatz.sim.emulate.replaying.replay import read_recording
 from ersatz.sim.errors import EXIT_CANNOT_WRITE, InfeasibleError
 from tests.fuzz.words import OUTSIDE
 
+MOST_BYTES = 2**26  # of an input: far beyond what is read, and what this process may write
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = {"--json", "--out", "--svg", "--html", "--trace", "--timeline", "--journal"}
 FOREIGN_TAG = "x-mark"  # of `words.FOREIGN`
@@ -69,6 +70,10 @@ class Input:
     files: Mapping[str, bytes] = field(default_factory=dict)
     argv: tuple[str, ...] = ()
     call: Callable[[Path], None] | None = None
+
+    def __post_init__(self) -> None:
+        files = {name: raw[:MOST_BYTES] for name, raw in self.files.items()}
+        object.__setattr__(self, "files", files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ersatz.sim.fleet.kueue.flavors import Assignment, grouped
-from ersatz.sim.fleet.kueue.objects import Domain, Flavor, PodSet, Wish, Workload
-from ersatz.sim.fleet.kueue.topology import Host, Topology, held_by
+from ersatz.sim.fleet.kueue.objects import Domain, Flavor, Given, PodSet, Wish, Workload
+from ersatz.sim.fleet.kueue.topology import Host, Topology
 
 ANYWHERE = Wish()
 Domains = dict[str, tuple[Domain, ...]]
@@ -37,7 +37,7 @@ class Places:
 
     def book(self, job: Workload, sign: int = 1) -> None:
         """Take the places of an admitted job; with sign -1 give them back."""
-        for flavor, each, domains in held_by(job.given, job.podsets):
+        for flavor, each, domains in _held_by(job.given, job.podsets):
             if flavor in self.of:
                 for topology in self._sharing(self.of[flavor]):
                     topology.book(each, domains, sign)
@@ -109,3 +109,12 @@ class Places:
         for other in self.of.values():
             if other is topology or (other.by_host and topology.by_host):
                 yield other
+
+
+def _held_by(
+    given: Mapping[str, Given], podsets: Sequence[PodSet]
+) -> list[tuple[str, Mapping[str, int], tuple[Domain, ...]]]:
+    """Return flavor, needs of a pod, and domains of each podset that has a place."""
+    needs = {p.name: p.each for p in podsets}
+    return [(next(iter(g.use.values()))[0], needs[name], g.domains)
+            for name, g in given.items() if g.domains and g.use]  # fmt: skip

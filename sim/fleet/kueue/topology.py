@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ersatz.sim.fleet.kueue.objects import PODS, Domain, Given, PodSet, Wish
+from ersatz.sim.fleet.kueue.objects import PODS, Domain, PodSet, Wish
 
 HOSTNAME = ("kubernetes.io/hostname", "node")
 Path = tuple[str, ...]
@@ -311,12 +311,3 @@ def _several(
     able = order[last:][size[order[last:]] >= rest]
     best = able[0] if least_free else able[np.argmin(size[able])]
     return [*chosen, (int(best), rest, False)]
-
-
-def held_by(
-    given: Mapping[str, Given], podsets: Sequence[PodSet]
-) -> list[tuple[str, Mapping[str, int], tuple[Domain, ...]]]:
-    """Return flavor, needs of a pod, and domains of each podset that has a place."""
-    needs = {p.name: p.each for p in podsets}
-    return [(next(iter(g.use.values()))[0], needs[name], g.domains)
-            for name, g in given.items() if g.domains and g.use]  # fmt: skip

@@ -91,7 +91,6 @@ class KueueScheduler:
 
     def _stand(self, view: View) -> None:
         """Note which nodes a topology has: all of them, until some go."""
-        self.places = Places({}, {})
         if any(f.topology for f in self.config.flavors.values()):
             self._hosts = [self._host(node) for node in view.cluster.nodes]
             self.places = Places(self.config.flavors, self.config.levels, self._hosts, UNIT)

@@ -64,7 +64,7 @@ def read_pai(path: Path) -> Workload:
 
 def _table(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.csv", folder / f"{name}.csv.gz"):
-        if path.exists():
+        if os.path.exists(path):
             return path
     fail(folder / f"{name}.csv", "is missing; both tables are needed")
 

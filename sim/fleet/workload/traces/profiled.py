@@ -10,6 +10,7 @@ extra large 100-1,000 device-hours, the geometric middle of each (small: 0.1 to 
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def find_throughputs(path: Path) -> Path:
     """Return the table in a trace's folder or above it; raises `InputError`."""
     for folder in path.resolve().parents[:3]:
         for name in (TABLE, f"{TABLE}.gz"):
-            if (folder / name).exists():
+            if os.path.exists(folder / name):
                 return folder / name
     fail(path, f"needs {TABLE} in its folder or above: its jobs are steps, not seconds")
 
