@@ -62,7 +62,7 @@ def test_only_ranks_at_the_ends_have_the_published_shares(ranks: list[dict[str, 
     assert mean < 0.75 * PUBLISHED["weights"]
 
 
-@pytest.mark.parametrize("part", [part for part in PUBLISHED if part != "end"])
+@pytest.mark.parametrize("part", PUBLISHED)
 def test_parts_of_the_first_rank_are_within_15_percent(
     ranks: list[dict[str, float]], part: str
 ) -> None:
@@ -76,14 +76,6 @@ def test_the_step_is_within_5_percent(ranks: list[dict[str, float]]) -> None:
     assert sum(ranks[0].values()) == pytest.approx(STEP, rel=0.05)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="17 % too short, 0.05 s: what else HAI-LLM does then is not known"
-)
-def test_the_end_of_the_step_is_within_15_percent(ranks: list[dict[str, float]]) -> None:
-    assert ranks[0]["end"] == pytest.approx(PUBLISHED["end"], rel=0.15)
-
-
-def test_the_step_and_its_end_are_not_far_off(ranks: list[dict[str, float]]) -> None:
-    """What falls short, bounded: 0.93 and 0.80 of the published seconds at least."""
-    assert 0.93 * STEP < sum(ranks[0].values()) < STEP
-    assert 0.80 * PUBLISHED["end"] < ranks[0]["end"] < PUBLISHED["end"]
+def test_the_step_is_not_far_off(ranks: list[dict[str, float]]) -> None:
+    """What falls short, bounded: 0.94 of the published seconds at least."""
+    assert 0.94 * STEP < sum(ranks[0].values()) < STEP

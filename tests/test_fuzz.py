@@ -176,6 +176,17 @@ def test_the_judge_allows_a_good_end(tmp_path: Path) -> None:
     assert run(Input("made", call=lambda folder: print("12 s")), tmp_path).signature == ""
 
 
+@pytest.mark.parametrize(
+    ("raw", "signature"), [(b"", ""), (b"mine", "escape: an input was changed")]
+)
+def test_an_empty_file_may_become_a_journal(tmp_path: Path, raw: bytes, signature: str) -> None:
+    def begin(folder: Path) -> object:
+        return (folder / "book").write_bytes(b"prices")
+
+    given = Input("made", {"book": raw}, ("plan", "--journal", "@/book"), call=begin)
+    assert run(given, tmp_path).signature == signature
+
+
 def test_a_child_that_dies_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(kinds.CALLS, "dies", lambda folder: os.kill(os.getpid(), 9))
     with Pool(patient()) as pool:

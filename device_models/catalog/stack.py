@@ -147,6 +147,7 @@ class Stack:
         False  # a layer's gradients are copied into the buffer that is scattered
     )
     bucket_stands: bool = False  # the buffer of a gradient collective is there all the time
+    zeroes_gradients: bool = False  # the sum of gradients is filled with zeros before a step
     gradients_follow: bool = False  # what the host updates it has the gradients of (ZeRO 2 and 3)
     graph_share: float = 0.0  # pools of captured graphs / the most activations that stand
     graph_pool_bytes: float = 0.0  # private pools of captured graphs

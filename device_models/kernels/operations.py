@@ -15,6 +15,7 @@ The sizes m, n, k and `groups` of a kernel mean:
 | loss | tokens, vocabulary | |
 | optimizer | weights | |
 | gradient sum | rows and columns of the weights | |
+| gradient zeros | weights | |
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def operation_of(kernel: Kernel) -> str:
 def part_of_step(kernel: Kernel) -> str:
     """Return when in a step a kernel runs: in its forward or backward pass, or in its update."""
     operation = operation_of(kernel)
-    if operation == "optimizer":
+    if operation in ("optimizer", "gradient zeros"):
         return UPDATE
     backward = any(word in BACKWARDS for word in operation.split())
     return BACKWARD if backward else FORWARD

@@ -161,7 +161,8 @@ def _waiting(problem: PurchaseProblem) -> Iterator[Turn]:
     more = divisible_cost(replace(problem, allowed=allowed, rentable=rentable)) - divisible_cost(
         problem
     )
-    words = (f"waiting a month costs {more / 1e6:,.2f} M" if math.isfinite(more)
+    millions = round(more / 1e6, 2) + 0.0  # no minus before a zero
+    words = (f"waiting a month costs {millions:,.2f} M" if math.isfinite(more)
              else "waiting a month leaves no plan")  # fmt: skip
     yield Turn("wait", "", more, words)
 

@@ -1,8 +1,8 @@
 """The end of a step: what follows the last gradient of a stage, up to the next step's first layer.
 
 Gradients that are not reduced by then are, those of weights that stand twice are summed, their norm
-is taken, the optimiser updates what is this rank's own, and weights are gathered where that is not left to
-the next forward pass.
+is taken, the optimiser updates what is this rank's own, weights are gathered where that is not left to
+the next forward pass, and gradients that have a buffer of their own are set to zero.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ersatz.device_models.catalog.device import DTYPE_BYTES
 from ersatz.device_models.kernels.kernel import Kernel, memory_kernel
 from ersatz.sim.plan.layout import Chunk, chunk_params, chunk_whole_params, copies_table
+from ersatz.sim.plan.memory.state import gradients_kept, held_of
 from ersatz.sim.scenario.scenario import Scenario
 from ersatz.sim.step.assemble import Assembler
 from ersatz.sim.step.bench import Bench
@@ -55,7 +56,17 @@ class StepEnd:
         if traffic.gathers_at_end:
             for group, moved in (move for bucket in whole for move in traffic.gather(bucket)):
                 make.blocking("gather", "data parallel", moved, self._sync(group))
+        if stack.zeroes_gradients:
+            self._clear(make, held)
         return make.block()
+
+    def _clear(self, make: Assembler, held: Sequence[Chunk]) -> None:
+        """Fill the sum of gradients with zeros, into which the next step's are added."""
+        weights = held_of(self.scenario, held)
+        nbytes = gradients_kept(self.scenario, self.bench.pool.stack, weights)
+        zeros = memory_kernel("gradient zeros", nbytes, dtype=self.bench.shard.wide,
+                              m=weights.dense + weights.expert, n=1.0)  # fmt: skip
+        make.compute(self.bench.times.kernel(zeros), "optimizer", kernel=zeros)
 
     def _update(self, make: Assembler, nbytes: float, update: Kernel, params: float) -> None:
         """Update the weights: on the device, and on the host what is kept there unless it comes back."""
