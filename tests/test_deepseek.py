@@ -70,7 +70,7 @@ def test_parts_of_the_first_rank_are_within_15_percent(
 
 
 @pytest.mark.xfail(
-    strict=True, reason="5.3 % too short: nothing of the run but its layout is known"
+    strict=True, reason="5.4 % too short: nothing of the run but its layout is known"
 )
 def test_the_step_is_within_5_percent(ranks: list[dict[str, float]]) -> None:
     assert sum(ranks[0].values()) == pytest.approx(STEP, rel=0.05)
