@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -140,6 +141,12 @@ def test_files_that_cannot_be_replayed_are_refused(case: str, tmp_path: Path) ->
         replay(written(tmp_path, **changes))
 
 
+def product_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the kernel of the first product in a table of work."""
+    kernels = (task["kernel"] for task in data["ranks"][0]["table"])
+    return next(kernel for kernel in kernels if kernel and kernel["kind"] == "matmul")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -152,6 +159,10 @@ def test_files_that_cannot_be_replayed_are_refused(case: str, tmp_path: Path) ->
         lambda d: d["ranks"][0].update(marks=[0]),
         lambda d: d["ranks"][0]["table"][0].update(colour="red"),
         lambda d: d["ranks"][0]["facts"].update(cpu_s="3.5"),
+        lambda d: d.update(world=10**400),
+        lambda d: d.update(world=float(d["world"])),
+        lambda d: product_of(d).update(n=1e-300),
+        lambda d: product_of(d).update(slowdown=1e-300),
     ],
 )
 def test_recordings_that_cannot_be_believed_are_refused(change, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -161,6 +172,18 @@ def test_recordings_that_cannot_be_believed_are_refused(change, tmp_path: Path) 
     (tmp_path / "ranks.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match="is no recording of ersatz emulate"):
         replay(path)
+
+
+@pytest.mark.parametrize(("node", "dtype"), [("h800-8", "fp4"), ("ascend-910b2-8", "fp8")])
+def test_a_format_that_a_device_lacks_is_multiplied_after_a_conversion(
+    node: str, dtype: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, cluster={"node": node, "nodes": 2})
+    data = json.loads((tmp_path / "ranks.json").read_text())
+    product_of(data).update(dtype=dtype)
+    (tmp_path / "ranks.json").write_text(json.dumps(data))
+    (result,) = replay(path).values()
+    assert any(line.startswith(f"products in {dtype}") for line in result.step.assumptions)
 
 
 def test_a_live_timer_has_nothing_to_time(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def with_every_peak(device: Device) -> Device:
                         ("bf16", peaks.get("fp16", wide)), ("fp16", peaks.get("bf16", wide))):  # fmt: skip
         peaks.setdefault(dtype, peak)
         ceilings.setdefault(dtype, least)
-    for dtype in ("fp8", "int8"):  # not native: multiplied after a conversion
+    for dtype in ("fp8", "int8", "fp4"):  # not native: multiplied after a conversion
         peaks.setdefault(dtype, peaks["bf16"])
         ceilings.setdefault(dtype, ceilings["bf16"])
     return replace(device, matrix_peak=peaks, matrix_ceiling=ceilings)

@@ -6,7 +6,6 @@ nothing behind it has to doubt a trace.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Annotated, Any
@@ -21,6 +20,8 @@ from ersatz.sim.emulate.replaying.chakra import COLLECTIVES
 from ersatz.sim.emulate.trace import Ranks, Trace
 
 MOST = 1e30  # of any count of bytes, FLOPs or seconds
+MOST_RANKS = 10**9
+LEAST = 1e-9  # of a product's sizes, which are means over groups, and of a kernel's slowdown
 KINDS = frozenset({"", "send", *COLLECTIVES})
 Amount = Annotated[float, Field(ge=0, le=MOST)]
 
@@ -47,16 +48,18 @@ class Facts(BaseModel):
     unknown: dict[str, Any]
 
 
-def believed(data: Any, world: int) -> tuple[Trace, ...]:
+def believed(data: Any, world: Any) -> tuple[Trace, ...]:
     """Return the traces that plain data tells of a job of `world` ranks.
 
     Raises `ValueError` with the first fault, and where it is.
     """
+    if type(world) is not int or not 1 <= world <= MOST_RANKS:
+        raise ValueError(f"world {str(world)[:40]}: expected a number of ranks")
     traces = typed(tuple[Trace, ...], data)
     for trace in traces:
         typed(Held, trace.memory)
         typed(Facts, trace.facts)
-    if not traces or world < 1:
+    if not traces:
         raise ValueError("no ranks")
     numbers = [trace.rank for trace in traces]
     if len(set(numbers)) < len(numbers) or not all(0 <= rank < world for rank in numbers):
@@ -121,6 +124,6 @@ def is_kernel(kernel: Kernel) -> bool:
         all(0 <= amount <= MOST for amount in amounts)
         and kernel.dtype in DTYPE_BYTES
         and kernel.groups >= 1
-        and (kernel.kind != "matmul" or min(kernel.m, kernel.n, kernel.k) > 0)
-        and 0 < kernel.slowdown < math.inf
+        and (kernel.kind != "matmul" or min(kernel.m, kernel.n, kernel.k) >= LEAST)
+        and kernel.slowdown >= LEAST
     )

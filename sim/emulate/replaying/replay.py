@@ -175,7 +175,7 @@ def read_recording(path: Path) -> Recording:
         data = json.loads(text)
         if data["ersatz_recording"] != FORMAT:
             raise ValueError(f"format {data['ersatz_recording']!r}")
-        script, world = str(data["script"]), int(data["world"])
+        script, world = str(data["script"]), data["world"]
         return Recording(script, world, believed(data["ranks"], world))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
             OverflowError) as error:  # fmt: skip
