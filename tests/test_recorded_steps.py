@@ -298,3 +298,13 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     assert "--against: expected with a recorded step" in captured(
         ["import", str(script), "--against", "x"]
     )
+
+
+def test_a_trace_of_more_ranks_than_there_can_be_is_refused(tmp_path: Path) -> None:
+    """What is read is what a recording can hold: a group told of rank 1e308, and the copy was none."""
+    event = {"ph": "X", "name": "ncclDevKernel_AllReduce", "cat": "kernel", "ts": 5.0, "dur": 1.0,
+             "args": {"Process Group Ranks": "[2, 1e+308]"}}  # fmt: skip
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({"traceEvents": [event]}))
+    with pytest.raises(InputError, match="expected a number of ranks"):
+        read_step(path)

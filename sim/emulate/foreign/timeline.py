@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from ersatz.sim.emulate.clock import HOST, Clock, Entry
 from ersatz.sim.emulate.foreign.step import NOTHING_HELD, Step, facts_of
+from ersatz.sim.emulate.replaying.believed import check
 from ersatz.sim.emulate.trace import Task, Trace
 from ersatz.sim.emulate.virtual_device import host_defaults
 
@@ -89,7 +90,7 @@ def step_of(
 ) -> Step:  # fmt: skip
     """Return a timeline as a step; the stream that computes longest is the compute stream.
 
-    Raises `ValueError` for a timeline in which nothing is done.
+    Raises `ValueError` for a timeline in which nothing is done, or that no recording can hold.
     """
     if not work:
         raise ValueError("no kernels of a device")
@@ -114,6 +115,7 @@ def step_of(
     entries = tuple(writer.entries)
     trace = Trace(rank, tuple(writer.table), entries, (0, len(entries)), (clock.drained,), names,
                   NOTHING_HELD, facts_of())  # fmt: skip
+    check(trace, world)
     return Step(form, trace, world, seconds, tuple(said), causes_of(work, seconds))
 
 

@@ -53,8 +53,7 @@ def believed(data: Any, world: Any) -> tuple[Trace, ...]:
 
     Raises `ValueError` with the first fault, and where it is.
     """
-    if type(world) is not int or not 1 <= world <= MOST_RANKS:
-        raise ValueError(f"world {str(world)[:40]}: expected a number of ranks")
+    _check_world(world)
     traces = typed(tuple[Trace, ...], data)
     for trace in traces:
         typed(Held, trace.memory)
@@ -79,8 +78,14 @@ def believed_kernel(data: Any) -> Kernel:
 
 def check(trace: Trace, world: int) -> None:
     """Raise `ValueError` with the first thing of a trace that cannot be in a job of `world` ranks."""
+    _check_world(world)
     if fault := next(_faults(trace, world), ""):
         raise ValueError(f"rank {trace.rank}: {fault}")
+
+
+def _check_world(world: Any) -> None:
+    if type(world) is not int or not 1 <= world <= MOST_RANKS:
+        raise ValueError(f"world {str(world)[:40]}: expected a number of ranks")
 
 
 def _faults(trace: Trace, world: int) -> Iterator[str]:
