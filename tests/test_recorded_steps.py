@@ -15,6 +15,7 @@ from ersatz.sim.emulate.foreign.names import category_of, cause_of, collective_o
 from ersatz.sim.emulate.foreign.reading import is_trace, read_step
 from ersatz.sim.emulate.foreign.shapes import kernel_of
 from ersatz.sim.emulate.trace import Ranks
+from ersatz.sim.errors import InputError
 from ersatz.sim.step.program import COMPUTE, STREAMS
 from ersatz.sim.step.ranks.timeline import step_timeline
 from ersatz.sim.step.ranks.writer import WAIT
