@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ersatz.device_models.catalog.reading import list_devices, load_device
 from ersatz.device_models.kernels.kernel import matmul, memory_kernel
+from ersatz.sim.cli.output import captured
 from ersatz.sim.emulate.allocator import (
     MIB,
     CachingAllocator,
@@ -378,3 +379,7 @@ def test_the_host_waits_for_the_launch_that_a_full_queue_lets_go() -> None:
         assert clock.host == 0.0
         clock.run(0, 0, 1.0, 0.0)
         assert clock.host == 1.0
+
+
+def test_a_script_that_is_not_there_is_named_with_or_without_pytorch() -> None:
+    assert "/no/such.py" in captured(["emulate", "--node", "h800-8", "/no/such.py"])

@@ -56,8 +56,8 @@ def emulate(request: Request) -> Emulation:
 
     Raises `InputError` for what cannot be run, `InfeasibleError` where memory is too small.
     """
-    installed = torch_version()
     seats, command = seats_of(request)
+    installed = torch_version()
     traces = run_ranks(seats, command.words, request.patience_s)
     node, stack = seated_node(request.node, request.nodes, request.stack)
     known = rests_on(request.timer, request.calibration, node.device, traces)
