@@ -382,4 +382,5 @@ def test_the_host_waits_for_the_launch_that_a_full_queue_lets_go() -> None:
 
 
 def test_a_script_that_is_not_there_is_named_with_or_without_pytorch() -> None:
-    assert "/no/such.py" in captured(["emulate", "--node", "h800-8", "/no/such.py"])
+    with pytest.raises(InputError, match="is no file"):
+        captured(["emulate", "--node", "h800-8", "/no/such.py"])
